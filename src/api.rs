@@ -1,0 +1,216 @@
+//! The JSON API: paths, bodies and answers. Shared by the server, the client and the CLI.
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+
+pub mod path {
+    pub const ADD_VALUE: &str = "/add_value";
+    pub const GET_VALUE: &str = "/get_value";
+    pub const CLEAR_KEY: &str = "/clear_key";
+    pub const LIST_KEYS: &str = "/list_keys";
+    pub const BATCH: &str = "/batch";
+    pub const USERS_LIST: &str = "/users/list";
+    pub const USERS_ADD: &str = "/users/add";
+    pub const USERS_REMOVE: &str = "/users/remove";
+    pub const USERS_PASSWD: &str = "/users/passwd";
+    pub const HEALTHZ: &str = "/healthz";
+    pub const READYZ: &str = "/readyz";
+    pub const METRICS: &str = "/metrics";
+    pub const OPENAPI: &str = "/openapi.json";
+}
+
+/// `status` of an add that finished a value, and of every other call that changed something.
+pub const STATUS_OK: &str = "OK";
+/// `status` of an add with `finish_value: false`.
+pub const STATUS_IN_PROGRESS: &str = "IN_PROGRESS";
+/// Keys per page of `list_keys` when no `limit` is given, and the most that one may ask for.
+pub const LIST_KEYS_LIMIT_DEFAULT: u64 = 1000;
+pub const LIST_KEYS_LIMIT_MAX: u64 = 10_000;
+/// Most operations in one batch.
+pub const BATCH_OPERATIONS_MAX: usize = 10_000;
+
+/// Credentials; may come as HTTP Basic instead.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct User<'a> {
+    #[serde(borrow)]
+    pub user_id: Cow<'a, str>,
+    #[serde(borrow)]
+    pub password_hash: Cow<'a, str>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct AddValue<'a> {
+    #[serde(borrow)]
+    pub key: Cow<'a, str>,
+    #[serde(borrow)]
+    pub value: Cow<'a, str>,
+    #[serde(default = "yes")]
+    pub finish_value: bool,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<Cow<'a, str>>,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<User<'a>>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct GetValue<'a> {
+    #[serde(borrow)]
+    pub key: Cow<'a, str>,
+    /// Values to skip.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offset: Option<u64>,
+    /// Values to return at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u64>,
+    /// Answer `{"key":…, "count":n}` instead of the values.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub count_only: bool,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<User<'a>>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ClearKey<'a> {
+    #[serde(borrow)]
+    pub key: Cow<'a, str>,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<User<'a>>,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct ListKeys<'a> {
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub prefix: Option<Cow<'a, str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u64>,
+    /// The last key of the page before.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<Cow<'a, str>>,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<User<'a>>,
+}
+
+/// Answer of `list_keys`: `after` is set when there are more, and is what the next call passes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyList {
+    pub keys: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<String>,
+}
+
+/// `{"operations":[…], "user":…}`: carried out in order, one result each.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Batch<'a> {
+    #[serde(borrow)]
+    pub operations: Vec<Operation<'a>>,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<User<'a>>,
+}
+
+/// `{"op":"add_value", "key":…, …}`: the body of the call of that name, without `user`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "snake_case")]
+pub enum Operation<'a> {
+    AddValue {
+        #[serde(borrow)]
+        key: Cow<'a, str>,
+        #[serde(borrow)]
+        value: Cow<'a, str>,
+        #[serde(default = "yes")]
+        finish_value: bool,
+        #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+        request_id: Option<Cow<'a, str>>,
+    },
+    GetValue {
+        #[serde(borrow)]
+        key: Cow<'a, str>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        offset: Option<u64>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        limit: Option<u64>,
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        count_only: bool,
+    },
+    ClearKey {
+        #[serde(borrow)]
+        key: Cow<'a, str>,
+    },
+}
+
+/// Answer of a batch: `results[i]` is `{"status_code": 200, …the answer of the call…}` or
+/// `{"status_code": 4xx/5xx, "detail": …}` for operation `i`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct BatchResults {
+    pub results: Vec<serde_json::Value>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    pub status: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Values {
+    pub key: String,
+    pub value: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Count {
+    pub key: String,
+    pub count: u64,
+}
+
+/// Body of `users/list` (only credentials), `users/add`, `users/remove` and `users/passwd`. All but a `passwd` of one's own need an
+/// admin's credentials.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct UserChange<'a> {
+    /// The user it is about.
+    #[serde(borrow)]
+    pub name: Cow<'a, str>,
+    /// The new `password_hash`; not for `remove`.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub password_hash: Option<Cow<'a, str>>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub admin: bool,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<User<'a>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UserEntry {
+    pub user_id: String,
+    pub admin: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UserEntries {
+    pub users: Vec<UserEntry>,
+}
+
+/// Every error: `detail` is a sentence, or for 422 a list of [`FieldError`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorBody {
+    pub detail: Detail,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Detail {
+    Message(String),
+    Fields(Vec<FieldError>),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FieldError {
+    /// `["body", "key"]`, `["body", "operations", 3, "key"]`, …
+    pub loc: Vec<serde_json::Value>,
+    pub msg: String,
+    #[serde(rename = "type")]
+    pub kind: String,
+}

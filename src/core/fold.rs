@@ -1,0 +1,168 @@
+//! The fold of a key's ops into its view.
+//!
+//! The ops of a key may be far larger than memory, so the fold reads them as a stream, more than once: one or more *surveys*
+//! learn what is visible and where the last finished value ends; then the ops are read again, in stamp order, and
+//! [`Visibility::shows`] picks the pieces of the view.
+//!
+//! Which ops show:
+//! - no `Clear` of the key covers the op's dot;
+//! - of the copies of one dot, the one with the highest time (a stamp can be raised);
+//! - of the ops with one request id, the one with the lowest stamp: the first counts, whether or not it was cleared since;
+//! - it is not later than the last `Value` that shows: parts after that are not finished.
+//!
+//! Memory: one clock for all clears, one entry per raised op, and one per request id only when several origins wrote the key
+//! (a single origin never takes a request id twice).
+
+use std::collections::BTreeMap;
+
+use super::clock::Clock;
+use super::op::{Body, Dot, Op};
+use super::stamp::{HybridTime, OriginId, Stamp};
+use crate::types::RequestId;
+
+/// What the last survey learnt: enough to say of any op of the key whether it shows.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Visibility {
+    cleared: Clock,
+    raised: BTreeMap<Dot, HybridTime>,
+    first_of_request: BTreeMap<RequestId, Stamp>,
+    end: Option<Stamp>,
+}
+
+impl Visibility {
+    /// Whether `op` is a piece of a finished value of the view.
+    pub fn shows(&self, op: &Op) -> bool {
+        self.end.is_some_and(|end| op.stamp() <= end) && self.stands(op)
+    }
+
+    /// Whether `op` is text that was neither cleared, superseded nor repeated; it may be a part that is not finished yet.
+    pub fn stands(&self, op: &Op) -> bool {
+        matches!(op.body, Body::Part(_) | Body::Value(_))
+            && !self.cleared.contains(op.dot.origin, op.dot.seq)
+            && !self.superseded(op)
+            && !self.repeated(op)
+    }
+
+    /// Whether the view has at least one value.
+    pub fn has_values(&self) -> bool {
+        self.end.is_some()
+    }
+
+    /// The stamp of the op that finishes the last value of the view.
+    pub fn end(&self) -> Option<Stamp> {
+        self.end
+    }
+
+    fn superseded(&self, op: &Op) -> bool {
+        !self.raised.is_empty() && self.raised.get(&op.dot).is_some_and(|time| *time > op.time)
+    }
+
+    fn repeated(&self, op: &Op) -> bool {
+        !self.first_of_request.is_empty()
+            && op
+                .request_id
+                .is_some_and(|id| self.first_of_request.get(&id).is_some_and(|first| *first < op.stamp()))
+    }
+}
+
+/// What the next pass over the ops has to find out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Goal {
+    /// The clears and the raised stamps; and the end, if no clear covers it.
+    Clears,
+    /// Which op of each request id came first.
+    Requests,
+    /// The end, now that all else is known.
+    End,
+}
+
+/// One pass over all ops of a key, in any order.
+#[derive(Debug)]
+pub struct Survey {
+    goal: Goal,
+    known: Visibility,
+    last_value: Option<(Stamp, Dot)>,
+    origin: Option<OriginId>,
+    several_origins: bool,
+}
+
+/// After a pass.
+#[derive(Debug)]
+pub enum Surveyed {
+    Done(Visibility),
+    /// Every op has to be shown to this survey once more.
+    Again(Survey),
+}
+
+impl Default for Survey {
+    fn default() -> Self {
+        Self::with_goal(Goal::Clears, Visibility::default())
+    }
+}
+
+impl Survey {
+    fn with_goal(goal: Goal, known: Visibility) -> Self {
+        Self {
+            goal,
+            known,
+            last_value: None,
+            origin: None,
+            several_origins: false,
+        }
+    }
+
+    pub fn see(&mut self, op: &Op) {
+        match self.goal {
+            Goal::Clears => self.see_first(op),
+            Goal::Requests => self.see_request(op),
+            Goal::End if self.known.stands(op) => self.see_value(op),
+            Goal::End => {}
+        }
+    }
+
+    fn see_first(&mut self, op: &Op) {
+        if let Body::Clear(context) = &op.body {
+            self.known.cleared.join(context);
+            return;
+        }
+        self.several_origins |= *self.origin.get_or_insert(op.dot.origin) != op.dot.origin;
+        if op.raised {
+            let time = self.known.raised.entry(op.dot).or_default();
+            *time = op.time.max(*time);
+        }
+        self.see_value(op);
+    }
+
+    fn see_value(&mut self, op: &Op) {
+        if matches!(op.body, Body::Value(_)) {
+            self.last_value = self.last_value.max(Some((op.stamp(), op.dot)));
+        }
+    }
+
+    fn see_request(&mut self, op: &Op) {
+        if let Some(id) = op.request_id
+            && !self.known.superseded(op)
+        {
+            let first = self.known.first_of_request.entry(id).or_insert(op.stamp());
+            *first = op.stamp().min(*first);
+        }
+    }
+
+    pub fn finish(mut self) -> Surveyed {
+        match self.goal {
+            Goal::Clears if self.several_origins => Surveyed::Again(Self::with_goal(Goal::Requests, self.known)),
+            Goal::Clears if self.last_value_hidden() => Surveyed::Again(Self::with_goal(Goal::End, self.known)),
+            Goal::Requests => Surveyed::Again(Self::with_goal(Goal::End, self.known)),
+            Goal::Clears | Goal::End => {
+                self.known.end = self.last_value.map(|(stamp, _)| stamp);
+                Surveyed::Done(self.known)
+            }
+        }
+    }
+
+    fn last_value_hidden(&self) -> bool {
+        // With raised stamps the highest copy of a dot is the one that stands, so the last value seen cannot be superseded.
+        self.last_value
+            .is_some_and(|(_, dot)| self.known.cleared.contains(dot.origin, dot.seq))
+    }
+}

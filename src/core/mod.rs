@@ -1,0 +1,8 @@
+//! The replicated data type and the hash space. Pure: no clock, no I/O, no async, no actors.
+
+pub mod clock;
+pub mod fold;
+pub mod key_ops;
+pub mod op;
+pub mod slot;
+pub mod stamp;

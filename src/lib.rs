@@ -1,0 +1,10 @@
+//! KV-Storage.
+#![forbid(unsafe_code)]
+
+pub mod api;
+pub mod core;
+pub mod env;
+pub mod node;
+pub mod store;
+pub mod types;
+pub mod users;

@@ -1,0 +1,21 @@
+//! What can become of a request to a node.
+
+/// Why an operation was not carried out. `maybe_applied` says whether it may have taken effect all the same: then a retry
+/// with the same request id is the way to be sure.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OpError {
+    #[error("the node is overloaded: {what} is full; retry after {retry_after_s} s")]
+    Overloaded { what: &'static str, retry_after_s: u32 },
+    #[error("the disk is full: adds are refused until space returns; reads and clear_key go on")]
+    DiskFull,
+    #[error("the shard that owns this key is restarting; retry{}", if *maybe_applied { " (this request may have taken effect)" } else { "" })]
+    ShardUnavailable { maybe_applied: bool },
+    #[error("the value would grow to {got} bytes; a value assembled from parts is limited to {max} bytes")]
+    ValueTooLong { got: u64, max: u64 },
+    #[error("part of this key's data is damaged on disk and no replica could supply it: {0}")]
+    Damaged(String),
+    #[error("the disk failed: {0}")]
+    Disk(String),
+    #[error("the node is shutting down")]
+    ShuttingDown,
+}

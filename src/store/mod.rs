@@ -1,0 +1,3 @@
+//! The storage engine. Synchronous; it knows ops, segments and the disk, and nothing of actors or networks.
+
+pub mod disk;

@@ -1,0 +1,107 @@
+//! Names that every layer shares, and the limits of the system.
+//!
+//! Invariant: a `UserId`, `Key` or `RequestId` that exists is within its limit; nothing checks it again.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// Longest key, in bytes of UTF-8.
+pub const KEY_BYTES_MAX: usize = 1024;
+/// Longest user name, in bytes of UTF-8.
+pub const USER_ID_BYTES_MAX: usize = 256;
+/// Longest `password_hash`, in bytes of UTF-8.
+pub const PASSWORD_HASH_BYTES_MAX: usize = 256;
+/// Longest `request_id`, in bytes of UTF-8.
+pub const REQUEST_ID_BYTES_MAX: usize = 256;
+/// Largest body of one HTTP request; so also the longest text that one op can carry.
+pub const BODY_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Largest value that may be assembled from parts.
+pub const VALUE_BYTES_MAX: u64 = 1024 * 1024 * 1024;
+
+/// A text was empty or too long to be the thing it was meant to be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("must be {min} to {max} bytes long, got {got}")]
+pub struct LengthError {
+    pub min: usize,
+    pub max: usize,
+    pub got: usize,
+}
+
+fn check_length(text: &str, max: usize) -> Result<(), LengthError> {
+    if text.is_empty() || text.len() > max {
+        return Err(LengthError {
+            min: 1,
+            max,
+            got: text.len(),
+        });
+    }
+    Ok(())
+}
+
+/// A user's name: 1 to [`USER_ID_BYTES_MAX`] bytes. [`UserId::system`] is the one exception: the empty name, which no
+/// client can send, names the key space in which the store keeps its own records.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct UserId(Arc<str>);
+
+impl UserId {
+    pub fn new(text: &str) -> Result<Self, LengthError> {
+        check_length(text, USER_ID_BYTES_MAX)?;
+        Ok(Self(text.into()))
+    }
+
+    pub fn system() -> Self {
+        Self("".into())
+    }
+
+    pub fn is_system(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for UserId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "user {:?}", self.as_str())
+    }
+}
+
+/// A key: 1 to [`KEY_BYTES_MAX`] bytes.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Key(Arc<str>);
+
+impl Key {
+    pub fn new(text: &str) -> Result<Self, LengthError> {
+        check_length(text, KEY_BYTES_MAX)?;
+        Ok(Self(text.into()))
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "key {:?}", self.as_str())
+    }
+}
+
+/// What makes a retried request count once: 128 bits of BLAKE3 over the client's text, within one key.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct RequestId(pub [u8; 16]);
+
+impl RequestId {
+    pub fn new(text: &str) -> Result<Self, LengthError> {
+        check_length(text, REQUEST_ID_BYTES_MAX)?;
+        let mut id = [0; 16];
+        id.copy_from_slice(&blake3::hash(text.as_bytes()).as_bytes()[..16]);
+        Ok(Self(id))
+    }
+}
+
+/// Milliseconds since the Unix epoch, as some wall clock claims. Never used to decide which op wins.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub struct WallMs(pub u64);
