@@ -201,9 +201,13 @@ impl SlotClocks {
         }
     }
 
+    pub fn join_slot(&mut self, slot: SlotId, clock: &Clock) {
+        self.slots.entry(slot).or_default().join(clock);
+    }
+
     pub fn join(&mut self, other: &Self) {
         for (slot, clock) in &other.slots {
-            self.slots.entry(*slot).or_default().join(clock);
+            self.join_slot(*slot, clock);
         }
     }
 

@@ -122,7 +122,7 @@ mod tests {
                 dot: Dot { origin: OriginId(origin), slot: SLOT, seq },
                 time: HybridTime(seq * 10 + fixed % 10 + if raised { raise * 25 } else { 0 }),
                 raised,
-                request_id: (fixed % 3 == 0).then(|| RequestId([(fixed % 4) as u8; 16])),
+                request_id: (fixed % 3 == 0).then_some(RequestId([(fixed % 4) as u8; 16])),
                 body,
             }
         }

@@ -1,3 +1,4 @@
 //! The storage engine. Synchronous; it knows ops, segments and the disk, and nothing of actors or networks.
 
+pub mod codec;
 pub mod disk;
