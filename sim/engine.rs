@@ -1,0 +1,77 @@
+//! What the simulation asks of a storage engine: one shard, synchronous, on a disk that may fail.
+
+use std::path::Path;
+
+use kv_storage::node::Added;
+use kv_storage::types::{Key, RequestId, UserId, WallMs};
+
+use crate::disk::Mount;
+use crate::rng::Rng;
+
+/// Where the files of the engine lie on the simulated disk.
+pub const DATA_DIR: &str = "/data";
+
+/// The sizes that a scenario draws, small enough that everything happens often.
+#[derive(Debug, Clone)]
+pub struct Tuning {
+    /// An active segment of this length is sealed.
+    pub log_bytes_max: u64,
+    /// Zeroes written ahead of the log's end at once.
+    pub fill_ahead_bytes: u64,
+}
+
+impl Tuning {
+    pub fn draw(rng: &mut Rng) -> Self {
+        Self {
+            log_bytes_max: *rng.pick(&[8 << 10, 32 << 10, 128 << 10]),
+            fill_ahead_bytes: *rng.pick(&[4 << 10, 16 << 10, 64 << 10]),
+        }
+    }
+}
+
+/// Why the engine did not do something.
+#[derive(Debug)]
+pub enum Refusal {
+    /// Nothing was changed; it goes on.
+    DiskFull,
+    /// The engine stopped; what it had not acknowledged may or may not have happened.
+    Failed(String),
+}
+
+/// Whose key.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    pub user: UserId,
+    pub key: Key,
+}
+
+pub trait Engine: Sized {
+    /// Opens what is on the disk, or a new store when there is nothing. `seed` decides its entropy.
+    fn open(disk: Mount, dir: &Path, tuning: &Tuning, seed: u64, now: WallMs) -> Result<Self, Refusal>;
+
+    /// Takes the op into the group that the next `commit` makes durable. Its answer counts from then on.
+    fn add(
+        &mut self,
+        place: &Place,
+        text: &str,
+        finish: bool,
+        request: Option<RequestId>,
+        now: WallMs,
+    ) -> Result<Added, Refusal>;
+
+    fn clear(&mut self, place: &Place, now: WallMs) -> Result<(), Refusal>;
+
+    /// Everything taken so far is durable on Ok.
+    fn commit(&mut self, now: WallMs) -> Result<(), Refusal>;
+
+    fn get(&mut self, place: &Place) -> Result<Vec<String>, Refusal>;
+
+    /// One page of the user's keys that have values, and whether more follow.
+    fn keys(&mut self, user: &UserId, after: Option<&str>, limit: usize) -> Result<(Vec<String>, bool), Refusal>;
+
+    /// Closes the active segment.
+    fn seal(&mut self, now: WallMs) -> Result<(), Refusal>;
+
+    /// One step of background work; whether there was any.
+    fn maintain(&mut self, now: WallMs) -> Result<bool, Refusal>;
+}
