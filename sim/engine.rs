@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use kv_storage::core::op::Dot;
 use kv_storage::node::Added;
 use kv_storage::types::{Key, RequestId, UserId, WallMs};
 
@@ -14,17 +15,21 @@ pub const DATA_DIR: &str = "/data";
 /// The sizes that a scenario draws, small enough that everything happens often.
 #[derive(Debug, Clone)]
 pub struct Tuning {
-    /// An active segment of this length is sealed.
-    pub log_bytes_max: u64,
-    /// Zeroes written ahead of the log's end at once.
-    pub fill_ahead_bytes: u64,
+    pub log_bytes: u64,
+    pub fill_bytes: u64,
+    pub frozen_max: usize,
+    pub fan_out: usize,
+    pub idle_ms: u64,
 }
 
 impl Tuning {
     pub fn draw(rng: &mut Rng) -> Self {
         Self {
-            log_bytes_max: *rng.pick(&[8 << 10, 32 << 10, 128 << 10]),
-            fill_ahead_bytes: *rng.pick(&[4 << 10, 16 << 10, 64 << 10]),
+            log_bytes: *rng.pick(&[68 << 10, 80 << 10, 160 << 10]),
+            fill_bytes: *rng.pick(&[4 << 10, 16 << 10, 64 << 10]),
+            frozen_max: *rng.pick(&[1, 2]),
+            fan_out: *rng.pick(&[2, 4]),
+            idle_ms: *rng.pick(&[0, 3_000, 20_000]),
         }
     }
 }
@@ -36,6 +41,14 @@ pub enum Refusal {
     DiskFull,
     /// The engine stopped; what it had not acknowledged may or may not have happened.
     Failed(String),
+}
+
+/// What a read gave.
+#[derive(Debug, Default)]
+pub struct Seen {
+    pub values: Vec<String>,
+    /// The name and text of each op that the key is made of, as far as the engine has such names.
+    pub ops: Vec<(Dot, String)>,
 }
 
 /// Whose key.
@@ -64,14 +77,20 @@ pub trait Engine: Sized {
     /// Everything taken so far is durable on Ok.
     fn commit(&mut self, now: WallMs) -> Result<(), Refusal>;
 
-    fn get(&mut self, place: &Place) -> Result<Vec<String>, Refusal>;
+    fn get(&mut self, place: &Place, now: WallMs) -> Result<Seen, Refusal>;
 
     /// One page of the user's keys that have values, and whether more follow.
-    fn keys(&mut self, user: &UserId, after: Option<&str>, limit: usize) -> Result<(Vec<String>, bool), Refusal>;
-
-    /// Closes the active segment.
-    fn seal(&mut self, now: WallMs) -> Result<(), Refusal>;
+    fn keys(
+        &mut self,
+        user: &UserId,
+        after: Option<&str>,
+        limit: usize,
+        now: WallMs,
+    ) -> Result<(Vec<String>, bool), Refusal>;
 
     /// One step of background work; whether there was any.
     fn maintain(&mut self, now: WallMs) -> Result<bool, Refusal>;
+
+    /// Background work until there is none left.
+    fn settle(&mut self, now: WallMs) -> Result<(), Refusal>;
 }

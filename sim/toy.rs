@@ -10,7 +10,7 @@ use kv_storage::store::disk::{Disk, DiskFile, OpenMode};
 use kv_storage::types::{RequestId, UserId, WallMs};
 
 use crate::disk::Mount;
-use crate::engine::{Engine, Place, Refusal, Tuning};
+use crate::engine::{Engine, Place, Refusal, Seen, Tuning};
 
 /// One thing done wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -228,16 +228,25 @@ impl<const FAULT: usize> Engine for Toy<FAULT> {
         Ok(())
     }
 
-    fn get(&mut self, place: &Place) -> Result<Vec<String>, Refusal> {
+    fn get(&mut self, place: &Place, _now: WallMs) -> Result<Seen, Refusal> {
         // The disk is asked for the sake of the crash: an engine in memory would not notice it.
         self.file
             .len()
             .map_err(|error| failed(format!("{}: {error}", self.path.display())))?;
         let held = self.held.get(&(place.user.as_str().into(), place.key.as_str().into()));
-        Ok(held.map(|held| held.values.clone()).unwrap_or_default())
+        Ok(Seen {
+            values: held.map(|held| held.values.clone()).unwrap_or_default(),
+            ops: Vec::new(),
+        })
     }
 
-    fn keys(&mut self, user: &UserId, after: Option<&str>, limit: usize) -> Result<(Vec<String>, bool), Refusal> {
+    fn keys(
+        &mut self,
+        user: &UserId,
+        after: Option<&str>,
+        limit: usize,
+        _now: WallMs,
+    ) -> Result<(Vec<String>, bool), Refusal> {
         let shown = self.held.iter().filter(|((owner, key), held)| {
             owner == user.as_str() && !held.values.is_empty() && after.is_none_or(|after| key.as_str() > after)
         });
@@ -250,11 +259,11 @@ impl<const FAULT: usize> Engine for Toy<FAULT> {
         Ok((keys, more))
     }
 
-    fn seal(&mut self, _now: WallMs) -> Result<(), Refusal> {
-        Ok(())
-    }
-
     fn maintain(&mut self, _now: WallMs) -> Result<bool, Refusal> {
         Ok(false)
+    }
+
+    fn settle(&mut self, _now: WallMs) -> Result<(), Refusal> {
+        Ok(())
     }
 }

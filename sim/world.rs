@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use kv_storage::core::op::Dot;
 use kv_storage::node::Added;
 use kv_storage::store::disk::Disk;
 use kv_storage::types::{Key, RequestId, UserId, WallMs};
@@ -29,6 +30,7 @@ pub struct World<E> {
     engine: Option<E>,
     tuning: Tuning,
     habits: Habits,
+    dots: BTreeMap<Dot, (Place, String)>,
     keys: BTreeMap<Place, KeyModel>,
     places: Vec<Place>,
     now: WallMs,
@@ -61,6 +63,7 @@ impl<E: Engine> World<E> {
             engine: None,
             tuning,
             habits,
+            dots: BTreeMap::new(),
             keys: BTreeMap::new(),
             now,
             latest: now,
@@ -109,7 +112,7 @@ impl<E: Engine> World<E> {
             Step::Write => self.write(),
             Step::Read => self.read(),
             Step::List => self.list(),
-            Step::Seal => self.background(E::seal),
+            Step::Settle => self.background(E::settle),
             Step::Maintain => self.maintain(),
             Step::Reopen => {
                 self.engine = None;
@@ -134,10 +137,7 @@ impl<E: Engine> World<E> {
                 self.disk.fail(fault, nth);
                 Ok(())
             }
-            Step::Fill => {
-                self.fill_or_empty();
-                Ok(())
-            }
+            Step::Fill => self.fill_or_empty(),
             Step::Wait => {
                 self.wait();
                 Ok(())
@@ -155,13 +155,26 @@ impl<E: Engine> World<E> {
         self.latest = self.latest.max(self.now);
     }
 
-    fn fill_or_empty(&mut self) {
+    fn fill_or_empty(&mut self) -> Result<(), Violation> {
         if self.rng.percent(50) {
             let room = self.rng.below(100_000);
             self.disk.set_capacity(self.disk.used_bytes() + room);
             self.note(format!("only {room} bytes are free"));
-        } else {
-            self.disk.set_capacity(u64::MAX);
+            return Ok(());
+        }
+        self.disk.set_capacity(u64::MAX);
+        let opens = self.opens;
+        self.background(E::settle)?;
+        if self.opens != opens {
+            return Ok(());
+        }
+        // There is space again: the engine notices by itself.
+        let place = self.rng.pick(&self.places).clone();
+        let add = self.draw_add();
+        match self.send(&place, &add) {
+            Ok(answer) => self.commit(vec![(place, add, answer)]),
+            Err(Refusal::DiskFull) => Err(Violation("adds are refused although space came back".into())),
+            Err(Refusal::Failed(why)) => self.lost(vec![(place, add, Added::Appended)], &why),
         }
     }
 
@@ -184,6 +197,10 @@ impl<E: Engine> World<E> {
                 }
             }
         }
+        self.commit(group)
+    }
+
+    fn commit(&mut self, group: Vec<(Place, Operation, Added)>) -> Result<(), Violation> {
         let now = self.now;
         match self.engine().commit(now) {
             Ok(()) => self.acknowledge(group),
@@ -227,13 +244,28 @@ impl<E: Engine> World<E> {
     }
 
     fn read_one(&mut self, place: &Place) -> Result<(), Violation> {
-        match self.engine().get(place) {
-            Ok(values) => {
-                let seen = self.model(place).observed(&values);
-                seen.map_err(|violation| about(place, violation))
+        let now = self.now;
+        match self.engine().get(place, now) {
+            Ok(seen) => {
+                self.check_dots(place, seen.ops)?;
+                let fits = self.model(place).observed(&seen.values);
+                fits.map_err(|violation| about(place, violation))
             }
             Err(refusal) => self.stopped_reading(&refusal),
         }
+    }
+
+    /// A dot names one op for ever: what was once read under it is all that it can be.
+    fn check_dots(&mut self, place: &Place, ops: Vec<(Dot, String)>) -> Result<(), Violation> {
+        for (dot, text) in ops {
+            let named = self.dots.entry(dot).or_insert_with(|| (place.clone(), text.clone()));
+            if *named != (place.clone(), text.clone()) {
+                return Err(Violation(format!(
+                    "{dot:?} was used twice: for {named:.80?} and for {place:?} {text:.40?}"
+                )));
+            }
+        }
+        Ok(())
     }
 
     fn stopped_reading(&mut self, refusal: &Refusal) -> Result<(), Violation> {
@@ -248,8 +280,11 @@ impl<E: Engine> World<E> {
         let limit = self.rng.between(1, 5) as usize;
         let mut named: Vec<String> = Vec::new();
         loop {
-            let after = named.last().cloned();
-            match self.engine().keys(&user, after.as_deref(), limit) {
+            let (after, now) = (named.last().cloned(), self.now);
+            match self.engine().keys(&user, after.as_deref(), limit, now) {
+                Ok((page, true)) if page.is_empty() => {
+                    return Err(Violation("an empty page of keys says that more follow".into()));
+                }
                 Ok((page, more)) => {
                     named.extend(page);
                     if !more {
@@ -340,17 +375,20 @@ impl<E: Engine> World<E> {
         if self.rng.percent(self.habits.clear_percent) {
             return (place, Operation::Clear);
         }
+        let add = self.draw_add();
+        if matches!(add, Operation::Add { request: Some(_), .. }) {
+            self.requests.push((place.clone(), add.clone()));
+        }
+        (place, add)
+    }
+
+    fn draw_add(&mut self) -> Operation {
         self.texts += 1;
-        let request = self.rng.percent(70).then_some(self.texts);
-        let operation = Operation::Add {
+        Operation::Add {
             text: self.draw_text(),
             finish: !self.rng.percent(self.habits.part_percent),
-            request,
-        };
-        if request.is_some() {
-            self.requests.push((place.clone(), operation.clone()));
+            request: self.rng.percent(70).then_some(self.texts),
         }
-        (place, operation)
     }
 
     /// No text is sent twice, so that a doubled or moved one shows.
