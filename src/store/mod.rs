@@ -2,3 +2,5 @@
 
 pub mod codec;
 pub mod disk;
+#[cfg(test)]
+pub mod memory_disk;
