@@ -218,10 +218,6 @@ impl Envelope {
             data_bytes: cursor.u32()?,
         })
     }
-
-    pub fn stored_bytes(&self) -> u64 {
-        BLOCK_HEADER_BYTES as u64 + u64::from(self.data_bytes)
-    }
 }
 
 /// Takes a block out of its envelope, `stored`, which must be exactly the block. `raw_bytes_max` is what the footer says that no block
