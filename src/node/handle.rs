@@ -59,7 +59,9 @@ impl Node {
     pub async fn start(env: Env, config: NodeConfig) -> Result<Self, StartError> {
         let opened = {
             let env = env.clone();
-            env.clone().run_blocking(move || supervisor::open(&env, &config)).await??
+            env.clone()
+                .run_blocking(move || supervisor::open(&env, &config))
+                .await??
         };
         let (shards, doors, fresh) = (opened.identity.shards, opened.doors.clone(), opened.identity.fresh);
         let (supervisor, _) = Actor::spawn(None, Supervisor, opened)
@@ -106,7 +108,8 @@ impl Node {
         request_id: Option<RequestId>,
     ) -> Result<Added, OpError> {
         let bytes = text.len();
-        self.write(user, key, WriteKind::Add { text, finish }, request_id, bytes).await
+        self.write(user, key, WriteKind::Add { text, finish }, request_id, bytes)
+            .await
     }
 
     /// Empties the key, unfinished parts too. Durable on Ok.
@@ -174,7 +177,13 @@ impl Node {
     }
 
     /// The user's keys that start with `prefix` and come after `after`, at most `limit`: those with at least one finished value.
-    pub async fn list_keys(&self, user: &UserId, prefix: &str, after: Option<&str>, limit: usize) -> Result<KeyPage, OpError> {
+    pub async fn list_keys(
+        &self,
+        user: &UserId,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<KeyPage, OpError> {
         self.list(KeyQuery {
             user: user.clone(),
             prefix: prefix.to_owned(),
@@ -199,7 +208,11 @@ impl Node {
 
     async fn list(&self, query: KeyQuery) -> Result<KeyPage, OpError> {
         let (shards, doors) = (usize::from(self.inner.shards), &self.inner.doors);
-        let asked = if query.user.is_system() { &doors[shards..] } else { &doors[..shards] };
+        let asked = if query.user.is_system() {
+            &doors[shards..]
+        } else {
+            &doors[..shards]
+        };
         let mut keys = Vec::new();
         let mut more = false;
         // A page of one shard may end early; what others have beyond that point belongs to the next page.
@@ -207,7 +220,9 @@ impl Node {
         for door in asked {
             let permit = door.permits.take(0)?;
             let one = query.clone();
-            let lister = ask(door, |reply| ShardMessage::Keys { query: one, reply }).await.map_err(OpError::as_read)?;
+            let lister = ask(door, |reply| ShardMessage::Keys { query: one, reply })
+                .await
+                .map_err(OpError::as_read)?;
             let page = self.inner.env.run_blocking(move || lister.list()).await?;
             drop(permit);
             let page = page.map_err(|error| report(door.actor().as_ref(), error))?;
@@ -230,11 +245,7 @@ impl Node {
             more = true;
             bound = keys.last().cloned();
         }
-        Ok(KeyPage {
-            keys,
-            more,
-            end: bound,
-        })
+        Ok(KeyPage { keys, more, end: bound })
     }
 
     /// Whether every shard serves.
@@ -266,7 +277,11 @@ impl Node {
     /// Lets the actor of the shard that holds this key die, to see it come back.
     pub fn kill_shard_of(&self, user: &UserId, key: &Key) {
         let (slot, ..) = self.locate(user, key);
-        let index = if slot == SYSTEM_SLOT { self.inner.shards } else { shard_of(slot, self.inner.shards) };
+        let index = if slot == SYSTEM_SLOT {
+            self.inner.shards
+        } else {
+            shard_of(slot, self.inner.shards)
+        };
         let _ = self.inner.supervisor.cast(SupervisorMessage::KillShard { index });
     }
 }

@@ -34,7 +34,9 @@ pub enum IdentityError {
     InUse(PathBuf),
     #[error("{path} has format version {found}, this program knows versions up to {known}: use a newer program")]
     NewerVersion { path: PathBuf, found: u32, known: u32 },
-    #[error("the data folder {path} was created with {created} shards; {asked} were asked for, and that cannot be changed")]
+    #[error(
+        "the data folder {path} was created with {created} shards; {asked} were asked for, and that cannot be changed"
+    )]
     ShardsFixed { path: PathBuf, created: u16, asked: u16 },
 }
 
@@ -152,7 +154,8 @@ fn read(disk: &dyn Disk, dir: &Path) -> Result<Option<Record>, IdentityError> {
             Ok(record) if (1..=SHARDS_MAX).contains(&record.shards) => Ok(Some(record)),
             _ => {
                 tracing::error!(path = %path.display(), "the node's identity file is damaged: set aside, a new origin is taken");
-                disk.rename(&path, &dir.join(format!("quarantine-{FILE}"))).map_err(fail)?;
+                disk.rename(&path, &dir.join(format!("quarantine-{FILE}")))
+                    .map_err(fail)?;
                 Ok(None)
             }
         },

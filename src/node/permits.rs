@@ -45,7 +45,11 @@ impl Permits {
                 retry_after_s: RETRY_AFTER_S,
             }
         };
-        let count = self.count.clone().try_acquire_owned().map_err(refuse("the shard's request queue"))?;
+        let count = self
+            .count
+            .clone()
+            .try_acquire_owned()
+            .map_err(refuse("the shard's request queue"))?;
         let units = match (bytes / UNIT_BYTES).min(SHARD_UNITS_MAX) {
             // Small requests are bounded by their count.
             0 => None,

@@ -12,8 +12,8 @@ use std::time::Duration;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::{Semaphore, oneshot};
 
-use super::handle::Added;
 use super::OpError;
+use super::handle::Added;
 use super::permits::Permit;
 use crate::core::slot::{KeyHash, SlotId};
 use crate::env::{Abandoned, Env};
@@ -124,8 +124,17 @@ impl Actor for ShardActor {
     type State = ShardState;
     type Arguments = ShardArguments;
 
-    async fn pre_start(&self, me: ActorRef<ShardMessage>, arguments: ShardArguments) -> Result<ShardState, ActorProcessingErr> {
-        let ShardArguments { shard, env, gate, stats } = arguments;
+    async fn pre_start(
+        &self,
+        me: ActorRef<ShardMessage>,
+        arguments: ShardArguments,
+    ) -> Result<ShardState, ActorProcessingErr> {
+        let ShardArguments {
+            shard,
+            env,
+            gate,
+            stats,
+        } = arguments;
         let mut state = ShardState {
             shard,
             env,
@@ -148,7 +157,13 @@ impl Actor for ShardActor {
     ) -> Result<(), ActorProcessingErr> {
         match message {
             ShardMessage::Write(pending) => state.take_write(&me, pending),
-            ShardMessage::Read { slot, hash, user, key, reply } => {
+            ShardMessage::Read {
+                slot,
+                hash,
+                user,
+                key,
+                reply,
+            } => {
                 let found = state.shard.key(slot, hash, &user, &key);
                 // Whoever asked may have gone away.
                 let _ = reply.send(found.map_err(|damaged| OpError::Damaged(damaged.to_string())));
@@ -165,7 +180,9 @@ impl Actor for ShardActor {
             ShardMessage::Past(pending, lookup, result) => state.take_past(&me, pending, &lookup, result),
             ShardMessage::Committed(result) => state.committed(result),
             ShardMessage::SpaceMade(result) => {
-                state.shard.space_made(result.unwrap_or_else(|abandoned| Err(io::Error::other(abandoned))));
+                state
+                    .shard
+                    .space_made(result.unwrap_or_else(|abandoned| Err(io::Error::other(abandoned))));
                 state.unpark(&me);
             }
             ShardMessage::MergeStepped(outcome) => state.merge_stepped(&me, outcome),
@@ -261,7 +278,13 @@ impl ShardState {
         );
     }
 
-    fn take_past(&mut self, me: &ActorRef<ShardMessage>, pending: PendingWrite, lookup: &PastLookup, result: Result<(), OpError>) {
+    fn take_past(
+        &mut self,
+        me: &ActorRef<ShardMessage>,
+        pending: PendingWrite,
+        lookup: &PastLookup,
+        result: Result<(), OpError>,
+    ) {
         match result {
             Err(error) => {
                 let _ = pending.reply.send(Err(error));

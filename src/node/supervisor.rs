@@ -84,7 +84,6 @@ pub enum SupervisorMessage {
 
 pub struct SupervisorArguments {
     pub env: Env,
-    pub config: NodeConfig,
     pub doors: Arc<[ShardDoor]>,
     pub identity: Identity,
     shards: Vec<(Plan, Shard)>,
@@ -106,7 +105,9 @@ pub struct Supervisor;
 pub fn open(env: &Env, config: &NodeConfig) -> Result<SupervisorArguments, StartError> {
     let mut identity = Identity::open(env, &config.data, config.shards, super::SHARDS_DEFAULT)?;
     let cache = Arc::new(BlockCache::new(config.cache_bytes));
-    let plans: Vec<Plan> = (0..=identity.shards).map(|index| plan(env, config, &identity, &cache, index)).collect();
+    let plans: Vec<Plan> = (0..=identity.shards)
+        .map(|index| plan(env, config, &identity, &cache, index))
+        .collect();
     let mut shards = Vec::new();
     let mut damaged = false;
     for (plan, opened) in plans.iter().zip(open_all(env, &plans, identity.origin)) {
@@ -118,11 +119,12 @@ pub fn open(env: &Env, config: &NodeConfig) -> Result<SupervisorArguments, Start
     if damaged {
         // Sequences that this origin gave out may be lost: they must not be given out again.
         identity.renew_origin(&*env.disk, &*env.entropy)?;
-        shards.iter_mut().for_each(|(_, shard)| shard.set_origin(identity.origin));
+        shards
+            .iter_mut()
+            .for_each(|(_, shard)| shard.set_origin(identity.origin));
     }
     Ok(SupervisorArguments {
         env: env.clone(),
-        config: config.clone(),
         doors: plans.iter().map(|_| ShardDoor::default()).collect(),
         identity,
         shards,
@@ -238,7 +240,12 @@ impl Actor for Supervisor {
 }
 
 impl SupervisorState {
-    async fn spawn(&mut self, me: &ActorRef<SupervisorMessage>, index: u16, shard: Shard) -> Result<(), ActorProcessingErr> {
+    async fn spawn(
+        &mut self,
+        me: &ActorRef<SupervisorMessage>,
+        index: u16,
+        shard: Shard,
+    ) -> Result<(), ActorProcessingErr> {
         let door = &self.doors[usize::from(index)];
         let arguments = ShardArguments {
             shard,
@@ -268,12 +275,18 @@ impl SupervisorState {
         let failures = &mut self.failures[usize::from(index)];
         let pause_ms = (RESTART_PAUSE_MS << (*failures).min(10)).min(RESTART_PAUSE_MS_MAX);
         *failures += 1;
-        let (me, env, gate) = (me.clone(), self.env.clone(), self.doors[usize::from(index)].gate.clone());
+        let (me, env, gate) = (
+            me.clone(),
+            self.env.clone(),
+            self.doors[usize::from(index)].gate.clone(),
+        );
         let (plan, origin) = (self.plans[usize::from(index)].clone(), self.identity.origin);
         tokio::spawn(async move {
             tokio::time::sleep(Duration::from_millis(pause_ms)).await;
             gate.quiet().await;
-            let opened = env.run_blocking(move || Shard::open(plan.place, plan.config, origin)).await;
+            let opened = env
+                .run_blocking(move || Shard::open(plan.place, plan.config, origin))
+                .await;
             let result = match opened {
                 Ok(Ok((shard, report))) => Ok((Box::new(shard), report)),
                 Ok(Err(error)) => Err(error.to_string()),
@@ -330,7 +343,10 @@ impl SupervisorState {
                 door.gate.quiet().await;
             }
         };
-        if tokio::time::timeout(Duration::from_millis(STOP_MS_MAX), all).await.is_err() {
+        if tokio::time::timeout(Duration::from_millis(STOP_MS_MAX), all)
+            .await
+            .is_err()
+        {
             tracing::warn!("some shards did not finish in time; what they had acknowledged is safe");
         }
     }

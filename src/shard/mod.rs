@@ -31,7 +31,7 @@ pub use crate::store::recover::Place;
 pub use read::Damaged;
 pub use space::{CleanupJob, CommitJob, SpaceJob, SpaceReady};
 pub use upkeep::{MergeJob, MergeOutcome};
-pub use write::{GroupNumber, PastLookup, Submitted, WriteRefused, Write, WriteKind};
+pub use write::{GroupNumber, PastLookup, Submitted, Write, WriteKind, WriteRefused};
 
 /// How a shard uses memory and disk.
 #[derive(Debug, Clone)]
@@ -282,13 +282,23 @@ impl Shard {
     }
 
     /// What clears in memtables saw, for merges to apply to segments already.
-    fn cleared_in_memory(&self) -> Vec<(SlotId, crate::types::UserId, crate::types::Key, crate::core::clock::Clock)> {
+    fn cleared_in_memory(
+        &self,
+    ) -> Vec<(
+        SlotId,
+        crate::types::UserId,
+        crate::types::Key,
+        crate::core::clock::Clock,
+    )> {
         self.memtables()
             .flat_map(|(memtable, durable)| memtable.cleared_keys(durable))
-            .fold(BTreeMap::new(), |mut all: BTreeMap<_, crate::core::clock::Clock>, (slot, user, key, clock)| {
-                all.entry((slot, user, key)).or_default().join(&clock);
-                all
-            })
+            .fold(
+                BTreeMap::new(),
+                |mut all: BTreeMap<_, crate::core::clock::Clock>, (slot, user, key, clock)| {
+                    all.entry((slot, user, key)).or_default().join(&clock);
+                    all
+                },
+            )
             .into_iter()
             .map(|((slot, user, key), clock)| (slot, user, key, clock))
             .collect()

@@ -13,7 +13,9 @@ use crate::types::{Key, UserId};
 
 /// Data of these slots is lost on this disk: the answer is with a peer, and never "not found".
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{lost_ops} ops of slots {first_slot} to {last_slot} were lost to damage on this node's disk; see its log and `kv segment`")]
+#[error(
+    "{lost_ops} ops of slots {first_slot} to {last_slot} were lost to damage on this node's disk; see its log and `kv segment`"
+)]
 pub struct Damaged {
     pub first_slot: u16,
     pub last_slot: u16,
@@ -40,7 +42,12 @@ impl Shard {
             user: user.clone(),
             key: key.clone(),
             memory: self.memory_ops(hash, user, key),
-            segments: self.segments.iter().filter(|segment| segment.may_hold(tag)).cloned().collect(),
+            segments: self
+                .segments
+                .iter()
+                .filter(|segment| segment.may_hold(tag))
+                .cloned()
+                .collect(),
         }
     }
 

@@ -226,7 +226,9 @@ impl Shard {
 
     /// Whether the active log has reached its size.
     fn active_is_used_up(&self) -> bool {
-        self.active.as_ref().is_none_or(|active| active.file.filled >= self.config.log_bytes && !active.memtable.is_empty())
+        self.active
+            .as_ref()
+            .is_none_or(|active| active.file.filled >= self.config.log_bytes && !active.memtable.is_empty())
     }
 
     /// Lets the prepared log take over, if the active one is used up and all in it is durable.
@@ -237,7 +239,10 @@ impl Shard {
     /// Freezes the active memtable and starts the prepared log; false if that cannot be now.
     pub(super) fn take_over(&mut self) -> bool {
         let busy = self.commit_under_way.is_some()
-            || self.active.as_ref().is_some_and(|active| active.memtable.has_open_group())
+            || self
+                .active
+                .as_ref()
+                .is_some_and(|active| active.memtable.has_open_group())
             || self.frozen.len() >= self.config.frozen_max;
         if busy || self.prepared.is_none() {
             return false;
@@ -333,15 +338,23 @@ impl Shard {
         let size = self.config.log_bytes;
         let target = (end + self.config.fill_bytes).min(size);
         // Only a record that is larger than a whole log makes a log larger than its size.
-        let target = if active.memtable.is_empty() { target.max(end + wanted) } else { target };
-        if active.file.filled < target && (end + self.config.fill_bytes / 2 > active.file.filled || self.wanted_bytes > 0) {
+        let target = if active.memtable.is_empty() {
+            target.max(end + wanted)
+        } else {
+            target
+        };
+        if active.file.filled < target
+            && (end + self.config.fill_bytes / 2 > active.file.filled || self.wanted_bytes > 0)
+        {
             return Some(SpaceTask::Fill {
                 log: active.file.clone(),
                 to: target.max((active.file.filled + self.config.fill_bytes).min(size)),
             });
         }
         let soon_used_up = active.file.filled >= size && end * 2 > size;
-        let next_log = (soon_used_up || self.wanted_bytes > 0 || self.wanted_takeover).then(|| self.prepare_task(wanted)).flatten();
+        let next_log = (soon_used_up || self.wanted_bytes > 0 || self.wanted_takeover)
+            .then(|| self.prepare_task(wanted))
+            .flatten();
         next_log.or_else(|| (!self.reserved).then_some(SpaceTask::Reserve))
     }
 
@@ -354,7 +367,11 @@ impl Shard {
         Some(SpaceTask::Prepare {
             number,
             spare: self.spares.pop(),
-            to: self.config.fill_bytes.min(self.config.log_bytes).max(log::HEADER_BYTES as u64 + wanted),
+            to: self
+                .config
+                .fill_bytes
+                .min(self.config.log_bytes)
+                .max(log::HEADER_BYTES as u64 + wanted),
         })
     }
 
@@ -389,7 +406,11 @@ impl Shard {
     /// The disk turned out to be full: adds are refused, and what is kept for this moment is let go.
     pub(super) fn space_missing(&mut self, what: &str) {
         if !self.disk_full {
-            tracing::error!(shard = self.place.shard, what, "the disk is full: adds are refused until space returns");
+            tracing::error!(
+                shard = self.place.shard,
+                what,
+                "the disk is full: adds are refused until space returns"
+            );
         }
         self.disk_full = true;
         if std::mem::take(&mut self.reserved) {
@@ -402,7 +423,11 @@ impl Shard {
     /// Adds are taken again once there is room for all that a shard does at once: the reserve, a new log, and a merge of one.
     fn space_probed(&mut self, free_bytes: u64) {
         if free_bytes >= RESERVE_BYTES + 2 * self.config.log_bytes + self.config.fill_bytes {
-            tracing::info!(shard = self.place.shard, free_bytes, "the disk has space again: adds are taken");
+            tracing::info!(
+                shard = self.place.shard,
+                free_bytes,
+                "the disk has space again: adds are taken"
+            );
             self.disk_full = false;
         }
     }

@@ -93,12 +93,23 @@ impl Shard {
         }
         let inputs = self.pick(now)?;
         let urgent = self.segments.len() > self.config.fan_out * 4;
-        Some(self.merge(inputs.into_iter().map(Source::Segment).collect(), false, false, urgent, now))
+        Some(self.merge(
+            inputs.into_iter().map(Source::Segment).collect(),
+            false,
+            false,
+            urgent,
+            now,
+        ))
     }
 
     fn merge(&mut self, sources: Vec<Source>, seals: bool, salvage: bool, urgent: bool, now: WallMs) -> MergeJob {
         let inputs: Vec<u64> = sources.iter().map(Source::number).collect();
-        let outside: Vec<_> = self.segments.iter().filter(|segment| !inputs.contains(&segment.number())).cloned().collect();
+        let outside: Vec<_> = self
+            .segments
+            .iter()
+            .filter(|segment| !inputs.contains(&segment.number()))
+            .cloned()
+            .collect();
         let number = self.next_number;
         self.next_number += 1;
         if !seals && outside.is_empty() {
@@ -201,7 +212,10 @@ impl Shard {
         self.probe_due = self.disk_full;
         self.merge_due = true;
         self.merge_paused = false;
-        let has_clears = self.active.as_ref().is_some_and(|active| active.memtable.clear_count() > 0);
+        let has_clears = self
+            .active
+            .as_ref()
+            .is_some_and(|active| active.memtable.clear_count() > 0);
         if self.is_idle(now) && has_clears && self.frozen.is_empty() {
             // Sealed, the clears can meet what they cleared, and both go.
             self.wanted_takeover = true;
@@ -233,7 +247,10 @@ impl Shard {
         let mut start = 0;
         while start < by_size.len() {
             let bound = by_size[start].file_bytes().max(self.config.log_bytes / 8) * self.config.fan_out as u64;
-            let count = by_size[start..].iter().take_while(|segment| segment.file_bytes() <= bound).count();
+            let count = by_size[start..]
+                .iter()
+                .take_while(|segment| segment.file_bytes() <= bound)
+                .count();
             if count >= self.config.fan_out {
                 return Some(by_size[start..start + count.min(MERGE_INPUTS_MAX)].to_vec());
             }

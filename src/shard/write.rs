@@ -22,7 +22,10 @@ pub struct GroupNumber(pub u64);
 #[derive(Debug, Clone)]
 pub enum WriteKind {
     /// A piece of a value, the last one when `finish`.
-    Add { text: Text, finish: bool },
+    Add {
+        text: Text,
+        finish: bool,
+    },
     Clear,
 }
 
@@ -99,7 +102,9 @@ impl Shard {
         let open_bytes = match &write.kind {
             WriteKind::Clear => 0,
             WriteKind::Add { text, .. } => {
-                let open = past.map(|past| past.found.open_parts_bytes).or_else(|| self.open_bytes(&write));
+                let open = past
+                    .map(|past| past.found.open_parts_bytes)
+                    .or_else(|| self.open_bytes(&write));
                 let Some(open) = open else {
                     let lookup = self.look_up(&write);
                     return Ok(Submitted::NeedsPast(write, lookup));
@@ -229,7 +234,13 @@ impl Shard {
         // Ops that are not durable yet count too: their fate and this write's are one, for they come first in the log.
         let mut memory = Vec::new();
         for (memtable, _) in self.memtables() {
-            memtable.ops_of(write.hash, &write.user, &write.key, memtable.closed_groups(), &mut memory);
+            memtable.ops_of(
+                write.hash,
+                &write.user,
+                &write.key,
+                memtable.closed_groups(),
+                &mut memory,
+            );
         }
         memory.sort_by_key(Op::stamp);
         source.memory = memory.into();
@@ -244,12 +255,19 @@ impl Shard {
 
     fn versions(&self, write: &Write) -> Vec<Option<(u64, u32)>> {
         let of = |memtable: &crate::store::memtable::Memtable| memtable.version_of(write.hash, &write.user, &write.key);
-        self.memtables().map(|(memtable, _)| of(memtable)).filter(Option::is_some).collect()
+        self.memtables()
+            .map(|(memtable, _)| of(memtable))
+            .filter(Option::is_some)
+            .collect()
     }
 
     /// Whether nothing that the look-up read has changed since. Sealing and merging move ops and change none, but a look-up that
     /// raced with them is done again rather than reasoned about.
     fn is_current(&self, write: &Write, past: &PastLookup) -> bool {
-        self.versions(write) == past.versions && self.segments.iter().all(|segment| past.segments.contains(&segment.number()))
+        self.versions(write) == past.versions
+            && self
+                .segments
+                .iter()
+                .all(|segment| past.segments.contains(&segment.number()))
     }
 }

@@ -18,9 +18,9 @@ use super::cache::BlockCache;
 use super::disk::Disk;
 use super::filter::key_tag;
 use super::memtable::{MemoryKey, Memtable};
-use super::segment::{DamagedBlock, Entry, EntryRef, ReadError, Scan, Segment, SegmentMeta, SegmentWriter, WriteError};
+use super::segment::{DamagedBlock, EntryRef, ReadError, Scan, Segment, SegmentMeta, SegmentWriter, WriteError};
 use crate::core::clock::{Clock, SlotClocks};
-use crate::core::op::{Body, Dot, Op};
+use crate::core::op::{Body, Dot, KeyedOp, Op};
 use crate::core::slot::{KeyHash, SlotId};
 use crate::core::stamp::HybridTime;
 use crate::types::{Key, UserId, WallMs};
@@ -115,8 +115,15 @@ impl Salvage {
     fn lost(&self, covered: &SlotClocks) -> SlotClocks {
         let mut lost = SlotClocks::default();
         for (slot, clock) in covered.slots() {
-            if self.damaged.iter().any(|block| block.slots.0 <= slot && slot <= block.slots.1) {
-                let rest = self.seen.get(slot).map_or_else(|| clock.clone(), |seen| clock.minus(seen));
+            if self
+                .damaged
+                .iter()
+                .any(|block| block.slots.0 <= slot && slot <= block.slots.1)
+            {
+                let rest = self
+                    .seen
+                    .get(slot)
+                    .map_or_else(|| clock.clone(), |seen| clock.minus(seen));
                 lost.join_slot(slot, &rest);
             }
         }
@@ -132,11 +139,11 @@ impl Input {
                     (Err(ReadError::Damaged(_)), Some(salvage)) => salvage.damaged.extend(scan.skip_damaged()),
                     (Err(error), _) => return Err(error),
                     (Ok(None), _) => return Ok(None),
-                    (Ok(Some(Entry { slot, user, key, op })), salvage) => {
+                    (Ok(Some(KeyedOp { user, key, op })), salvage) => {
                         if let Some(salvage) = salvage {
-                            salvage.seen.insert(slot, op.dot.origin, op.dot.seq);
+                            salvage.seen.insert(op.dot.slot, op.dot.origin, op.dot.seq);
                         }
-                        return Ok(Some(((slot, user, key), op)));
+                        return Ok(Some(((op.dot.slot, user, key), op)));
                     }
                 }
             },
@@ -316,7 +323,10 @@ impl Merge {
 
     /// Merges one key; false when there is none left.
     fn merge_key(&mut self) -> Result<bool, MergeError> {
-        let Some(name) = self.lowest().and_then(|index| self.heads[index].next.as_ref()).map(|(name, _)| name.clone())
+        let Some(name) = self
+            .lowest()
+            .and_then(|index| self.heads[index].next.as_ref())
+            .map(|(name, _)| name.clone())
         else {
             return Ok(false);
         };

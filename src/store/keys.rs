@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::filter::key_tag;
 use super::reader::{KeySource, has_values};
-use super::segment::{ReadError, Scan, Segment};
+use super::segment::{ReadError, Scan, ScanBlocks, Segment};
 use crate::core::op::Op;
 use crate::core::slot::{KeyHash, SlotId};
 use crate::types::{Key, UserId};
@@ -65,11 +65,15 @@ impl KeyLister {
         let mut walks = Vec::new();
         let mut heap = BinaryHeap::new();
         for slot in self.slots.clone().map(SlotId) {
-            for segment in self.segments.iter().filter(|segment| segment.covered().get(slot).is_some()) {
+            for segment in self
+                .segments
+                .iter()
+                .filter(|segment| segment.covered().get(slot).is_some())
+            {
                 let start = self.query.after.as_deref().unwrap_or("").max(&self.query.prefix);
                 let mut walk = Walk {
                     slot,
-                    scan: segment.scan_cached(slot, self.query.user.as_str(), start),
+                    scan: segment.scan_through(ScanBlocks::Cache, Some((slot, self.query.user.as_str(), start))),
                 };
                 if let Some(key) = self.next_key(&mut walk)? {
                     heap.push(Reverse((key, walks.len())));
@@ -98,7 +102,8 @@ impl KeyLister {
                 heap.pop();
                 slot = Some(walks[index].slot);
                 let walk = &mut walks[index];
-                walk.scan.seek(walk.slot, self.query.user.as_str(), &format!("{}\0", key.as_str()));
+                walk.scan
+                    .seek(walk.slot, self.query.user.as_str(), &format!("{}\0", key.as_str()));
                 if let Some(next) = self.next_key(walk)? {
                     heap.push(Reverse((next, index)));
                 }
@@ -114,14 +119,21 @@ impl KeyLister {
             let Some(entry) = walk.scan.next()? else {
                 return Ok(None);
             };
-            let here = entry.slot == walk.slot && entry.user == self.query.user;
-            if !here || (entry.key.as_str() > self.query.prefix.as_str() && !entry.key.as_str().starts_with(&self.query.prefix)) {
+            let here = entry.op.dot.slot == walk.slot && entry.user == self.query.user;
+            if !here
+                || (entry.key.as_str() > self.query.prefix.as_str()
+                    && !entry.key.as_str().starts_with(&self.query.prefix))
+            {
                 return Ok(None);
             }
             if self.query.accepts(entry.key.as_str()) {
                 return Ok(Some(entry.key));
             }
-            walk.scan.seek(walk.slot, self.query.user.as_str(), &format!("{}\0", entry.key.as_str()));
+            walk.scan.seek(
+                walk.slot,
+                self.query.user.as_str(),
+                &format!("{}\0", entry.key.as_str()),
+            );
         }
     }
 
@@ -145,6 +157,10 @@ impl KeyLister {
 
     fn segments_with(&self, key: &Key) -> Vec<Arc<Segment>> {
         let tag = key_tag(KeyHash::of(&self.query.user, key));
-        self.segments.iter().filter(|segment| segment.may_hold(tag)).cloned().collect()
+        self.segments
+            .iter()
+            .filter(|segment| segment.may_hold(tag))
+            .cloned()
+            .collect()
     }
 }

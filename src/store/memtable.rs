@@ -255,9 +255,7 @@ impl Memtable {
                         && header.key(record) == key.as_str().as_bytes()
                 })
         })?;
-        self.entries
-            .get(held.entry as usize)
-            .map(|entry| entry.group as usize)
+        self.entries.get(held.entry as usize).map(|entry| entry.group as usize)
     }
 
     /// What is being assembled under the key, as far as this memtable knows; `None` if it has no op of the key.
@@ -275,7 +273,12 @@ impl Memtable {
     }
 
     /// The user's keys that `wanted` accepts, each with its slot, in no particular order. Only keys with a durable op.
-    pub fn keys_of(&self, user: &UserId, durable_groups: usize, mut wanted: impl FnMut(&str) -> bool) -> Vec<(SlotId, Key)> {
+    pub fn keys_of(
+        &self,
+        user: &UserId,
+        durable_groups: usize,
+        mut wanted: impl FnMut(&str) -> bool,
+    ) -> Vec<(SlotId, Key)> {
         let user = user.as_str().as_bytes();
         let mut keys = Vec::new();
         for held in &self.keys {
@@ -312,7 +315,11 @@ impl Memtable {
         for key in self.sorted_keys() {
             let mut context = Clock::default();
             for entry in self.chain(Some(key.last)) {
-                if let Some(Op { body: Body::Clear(seen), .. }) = self.op(entry, durable_groups) {
+                if let Some(Op {
+                    body: Body::Clear(seen),
+                    ..
+                }) = self.op(entry, durable_groups)
+                {
                     context.join(&seen);
                 }
             }

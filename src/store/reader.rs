@@ -95,7 +95,10 @@ impl MergedOps {
             let Some(op) = self.pop()? else {
                 return Ok(None);
             };
-            let copy = self.last.as_ref().is_some_and(|last| last.dot == op.dot && last.time == op.time);
+            let copy = self
+                .last
+                .as_ref()
+                .is_some_and(|last| last.dot == op.dot && last.time == op.time);
             if !copy {
                 if self.cursors.len() + self.memory.len().min(1) > 1 {
                     self.last = Some(op.clone());

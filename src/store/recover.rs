@@ -164,7 +164,11 @@ fn drop_replaced(place: &Place, replaced: &BTreeSet<u64>, found: &mut Recovered)
         .partition(|segment| replaced.contains(&segment.number()));
     found.segments = kept;
     let gone = gone.iter().map(|segment| segment.number());
-    let unopened = found.unopened.iter().copied().filter(|number| replaced.contains(number));
+    let unopened = found
+        .unopened
+        .iter()
+        .copied()
+        .filter(|number| replaced.contains(number));
     for number in gone.chain(unopened.collect::<Vec<_>>()) {
         let path = place.dir.join(segment::file_name(number));
         if let Err(error) = place.disk.remove_file(&path) {
@@ -193,7 +197,12 @@ fn read_logs(place: &Place, numbers: Vec<u64>, found: &mut Recovered) -> Result<
                     known: log::VERSION,
                 });
             }
-            header => read.push((number, file, bytes, header.ok().filter(|header| header.number == number))),
+            header => read.push((
+                number,
+                file,
+                bytes,
+                header.ok().filter(|header| header.number == number),
+            )),
         }
     }
     for index in 0..read.len() {
@@ -247,7 +256,9 @@ fn take_log(
     if !damaged {
         // What is read here may be in the page cache only, marked clean by a sync that failed. Written again, it is dirty again,
         // and this sync tells the truth about it.
-        let rewritten = file.write_all_at(&bytes[..scan.end as usize], 0).and_then(|()| file.sync_data());
+        let rewritten = file
+            .write_all_at(&bytes[..scan.end as usize], 0)
+            .and_then(|()| file.sync_data());
         rewritten.map_err(|source| RecoverError::Io { path, source })?;
     }
     found.lost_records += scan.lost_records;
