@@ -79,14 +79,14 @@ pub trait Engine: Sized {
 
     fn get(&mut self, place: &Place, now: WallMs) -> Result<Seen, Refusal>;
 
-    /// One page of the user's keys that have values, and whether more follow.
+    /// One page of the user's keys that have values, and the key after which the next page begins, if there may be more.
     fn keys(
         &mut self,
         user: &UserId,
         after: Option<&str>,
         limit: usize,
         now: WallMs,
-    ) -> Result<(Vec<String>, bool), Refusal>;
+    ) -> Result<(Vec<String>, Option<String>), Refusal>;
 
     /// One step of background work; whether there was any.
     fn maintain(&mut self, now: WallMs) -> Result<bool, Refusal>;

@@ -11,5 +11,6 @@ mod habits;
 mod model;
 mod rng;
 mod scenario;
+mod shard;
 mod toy;
 mod world;

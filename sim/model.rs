@@ -6,6 +6,7 @@
 //! Invariant: `possible` is never empty.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::sync::Arc;
 
 use kv_storage::node::Added;
@@ -15,7 +16,7 @@ use kv_storage::types::WallMs;
 const REMEMBERED_MS: u64 = 60 * 60 * 1000;
 
 /// One operation, as a client sends it.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub enum Operation {
     Add {
         text: Arc<str>,
@@ -23,6 +24,20 @@ pub enum Operation {
         request: Option<u64>,
     },
     Clear,
+}
+
+impl fmt::Debug for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self::Add { text, finish, request } = self else {
+            return write!(f, "clear");
+        };
+        let kind = if *finish { "value" } else { "part" };
+        write!(f, "{kind} {:?} ({} bytes)", format!("{text:.12}"), text.len())?;
+        match request {
+            Some(request) => write!(f, " request {request}"),
+            None => Ok(()),
+        }
+    }
 }
 
 /// One possible world of one key.

@@ -3,6 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::engine::Engine;
+use crate::shard::ShardEngine;
 use crate::toy::{FAULTS, Toy};
 use crate::world::World;
 
@@ -75,6 +76,12 @@ type SoundToy = Toy<{ FAULTS.len() }>;
 #[test]
 fn the_same_seed_gives_the_same_run_byte_for_byte() {
     assert_deterministic::<SoundToy>();
+    assert_deterministic::<ShardEngine>();
+}
+
+#[test]
+fn engine() {
+    run::<ShardEngine>("engine");
 }
 
 #[test]

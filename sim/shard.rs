@@ -16,7 +16,7 @@ use kv_storage::shard::{
 use kv_storage::store::cache::BlockCache;
 use kv_storage::store::keys::KeyQuery;
 use kv_storage::store::reader::{KeyReader, KeySource};
-use kv_storage::types::{RequestId, UserId, WallMs};
+use kv_storage::types::{Key, RequestId, UserId, WallMs};
 
 use crate::disk::Mount;
 use crate::engine::{Engine, Place, Refusal, Seen, Tuning};
@@ -24,6 +24,8 @@ use crate::rng::Rng;
 
 /// More rounds of work than this for one write mean that it waits for something that never comes.
 const ROUNDS_MAX: usize = 2000;
+/// Ticks after which an engine that nobody writes to has nothing left to do.
+const TICKS_TO_SETTLE: usize = 4;
 /// So small that blocks are pushed out all the time.
 const CACHE_BYTES: u64 = 16 << 10;
 /// How much of a value is read at once.
@@ -125,7 +127,13 @@ impl ShardEngine {
         }
     }
 
-    fn submit(&mut self, place: &Place, kind: WriteKind, request_id: Option<RequestId>, now: WallMs) -> Result<Added, Refusal> {
+    fn submit(
+        &mut self,
+        place: &Place,
+        kind: WriteKind,
+        request_id: Option<RequestId>,
+        now: WallMs,
+    ) -> Result<Added, Refusal> {
         let hash = KeyHash::of(&place.user, &place.key);
         let mut write = Write {
             slot: slot_of(&place.user, hash),
@@ -156,12 +164,14 @@ impl ShardEngine {
                 Err(refused) => return Err(failed(format!("{refused}: {:?}", self.shard.failure()))),
             }
         }
-        panic!("a write waits for ever");
+        panic!("a write waits for ever: {:?}, {} jobs", self.shard.stats(), self.jobs.len());
     }
 
     fn source(&self, place: &Place) -> Result<KeySource, Refusal> {
         let hash = KeyHash::of(&place.user, &place.key);
-        self.shard.key(slot_of(&place.user, hash), hash, &place.user, &place.key).map_err(failed)
+        self.shard
+            .key(slot_of(&place.user, hash), hash, &place.user, &place.key)
+            .map_err(failed)
     }
 }
 
@@ -183,7 +193,11 @@ impl Engine for ShardEngine {
         };
         let (shard, report) = Shard::open(home, config, ORIGIN).map_err(failed)?;
         // No bit was flipped on this disk: whatever a crash left is no damage.
-        assert!(report.damage.is_empty(), "damage was reported where there is none: {:?}", report.damage);
+        assert!(
+            report.damage.is_empty(),
+            "damage was reported where there is none: {:?}",
+            report.damage
+        );
         Ok(Self {
             shard,
             rng: Rng::new(seed),
@@ -239,7 +253,11 @@ impl Engine for ShardEngine {
             self.meanwhile(now);
         }
         assert!(open.is_empty(), "a read ended inside a value");
-        assert_eq!(count, seen.values.len() as u64, "a count that is not the number of values");
+        assert_eq!(
+            count,
+            seen.values.len() as u64,
+            "a count that is not the number of values"
+        );
         Ok(seen)
     }
 
@@ -249,7 +267,7 @@ impl Engine for ShardEngine {
         after: Option<&str>,
         limit: usize,
         now: WallMs,
-    ) -> Result<(Vec<String>, bool), Refusal> {
+    ) -> Result<(Vec<String>, Option<String>), Refusal> {
         let query = KeyQuery {
             user: user.clone(),
             prefix: String::new(),
@@ -260,7 +278,15 @@ impl Engine for ShardEngine {
         let lister = self.shard.keys(query).map_err(failed)?;
         self.meanwhile(now);
         let page = lister.list().map_err(failed)?;
-        Ok((page.keys.iter().map(|key| key.as_str().to_owned()).collect(), page.more))
+        assert!(page.keys.len() <= limit, "a page longer than asked for");
+        let text = |key: &Key| key.as_str().to_owned();
+        let next = page.end.as_ref().filter(|_| page.more).map(text);
+        assert_eq!(
+            page.more,
+            next.is_some(),
+            "a page that says that more follow, but not where"
+        );
+        Ok((page.keys.iter().map(text).collect(), next))
     }
 
     fn maintain(&mut self, now: WallMs) -> Result<bool, Refusal> {
@@ -275,13 +301,16 @@ impl Engine for ShardEngine {
     }
 
     fn settle(&mut self, now: WallMs) -> Result<(), Refusal> {
-        for _ in 0..ROUNDS_MAX {
+        // What the first tick sets off may need another one: a probe finds space, then the merges that waited for it begin.
+        for _ in 0..TICKS_TO_SETTLE {
             self.commit_all(now)?;
             self.shard.tick(now);
-            if !self.background(now) {
-                return Ok(());
+            let mut rounds = 0;
+            while self.background(now) {
+                rounds += 1;
+                assert!(rounds < ROUNDS_MAX, "the background work never ends");
             }
         }
-        panic!("the background work never ends");
+        self.commit_all(now)
     }
 }

@@ -246,7 +246,7 @@ impl<const FAULT: usize> Engine for Toy<FAULT> {
         after: Option<&str>,
         limit: usize,
         _now: WallMs,
-    ) -> Result<(Vec<String>, bool), Refusal> {
+    ) -> Result<(Vec<String>, Option<String>), Refusal> {
         let shown = self.held.iter().filter(|((owner, key), held)| {
             owner == user.as_str() && !held.values.is_empty() && after.is_none_or(|after| key.as_str() > after)
         });
@@ -256,7 +256,8 @@ impl<const FAULT: usize> Engine for Toy<FAULT> {
         }
         let more = keys.len() > limit;
         keys.truncate(limit);
-        Ok((keys, more))
+        let next = keys.last().filter(|_| more).cloned();
+        Ok((keys, next))
     }
 
     fn maintain(&mut self, _now: WallMs) -> Result<bool, Refusal> {

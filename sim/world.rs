@@ -96,9 +96,11 @@ impl<E: Engine> World<E> {
         format!("{}\n{}", self.history.join("\n"), self.disk.trace().join("\n"))
     }
 
-    /// The last things that happened.
+    /// What was drawn for this run, and the last things that happened.
     pub fn last_steps(&self, count: usize) -> String {
-        self.history[self.history.len().saturating_sub(count)..].join("\n")
+        let (drawn, steps) = self.history.split_at(2);
+        let last = &steps[steps.len().saturating_sub(count)..];
+        format!("{}\n…\n{}", drawn.join("\n"), last.join("\n"))
     }
 
     fn note(&mut self, what: impl Into<String>) {
@@ -187,7 +189,7 @@ impl<E: Engine> World<E> {
                 self.note("too many worlds");
                 continue;
             }
-            self.note(format!("{place:?} {operation:.80?}"));
+            self.note(format!("{place:?} {operation:?}"));
             match self.send(&place, &operation) {
                 Ok(answer) => group.push((place, operation, answer)),
                 Err(Refusal::DiskFull) => self.note("disk full"),
@@ -279,17 +281,21 @@ impl<E: Engine> World<E> {
         let user = self.rng.pick(&self.places).user.clone();
         let limit = self.rng.between(1, 5) as usize;
         let mut named: Vec<String> = Vec::new();
+        let mut after = None;
         loop {
-            let (after, now) = (named.last().cloned(), self.now);
+            let now = self.now;
             match self.engine().keys(&user, after.as_deref(), limit, now) {
-                Ok((page, true)) if page.is_empty() => {
-                    return Err(Violation("an empty page of keys says that more follow".into()));
-                }
-                Ok((page, more)) => {
+                Ok((page, next)) => {
                     named.extend(page);
-                    if !more {
+                    if next.is_none() {
                         break;
                     }
+                    if next <= after || named.last() > next.as_ref() {
+                        return Err(Violation(format!(
+                            "the page of keys after {after:?} is followed by that after {next:?}"
+                        )));
+                    }
+                    after = next;
                 }
                 Err(refusal) => return self.stopped_reading(&refusal),
             }
