@@ -10,7 +10,7 @@ use crate::world::World;
 /// Steps of one run: long enough for several segments, short enough to be read when it fails.
 const STEPS: usize = 150;
 /// Seeds of a scenario in the usual test run.
-const SEEDS_DEFAULT: u64 = 60;
+const SEEDS_DEFAULT: u64 = 40;
 /// How many of its last steps a failed run shows.
 const SHOWN_STEPS: usize = 40;
 
@@ -36,11 +36,17 @@ fn is_selected(scenario: &str) -> bool {
 /// What went wrong with this seed, if anything: a violation, or a panic of the engine.
 fn failure<E: Engine>(seed: u64) -> Option<String> {
     let mut world = World::<E>::new(seed);
+    if std::env::var("KV_SIM_TRACE").is_ok() {
+        world.start_trace();
+    }
     let what = match catch_unwind(AssertUnwindSafe(|| world.run(STEPS))) {
         Ok(Ok(())) => return None,
         Ok(Err(violation)) => violation.0,
         Err(_) => "the engine panicked; its message stands above".into(),
     };
+    if let Ok(path) = std::env::var("KV_SIM_TRACE") {
+        std::fs::write(path, world.trace()).expect("the trace can be written");
+    }
     Some(format!("{}\n{what}", world.last_steps(SHOWN_STEPS)))
 }
 

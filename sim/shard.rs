@@ -14,12 +14,13 @@ use kv_storage::shard::{
     WriteRefused,
 };
 use kv_storage::store::cache::BlockCache;
+use kv_storage::store::disk::Disk;
 use kv_storage::store::keys::KeyQuery;
 use kv_storage::store::reader::{KeyReader, KeySource};
 use kv_storage::types::{Key, RequestId, UserId, WallMs};
 
 use crate::disk::Mount;
-use crate::engine::{Engine, Place, Refusal, Seen, Tuning};
+use crate::engine::{DATA_DIR, Engine, Place, Refusal, Seen, Tuning};
 use crate::rng::Rng;
 
 /// More rounds of work than this for one write mean that it waits for something that never comes.
@@ -64,6 +65,7 @@ impl Job {
 
 pub struct ShardEngine {
     shard: Shard,
+    mount: Mount,
     rng: Rng,
     jobs: Vec<Job>,
 }
@@ -151,7 +153,9 @@ impl ShardEngine {
                 Ok(Submitted::NeedsSpace(same)) => {
                     write = same;
                     self.commit_all(now)?;
-                    self.background(now);
+                    if !self.background(now) {
+                        self.wait_a_second(now)?;
+                    }
                 }
                 Ok(Submitted::NeedsPast(same, mut lookup)) => {
                     write = same;
@@ -164,7 +168,19 @@ impl ShardEngine {
                 Err(refused) => return Err(failed(format!("{refused}: {:?}", self.shard.failure()))),
             }
         }
-        panic!("a write waits for ever: {:?}, {} jobs", self.shard.stats(), self.jobs.len());
+        panic!(
+            "a write waits for ever: {:?}, {} jobs",
+            self.shard.stats(),
+            self.jobs.len()
+        );
+    }
+
+    /// There is nothing to do but to wait for the next tick.
+    fn wait_a_second(&mut self, now: WallMs) -> Result<(), Refusal> {
+        // A machine that is down has no next tick.
+        self.mount.exists(Path::new(DATA_DIR)).map_err(failed)?;
+        self.shard.tick(now);
+        Ok(())
     }
 
     fn source(&self, place: &Place) -> Result<KeySource, Refusal> {
@@ -178,7 +194,7 @@ impl ShardEngine {
 impl Engine for ShardEngine {
     fn open(disk: Mount, dir: &Path, tuning: &Tuning, seed: u64, _now: WallMs) -> Result<Self, Refusal> {
         let home = Home {
-            disk: Arc::new(disk),
+            disk: Arc::new(disk.clone()),
             dir: dir.to_owned(),
             shard: 0,
             slots: 0..SLOT_COUNT,
@@ -200,6 +216,7 @@ impl Engine for ShardEngine {
         );
         Ok(Self {
             shard,
+            mount: disk,
             rng: Rng::new(seed),
             jobs: Vec::new(),
         })
@@ -308,7 +325,11 @@ impl Engine for ShardEngine {
             let mut rounds = 0;
             while self.background(now) {
                 rounds += 1;
-                assert!(rounds < ROUNDS_MAX, "the background work never ends");
+                assert!(
+                    rounds < ROUNDS_MAX,
+                    "the background work never ends: {:?}",
+                    self.shard.stats()
+                );
             }
         }
         self.commit_all(now)
