@@ -40,7 +40,7 @@ pub(super) const QUEUE_MAX: usize = 64;
 pub(super) struct StoredHash {
     /// In the PHC format, `$argon2id$v=19$m=…,t=…,p=…$salt$output`.
     text: Arc<str>,
-    parsed: PasswordHash,
+    parsed: Arc<PasswordHash>,
 }
 
 impl StoredHash {
@@ -61,7 +61,7 @@ impl StoredHash {
         }
         Ok(Self {
             text: text.into(),
-            parsed,
+            parsed: parsed.into(),
         })
     }
 
@@ -106,7 +106,7 @@ impl Hashing {
     pub async fn check(&self, password: Box<[u8]>, stored: Option<StoredHash>, place: Place) -> Result<bool, OpError> {
         let cost = self.cost.clone();
         self.run(place, move || match stored {
-            Some(stored) => match Argon2::default().verify_password(&password, &stored.parsed) {
+            Some(stored) => match Argon2::default().verify_password(&password, stored.parsed.as_ref()) {
                 Ok(()) => Ok(true),
                 Err(password_hash::Error::PasswordInvalid) => Ok(false),
                 Err(error) => Err(error),
@@ -130,7 +130,7 @@ impl Hashing {
             let parsed = argon2id(cost).hash_password_with_salt(&password, &salt)?;
             Ok(StoredHash {
                 text: parsed.to_string().into(),
-                parsed,
+                parsed: parsed.into(),
             })
         })
         .await

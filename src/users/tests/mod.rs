@@ -75,11 +75,13 @@ pub(super) async fn settle() {
     }
 }
 
+type Job = Box<dyn FnOnce() + Send>;
+
 /// Runs work at once, on the caller's thread; or keeps it until it is released.
 #[derive(Default)]
 pub(super) struct Threads {
     pub runs: AtomicUsize,
-    held: Mutex<Option<Vec<Box<dyn FnOnce() + Send>>>>,
+    held: Mutex<Option<Vec<Job>>>,
 }
 
 impl Threads {
@@ -106,11 +108,10 @@ impl Threads {
 }
 
 impl Blocking for Threads {
-    fn submit(&self, job: Box<dyn FnOnce() + Send>) {
+    fn submit(&self, job: Job) {
         self.runs.fetch_add(1, SeqCst);
-        match locked(&self.held).as_mut() {
-            Some(held) => return held.push(job),
-            None => {}
+        if let Some(held) = locked(&self.held).as_mut() {
+            return held.push(job);
         }
         job();
     }
