@@ -5,6 +5,7 @@ pub mod api;
 pub mod core;
 pub mod env;
 pub mod node;
+pub mod os;
 pub mod shard;
 pub mod store;
 pub mod types;

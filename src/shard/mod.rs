@@ -304,3 +304,6 @@ impl Shard {
             .collect()
     }
 }
+
+#[cfg(test)]
+mod tests;
