@@ -32,7 +32,8 @@ const STORED_LANES_MAX: u32 = 16;
 
 /// Argon2id runs at the same time: it is as much work as memory, and requests must go on beside it.
 pub(super) const RUNS_MAX: usize = 2;
-/// Logins that run or wait to: at some 20 ms a run and two at a time, the last of them waits well below a second.
+/// Logins that run or wait to. A run takes some tens of milliseconds on an idle core, so the last of them waits a second or
+/// two: longer, and clients would give up on an answer that is still being worked for.
 pub(super) const QUEUE_MAX: usize = 64;
 
 /// What is stored of a password.

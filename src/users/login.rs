@@ -19,7 +19,7 @@ use super::{AuthError, Inner, Principal, locked};
 pub(super) const DELAYED_PER_ADDRESS_MAX: usize = 16;
 /// Logins of one address that wait for Argon2id or run it: a quarter of the queue, so that no single one fills it.
 pub(super) const WAITING_PER_ADDRESS_MAX: usize = super::hashing::QUEUE_MAX / 4;
-/// When it is worth while to try again: the whole queue is done in less.
+/// When it is worth while to try again: a good part of a full queue is done by then.
 const RETRY_AFTER_S: u32 = 1;
 
 const BUSY: AuthError = AuthError::Busy {

@@ -42,6 +42,9 @@ async fn a_removal_cut_short_by_a_crash_is_resumed_at_the_next_start() {
     let left = world.store.keys_of(&id("bob"));
     assert!(left > 0 && left < 101);
     drop(users);
+    // Nothing of the first life goes on.
+    settle().await;
+    assert_eq!(world.store.keys_of(&id("bob")), left);
 
     world.store.heal();
     let users = world.start();
