@@ -240,7 +240,10 @@ impl Node {
             keys.truncate(query.limit);
             bound = keys.last().cloned();
         }
-        Ok(KeyPage { keys, next_after: bound })
+        Ok(KeyPage {
+            keys,
+            next_after: bound,
+        })
     }
 
     /// Whether every shard serves.

@@ -180,6 +180,18 @@ impl Rig {
     }
 }
 
+/// Text that does not compress.
+fn noise(seed: u64, length: usize) -> String {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        char::from(b'!' + (state % 90) as u8)
+    };
+    (0..length).map(|_| next()).collect()
+}
+
 fn strings(values: &[&str]) -> Vec<String> {
     values.iter().map(|&value| value.to_owned()).collect()
 }
@@ -238,21 +250,24 @@ fn a_request_id_counts_once_in_memory_on_disk_and_after_a_clear() {
 
 #[test]
 fn the_bytes_of_a_value_are_bounded_across_parts_segments_and_reopening() {
-    let mut rig = Rig::new(ShardConfig::default());
+    let mut rig = Rig::new(ShardConfig {
+        value_bytes_max: 64 << 10,
+        ..small()
+    });
     let part = |finish| WriteKind::Add {
-        text: Text::from("x".repeat(4 << 20)),
+        text: Text::from("x".repeat(1 << 10)),
         finish,
     };
-    let full = (crate::types::VALUE_BYTES_MAX / (4 << 20)) as usize;
+    let full = 64;
     for index in 0..full - 1 {
         assert!(rig.write("u", "k", part(false), None).unwrap());
-        if index % 64 == 0 {
+        if index % 16 == 0 {
             rig.run_jobs();
             rig.reopen();
             rig.run_jobs();
         }
     }
-    let mut tail = "x".repeat((4 << 20) + 1);
+    let mut tail = "x".repeat((1 << 10) + 1);
     let finish = |text: &str| WriteKind::Add {
         text: text.into(),
         finish: true,
@@ -276,9 +291,9 @@ fn the_bytes_of_a_value_are_bounded_across_parts_segments_and_reopening() {
 #[test]
 fn space_is_reclaimed_after_clears() {
     let mut rig = Rig::new(small());
-    for round in 0..20 {
-        for key in 0..200 {
-            rig.add("u", &format!("key {key}"), &format!("value {round} {}", "x".repeat(50)));
+    for round in 0..20u64 {
+        for key in 0..200u64 {
+            rig.add("u", &format!("key {key}"), &noise(round * 200 + key, 100));
         }
         rig.run_jobs();
     }
