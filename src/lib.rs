@@ -4,6 +4,7 @@
 pub mod api;
 pub mod core;
 pub mod env;
+pub mod http;
 pub mod node;
 pub mod os;
 pub mod shard;
