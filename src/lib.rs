@@ -2,6 +2,8 @@
 #![forbid(unsafe_code)]
 
 pub mod api;
+pub mod client;
+pub mod config;
 pub mod core;
 pub mod env;
 pub mod node;
