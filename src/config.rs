@@ -99,10 +99,10 @@ struct Given {
 
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    #[error("{}: {text:?} is not valid: {why}", place(*.setting, .source))]
+    #[error("{}: {text:?} is not valid: {why}", place(*.setting, .given_by))]
     Invalid {
         setting: Setting,
-        source: Source,
+        given_by: Source,
         text: String,
         why: String,
     },
@@ -236,7 +236,7 @@ impl Settings {
         let text = given.map_or(default, |given| given.text.as_str());
         parse(text).map_err(|why| ConfigError::Invalid {
             setting,
-            source: given.map_or(Source::Flag, |given| given.source.clone()),
+            given_by: given.map_or(Source::Flag, |given| given.source.clone()),
             text: text.to_owned(),
             why,
         })
@@ -250,7 +250,9 @@ impl Settings {
             (true, false) => half(Setting::User, Setting::PasswordFile),
             (false, true) => half(Setting::PasswordFile, Setting::User),
             (true, true) => Ok(Some(FirstAdmin {
-                user: self.get(Setting::User, "", |text| UserId::new(text).map_err(|error| error.to_string()))?,
+                user: self.get(Setting::User, "", |text| {
+                    UserId::new(text).map_err(|error| error.to_string())
+                })?,
                 password_file: self.get(Setting::PasswordFile, "", path)?,
             })),
         }
@@ -295,7 +297,9 @@ fn bytes(text: &str, range: &std::ops::RangeInclusive<u64>) -> Result<u64, Strin
         let number = text.strip_suffix(unit)?.trim_end();
         Some(number.parse::<u64>().ok()?.checked_mul(factor))
     });
-    let bytes = parsed.flatten().ok_or("write a number of bytes, such as 67108864 or 64MiB")?;
+    let bytes = parsed
+        .flatten()
+        .ok_or("write a number of bytes, such as 67108864 or 64MiB")?;
     if range.contains(&bytes) {
         return Ok(bytes);
     }

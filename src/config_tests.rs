@@ -65,7 +65,10 @@ fn an_error_names_the_setting_and_where_it_came_from() {
     let mut settings = Settings::default();
     settings.offer_environment(|name| (name == "KV_LISTEN").then(|| "8000".to_owned()));
     let error = settings.into_config().unwrap_err().to_string();
-    assert!(error.contains("KV_LISTEN") && error.contains("127.0.0.1:8000"), "{error}");
+    assert!(
+        error.contains("KV_LISTEN") && error.contains("127.0.0.1:8000"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -74,7 +77,10 @@ fn every_setting_refuses_what_it_cannot_be() {
         (Setting::Data, &[""][..]),
         (Setting::Listen, &["", "8000", "host:8000", "1.2.3.4", "1.2.3.4:99999"]),
         (Setting::Shards, &["0", "1025", "-1", "many"]),
-        (Setting::BlockCacheBytes, &["1", "x", "-5", "1.5MiB", "99999999999999GiB"]),
+        (
+            Setting::BlockCacheBytes,
+            &["1", "x", "-5", "1.5MiB", "99999999999999GiB"],
+        ),
         (Setting::ActiveSegmentBytes, &["1MiB", "1TiB", "9999GiB"]),
         (Setting::LogFormat, &["", "TEXT"]),
         (Setting::LogFilter, &["kv_storage=loud"]),

@@ -4,7 +4,10 @@ use std::fmt::Write;
 
 fn bytes<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
-    #[expect(clippy::disallowed_methods, reason = "the client runs in the caller's process, not inside a node")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the client runs in the caller's process, not inside a node"
+    )]
     let filled = getrandom::fill(&mut bytes);
     if filled.is_err() {
         // No system this runs on fails here once it is up; the hasher's keys are random too, and differ each time.

@@ -104,7 +104,8 @@ impl Client {
         let mut parts = split_parts(text).enumerate().peekable();
         while let Some((index, part)) = parts.next() {
             let finish = finish && parts.peek().is_none();
-            self.add_one(key, part, finish, &part_request_id(request_id, index as u64)).await?;
+            self.add_one(key, part, finish, &part_request_id(request_id, index as u64))
+                .await?;
         }
         Ok(())
     }
@@ -265,7 +266,10 @@ fn decode_answer<T: DeserializeOwned>(url: &str, answer: &[u8]) -> Result<T, Cli
 }
 
 fn batch_result(result: serde_json::Value) -> BatchResult {
-    let status = result.get("status_code").and_then(serde_json::Value::as_u64).unwrap_or(200);
+    let status = result
+        .get("status_code")
+        .and_then(serde_json::Value::as_u64)
+        .unwrap_or(200);
     if status == 200 {
         return Ok(result);
     }

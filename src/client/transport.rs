@@ -132,7 +132,10 @@ impl Transport {
 
     async fn refusal(&self, response: Response<Incoming>) -> ClientError {
         let status = response.status();
-        let header = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
+        let header = response
+            .headers()
+            .get(RETRY_AFTER)
+            .and_then(|value| value.to_str().ok());
         let retry_after = header.and_then(|text| text.parse().ok()).map(Duration::from_secs);
         let body = Limited::new(response.into_body(), ERROR_BYTES_MAX).collect();
         // The status says the most; an explanation that does not arrive is done without.
@@ -246,7 +249,9 @@ impl<'a> Course<'a> {
 
 /// Half of the pause is random, so that clients that failed together do not come back together.
 fn pause(round: u32, error: &ClientError) -> Duration {
-    let full_ms = BACKOFF_MS.saturating_mul(1 << round.saturating_sub(1).min(16)).min(BACKOFF_MS_MAX);
+    let full_ms = BACKOFF_MS
+        .saturating_mul(1 << round.saturating_sub(1).min(16))
+        .min(BACKOFF_MS_MAX);
     let pause = Duration::from_millis(full_ms / 2 + entropy::u64() % (full_ms / 2 + 1));
     match error {
         ClientError::Overloaded {
@@ -275,14 +280,19 @@ fn normal_url(text: &str) -> Result<String, ClientError> {
     };
     match uri.scheme_str() {
         Some("http") => {}
-        Some("https") => return refuse("nodes speak plain http; put a proxy that ends TLS beside the client, or a tunnel"),
+        Some("https") => {
+            return refuse("nodes speak plain http; put a proxy that ends TLS beside the client, or a tunnel");
+        }
         _ => return refuse("it must begin with http://"),
     }
     let host = uri.host().unwrap_or_default();
     if host.is_empty() {
         return refuse("there is no host in it");
     }
-    if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+    if uri
+        .authority()
+        .is_some_and(|authority| authority.as_str().contains('@'))
+    {
         return refuse("user and password do not belong into it");
     }
     if uri.query().is_some() {
@@ -304,7 +314,14 @@ mod tests {
 
     #[test]
     fn an_unusable_address_is_refused_by_name() {
-        for text in ["https://host:1", "ftp://host", "http://", "", "http://a:b@host", "http://h/?x"] {
+        for text in [
+            "https://host:1",
+            "ftp://host",
+            "http://",
+            "",
+            "http://a:b@host",
+            "http://h/?x",
+        ] {
             let error = normal_url(text).unwrap_err().to_string();
             assert!(error.contains(&format!("{text:?}")), "{error}");
         }
