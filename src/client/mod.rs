@@ -30,6 +30,8 @@ mod builder;
 mod decode;
 pub mod entropy;
 mod error;
+#[cfg(test)]
+pub(crate) mod fake_node;
 mod stream;
 #[cfg(test)]
 mod tests;

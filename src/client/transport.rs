@@ -159,6 +159,11 @@ impl Transport {
         }
     }
 
+    #[cfg(test)]
+    pub fn preferred_index(&self) -> usize {
+        self.preferred.load(Ordering::Relaxed)
+    }
+
     pub fn no_answer(&self) -> String {
         format!("nothing came for {} s", self.timeout.as_secs_f32())
     }
