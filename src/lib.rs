@@ -2,6 +2,9 @@
 #![forbid(unsafe_code)]
 
 pub mod api;
+pub mod cli;
+pub mod client;
+pub mod config;
 pub mod core;
 pub mod env;
 pub mod http;
