@@ -9,22 +9,23 @@ use std::path::{Path, PathBuf};
 
 use tracing_subscriber::EnvFilter;
 
-use crate::core::slot::SLOT_COUNT;
 use crate::types::UserId;
 
 pub const LISTEN_DEFAULT: &str = "127.0.0.1:8000";
 pub const DATA_DEFAULT: &str = "data";
 pub const SHARDS_DEFAULT: u16 = 8;
+/// Each shard has its own actor, log and memtables.
+pub const SHARDS_MAX: u16 = 256;
 /// Decompressed blocks kept in memory.
-pub const BLOCK_CACHE_BYTES_DEFAULT: u64 = 256 * MIB;
+pub const BLOCK_CACHE_BYTES_DEFAULT: u64 = 64 * MIB;
 /// Less than this holds too few blocks for reads that run at the same time.
 pub const BLOCK_CACHE_BYTES_MIN: u64 = MIB;
 /// Size at which a shard's active segment is sealed.
-pub const ACTIVE_SEGMENT_BYTES_DEFAULT: u64 = 64 * MIB;
-/// A segment must hold at least one op of the largest size, twice over.
-pub const ACTIVE_SEGMENT_BYTES_MIN: u64 = 16 * MIB;
+pub const ACTIVE_SEGMENT_BYTES_DEFAULT: u64 = 8 * MIB;
+/// Smaller ones would be sealed all the time. (An op that is larger than this gets a log of its own.)
+pub const ACTIVE_SEGMENT_BYTES_MIN: u64 = MIB;
 /// Beyond this, sealing would need too much memory at once.
-pub const ACTIVE_SEGMENT_BYTES_MAX: u64 = 4096 * MIB;
+pub const ACTIVE_SEGMENT_BYTES_MAX: u64 = 1024 * MIB;
 const MIB: u64 = 1024 * 1024;
 
 /// One setting; the name in the file, and with dashes the flag.
@@ -286,8 +287,8 @@ fn address(text: &str) -> Result<SocketAddr, String> {
 
 fn shards(text: &str) -> Result<u16, String> {
     match text.parse() {
-        Ok(count) if (1..=SLOT_COUNT).contains(&count) => Ok(count),
-        _ => Err(format!("write a number from 1 to {SLOT_COUNT}")),
+        Ok(count) if (1..=SHARDS_MAX).contains(&count) => Ok(count),
+        _ => Err(format!("write a number from 1 to {SHARDS_MAX}")),
     }
 }
 

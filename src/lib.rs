@@ -10,6 +10,7 @@ pub mod env;
 pub mod http;
 pub mod node;
 pub mod os;
+pub mod server;
 pub mod shard;
 pub mod store;
 pub mod types;

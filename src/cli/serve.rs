@@ -20,8 +20,9 @@ use crate::client::password_hash;
 use crate::config::{LogFormat, ServeConfig, Setting, Settings, Source};
 
 use super::exit::{Exit, usage};
-use super::launch::{self, FirstAdmin};
+use super::launch;
 use super::secret;
+use crate::server::FirstAdmin;
 
 /// Longest time for what is in flight to finish. Most supervisors kill after 90 s.
 const STOP_TIMEOUT: Duration = Duration::from_secs(60);
@@ -46,10 +47,10 @@ pub struct ServeArgs {
     /// Shards that share the keys; counts only when the data folder is made [env: KV_SHARDS] [default: 8]
     #[arg(long, value_name = "N", help_heading = "Tuning")]
     pub shards: Option<String>,
-    /// Memory for blocks read from disk [env: KV_BLOCK_CACHE_BYTES] [default: 256MiB]
+    /// Memory for blocks read from disk [env: KV_BLOCK_CACHE_BYTES] [default: 64MiB]
     #[arg(long, value_name = "BYTES", help_heading = "Tuning")]
     pub block_cache_bytes: Option<String>,
-    /// Size at which a shard starts a new segment [env: KV_ACTIVE_SEGMENT_BYTES] [default: 64MiB]
+    /// Size at which a shard starts a new segment [env: KV_ACTIVE_SEGMENT_BYTES] [default: 8MiB]
     #[arg(long, value_name = "BYTES", help_heading = "Tuning")]
     pub active_segment_bytes: Option<String>,
     /// Form of the log on standard error: text or json [env: KV_LOG_FORMAT] [default: text]
@@ -114,17 +115,17 @@ pub async fn run(config: ServeConfig, stop_with_parent: bool) -> anyhow::Result<
     if !running.has_users {
         eprintln!("{}", no_users_text(&config));
     }
-    announce(running.address, &config.data);
+    announce(running.server.address(), &config.data);
     tokio::select! {
         biased;
         why = stop.next() => tracing::info!(why, "stopping; what is in flight finishes first"),
-        error = running.failed() => return Err(error.context("the node stopped by itself")),
+        why = running.server.failed() => anyhow::bail!("the node stopped by itself: {why}"),
     }
     tokio::select! {
         biased;
         why = stop.next_signal() => anyhow::bail!("stopped at once on a second request ({why})"),
-        stopped = tokio::time::timeout(STOP_TIMEOUT, running.stop()) => {
-            stopped.with_context(|| format!("it took longer than {} s to stop", STOP_TIMEOUT.as_secs()))??;
+        stopped = tokio::time::timeout(STOP_TIMEOUT, running.server.stop()) => {
+            stopped.with_context(|| format!("it took longer than {} s to stop", STOP_TIMEOUT.as_secs()))?;
         }
     }
     tracing::info!("stopped");

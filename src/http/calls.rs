@@ -102,10 +102,10 @@ pub async fn list_keys<B: Backend>(submitted: &Submitted<'_, B>) -> Result<Answe
             full = left == 0 || out.len() >= LIST_KEYS_ANSWER_BYTES_MAX;
             after = Some(key.as_str().to_owned());
         }
-        // A page without keys ends it, whatever it says of more.
-        if full || !page.more || page.keys.is_empty() {
-            break unsent > 0 || (page.more && !page.keys.is_empty());
+        if full || page.next_after.is_none() {
+            break unsent > 0 || page.next_after.is_some();
         }
+        after = page.next_after.map(|key| key.as_str().to_owned());
     };
     out.put_u8(b']');
     if let Some(after) = after.filter(|_| more) {

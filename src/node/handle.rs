@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use ractor::{Actor, ActorRef};
+use ractor::{Actor, ActorCell, ActorRef};
 use tokio::sync::oneshot;
 
 use super::permits::Permit;
@@ -84,6 +84,11 @@ impl Node {
             // If the supervisor is gone already, so is everything below it.
             let _ = stopped.await;
         }
+    }
+
+    /// Puts the node's supervisor under another one, which hears when it ends.
+    pub fn supervise_from(&self, supervisor: ActorCell) {
+        self.inner.supervisor.link(supervisor);
     }
 
     /// Whether the data folder was made by this start.
