@@ -17,6 +17,7 @@ mod format;
 mod index;
 mod ops;
 mod place;
+mod salvage;
 mod scan;
 mod verify;
 mod writer;
@@ -39,6 +40,7 @@ pub use format::{BLOCK_BYTES_TARGET, BlockSeat, FORMAT_VERSION, open_block};
 use format::{HEADER_BYTES, Header, TRAILER_BYTES, Trailer};
 use index::BlockRef;
 use place::place_of;
+pub use salvage::{Salvaged, salvage};
 pub use scan::{Scan, ScanBlocks};
 pub use writer::{EntryRef, SegmentWriter};
 
