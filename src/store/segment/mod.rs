@@ -36,11 +36,11 @@ pub use cursor::OpCursor;
 pub use error::{DamagedBlock, OpenError, ReadError, WriteError};
 use footer::Footer;
 pub use footer::{SegmentStats, decode_footer};
-pub use format::{BLOCK_BYTES_TARGET, BlockSeat, FORMAT_VERSION, open_block};
-use format::{HEADER_BYTES, Header, TRAILER_BYTES, Trailer};
+pub use format::{BLOCK_BYTES_TARGET, BlockSeat, FORMAT_VERSION};
+use format::{HEADER_BYTES, Header, TRAILER_BYTES, Trailer, open_block};
 use index::BlockRef;
 use place::place_of;
-pub use salvage::{Salvaged, salvage};
+pub use salvage::{Salvaged, decode_block, decode_raw_block, salvage};
 pub use scan::{Scan, ScanBlocks};
 pub use writer::{EntryRef, SegmentWriter};
 

@@ -88,7 +88,12 @@ impl Walk<'_> {
         let mut reached = offset;
         while let Some(stored) = self.stored_at(offset)? {
             let end = offset + stored.len() as u64;
-            match self.ops(&stored, offset) {
+            let seat = BlockSeat {
+                shard: self.shard,
+                number: self.number,
+                offset,
+            };
+            match decode_block(&stored, seat) {
                 Ok(ops) => {
                     report.bad_blocks += u64::from(after_bad);
                     report.blocks += 1;
@@ -124,28 +129,27 @@ impl Walk<'_> {
         self.file.read_exact_at(&mut stored, offset)?;
         Ok(Some(stored.into()))
     }
+}
 
-    /// All ops of a block, or nothing.
-    fn ops(&self, stored: &Bytes, offset: u64) -> Result<Vec<KeyedOp>, Malformed> {
-        let seat = BlockSeat {
-            shard: self.shard,
-            number: self.number,
-            offset,
-        };
-        let block = Block::parse(open_block(stored, seat, BLOCK_BYTES_MAX)?)?;
-        let mut groups = block.groups();
-        let mut found = Vec::new();
-        while let Some(run) = groups.next()? {
-            let (slot, user, key) = parse_place(groups.place())?;
-            let mut ops = groups.ops(&run, slot);
-            while let Some(op) = ops.next()? {
-                found.push(KeyedOp {
-                    user: user.clone(),
-                    key: key.clone(),
-                    op,
-                });
-            }
+/// All ops of a block in its envelope, or nothing.
+pub fn decode_block(stored: &Bytes, seat: BlockSeat) -> Result<Vec<KeyedOp>, Malformed> {
+    decode_raw_block(open_block(stored, seat, BLOCK_BYTES_MAX)?)
+}
+
+/// All ops of a block that was taken out of its envelope, or nothing.
+pub fn decode_raw_block(raw: Bytes) -> Result<Vec<KeyedOp>, Malformed> {
+    let mut groups = Block::parse(raw)?.groups();
+    let mut found = Vec::new();
+    while let Some(run) = groups.next()? {
+        let (slot, user, key) = parse_place(groups.place())?;
+        let mut ops = groups.ops(&run, slot);
+        while let Some(op) = ops.next()? {
+            found.push(KeyedOp {
+                user: user.clone(),
+                key: key.clone(),
+                op,
+            });
         }
-        Ok(found)
     }
+    Ok(found)
 }
