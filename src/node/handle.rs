@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use ractor::{Actor, ActorRef};
+use ractor::{Actor, ActorCell, ActorRef};
 use tokio::sync::oneshot;
 
 use super::permits::Permit;
@@ -84,6 +84,11 @@ impl Node {
             // If the supervisor is gone already, so is everything below it.
             let _ = stopped.await;
         }
+    }
+
+    /// Puts the node's supervisor under another one, which hears when it ends.
+    pub fn supervise_from(&self, supervisor: ActorCell) {
+        self.inner.supervisor.link(supervisor);
     }
 
     /// Whether the data folder was made by this start.
@@ -194,7 +199,8 @@ impl Node {
         .await
     }
 
-    /// Every key under which the user ever stored something that is still on disk, also if nothing finished is left of it.
+    /// The user's keys that come after `after` and hold anything, if only unfinished parts; at most `limit`. A key that was
+    /// cleared, and not added to since, holds nothing.
     pub async fn list_all_keys(&self, user: &UserId, after: Option<&str>, limit: usize) -> Result<KeyPage, OpError> {
         self.list(KeyQuery {
             user: user.clone(),
@@ -214,7 +220,6 @@ impl Node {
             &doors[..shards]
         };
         let mut keys = Vec::new();
-        let mut more = false;
         // A page of one shard may end early; what others have beyond that point belongs to the next page.
         let mut bound: Option<Key> = None;
         for door in asked {
@@ -226,14 +231,10 @@ impl Node {
             let page = self.inner.env.run_blocking(move || lister.list()).await?;
             drop(permit);
             let page = page.map_err(|error| report(door.actor().as_ref(), error))?;
-            if page.more {
-                more = true;
-                let end = page.end.clone();
-                bound = match (bound, end) {
-                    (Some(a), Some(b)) => Some(a.min(b)),
-                    (a, b) => a.or(b),
-                };
-            }
+            bound = match (bound, page.next_after) {
+                (Some(a), Some(b)) => Some(a.min(b)),
+                (a, b) => a.or(b),
+            };
             keys.extend(page.keys);
         }
         keys.sort_unstable();
@@ -242,10 +243,12 @@ impl Node {
         }
         if keys.len() > query.limit {
             keys.truncate(query.limit);
-            more = true;
             bound = keys.last().cloned();
         }
-        Ok(KeyPage { keys, more, end: bound })
+        Ok(KeyPage {
+            keys,
+            next_after: bound,
+        })
     }
 
     /// Whether every shard serves.

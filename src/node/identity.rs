@@ -34,10 +34,6 @@ pub enum IdentityError {
     InUse(PathBuf),
     #[error("{path} has format version {found}, this program knows versions up to {known}: use a newer program")]
     NewerVersion { path: PathBuf, found: u32, known: u32 },
-    #[error(
-        "the data folder {path} was created with {created} shards; {asked} were asked for, and that cannot be changed"
-    )]
-    ShardsFixed { path: PathBuf, created: u16, asked: u16 },
 }
 
 /// An open data folder, locked while this lives.
@@ -51,8 +47,8 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Opens the folder, making it if need be. `shards` is what the user asked for, if anything.
-    pub fn open(env: &Env, dir: &Path, shards: Option<u16>, default_shards: u16) -> Result<Self, IdentityError> {
+    /// Opens the folder, making it if need be. `shards` counts only then.
+    pub fn open(env: &Env, dir: &Path, shards: u16) -> Result<Self, IdentityError> {
         let fail = |source| IdentityError::Io {
             path: dir.to_owned(),
             source,
@@ -65,18 +61,16 @@ impl Identity {
         let record = read(&*env.disk, dir)?;
         let on_disk = shards_on_disk(&*env.disk, dir).map_err(fail)?;
         let created = record.as_ref().map(|record| record.shards).or(on_disk);
-        if let (Some(created), Some(asked)) = (created, shards)
-            && created != asked
-        {
-            return Err(IdentityError::ShardsFixed {
-                path: dir.to_owned(),
+        if let Some(created) = created.filter(|created| *created != shards) {
+            tracing::info!(
                 created,
-                asked,
-            });
+                asked = shards,
+                "the data folder keeps the number of shards that it was made with"
+            );
         }
         let mut identity = Self {
             dir: dir.to_owned(),
-            shards: created.or(shards).unwrap_or(default_shards),
+            shards: created.unwrap_or(shards),
             origin: OriginId(0),
             fresh: created.is_none(),
             _lock: lock,

@@ -30,8 +30,8 @@ pub const CACHE_BYTES_DEFAULT: u64 = 64 << 20;
 pub struct NodeConfig {
     /// The data folder.
     pub data: PathBuf,
-    /// Number of shards; fixed when the folder is made.
-    pub shards: Option<u16>,
+    /// Number of shards of a folder that is made now; an existing one keeps its own.
+    pub shards: u16,
     pub cache_bytes: u64,
     pub shard: ShardConfig,
 }
@@ -40,7 +40,7 @@ impl NodeConfig {
     pub fn new(data: PathBuf) -> Self {
         Self {
             data,
-            shards: None,
+            shards: SHARDS_DEFAULT,
             cache_bytes: CACHE_BYTES_DEFAULT,
             shard: ShardConfig::default(),
         }

@@ -103,7 +103,7 @@ pub struct Supervisor;
 
 /// Opens the data folder and every shard in it. Blocks on the disk.
 pub fn open(env: &Env, config: &NodeConfig) -> Result<SupervisorArguments, StartError> {
-    let mut identity = Identity::open(env, &config.data, config.shards, super::SHARDS_DEFAULT)?;
+    let mut identity = Identity::open(env, &config.data, config.shards)?;
     let cache = Arc::new(BlockCache::new(config.cache_bytes));
     let plans: Vec<Plan> = (0..=identity.shards)
         .map(|index| plan(env, config, &identity, &cache, index))

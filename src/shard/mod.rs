@@ -44,6 +44,8 @@ pub struct ShardConfig {
     pub frozen_max: usize,
     /// Segments of about one size that are merged into one.
     pub fan_out: usize,
+    /// Largest value that may be assembled from parts, bytes.
+    pub value_bytes_max: u64,
     /// Without writes for so long, a shard tidies up, milliseconds.
     pub idle_ms: u64,
 }
@@ -55,6 +57,7 @@ impl Default for ShardConfig {
             fill_bytes: 1 << 20,
             frozen_max: 2,
             fan_out: 4,
+            value_bytes_max: crate::types::VALUE_BYTES_MAX,
             idle_ms: 20_000,
         }
     }
@@ -304,3 +307,6 @@ impl Shard {
             .collect()
     }
 }
+
+#[cfg(test)]
+mod tests;

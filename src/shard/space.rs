@@ -216,7 +216,7 @@ impl Shard {
             if self.disk_full {
                 return Err(WriteRefused::DiskFull);
             }
-            if !self.rotate() {
+            if !self.needs_next_log(bytes) || !self.take_over() {
                 break;
             }
         }
@@ -224,16 +224,13 @@ impl Shard {
         Ok(false)
     }
 
-    /// Whether the active log has reached its size.
-    fn active_is_used_up(&self) -> bool {
-        self.active
-            .as_ref()
-            .is_none_or(|active| active.file.filled >= self.config.log_bytes && !active.memtable.is_empty())
-    }
-
-    /// Lets the prepared log take over, if the active one is used up and all in it is durable.
-    fn rotate(&mut self) -> bool {
-        self.active_is_used_up() && self.take_over()
+    /// Whether so many bytes more would make the active log larger than its size. Only a record that is larger than a whole log
+    /// does that, and it gets a log of its own.
+    fn needs_next_log(&self, bytes: u64) -> bool {
+        self.active.as_ref().is_none_or(|active| {
+            let end = active.memtable.end() + bytes + CLEAR_RESERVE_BYTES;
+            end > self.config.log_bytes.max(active.file.filled) && !active.memtable.is_empty()
+        })
     }
 
     /// Freezes the active memtable and starts the prepared log; false if that cannot be now.
@@ -334,25 +331,24 @@ impl Shard {
         let Some(active) = &self.active else {
             return self.prepare_task(wanted);
         };
-        let end = active.memtable.end();
-        let size = self.config.log_bytes;
-        let target = (end + self.config.fill_bytes).min(size);
-        // Only a record that is larger than a whole log makes a log larger than its size.
-        let target = if active.memtable.is_empty() {
-            target.max(end + wanted)
-        } else {
-            target
-        };
-        if active.file.filled < target
-            && (end + self.config.fill_bytes / 2 > active.file.filled || self.wanted_bytes > 0)
-        {
+        let (end, size, filled) = (active.memtable.end(), self.config.log_bytes, active.file.filled);
+        let waits = self.wanted_bytes > 0;
+        if waits && end + wanted > filled && !self.needs_next_log(self.wanted_bytes) {
+            let to = (end + wanted).max((filled + self.config.fill_bytes).min(size));
             return Some(SpaceTask::Fill {
                 log: active.file.clone(),
-                to: target.max((active.file.filled + self.config.fill_bytes).min(size)),
+                to,
             });
         }
-        let soon_used_up = active.file.filled >= size && end * 2 > size;
-        let next_log = (soon_used_up || self.wanted_bytes > 0 || self.wanted_takeover)
+        if filled < size && end + self.config.fill_bytes / 2 > filled {
+            let to = (filled + self.config.fill_bytes).min(size);
+            return Some(SpaceTask::Fill {
+                log: active.file.clone(),
+                to,
+            });
+        }
+        let soon_used_up = filled >= size && end * 2 > size;
+        let next_log = (soon_used_up || waits || self.wanted_takeover)
             .then(|| self.prepare_task(wanted))
             .flatten();
         next_log.or_else(|| (!self.reserved).then_some(SpaceTask::Reserve))

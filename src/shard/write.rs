@@ -10,7 +10,7 @@ use crate::store::log::record_bytes;
 use crate::store::memtable::OpenParts;
 use crate::store::reader::{self, KeyPast, KeySource};
 use crate::store::segment::ReadError;
-use crate::types::{Key, RequestId, UserId, VALUE_BYTES_MAX, WallMs};
+use crate::types::{Key, RequestId, UserId, WallMs};
 
 /// Keys whose unfinished bytes are remembered; beyond that they are counted anew.
 const OPEN_PARTS_KEYS_MAX: usize = 64 * 1024;
@@ -110,11 +110,9 @@ impl Shard {
                     return Ok(Submitted::NeedsPast(write, lookup));
                 };
                 let got = open + text.len() as u64;
-                if got > VALUE_BYTES_MAX {
-                    return Err(WriteRefused::ValueTooLong {
-                        got,
-                        max: VALUE_BYTES_MAX,
-                    });
+                let max = self.config.value_bytes_max;
+                if got > max {
+                    return Err(WriteRefused::ValueTooLong { got, max });
                 }
                 got
             }

@@ -9,7 +9,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::filter::key_tag;
-use super::reader::{KeySource, has_values};
+use super::reader::{KeySource, has_values, holds_text};
 use super::segment::{ReadError, Scan, ScanBlocks, Segment};
 use crate::core::op::Op;
 use crate::core::slot::{KeyHash, SlotId};
@@ -19,10 +19,9 @@ use crate::types::{Key, UserId};
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct KeyPage {
     pub keys: Vec<Key>,
-    /// Whether further keys may follow.
-    pub more: bool,
-    /// If so, the key after which the next page begins.
-    pub end: Option<Key>,
+    /// If further keys may follow: the key after which the next page begins. It need not be the last of `keys`, for the page may
+    /// end at a key that does not show.
+    pub next_after: Option<Key>,
 }
 
 /// Which keys are asked for.
@@ -33,7 +32,7 @@ pub struct KeyQuery {
     /// Only keys after this one.
     pub after: Option<String>,
     pub limit: usize,
-    /// Also keys that have ops but no finished value.
+    /// Also keys that hold only unfinished parts.
     pub all: bool,
 }
 
@@ -87,13 +86,11 @@ impl KeyLister {
         loop {
             let on_disk = heap.peek().map(|Reverse((key, _))| key.clone());
             let Some(key) = on_disk.iter().chain(memory.peek().copied()).min().cloned() else {
-                page.more = self.memory_cut.is_some();
-                page.end = self.memory_cut.clone();
+                page.next_after = self.memory_cut.clone();
                 return Ok(page);
             };
             if page.keys.len() == self.query.limit || self.memory_cut.as_ref().is_some_and(|cut| key > *cut) {
-                page.more = true;
-                page.end = last;
+                page.next_after = last;
                 return Ok(page);
             }
             last = Some(key.clone());
@@ -149,7 +146,12 @@ impl KeyLister {
             memory: in_memory.map_or_else(|| Arc::from([]), |(_, ops)| ops.clone()),
             segments: self.segments_with(&key),
         };
-        if self.query.all || has_values(&source)? {
+        let wanted = if self.query.all {
+            holds_text(&source)?
+        } else {
+            has_values(&source)?
+        };
+        if wanted {
             page.keys.push(key);
         }
         Ok(())

@@ -72,6 +72,7 @@ fn missing(path: &Path) -> io::Error {
 }
 
 impl MemoryDisk {
+    #[expect(clippy::new_without_default, reason = "for tests only")]
     pub fn new() -> Self {
         let shared = Shared::default();
         shared.faults.free_bytes.store(u64::MAX, Ordering::Relaxed);

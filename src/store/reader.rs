@@ -285,6 +285,18 @@ pub fn has_values(source: &KeySource) -> Result<bool, ReadError> {
     Ok(survey(source)?.visibility.has_values())
 }
 
+/// Whether the key has any text, if only unfinished parts.
+pub fn holds_text(source: &KeySource) -> Result<bool, ReadError> {
+    let visibility = survey(source)?.visibility;
+    let mut ops = source.ops();
+    while let Some(op) = ops.next()? {
+        if visibility.stands(&op) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// What a write has to know of the past of its key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct KeyPast {

@@ -46,6 +46,10 @@ impl OpCursor {
     }
 
     /// After an error the same error comes again: what is behind the damage could be out of context.
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "an error is not an item: reading stops there"
+    )]
     pub fn next(&mut self) -> Result<Option<Op>, ReadError> {
         loop {
             match &mut self.state {

@@ -294,7 +294,7 @@ mod tests {
     fn a_block_comes_back_compressed_or_not() {
         let (same, mixed) = (
             vec![7; 5000],
-            (0..5000u32).map(|i| (i * i >> 3) as u8).collect::<Vec<_>>(),
+            (0..5000u32).map(|i| ((i * i) >> 3) as u8).collect::<Vec<_>>(),
         );
         assert!(sealed(&same).len() < 100);
         for raw in [same, mixed, vec![1, 2, 3]] {

@@ -83,6 +83,10 @@ impl Scan {
     }
 
     /// After `Err(Damaged)` the same error comes again until `skip_damaged` was called.
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "an error is not an item: reading stops there"
+    )]
     pub fn next(&mut self) -> Result<Option<KeyedOp>, ReadError> {
         if let Some(damaged) = &self.damaged {
             return Err(ReadError::Damaged(damaged.clone()));

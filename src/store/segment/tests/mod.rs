@@ -2,6 +2,7 @@
 
 mod damage;
 mod reading;
+mod rules;
 mod size;
 
 use std::collections::BTreeMap;

@@ -7,7 +7,7 @@ fn hash_of(entry: &KeyedOp) -> KeyHash {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(96))]
+    #![proptest_config(ProptestConfig::with_cases(40))]
 
     #[test]
     fn what_was_written_is_read(entries in any_entries(), block_bytes in 100usize..4000) {
