@@ -20,6 +20,7 @@ pub struct Tuning {
     pub frozen_max: usize,
     pub fan_out: usize,
     pub idle_ms: u64,
+    pub value_bytes_max: u64,
 }
 
 impl Tuning {
@@ -30,6 +31,7 @@ impl Tuning {
             frozen_max: *rng.pick(&[1, 2]),
             fan_out: *rng.pick(&[2, 4]),
             idle_ms: *rng.pick(&[0, 3_000, 20_000]),
+            value_bytes_max: *rng.pick(&[2_000, 25_000, 1 << 30]),
         }
     }
 }
@@ -39,6 +41,8 @@ impl Tuning {
 pub enum Refusal {
     /// Nothing was changed; it goes on.
     DiskFull,
+    /// The value that the add belongs to would be longer than allowed; nothing was changed.
+    TooLong,
     /// The engine stopped; what it had not acknowledged may or may not have happened.
     Failed(String),
 }

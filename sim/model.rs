@@ -40,6 +40,15 @@ impl fmt::Debug for Operation {
     }
 }
 
+/// What an operation's outcome depends on, besides the key.
+#[derive(Debug, Clone, Copy)]
+pub struct Circumstances {
+    pub now: WallMs,
+    /// The latest time that the store was ever told.
+    pub latest: WallMs,
+    pub value_bytes_max: u64,
+}
+
 /// One possible world of one key.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
 struct State {
@@ -80,20 +89,21 @@ impl State {
     }
 
     /// Every world that the operation can lead to, with the answer that belongs to it.
-    fn after(&self, operation: &Operation, now: WallMs, latest: WallMs) -> Vec<(Added, Self)> {
+    fn after(&self, operation: &Operation, circumstances: Circumstances) -> Vec<(Added, Self)> {
         let (text, finish, request) = match operation {
-            Operation::Clear => return vec![(Added::Appended, self.cleared(now))],
+            Operation::Clear => return vec![(Added::Appended, self.cleared(circumstances.now))],
             Operation::Add { text, finish, request } => (text, *finish, *request),
         };
+        let fits = (self.open.len() + text.len()) as u64 <= circumstances.value_bytes_max;
         let spent_at = request.and_then(|request| self.spent.get(&request));
         let taken = request.is_some_and(|request| self.taken.contains(&request));
         let may_be_known = taken || spent_at.is_some();
-        let may_be_new = !taken && spent_at.is_none_or(|at| latest.0 >= at.0 + REMEMBERED_MS);
+        let may_be_new = !taken && spent_at.is_none_or(|at| circumstances.latest.0 >= at.0 + REMEMBERED_MS);
         let mut worlds = Vec::new();
         if may_be_known {
             worlds.push((Added::Repeated, self.clone()));
         }
-        if may_be_new {
+        if may_be_new && fits {
             worlds.push((Added::Appended, self.appended(text, finish, request)));
         }
         worlds
@@ -119,18 +129,17 @@ impl Default for KeyModel {
 pub struct Violation(pub String);
 
 impl KeyModel {
-    /// The operation was acknowledged with this answer. `latest` is the latest time that the store was ever told.
+    /// The operation was acknowledged with this answer.
     pub fn acknowledged(
         &mut self,
         operation: &Operation,
         answer: Added,
-        now: WallMs,
-        latest: WallMs,
+        circumstances: Circumstances,
     ) -> Result<(), Violation> {
         let after = self
             .possible
             .iter()
-            .flat_map(|state| state.after(operation, now, latest));
+            .flat_map(|state| state.after(operation, circumstances));
         let left: BTreeSet<State> = after
             .filter(|(given, _)| *given == answer)
             .map(|(_, state)| state)
@@ -138,14 +147,32 @@ impl KeyModel {
         self.narrow(left, || format!("{operation:?} was answered with {answer:?}"))
     }
 
+    /// The operation was refused because the value would have grown too long.
+    pub fn refused_as_too_long(
+        &mut self,
+        operation: &Operation,
+        circumstances: Circumstances,
+    ) -> Result<(), Violation> {
+        let no_limit = Circumstances {
+            value_bytes_max: u64::MAX,
+            ..circumstances
+        };
+        let appends = |state: &State, circumstances| {
+            let after = state.after(operation, circumstances);
+            after.iter().any(|(answer, _)| *answer == Added::Appended)
+        };
+        let too_long = |state: &&State| !appends(state, circumstances) && appends(state, no_limit);
+        let left: BTreeSet<State> = self.possible.iter().filter(too_long).cloned().collect();
+        self.narrow(left, || format!("{operation:?} was refused as too long"))
+    }
+
     /// Whether the operation took effect is unknown.
-    pub fn unknown(&mut self, operation: &Operation, now: WallMs, latest: WallMs) {
-        let after: Vec<State> = self
+    pub fn unknown(&mut self, operation: &Operation, circumstances: Circumstances) {
+        let after = self
             .possible
             .iter()
-            .flat_map(|state| state.after(operation, now, latest))
-            .map(|(_, state)| state)
-            .collect();
+            .flat_map(|state| state.after(operation, circumstances));
+        let after: Vec<State> = after.map(|(_, state)| state).collect();
         self.possible.extend(after);
     }
 
@@ -211,7 +238,15 @@ fn brief(values: &[String]) -> String {
 mod tests {
     use super::*;
 
-    const NOW: WallMs = WallMs(1_000);
+    const NOW: Circumstances = at(1_000);
+
+    const fn at(now_ms: u64) -> Circumstances {
+        Circumstances {
+            now: WallMs(now_ms),
+            latest: WallMs(now_ms),
+            value_bytes_max: 12,
+        }
+    }
 
     fn add(text: &str, request: u64) -> Operation {
         Operation::Add {
@@ -228,8 +263,8 @@ mod tests {
     #[test]
     fn an_unknown_add_may_be_there_or_not_until_it_is_seen() {
         let mut key = KeyModel::default();
-        key.unknown(&add("a", 1), NOW, NOW);
-        key.acknowledged(&add("b", 2), Added::Appended, NOW, NOW).unwrap();
+        key.unknown(&add("a", 1), NOW);
+        key.acknowledged(&add("b", 2), Added::Appended, NOW).unwrap();
         let (mut with, mut without) = (key.clone(), key);
         with.observed(&values(&["a", "b"])).unwrap();
         assert!(with.observed(&values(&["b"])).is_err());
@@ -240,29 +275,23 @@ mod tests {
     #[test]
     fn the_answer_to_a_retry_says_whether_the_first_try_took_effect() {
         let mut key = KeyModel::default();
-        key.unknown(&add("a", 1), NOW, NOW);
-        key.acknowledged(&add("a", 1), Added::Repeated, NOW, NOW).unwrap();
+        key.unknown(&add("a", 1), NOW);
+        key.acknowledged(&add("a", 1), Added::Repeated, NOW).unwrap();
         assert!(key.observed(&[]).is_err());
         key.observed(&values(&["a"])).unwrap();
-        assert!(key.acknowledged(&add("a", 1), Added::Appended, NOW, NOW).is_err());
+        assert!(key.acknowledged(&add("a", 1), Added::Appended, NOW).is_err());
     }
 
     #[test]
     fn a_request_is_remembered_for_an_hour_after_its_clear_and_may_be_forgotten_then() {
         let mut key = KeyModel::default();
-        key.acknowledged(&add("a", 1), Added::Appended, NOW, NOW).unwrap();
-        key.acknowledged(&Operation::Clear, Added::Appended, NOW, NOW).unwrap();
-        let soon = WallMs(NOW.0 + REMEMBERED_MS - 1);
-        assert!(
-            key.clone()
-                .acknowledged(&add("a", 1), Added::Appended, soon, soon)
-                .is_err()
-        );
-        let late = WallMs(NOW.0 + REMEMBERED_MS);
-        key.clone()
-            .acknowledged(&add("a", 1), Added::Appended, late, late)
-            .unwrap();
-        key.acknowledged(&add("a", 1), Added::Repeated, late, late).unwrap();
+        key.acknowledged(&add("a", 1), Added::Appended, NOW).unwrap();
+        key.acknowledged(&Operation::Clear, Added::Appended, NOW).unwrap();
+        let soon = at(NOW.now.0 + REMEMBERED_MS - 1);
+        assert!(key.clone().acknowledged(&add("a", 1), Added::Appended, soon).is_err());
+        let late = at(NOW.now.0 + REMEMBERED_MS);
+        key.clone().acknowledged(&add("a", 1), Added::Appended, late).unwrap();
+        key.acknowledged(&add("a", 1), Added::Repeated, late).unwrap();
         assert!(key.observed(&values(&["a"])).is_err());
     }
 
@@ -274,9 +303,25 @@ mod tests {
             finish: false,
             request: None,
         };
-        key.acknowledged(&part, Added::Appended, NOW, NOW).unwrap();
+        key.acknowledged(&part, Added::Appended, NOW).unwrap();
         key.observed(&[]).unwrap();
-        key.acknowledged(&add("whole", 1), Added::Appended, NOW, NOW).unwrap();
+        key.acknowledged(&add("whole", 1), Added::Appended, NOW).unwrap();
         key.observed(&values(&["half whole"])).unwrap();
+    }
+
+    #[test]
+    fn a_value_is_refused_as_too_long_exactly_when_it_is() {
+        let mut key = KeyModel::default();
+        let part = Operation::Add {
+            text: "ten bytes.".into(),
+            finish: false,
+            request: None,
+        };
+        assert!(key.refused_as_too_long(&part, NOW).is_err());
+        key.acknowledged(&part, Added::Appended, NOW).unwrap();
+        assert!(key.clone().acknowledged(&add("abc", 1), Added::Appended, NOW).is_err());
+        key.refused_as_too_long(&add("abc", 1), NOW).unwrap();
+        key.acknowledged(&add("ab", 1), Added::Appended, NOW).unwrap();
+        key.observed(&values(&["ten bytes.ab"])).unwrap();
     }
 }

@@ -165,7 +165,10 @@ impl ShardEngine {
                     past = Some(lookup);
                 }
                 Err(WriteRefused::DiskFull) => return Err(Refusal::DiskFull),
-                Err(refused) => return Err(failed(format!("{refused}: {:?}", self.shard.failure()))),
+                Err(WriteRefused::ValueTooLong { .. }) => return Err(Refusal::TooLong),
+                Err(refused @ WriteRefused::Stopped) => {
+                    return Err(failed(format!("{refused}: {:?}", self.shard.failure())));
+                }
             }
         }
         panic!(
@@ -205,6 +208,7 @@ impl Engine for ShardEngine {
             fill_bytes: tuning.fill_bytes,
             frozen_max: tuning.frozen_max,
             fan_out: tuning.fan_out,
+            value_bytes_max: tuning.value_bytes_max,
             idle_ms: tuning.idle_ms,
         };
         let (shard, report) = Shard::open(home, config, ORIGIN).map_err(failed)?;
@@ -297,12 +301,7 @@ impl Engine for ShardEngine {
         let page = lister.list().map_err(failed)?;
         assert!(page.keys.len() <= limit, "a page longer than asked for");
         let text = |key: &Key| key.as_str().to_owned();
-        let next = page.end.as_ref().filter(|_| page.more).map(text);
-        assert_eq!(
-            page.more,
-            next.is_some(),
-            "a page that says that more follow, but not where"
-        );
+        let next = page.next_after.as_ref().map(text);
         Ok((page.keys.iter().map(text).collect(), next))
     }
 

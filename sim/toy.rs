@@ -71,6 +71,7 @@ pub struct Toy<const FAULT: usize> {
     end: u64,
     staged: Vec<u8>,
     held: BTreeMap<(String, String), Held>,
+    value_bytes_max: usize,
     /// After a failure nothing is done any more.
     stopped: bool,
 }
@@ -143,6 +144,21 @@ impl<const FAULT: usize> Toy<FAULT> {
         if self.stopped {
             return Err(failed("stopped"));
         }
+        let held = self.held.get(&(record.user.clone(), record.key.clone()));
+        let open_bytes = held.map_or(0, |held| held.open.len());
+        let known = held.is_some_and(|held| {
+            record
+                .request
+                .is_some_and(|request| held.requests.contains(&RequestId(request)))
+        });
+        if !known
+            && record
+                .text
+                .as_ref()
+                .is_some_and(|text| open_bytes + text.len() > self.value_bytes_max)
+        {
+            return Err(Refusal::TooLong);
+        }
         let answer = self.apply(record);
         if answer == Added::Appended {
             let body = serde_json::to_vec(record).map_err(failed)?;
@@ -170,7 +186,7 @@ fn record(place: &Place, text: Option<&str>, finish: bool, request: Option<Reque
 }
 
 impl<const FAULT: usize> Engine for Toy<FAULT> {
-    fn open(disk: Mount, dir: &Path, _tuning: &Tuning, _seed: u64, _now: WallMs) -> Result<Self, Refusal> {
+    fn open(disk: Mount, dir: &Path, tuning: &Tuning, _seed: u64, _now: WallMs) -> Result<Self, Refusal> {
         let path = dir.join("toy.log");
         let mode = if disk.exists(&path).map_err(failed)? {
             OpenMode::ReadWrite
@@ -183,6 +199,7 @@ impl<const FAULT: usize> Engine for Toy<FAULT> {
             end: 0,
             staged: Vec::new(),
             held: BTreeMap::new(),
+            value_bytes_max: tuning.value_bytes_max as usize,
             stopped: false,
         };
         toy.load()?;

@@ -15,7 +15,7 @@ use kv_storage::types::{Key, RequestId, UserId, WallMs};
 use crate::disk::{Fault, Mount, SimDisk};
 use crate::engine::{DATA_DIR, Engine, Place, Refusal, Tuning};
 use crate::habits::{Habits, Step};
-use crate::model::{KeyModel, Operation, Violation};
+use crate::model::{Circumstances, KeyModel, Operation, Violation};
 use crate::rng::Rng;
 
 /// A crash at every change would never let a reopen finish: so many in a row at most.
@@ -175,6 +175,7 @@ impl<E: Engine> World<E> {
         let add = self.draw_add();
         match self.send(&place, &add) {
             Ok(answer) => self.commit(vec![(place, add, answer)]),
+            Err(Refusal::TooLong) => self.check_too_long(&place, &add),
             Err(Refusal::DiskFull) => Err(Violation("adds are refused although space came back".into())),
             Err(Refusal::Failed(why)) => self.lost(vec![(place, add, Added::Appended)], &why),
         }
@@ -193,6 +194,14 @@ impl<E: Engine> World<E> {
             match self.send(&place, &operation) {
                 Ok(answer) => group.push((place, operation, answer)),
                 Err(Refusal::DiskFull) => self.note("disk full"),
+                // What was taken before may count or not: the group is acknowledged first.
+                Err(Refusal::TooLong) => {
+                    let opens = self.opens;
+                    self.commit(std::mem::take(&mut group))?;
+                    if self.opens == opens {
+                        self.check_too_long(&place, &operation)?;
+                    }
+                }
                 Err(Refusal::Failed(why)) => {
                     group.push((place, operation, Added::Appended));
                     return self.lost(group, &why);
@@ -221,10 +230,25 @@ impl<E: Engine> World<E> {
         }
     }
 
+    fn check_too_long(&mut self, place: &Place, operation: &Operation) -> Result<(), Violation> {
+        self.note("too long");
+        let circumstances = self.circumstances();
+        let refused = self.model(place).refused_as_too_long(operation, circumstances);
+        refused.map_err(|violation| about(place, violation))
+    }
+
+    fn circumstances(&self) -> Circumstances {
+        Circumstances {
+            now: self.now,
+            latest: self.latest,
+            value_bytes_max: self.tuning.value_bytes_max,
+        }
+    }
+
     fn acknowledge(&mut self, group: Vec<(Place, Operation, Added)>) -> Result<(), Violation> {
-        let (now, latest) = (self.now, self.latest);
+        let circumstances = self.circumstances();
         for (place, operation, answer) in group {
-            let known = self.model(&place).acknowledged(&operation, answer, now, latest);
+            let known = self.model(&place).acknowledged(&operation, answer, circumstances);
             known.map_err(|violation| about(&place, violation))?;
         }
         Ok(())
@@ -233,9 +257,9 @@ impl<E: Engine> World<E> {
     /// The engine stopped under these operations.
     fn lost(&mut self, group: Vec<(Place, Operation, Added)>, why: &str) -> Result<(), Violation> {
         self.note(format!("the engine stopped: {why}"));
-        let (now, latest) = (self.now, self.latest);
+        let circumstances = self.circumstances();
         for (place, operation, _) in group {
-            self.model(&place).unknown(&operation, now, latest);
+            self.model(&place).unknown(&operation, circumstances);
         }
         self.reopen()
     }
@@ -318,8 +342,8 @@ impl<E: Engine> World<E> {
     fn background(&mut self, work: impl FnOnce(&mut E, WallMs) -> Result<(), Refusal>) -> Result<(), Violation> {
         let now = self.now;
         match work(self.engine(), now) {
-            Ok(()) | Err(Refusal::DiskFull) => Ok(()),
-            Err(Refusal::Failed(why)) => self.lost(Vec::new(), &why),
+            Ok(()) => Ok(()),
+            Err(refusal) => self.lost(Vec::new(), &format!("{refusal:?}")),
         }
     }
 
