@@ -67,16 +67,11 @@ fn a_second_process_on_the_same_folder_is_refused() {
 #[test]
 fn a_first_start_without_a_user_says_how_to_make_one() {
     let home = Home::new();
-    let mut command = common::kv();
-    command
-        .arg("serve")
-        .arg("--data")
-        .arg(home.data())
-        .args(["--listen", "127.0.0.1:0"]);
-    let output = common::run(command);
-    assert!(!output.status.success());
-    let text = said(&output);
-    assert!(text.contains("--user") && text.contains("--password-file"), "{text}");
+    let node = home.start_without_user();
+    assert_eq!(node.admin().post("/get_value", json!({"key": "k"})).status, 401);
+    node.terminate();
+    let log = node.log_at_end();
+    assert!(log.contains("--user") && log.contains("--password-file"), "{log}");
 }
 
 #[test]

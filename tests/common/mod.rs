@@ -7,10 +7,12 @@ pub mod http;
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -48,7 +50,9 @@ pub struct Home {
 impl Home {
     pub fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join("password"), format!("{ADMIN_PASSWORD}\n")).unwrap();
+        let password = dir.path().join("password");
+        std::fs::write(&password, format!("{ADMIN_PASSWORD}\n")).unwrap();
+        std::fs::set_permissions(password, std::fs::Permissions::from_mode(0o600)).unwrap();
         Self { dir }
     }
 
@@ -65,10 +69,18 @@ impl Home {
     }
 
     fn serve(&self, more: &[&str]) -> Command {
+        let mut command = self.serve_without_user();
+        command
+            .args(["--user", ADMIN, "--password-file"])
+            .arg(self.password_file())
+            .args(more);
+        command
+    }
+
+    fn serve_without_user(&self) -> Command {
         let mut command = kv();
         command.arg("serve").arg("--data").arg(self.data());
-        command.args(["--listen", "127.0.0.1:0", "--user", ADMIN]);
-        command.arg("--password-file").arg(self.password_file()).args(more);
+        command.args(["--listen", "127.0.0.1:0"]);
         // Neither a profile nor a settings file of the machine may play a part.
         command
             .current_dir(self.path())
@@ -84,6 +96,11 @@ impl Home {
     /// A node with further arguments to `serve`.
     pub fn start_with(&self, more: &[&str]) -> Node {
         Node::start(self.serve(more))
+    }
+
+    /// A node that was told of no admin.
+    pub fn start_without_user(&self) -> Node {
+        Node::start(self.serve_without_user())
     }
 
     /// Starts a node that is expected to refuse.
@@ -143,6 +160,8 @@ pub struct Node {
     child: Child,
     addr: SocketAddr,
     log: Arc<Mutex<String>>,
+    /// They end with the node's output.
+    readers: Vec<JoinHandle<()>>,
 }
 
 impl Node {
@@ -153,15 +172,20 @@ impl Node {
             .stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let log = Arc::new(Mutex::new(String::new()));
-        let ready = collect(child.stdout.take().unwrap(), &log);
-        collect(child.stderr.take().unwrap(), &log);
+        let (ready, stdout) = collect(child.stdout.take().unwrap(), &log);
+        let (_, stderr) = collect(child.stderr.take().unwrap(), &log);
         let addr = std::iter::from_fn(|| ready.recv_timeout(PATIENCE).ok()).find_map(|line| ready_addr(&line));
         let Some(addr) = addr else {
             let _ = child.kill();
             let status = child.wait();
             panic!("the node did not get ready ({status:?}):\n{}", log.lock().unwrap());
         };
-        Self { child, addr, log }
+        Self {
+            child,
+            addr,
+            log,
+            readers: vec![stdout, stderr],
+        }
     }
 
     pub fn addr(&self) -> SocketAddr {
@@ -205,6 +229,19 @@ impl Node {
 
     /// Waits for the node to end by itself.
     pub fn wait(mut self) -> ExitStatus {
+        self.wait_for_end()
+    }
+
+    /// Waits for the node to end by itself; everything that it printed.
+    pub fn log_at_end(mut self) -> String {
+        self.wait_for_end();
+        for reader in std::mem::take(&mut self.readers) {
+            reader.join().unwrap();
+        }
+        self.log()
+    }
+
+    fn wait_for_end(&mut self) -> ExitStatus {
         let pid = self.pid();
         let (done, ended) = channel::<()>();
         let watchdog = std::thread::spawn(move || {
@@ -243,10 +280,10 @@ impl Drop for Node {
 }
 
 /// Every line goes to the log and to the receiver, until the stream ends.
-fn collect(stream: impl Read + Send + 'static, log: &Arc<Mutex<String>>) -> Receiver<String> {
+fn collect(stream: impl Read + Send + 'static, log: &Arc<Mutex<String>>) -> (Receiver<String>, JoinHandle<()>) {
     let (lines, received) = channel();
     let log = Arc::clone(log);
-    std::thread::spawn(move || {
+    let reader = std::thread::spawn(move || {
         for line in BufReader::new(stream).split(b'\n').map_while(Result::ok) {
             let line = String::from_utf8_lossy(&line).into_owned();
             log.lock().unwrap().push_str(&format!("{line}\n"));
@@ -254,7 +291,7 @@ fn collect(stream: impl Read + Send + 'static, log: &Arc<Mutex<String>>) -> Rece
             let _ = lines.send(line);
         }
     });
-    received
+    (received, reader)
 }
 
 fn ready_addr(line: &str) -> Option<SocketAddr> {
