@@ -189,3 +189,7 @@ fn refused(error: TextError) -> anyhow::Error {
         TextError::Read(error) => anyhow::Error::new(error).context("cannot read it"),
     }
 }
+
+#[cfg(test)]
+#[path = "add_tests.rs"]
+mod tests;

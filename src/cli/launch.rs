@@ -20,7 +20,7 @@ pub struct Running {
 
 /// Starts the node and its front; Ok when it serves.
 pub async fn start(config: &ServeConfig, first_admin: Option<FirstAdmin>) -> anyhow::Result<Running> {
-    let _ = (config, first_admin);
+    let _ = (config, first_admin.map(|admin| (admin.user, admin.password_hash)));
     anyhow::bail!("this build holds no node")
 }
 

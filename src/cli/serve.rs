@@ -46,10 +46,10 @@ pub struct ServeArgs {
     /// Shards that share the keys; counts only when the data folder is made [env: KV_SHARDS] [default: 8]
     #[arg(long, value_name = "N", help_heading = "Tuning")]
     pub shards: Option<String>,
-    /// Memory for blocks read from disk [env: KV_BLOCK_CACHE_BYTES] [default: 256MiB]
+    /// Memory for blocks read from disk [env: KV_BLOCK_CACHE_BYTES] [default: 64MiB]
     #[arg(long, value_name = "BYTES", help_heading = "Tuning")]
     pub block_cache_bytes: Option<String>,
-    /// Size at which a shard starts a new segment [env: KV_ACTIVE_SEGMENT_BYTES] [default: 64MiB]
+    /// Size at which a shard starts a new segment [env: KV_ACTIVE_SEGMENT_BYTES] [default: 8MiB]
     #[arg(long, value_name = "BYTES", help_heading = "Tuning")]
     pub active_segment_bytes: Option<String>,
     /// Form of the log on standard error: text or json [env: KV_LOG_FORMAT] [default: text]
@@ -271,7 +271,7 @@ mod tests {
             _ => None,
         };
         let config = args.into_config(variable).unwrap();
-        assert_eq!((config.listen.port(), config.shards), (1, 2));
+        assert_eq!((config.listen.port(), config.shards), (1, Some(2)));
         assert_eq!(config.data, dir.path().join("d"));
     }
 
