@@ -40,8 +40,7 @@ const PROGRAM: &str = "kv";
     name = PROGRAM,
     version,
     about = "A distributed key-value store: a key holds a list of text values, per user",
-    after_help = exit::EXIT_CODES_HELP,
-    rename_all = "snake_case"
+    after_help = exit::EXIT_CODES_HELP
 )]
 pub struct Cli {
     #[command(subcommand)]

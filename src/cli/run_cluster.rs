@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use std::fs;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::net::SocketAddr;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, ExitStatus, Stdio};
 use std::time::Duration;
@@ -269,11 +270,9 @@ impl NodeProcess {
         match in_time {
             Some(status) => {
                 let status = status?;
-                if status.success() {
-                    Ok(())
-                } else {
-                    Err(self.death(status))
-                }
+                // The signal may have come before the node could listen for it.
+                let obeyed = status.success() || status.signal() == Some(Signal::TERM.as_raw());
+                if obeyed { Ok(()) } else { Err(self.death(status)) }
             }
             None => {
                 self.child.kill().await.context("cannot kill the node")?;
