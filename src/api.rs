@@ -1,8 +1,15 @@
 //! The JSON API: paths, bodies and answers. Shared by the server, the client and the CLI.
+//!
+//! Reading is strict in types and lenient in presence: unknown fields are ignored, `null` for an optional field counts as
+//! absent, and an object is never accepted in the form of an array (see `accept`).
+
+mod accept;
 
 use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
+
+pub use accept::read;
 
 pub mod path {
     pub const ADD_VALUE: &str = "/add_value";
@@ -29,6 +36,13 @@ pub const LIST_KEYS_LIMIT_DEFAULT: u64 = 1000;
 pub const LIST_KEYS_LIMIT_MAX: u64 = 10_000;
 /// Most operations in one batch.
 pub const BATCH_OPERATIONS_MAX: usize = 10_000;
+/// Most bytes that the answers of all `get_value` operations of one batch may take together; what would go beyond gets
+/// 413 as its result. A `get_value` call of its own has no such limit: it streams.
+pub const BATCH_ANSWER_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// A page of `list_keys` ends early once its keys take this many bytes; `after` then says where the next one begins.
+pub const LIST_KEYS_ANSWER_BYTES_MAX: usize = 1024 * 1024;
+/// Most entries in the `detail` of one 422.
+pub const FIELD_ERRORS_MAX: usize = 1000;
 
 /// Credentials; may come as HTTP Basic instead.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -49,11 +63,21 @@ pub struct AddValue<'a> {
     pub key: Cow<'a, str>,
     #[serde(borrow)]
     pub value: Cow<'a, str>,
-    #[serde(default = "yes")]
+    #[serde(default = "yes", deserialize_with = "accept::flag_or_yes")]
     pub finish_value: bool,
-    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        borrow,
+        default,
+        deserialize_with = "accept::text",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub request_id: Option<Cow<'a, str>>,
-    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        borrow,
+        default,
+        deserialize_with = "accept::user",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub user: Option<User<'a>>,
 }
 
@@ -68,9 +92,18 @@ pub struct GetValue<'a> {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<u64>,
     /// Answer `{"key":…, "count":n}` instead of the values.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[serde(
+        default,
+        deserialize_with = "accept::flag_or_no",
+        skip_serializing_if = "std::ops::Not::not"
+    )]
     pub count_only: bool,
-    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        borrow,
+        default,
+        deserialize_with = "accept::user",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub user: Option<User<'a>>,
 }
 
@@ -78,20 +111,40 @@ pub struct GetValue<'a> {
 pub struct ClearKey<'a> {
     #[serde(borrow)]
     pub key: Cow<'a, str>,
-    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        borrow,
+        default,
+        deserialize_with = "accept::user",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub user: Option<User<'a>>,
 }
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct ListKeys<'a> {
-    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        borrow,
+        default,
+        deserialize_with = "accept::text",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub prefix: Option<Cow<'a, str>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<u64>,
     /// The last key of the page before.
-    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        borrow,
+        default,
+        deserialize_with = "accept::text",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub after: Option<Cow<'a, str>>,
-    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        borrow,
+        default,
+        deserialize_with = "accept::user",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub user: Option<User<'a>>,
 }
 
@@ -106,38 +159,38 @@ pub struct KeyList {
 /// `{"operations":[…], "user":…}`: carried out in order, one result each.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Batch<'a> {
-    #[serde(borrow)]
+    #[serde(borrow, deserialize_with = "accept::operations")]
     pub operations: Vec<Operation<'a>>,
-    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        borrow,
+        default,
+        deserialize_with = "accept::user",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub user: Option<User<'a>>,
 }
 
 /// `{"op":"add_value", "key":…, …}`: the body of the call of that name, without `user`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "op", rename_all = "snake_case")]
 pub enum Operation<'a> {
     AddValue {
-        #[serde(borrow)]
         key: Cow<'a, str>,
-        #[serde(borrow)]
         value: Cow<'a, str>,
-        #[serde(default = "yes")]
         finish_value: bool,
-        #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+        #[serde(skip_serializing_if = "Option::is_none")]
         request_id: Option<Cow<'a, str>>,
     },
     GetValue {
-        #[serde(borrow)]
         key: Cow<'a, str>,
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(skip_serializing_if = "Option::is_none")]
         offset: Option<u64>,
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(skip_serializing_if = "Option::is_none")]
         limit: Option<u64>,
-        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
         count_only: bool,
     },
     ClearKey {
-        #[serde(borrow)]
         key: Cow<'a, str>,
     },
 }
@@ -166,19 +219,44 @@ pub struct Count {
     pub count: u64,
 }
 
-/// Body of `users/list` (only credentials), `users/add`, `users/remove` and `users/passwd`. All but a `passwd` of one's own need an
-/// admin's credentials.
+/// Body of `users/list`: nothing but an admin's credentials.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct ListUsers<'a> {
+    #[serde(
+        borrow,
+        default,
+        deserialize_with = "accept::user",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub user: Option<User<'a>>,
+}
+
+/// Body of `users/add`, `users/remove` and `users/passwd`. All but a `passwd` of one's own need an admin's credentials.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct UserChange<'a> {
     /// The user it is about.
     #[serde(borrow)]
     pub name: Cow<'a, str>,
     /// The new `password_hash`; not for `remove`.
-    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        borrow,
+        default,
+        deserialize_with = "accept::text",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub password_hash: Option<Cow<'a, str>>,
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[serde(
+        default,
+        deserialize_with = "accept::flag_or_no",
+        skip_serializing_if = "std::ops::Not::not"
+    )]
     pub admin: bool,
-    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        borrow,
+        default,
+        deserialize_with = "accept::user",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub user: Option<User<'a>>,
 }
 

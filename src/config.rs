@@ -9,14 +9,22 @@ use std::path::{Path, PathBuf};
 
 use tracing_subscriber::EnvFilter;
 
-use crate::core::slot::SLOT_COUNT;
 use crate::types::UserId;
 
 pub const LISTEN_DEFAULT: &str = "127.0.0.1:8000";
 pub const DATA_DEFAULT: &str = "data";
-/// Less than this would start new segments all the time.
+pub const SHARDS_DEFAULT: u16 = 8;
+/// Each shard has its own actor, log and memtables.
+pub const SHARDS_MAX: u16 = 256;
+/// Decompressed blocks kept in memory.
+pub const BLOCK_CACHE_BYTES_DEFAULT: u64 = 64 * MIB;
+/// Less than this holds too few blocks for reads that run at the same time.
+pub const BLOCK_CACHE_BYTES_MIN: u64 = MIB;
+/// Size at which a shard's active segment is sealed.
+pub const ACTIVE_SEGMENT_BYTES_DEFAULT: u64 = 8 * MIB;
+/// Smaller ones would be sealed all the time. (An op that is larger than this gets a log of its own.)
 pub const ACTIVE_SEGMENT_BYTES_MIN: u64 = MIB;
-/// What is in active segments is in memory too, and is read again when a node starts.
+/// Beyond this, sealing would need too much memory at once.
 pub const ACTIVE_SEGMENT_BYTES_MAX: u64 = 1024 * MIB;
 const MIB: u64 = 1024 * 1024;
 
@@ -81,7 +89,6 @@ pub enum Source {
     Flag,
     Variable,
     File(PathBuf),
-    Default,
 }
 
 /// A setting's text, not validated yet.
@@ -113,7 +120,6 @@ pub enum ConfigError {
 fn place(setting: Setting, source: &Source) -> impl fmt::Display {
     match source {
         Source::Flag => setting.flag(),
-        Source::Default => format!("the default of {}", setting.flag()),
         Source::Variable => format!("the environment variable {}", setting.variable()),
         Source::File(path) => format!("{} in {}", setting.name(), path.display()),
     }
@@ -142,11 +148,10 @@ pub struct ServeConfig {
     pub data: PathBuf,
     pub listen: SocketAddr,
     pub first_admin: Option<FirstAdmin>,
-    /// None leaves it to the data folder, or to the node's default when that is made.
-    pub shards: Option<u16>,
-    /// None is the node's default; so below.
-    pub block_cache_bytes: Option<u64>,
-    pub active_segment_bytes: Option<u64>,
+    /// Counts only when the data folder is created.
+    pub shards: u16,
+    pub block_cache_bytes: u64,
+    pub active_segment_bytes: u64,
     pub log_format: LogFormat,
     /// Directives as tracing's `EnvFilter` takes them.
     pub log_filter: String,
@@ -201,47 +206,39 @@ impl Settings {
     /// Validates everything.
     pub fn into_config(self) -> Result<ServeConfig, ConfigError> {
         let segment_range = ACTIVE_SEGMENT_BYTES_MIN..=ACTIVE_SEGMENT_BYTES_MAX;
+        let cache_range = BLOCK_CACHE_BYTES_MIN..=u64::MAX;
         Ok(ServeConfig {
-            data: self.get_or(Setting::Data, DATA_DEFAULT, path)?,
-            listen: self.get_or(Setting::Listen, LISTEN_DEFAULT, address)?,
+            data: self.get(Setting::Data, DATA_DEFAULT, path)?,
+            listen: self.get(Setting::Listen, LISTEN_DEFAULT, address)?,
             first_admin: self.first_admin()?,
-            shards: self.get(Setting::Shards, shards)?,
-            block_cache_bytes: self.get(Setting::BlockCacheBytes, |text| bytes(text, 0..=u64::MAX))?,
-            active_segment_bytes: self.get(Setting::ActiveSegmentBytes, |text| bytes(text, segment_range))?,
-            log_format: self.get_or(Setting::LogFormat, "text", log_format)?,
-            log_filter: self.get_or(Setting::LogFilter, "info", log_filter)?,
+            shards: self.get(Setting::Shards, &SHARDS_DEFAULT.to_string(), shards)?,
+            block_cache_bytes: self.get(
+                Setting::BlockCacheBytes,
+                &BLOCK_CACHE_BYTES_DEFAULT.to_string(),
+                |text| bytes(text, &cache_range),
+            )?,
+            active_segment_bytes: self.get(
+                Setting::ActiveSegmentBytes,
+                &ACTIVE_SEGMENT_BYTES_DEFAULT.to_string(),
+                |text| bytes(text, &segment_range),
+            )?,
+            log_format: self.get(Setting::LogFormat, "text", log_format)?,
+            log_filter: self.get(Setting::LogFilter, "info", log_filter)?,
         })
     }
 
     fn get<T>(
         &self,
         setting: Setting,
-        parse: impl FnOnce(&str) -> Result<T, String>,
-    ) -> Result<Option<T>, ConfigError> {
-        let Some(Given { text, source }) = self.given.get(&setting) else {
-            return Ok(None);
-        };
-        parse(text).map(Some).map_err(|why| ConfigError::Invalid {
-            setting,
-            given_by: source.clone(),
-            text: text.clone(),
-            why,
-        })
-    }
-
-    fn get_or<T>(
-        &self,
-        setting: Setting,
         default: &str,
         parse: impl Fn(&str) -> Result<T, String>,
     ) -> Result<T, ConfigError> {
-        if let Some(value) = self.get(setting, &parse)? {
-            return Ok(value);
-        }
-        parse(default).map_err(|why| ConfigError::Invalid {
+        let given = self.given.get(&setting);
+        let text = given.map_or(default, |given| given.text.as_str());
+        parse(text).map_err(|why| ConfigError::Invalid {
             setting,
-            given_by: Source::Default,
-            text: default.to_owned(),
+            given_by: given.map_or(Source::Flag, |given| given.source.clone()),
+            text: text.to_owned(),
             why,
         })
     }
@@ -254,10 +251,10 @@ impl Settings {
             (true, false) => half(Setting::User, Setting::PasswordFile),
             (false, true) => half(Setting::PasswordFile, Setting::User),
             (true, true) => Ok(Some(FirstAdmin {
-                user: self.get_or(Setting::User, "", |text| {
+                user: self.get(Setting::User, "", |text| {
                     UserId::new(text).map_err(|error| error.to_string())
                 })?,
-                password_file: self.get_or(Setting::PasswordFile, "", path)?,
+                password_file: self.get(Setting::PasswordFile, "", path)?,
             })),
         }
     }
@@ -290,12 +287,12 @@ fn address(text: &str) -> Result<SocketAddr, String> {
 
 fn shards(text: &str) -> Result<u16, String> {
     match text.parse() {
-        Ok(count) if (1..=SLOT_COUNT).contains(&count) => Ok(count),
-        _ => Err(format!("write a number from 1 to {SLOT_COUNT}")),
+        Ok(count) if (1..=SHARDS_MAX).contains(&count) => Ok(count),
+        _ => Err(format!("write a number from 1 to {SHARDS_MAX}")),
     }
 }
 
-fn bytes(text: &str, range: std::ops::RangeInclusive<u64>) -> Result<u64, String> {
+fn bytes(text: &str, range: &std::ops::RangeInclusive<u64>) -> Result<u64, String> {
     let units = [("KiB", 1024), ("MiB", MIB), ("GiB", 1024 * MIB), ("", 1)];
     let parsed = units.into_iter().find_map(|(unit, factor)| {
         let number = text.strip_suffix(unit)?.trim_end();
@@ -306,6 +303,9 @@ fn bytes(text: &str, range: std::ops::RangeInclusive<u64>) -> Result<u64, String
         .ok_or("write a number of bytes, such as 67108864 or 64MiB")?;
     if range.contains(&bytes) {
         return Ok(bytes);
+    }
+    if *range.end() == u64::MAX {
+        return Err(format!("it must be at least {} bytes", range.start()));
     }
     Err(format!("it must be {} to {} bytes", range.start(), range.end()))
 }

@@ -19,10 +19,7 @@ fn without_any_setting_the_defaults_hold() {
     let config = Settings::default().into_config().unwrap();
     assert_eq!(config.listen.to_string(), LISTEN_DEFAULT);
     assert_eq!(config.data, Path::new("data"));
-    assert_eq!(
-        (config.shards, config.block_cache_bytes, config.active_segment_bytes),
-        (None, None, None)
-    );
+    assert_eq!(config.shards, 8);
     assert_eq!(config.first_admin, None);
     assert_eq!(config.log_format, LogFormat::Text);
 }
@@ -40,8 +37,8 @@ fn a_flag_wins_over_the_environment_and_that_over_the_file() {
     settings.offer_file(Path::new("node.toml"), file).unwrap();
     let config = settings.into_config().unwrap();
     assert_eq!(config.listen.port(), 1);
-    assert_eq!(config.shards, Some(2));
-    assert_eq!(config.block_cache_bytes, Some(3 * MIB));
+    assert_eq!(config.shards, 2);
+    assert_eq!(config.block_cache_bytes, 3 * MIB);
 }
 
 #[test]
@@ -82,9 +79,9 @@ fn every_setting_refuses_what_it_cannot_be() {
         (Setting::Shards, &["0", "1025", "-1", "many"]),
         (
             Setting::BlockCacheBytes,
-            &["", "x", "-5", "1.5MiB", "99999999999999GiB"],
+            &["1", "x", "-5", "1.5MiB", "99999999999999GiB"],
         ),
-        (Setting::ActiveSegmentBytes, &["1KiB", "1TiB", "9999GiB"]),
+        (Setting::ActiveSegmentBytes, &["1MiB", "1TiB", "9999GiB"]),
         (Setting::LogFormat, &["", "TEXT"]),
         (Setting::LogFilter, &["kv_storage=loud"]),
     ] {

@@ -1,37 +1,38 @@
 //! The one place where the command line meets the node.
 
-use std::net::SocketAddr;
-
 use crate::config::ServeConfig;
+use crate::http::FrontConfig;
+use crate::node::NodeConfig;
+use crate::os;
+use crate::server::{FirstAdmin, Server, ServerConfig};
+use crate::shard::ShardConfig;
 
-/// The user that is made when there is none of that name.
-pub struct FirstAdmin {
-    pub user: crate::types::UserId,
-    pub password_hash: String,
-}
-
-/// A node that serves.
+/// A node that serves, and whether anybody can log in.
 pub struct Running {
-    /// What it listens on: the port is the real one also where port 0 was asked for.
-    pub address: SocketAddr,
-    /// Whether anybody can log in.
+    pub server: Server,
     pub has_users: bool,
 }
 
 /// Starts the node and its front; Ok when it serves.
 pub async fn start(config: &ServeConfig, first_admin: Option<FirstAdmin>) -> anyhow::Result<Running> {
-    let _ = (config, first_admin.map(|admin| (admin.user, admin.password_hash)));
-    anyhow::bail!("this build holds no node")
-}
-
-impl Running {
-    /// Returns, with the reason, when the node can no longer serve. Dropping the future is fine.
-    pub async fn failed(&mut self) -> anyhow::Error {
-        std::future::pending().await
-    }
-
-    /// Takes no new requests, finishes what is in flight, and closes the files.
-    pub async fn stop(self) -> anyhow::Result<()> {
-        Ok(())
-    }
+    let open_files = os::limits::raise_open_files();
+    tracing::debug!(?open_files, "open files allowed");
+    let server_config = ServerConfig {
+        node: NodeConfig {
+            data: config.data.clone(),
+            shards: config.shards,
+            cache_bytes: config.block_cache_bytes,
+            shard: ShardConfig {
+                log_bytes: config.active_segment_bytes,
+                ..ShardConfig::default()
+            },
+        },
+        front: FrontConfig::default(),
+        listen: config.listen,
+        first_admin,
+    };
+    let server = Server::start(os::env(), server_config).await?;
+    // When even this cannot be read, the node serves what it can; `users` logs why.
+    let has_users = !server.users().is_empty().await.unwrap_or(false);
+    Ok(Running { server, has_users })
 }

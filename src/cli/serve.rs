@@ -20,8 +20,9 @@ use crate::client::password_hash;
 use crate::config::{LogFormat, ServeConfig, Setting, Settings, Source};
 
 use super::exit::{Exit, usage};
-use super::launch::{self, FirstAdmin};
+use super::launch;
 use super::secret;
+use crate::server::FirstAdmin;
 
 /// Longest time for what is in flight to finish. Most supervisors kill after 90 s.
 const STOP_TIMEOUT: Duration = Duration::from_secs(60);
@@ -114,17 +115,17 @@ pub async fn run(config: ServeConfig, stop_with_parent: bool) -> anyhow::Result<
     if !running.has_users {
         eprintln!("{}", no_users_text(&config));
     }
-    announce(running.address, &config.data);
+    announce(running.server.address(), &config.data);
     tokio::select! {
         biased;
         why = stop.next() => tracing::info!(why, "stopping; what is in flight finishes first"),
-        error = running.failed() => return Err(error.context("the node stopped by itself")),
+        why = running.server.failed() => anyhow::bail!("the node stopped by itself: {why}"),
     }
     tokio::select! {
         biased;
         why = stop.next_signal() => anyhow::bail!("stopped at once on a second request ({why})"),
-        stopped = tokio::time::timeout(STOP_TIMEOUT, running.stop()) => {
-            stopped.with_context(|| format!("it took longer than {} s to stop", STOP_TIMEOUT.as_secs()))??;
+        stopped = tokio::time::timeout(STOP_TIMEOUT, running.server.stop()) => {
+            stopped.with_context(|| format!("it took longer than {} s to stop", STOP_TIMEOUT.as_secs()))?;
         }
     }
     tracing::info!("stopped");
@@ -271,7 +272,7 @@ mod tests {
             _ => None,
         };
         let config = args.into_config(variable).unwrap();
-        assert_eq!((config.listen.port(), config.shards), (1, Some(2)));
+        assert_eq!((config.listen.port(), config.shards), (1, 2));
         assert_eq!(config.data, dir.path().join("d"));
     }
 

@@ -1,0 +1,68 @@
+//! The calls on users. An admin may do all of them; anyone may change their own password.
+
+use hyper::StatusCode;
+
+use crate::api::{ListUsers, UserChange, UserEntries, UserEntry};
+use crate::users::{Principal, UserInfo};
+
+use super::answer::Answer;
+use super::backend::Backend;
+use super::failure::Failure;
+use super::request::Submitted;
+
+fn only_admins(principal: &Principal) -> Result<(), Failure> {
+    if principal.admin {
+        return Ok(());
+    }
+    Err(Failure::new(StatusCode::FORBIDDEN, "only an admin may do this"))
+}
+
+pub async fn list<B: Backend>(submitted: &Submitted<'_, B>) -> Result<Answer, Failure> {
+    let body: ListUsers = submitted.parse()?;
+    let credentials = submitted.credentials(&body.user)?;
+    only_admins(&submitted.authenticate(credentials).await?)?;
+    let users = submitted.front.backend.list_users().await?;
+    let entry = |info: UserInfo| UserEntry {
+        user_id: info.user.as_str().to_owned(),
+        admin: info.admin,
+    };
+    Ok(Answer::of(&UserEntries {
+        users: users.into_iter().map(entry).collect(),
+    }))
+}
+
+pub async fn add<B: Backend>(submitted: &Submitted<'_, B>) -> Result<Answer, Failure> {
+    let body: UserChange = submitted.parse()?;
+    let name = submitted.user_id(&body.name)?;
+    let password_hash = submitted.password_hash(body.password_hash.as_deref())?;
+    let credentials = submitted.credentials(&body.user)?;
+    only_admins(&submitted.authenticate(credentials).await?)?;
+    submitted
+        .front
+        .backend
+        .add_user(&name, password_hash, body.admin)
+        .await?;
+    Ok(Answer::status_ok())
+}
+
+pub async fn remove<B: Backend>(submitted: &Submitted<'_, B>) -> Result<Answer, Failure> {
+    let body: UserChange = submitted.parse()?;
+    let name = submitted.user_id(&body.name)?;
+    let credentials = submitted.credentials(&body.user)?;
+    only_admins(&submitted.authenticate(credentials).await?)?;
+    submitted.front.backend.remove_user(&name).await?;
+    Ok(Answer::status_ok())
+}
+
+pub async fn passwd<B: Backend>(submitted: &Submitted<'_, B>) -> Result<Answer, Failure> {
+    let body: UserChange = submitted.parse()?;
+    let name = submitted.user_id(&body.name)?;
+    let password_hash = submitted.password_hash(body.password_hash.as_deref())?;
+    let credentials = submitted.credentials(&body.user)?;
+    let principal = submitted.authenticate(credentials).await?;
+    if principal.user != name {
+        only_admins(&principal)?;
+    }
+    submitted.front.backend.set_password(&name, password_hash).await?;
+    Ok(Answer::status_ok())
+}

@@ -1,0 +1,172 @@
+//! Answers and their bodies.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use futures_util::Stream;
+use hyper::body::{Body, Frame, SizeHint};
+use hyper::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use hyper::{Response, StatusCode};
+use serde::Serialize;
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::api::ErrorBody;
+
+use super::connection::Busy;
+use super::failure::Failure;
+
+/// The stream of an answer was cut: hyper then breaks the connection or resets the stream, so that the client can not take
+/// what it has for the whole.
+#[derive(Debug, thiserror::Error)]
+#[error("the answer could not be completed")]
+pub struct Aborted;
+
+pub type Frames = Pin<Box<dyn Stream<Item = Result<Bytes, Aborted>> + Send>>;
+
+pub enum Payload {
+    Whole(Bytes),
+    Frames(Frames),
+}
+
+/// An answer before it becomes a response.
+pub struct Answer {
+    pub status: StatusCode,
+    pub payload: Payload,
+    content_type: &'static str,
+    retry_after_s: Option<u32>,
+    allow: Option<&'static str>,
+}
+
+const JSON: &str = "application/json";
+
+impl Answer {
+    pub fn json(body: impl Into<Bytes>) -> Self {
+        Self {
+            status: StatusCode::OK,
+            payload: Payload::Whole(body.into()),
+            content_type: JSON,
+            retry_after_s: None,
+            allow: None,
+        }
+    }
+
+    pub fn text(content_type: &'static str, text: String) -> Self {
+        Self {
+            content_type,
+            ..Self::json(text)
+        }
+    }
+
+    pub fn status_ok() -> Self {
+        Self::json(Bytes::from_static(br#"{"status":"OK"}"#))
+    }
+
+    pub fn status_in_progress() -> Self {
+        Self::json(Bytes::from_static(br#"{"status":"IN_PROGRESS"}"#))
+    }
+
+    pub fn of(body: &impl Serialize) -> Self {
+        Self::json(to_json(body))
+    }
+
+    pub fn frames(frames: Frames) -> Self {
+        Self {
+            payload: Payload::Frames(frames),
+            ..Self::json(Bytes::new())
+        }
+    }
+
+    /// `head_only`: answer HEAD with the headers that GET would get.
+    pub fn into_response(self, head_only: bool, hold: Hold) -> Response<AnswerBody> {
+        let (payload, whole_bytes) = match self.payload {
+            Payload::Whole(bytes) if head_only => (Payload::Whole(Bytes::new()), Some(bytes.len())),
+            payload => (payload, None),
+        };
+        let mut response = Response::new(AnswerBody { payload, _hold: hold });
+        *response.status_mut() = self.status;
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(self.content_type));
+        if let Some(bytes) = whole_bytes {
+            headers.insert(CONTENT_LENGTH, HeaderValue::from(bytes));
+        }
+        if let Some(seconds) = self.retry_after_s {
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if let Some(allow) = self.allow {
+            headers.insert(ALLOW, HeaderValue::from_static(allow));
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            headers.insert(
+                WWW_AUTHENTICATE,
+                HeaderValue::from_static(r#"Basic realm="kv-storage", charset="UTF-8""#),
+            );
+        }
+        response
+    }
+}
+
+impl From<Failure> for Answer {
+    fn from(failure: Failure) -> Self {
+        Self {
+            status: failure.status,
+            retry_after_s: failure.retry_after_s,
+            allow: failure.allow,
+            ..Self::of(&ErrorBody {
+                detail: failure.detail.into(),
+            })
+        }
+    }
+}
+
+/// The types of `api` always serialize; were one not to, an empty body is what is left to say.
+pub fn to_json(body: &impl Serialize) -> Bytes {
+    serde_json::to_vec(body).unwrap_or_default().into()
+}
+
+/// What a request holds until its answer has been sent.
+pub struct Hold {
+    pub permit: Option<OwnedSemaphorePermit>,
+    _busy: Busy,
+}
+
+impl Hold {
+    pub fn new(busy: Busy) -> Self {
+        Self {
+            permit: None,
+            _busy: busy,
+        }
+    }
+}
+
+pub struct AnswerBody {
+    payload: Payload,
+    _hold: Hold,
+}
+
+impl Body for AnswerBody {
+    type Data = Bytes;
+    type Error = Aborted;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Aborted>>> {
+        match &mut self.payload {
+            Payload::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
+            Payload::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+            Payload::Frames(frames) => frames
+                .as_mut()
+                .poll_next(context)
+                .map(|frame| frame.map(|frame| frame.map(Frame::data))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(&self.payload, Payload::Whole(bytes) if bytes.is_empty())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.payload {
+            Payload::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Payload::Frames(_) => SizeHint::default(),
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! What the front needs from below: a node and its users. Static dispatch; in production it is [`Live`].
+
+use std::future::Future;
+use std::net::IpAddr;
+
+use crate::core::op::Text;
+use crate::node::{Added, Fragment, KeyPage, Node, OpError, ValueReader};
+use crate::types::{Key, RequestId, UserId};
+use crate::users::{AuthError, Principal, UserInfo, Users, UsersError};
+
+/// A snapshot of one key's list, read piece by piece; see [`ValueReader`].
+pub trait Reader: Send + 'static {
+    fn next(&mut self, budget_bytes: usize) -> impl Future<Output = Result<Vec<Fragment>, OpError>> + Send;
+}
+
+/// The methods of [`Node`] and [`Users`] under their own names.
+pub trait Backend: Send + Sync + 'static {
+    type Reader: Reader;
+
+    fn add(
+        &self,
+        user: &UserId,
+        key: &Key,
+        text: Text,
+        finish: bool,
+        request_id: Option<RequestId>,
+    ) -> impl Future<Output = Result<Added, OpError>> + Send;
+    fn clear(&self, user: &UserId, key: &Key) -> impl Future<Output = Result<(), OpError>> + Send;
+    fn get(
+        &self,
+        user: &UserId,
+        key: &Key,
+        offset: u64,
+        limit: u64,
+    ) -> impl Future<Output = Result<Self::Reader, OpError>> + Send;
+    fn count(&self, user: &UserId, key: &Key) -> impl Future<Output = Result<u64, OpError>> + Send;
+    fn list_keys(
+        &self,
+        user: &UserId,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> impl Future<Output = Result<KeyPage, OpError>> + Send;
+    fn is_ready(&self) -> bool;
+
+    fn verify(
+        &self,
+        user_id: &str,
+        password_hash: &str,
+        from: IpAddr,
+    ) -> impl Future<Output = Result<Principal, AuthError>> + Send;
+    fn add_user(
+        &self,
+        user: &UserId,
+        password_hash: &str,
+        admin: bool,
+    ) -> impl Future<Output = Result<(), UsersError>> + Send;
+    fn remove_user(&self, user: &UserId) -> impl Future<Output = Result<(), UsersError>> + Send;
+    fn set_password(&self, user: &UserId, password_hash: &str) -> impl Future<Output = Result<(), UsersError>> + Send;
+    fn list_users(&self) -> impl Future<Output = Result<Vec<UserInfo>, UsersError>> + Send;
+}
+
+/// The real node and its users.
+#[derive(Clone)]
+pub struct Live {
+    pub node: Node,
+    pub users: Users,
+}
+
+impl Reader for ValueReader {
+    async fn next(&mut self, budget_bytes: usize) -> Result<Vec<Fragment>, OpError> {
+        ValueReader::next(self, budget_bytes).await
+    }
+}
+
+impl Backend for Live {
+    type Reader = ValueReader;
+
+    async fn add(
+        &self,
+        user: &UserId,
+        key: &Key,
+        text: Text,
+        finish: bool,
+        request_id: Option<RequestId>,
+    ) -> Result<Added, OpError> {
+        self.node.add(user, key, text, finish, request_id).await
+    }
+
+    async fn clear(&self, user: &UserId, key: &Key) -> Result<(), OpError> {
+        self.node.clear(user, key).await
+    }
+
+    async fn get(&self, user: &UserId, key: &Key, offset: u64, limit: u64) -> Result<ValueReader, OpError> {
+        self.node.get(user, key, offset, limit).await
+    }
+
+    async fn count(&self, user: &UserId, key: &Key) -> Result<u64, OpError> {
+        self.node.count(user, key).await
+    }
+
+    async fn list_keys(
+        &self,
+        user: &UserId,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<KeyPage, OpError> {
+        self.node.list_keys(user, prefix, after, limit).await
+    }
+
+    fn is_ready(&self) -> bool {
+        self.node.is_ready()
+    }
+
+    async fn verify(&self, user_id: &str, password_hash: &str, from: IpAddr) -> Result<Principal, AuthError> {
+        self.users.verify(user_id, password_hash, from).await
+    }
+
+    async fn add_user(&self, user: &UserId, password_hash: &str, admin: bool) -> Result<(), UsersError> {
+        self.users.add(user, password_hash, admin).await
+    }
+
+    async fn remove_user(&self, user: &UserId) -> Result<(), UsersError> {
+        self.users.remove(user).await
+    }
+
+    async fn set_password(&self, user: &UserId, password_hash: &str) -> Result<(), UsersError> {
+        self.users.set_password(user, password_hash).await
+    }
+
+    async fn list_users(&self) -> Result<Vec<UserInfo>, UsersError> {
+        self.users.list().await
+    }
+}

@@ -1,0 +1,268 @@
+//! Many operations in one body.
+//!
+//! Operations on the same key are carried out in their order, each after the one before it was answered, so a get sees the
+//! writes before it. Those on different keys run side by side.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use hyper::StatusCode;
+use serde::Serialize;
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+use crate::api::{BATCH_ANSWER_BYTES_MAX, Batch, Detail, Operation};
+use crate::types::{Key, RequestId, UserId};
+
+use super::answer::{Answer, to_json};
+use super::backend::{Backend, Reader};
+use super::config::{ANSWER_FRAME_BYTES, BATCH_IN_FLIGHT_MAX};
+use super::failure::Failure;
+use super::request::Submitted;
+use super::values::List;
+
+const OK: Bytes = Bytes::from_static(br#"{"status_code":200,"status":"OK"}"#);
+const IN_PROGRESS: Bytes = Bytes::from_static(br#"{"status_code":200,"status":"IN_PROGRESS"}"#);
+
+/// An operation within its limits.
+struct Step<'a> {
+    /// Its place in the batch.
+    index: usize,
+    act: Act<'a>,
+}
+
+enum Act<'a> {
+    Add {
+        value: Cow<'a, str>,
+        finish: bool,
+        request_id: Option<RequestId>,
+    },
+    Get {
+        offset: u64,
+        limit: u64,
+    },
+    Count,
+    Clear,
+}
+
+pub async fn run<B: Backend>(submitted: &Submitted<'_, B>) -> Result<Answer, Failure> {
+    let body: Batch = submitted.parse()?;
+    let count = body.operations.len();
+    let by_key = sort(submitted, body.operations)?;
+    let credentials = submitted.credentials(&body.user)?;
+    let user = submitted.authenticate(credentials).await?.user;
+
+    let room = Room::new(&submitted.front.body_bytes);
+    let mut waiting = by_key.into_iter();
+    let mut running = FuturesUnordered::new();
+    let mut results = vec![Bytes::new(); count];
+    loop {
+        while running.len() < BATCH_IN_FLIGHT_MAX
+            && let Some((key, steps)) = waiting.next()
+        {
+            running.push(one_key(submitted, &user, key, steps, &room));
+        }
+        let Some(of_one_key) = running.next().await else { break };
+        for (index, result) in of_one_key {
+            if let Some(place) = results.get_mut(index) {
+                *place = result;
+            }
+        }
+    }
+    Ok(Answer::json(join(&results)))
+}
+
+/// The operations of each key, in their order.
+fn sort<'a, B: Backend>(
+    submitted: &Submitted<'_, B>,
+    operations: Vec<Operation<'a>>,
+) -> Result<BTreeMap<Key, Vec<Step<'a>>>, Failure> {
+    let mut by_key: BTreeMap<Key, Vec<Step<'a>>> = BTreeMap::new();
+    for (index, operation) in operations.into_iter().enumerate() {
+        let (key, act) = match operation {
+            Operation::AddValue {
+                key,
+                value,
+                finish_value,
+                request_id,
+            } => {
+                let request_id = submitted.request_id(request_id.as_deref())?;
+                (
+                    key,
+                    Act::Add {
+                        value,
+                        finish: finish_value,
+                        request_id,
+                    },
+                )
+            }
+            Operation::GetValue {
+                key, count_only: true, ..
+            } => (key, Act::Count),
+            Operation::GetValue { key, offset, limit, .. } => (
+                key,
+                Act::Get {
+                    offset: offset.unwrap_or(0),
+                    limit: limit.unwrap_or(u64::MAX),
+                },
+            ),
+            Operation::ClearKey { key } => (key, Act::Clear),
+        };
+        by_key
+            .entry(submitted.key(&key)?)
+            .or_default()
+            .push(Step { index, act });
+    }
+    Ok(by_key)
+}
+
+async fn one_key<B: Backend>(
+    submitted: &Submitted<'_, B>,
+    user: &UserId,
+    key: Key,
+    steps: Vec<Step<'_>>,
+    room: &Room<'_>,
+) -> Vec<(usize, Bytes)> {
+    let mut results = Vec::with_capacity(steps.len());
+    for Step { index, act } in steps {
+        let result = one(submitted, user, &key, act, room).await.unwrap_or_else(failed);
+        results.push((index, result));
+    }
+    results
+}
+
+async fn one<B: Backend>(
+    submitted: &Submitted<'_, B>,
+    user: &UserId,
+    key: &Key,
+    act: Act<'_>,
+    room: &Room<'_>,
+) -> Result<Bytes, Failure> {
+    let backend = &submitted.front.backend;
+    match act {
+        Act::Add {
+            value,
+            finish,
+            request_id,
+        } => {
+            backend
+                .add(user, key, submitted.text(value), finish, request_id)
+                .await?;
+            Ok(if finish { OK } else { IN_PROGRESS })
+        }
+        Act::Clear => {
+            backend.clear(user, key).await?;
+            Ok(OK)
+        }
+        Act::Count => {
+            let count = backend.count(user, key).await?;
+            Ok(to_json(&Counted {
+                status_code: 200,
+                key: key.as_str(),
+                count,
+            }))
+        }
+        Act::Get { offset, limit } => {
+            let reader = backend.get(user, key, offset, limit).await?;
+            values(
+                List::new(BytesMut::from(&br#"{"status_code":200,"#[..]), key, reader),
+                room,
+            )
+            .await
+        }
+    }
+}
+
+/// What the batch's answer may still hold.
+struct Room<'f> {
+    left: AtomicUsize,
+    /// The permits that bodies are read under: what is read into memory for an answer counts like what was sent.
+    permits: &'f Semaphore,
+    held: Mutex<Vec<SemaphorePermit<'f>>>,
+}
+
+impl<'f> Room<'f> {
+    fn new(permits: &'f Semaphore) -> Self {
+        Self {
+            left: AtomicUsize::new(BATCH_ANSWER_BYTES_MAX),
+            permits,
+            held: Mutex::default(),
+        }
+    }
+
+    fn take(&self, bytes: usize) -> Result<(), Failure> {
+        let too_much = || {
+            let limit = BATCH_ANSWER_BYTES_MAX;
+            let detail =
+                format!("the values read by one batch are limited to {limit} bytes; use get_value for this key");
+            Failure::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
+        };
+        let permits = u32::try_from(bytes).map_err(|_| too_much())?;
+        self.left
+            .fetch_update(Relaxed, Relaxed, |left| left.checked_sub(bytes))
+            .map_err(|_| too_much())?;
+        let Ok(permit) = self.permits.try_acquire_many(permits) else {
+            self.left.fetch_add(bytes, Relaxed);
+            return Err(Failure::too_many("bytes of bodies and answers"));
+        };
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).push(permit);
+        Ok(())
+    }
+}
+
+/// A whole list, as long as the batch has room for it.
+async fn values<R: Reader>(mut list: List<R>, room: &Room<'_>) -> Result<Bytes, Failure> {
+    let mut taken = 0;
+    let refused = loop {
+        if let Err(error) = list.fill(taken + ANSWER_FRAME_BYTES).await {
+            break error.into();
+        }
+        if let Err(failure) = room.take(list.out.len() - taken) {
+            break failure;
+        }
+        taken = list.out.len();
+        if list.is_done() {
+            return Ok(list.out.freeze());
+        }
+    };
+    room.left.fetch_add(taken, Relaxed);
+    Err(refused)
+}
+
+#[derive(Serialize)]
+struct Counted<'a> {
+    status_code: u16,
+    key: &'a str,
+    count: u64,
+}
+
+#[derive(Serialize)]
+struct Failed {
+    status_code: u16,
+    detail: Detail,
+}
+
+fn failed(failure: Failure) -> Bytes {
+    to_json(&Failed {
+        status_code: failure.status.as_u16(),
+        detail: failure.detail.into(),
+    })
+}
+
+fn join(results: &[Bytes]) -> Bytes {
+    let total: usize = results.iter().map(|result| result.len() + 1).sum();
+    let mut out = BytesMut::with_capacity(total + 16);
+    out.extend_from_slice(br#"{"results":["#);
+    for (index, result) in results.iter().enumerate() {
+        if index > 0 {
+            out.put_u8(b',');
+        }
+        out.extend_from_slice(result);
+    }
+    out.extend_from_slice(b"]}");
+    out.freeze()
+}

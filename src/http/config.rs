@@ -1,0 +1,68 @@
+//! The limits of the front, each with its reason.
+
+use std::time::Duration;
+
+/// Longest head of an HTTP/1.1 request, and the largest read or write buffer of its connection.
+pub const HEAD_BYTES_MAX: usize = 64 * 1024;
+/// The same for HTTP/2, as it counts.
+pub const H2_HEADER_LIST_BYTES_MAX: u32 = 16 * 1024;
+/// Requests that one HTTP/2 connection may have in flight.
+pub const H2_STREAMS_MAX: u32 = 256;
+/// Body bytes that one HTTP/2 stream, and all of a connection together, may send ahead of being read.
+pub const H2_STREAM_WINDOW_BYTES: u32 = 256 * 1024;
+pub const H2_CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
+/// Answer bytes that one HTTP/2 stream may have waiting to be sent.
+pub const H2_SEND_BYTES_MAX: usize = 128 * 1024;
+/// Answers up to this size are sent whole, with Content-Length; larger ones in frames of about this size.
+pub const ANSWER_FRAME_BYTES: usize = 64 * 1024;
+/// Steps in which the permit for a body grows while it arrives, so that a slow client holds only what it has sent.
+pub const BODY_STEP_BYTES: usize = 64 * 1024;
+/// What is still read of a body that was refused, and for how long: a connection closed on unread bytes is reset, and the
+/// client would never see why.
+pub const LINGER_BYTES_MAX: usize = 16 * 1024 * 1024;
+pub const LINGER_TIME: Duration = Duration::from_secs(5);
+/// Operations of one batch that are in flight at once.
+pub const BATCH_IN_FLIGHT_MAX: usize = 256;
+/// When to come back after a refusal at the door: permits come free within milliseconds.
+pub const RETRY_AFTER_S: u32 = 1;
+
+#[derive(Debug, Clone)]
+pub struct FrontConfig {
+    /// Open connections. Beyond it a new one is answered 503 and closed. Each costs a file descriptor and, once used,
+    /// about 16 KiB.
+    pub connections_max: usize,
+    /// Requests between the end of their head and the end of their answer.
+    pub requests_in_flight_max: usize,
+    /// Bytes of all bodies that are being read or worked on.
+    pub body_bytes_in_flight_max: usize,
+    /// From the first byte of a request's head to its last.
+    pub head_timeout: Duration,
+    /// How long a connection may do nothing between requests.
+    pub idle_timeout: Duration,
+    /// How long a client may leave the bytes of an answer untaken.
+    pub write_stall_timeout: Duration,
+    /// A body may take this long, and a second more for every `body_bytes_per_s_min` bytes that have arrived.
+    pub body_grace: Duration,
+    pub body_bytes_per_s_min: u32,
+    /// How long requests in flight may go on once the front shuts down.
+    pub shutdown_deadline: Duration,
+    /// How often connections are looked over; the three timeouts of a connection are exact to this.
+    pub sweep_interval: Duration,
+}
+
+impl Default for FrontConfig {
+    fn default() -> Self {
+        Self {
+            connections_max: 16_384,
+            requests_in_flight_max: 4096,
+            body_bytes_in_flight_max: 64 * 1024 * 1024,
+            head_timeout: Duration::from_secs(15),
+            idle_timeout: Duration::from_secs(600),
+            write_stall_timeout: Duration::from_secs(30),
+            body_grace: Duration::from_secs(10),
+            body_bytes_per_s_min: 16 * 1024,
+            shutdown_deadline: Duration::from_secs(20),
+            sweep_interval: Duration::from_secs(1),
+        }
+    }
+}

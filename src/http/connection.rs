@@ -1,0 +1,268 @@
+//! What each connection is doing, and the sweep that cuts those which do nothing for too long.
+//!
+//! One clock for all, moved by the sweep, and a few atomics a connection: no timer per connection or request, so thousands of
+//! idle connections cost nothing but their place in a table.
+
+use std::collections::BTreeMap;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::task::AbortHandle;
+
+use crate::env::Stream;
+
+use super::config::FrontConfig;
+use super::front::Front;
+
+/// Milliseconds on the sweep's clock; 0 stands for "not now".
+type Since = AtomicU64;
+
+#[derive(Debug)]
+pub struct Activity {
+    now_ms: Arc<AtomicU64>,
+    /// Requests whose answer has not been sent to its end.
+    busy: AtomicU64,
+    http2: AtomicBool,
+    /// When bytes last came in, or an answer ended.
+    heard_ms: Since,
+    /// Since when the head of a request has been arriving.
+    head_since_ms: Since,
+    /// Since when the client takes no bytes although some wait for it.
+    stalled_since_ms: Since,
+}
+
+impl Activity {
+    fn heard(&self, bytes: &[u8]) {
+        let now_ms = self.now_ms.load(Relaxed);
+        self.heard_ms.store(now_ms, Relaxed);
+        if bytes.starts_with(b"PRI ") {
+            self.http2.store(true, Relaxed);
+        }
+        // Over HTTP/2 much comes in that belongs to no request; there the head must fit one header list instead.
+        if self.busy.load(Relaxed) == 0 && !self.http2.load(Relaxed) && self.head_since_ms.load(Relaxed) == 0 {
+            self.head_since_ms.store(now_ms, Relaxed);
+        }
+    }
+
+    fn took_bytes(&self, took: bool) {
+        if took {
+            self.stalled_since_ms.store(0, Relaxed);
+        } else if self.stalled_since_ms.load(Relaxed) == 0 {
+            self.stalled_since_ms.store(self.now_ms.load(Relaxed), Relaxed);
+        }
+    }
+
+    /// Why this connection must go, if it must.
+    fn verdict(&self, config: &FrontConfig) -> Option<&'static str> {
+        let now_ms = self.now_ms.load(Relaxed);
+        let longer_than = |since: &Since, timeout: std::time::Duration| {
+            let since = since.load(Relaxed);
+            since != 0 && u128::from(now_ms.saturating_sub(since)) > timeout.as_millis()
+        };
+        if longer_than(&self.stalled_since_ms, config.write_stall_timeout) {
+            return Some("slow_reader");
+        }
+        if self.busy.load(Relaxed) > 0 {
+            return None;
+        }
+        if longer_than(&self.head_since_ms, config.head_timeout) {
+            return Some("slow_head");
+        }
+        longer_than(&self.heard_ms, config.idle_timeout).then_some("idle")
+    }
+}
+
+/// Held from the end of a request's head to the end of its answer.
+pub struct Busy(Arc<Activity>);
+
+impl Busy {
+    pub fn new(activity: &Arc<Activity>, http2: bool) -> Self {
+        if http2 {
+            activity.http2.store(true, Relaxed);
+        }
+        activity.busy.fetch_add(1, Relaxed);
+        activity.head_since_ms.store(0, Relaxed);
+        Self(activity.clone())
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.heard_ms.store(self.0.now_ms.load(Relaxed), Relaxed);
+        self.0.busy.fetch_sub(1, Relaxed);
+    }
+}
+
+/// The open connections.
+#[derive(Debug)]
+pub struct Connections {
+    now_ms: Arc<AtomicU64>,
+    open: Mutex<Table>,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    next_id: u64,
+    entries: BTreeMap<u64, Entry>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    activity: Arc<Activity>,
+    /// Comes a moment after the connection, when its task has been spawned.
+    task: Option<AbortHandle>,
+}
+
+impl Default for Connections {
+    fn default() -> Self {
+        // The clock begins at 1: 0 means "not now".
+        Self {
+            now_ms: Arc::new(AtomicU64::new(1)),
+            open: Mutex::default(),
+        }
+    }
+}
+
+impl Connections {
+    fn table(&self) -> std::sync::MutexGuard<'_, Table> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn count(&self) -> usize {
+        self.table().entries.len()
+    }
+
+    /// None when there are `max` already.
+    pub fn enter<B>(front: &Arc<Front<B>>, max: usize) -> Option<Place<B>> {
+        let connections = &front.connections;
+        let mut table = connections.table();
+        if table.entries.len() >= max {
+            return None;
+        }
+        let activity = Arc::new(Activity {
+            now_ms: connections.now_ms.clone(),
+            busy: AtomicU64::new(0),
+            http2: AtomicBool::new(false),
+            heard_ms: Since::new(connections.now_ms.load(Relaxed)),
+            head_since_ms: Since::new(0),
+            stalled_since_ms: Since::new(0),
+        });
+        let id = table.next_id;
+        table.next_id += 1;
+        table.entries.insert(
+            id,
+            Entry {
+                activity: activity.clone(),
+                task: None,
+            },
+        );
+        front.metrics.open_connections.inc();
+        Some(Place {
+            front: front.clone(),
+            id,
+            activity,
+        })
+    }
+
+    /// Names the task that serves connection `id`; nothing when it has ended already.
+    pub fn set_task(&self, id: u64, task: AbortHandle) {
+        if let Some(entry) = self.table().entries.get_mut(&id) {
+            entry.task = Some(task);
+        }
+    }
+
+    /// Moves the clock and cuts what has been silent for too long; gives the reasons.
+    pub fn sweep(&self, elapsed_ms: u64, config: &FrontConfig) -> Vec<&'static str> {
+        self.now_ms.store(elapsed_ms + 1, Relaxed);
+        let cut = |entry: &Entry| {
+            let reason = entry.activity.verdict(config)?;
+            entry.task.as_ref()?.abort();
+            Some(reason)
+        };
+        self.table().entries.values().filter_map(cut).collect()
+    }
+
+    pub fn abort_all(&self) {
+        for task in self.table().entries.values().filter_map(|entry| entry.task.as_ref()) {
+            task.abort();
+        }
+    }
+}
+
+/// A connection's place in the table; dropping it leaves.
+pub struct Place<B> {
+    pub front: Arc<Front<B>>,
+    pub id: u64,
+    pub activity: Arc<Activity>,
+}
+
+impl<B> Drop for Place<B> {
+    fn drop(&mut self) {
+        self.front.connections.table().entries.remove(&self.id);
+        self.front.metrics.open_connections.dec();
+    }
+}
+
+/// A connection's bytes, watched and counted.
+pub struct Watched<B> {
+    pub io: Box<dyn Stream>,
+    pub place: Place<B>,
+}
+
+impl<B> Watched<B> {
+    fn wrote(&self, result: &Poll<io::Result<usize>>) {
+        let bytes = match result {
+            Poll::Ready(Ok(bytes)) => *bytes,
+            Poll::Ready(Err(_)) => 0,
+            Poll::Pending => return self.place.activity.took_bytes(false),
+        };
+        self.place.activity.took_bytes(true);
+        self.place.front.metrics.sent_bytes.inc_by(bytes as u64);
+    }
+}
+
+impl<B: Send + Sync + 'static> AsyncRead for Watched<B> {
+    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let result = Pin::new(&mut self.io).poll_read(context, buf);
+        if let Some(bytes) = buf.filled().get(before..).filter(|bytes| !bytes.is_empty()) {
+            self.place.activity.heard(bytes);
+            self.place.front.metrics.received_bytes.inc_by(bytes.len() as u64);
+        }
+        result
+    }
+}
+
+impl<B: Send + Sync + 'static> AsyncWrite for Watched<B> {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let result = Pin::new(&mut self.io).poll_write(context, bytes);
+        self.wrote(&result);
+        result
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let result = Pin::new(&mut self.io).poll_write_vectored(context, slices);
+        self.wrote(&result);
+        result
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(context)
+    }
+}

@@ -1,0 +1,173 @@
+//! One request: route, permits, the call, then log and metrics. Holds what all requests share.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use bytes::Bytes;
+use hyper::body::{Body, Incoming};
+use hyper::http::request::Parts;
+use hyper::{Method, Request, Response, Version};
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+use crate::types::UserId;
+
+use super::answer::{Answer, AnswerBody, Hold};
+use super::backend::Backend;
+use super::body;
+use super::config::{FrontConfig, RETRY_AFTER_S};
+use super::connection::{Activity, Busy, Connections};
+use super::failure::Failure;
+use super::metrics::{self, MetricSource, Metrics, Refusal};
+use super::openapi;
+use super::request::Submitted;
+use super::route::Call;
+use super::shape::Shape;
+use super::{admin, batch, calls};
+
+/// The front's state, shared by all its connections.
+pub struct Front<B> {
+    pub(super) backend: B,
+    pub(super) config: FrontConfig,
+    pub(super) metrics: Metrics,
+    pub(super) connections: Connections,
+    /// One permit a request in flight.
+    pub(super) requests: Arc<Semaphore>,
+    /// One permit a byte of a body in flight.
+    pub(super) body_bytes: Semaphore,
+    pub(super) draining: AtomicBool,
+    openapi: Bytes,
+}
+
+impl<B: Backend> Front<B> {
+    /// `sources` add what they count to `/metrics`.
+    pub fn new(config: FrontConfig, backend: B, sources: &[&dyn MetricSource]) -> Arc<Self> {
+        Arc::new(Self {
+            backend,
+            metrics: Metrics::new(sources),
+            connections: Connections::default(),
+            requests: Arc::new(Semaphore::new(config.requests_in_flight_max)),
+            body_bytes: Semaphore::new(config.body_bytes_in_flight_max),
+            draining: AtomicBool::new(false),
+            openapi: openapi::document().to_string().into(),
+            config,
+        })
+    }
+
+    pub(super) async fn handle(
+        &self,
+        from: IpAddr,
+        activity: &Arc<Activity>,
+        request: Request<Incoming>,
+    ) -> Response<AnswerBody> {
+        let started = Instant::now();
+        let busy = Busy::new(activity, request.version() == Version::HTTP_2);
+        let mut hold = Hold::new(busy);
+        let (head, body) = request.into_parts();
+        let call = Call::of_path(head.uri.path());
+        let mut user = None;
+        let answer = match self.answer(call, &head, body, from, &mut hold, &mut user).await {
+            Ok(answer) => answer,
+            Err(failure) => failure.into(),
+        };
+        let took = started.elapsed();
+        self.metrics.finished(call, answer.status, took);
+        let user = user.as_ref().map(UserId::as_str);
+        tracing::debug!(
+            call = call.name(),
+            status = answer.status.as_u16(),
+            duration_us = took.as_micros() as u64,
+            user,
+            "request"
+        );
+        answer.into_response(head.method == Method::HEAD, hold)
+    }
+
+    async fn answer(
+        &self,
+        call: Call,
+        head: &Parts,
+        body: Incoming,
+        from: IpAddr,
+        hold: &mut Hold,
+        user: &mut Option<UserId>,
+    ) -> Result<Answer, Failure> {
+        let refused = if call == Call::Unknown {
+            Failure::not_found()
+        } else if !call.takes(&head.method) {
+            Failure::method_not_allowed(call.allow())
+        } else if let Some(shape) = call.shape() {
+            match self.requests.clone().try_acquire_owned() {
+                Ok(permit) => {
+                    hold.permit = Some(permit);
+                    return self.carry_out(call, shape, head, body, from, user).await;
+                }
+                Err(_) => {
+                    self.metrics.refused(Refusal::Requests);
+                    Failure::too_many("requests")
+                }
+            }
+        } else {
+            return self.probe(call);
+        };
+        if !body.is_end_stream() {
+            body::linger(&head.headers, body);
+        }
+        Err(refused)
+    }
+
+    async fn carry_out(
+        &self,
+        call: Call,
+        shape: &'static Shape,
+        head: &Parts,
+        body: Incoming,
+        from: IpAddr,
+        user: &mut Option<UserId>,
+    ) -> Result<Answer, Failure> {
+        let body = body::read(self, &head.headers, body).await?;
+        let submitted = Submitted::new(self, shape, body, &head.headers, from);
+        // The rare calls are boxed, so that each connection has room only for the frequent ones.
+        let result = match call {
+            Call::AddValue => calls::add_value(&submitted).await,
+            Call::GetValue => calls::get_value(&submitted).await,
+            Call::ClearKey => calls::clear_key(&submitted).await,
+            Call::ListKeys => Box::pin(calls::list_keys(&submitted)).await,
+            Call::Batch => Box::pin(batch::run(&submitted)).await,
+            Call::UsersList => Box::pin(admin::list(&submitted)).await,
+            Call::UsersAdd => Box::pin(admin::add(&submitted)).await,
+            Call::UsersRemove => Box::pin(admin::remove(&submitted)).await,
+            Call::UsersPasswd => Box::pin(admin::passwd(&submitted)).await,
+            Call::Healthz | Call::Readyz | Call::Metrics | Call::OpenApi | Call::Unknown => Err(Failure::not_found()),
+        };
+        *user = submitted.into_user();
+        result
+    }
+
+    /// The calls without a body. They take no permit: an overloaded node must still be observable.
+    fn probe(&self, call: Call) -> Result<Answer, Failure> {
+        match call {
+            Call::Healthz => Ok(Answer::status_ok()),
+            Call::Readyz if self.draining.load(Relaxed) => {
+                Err(Failure::busy(RETRY_AFTER_S, "the node is shutting down"))
+            }
+            Call::Readyz if !self.backend.is_ready() => Err(Failure::busy(RETRY_AFTER_S, "not every shard serves yet")),
+            Call::Readyz => Ok(Answer::status_ok()),
+            Call::Metrics => {
+                let in_flight = self
+                    .config
+                    .requests_in_flight_max
+                    .saturating_sub(self.requests.available_permits());
+                let held = self
+                    .config
+                    .body_bytes_in_flight_max
+                    .saturating_sub(self.body_bytes.available_permits());
+                let text = self.metrics.text(in_flight, held);
+                Ok(Answer::text(metrics::CONTENT_TYPE, text))
+            }
+            Call::OpenApi => Ok(Answer::json(self.openapi.clone())),
+            _ => Err(Failure::not_found()),
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! The HTTP front: the JSON API of [`crate::api`] over HTTP/1.1 and cleartext HTTP/2.
+//!
+//! Invariant: what a client can make this module hold is bounded before it is held: connections, requests in flight, bytes
+//! of bodies, bytes of an answer in the making, and the time that any of them may take ([`config`]).
+//!
+//! The way of a request through the files:
+//!
+//! | file | what it does |
+//! | --- | --- |
+//! | `serve` | accepts connections, hands them to hyper, shuts down gracefully |
+//! | `connection` | what a connection is doing, and the sweep that cuts those which do nothing for too long |
+//! | `front` | one request: route, permits, the call, then log and metrics; holds the front's shared state |
+//! | `route` | which call a method and path name |
+//! | `body` | reads a request's body under a permit for its bytes |
+//! | `request` | a body with its credentials: parsing, and who it is from |
+//! | `shape` | which fields each body has, with their limits: the one table behind `explain` and `openapi` |
+//! | `explain` | every fault of a body that could not be read, for 422 |
+//! | `calls` | add_value, get_value, clear_key, list_keys |
+//! | `batch` | many operations in one body |
+//! | `admin` | users |
+//! | `values` | a key's list as JSON, as a stream |
+//! | `escape` | JSON text escaping |
+//! | `answer` | answers and their bodies |
+//! | `failure` | every error with its status and words |
+//! | `metrics` | what the front counts, and where the node adds what it counts |
+//! | `shard_metrics` | the node's own figures |
+//! | `openapi` | the description of all this |
+//! | `backend` | what the front needs from below |
+//!
+//! A body is parsed once, straight into borrowing structs. Only when that fails is it read again by `explain`, which keeps
+//! nothing but the faults. Nothing is revealed or changed before the credentials were checked.
+
+mod admin;
+mod answer;
+mod backend;
+mod batch;
+mod body;
+mod calls;
+pub mod config;
+mod connection;
+mod escape;
+mod explain;
+mod failure;
+mod front;
+mod metrics;
+mod openapi;
+mod request;
+mod route;
+mod serve;
+mod shape;
+mod shard_metrics;
+mod values;
+
+#[cfg(test)]
+mod tests;
+
+pub use backend::{Backend, Live, Reader};
+pub use config::FrontConfig;
+pub use front::Front;
+pub use metrics::MetricSource;
+pub use openapi::document as openapi_document;
+pub use serve::serve;

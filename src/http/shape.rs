@@ -1,0 +1,266 @@
+//! Which fields each body has, with their types and limits.
+//!
+//! Invariant: `explain` faults a body by this table exactly when the structs of `api` and the types of `types` refuse it;
+//! `openapi` publishes the same table.
+
+use crate::api::{BATCH_OPERATIONS_MAX, LIST_KEYS_LIMIT_MAX};
+use crate::types::{KEY_BYTES_MAX, PASSWORD_HASH_BYTES_MAX, REQUEST_ID_BYTES_MAX, USER_ID_BYTES_MAX};
+
+#[derive(Debug, Clone, Copy)]
+pub enum Kind {
+    /// Bytes of UTF-8. Without a maximum, the size of the whole body is the limit.
+    Text {
+        min: usize,
+        max: Option<usize>,
+    },
+    Flag {
+        default: bool,
+    },
+    Number {
+        min: u64,
+        max: u64,
+    },
+    OneOf(&'static [&'static str]),
+    Object(&'static Shape),
+    /// A list of operations.
+    Operations {
+        max: usize,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Presence {
+    Required,
+    Optional,
+    /// Required unless the request carries HTTP Basic credentials.
+    UnlessBasic,
+    /// Required in an operation with this `op`.
+    ForOp(&'static str),
+}
+
+#[derive(Debug)]
+pub struct Field {
+    pub name: &'static str,
+    pub presence: Presence,
+    pub kind: Kind,
+    pub about: &'static str,
+}
+
+#[derive(Debug)]
+pub struct Shape {
+    /// Its name in `/openapi.json`.
+    pub name: &'static str,
+    pub fields: &'static [Field],
+}
+
+const fn field(name: &'static str, presence: Presence, kind: Kind, about: &'static str) -> Field {
+    Field {
+        name,
+        presence,
+        kind,
+        about,
+    }
+}
+
+use Presence::{ForOp, Optional, Required, UnlessBasic};
+
+const KEY: Field = field(
+    "key",
+    Required,
+    Kind::Text {
+        min: 1,
+        max: Some(KEY_BYTES_MAX),
+    },
+    "Names a list of values.",
+);
+const VALUE: Field = field(
+    "value",
+    Required,
+    Kind::Text { min: 0, max: None },
+    "The value, or a part of it.",
+);
+const FINISH_VALUE: Field = field(
+    "finish_value",
+    Optional,
+    Kind::Flag { default: true },
+    "False: this is a part; the next value that is finished begins with it.",
+);
+const REQUEST_ID: Field = field(
+    "request_id",
+    Optional,
+    Kind::Text {
+        min: 1,
+        max: Some(REQUEST_ID_BYTES_MAX),
+    },
+    "However often an add with this id is sent to this key, it counts once.",
+);
+const OFFSET: Field = field(
+    "offset",
+    Optional,
+    Kind::Number { min: 0, max: u64::MAX },
+    "Values to skip.",
+);
+const LIMIT: Field = field(
+    "limit",
+    Optional,
+    Kind::Number { min: 0, max: u64::MAX },
+    "Values to return at most.",
+);
+const COUNT_ONLY: Field = field(
+    "count_only",
+    Optional,
+    Kind::Flag { default: false },
+    "Answer with the length of the key's whole list instead of its values.",
+);
+const USER_FIELD: Field = field(
+    "user",
+    UnlessBasic,
+    Kind::Object(&USER),
+    "Credentials; required unless they come as HTTP Basic. When both are given, these count.",
+);
+const NAME: Field = field(
+    "name",
+    Required,
+    Kind::Text {
+        min: 1,
+        max: Some(USER_ID_BYTES_MAX),
+    },
+    "The user that this is about.",
+);
+const PASSWORD_HASH: Kind = Kind::Text {
+    min: 1,
+    max: Some(PASSWORD_HASH_BYTES_MAX),
+};
+
+pub static USER: Shape = Shape {
+    name: "User",
+    fields: &[
+        field(
+            "user_id",
+            Required,
+            Kind::Text {
+                min: 1,
+                max: Some(USER_ID_BYTES_MAX),
+            },
+            "The user's name.",
+        ),
+        field(
+            "password_hash",
+            Required,
+            PASSWORD_HASH,
+            "An opaque secret; by custom the SHA-256 of the password in hexadecimal.",
+        ),
+    ],
+};
+pub static ADD_VALUE: Shape = Shape {
+    name: "AddValue",
+    fields: &[KEY, VALUE, FINISH_VALUE, REQUEST_ID, USER_FIELD],
+};
+pub static GET_VALUE: Shape = Shape {
+    name: "GetValue",
+    fields: &[KEY, OFFSET, LIMIT, COUNT_ONLY, USER_FIELD],
+};
+pub static CLEAR_KEY: Shape = Shape {
+    name: "ClearKey",
+    fields: &[KEY, USER_FIELD],
+};
+pub static LIST_KEYS: Shape = Shape {
+    name: "ListKeys",
+    fields: &[
+        field(
+            "prefix",
+            Optional,
+            Kind::Text {
+                min: 0,
+                max: Some(KEY_BYTES_MAX),
+            },
+            "Only keys that begin with this.",
+        ),
+        field(
+            "limit",
+            Optional,
+            Kind::Number {
+                min: 1,
+                max: LIST_KEYS_LIMIT_MAX,
+            },
+            "Keys to return at most. A page may hold fewer, also when more follow.",
+        ),
+        field(
+            "after",
+            Optional,
+            Kind::Text {
+                min: 0,
+                max: Some(KEY_BYTES_MAX),
+            },
+            "Only keys after this one, in the order of their bytes: the `after` of the page before.",
+        ),
+        USER_FIELD,
+    ],
+};
+pub static BATCH: Shape = Shape {
+    name: "Batch",
+    fields: &[
+        field(
+            "operations",
+            Required,
+            Kind::Operations {
+                max: BATCH_OPERATIONS_MAX,
+            },
+            "Those on the same key are carried out in their order; those on different keys perhaps at the same time.",
+        ),
+        USER_FIELD,
+    ],
+};
+pub static OPERATION: Shape = Shape {
+    name: "Operation",
+    fields: &[
+        field(
+            "op",
+            Required,
+            Kind::OneOf(&OPS),
+            "The call to make; the other fields are those of its body.",
+        ),
+        KEY,
+        Field {
+            presence: ForOp(OPS[0]),
+            ..VALUE
+        },
+        FINISH_VALUE,
+        REQUEST_ID,
+        OFFSET,
+        LIMIT,
+        COUNT_ONLY,
+    ],
+};
+/// `value` belongs to the first of them.
+const OPS: [&str; 3] = ["add_value", "get_value", "clear_key"];
+pub static USERS_LIST: Shape = Shape {
+    name: "ListUsers",
+    fields: &[USER_FIELD],
+};
+pub static USERS_ADD: Shape = Shape {
+    name: "AddUser",
+    fields: &[
+        NAME,
+        field("password_hash", Required, PASSWORD_HASH, "The new user's secret."),
+        field(
+            "admin",
+            Optional,
+            Kind::Flag { default: false },
+            "Whether the new user may administer users.",
+        ),
+        USER_FIELD,
+    ],
+};
+pub static USERS_REMOVE: Shape = Shape {
+    name: "RemoveUser",
+    fields: &[NAME, USER_FIELD],
+};
+pub static USERS_PASSWD: Shape = Shape {
+    name: "SetPassword",
+    fields: &[
+        NAME,
+        field("password_hash", Required, PASSWORD_HASH, "The user's new secret."),
+        USER_FIELD,
+    ],
+};

@@ -1,0 +1,96 @@
+use serde_json::{Value, json};
+
+use super::fake::{FRAGMENT_BYTES, LONG};
+use super::rig::{Rig, with_user};
+use crate::api::BATCH_ANSWER_BYTES_MAX;
+use crate::http::FrontConfig;
+use crate::node::OpError;
+
+async fn results(rig: &Rig, operations: Value) -> Vec<Value> {
+    let reply = rig.post("/batch", &with_user(json!({"operations": operations}))).await;
+    assert_eq!(reply.status, 200, "{}", reply.text());
+    reply.json()["results"].as_array().unwrap().clone()
+}
+
+#[tokio::test]
+async fn a_get_sees_what_the_batch_wrote_before_it() {
+    let rig = Rig::start();
+    let operations = json!([
+        {"op": "add_value", "key": "a", "value": "1"},
+        {"op": "add_value", "key": "b", "value": "x", "finish_value": false},
+        {"op": "get_value", "key": "a"},
+        {"op": "add_value", "key": "a", "value": "2", "finish_value": null},
+        {"op": "get_value", "key": "a", "offset": 1},
+        {"op": "get_value", "key": "a", "count_only": true},
+        {"op": "clear_key", "key": "a"},
+        {"op": "get_value", "key": "a"},
+    ]);
+    let expected = [
+        json!({"status_code": 200, "status": "OK"}),
+        json!({"status_code": 200, "status": "IN_PROGRESS"}),
+        json!({"status_code": 200, "key": "a", "value": ["1"]}),
+        json!({"status_code": 200, "status": "OK"}),
+        json!({"status_code": 200, "key": "a", "value": ["2"]}),
+        json!({"status_code": 200, "key": "a", "count": 2}),
+        json!({"status_code": 200, "status": "OK"}),
+        json!({"status_code": 200, "key": "a", "value": []}),
+    ];
+    assert_eq!(results(&rig, operations).await, expected);
+    assert!(results(&rig, json!([])).await.is_empty());
+}
+
+#[tokio::test]
+async fn many_operations_on_one_key_keep_their_order() {
+    let rig = Rig::start();
+    let add = |n: u32| json!({"op": "add_value", "key": format!("k{}", n % 300), "value": n.to_string()});
+    let found = results(&rig, (0..3000).map(add).collect()).await;
+    assert!(found.len() == 3000 && found.iter().all(|result| result["status_code"] == 200));
+    let expected: Vec<String> = (0..10).map(|round| (round * 300 + 7).to_string()).collect();
+    assert_eq!(rig.store.values("123", "k7"), expected);
+}
+
+#[tokio::test]
+async fn an_operation_that_fails_fails_alone() {
+    let rig = Rig::start();
+    *rig.store.fail.lock().unwrap() = Some(OpError::DiskFull);
+    let found = results(&rig, json!([{"op": "clear_key", "key": "k"}])).await;
+    assert_eq!(found[0]["status_code"], 507);
+    assert!(found[0]["detail"].as_str().unwrap().contains("the disk is full"));
+}
+
+#[tokio::test]
+async fn what_a_batch_reads_is_bounded() {
+    let rig = Rig::start();
+    let fits = (BATCH_ANSWER_BYTES_MAX / FRAGMENT_BYTES) * 2 / 3;
+    let operations = json!([
+        {"op": "get_value", "key": format!("{LONG}{fits}")},
+        {"op": "get_value", "key": format!("{LONG}{fits}")},
+        {"op": "add_value", "key": "k", "value": "v"},
+    ]);
+    let found = results(&rig, operations).await;
+    let mut statuses: Vec<u64> = found[..2]
+        .iter()
+        .map(|result| result["status_code"].as_u64().unwrap())
+        .collect();
+    statuses.sort_unstable();
+    assert_eq!(statuses, [200, 413]);
+    assert_eq!(found[2]["status_code"], 200);
+    let refused = found.iter().find(|result| result["status_code"] == 413).unwrap();
+    let detail = refused["detail"].as_str().unwrap();
+    assert!(detail.contains(&BATCH_ANSWER_BYTES_MAX.to_string()) && detail.contains("get_value"));
+}
+
+#[tokio::test]
+async fn what_a_batch_reads_counts_like_what_is_sent() {
+    let rig = Rig::with(FrontConfig {
+        body_bytes_in_flight_max: 200_000,
+        ..FrontConfig::default()
+    });
+    let found = results(&rig, json!([{"op": "get_value", "key": format!("{LONG}40")}])).await;
+    assert_eq!(found[0]["status_code"], 503);
+    assert_eq!(
+        results(&rig, json!([{"op": "get_value", "key": format!("{LONG}10")}])).await[0]["status_code"],
+        200
+    );
+    assert_eq!(rig.front.body_bytes.available_permits(), 200_000);
+}

@@ -1,0 +1,270 @@
+//! A store and users in memory, with switches for what may go wrong.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
+
+use tokio::sync::Semaphore;
+
+use crate::core::op::Text;
+use crate::http::{Backend, Reader};
+use crate::node::{Added, Fragment, KeyPage, OpError};
+use crate::types::{Key, RequestId, UserId};
+use crate::users::{AuthError, Principal, UserInfo, UsersError};
+
+#[derive(Default)]
+struct Held {
+    values: Vec<String>,
+    open: String,
+    requests: Vec<RequestId>,
+}
+
+/// A key with this prefix holds one endless run of generated values; see [`FakeReader`].
+pub const LONG: &str = "long:";
+/// Bytes of each generated fragment.
+pub const FRAGMENT_BYTES: usize = 10_000;
+
+pub struct Fake {
+    keys: Mutex<BTreeMap<(UserId, Key), Held>>,
+    users: Mutex<BTreeMap<String, (String, bool)>>,
+    pub fail: Mutex<Option<OpError>>,
+    pub auth_busy: AtomicBool,
+    pub ready: AtomicBool,
+    /// Writes wait for a permit from here.
+    pub gate: Semaphore,
+    pub waiting: AtomicUsize,
+    /// Fragments that readers gave out.
+    pub pulled: Arc<AtomicUsize>,
+}
+
+impl Default for Fake {
+    fn default() -> Self {
+        let users = [("123", ("abc123", false)), ("root", ("secret", true))];
+        let users = users.map(|(name, (hash, admin))| (name.to_owned(), (hash.to_owned(), admin)));
+        Self {
+            keys: Mutex::default(),
+            users: Mutex::new(users.into()),
+            fail: Mutex::default(),
+            auth_busy: AtomicBool::new(false),
+            ready: AtomicBool::new(true),
+            gate: Semaphore::new(Semaphore::MAX_PERMITS),
+            waiting: AtomicUsize::new(0),
+            pulled: Arc::default(),
+        }
+    }
+}
+
+impl Fake {
+    fn failure(&self) -> Result<(), OpError> {
+        self.fail.lock().unwrap().clone().map_or(Ok(()), Err)
+    }
+
+    async fn pass_gate(&self) -> Result<(), OpError> {
+        self.failure()?;
+        self.waiting.fetch_add(1, SeqCst);
+        let _permit = self.gate.acquire().await.map_err(|_| OpError::ShuttingDown)?;
+        self.waiting.fetch_sub(1, SeqCst);
+        Ok(())
+    }
+
+    pub fn put(&self, user: &str, key: &str, values: &[&str]) {
+        let place = (UserId::new(user).unwrap(), Key::new(key).unwrap());
+        let values = values.iter().map(|value| (*value).to_owned()).collect();
+        self.keys.lock().unwrap().insert(
+            place,
+            Held {
+                values,
+                ..Held::default()
+            },
+        );
+    }
+
+    pub fn values(&self, user: &str, key: &str) -> Vec<String> {
+        let place = (UserId::new(user).unwrap(), Key::new(key).unwrap());
+        self.keys
+            .lock()
+            .unwrap()
+            .get(&place)
+            .map(|held| held.values.clone())
+            .unwrap_or_default()
+    }
+}
+
+pub enum FakeReader {
+    Held(Vec<Fragment>),
+    /// `left` more fragments, each a value of its own; an error instead of the end when `breaks`.
+    Long {
+        left: usize,
+        breaks: bool,
+        pulled: Arc<AtomicUsize>,
+    },
+}
+
+impl Reader for FakeReader {
+    async fn next(&mut self, budget_bytes: usize) -> Result<Vec<Fragment>, OpError> {
+        match self {
+            Self::Held(fragments) => Ok(std::mem::take(fragments)),
+            Self::Long {
+                left: 0, breaks: true, ..
+            } => Err(OpError::Damaged("a block".into())),
+            Self::Long { left, pulled, .. } => {
+                let count = (budget_bytes / FRAGMENT_BYTES).clamp(1, 100).min(*left);
+                *left -= count;
+                pulled.fetch_add(count, SeqCst);
+                let fragment = Fragment {
+                    text: "x".repeat(FRAGMENT_BYTES).into(),
+                    ends_value: true,
+                };
+                Ok(vec![fragment; count])
+            }
+        }
+    }
+}
+
+impl Backend for Arc<Fake> {
+    type Reader = FakeReader;
+
+    async fn add(
+        &self,
+        user: &UserId,
+        key: &Key,
+        text: Text,
+        finish: bool,
+        request_id: Option<RequestId>,
+    ) -> Result<Added, OpError> {
+        self.pass_gate().await?;
+        let mut keys = self.keys.lock().unwrap();
+        let held = keys.entry((user.clone(), key.clone())).or_default();
+        if let Some(id) = request_id {
+            if held.requests.contains(&id) {
+                return Ok(Added::Repeated);
+            }
+            held.requests.push(id);
+        }
+        held.open.push_str(text.as_ref());
+        if finish {
+            held.values.push(std::mem::take(&mut held.open));
+        }
+        Ok(Added::Appended)
+    }
+
+    async fn clear(&self, user: &UserId, key: &Key) -> Result<(), OpError> {
+        self.pass_gate().await?;
+        self.keys.lock().unwrap().remove(&(user.clone(), key.clone()));
+        Ok(())
+    }
+
+    async fn get(&self, user: &UserId, key: &Key, offset: u64, limit: u64) -> Result<FakeReader, OpError> {
+        self.failure()?;
+        if let Some(rest) = key.as_str().strip_prefix(LONG) {
+            let (left, breaks) = rest.strip_prefix("broken:").map_or((rest, false), |left| (left, true));
+            return Ok(FakeReader::Long {
+                left: left.parse().unwrap(),
+                breaks,
+                pulled: self.pulled.clone(),
+            });
+        }
+        let keys = self.keys.lock().unwrap();
+        let values = keys
+            .get(&(user.clone(), key.clone()))
+            .map(|held| held.values.as_slice())
+            .unwrap_or_default();
+        let shown = values.iter().skip(offset as usize).take(limit.min(1 << 40) as usize);
+        // Every value in two fragments, cut in the middle of whatever is there.
+        let fragments = shown.flat_map(|value| {
+            let cut = (value.len() / 2..).find(|at| value.is_char_boundary(*at)).unwrap_or(0);
+            let (left, right) = value.split_at(cut);
+            [(left, false), (right, true)].map(|(text, ends_value)| Fragment {
+                text: text.into(),
+                ends_value,
+            })
+        });
+        Ok(FakeReader::Held(fragments.collect()))
+    }
+
+    async fn count(&self, user: &UserId, key: &Key) -> Result<u64, OpError> {
+        self.failure()?;
+        let keys = self.keys.lock().unwrap();
+        Ok(keys
+            .get(&(user.clone(), key.clone()))
+            .map_or(0, |held| held.values.len() as u64))
+    }
+
+    async fn list_keys(
+        &self,
+        user: &UserId,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<KeyPage, OpError> {
+        self.failure()?;
+        let keys = self.keys.lock().unwrap();
+        let mut found = keys.iter().filter(|((of, key), held)| {
+            let behind = after.is_none_or(|after| key.as_str() > after);
+            of == user && key.as_str().starts_with(prefix) && behind && !held.values.is_empty()
+        });
+        let page = found.by_ref().take(limit).map(|((_, key), _)| key.clone()).collect();
+        Ok(KeyPage {
+            keys: page,
+            more: found.next().is_some(),
+        })
+    }
+
+    fn is_ready(&self) -> bool {
+        self.ready.load(SeqCst)
+    }
+
+    async fn verify(&self, user_id: &str, password_hash: &str, _: IpAddr) -> Result<Principal, AuthError> {
+        if self.auth_busy.load(SeqCst) {
+            return Err(AuthError::Busy { retry_after_s: 9 });
+        }
+        let users = self.users.lock().unwrap();
+        match users.get(user_id) {
+            Some((hash, admin)) if hash == password_hash => Ok(Principal {
+                user: UserId::new(user_id).unwrap(),
+                admin: *admin,
+            }),
+            _ => Err(AuthError::Invalid),
+        }
+    }
+
+    async fn add_user(&self, user: &UserId, password_hash: &str, admin: bool) -> Result<(), UsersError> {
+        let mut users = self.users.lock().unwrap();
+        if users.contains_key(user.as_str()) {
+            return Err(UsersError::Exists(user.as_str().into()));
+        }
+        users.insert(user.as_str().into(), (password_hash.into(), admin));
+        Ok(())
+    }
+
+    async fn remove_user(&self, user: &UserId) -> Result<(), UsersError> {
+        let mut users = self.users.lock().unwrap();
+        match users.get(user.as_str()) {
+            None => Err(UsersError::Unknown(user.as_str().into())),
+            Some((_, true)) => Err(UsersError::LastAdmin(user.as_str().into())),
+            Some(_) => {
+                users.remove(user.as_str());
+                Ok(())
+            }
+        }
+    }
+
+    async fn set_password(&self, user: &UserId, password_hash: &str) -> Result<(), UsersError> {
+        let mut users = self.users.lock().unwrap();
+        let Some(entry) = users.get_mut(user.as_str()) else {
+            return Err(UsersError::Unknown(user.as_str().into()));
+        };
+        entry.0 = password_hash.into();
+        Ok(())
+    }
+
+    async fn list_users(&self) -> Result<Vec<UserInfo>, UsersError> {
+        let users = self.users.lock().unwrap();
+        let info = |(name, (_, admin)): (&String, &(String, bool))| UserInfo {
+            user: UserId::new(name).unwrap(),
+            admin: *admin,
+        };
+        Ok(users.iter().map(info).collect())
+    }
+}

@@ -1,0 +1,269 @@
+//! What a client can make the front hold, and for how long.
+
+use std::sync::atomic::Ordering::SeqCst;
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::fake::LONG;
+use super::rig::{Rig, read_all, with_user};
+use crate::http::FrontConfig;
+use crate::types::BODY_BYTES_MAX;
+
+fn post(path: &str, headers: &str, body: &[u8]) -> Vec<u8> {
+    let mut bytes = format!("POST {path} HTTP/1.1\r\nhost: x\r\n{headers}\r\n").into_bytes();
+    bytes.extend_from_slice(body);
+    bytes
+}
+
+/// A body of exactly `bytes` bytes that is a good `add_value`.
+fn add_of(bytes: usize) -> String {
+    let empty = with_user(json!({"key": "k", "value": ""})).to_string();
+    with_user(json!({"key": "k", "value": "x".repeat(bytes - empty.len())})).to_string()
+}
+
+#[tokio::test]
+async fn a_body_may_be_as_large_as_the_limit_and_no_larger() {
+    let rig = Rig::start();
+    assert_eq!(rig.post_bytes("/add_value", add_of(BODY_BYTES_MAX)).await.status, 200);
+    let reply = rig.post_bytes("/add_value", add_of(BODY_BYTES_MAX + 1)).await;
+    assert_eq!(reply.status, 413);
+    assert!(
+        reply.json()["detail"]
+            .as_str()
+            .unwrap()
+            .contains(&BODY_BYTES_MAX.to_string())
+    );
+    assert_eq!(rig.store.values("123", "k").len(), 1);
+    assert_eq!(
+        rig.front.body_bytes.available_permits(),
+        rig.front.config.body_bytes_in_flight_max
+    );
+}
+
+#[tokio::test]
+async fn a_chunked_body_is_limited_while_it_arrives() {
+    let rig = Rig::start();
+    let body = add_of(20_000);
+    let chunk = |text: &str| format!("{:x}\r\n{text}\r\n", text.len());
+    let (left, right) = body.split_at(9_000);
+    let chunks = format!("{}{}0\r\n\r\n", chunk(left), chunk(right));
+    let answer = rig
+        .raw(post("/add_value", "transfer-encoding: chunked\r\n", chunks.as_bytes()))
+        .await;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    let endless = chunk(&"x".repeat(64 * 1024)).repeat(BODY_BYTES_MAX / 65536 + 1);
+    let answer = rig
+        .raw(post("/add_value", "transfer-encoding: chunked\r\n", endless.as_bytes()))
+        .await;
+    assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+}
+
+#[tokio::test]
+async fn a_client_that_asks_first_is_refused_before_it_sends() {
+    let rig = Rig::start();
+    let headers = format!("content-length: {}\r\nexpect: 100-continue\r\n", BODY_BYTES_MAX + 1);
+    let mut stream = rig.connect().await;
+    stream.write_all(&post("/add_value", &headers, b"")).await.unwrap();
+    let answer = read_all(stream).await;
+    assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+}
+
+#[tokio::test]
+async fn without_a_permit_for_a_request_it_is_refused_at_once() {
+    let rig = Rig::with(FrontConfig {
+        requests_in_flight_max: 1,
+        ..FrontConfig::default()
+    });
+    rig.store.gate.forget_permits(usize::MAX);
+    let add = with_user(json!({"key": "k", "value": "v"}));
+    let waiting = async { rig.post("/add_value", &add).await.status };
+    let refused = async {
+        while rig.store.waiting.load(SeqCst) == 0 {
+            tokio::task::yield_now().await;
+        }
+        let reply = rig.post("/get_value", &with_user(json!({"key": "k"}))).await;
+        assert_eq!((reply.status, reply.header("retry-after")), (503, "1"));
+        // Probes are answered all the same.
+        assert_eq!(rig.get("/healthz").await.status, 200);
+        rig.store.gate.add_permits(1);
+    };
+    assert_eq!(tokio::join!(waiting, refused).0, 200);
+    assert_eq!(
+        rig.post("/get_value", &with_user(json!({"key": "k"}))).await.status,
+        200
+    );
+    assert_eq!(rig.metric(r#"kv_http_refused_total{reason="requests"}"#).await, 1);
+}
+
+#[tokio::test]
+async fn without_permits_for_its_bytes_a_body_is_refused_at_once() {
+    let rig = Rig::with(FrontConfig {
+        body_bytes_in_flight_max: 1000,
+        ..FrontConfig::default()
+    });
+    for headers in ["content-length: 2000\r\n", "transfer-encoding: chunked\r\n"] {
+        let body = if headers.starts_with('t') {
+            format!("7d0\r\n{}\r\n", "x".repeat(2000))
+        } else {
+            String::new()
+        };
+        let mut stream = rig.connect().await;
+        // The rest of the body never comes; the answer does.
+        stream
+            .write_all(&post("/add_value", headers, body.as_bytes()))
+            .await
+            .unwrap();
+        let mut start = [0; 13];
+        stream.read_exact(&mut start).await.unwrap();
+        assert_eq!(&start, b"HTTP/1.1 503 ");
+    }
+    assert_eq!(rig.metric(r#"kv_http_refused_total{reason="body_bytes"}"#).await, 2);
+    assert_eq!(
+        rig.post("/add_value", &with_user(json!({"key": "k", "value": "v"})))
+            .await
+            .status,
+        200
+    );
+    assert_eq!(rig.front.body_bytes.available_permits(), 1000);
+}
+
+#[tokio::test]
+async fn a_permit_is_held_until_a_streamed_answer_was_taken() {
+    let rig = Rig::in_memory(FrontConfig {
+        requests_in_flight_max: 1,
+        ..FrontConfig::default()
+    });
+    let body = with_user(json!({"key": format!("{LONG}100")})).to_string();
+    let headers = format!("connection: close\r\ncontent-length: {}\r\n", body.len());
+    let mut stream = rig.connect().await;
+    stream
+        .write_all(&post("/get_value", &headers, body.as_bytes()))
+        .await
+        .unwrap();
+    super::rig::settle().await;
+    assert_eq!(rig.front.requests.available_permits(), 0);
+    read_all(stream).await;
+    super::rig::settle().await;
+    assert_eq!(rig.front.requests.available_permits(), 1);
+}
+
+fn impatient() -> FrontConfig {
+    let short = Duration::from_millis(30);
+    FrontConfig {
+        head_timeout: short,
+        idle_timeout: short * 4,
+        write_stall_timeout: short,
+        body_grace: short,
+        sweep_interval: Duration::from_millis(5),
+        ..FrontConfig::default()
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_drips_its_body_is_cut_with_408() {
+    let rig = Rig::with(impatient());
+    let mut stream = rig.connect().await;
+    stream
+        .write_all(&post("/add_value", "content-length: 100\r\n", b"{"))
+        .await
+        .unwrap();
+    let answer = read_all(stream).await;
+    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+    assert_eq!(rig.metric(r#"kv_http_refused_total{reason="slow_body"}"#).await, 1);
+    assert_eq!(
+        rig.front.body_bytes.available_permits(),
+        rig.front.config.body_bytes_in_flight_max
+    );
+}
+
+#[tokio::test]
+async fn a_client_that_drips_its_head_is_cut() {
+    let rig = Rig::with(impatient());
+    let mut stream = rig.connect().await;
+    // Each byte comes well within the idle timeout; the head as a whole does not come in time.
+    while stream.write_all(b"P").await.is_ok() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(
+        rig.metric(r#"kv_http_cut_connections_total{reason="slow_head"}"#).await,
+        1
+    );
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_cut_in_the_end() {
+    let rig = Rig::with(impatient());
+    for sent in ["", "GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n"] {
+        let mut stream = rig.connect().await;
+        stream.write_all(sent.as_bytes()).await.unwrap();
+        assert_eq!(read_all(stream).await.is_empty(), sent.is_empty());
+    }
+    assert_eq!(rig.metric(r#"kv_http_cut_connections_total{reason="idle"}"#).await, 2);
+}
+
+#[tokio::test]
+async fn a_client_that_takes_nothing_of_its_answer_is_cut() {
+    let rig = Rig::in_memory(impatient());
+    let body = with_user(json!({"key": format!("{LONG}100")})).to_string();
+    let headers = format!("content-length: {}\r\n", body.len());
+    let mut stream = rig.connect().await;
+    stream
+        .write_all(&post("/get_value", &headers, body.as_bytes()))
+        .await
+        .unwrap();
+    while rig
+        .metric(r#"kv_http_cut_connections_total{reason="slow_reader"}"#)
+        .await
+        == 0
+    {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(!read_all(stream).await.ends_with("0\r\n\r\n"));
+    assert_eq!(
+        rig.front.requests.available_permits(),
+        rig.front.config.requests_in_flight_max
+    );
+}
+
+#[tokio::test]
+async fn beyond_the_limit_a_connection_is_answered_and_closed() {
+    let rig = Rig::with(FrontConfig {
+        connections_max: 2,
+        ..FrontConfig::default()
+    });
+    let mut kept = Vec::new();
+    for _ in 0..2 {
+        let mut stream = rig.connect().await;
+        stream
+            .write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
+            .await
+            .unwrap();
+        stream.read_exact(&mut [0; 13]).await.unwrap();
+        kept.push(stream);
+    }
+    let answer = read_all(rig.connect().await).await;
+    assert!(
+        answer.starts_with("HTTP/1.1 503 ") && answer.contains("retry-after: 1"),
+        "{answer}"
+    );
+    kept.pop();
+    while rig.front.connections.count() == 2 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(rig.get("/healthz").await.status, 200);
+}
+
+#[tokio::test]
+async fn thousands_of_idle_connections_leave_others_served() {
+    let rig = Rig::in_memory(FrontConfig::default());
+    let mut idle = Vec::new();
+    for _ in 0..10_000 {
+        idle.push(rig.connect().await);
+    }
+    while rig.front.connections.count() < idle.len() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(rig.get("/healthz").await.status, 200);
+}

@@ -1,0 +1,12 @@
+//! The front over real sockets (and in-memory ones where what is buffered must be exact), with a fake store below.
+
+mod admin;
+mod batch;
+mod bodies;
+mod calls;
+mod described;
+mod fake;
+mod limits;
+mod lists;
+mod protocol;
+mod rig;

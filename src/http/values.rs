@@ -1,0 +1,142 @@
+//! A key's list as JSON, made piece by piece from a [`Reader`].
+//!
+//! Invariant: the buffer never grows beyond the size asked for by more than one escaped slice, however large a value or a
+//! fragment is; and nothing more is read from the disk before what was made has been taken.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use futures_util::stream;
+
+use crate::node::{Fragment, OpError};
+use crate::types::Key;
+
+use super::answer::{Aborted, Answer};
+use super::backend::Reader;
+use super::config::ANSWER_FRAME_BYTES;
+use super::escape::{escape_into, string_into};
+use super::failure::Failure;
+use super::metrics::Metrics;
+
+/// Text that is escaped at a time; escaping makes six bytes of one at worst.
+const SLICE_BYTES: usize = 8 * 1024;
+
+/// `"key":…,"value":[…]}` in the making.
+pub struct List<R> {
+    reader: R,
+    fragments: std::vec::IntoIter<Fragment>,
+    /// The fragment being written, and how much of it was.
+    current: Option<(Fragment, usize)>,
+    state: State,
+    pub out: BytesMut,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Before the first value.
+    Start,
+    InValue,
+    /// After a value.
+    Between,
+    End,
+}
+
+impl<R: Reader> List<R> {
+    /// `out` holds what comes before.
+    pub fn new(mut out: BytesMut, key: &Key, reader: R) -> Self {
+        out.extend_from_slice(br#""key":"#);
+        string_into(&mut out, key.as_str());
+        out.extend_from_slice(br#","value":["#);
+        Self {
+            reader,
+            fragments: Vec::new().into_iter(),
+            current: None,
+            state: State::Start,
+            out,
+        }
+    }
+
+    pub fn is_done(&self) -> bool {
+        self.state == State::End
+    }
+
+    /// Writes until `out` holds about `bytes` or the list is done.
+    pub async fn fill(&mut self, bytes: usize) -> Result<(), OpError> {
+        while self.state != State::End && self.out.len() < bytes {
+            if self.current.is_none() {
+                self.current = self.next_fragment().await?.map(|fragment| (fragment, 0));
+            }
+            match self.current.take() {
+                Some((fragment, written)) => self.write(fragment, written),
+                None => self.finish()?,
+            }
+        }
+        Ok(())
+    }
+
+    async fn next_fragment(&mut self) -> Result<Option<Fragment>, OpError> {
+        if let Some(fragment) = self.fragments.next() {
+            return Ok(Some(fragment));
+        }
+        self.fragments = self.reader.next(ANSWER_FRAME_BYTES).await?.into_iter();
+        Ok(self.fragments.next())
+    }
+
+    /// Writes one slice of the fragment; keeps what is left of it.
+    fn write(&mut self, fragment: Fragment, written: usize) {
+        match self.state {
+            State::Start => self.out.put_u8(b'"'),
+            State::Between => self.out.extend_from_slice(b",\""),
+            State::InValue | State::End => {}
+        }
+        self.state = State::InValue;
+        let rest = fragment.text.as_bytes().get(written..).unwrap_or_default();
+        let slice = rest.get(..SLICE_BYTES).unwrap_or(rest);
+        escape_into(&mut self.out, slice);
+        let (end, is_last) = (written + slice.len(), slice.len() == rest.len());
+        if !is_last {
+            self.current = Some((fragment, end));
+        } else if fragment.ends_value {
+            self.out.put_u8(b'"');
+            self.state = State::Between;
+        }
+    }
+
+    fn finish(&mut self) -> Result<(), OpError> {
+        if self.state == State::InValue {
+            return Err(OpError::Damaged("a value has no end".into()));
+        }
+        self.out.extend_from_slice(b"]}");
+        self.state = State::End;
+        Ok(())
+    }
+}
+
+/// The list as the rest of an answer: whole when it is small, otherwise as a stream.
+pub async fn answer<R: Reader>(mut list: List<R>, metrics: &Metrics) -> Result<Answer, Failure> {
+    list.fill(ANSWER_FRAME_BYTES).await?;
+    if list.is_done() {
+        return Ok(Answer::json(list.out.freeze()));
+    }
+    let aborted = metrics.aborted_answers.clone();
+    let frames = stream::unfold(Some(list), move |list| {
+        let aborted = aborted.clone();
+        async move {
+            let mut list = list?;
+            match next_frame(&mut list).await {
+                Ok(frame) if frame.is_empty() => None,
+                Ok(frame) => Some((Ok(frame), Some(list))),
+                Err(error) => {
+                    aborted.inc();
+                    tracing::warn!(%error, "an answer was cut in the middle");
+                    Some((Err(Aborted), None))
+                }
+            }
+        }
+    });
+    Ok(Answer::frames(Box::pin(frames)))
+}
+
+/// Empty at the end.
+async fn next_frame<R: Reader>(list: &mut List<R>) -> Result<Bytes, OpError> {
+    list.fill(ANSWER_FRAME_BYTES).await?;
+    Ok(list.out.split().freeze())
+}
