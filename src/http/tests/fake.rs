@@ -204,10 +204,10 @@ impl Backend for Arc<Fake> {
             let behind = after.is_none_or(|after| key.as_str() > after);
             of == user && key.as_str().starts_with(prefix) && behind && !held.values.is_empty()
         });
-        let page = found.by_ref().take(limit).map(|((_, key), _)| key.clone()).collect();
+        let page: Vec<Key> = found.by_ref().take(limit).map(|((_, key), _)| key.clone()).collect();
         Ok(KeyPage {
+            next_after: page.last().cloned().filter(|_| found.next().is_some()),
             keys: page,
-            more: found.next().is_some(),
         })
     }
 
