@@ -89,6 +89,15 @@ pub struct SupervisorArguments {
     shards: Vec<(Plan, Shard)>,
 }
 
+impl SupervisorArguments {
+    /// The opened shards with their folders.
+    pub fn shards_mut(&mut self) -> impl Iterator<Item = (&std::path::Path, &mut Shard)> {
+        self.shards
+            .iter_mut()
+            .map(|(plan, shard)| (plan.place.dir.as_path(), shard))
+    }
+}
+
 pub struct SupervisorState {
     env: Env,
     doors: Arc<[ShardDoor]>,

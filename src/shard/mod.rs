@@ -219,9 +219,7 @@ impl Shard {
             clears_since_merge: 0,
             stats: ShardStats::default(),
         };
-        for number in found.unopened {
-            shard.cleanup.push(space::Cleanup::QuarantineSegment(number));
-        }
+        shard.stats.quarantined_files = found.salvaged;
         shard.set_origin(origin);
         Ok((shard, report))
     }

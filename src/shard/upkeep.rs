@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use super::{MergeError, Shard};
+use crate::core::clock::SlotClocks;
 use crate::store::compact::{Merge, MergeContext, Progress, Source};
-use crate::store::segment::Segment;
+use crate::store::segment::{Segment, SegmentMeta, SegmentWriter};
 use crate::types::WallMs;
 
 use super::space::Cleanup;
@@ -198,13 +199,66 @@ impl Shard {
 
     /// After a salvage the clock is smaller than before: it is derived from the footers anew.
     fn recount_covered(&mut self) {
-        self.covered = crate::core::clock::SlotClocks::default();
+        self.covered = SlotClocks::default();
         for segment in &self.segments {
             self.covered.join(segment.covered());
         }
         for frozen in &self.frozen {
             self.covered.join(&frozen.memtable.covered());
         }
+    }
+
+    /// Runs every job that is due, here and now. Blocks on the disk. For tools and tests; a node runs jobs elsewhere.
+    pub fn settle(&mut self, now: WallMs) {
+        loop {
+            let mut worked = false;
+            if let Some(job) = self.next_commit() {
+                self.committed(job.run());
+                worked = true;
+            }
+            if let Some(job) = self.next_space_job() {
+                self.space_made(job.run());
+                worked = true;
+            }
+            if let Some(job) = self.next_cleanup() {
+                self.cleaned_up(job.run());
+                worked = true;
+            }
+            if let Some(mut job) = self.next_merge(now) {
+                let result = loop {
+                    match job.run() {
+                        MergeOutcome::More(next) => job = next,
+                        MergeOutcome::Done(result) => break result,
+                    }
+                };
+                self.merged(result);
+                worked = true;
+            }
+            if !worked {
+                return;
+            }
+        }
+    }
+
+    /// Takes everything that is lost for dropped, durably: reads of the damaged slots are answered again, without what was lost.
+    /// Gives the number of lost ops (a loss that cannot be counted is one in every slot). Blocks on the disk.
+    pub fn accept_loss(&mut self) -> Result<u64, MergeError> {
+        let lost = self.lost.clone();
+        if lost.is_empty() {
+            return Ok(0);
+        }
+        let meta = SegmentMeta {
+            shard: self.place.shard,
+            number: self.next_number,
+            replaces: self.obsolete.iter().copied().collect(),
+        };
+        self.next_number += 1;
+        let writer = SegmentWriter::create(self.place.disk.clone(), &self.place.dir, meta)?;
+        let segment = writer.finish(lost.clone(), SlotClocks::default(), &self.place.cache)?;
+        self.segments.push(Arc::new(segment));
+        self.covered.join(&lost);
+        self.lost = SlotClocks::default();
+        Ok(lost.count())
     }
 
     /// To be called about once a second: looks for space, and for work that only time makes due.

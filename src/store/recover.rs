@@ -7,7 +7,7 @@
 //! - every other log is read by the rules of `log`; its records are written once more and synced, for what the page cache shows after a failed sync
 //!   may not be on the disk;
 //! - a gap in the sequences of an origin is a loss; so is a dot that a segment's footer lists as lost, unless another file holds it;
-//! - a loss that cannot be told by its dot is taken to concern every slot of the shard (origin 0, sequence 1);
+//! - a loss that cannot be told by its dot is taken to concern every slot of the shard (origin 0);
 //! - a newer format version is refused: everything else opens.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,8 +22,9 @@ use super::cache::BlockCache;
 use super::disk::{Disk, DiskFile, OpenMode};
 use super::log::{self, HeaderError, LogHeader};
 use super::memtable::Memtable;
-use super::segment::{self, OpenError, Segment};
+use super::segment::{self, EntryRef, OpenError, Segment, SegmentMeta, SegmentWriter};
 use crate::core::clock::SlotClocks;
+use crate::core::op::KeyedOp;
 use crate::core::slot::SlotId;
 use crate::core::stamp::{HybridTime, OriginId};
 
@@ -69,8 +70,10 @@ pub struct Recovered {
     pub spares: Vec<u64>,
     /// Files that were merged away and could not be removed.
     pub obsolete: Vec<u64>,
-    /// Segments that do not open; their blocks are to be salvaged.
-    pub unopened: Vec<u64>,
+    /// Segments that do not open.
+    unopened: Vec<u64>,
+    /// How many of them were set aside.
+    pub salvaged: u64,
     pub reserved: bool,
     pub next_number: u64,
     pub covered: SlotClocks,
@@ -87,6 +90,21 @@ pub struct Recovered {
 }
 
 impl Recovered {
+    /// A sequence for a loss that cannot be told: a new one each time, so that accepting one loss does not hide the next.
+    fn next_unknown(&self) -> u64 {
+        let last = |clocks: &SlotClocks| {
+            clocks
+                .slots()
+                .filter_map(|(_, clock)| clock.get(UNKNOWN_ORIGIN)?.last())
+                .max()
+        };
+        let footers = self
+            .segments
+            .iter()
+            .flat_map(|segment| [last(segment.covered()), last(segment.lost())]);
+        footers.flatten().max().unwrap_or(0) + 1
+    }
+
     fn note_damage(&mut self, what: String) {
         tracing::error!(damage = %what, "damage on disk");
         self.damage.push(what);
@@ -126,6 +144,14 @@ pub fn recover(place: &Place) -> Result<Recovered, RecoverError> {
         .collect();
     found.next_number = found.next_number.max(replaced.last().map_or(0, |number| number + 1));
     drop_replaced(place, &replaced, &mut found);
+    for number in std::mem::take(&mut found.unopened) {
+        if let Err(error) = salvage_segment(place, number, &mut found) {
+            // Its blocks are tried again at the next start; until then, who knows what it held.
+            tracing::error!(number, %error, "a damaged segment could not be salvaged");
+            let seq = found.next_unknown();
+            lose_unknown(place, seq, &mut found.known_lost);
+        }
+    }
     take_footers(&mut found);
     found.spares = logs.intersection(&replaced).copied().collect();
     read_logs(place, logs.difference(&replaced).copied().collect(), &mut found)?;
@@ -155,6 +181,64 @@ fn open_segments(place: &Place, segments: BTreeMap<u64, String>, found: &mut Rec
         }
     }
     Ok(())
+}
+
+/// Puts what a segment that does not open still holds into a new one, and sets the file aside.
+fn salvage_segment(place: &Place, number: u64, found: &mut Recovered) -> Result<(), RecoverError> {
+    let name = segment::file_name(number);
+    let path = place.dir.join(&name);
+    let fail = |error: &dyn std::fmt::Display| RecoverError::Io {
+        path: path.clone(),
+        source: io::Error::other(error.to_string()),
+    };
+    let meta = SegmentMeta {
+        shard: place.shard,
+        number: found.next_number,
+        replaces: vec![number],
+    };
+    let mut writer = SegmentWriter::create(place.disk.clone(), &place.dir, meta).map_err(|error| fail(&error))?;
+    let mut covered = SlotClocks::default();
+    let mut pushed = Ok(());
+    let salvaged = segment::salvage(
+        &place.disk,
+        &place.dir,
+        place.shard,
+        number,
+        &mut |KeyedOp { user, key, op }| {
+            if pushed.is_ok() {
+                covered.insert(op.dot.slot, op.dot.origin, op.dot.seq);
+                pushed = writer.push(EntryRef {
+                    slot: op.dot.slot,
+                    user: user.as_str(),
+                    key: key.as_str(),
+                    op: &op,
+                });
+            }
+        },
+    );
+    let salvaged = match (salvaged, pushed) {
+        (Ok(salvaged), Ok(())) => salvaged,
+        (salvaged, pushed) => {
+            writer.abandon();
+            salvaged.map_err(|error| fail(&error))?;
+            return pushed.map_err(|error| fail(&error));
+        }
+    };
+    tracing::error!(path = %path.display(), ?salvaged, "a damaged segment was salvaged and set aside");
+    let mut lost = SlotClocks::default();
+    if !salvaged.complete {
+        lose_unknown(place, found.next_unknown(), &mut lost);
+    }
+    let segment = writer
+        .finish(covered, lost, &place.cache)
+        .map_err(|error| fail(&error))?;
+    found.next_number += 1;
+    found.segments.push(Arc::new(segment));
+    found.salvaged += 1;
+    let renamed = place.disk.rename(&path, &quarantine_path(&place.dir, &name));
+    renamed
+        .and_then(|()| place.disk.sync_dir(&place.dir))
+        .map_err(|error| fail(&error))
 }
 
 /// Removes segments that were merged into another one.
@@ -273,7 +357,7 @@ fn take_log(
 fn lose_gaps(found: &mut Recovered) {
     let mut gaps = SlotClocks::default();
     for (slot, clock) in found.covered.slots() {
-        for (origin, set) in clock.origins() {
+        for (origin, set) in clock.origins().filter(|(origin, _)| *origin != UNKNOWN_ORIGIN) {
             if let Some(last) = set.last() {
                 gaps.insert_range(slot, origin, 1, last);
             }
@@ -282,9 +366,9 @@ fn lose_gaps(found: &mut Recovered) {
     found.lost.join(&gaps.minus(&found.covered));
 }
 
-fn lose_unknown(place: &Place, found: &mut Recovered) {
+fn lose_unknown(place: &Place, seq: u64, lost: &mut SlotClocks) {
     for slot in place.slots.clone() {
-        found.lost.insert(SlotId(slot), UNKNOWN_ORIGIN, 1);
+        lost.insert(SlotId(slot), UNKNOWN_ORIGIN, seq);
     }
 }
 
@@ -299,8 +383,9 @@ fn take_footers(found: &mut Recovered) {
 fn tell_losses(place: &Place, found: &mut Recovered) {
     lose_gaps(found);
     let newly_lost = found.lost.minus(&found.covered).minus(&found.known_lost);
-    if !found.unopened.is_empty() || found.lost_records > newly_lost.count() {
-        lose_unknown(place, found);
+    if found.lost_records > newly_lost.count() {
+        let seq = found.next_unknown();
+        lose_unknown(place, seq, &mut found.lost);
     }
     found.lost.join(&found.known_lost);
     found.lost = found.lost.minus(&found.covered);
