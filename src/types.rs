@@ -49,6 +49,11 @@ impl UserId {
         Ok(Self(text.into()))
     }
 
+    /// A name as it stands on disk, where the empty one is the system's. The bound was checked when it was written.
+    pub(crate) fn from_stored(text: &str) -> Self {
+        Self(text.into())
+    }
+
     pub fn system() -> Self {
         Self("".into())
     }

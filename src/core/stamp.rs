@@ -10,7 +10,7 @@ pub struct HybridTime(pub u64);
 
 impl HybridTime {
     pub fn from_wall(now: WallMs) -> Self {
-        Self(now.0 << 16)
+        Self(now.0.min(u64::MAX >> 16) << 16)
     }
 
     pub fn wall(self) -> WallMs {
@@ -38,8 +38,13 @@ pub struct HybridClock {
 impl HybridClock {
     /// A time after every time given or observed so far, and not before `now`.
     pub fn tick(&mut self, now: WallMs) -> HybridTime {
-        self.last = HybridTime::from_wall(now).max(HybridTime(self.last.0 + 1));
+        self.last = self.next(now);
         self.last
+    }
+
+    /// The time that `tick` would give. Saturates: it would take wall clocks that claim the year 10,000 to get there.
+    pub fn next(&self, now: WallMs) -> HybridTime {
+        HybridTime::from_wall(now).max(HybridTime(self.last.0.saturating_add(1)))
     }
 
     /// From here on, times are later than `seen`.

@@ -19,6 +19,9 @@ use super::values::{self, List};
 
 /// Keys that are asked of the node at a time; so at most a mebibyte of them.
 const KEYS_PER_STEP: u64 = 1000;
+/// Such steps in one call. Keys that were cleared do not show, but looking past them is work; a call that has only found
+/// such keys ends with none, and the next one goes on from there.
+const LIST_STEPS_MAX: u32 = 64;
 
 pub async fn add_value<B: Backend>(submitted: &Submitted<'_, B>) -> Result<Answer, Failure> {
     let body: AddValue = submitted.parse()?;
@@ -107,6 +110,8 @@ struct Listing {
     after: Option<String>,
     /// Whether keys follow that did not go in.
     more: bool,
+    /// Pages of the node that were read.
+    steps: u32,
     empty: bool,
     room: Option<OwnedSemaphorePermit>,
 }
@@ -119,6 +124,7 @@ impl Listing {
             left: limit,
             after,
             more: false,
+            steps: 0,
             empty: true,
             room: None,
         }
@@ -137,12 +143,19 @@ impl Listing {
             string_into(&mut self.out, key.as_str());
             (self.left, self.empty, taken) = (self.left - 1, false, taken + 1);
         }
-        if let Some(last) = taken.checked_sub(1).and_then(|last| page.keys.get(last)) {
+        let unsent = taken < page.keys.len();
+        // The page may end at a key that does not show; the next one begins there all the same.
+        let last = if unsent {
+            taken.checked_sub(1).and_then(|last| page.keys.get(last))
+        } else {
+            page.next_after.as_ref()
+        };
+        if let Some(last) = last {
             self.after = Some(last.as_str().to_owned());
         }
-        // A page without keys ends it, whatever it says of more.
-        self.more = taken < page.keys.len() || (page.more && taken > 0);
-        is_full(self) || !self.more
+        self.more = unsent || page.next_after.is_some();
+        self.steps += 1;
+        is_full(self) || !self.more || self.steps == LIST_STEPS_MAX
     }
 
     fn finish(mut self) -> Answer {

@@ -144,6 +144,7 @@ impl From<UsersError> for Failure {
             UsersError::Exists(_) | UsersError::LastAdmin(_) | UsersError::BeingRemoved(_) => {
                 Self::new(StatusCode::CONFLICT, error.to_string())
             }
+            UsersError::PasswordHash(error) => Self::new(StatusCode::UNPROCESSABLE_ENTITY, error.to_string()),
             UsersError::Store(error) => error.into(),
         }
     }

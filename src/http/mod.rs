@@ -23,6 +23,7 @@
 //! | `answer` | answers and their bodies |
 //! | `failure` | every error with its status and words |
 //! | `metrics` | what the front counts, and where the node adds what it counts |
+//! | `shard_metrics` | the node's own figures |
 //! | `openapi` | the description of all this |
 //! | `backend` | what the front needs from below |
 //!
@@ -47,6 +48,7 @@ mod request;
 mod route;
 mod serve;
 mod shape;
+mod shard_metrics;
 mod values;
 
 #[cfg(test)]

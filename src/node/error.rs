@@ -1,5 +1,9 @@
 //! What can become of a request to a node.
 
+use crate::env::Abandoned;
+use crate::shard::WriteRefused;
+use crate::store::segment::ReadError;
+
 /// Why an operation was not carried out. `maybe_applied` says whether it may have taken effect all the same: then a retry
 /// with the same request id is the way to be sure.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -18,4 +22,39 @@ pub enum OpError {
     Disk(String),
     #[error("the node is shutting down")]
     ShuttingDown,
+}
+
+impl OpError {
+    /// The same for a request that changes nothing.
+    pub(super) fn as_read(self) -> Self {
+        match self {
+            Self::ShardUnavailable { .. } => Self::ShardUnavailable { maybe_applied: false },
+            other => other,
+        }
+    }
+}
+
+impl From<WriteRefused> for OpError {
+    fn from(refused: WriteRefused) -> Self {
+        match refused {
+            WriteRefused::ValueTooLong { got, max } => Self::ValueTooLong { got, max },
+            WriteRefused::DiskFull => Self::DiskFull,
+            WriteRefused::Stopped => Self::ShardUnavailable { maybe_applied: false },
+        }
+    }
+}
+
+impl From<ReadError> for OpError {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Damaged(block) => Self::Damaged(block.to_string()),
+            error @ ReadError::Io { .. } => Self::Disk(error.to_string()),
+        }
+    }
+}
+
+impl From<Abandoned> for OpError {
+    fn from(_: Abandoned) -> Self {
+        Self::ShuttingDown
+    }
 }

@@ -1,9 +1,23 @@
-//! The handle of a running node.
+//! The handle of a running node: what the front and the users' service call.
 
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use ractor::{Actor, ActorCell, ActorRef};
+use tokio::sync::oneshot;
+
+use super::permits::Permit;
+use super::shard_actor::{PendingWrite, Reply, ShardMessage};
+use super::supervisor::{self, ShardDoor, StartError, Supervisor, SupervisorMessage};
+use super::{NodeConfig, OpError};
 use crate::core::op::Text;
+use crate::core::slot::{KeyHash, SYSTEM_SLOT, SlotId, shard_of, slot_of};
+use crate::env::Env;
+use crate::shard::{ShardStats, Write, WriteKind};
+use crate::store::keys::{KeyPage, KeyQuery};
+use crate::store::reader::{Fragment, KeyReader, KeySource};
+use crate::store::segment::ReadError;
 use crate::types::{Key, RequestId, UserId};
-
-use super::OpError;
 
 /// What became of an add.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,26 +28,81 @@ pub enum Added {
     Repeated,
 }
 
-/// A piece of a value. A value is one or more fragments, the last of which says so.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fragment {
-    pub text: Text,
-    pub ends_value: bool,
-}
-
-/// One page of a user's keys, in byte order.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KeyPage {
-    pub keys: Vec<Key>,
-    /// Whether further keys follow the last one.
-    pub more: bool,
-}
-
 /// Cheap to clone; all clones speak to the same node.
 #[derive(Clone)]
-pub struct Node {}
+pub struct Node {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    env: Env,
+    shards: u16,
+    /// One per shard, and the system's last.
+    doors: Arc<[ShardDoor]>,
+    supervisor: ActorRef<SupervisorMessage>,
+    fresh: bool,
+}
+
+/// Figures of one shard, for metrics.
+#[derive(Debug, Clone, Default)]
+pub struct ShardFigures {
+    /// `system` for the system's own.
+    pub name: String,
+    pub serving: bool,
+    pub waiting_requests: u64,
+    pub restarts: u64,
+    pub stats: ShardStats,
+}
 
 impl Node {
+    /// Opens the data folder and starts the node's actors.
+    pub async fn start(env: Env, config: NodeConfig) -> Result<Self, StartError> {
+        let opened = {
+            let env = env.clone();
+            env.clone()
+                .run_blocking(move || supervisor::open(&env, &config))
+                .await??
+        };
+        let (shards, doors, fresh) = (opened.identity.shards, opened.doors.clone(), opened.identity.fresh);
+        let (supervisor, _) = Actor::spawn(None, Supervisor, opened)
+            .await
+            .map_err(|error| StartError::Actor(error.to_string()))?;
+        let inner = Inner {
+            env,
+            shards,
+            doors,
+            supervisor,
+            fresh,
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Finishes what was accepted, and stops all actors.
+    pub async fn stop(&self) {
+        let (done, stopped) = oneshot::channel();
+        if self.inner.supervisor.cast(SupervisorMessage::Stop { done }).is_ok() {
+            // If the supervisor is gone already, so is everything below it.
+            let _ = stopped.await;
+        }
+    }
+
+    /// Puts the node's supervisor under another one, which hears when it ends.
+    pub fn supervise_from(&self, supervisor: ActorCell) {
+        self.inner.supervisor.link(supervisor);
+    }
+
+    /// Whether the data folder was made by this start.
+    pub fn is_fresh(&self) -> bool {
+        self.inner.fresh
+    }
+
+    fn locate(&self, user: &UserId, key: &Key) -> (SlotId, KeyHash, &ShardDoor) {
+        let hash = KeyHash::of(user, key);
+        let slot = slot_of(user, hash);
+        let shard = shard_of(slot, self.inner.shards);
+        (slot, hash, &self.inner.doors[usize::from(shard)])
+    }
+
     /// Appends `text` to the value being assembled, and finishes it when `finish`. Durable on Ok.
     pub async fn add(
         &self,
@@ -43,26 +112,73 @@ impl Node {
         finish: bool,
         request_id: Option<RequestId>,
     ) -> Result<Added, OpError> {
-        let _ = (user, key, text, finish, request_id);
-        Err(OpError::ShuttingDown)
+        let bytes = text.len();
+        self.write(user, key, WriteKind::Add { text, finish }, request_id, bytes)
+            .await
     }
 
     /// Empties the key, unfinished parts too. Durable on Ok.
     pub async fn clear(&self, user: &UserId, key: &Key) -> Result<(), OpError> {
-        let _ = (user, key);
-        Err(OpError::ShuttingDown)
+        self.write(user, key, WriteKind::Clear, None, 0).await.map(|_| ())
+    }
+
+    async fn write(
+        &self,
+        user: &UserId,
+        key: &Key,
+        kind: WriteKind,
+        request_id: Option<RequestId>,
+        bytes: usize,
+    ) -> Result<Added, OpError> {
+        let (slot, hash, door) = self.locate(user, key);
+        let permit = door.permits.take(bytes)?;
+        let write = Write {
+            slot,
+            hash,
+            user: user.clone(),
+            key: key.clone(),
+            kind,
+            request_id,
+        };
+        ask(door, |reply| ShardMessage::Write(PendingWrite { write, reply, permit })).await
+    }
+
+    async fn source(&self, user: &UserId, key: &Key) -> Result<(KeySource, Permit, &ShardDoor), OpError> {
+        let (slot, hash, door) = self.locate(user, key);
+        let permit = door.permits.take(0)?;
+        let (user, key) = (user.clone(), key.clone());
+        let source = ask(door, |reply| ShardMessage::Read {
+            slot,
+            hash,
+            user,
+            key,
+            reply,
+        });
+        let source = source.await.map_err(OpError::as_read)?;
+        Ok((source, permit, door))
     }
 
     /// The values `offset..offset + limit` of the key's list as a stream; nothing beyond them is read into memory.
     pub async fn get(&self, user: &UserId, key: &Key, offset: u64, limit: u64) -> Result<ValueReader, OpError> {
-        let _ = (user, key, offset, limit);
-        Err(OpError::ShuttingDown)
+        let (source, _permit, door) = self.source(user, key).await?;
+        Ok(ValueReader {
+            env: self.inner.env.clone(),
+            actor: door.actor(),
+            reader: Some(KeyReader::new(source, offset, limit)),
+        })
     }
 
     /// How many values the key's list has.
     pub async fn count(&self, user: &UserId, key: &Key) -> Result<u64, OpError> {
-        let _ = (user, key);
-        Err(OpError::ShuttingDown)
+        let (source, permit, door) = self.source(user, key).await?;
+        let reader = KeyReader::new(source, 0, u64::MAX);
+        let counted = if reader.is_warm() {
+            reader.count()
+        } else {
+            self.inner.env.run_blocking(move || reader.count()).await?
+        };
+        drop(permit);
+        counted.map_err(|error| report(door.actor().as_ref(), error))
     }
 
     /// The user's keys that start with `prefix` and come after `after`, at most `limit`: those with at least one finished value.
@@ -73,23 +189,154 @@ impl Node {
         after: Option<&str>,
         limit: usize,
     ) -> Result<KeyPage, OpError> {
-        let _ = (user, prefix, after, limit);
-        Err(OpError::ShuttingDown)
+        self.list(KeyQuery {
+            user: user.clone(),
+            prefix: prefix.to_owned(),
+            after: after.map(str::to_owned),
+            limit,
+            all: false,
+        })
+        .await
+    }
+
+    /// The user's keys that come after `after` and hold anything, if only unfinished parts; at most `limit`. A key that was
+    /// cleared, and not added to since, holds nothing.
+    pub async fn list_all_keys(&self, user: &UserId, after: Option<&str>, limit: usize) -> Result<KeyPage, OpError> {
+        self.list(KeyQuery {
+            user: user.clone(),
+            prefix: String::new(),
+            after: after.map(str::to_owned),
+            limit,
+            all: true,
+        })
+        .await
+    }
+
+    async fn list(&self, query: KeyQuery) -> Result<KeyPage, OpError> {
+        let (shards, doors) = (usize::from(self.inner.shards), &self.inner.doors);
+        let asked = if query.user.is_system() {
+            &doors[shards..]
+        } else {
+            &doors[..shards]
+        };
+        let mut keys = Vec::new();
+        // A page of one shard may end early; what others have beyond that point belongs to the next page.
+        let mut bound: Option<Key> = None;
+        for door in asked {
+            let permit = door.permits.take(0)?;
+            let one = query.clone();
+            let lister = ask(door, |reply| ShardMessage::Keys { query: one, reply })
+                .await
+                .map_err(OpError::as_read)?;
+            let page = self.inner.env.run_blocking(move || lister.list()).await?;
+            drop(permit);
+            let page = page.map_err(|error| report(door.actor().as_ref(), error))?;
+            bound = match (bound, page.next_after) {
+                (Some(a), Some(b)) => Some(a.min(b)),
+                (a, b) => a.or(b),
+            };
+            keys.extend(page.keys);
+        }
+        keys.sort_unstable();
+        if let Some(bound) = &bound {
+            keys.retain(|key| key <= bound);
+        }
+        if keys.len() > query.limit {
+            keys.truncate(query.limit);
+            bound = keys.last().cloned();
+        }
+        Ok(KeyPage {
+            keys,
+            next_after: bound,
+        })
     }
 
     /// Whether every shard serves.
     pub fn is_ready(&self) -> bool {
-        false
+        self.inner.doors.iter().all(|door| door.actor().is_some())
+    }
+
+    /// Figures for metrics, as of the shards' last tick.
+    pub fn figures(&self) -> Vec<ShardFigures> {
+        let name = |index: usize| {
+            if index == usize::from(self.inner.shards) {
+                "system".to_owned()
+            } else {
+                index.to_string()
+            }
+        };
+        let doors = self.inner.doors.iter().enumerate();
+        doors
+            .map(|(index, door)| ShardFigures {
+                name: name(index),
+                serving: door.actor().is_some(),
+                waiting_requests: door.permits.waiting() as u64,
+                restarts: door.restarts.load(Ordering::Relaxed),
+                stats: door.stats.lock().map(|stats| stats.clone()).unwrap_or_default(),
+            })
+            .collect()
+    }
+
+    /// Lets the actor of the shard that holds this key die, to see it come back.
+    pub fn kill_shard_of(&self, user: &UserId, key: &Key) {
+        let (slot, ..) = self.locate(user, key);
+        let index = if slot == SYSTEM_SLOT {
+            self.inner.shards
+        } else {
+            shard_of(slot, self.inner.shards)
+        };
+        let _ = self.inner.supervisor.cast(SupervisorMessage::KillShard { index });
     }
 }
 
+async fn ask<T>(door: &ShardDoor, message: impl FnOnce(Reply<T>) -> ShardMessage) -> Result<T, OpError> {
+    let (reply, answer) = oneshot::channel();
+    let gone = |maybe_applied| OpError::ShardUnavailable { maybe_applied };
+    let actor = door.actor().ok_or(gone(false))?;
+    actor.cast(message(reply)).map_err(|_| gone(false))?;
+    // A dropped reply means that the actor died with the message in its mailbox or half done.
+    answer.await.map_err(|_| gone(true))?
+}
+
+fn report(actor: Option<&ActorRef<ShardMessage>>, error: ReadError) -> OpError {
+    if let (ReadError::Damaged(block), Some(actor)) = (&error, actor) {
+        let _ = actor.cast(ShardMessage::Damage { segment: block.segment });
+    }
+    error.into()
+}
+
 /// A snapshot of one key's list, read piece by piece.
-pub struct ValueReader {}
+pub struct ValueReader {
+    env: Env,
+    actor: Option<ActorRef<ShardMessage>>,
+    /// Absent after an error, and while a read of it was abandoned.
+    reader: Option<KeyReader>,
+}
 
 impl ValueReader {
     /// The next fragments, together about `budget_bytes` of text (always at least one fragment); empty at the end.
     pub async fn next(&mut self, budget_bytes: usize) -> Result<Vec<Fragment>, OpError> {
-        let _ = budget_bytes;
-        Ok(Vec::new())
+        let Some(mut reader) = self.reader.take() else {
+            return Err(OpError::ShuttingDown);
+        };
+        let batch = if reader.is_warm() {
+            let batch = reader.next_batch(budget_bytes);
+            self.reader = Some(reader);
+            batch
+        } else {
+            let (reader, batch) = self
+                .env
+                .run_blocking(move || {
+                    let batch = reader.next_batch(budget_bytes);
+                    (reader, batch)
+                })
+                .await?;
+            self.reader = Some(reader);
+            batch
+        };
+        batch.map_err(|error| {
+            self.reader = None;
+            report(self.actor.as_ref(), error)
+        })
     }
 }

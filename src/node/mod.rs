@@ -1,7 +1,48 @@
-//! A node: the actors and the handle through which everything above talks to them.
+//! A node: the actors, and the handle through which everything above talks to them. The only module that names ractor.
+//!
+//! `supervisor` starts one `shard_actor` per shard and one for the system's own key range, and starts a dead one again from its
+//! files. `permits` bounds what waits in mailboxes. `identity` is the data folder's lock and name.
 
 pub mod error;
 pub mod handle;
+pub mod identity;
+mod permits;
+mod shard_actor;
+mod supervisor;
 
+use std::path::PathBuf;
+
+use crate::shard::ShardConfig;
+
+pub use crate::store::keys::KeyPage;
+pub use crate::store::reader::Fragment;
 pub use error::OpError;
-pub use handle::{Added, Fragment, KeyPage, Node, ValueReader};
+pub use handle::{Added, Node, ShardFigures, ValueReader};
+pub use supervisor::StartError;
+
+/// Shards of a new data folder when nothing else is asked for.
+pub const SHARDS_DEFAULT: u16 = 8;
+/// Memory for blocks of sealed segments when nothing else is asked for.
+pub const CACHE_BYTES_DEFAULT: u64 = 64 << 20;
+
+/// What a node is started with; validated.
+#[derive(Debug, Clone)]
+pub struct NodeConfig {
+    /// The data folder.
+    pub data: PathBuf,
+    /// Number of shards of a folder that is made now; an existing one keeps its own.
+    pub shards: u16,
+    pub cache_bytes: u64,
+    pub shard: ShardConfig,
+}
+
+impl NodeConfig {
+    pub fn new(data: PathBuf) -> Self {
+        Self {
+            data,
+            shards: SHARDS_DEFAULT,
+            cache_bytes: CACHE_BYTES_DEFAULT,
+            shard: ShardConfig::default(),
+        }
+    }
+}

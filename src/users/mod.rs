@@ -1,9 +1,43 @@
 //! Users: who may use the store, kept in the store's own system key range, and the check of every request's credentials.
+//!
+//! Invariants:
+//! - a credential is right only by the user's current record; what memory remembers of it is at most [`VERIFIED_AGE_MAX`] old
+//!   and is dropped when the record changes;
+//! - a wrong password and an unknown user take the same path: the same delay, the same queue, one Argon2id run, one answer;
+//! - a name whose removal has begun can neither log in nor be added before everything under it is gone.
+
+mod address;
+mod changes;
+mod failures;
+mod flights;
+mod hashing;
+mod login;
+mod record;
+mod record_store;
+mod removal;
+#[cfg(test)]
+mod tests;
+mod verified;
 
 use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::node::OpError;
-use crate::types::UserId;
+use tokio::time::Instant;
+
+use crate::env::Env;
+use crate::node::{Node, OpError};
+use crate::types::{LengthError, UserId};
+
+use address::{AddressBound, AddressGroup};
+use failures::Failures;
+use flights::Flights;
+use hashing::Hashing;
+use record_store::RecordStore;
+use removal::Removals;
+use verified::{Lookup, Verified};
+
+pub use changes::Ensured;
+pub use verified::VERIFIED_AGE_MAX;
 
 /// Who a request is from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +68,8 @@ pub enum UsersError {
     LastAdmin(String),
     #[error("user {0:?} is being removed; add it again when that is done")]
     BeingRemoved(String),
+    #[error("password_hash {0}")]
+    PasswordHash(LengthError),
     #[error(transparent)]
     Store(#[from] OpError),
 }
@@ -47,32 +83,68 @@ pub struct UserInfo {
 
 /// The service; cheap to clone.
 #[derive(Clone)]
-pub struct Users {}
+pub struct Users {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    store: Box<dyn RecordStore>,
+    hashing: Hashing,
+    verified: Verified,
+    flights: Flights,
+    failures: Mutex<Failures>,
+    /// Logins that wait out a delay. Apart from those that wait for Argon2id, so that the delayed never crowd out the others.
+    delayed: AddressBound,
+    /// Logins that wait for Argon2id or run it.
+    waiting: AddressBound,
+    removals: Removals,
+    /// Held by whoever changes a record: one change at a time.
+    changes: tokio::sync::Mutex<()>,
+}
 
 impl Users {
+    /// Starts the service on a running node, within a tokio runtime. Removals that a crash cut short are resumed in the
+    /// background, as soon as the node can tell of them.
+    pub fn start(env: Env, node: Node) -> Self {
+        Self::start_on(env, Box::new(node), hashing::COST)
+    }
+
+    fn start_on(env: Env, store: Box<dyn RecordStore>, cost: argon2::Params) -> Self {
+        let users = Self {
+            inner: Arc::new(Inner {
+                store,
+                verified: Verified::new(&*env.entropy),
+                failures: Mutex::new(Failures::new(&*env.entropy)),
+                hashing: Hashing::new(env, cost),
+                flights: Flights::default(),
+                delayed: AddressBound::new(login::DELAYED_PER_ADDRESS_MAX),
+                waiting: AddressBound::new(login::WAITING_PER_ADDRESS_MAX),
+                removals: Removals::default(),
+                changes: tokio::sync::Mutex::new(()),
+            }),
+        };
+        tokio::spawn(users.inner.clone().resume_removals());
+        users
+    }
+
     /// Microseconds for a credential that was verified before; an Argon2id run otherwise.
     pub async fn verify(&self, user_id: &str, password_hash: &str, from: IpAddr) -> Result<Principal, AuthError> {
-        let _ = (user_id, password_hash, from);
-        Err(AuthError::Invalid)
+        let digest = self.inner.verified.digest(user_id, password_hash);
+        if let Some(digest) = &digest
+            && let Lookup::Fresh(principal) = self.inner.verified.look_up(user_id, digest, Instant::now())
+        {
+            return Ok(principal);
+        }
+        // Boxed, so that the usual case does not carry the unusual one's state.
+        Box::pin(
+            self.inner
+                .verify_slowly(user_id, password_hash, digest, AddressGroup::of(from)),
+        )
+        .await
     }
+}
 
-    pub async fn add(&self, user: &UserId, password_hash: &str, admin: bool) -> Result<(), UsersError> {
-        let _ = (user, password_hash, admin);
-        Err(UsersError::Store(OpError::ShuttingDown))
-    }
-
-    /// Removes the user and everything under their keys.
-    pub async fn remove(&self, user: &UserId) -> Result<(), UsersError> {
-        let _ = user;
-        Err(UsersError::Store(OpError::ShuttingDown))
-    }
-
-    pub async fn set_password(&self, user: &UserId, password_hash: &str) -> Result<(), UsersError> {
-        let _ = (user, password_hash);
-        Err(UsersError::Store(OpError::ShuttingDown))
-    }
-
-    pub async fn list(&self) -> Result<Vec<UserInfo>, UsersError> {
-        Err(UsersError::Store(OpError::ShuttingDown))
-    }
+/// A panic cannot leave what these mutexes guard half changed: every change under them is one step.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,0 +1,191 @@
+//! `kv add_value` and `kv add_value_part`: a value from the command line, a file or standard input.
+//!
+//! Invariant: what can be checked before anything is sent is checked; and what was sent can be continued with the same request id.
+
+use std::fs;
+use std::io::{self, Cursor, Read, Seek, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use indicatif::ProgressBar;
+
+use crate::api::{STATUS_IN_PROGRESS, STATUS_OK};
+use crate::client::{Client, PART_BYTES_MAX, entropy, part_request_id};
+use crate::types::VALUE_BYTES_MAX;
+
+use super::connection::{Connection, ConnectionArgs};
+use super::exit::CliError;
+use super::progress;
+use super::text_source::{TextError, TextParts, validate};
+
+/// So much of standard input is read and checked before the first part is sent.
+const STDIN_HELD_BYTES: u64 = 8 * 1024 * 1024;
+
+#[derive(Debug, clap::Args)]
+pub struct AddArgs {
+    /// The key
+    pub key: String,
+    /// The value, or - for standard input, taken byte for byte; after -- it may begin with a dash
+    #[arg(
+        allow_negative_numbers = true,
+        required_unless_present = "file",
+        conflicts_with = "file"
+    )]
+    pub value: Option<String>,
+    /// Take the value from this file
+    #[arg(long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// Name of this add: however often it is repeated under the same name, it counts once [default: a random one]
+    #[arg(long, value_name = "ID")]
+    pub request_id: Option<String>,
+    /// Print the API's answer
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub connection: ConnectionArgs,
+}
+
+pub async fn run(args: AddArgs, finish: bool) -> anyhow::Result<()> {
+    let connection = Connection::new(&args.connection)?;
+    let client = &connection.client;
+    let request_id = args.request_id.clone().unwrap_or_else(entropy::hex::<16>);
+    let add = Add {
+        client,
+        key: &args.key,
+        finish,
+        request_id: &request_id,
+    };
+    let sent = match (&args.file, args.value.as_deref()) {
+        (Some(path), _) => add.file(path).await,
+        (None, Some("-")) => add.stdin().await,
+        (None, value) => add.text(value.unwrap_or_default().as_bytes()).await,
+    };
+    sent.map_err(|error| connection.explain(error))?;
+    print_status(if finish { STATUS_OK } else { STATUS_IN_PROGRESS }, args.json)
+}
+
+pub fn print_status(status: &str, json: bool) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    if json {
+        writeln!(out, "{}", serde_json::json!({ "status": status }))?;
+    } else {
+        writeln!(out, "{status}")?;
+    }
+    Ok(())
+}
+
+/// One add, of any length.
+struct Add<'a> {
+    client: &'a Client,
+    key: &'a str,
+    finish: bool,
+    request_id: &'a str,
+}
+
+impl Add<'_> {
+    async fn text(&self, text: &[u8]) -> anyhow::Result<()> {
+        self.send(text, &ProgressBar::hidden()).await
+    }
+
+    async fn file(&self, path: &Path) -> anyhow::Result<()> {
+        let place = || format!("cannot read {}", path.display());
+        let mut file = fs::File::open(path).with_context(place)?;
+        let meta = file.metadata().with_context(place)?;
+        if !meta.is_file() {
+            return self.stream(file).await.with_context(|| path.display().to_string());
+        }
+        check_length(meta.len()).with_context(|| path.display().to_string())?;
+        let length = match validate(&file, PART_BYTES_MAX) {
+            Ok(length) => length,
+            Err(error) => return Err(refused(error)).with_context(|| format!("{}: nothing was sent", path.display())),
+        };
+        file.rewind().with_context(place)?;
+        let bar = if length >= progress::SHOWN_FROM_BYTES {
+            progress::bytes_bar(length)
+        } else {
+            ProgressBar::hidden()
+        };
+        self.send(file, &bar).await.with_context(|| path.display().to_string())
+    }
+
+    async fn stdin(&self) -> anyhow::Result<()> {
+        self.stream(io::stdin().lock()).await.context("standard input")
+    }
+
+    /// Something that can be read only once: its beginning is held back until it was checked.
+    async fn stream(&self, mut source: impl Read) -> anyhow::Result<()> {
+        let mut head = Vec::new();
+        source
+            .by_ref()
+            .take(STDIN_HELD_BYTES)
+            .read_to_end(&mut head)
+            .context("cannot read it")?;
+        let whole = (head.len() as u64) < STDIN_HELD_BYTES;
+        if let Err(error) = std::str::from_utf8(&head)
+            && (whole || error.error_len().is_some())
+        {
+            let offset = error.valid_up_to() as u64;
+            return Err(refused(TextError::InvalidUtf8 { offset })).context("nothing was sent");
+        }
+        let bar = if whole {
+            ProgressBar::hidden()
+        } else {
+            progress::bytes_spinner()
+        };
+        self.send(Cursor::new(head).chain(source), &bar).await
+    }
+
+    async fn send(&self, source: impl Read, bar: &ProgressBar) -> anyhow::Result<()> {
+        let mut parts = TextParts::new(source, PART_BYTES_MAX);
+        let mut stored_bytes = 0;
+        let mut index = 0;
+        let outcome = loop {
+            let part = match parts.next_part() {
+                Ok(Some(part)) => part,
+                Ok(None) => break Ok(()),
+                Err(error) => break Err(refused(error)),
+            };
+            if let Err(error) = check_length(parts.given_bytes()) {
+                break Err(error);
+            }
+            let request_id = part_request_id(self.request_id, index);
+            let finish = self.finish && part.last;
+            if let Err(error) = self.client.add_one(self.key, &part.text, finish, &request_id).await {
+                break Err(error.into());
+            }
+            stored_bytes = parts.given_bytes();
+            index += 1;
+            bar.set_position(stored_bytes);
+        };
+        bar.finish_and_clear();
+        if outcome.is_err() && stored_bytes > 0 {
+            return outcome.with_context(|| self.what_is_left(stored_bytes));
+        }
+        outcome
+    }
+
+    fn what_is_left(&self, stored_bytes: u64) -> String {
+        let Self { key, request_id, .. } = self;
+        format!(
+            "the first {stored_bytes} bytes were stored and wait, unfinished, at the key {key:?}. Run the command again with \
+             --request-id {request_id} and the same (or, from there on, corrected) input to go on: nothing is stored twice. Or \
+             drop them with `kv clear_key`, which also removes the key's values. If neither is done, the next value of the key \
+             begins with them"
+        )
+    }
+}
+
+fn check_length(length_bytes: u64) -> anyhow::Result<()> {
+    if length_bytes <= VALUE_BYTES_MAX {
+        return Ok(());
+    }
+    let text = format!("the value is longer than the {VALUE_BYTES_MAX} bytes that one value may have");
+    Err(CliError::RefusedInput(text).into())
+}
+
+fn refused(error: TextError) -> anyhow::Error {
+    match error {
+        TextError::InvalidUtf8 { .. } => CliError::RefusedInput(error.to_string()).into(),
+        TextError::Read(error) => anyhow::Error::new(error).context("cannot read it"),
+    }
+}

@@ -1,0 +1,207 @@
+//! From flags, environment and profile to a client, and from the client's errors to what to do next.
+//!
+//! Invariant: a password found in a profile is used for that profile's user only.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::client::{Client, ClientError};
+
+use super::exit::{Advice, usage};
+use super::profile::{Folders, Found, split_urls};
+use super::secret;
+
+const URL_DEFAULT: &str = "http://127.0.0.1:8000";
+
+#[derive(Debug, Clone, Default, clap::Args)]
+#[command(next_help_heading = "Connection")]
+pub struct ConnectionArgs {
+    /// Address of a node; several (repeated or with commas between) are tried in turn [env: KV_URL]
+    #[arg(long, value_name = "URL")]
+    pub url: Vec<String>,
+    /// Name to log in with [env: KV_USER]
+    #[arg(long, value_name = "NAME")]
+    pub user: Option<String>,
+    /// File whose text is the password [env: KV_PASSWORD_FILE, or KV_PASSWORD for the password itself]
+    #[arg(long, value_name = "FILE")]
+    pub password_file: Option<PathBuf>,
+    /// Profile with url, user and password: a name or a file [env: KV_PROFILE]
+    #[arg(long, value_name = "NAME_OR_PATH")]
+    pub profile: Option<String>,
+    /// Seconds of silence after which a node counts as failed
+    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub timeout: u64,
+}
+
+/// A setting and where it came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sourced<T> {
+    pub value: T,
+    pub from: String,
+}
+
+fn sourced<T>(value: T, from: impl Into<String>) -> Sourced<T> {
+    let from = from.into();
+    Sourced { value, from }
+}
+
+/// Whom to speak to, and as whom.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    pub urls: Sourced<Vec<String>>,
+    pub user: Sourced<String>,
+    pub password: Sourced<String>,
+}
+
+/// Puts the settings together: flags over `variable` over the profile.
+pub fn resolve(
+    args: &ConnectionArgs,
+    variable: impl Fn(&str) -> Option<String>,
+    folders: &Folders,
+) -> anyhow::Result<Target> {
+    let variable = |name: &str| variable(name).filter(|text| !text.is_empty());
+    let asked = args.profile.clone().or_else(|| variable("KV_PROFILE"));
+    let found = folders.find(asked.as_deref())?.unwrap_or_default();
+    let urls = urls(args, &variable, &found);
+    let Some(user) = user(args, &variable, &found) else {
+        return Err(usage(
+            "no user is set: give --user and --password-file, or KV_USER and KV_PASSWORD, or a profile (--profile); \
+             `kv run-cluster` makes one for the folder it runs in",
+        ));
+    };
+    let Some(password) = password(args, &variable, &found, &user.value)? else {
+        return Err(usage(format!(
+            "no password is set for the user {:?} (from {}): give --password-file or KV_PASSWORD",
+            user.value, user.from
+        )));
+    };
+    Ok(Target { urls, user, password })
+}
+
+fn urls(args: &ConnectionArgs, variable: impl Fn(&str) -> Option<String>, found: &Found) -> Sourced<Vec<String>> {
+    if !args.url.is_empty() {
+        return sourced(args.url.iter().flat_map(|url| split_urls(url)).collect(), "--url");
+    }
+    if let Some(text) = variable("KV_URL") {
+        return sourced(split_urls(&text), "KV_URL");
+    }
+    match &found.profile.url {
+        Some(urls) => sourced(urls.list(), found.path.display().to_string()),
+        None => sourced(vec![URL_DEFAULT.to_owned()], "the default"),
+    }
+}
+
+fn user(args: &ConnectionArgs, variable: impl Fn(&str) -> Option<String>, found: &Found) -> Option<Sourced<String>> {
+    let flag = args.user.clone().map(|user| sourced(user, "--user"));
+    let environment = || variable("KV_USER").map(|user| sourced(user, "KV_USER"));
+    let profile = || {
+        found
+            .profile
+            .user
+            .clone()
+            .map(|user| sourced(user, found.path.display().to_string()))
+    };
+    flag.or_else(environment).or_else(profile)
+}
+
+fn password(
+    args: &ConnectionArgs,
+    variable: impl Fn(&str) -> Option<String>,
+    found: &Found,
+    user: &str,
+) -> anyhow::Result<Option<Sourced<String>>> {
+    if let Some(path) = &args.password_file {
+        return Ok(Some(sourced(secret::read_password(path)?, path.display().to_string())));
+    }
+    if let Some(password) = variable("KV_PASSWORD") {
+        return Ok(Some(sourced(password, "KV_PASSWORD")));
+    }
+    if let Some(path) = variable("KV_PASSWORD_FILE") {
+        return Ok(Some(sourced(secret::read_password(path.as_ref())?, path)));
+    }
+    let profile = &found.profile;
+    if profile.user.as_deref().is_some_and(|name| name != user) {
+        return Ok(None);
+    }
+    if let Some(password) = &profile.password {
+        return Ok(Some(sourced(password.clone(), found.path.display().to_string())));
+    }
+    let Some(path) = &profile.password_file else {
+        return Ok(None);
+    };
+    let path = found
+        .path
+        .parent()
+        .map_or_else(|| path.clone(), |folder| folder.join(path));
+    Ok(Some(sourced(secret::read_password(&path)?, path.display().to_string())))
+}
+
+/// A client, and what is needed to explain its failures.
+pub struct Connection {
+    pub client: Client,
+    pub target: Target,
+}
+
+impl Connection {
+    /// Sends nothing yet.
+    pub fn new(args: &ConnectionArgs) -> anyhow::Result<Self> {
+        let variable = |name: &str| std::env::var(name).ok();
+        let target = resolve(args, variable, &Folders::of_this_process())?;
+        let client = Client::builder()
+            .urls(target.urls.value.iter())
+            .user(&target.user.value)
+            .password(&target.password.value)
+            .timeout(Duration::from_secs(args.timeout))
+            .build();
+        match client {
+            Ok(client) => Ok(Self { client, target }),
+            Err(error) => Err(usage(format!("{error} (from {})", target.urls.from))),
+        }
+    }
+
+    /// Adds to a failed call's error what to do about it.
+    pub fn explain(&self, error: anyhow::Error) -> anyhow::Error {
+        match error
+            .downcast_ref::<ClientError>()
+            .and_then(|error| advice(error, &self.target))
+        {
+            Some(advice) => error.context(Advice(advice)),
+            None => error,
+        }
+    }
+}
+
+/// What to do about it, when that is known.
+fn advice(error: &ClientError, target: &Target) -> Option<String> {
+    let urls = &target.urls;
+    Some(match error {
+        ClientError::Unreachable { .. } => format!(
+            "is the node running? start one with `kv run-cluster`, or set another address with --url or KV_URL \
+             (this one is from {})",
+            urls.from
+        ),
+        ClientError::Broken { .. } => "run the same command again".to_owned(),
+        ClientError::Credentials { .. } => format!(
+            "check the user {:?} (from {}) and the password (from {}) for {}",
+            target.user.value,
+            target.user.from,
+            target.password.from,
+            urls.value.join(",")
+        ),
+        ClientError::Forbidden { .. } => format!(
+            "the user {:?} (from {}) may not do this; log in as an admin with --user and --password-file",
+            target.user.value, target.user.from
+        ),
+        ClientError::Overloaded { .. } => "try again in a moment".to_owned(),
+        ClientError::DiskFull { .. } => {
+            "make room on the node's disk, or clear keys that are not needed; reads and `kv clear_key` go on".to_owned()
+        }
+        ClientError::BadAnswer { .. } => format!("is this the address of a node? it is from {}", urls.from),
+        ClientError::Server { .. } => "the node's log says more".to_owned(),
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+#[path = "connection_tests.rs"]
+mod tests;

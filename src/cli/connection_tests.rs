@@ -1,0 +1,144 @@
+//! Which source wins, and what is said when something is missing.
+
+use std::fs;
+use std::path::Path;
+
+use super::*;
+
+struct World {
+    root: tempfile::TempDir,
+    variables: Vec<(&'static str, &'static str)>,
+    args: ConnectionArgs,
+}
+
+impl World {
+    fn new(profile: &str, variables: &[(&'static str, &'static str)]) -> Self {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir(root.path().join("kv-cluster")).unwrap();
+        fs::write(root.path().join("kv-cluster/profile.toml"), profile).unwrap();
+        fs::write(root.path().join("kv-cluster/demo-password"), "of the profile\n").unwrap();
+        fs::write(root.path().join("password"), "of the flag\n").unwrap();
+        Self {
+            root,
+            variables: variables.to_vec(),
+            args: ConnectionArgs::default(),
+        }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.root.path().join(name)
+    }
+
+    fn resolve(&self) -> anyhow::Result<Target> {
+        let folders = Folders {
+            working: self.root.path().to_path_buf(),
+            config: None,
+        };
+        let variable = |name: &str| {
+            let of_name = |(variable, _): &&(&str, &str)| *variable == name;
+            self.variables.iter().find(of_name).map(|(_, text)| (*text).to_owned())
+        };
+        resolve(&self.args, variable, &folders)
+    }
+}
+
+const PROFILE: &str = "url = 'http://profile'\nuser = 'demo'\npassword_file = 'demo-password'";
+
+#[test]
+fn a_profile_alone_is_enough_and_its_password_file_lies_beside_it() {
+    let target = World::new(PROFILE, &[]).resolve().unwrap();
+    assert_eq!(target.urls.value, ["http://profile"]);
+    assert_eq!(target.user.value, "demo");
+    assert_eq!(target.password.value, "of the profile");
+    assert!(target.user.from.ends_with("kv-cluster/profile.toml"));
+    assert!(target.password.from.ends_with("kv-cluster/demo-password"));
+}
+
+#[test]
+fn the_environment_wins_over_the_profile() {
+    let variables = [
+        ("KV_URL", "http://a,http://b"),
+        ("KV_USER", "eve"),
+        ("KV_PASSWORD", "p"),
+    ];
+    let target = World::new(PROFILE, &variables).resolve().unwrap();
+    assert_eq!(
+        target.urls,
+        sourced(vec!["http://a".to_owned(), "http://b".to_owned()], "KV_URL")
+    );
+    assert_eq!(target.user, sourced("eve".to_owned(), "KV_USER"));
+    assert_eq!(target.password, sourced("p".to_owned(), "KV_PASSWORD"));
+}
+
+#[test]
+fn flags_win_over_the_environment() {
+    let mut world = World::new(
+        PROFILE,
+        &[("KV_URL", "http://a"), ("KV_USER", "eve"), ("KV_PASSWORD", "p")],
+    );
+    world.args.url = vec!["http://flag".to_owned()];
+    world.args.user = Some("me".to_owned());
+    world.args.password_file = Some(world.path("password"));
+    let target = world.resolve().unwrap();
+    assert_eq!(target.urls, sourced(vec!["http://flag".to_owned()], "--url"));
+    assert_eq!(target.user.value, "me");
+    assert_eq!(target.password.value, "of the flag");
+}
+
+#[test]
+fn the_password_of_a_profile_is_not_used_for_another_user() {
+    let error = World::new(PROFILE, &[("KV_USER", "eve")])
+        .resolve()
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("no password") && error.contains("\"eve\" (from KV_USER)"),
+        "{error}"
+    );
+}
+
+#[test]
+fn without_a_user_the_error_says_how_to_set_one() {
+    let error = World::new("", &[]).resolve().unwrap_err();
+    assert_eq!(crate::cli::exit::exit_of(&error) as u8, 2);
+    let error = error.to_string();
+    assert!(
+        error.contains("--user") && error.contains("KV_USER") && error.contains("run-cluster"),
+        "{error}"
+    );
+}
+
+#[test]
+fn an_empty_variable_counts_as_not_set() {
+    let target = World::new(PROFILE, &[("KV_USER", ""), ("KV_URL", "")])
+        .resolve()
+        .unwrap();
+    assert_eq!(target.user.value, "demo");
+}
+
+#[test]
+fn without_any_address_it_is_the_default_one() {
+    let world = World::new("user = 'demo'\npassword = 'x'", &[]);
+    let target = world.resolve().unwrap();
+    assert_eq!(target.urls, sourced(vec![URL_DEFAULT.to_owned()], "the default"));
+}
+
+#[test]
+fn a_missing_password_file_is_named() {
+    let mut world = World::new(PROFILE, &[]);
+    world.args.password_file = Some(Path::new("/nowhere/secret").to_path_buf());
+    let error = format!("{:#}", world.resolve().unwrap_err());
+    assert!(error.contains("/nowhere/secret"), "{error}");
+}
+
+#[test]
+fn advice_says_where_the_settings_came_from() {
+    let target = World::new(PROFILE, &[("KV_URL", "http://a")]).resolve().unwrap();
+    let refused = ClientError::Credentials {
+        detail: "Invalid user_id or password".to_owned(),
+    };
+    let text = advice(&refused, &target).unwrap();
+    assert!(text.contains("\"demo\"") && text.contains("demo-password"), "{text}");
+    let text = advice(&ClientError::Unreachable { tried: Vec::new() }, &target).unwrap();
+    assert!(text.contains("KV_URL") && text.contains("kv run-cluster"), "{text}");
+}

@@ -1,0 +1,265 @@
+//! `kv export`: keys and values as JSON Lines.
+//!
+//! Invariant: every line of the file that ends is whole and right; what an interruption cuts is the last line only.
+
+use std::fs;
+use std::io::{self, BufRead, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use futures_util::StreamExt;
+use futures_util::stream;
+use indicatif::ProgressBar;
+
+use crate::client::{Client, ClientError, Page, ValueDecoder, ValueStream};
+use crate::types::KEY_BYTES_MAX;
+
+use super::connection::{Connection, ConnectionArgs};
+use super::exit::usage;
+use super::get::output;
+use super::keys::KeyPages;
+use super::progress;
+
+/// Keys that are asked for ahead, so that short values do not wait for one round trip each.
+const KEYS_AHEAD: usize = 8;
+/// How often a key is asked for again when its answer breaks off before any of it was written.
+const REOPENS_MAX: usize = 3;
+/// Bytes that are read at once when looking for the last line.
+const SCAN_BYTES: usize = 64 * 1024;
+
+#[derive(Debug, clap::Args)]
+pub struct ExportArgs {
+    /// File to write, which must not exist yet, or - for standard output
+    #[arg(default_value = "-")]
+    pub file: PathBuf,
+    /// Go on after the last whole line of the file
+    #[arg(long)]
+    pub resume: bool,
+    /// Only keys that begin with this
+    #[arg(long)]
+    pub prefix: Option<String>,
+    #[command(flatten)]
+    pub connection: ConnectionArgs,
+}
+
+pub async fn run(args: ExportArgs) -> anyhow::Result<()> {
+    let connection = Connection::new(&args.connection)?;
+    if args.file == Path::new("-") {
+        if args.resume {
+            return Err(usage("--resume needs the file that the interrupted export wrote"));
+        }
+        let mut out = output();
+        let exported = export(&connection.client, args.prefix, None, &mut out).await;
+        exported.map_err(|error| connection.explain(error))?;
+        return Ok(out.flush()?);
+    }
+    let place = || args.file.display().to_string();
+    let (file, after) = open(&args.file, args.resume).with_context(place)?;
+    let mut out = BufWriter::new(file);
+    let exported = export(&connection.client, args.prefix, after, &mut out).await;
+    // What was written before a failure is worth keeping: --resume goes on after it.
+    let flushed = out.flush().and_then(|()| out.get_ref().sync_all());
+    exported
+        .map_err(|error| connection.explain(error.context(format!("{}: go on with --resume", args.file.display()))))?;
+    flushed.with_context(place)
+}
+
+/// The file, to be written at its end, and the last key that it holds.
+fn open(path: &Path, resume: bool) -> anyhow::Result<(fs::File, Option<String>)> {
+    if !resume {
+        return match fs::OpenOptions::new().write(true).create_new(true).open(path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(usage(
+                "the file exists: remove it, or go on after its last line with --resume",
+            )),
+            opened => Ok((opened?, None)),
+        };
+    }
+    let mut file = fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path)?;
+    let after = cut_after_last_line(&mut file)?;
+    Ok((file, after))
+}
+
+/// Removes an unfinished line at the end; gives the key of the line before it.
+fn cut_after_last_line(file: &mut fs::File) -> anyhow::Result<Option<String>> {
+    let (mut line_start, mut line_end, mut offset) = (0, 0, 0);
+    let mut reader = BufReader::with_capacity(SCAN_BYTES, &mut *file);
+    loop {
+        let chunk = reader.fill_buf()?;
+        if chunk.is_empty() {
+            break;
+        }
+        for (at, _) in chunk.iter().enumerate().filter(|(_, byte)| **byte == b'\n') {
+            line_start = line_end;
+            line_end = offset + at as u64 + 1;
+        }
+        let length = chunk.len();
+        offset += length as u64;
+        reader.consume(length);
+    }
+    let key = if line_end > 0 {
+        let why = "its last line does not begin with a key: this file was not written by an export";
+        Some(key_at(file, line_start)?.context(why)?)
+    } else {
+        None
+    };
+    file.set_len(line_end)?;
+    file.seek(SeekFrom::Start(line_end))?;
+    Ok(key)
+}
+
+/// The key of the line that begins at `line_start`.
+fn key_at(file: &mut fs::File, line_start: u64) -> io::Result<Option<String>> {
+    // JSON may write a byte as six.
+    let longest = KEY_BYTES_MAX * 6 + br#"{"key":"","#.len();
+    let mut head = Vec::with_capacity(longest);
+    file.seek(SeekFrom::Start(line_start))?;
+    file.take(longest as u64).read_to_end(&mut head)?;
+    let mut decoder = ValueDecoder::new();
+    // The head may be cut anywhere, or run into the next line; only the key counts.
+    let _ = decoder.feed(&head, &mut Vec::new());
+    Ok(decoder.key().map(str::to_owned))
+}
+
+async fn export(
+    client: &Client,
+    prefix: Option<String>,
+    after: Option<String>,
+    out: &mut impl Write,
+) -> anyhow::Result<()> {
+    let bar = progress::bytes_spinner();
+    let outcome = export_pages(client, prefix, after, out, &bar).await;
+    bar.finish_and_clear();
+    outcome
+}
+
+async fn export_pages(
+    client: &Client,
+    prefix: Option<String>,
+    after: Option<String>,
+    out: &mut impl Write,
+    bar: &ProgressBar,
+) -> anyhow::Result<()> {
+    let mut pages = KeyPages::new(client, prefix, after, None);
+    let mut keys = 0_u64;
+    while let Some(page) = pages.next().await? {
+        let opening = page.keys.into_iter().map(|key| async move {
+            let stream = client.get_value_stream(&key, Page::default()).await;
+            (key, stream)
+        });
+        let mut opened = stream::iter(opening).buffered(KEYS_AHEAD);
+        while let Some((key, values)) = opened.next().await {
+            write_line(client, &key, values, out, bar)
+                .await
+                .with_context(|| format!("key {key:?}"))?;
+            keys += 1;
+            bar.set_message(format!("{keys} keys"));
+        }
+        out.flush()?;
+    }
+    Ok(())
+}
+
+async fn write_line(
+    client: &Client,
+    key: &str,
+    mut values: Result<ValueStream, ClientError>,
+    out: &mut impl Write,
+    bar: &ProgressBar,
+) -> anyhow::Result<()> {
+    let mut reopens_left = REOPENS_MAX;
+    let (mut values, first) = loop {
+        let outcome = match values {
+            Ok(mut stream) => stream.next_piece().await.map(|piece| (stream, piece)),
+            Err(error) => Err(error),
+        };
+        match outcome {
+            Ok(begun) => break begun,
+            // A node may give up an answer that had to wait long for a big one before it.
+            Err(ClientError::Broken { .. }) if reopens_left > 0 => reopens_left -= 1,
+            Err(error) => return Err(error.into()),
+        }
+        values = client.get_value_stream(key, Page::default()).await;
+    };
+    let Some(mut piece) = first else {
+        // Cleared since it was listed.
+        return Ok(());
+    };
+    write!(out, "{{\"key\":{},\"value\":[\"", serde_json::to_string(key)?)?;
+    let mut between = false;
+    loop {
+        if between {
+            out.write_all(b",\"")?;
+        }
+        let quoted = serde_json::to_string(&piece.text)?;
+        let inner = quoted.get(1..quoted.len() - 1).unwrap_or_default();
+        out.write_all(inner.as_bytes())?;
+        bar.inc(piece.text.len() as u64);
+        if piece.ends_value {
+            out.write_all(b"\"")?;
+        }
+        between = piece.ends_value;
+        match values.next_piece().await? {
+            Some(next) => piece = next,
+            None => break,
+        }
+    }
+    Ok(out.write_all(b"]}\n")?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resume(content: &str) -> anyhow::Result<(String, Option<String>)> {
+        let dir = tempfile::tempdir()?;
+        let path = dir.path().join("out.jsonl");
+        fs::write(&path, content)?;
+        let (mut file, after) = open(&path, true)?;
+        file.write_all(b"+")?;
+        Ok((fs::read_to_string(&path)?, after))
+    }
+
+    #[test]
+    fn it_goes_on_after_the_last_whole_line() {
+        let one = "{\"key\":\"a\",\"value\":[\"1\"]}\n";
+        let two = "{\"key\":\"b\\n\\u00e9\",\"value\":[\"2\"]}\n";
+        let cases = [
+            (String::new(), "+".to_owned(), None),
+            ("{\"key\":\"a\",\"val".to_owned(), "+".to_owned(), None),
+            (one.to_owned(), format!("{one}+"), Some("a")),
+            (format!("{one}{two}"), format!("{one}{two}+"), Some("b\n\u{e9}")),
+            (
+                format!("{one}{two}{{\"key\":\"c\""),
+                format!("{one}{two}+"),
+                Some("b\n\u{e9}"),
+            ),
+        ];
+        for (before, expected, key) in cases {
+            assert_eq!(resume(&before).unwrap(), (expected, key.map(str::to_owned)));
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_no_export_is_left_as_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("notes");
+        fs::write(&path, "some notes\nand more").unwrap();
+        assert!(open(&path, true).is_err());
+        assert_eq!(fs::read_to_string(&path).unwrap(), "some notes\nand more");
+    }
+
+    #[test]
+    fn an_existing_file_is_not_overwritten() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("out.jsonl");
+        fs::write(&path, "x").unwrap();
+        let error = open(&path, false).unwrap_err();
+        assert!(error.to_string().contains("--resume"), "{error}");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "x");
+    }
+}

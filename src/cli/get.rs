@@ -1,0 +1,140 @@
+//! `kv get_value` and `kv clear_key`.
+//!
+//! Invariant: standard output carries values and nothing else, and memory does not grow with them.
+
+use std::io::{self, BufWriter, IsTerminal, Write};
+
+use indicatif::ProgressBar;
+
+use crate::api::{Count, STATUS_OK};
+use crate::client::Page;
+
+use super::add::print_status;
+use super::connection::{Connection, ConnectionArgs};
+use super::progress;
+
+/// Bytes of output that are gathered for one write.
+const OUTPUT_BUFFER_BYTES: usize = 64 * 1024;
+
+#[derive(Debug, clap::Args)]
+pub struct GetArgs {
+    /// The key
+    pub key: String,
+    /// Values to skip
+    #[arg(long, default_value_t = 0, hide_default_value = true)]
+    pub offset: u64,
+    /// Values to print at most
+    #[arg(long)]
+    pub limit: Option<u64>,
+    /// Print how many values there are, not the values
+    #[arg(long, conflicts_with_all = ["offset", "limit"])]
+    pub count: bool,
+    /// Print the API's answer
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub connection: ConnectionArgs,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct ClearArgs {
+    /// The key
+    pub key: String,
+    /// Print the API's answer
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub connection: ConnectionArgs,
+}
+
+pub async fn get(args: GetArgs) -> anyhow::Result<()> {
+    let connection = Connection::new(&args.connection)?;
+    let outcome = if args.count {
+        count(&connection, &args).await
+    } else if args.json {
+        copy_answer(&connection, &args).await
+    } else {
+        print_values(&connection, &args).await
+    };
+    outcome.map_err(|error| connection.explain(error))
+}
+
+pub async fn clear(args: ClearArgs) -> anyhow::Result<()> {
+    let connection = Connection::new(&args.connection)?;
+    let cleared = connection.client.clear_key(&args.key).await;
+    cleared.map_err(|error| connection.explain(error.into()))?;
+    print_status(STATUS_OK, args.json)
+}
+
+pub fn output() -> BufWriter<io::StdoutLock<'static>> {
+    BufWriter::with_capacity(OUTPUT_BUFFER_BYTES, io::stdout().lock())
+}
+
+async fn count(connection: &Connection, args: &GetArgs) -> anyhow::Result<()> {
+    let count = connection.client.count(&args.key).await?;
+    let mut out = io::stdout().lock();
+    if args.json {
+        let key = args.key.clone();
+        writeln!(out, "{}", serde_json::to_string(&Count { key, count })?)?;
+    } else {
+        writeln!(out, "{count}")?;
+    }
+    Ok(())
+}
+
+async fn copy_answer(connection: &Connection, args: &GetArgs) -> anyhow::Result<()> {
+    let mut body = connection.client.get_value_body(&args.key, page(args)).await?;
+    let mut out = output();
+    let bar = LateBar::new();
+    while let Some(chunk) = body.next().await? {
+        out.write_all(&chunk)?;
+        bar.advance(chunk.len());
+    }
+    out.write_all(b"\n")?;
+    out.flush()?;
+    Ok(())
+}
+
+async fn print_values(connection: &Connection, args: &GetArgs) -> anyhow::Result<()> {
+    let mut values = connection.client.get_value_stream(&args.key, page(args)).await?;
+    let mut out = output();
+    let bar = LateBar::new();
+    while let Some(piece) = values.next_piece().await? {
+        out.write_all(piece.text.as_bytes())?;
+        if piece.ends_value {
+            out.write_all(b"\n")?;
+        }
+        bar.advance(piece.text.len());
+    }
+    out.flush()?;
+    Ok(())
+}
+
+fn page(args: &GetArgs) -> Page {
+    Page {
+        offset: args.offset,
+        limit: args.limit,
+    }
+}
+
+/// A spinner that shows itself once there is much to wait for, and never when the values go to the terminal themselves.
+struct LateBar(ProgressBar);
+
+impl LateBar {
+    fn new() -> Self {
+        Self(ProgressBar::hidden())
+    }
+
+    fn advance(&self, bytes: usize) {
+        self.0.inc(bytes as u64);
+        if self.0.is_hidden() && self.0.position() >= progress::SHOWN_FROM_BYTES && !io::stdout().is_terminal() {
+            progress::show_on_stderr(&self.0);
+        }
+    }
+}
+
+impl Drop for LateBar {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}

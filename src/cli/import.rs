@@ -1,0 +1,315 @@
+//! `kv import`: adds the keys and values of a JSON Lines file.
+//!
+//! Invariant: each add's request id follows from the file's digest, the line's number and the add itself, so an import that is
+//! repeated, in whole or in part, adds nothing twice. Adds of one key are sent in the order of the file.
+
+use std::borrow::Cow;
+use std::fs;
+use std::io::{self, BufRead, BufReader, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context;
+use indicatif::ProgressBar;
+
+use crate::api::{BATCH_OPERATIONS_MAX, Operation};
+use crate::client::{Client, ClientError, PART_BYTES_MAX, entropy};
+use crate::types::KEY_BYTES_MAX;
+
+use super::connection::{Connection, ConnectionArgs};
+use super::exit::{CliError, usage};
+use super::import_line::{Event, ImportLines, ImportOp, LineError, Position};
+use super::import_progress::{self, Progress};
+use super::progress;
+
+/// Text of one batch: even with every byte written as six, the body stays below the limit of one request.
+const BATCH_BYTES: usize = PART_BYTES_MAX + KEY_BYTES_MAX;
+/// Operations of one batch: enough to make round trips cheap, few enough to be answered soon.
+const BATCH_OPS_MAX: usize = 1000;
+const _: () = assert!(BATCH_OPS_MAX <= BATCH_OPERATIONS_MAX);
+/// How often a batch is sent again because the node could not take some of it.
+const BATCH_RETRIES_MAX: u32 = 8;
+/// The pause before the first of these; it doubles.
+const BATCH_PAUSE_MS: u64 = 200;
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+A file that is imported again adds nothing twice, as long as the values are still in their keys and for at least an hour after they \
+were cleared; --again adds them anew. An import that was interrupted goes on where it stopped (see FILE.progress). What comes \
+from standard input is always added anew.")]
+pub struct ImportArgs {
+    /// JSON Lines, {"key":…,"value":[…]} for each key, as `kv export` writes them; - for standard input
+    pub file: PathBuf,
+    /// Add the values anew, even if this file was imported before
+    #[arg(long)]
+    pub again: bool,
+    #[command(flatten)]
+    pub connection: ConnectionArgs,
+}
+
+pub async fn run(args: ImportArgs) -> anyhow::Result<()> {
+    let connection = Connection::new(&args.connection)?;
+    let outcome = if args.file == Path::new("-") {
+        let lines = ImportLines::new(io::stdin().lock(), blake3::Hasher::new(), 0, 0);
+        let import = Import::new(
+            &connection.client,
+            entropy::hex::<16>(),
+            None,
+            progress::bytes_spinner(),
+        );
+        import.run(lines).await
+    } else {
+        import_file(&connection, &args).await
+    };
+    let done = outcome.map_err(|error| connection.explain(error))?;
+    eprintln!("imported {} values from {} lines", done.values, done.lines);
+    Ok(())
+}
+
+async fn import_file(connection: &Connection, args: &ImportArgs) -> anyhow::Result<Done> {
+    let place = || args.file.display().to_string();
+    let mut file = fs::File::open(&args.file).with_context(place)?;
+    let length = file.metadata().with_context(place)?;
+    if !length.is_file() {
+        return Err(usage(format!("{}: not a plain file; pipe it in and give -", place())));
+    }
+    let target = &connection.target;
+    let target = format!("{} at {}", target.user.value, target.urls.value.join(","));
+    let path = import_progress::path_for(&args.file);
+    let start = Start::find(&mut file, &path, &target, args.again).with_context(place)?;
+    if start.lines > 0 {
+        eprintln!("going on after line {}", start.lines);
+    }
+    let bar = progress::bytes_bar(length.len());
+    let mut saver = Saver {
+        path: path.clone(),
+        target,
+        import_id: start.import_id.clone(),
+        failed: false,
+    };
+    // From the first line on: should that one have to be corrected, the digest of the file changes, and with it its name.
+    saver.save(start.position());
+    let lines = ImportLines::new(BufReader::new(file), start.hasher, start.lines, start.offset_bytes);
+    let done = Import::new(&connection.client, start.import_id, Some(saver), bar)
+        .run(lines)
+        .await
+        .with_context(place)?;
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error).with_context(|| path.display().to_string()),
+        _ => Ok(done),
+    }
+}
+
+/// Where in a file an import begins, and under which name.
+struct Start {
+    import_id: String,
+    lines: u64,
+    offset_bytes: u64,
+    hasher: blake3::Hasher,
+}
+
+impl Start {
+    fn position(&self) -> Position {
+        Position {
+            lines: self.lines,
+            offset_bytes: self.offset_bytes,
+            digest: self.hasher.finalize(),
+        }
+    }
+
+    /// Leaves the file where the import begins.
+    fn find(file: &mut fs::File, progress: &Path, target: &str, again: bool) -> io::Result<Self> {
+        let saved = import_progress::read(progress).filter(|saved| !again && saved.target == target);
+        if let Some(saved) = saved {
+            let mut hasher = blake3::Hasher::new();
+            let bytes = import_progress::digest(file, saved.offset_bytes, &mut hasher)?;
+            if bytes == saved.offset_bytes && hasher.finalize().to_hex().as_str() == saved.digest {
+                return Ok(Self {
+                    import_id: saved.import_id,
+                    lines: saved.lines,
+                    offset_bytes: saved.offset_bytes,
+                    hasher,
+                });
+            }
+            file.seek(SeekFrom::Start(0))?;
+        }
+        let import_id = if again {
+            entropy::hex::<16>()
+        } else {
+            let mut hasher = blake3::Hasher::new();
+            import_progress::digest(file, u64::MAX, &mut hasher)?;
+            file.seek(SeekFrom::Start(0))?;
+            hasher.finalize().to_hex().to_string()
+        };
+        Ok(Self {
+            import_id,
+            lines: 0,
+            offset_bytes: 0,
+            hasher: blake3::Hasher::new(),
+        })
+    }
+}
+
+/// Writes down how far the import came.
+struct Saver {
+    path: PathBuf,
+    target: String,
+    import_id: String,
+    failed: bool,
+}
+
+impl Saver {
+    fn save(&mut self, position: Position) {
+        let progress = Progress::at(position, &self.target, &self.import_id);
+        if let Err(error) = import_progress::write(&self.path, &progress)
+            && !self.failed
+        {
+            self.failed = true;
+            let path = self.path.display();
+            eprintln!("warning: cannot write {path}: {error}; if this import is interrupted, the next one begins anew");
+        }
+    }
+}
+
+/// What was imported.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Done {
+    lines: u64,
+    values: u64,
+}
+
+struct Import<'a> {
+    client: &'a Client,
+    import_id: String,
+    saver: Option<Saver>,
+    bar: ProgressBar,
+    batch: Vec<ImportOp>,
+    batch_bytes: usize,
+    /// The end of the last line of which everything is in the batch or stored.
+    line_end: Option<Position>,
+    done: Done,
+}
+
+impl<'a> Import<'a> {
+    fn new(client: &'a Client, import_id: String, saver: Option<Saver>, bar: ProgressBar) -> Self {
+        Self {
+            client,
+            import_id,
+            saver,
+            bar,
+            batch: Vec::new(),
+            batch_bytes: 0,
+            line_end: None,
+            done: Done::default(),
+        }
+    }
+
+    async fn run<R: BufRead>(mut self, mut lines: ImportLines<R>) -> anyhow::Result<Done> {
+        let outcome = self.add_all(&mut lines).await;
+        self.bar.finish_and_clear();
+        outcome.map(|()| self.done)
+    }
+
+    async fn add_all<R: BufRead>(&mut self, lines: &mut ImportLines<R>) -> anyhow::Result<()> {
+        loop {
+            match lines.next() {
+                Ok(Some(Event::Op(op))) => self.add(op).await?,
+                Ok(Some(Event::LineEnd(position))) => {
+                    self.line_end = Some(position);
+                    self.done.lines += 1;
+                }
+                Ok(None) => return self.flush().await,
+                Err(error) => {
+                    // The lines before it are right, and will not have to be sent again.
+                    self.flush().await?;
+                    return Err(refused(error));
+                }
+            }
+        }
+    }
+
+    async fn add(&mut self, op: ImportOp) -> anyhow::Result<()> {
+        let full = self.batch.len() >= BATCH_OPS_MAX || self.batch_bytes + op.cost_bytes() > BATCH_BYTES;
+        if full || !op.whole {
+            self.flush().await?;
+        }
+        if op.whole {
+            self.batch_bytes += op.cost_bytes();
+            self.batch.push(op);
+            return Ok(());
+        }
+        // Parts go one by one: the last of them must not arrive when another one was refused.
+        let id = request_id(&self.import_id, &op);
+        let added = self.client.add_one(&op.key, &op.text, op.finish, &id).await;
+        added.with_context(|| format!("line {}", op.line))?;
+        self.done.values += u64::from(op.finish);
+        Ok(())
+    }
+
+    /// Sends the batch, and writes down that everything up to the last line's end is stored.
+    async fn flush(&mut self) -> anyhow::Result<()> {
+        let mut retries = 0;
+        while !self.batch.is_empty() {
+            let Some((line, error)) = self.send_batch().await? else {
+                self.done.values += self.batch.len() as u64;
+                self.batch.clear();
+                self.batch_bytes = 0;
+                break;
+            };
+            if !error.is_passing() || retries == BATCH_RETRIES_MAX {
+                return Err(error).with_context(|| format!("line {line}"));
+            }
+            tokio::time::sleep(Duration::from_millis(BATCH_PAUSE_MS << retries)).await;
+            retries += 1;
+        }
+        if let Some(position) = self.line_end.take() {
+            self.bar.set_position(position.offset_bytes);
+            if let Some(saver) = &mut self.saver {
+                saver.save(position);
+            }
+        }
+        Ok(())
+    }
+
+    /// The first operation that was refused: its line and why. The whole batch is sent again after that: what was added
+    /// already counts once.
+    async fn send_batch(&self) -> anyhow::Result<Option<(u64, ClientError)>> {
+        let operations = self.batch.iter().map(|op| Operation::AddValue {
+            key: Cow::from(op.key.as_str()),
+            value: Cow::from(op.text.as_str()),
+            finish_value: op.finish,
+            request_id: Some(Cow::from(request_id(&self.import_id, op))),
+        });
+        let first_line = self.batch.first().map_or(0, |op| op.line);
+        let sent = self.client.batch(operations.collect()).await;
+        let results = sent.with_context(|| format!("line {first_line}, or one soon after it"))?;
+        let failure = |(op, result): (&ImportOp, Result<_, ClientError>)| Some((op.line, result.err()?));
+        Ok(self.batch.iter().zip(results).find_map(failure))
+    }
+}
+
+/// The same for the same add of the same import, and for no other.
+fn request_id(import_id: &str, op: &ImportOp) -> String {
+    let mut hasher = blake3::Hasher::new();
+    for text in [import_id, &op.key, &op.text] {
+        hasher.update(&(text.len() as u64).to_le_bytes());
+        hasher.update(text.as_bytes());
+    }
+    hasher.update(&op.line.to_le_bytes());
+    hasher.update(&op.index.to_le_bytes());
+    hasher.update(&[u8::from(op.finish)]);
+    format!("import/{}", hasher.finalize().to_hex())
+}
+
+fn refused(error: LineError) -> anyhow::Error {
+    match error {
+        LineError::Wrong { .. } => anyhow::Error::new(CliError::RefusedInput(format!(
+            "{error}. The lines before it are imported; correct the line and run the import again to go on"
+        ))),
+        LineError::Read { .. } => error.into(),
+    }
+}
+
+#[cfg(test)]
+#[path = "import_tests.rs"]
+mod tests;

@@ -1,0 +1,196 @@
+//! Import and export against a node over real sockets.
+
+use crate::cli::export::{self, ExportArgs};
+use crate::client::fake_node::{FakeNode, Fault, PASSWORD, USER};
+
+use super::*;
+
+struct World {
+    dir: tempfile::TempDir,
+    node: FakeNode,
+}
+
+impl World {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        crate::cli::secret::write_private(&dir.path().join("password"), PASSWORD).unwrap();
+        let node = FakeNode::start();
+        Self { dir, node }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn connection(&self) -> ConnectionArgs {
+        ConnectionArgs {
+            url: vec![self.node.url.clone()],
+            user: Some(USER.to_owned()),
+            password_file: Some(self.path("password")),
+            profile: None,
+            timeout: 30,
+        }
+    }
+
+    async fn import(&self, content: &str, again: bool) -> anyhow::Result<()> {
+        fs::write(self.path("in.jsonl"), content).unwrap();
+        let file = self.path("in.jsonl");
+        let connection = self.connection();
+        super::run(ImportArgs {
+            file,
+            again,
+            connection,
+        })
+        .await
+    }
+
+    async fn export(&self, resume: bool) -> anyhow::Result<String> {
+        let file = self.path("out.jsonl");
+        let args = ExportArgs {
+            file: file.clone(),
+            resume,
+            prefix: None,
+            connection: self.connection(),
+        };
+        export::run(args).await?;
+        Ok(fs::read_to_string(file)?)
+    }
+
+    fn progress(&self) -> Option<Progress> {
+        import_progress::read(&self.path("in.jsonl.progress"))
+    }
+}
+
+const FILE: &str = "{\"key\":\"a\",\"value\":[\"1\",\"2\"]}\n\
+                    {\"key\":\"b\",\"value\":[\"\",\"x\\ny\"]}\n\
+                    {\"key\":\"c\u{e9}\",\"value\":[\"\\ud83d\\ude00\"]}\n";
+
+#[tokio::test]
+async fn what_is_imported_is_what_is_exported() {
+    let world = World::new();
+    world.import(FILE, false).await.unwrap();
+    assert_eq!(world.node.list("a"), ["1", "2"]);
+    assert_eq!(world.node.list("b"), ["", "x\ny"]);
+    assert_eq!(world.progress(), None);
+    let exported = world.export(false).await.unwrap();
+    assert_eq!(exported, FILE.replace("\\ud83d\\ude00", "\u{1f600}"));
+}
+
+#[tokio::test]
+async fn a_repeated_import_adds_nothing_twice_unless_asked_to() {
+    let world = World::new();
+    world.import(FILE, false).await.unwrap();
+    world.import(FILE, false).await.unwrap();
+    assert_eq!(world.node.list("a"), ["1", "2"]);
+    world.import(FILE, true).await.unwrap();
+    assert_eq!(world.node.list("a"), ["1", "2", "1", "2"]);
+}
+
+#[tokio::test]
+async fn equal_lines_of_one_file_and_of_two_files_are_values_of_their_own() {
+    let world = World::new();
+    let line = "{\"key\":\"a\",\"value\":[\"x\",\"x\"]}\n";
+    world.import(&format!("{line}{line}"), false).await.unwrap();
+    assert_eq!(world.node.list("a").len(), 4);
+    world.import(line, false).await.unwrap();
+    assert_eq!(world.node.list("a").len(), 6);
+}
+
+#[tokio::test]
+async fn after_a_wrong_line_was_corrected_the_import_goes_on_there() {
+    let world = World::new();
+    let wrong = FILE.replace("\"b\",\"value\"", "\"b\",\"values\"");
+    let error = world.import(&wrong, false).await.unwrap_err();
+    assert_eq!(crate::cli::exit::exit_of(&error) as u8, 5);
+    let text = format!("{error:#}");
+    assert!(text.contains("line 2") && text.contains("in.jsonl"), "{text}");
+    assert_eq!(world.node.list("a"), ["1", "2"]);
+    assert_eq!(world.progress().unwrap().lines, 1);
+    let requests = world.node.sent("path").len();
+    world.import(FILE, false).await.unwrap();
+    assert_eq!((world.node.list("a").len(), world.node.list("b").len()), (2, 2));
+    assert_eq!(world.node.sent("path").len(), requests + 1);
+    let sent = world.node.sent("operations").pop().unwrap();
+    assert!(!sent.to_string().contains("\"key\":\"a\""), "{sent}");
+}
+
+#[tokio::test]
+async fn progress_in_another_file_or_for_another_store_is_not_believed() {
+    let world = World::new();
+    let position = Position {
+        lines: 1,
+        offset_bytes: 5,
+        digest: blake3::hash(b"other"),
+    };
+    let target = format!("{USER} at {}", world.node.url);
+    for target in [target.as_str(), "someone else"] {
+        import_progress::write(&world.path("in.jsonl.progress"), &Progress::at(position, target, "id")).unwrap();
+        world.import(FILE, false).await.unwrap();
+        assert_eq!(world.node.list("a"), ["1", "2"]);
+    }
+}
+
+#[tokio::test]
+async fn what_a_node_could_not_take_is_sent_again_and_counts_once() {
+    let world = World::new();
+    world.node.fail_next(Fault::RefuseInBatch(4));
+    world.node.fail_next(Fault::BreakAfter);
+    world.import(FILE, false).await.unwrap();
+    assert_eq!(world.node.list("a"), ["1", "2"]);
+    assert_eq!(world.node.list("c\u{e9}"), ["\u{1f600}"]);
+    assert_eq!(world.node.sent("path").len(), 3);
+}
+
+#[tokio::test]
+async fn a_value_longer_than_one_request_goes_in_parts_and_comes_back_whole() {
+    let world = World::new();
+    let long = "\u{e9}\"\n".repeat(PART_BYTES_MAX);
+    let before = "{\"key\":\"k\",\"value\":[\"first\"]}\n";
+    let line = serde_json::json!({"key": "k", "value": [long, "last"]}).to_string();
+    world.import(&format!("{before}{line}\n"), false).await.unwrap();
+    assert_eq!(world.node.list("k"), ["first", long.as_str(), "last"]);
+    let exported = world.export(false).await.unwrap();
+    let exported: serde_json::Value = serde_json::from_str(&exported).unwrap();
+    assert_eq!(exported["value"][1].as_str(), Some(long.as_str()));
+}
+
+#[tokio::test]
+async fn an_export_that_broke_off_goes_on_after_its_last_whole_line() {
+    let world = World::new();
+    world.import(FILE, false).await.unwrap();
+    let whole = world.export(false).await.unwrap();
+    for cut in [0, 5, 31, 40, whole.len()] {
+        let head: Vec<u8> = whole.bytes().take(cut).collect();
+        fs::write(world.path("out.jsonl"), head).unwrap();
+        assert_eq!(world.export(true).await.unwrap(), whole, "cut at {cut}");
+    }
+}
+
+#[tokio::test]
+async fn a_key_whose_answer_breaks_off_at_once_is_asked_for_again() {
+    let world = World::new();
+    world
+        .import("{\"key\":\"a\",\"value\":[\"1\"]}\n", false)
+        .await
+        .unwrap();
+    world.node.with(|state| state.faults.clear());
+    let first = world.node.sent("path").len();
+    // The listing comes first.
+    let keys = serde_json::json!({"keys": ["a"]});
+    world.node.fail_next(Fault::Answer(200, keys));
+    world.node.fail_next(Fault::CutAnswer(3));
+    assert_eq!(
+        world.export(false).await.unwrap(),
+        "{\"key\":\"a\",\"value\":[\"1\"]}\n"
+    );
+    assert_eq!(world.node.sent("path").len(), first + 3);
+}
+
+#[tokio::test]
+async fn an_import_with_a_refused_password_exits_with_its_code_and_advice() {
+    let world = World::new();
+    fs::write(world.path("password"), "wrong").unwrap();
+    let error = world.import(FILE, false).await.unwrap_err();
+    assert_eq!(crate::cli::exit::exit_of(&error) as u8, 4);
+    assert!(format!("{error:#}").contains("--user"), "{error:#}");
+}

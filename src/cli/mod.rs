@@ -1,0 +1,205 @@
+//! The command line: `kv`.
+//!
+//! Invariant: standard output carries results only; every failure is a sentence on standard error and an exit code.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the command line is the edge: it runs in the user's shell, not inside a node"
+)]
+
+mod add;
+mod connection;
+mod exit;
+mod export;
+mod get;
+mod import;
+mod import_line;
+mod import_progress;
+mod keys;
+mod launch;
+mod profile;
+mod progress;
+mod run_cluster;
+mod secret;
+mod segment;
+mod serve;
+mod text_source;
+mod users;
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{CommandFactory, Parser, Subcommand};
+
+use exit::Exit;
+
+/// Name of the program in help and completions.
+const PROGRAM: &str = "kv";
+
+#[derive(Debug, Parser)]
+#[command(
+    name = PROGRAM,
+    version,
+    about = "A distributed key-value store: a key holds a list of text values, per user",
+    after_help = exit::EXIT_CODES_HELP,
+    rename_all = "snake_case"
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Append a value to a key's list
+    #[command(name = "add_value", alias = "add-value")]
+    AddValue(add::AddArgs),
+    /// Append a part to the value that the next add_value of the key finishes
+    #[command(name = "add_value_part", alias = "add-value-part")]
+    AddValuePart(add::AddArgs),
+    /// Print a key's values, one a line
+    #[command(name = "get_value", alias = "get-value")]
+    GetValue(get::GetArgs),
+    /// Remove all values and unfinished parts of a key
+    #[command(name = "clear_key", alias = "clear-key")]
+    ClearKey(get::ClearArgs),
+    /// Print the keys, one a line
+    Keys(keys::KeysArgs),
+    /// Manage who may use the store
+    #[command(subcommand)]
+    Users(users::UsersCommand),
+    /// Write keys and values as JSON Lines: {"key":…,"value":[…]} for each key
+    Export(export::ExportArgs),
+    /// Add the keys and values of such a file
+    Import(import::ImportArgs),
+    /// Run a node
+    Serve(serve::ServeArgs),
+    /// Run a store on this machine, with its files, a user and a profile in one folder
+    #[command(name = "run-cluster")]
+    RunCluster(run_cluster::RunClusterArgs),
+    /// Look into the files of a data folder
+    #[command(subcommand)]
+    Segment(segment::SegmentCommand),
+    /// Print the completions for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// The whole program.
+pub fn main() -> ExitCode {
+    // Wrong usage ends here, with clap's message and exit code 2.
+    let cli = Cli::parse();
+    let runtime = match tokio::runtime::Runtime::new().context("cannot start") {
+        Ok(runtime) => runtime,
+        Err(error) => return exit::report(&error).into(),
+    };
+    let outcome = runtime.block_on(dispatch(cli.command));
+    // What still runs has nobody left to tell; waiting for it could take forever.
+    runtime.shutdown_background();
+    match outcome {
+        Ok(code) => code,
+        Err(error) => exit::report(&error).into(),
+    }
+}
+
+async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::AddValue(args) => add::run(args, true).await,
+        Command::AddValuePart(args) => add::run(args, false).await,
+        Command::GetValue(args) => get::get(args).await,
+        Command::ClearKey(args) => get::clear(args).await,
+        Command::Keys(args) => keys::run(args).await,
+        Command::Users(command) => users::run(command).await,
+        Command::Export(args) => export::run(args).await,
+        Command::Import(args) => import::run(args).await,
+        Command::Serve(args) => {
+            let stop_with_parent = args.stop_with_parent;
+            let config = args.into_config(|name| std::env::var(name).ok())?;
+            return serve::run(config, stop_with_parent).await;
+        }
+        Command::RunCluster(args) => return run_cluster::run(args).await,
+        Command::Segment(command) => segment::run(command),
+        Command::Completions { shell } => completions(shell),
+    }?;
+    Ok(Exit::Done.into())
+}
+
+fn completions(shell: clap_complete::Shell) -> anyhow::Result<()> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), PROGRAM, &mut script);
+    std::io::Write::write_all(&mut std::io::stdout(), &script)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split(' '))
+    }
+
+    #[test]
+    fn the_definition_of_the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_commands_of_the_original_are_taken_under_their_own_names_and_with_dashes() {
+        for line in [
+            "kv add_value my_key my_value",
+            "kv add_value_part my_key partial_value",
+            "kv get_value my_key",
+            "kv clear_key my_key",
+            "kv add-value my_key my_value",
+            "kv add-value-part my_key partial_value",
+            "kv get-value my_key",
+            "kv clear-key my_key",
+        ] {
+            parse(line).expect(line);
+        }
+    }
+
+    #[test]
+    fn a_value_may_be_a_negative_number_or_begin_with_a_dash_after_two() {
+        for line in [
+            "kv add_value k -5",
+            "kv add_value k -",
+            "kv add_value k -- --flag",
+            "kv add_value k --file f",
+        ] {
+            parse(line).expect(line);
+        }
+    }
+
+    #[test]
+    fn wrong_usage_ends_with_code_two() {
+        for line in [
+            "kv",
+            "kv add_value k",
+            "kv add_value k v --file f",
+            "kv add_value k --fil",
+            "kv get_value k --count --limit 1",
+            "kv run-cluster --nodes x",
+            "kv users",
+        ] {
+            assert_eq!(parse(line).expect_err(line).exit_code(), 2, "{line}");
+        }
+    }
+
+    #[test]
+    fn the_help_lists_the_exit_codes() {
+        let help = Cli::command().render_long_help().to_string();
+        for code in ["0  done", "3  no node", "6  the node is overloaded"] {
+            assert!(help.contains(code), "{help}");
+        }
+    }
+
+    #[test]
+    fn completions_know_the_commands() {
+        let mut script = Vec::new();
+        clap_complete::generate(clap_complete::Shell::Bash, &mut Cli::command(), PROGRAM, &mut script);
+        assert!(String::from_utf8(script).unwrap().contains("add_value_part"));
+    }
+}

@@ -1,0 +1,40 @@
+//! Progress bars: on standard error, and only when that is a terminal.
+
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// Bars for less than this would only flicker.
+pub const SHOWN_FROM_BYTES: u64 = 8 * 1024 * 1024;
+/// How often a spinner turns when nothing else redraws it.
+const TICK: Duration = Duration::from_millis(200);
+
+/// Bytes done of `total_bytes`.
+pub fn bytes_bar(total_bytes: u64) -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(Some(total_bytes), ProgressDrawTarget::stderr());
+    style(bar, "{bar:30} {bytes}/{total_bytes} {bytes_per_sec} {eta} {msg}")
+}
+
+/// Bytes done; nobody knows of how many.
+pub fn bytes_spinner() -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+    let bar = style(bar, "{spinner} {bytes} {bytes_per_sec} {msg}");
+    bar.enable_steady_tick(TICK);
+    bar
+}
+
+fn style(bar: ProgressBar, template: &str) -> ProgressBar {
+    // A template that does not parse leaves the usual look.
+    match ProgressStyle::with_template(template) {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
+}
+
+/// Shows a hidden bar as a spinner of bytes.
+pub fn show_on_stderr(bar: &ProgressBar) {
+    bar.set_draw_target(ProgressDrawTarget::stderr());
+    if let Ok(style) = ProgressStyle::with_template("{spinner} {bytes} {bytes_per_sec}") {
+        bar.set_style(style);
+    }
+}

@@ -1,0 +1,294 @@
+//! `kv serve`: settings, logging, signals, and between them the node.
+//!
+//! Invariant: standard output carries one line, when the node is ready; everything else goes to standard error.
+
+use std::fmt::Write as _;
+use std::io::{self, IsTerminal, Write as _};
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::io::AsyncReadExt;
+use tokio::net::unix::pipe;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+use crate::client::password_hash;
+use crate::config::{LogFormat, ServeConfig, Setting, Settings, Source};
+
+use super::exit::{Exit, usage};
+use super::launch;
+use super::secret;
+use crate::server::FirstAdmin;
+
+/// Longest time for what is in flight to finish. Most supervisors kill after 90 s.
+const STOP_TIMEOUT: Duration = Duration::from_secs(60);
+
+#[derive(Debug, Default, clap::Args)]
+pub struct ServeArgs {
+    /// Folder of the node's files, made when it is not there [env: KV_DATA] [default: data]
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<String>,
+    /// Address and port to listen on [env: KV_LISTEN] [default: 127.0.0.1:8000]
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub listen: Option<String>,
+    /// Admin to make when no user of this name exists [env: KV_ADMIN_USER]
+    #[arg(long, value_name = "NAME")]
+    pub user: Option<String>,
+    /// File whose text is that admin's password [env: KV_ADMIN_PASSWORD_FILE]
+    #[arg(long, value_name = "FILE")]
+    pub password_file: Option<String>,
+    /// TOML file with settings, named like the flags with _ for -; flags and environment win over it [env: KV_CONFIG]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Shards that share the keys; counts only when the data folder is made [env: KV_SHARDS] [default: 8]
+    #[arg(long, value_name = "N", help_heading = "Tuning")]
+    pub shards: Option<String>,
+    /// Memory for blocks read from disk [env: KV_BLOCK_CACHE_BYTES] [default: 64MiB]
+    #[arg(long, value_name = "BYTES", help_heading = "Tuning")]
+    pub block_cache_bytes: Option<String>,
+    /// Size at which a shard starts a new segment [env: KV_ACTIVE_SEGMENT_BYTES] [default: 8MiB]
+    #[arg(long, value_name = "BYTES", help_heading = "Tuning")]
+    pub active_segment_bytes: Option<String>,
+    /// Form of the log on standard error: text or json [env: KV_LOG_FORMAT] [default: text]
+    #[arg(long, value_name = "FORMAT", help_heading = "Logging")]
+    pub log_format: Option<String>,
+    /// What is logged, such as warn or kv_storage=debug [env: KV_LOG_FILTER] [default: info]
+    #[arg(long, value_name = "DIRECTIVES", help_heading = "Logging")]
+    pub log_filter: Option<String>,
+    /// Stop when the pipe on standard input is closed, so when the process that holds its other end dies
+    #[arg(long, hide = true)]
+    pub stop_with_parent: bool,
+}
+
+impl ServeArgs {
+    /// The settings from flags, environment and file, validated.
+    pub fn into_config(self, variable: impl Fn(&str) -> Option<String>) -> anyhow::Result<ServeConfig> {
+        let mut settings = Settings::default();
+        let file = self.config.clone().or_else(|| variable("KV_CONFIG").map(PathBuf::from));
+        for (setting, text) in self.flags() {
+            if let Some(text) = text {
+                settings.offer(setting, text, Source::Flag);
+            }
+        }
+        settings.offer_environment(variable);
+        if let Some(path) = file {
+            let text = std::fs::read_to_string(&path)
+                .map_err(|error| usage(format!("cannot read the settings in {}: {error}", path.display())))?;
+            settings.offer_file(&path, &text)?;
+        }
+        Ok(settings.into_config()?)
+    }
+
+    fn flags(self) -> [(Setting, Option<String>); 9] {
+        [
+            (Setting::Data, self.data),
+            (Setting::Listen, self.listen),
+            (Setting::User, self.user),
+            (Setting::PasswordFile, self.password_file),
+            (Setting::Shards, self.shards),
+            (Setting::BlockCacheBytes, self.block_cache_bytes),
+            (Setting::ActiveSegmentBytes, self.active_segment_bytes),
+            (Setting::LogFormat, self.log_format),
+            (Setting::LogFilter, self.log_filter),
+        ]
+    }
+}
+
+/// Serves until a signal, or until the end of standard input when `stop_with_parent`.
+pub async fn run(config: ServeConfig, stop_with_parent: bool) -> anyhow::Result<ExitCode> {
+    // Before anything else: a signal that arrives while the node starts must not cut it off.
+    let mut stop = StopRequests::new(stop_with_parent)?;
+    start_logging(&config);
+    let first_admin = first_admin(&config)?;
+    let mut running = tokio::select! {
+        biased;
+        why = stop.next() => {
+            tracing::info!(why, "stopped before it was ready");
+            return Ok(Exit::Done.into());
+        }
+        started = launch::start(&config, first_admin) => started?,
+    };
+    if !running.has_users {
+        eprintln!("{}", no_users_text(&config));
+    }
+    announce(running.server.address(), &config.data);
+    tokio::select! {
+        biased;
+        why = stop.next() => tracing::info!(why, "stopping; what is in flight finishes first"),
+        why = running.server.failed() => anyhow::bail!("the node stopped by itself: {why}"),
+    }
+    tokio::select! {
+        biased;
+        why = stop.next_signal() => anyhow::bail!("stopped at once on a second request ({why})"),
+        stopped = tokio::time::timeout(STOP_TIMEOUT, running.server.stop()) => {
+            stopped.with_context(|| format!("it took longer than {} s to stop", STOP_TIMEOUT.as_secs()))?;
+        }
+    }
+    tracing::info!("stopped");
+    Ok(Exit::Done.into())
+}
+
+/// The line that says the node is ready.
+pub fn ready_line(address: SocketAddr, data: &Path) -> String {
+    format!(
+        "kv-storage ready: listening on http://{address}, data in {}",
+        data.display()
+    )
+}
+
+/// The address in such a line.
+pub fn url_in_ready_line(line: &str) -> Option<&str> {
+    let rest = line.strip_prefix("kv-storage ready: listening on ")?;
+    rest.split_once(", data in ").map(|(url, _)| url)
+}
+
+fn announce(address: SocketAddr, data: &Path) {
+    let mut out = io::stdout().lock();
+    // Whoever started this may not read; it serves all the same.
+    let _ = writeln!(out, "{}", ready_line(address, data)).and_then(|()| out.flush());
+}
+
+fn no_users_text(config: &ServeConfig) -> String {
+    let mut text =
+        String::from("There is no user yet, so nobody can log in. To make the first admin, stop this and run:\n");
+    // Writing to a String cannot fail.
+    let _ = write!(
+        text,
+        "  kv serve --data {} --user NAME --password-file FILE\nwhere the text of FILE is the password; later users: kv users add",
+        config.data.display()
+    );
+    text
+}
+
+fn first_admin(config: &ServeConfig) -> anyhow::Result<Option<FirstAdmin>> {
+    let Some(admin) = &config.first_admin else {
+        return Ok(None);
+    };
+    Ok(Some(FirstAdmin {
+        user: admin.user.clone(),
+        password_hash: password_hash(&secret::read_password(&admin.password_file)?),
+    }))
+}
+
+fn start_logging(config: &ServeConfig) {
+    // The filter was validated with the rest of the settings.
+    let filter = EnvFilter::try_new(&config.log_filter).unwrap_or_default();
+    let logging = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal());
+    let started = match config.log_format {
+        LogFormat::Text => logging.try_init(),
+        LogFormat::Json => logging.json().try_init(),
+    };
+    if started.is_err() {
+        eprintln!("warning: logging was set up before; its settings are kept");
+    }
+}
+
+/// Everything that asks the process to stop.
+struct StopRequests {
+    terminate: Signal,
+    interrupt: Signal,
+    parent: Option<pipe::Receiver>,
+}
+
+impl StopRequests {
+    fn new(stop_with_parent: bool) -> anyhow::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            parent: if stop_with_parent { Some(parent_pipe()?) } else { None },
+        })
+    }
+
+    async fn next_signal(&mut self) -> &'static str {
+        tokio::select! {
+            biased;
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+
+    async fn next(&mut self) -> &'static str {
+        let mut parent = self.parent.take();
+        let why = tokio::select! {
+            biased;
+            why = self.next_signal() => why,
+            () = closed(parent.as_mut()) => "the process that started this one is gone",
+        };
+        self.parent = parent;
+        why
+    }
+}
+
+fn parent_pipe() -> anyhow::Result<pipe::Receiver> {
+    let not_a_pipe = "--stop-with-parent needs a pipe on standard input";
+    let stdin = io::stdin().as_fd().try_clone_to_owned().context(not_a_pipe)?;
+    pipe::Receiver::from_owned_fd(stdin).context(not_a_pipe)
+}
+
+/// Returns when the pipe's other end was closed; never without a pipe.
+async fn closed(pipe: Option<&mut pipe::Receiver>) {
+    let Some(pipe) = pipe else {
+        return std::future::pending().await;
+    };
+    let mut ignored = [0; 64];
+    while pipe.read(&mut ignored).await.is_ok_and(|bytes| bytes > 0) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ready_line_can_be_read_back() {
+        let line = ready_line("127.0.0.1:8000".parse().unwrap(), Path::new("./data"));
+        assert_eq!(
+            line,
+            "kv-storage ready: listening on http://127.0.0.1:8000, data in ./data"
+        );
+        assert_eq!(url_in_ready_line(&line), Some("http://127.0.0.1:8000"));
+        assert_eq!(url_in_ready_line("something else"), None);
+    }
+
+    #[test]
+    fn flags_win_over_environment_over_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("node.toml");
+        std::fs::write(&path, "listen = '127.0.0.1:3'\nshards = 3\ndata = 'd'").unwrap();
+        let args = ServeArgs {
+            listen: Some("127.0.0.1:1".to_owned()),
+            ..ServeArgs::default()
+        };
+        let variable = |name: &str| match name {
+            "KV_CONFIG" => Some(path.display().to_string()),
+            "KV_LISTEN" => Some("127.0.0.1:2".to_owned()),
+            "KV_SHARDS" => Some("2".to_owned()),
+            _ => None,
+        };
+        let config = args.into_config(variable).unwrap();
+        assert_eq!((config.listen.port(), config.shards), (1, 2));
+        assert_eq!(config.data, dir.path().join("d"));
+    }
+
+    #[test]
+    fn settings_that_are_not_valid_are_wrong_usage() {
+        let args = ServeArgs {
+            shards: Some("x".to_owned()),
+            ..ServeArgs::default()
+        };
+        let error = args.into_config(|_| None).unwrap_err();
+        assert_eq!(crate::cli::exit::exit_of(&error), Exit::Usage);
+        let args = ServeArgs {
+            config: Some("/nowhere/node.toml".into()),
+            ..ServeArgs::default()
+        };
+        let error = args.into_config(|_| None).unwrap_err();
+        assert!(error.to_string().contains("/nowhere/node.toml"));
+    }
+}

@@ -1,0 +1,132 @@
+//! `kv users`: who may use the store.
+
+use std::io::{self, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+
+use crate::api::{STATUS_OK, UserEntries};
+
+use super::add::print_status;
+use super::connection::{Connection, ConnectionArgs};
+use super::exit::usage;
+use super::secret;
+
+#[derive(Debug, clap::Subcommand)]
+pub enum UsersCommand {
+    /// Make a user
+    Add(AddArgs),
+    /// Print all users, the admins marked
+    List(ListArgs),
+    /// Remove a user and everything under their keys
+    Remove(RemoveArgs),
+    /// Change a password: one's own, or as an admin anyone's
+    Passwd(PasswdArgs),
+}
+
+#[derive(Debug, clap::Args)]
+pub struct AddArgs {
+    /// Name of the new user
+    pub name: String,
+    /// Whether the user may manage users
+    #[arg(long)]
+    pub admin: bool,
+    #[command(flatten)]
+    pub password: NewPasswordArgs,
+    #[command(flatten)]
+    pub common: CommonArgs,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct ListArgs {
+    #[command(flatten)]
+    pub common: CommonArgs,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct RemoveArgs {
+    /// Name of the user
+    pub name: String,
+    #[command(flatten)]
+    pub common: CommonArgs,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct PasswdArgs {
+    /// Name of the user [default: oneself]
+    pub name: Option<String>,
+    #[command(flatten)]
+    pub password: NewPasswordArgs,
+    #[command(flatten)]
+    pub common: CommonArgs,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct NewPasswordArgs {
+    /// File whose text is the new password, or - for standard input (--password-file is the password to log in with)
+    #[arg(long, value_name = "FILE")]
+    pub new_password_file: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct CommonArgs {
+    /// Print the API's answer
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub connection: ConnectionArgs,
+}
+
+pub async fn run(command: UsersCommand) -> anyhow::Result<()> {
+    match command {
+        UsersCommand::Add(args) => {
+            let connection = Connection::new(&args.common.connection)?;
+            let password = new_password(args.password.new_password_file.as_deref())?;
+            let added = connection.client.users_add(&args.name, &password, args.admin).await;
+            finish(added, &connection, args.common.json)
+        }
+        UsersCommand::List(args) => list(&args.common).await,
+        UsersCommand::Remove(args) => {
+            let connection = Connection::new(&args.common.connection)?;
+            let removed = connection.client.users_remove(&args.name).await;
+            finish(removed, &connection, args.common.json)
+        }
+        UsersCommand::Passwd(args) => {
+            let connection = Connection::new(&args.common.connection)?;
+            let password = new_password(args.password.new_password_file.as_deref())?;
+            let name = args.name.as_deref().unwrap_or(connection.client.user_id());
+            let changed = connection.client.users_passwd(name, &password).await;
+            finish(changed, &connection, args.common.json)
+        }
+    }
+}
+
+async fn list(args: &CommonArgs) -> anyhow::Result<()> {
+    let connection = Connection::new(&args.connection)?;
+    let listed = connection.client.users_list().await;
+    let users = listed.map_err(|error| connection.explain(error.into()))?;
+    let mut out = io::stdout().lock();
+    if args.json {
+        writeln!(out, "{}", serde_json::to_string(&UserEntries { users })?)?;
+        return Ok(());
+    }
+    for user in users {
+        let mark = if user.admin { "\tadmin" } else { "" };
+        writeln!(out, "{}{mark}", user.user_id)?;
+    }
+    Ok(())
+}
+
+fn finish(outcome: Result<(), crate::client::ClientError>, connection: &Connection, json: bool) -> anyhow::Result<()> {
+    outcome.map_err(|error| connection.explain(error.into()))?;
+    print_status(STATUS_OK, json)
+}
+
+/// Without a file the password is taken from standard input, unless a person would have to type it in sight.
+fn new_password(file: Option<&Path>) -> anyhow::Result<String> {
+    match file {
+        Some(path) if path != Path::new("-") => secret::read_password(path),
+        None if io::stdin().is_terminal() => Err(usage(
+            "no new password: give --new-password-file FILE, or pipe the password in",
+        )),
+        _ => secret::read_password_from_stdin(),
+    }
+}

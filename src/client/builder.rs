@@ -1,0 +1,96 @@
+//! How a client is made.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+
+use super::entropy::to_hex;
+use super::error::ClientError;
+use super::transport::Transport;
+use super::{Client, Inner};
+
+/// Longest silence of a node before a call is given up or sent again.
+const TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
+/// Rounds through all addresses after the first: about two seconds when nothing listens.
+const RETRIES_DEFAULT: u32 = 4;
+
+/// What stands for a password in the API: the lower-case hexadecimal SHA-256 of its text.
+pub fn password_hash(password: &str) -> String {
+    to_hex(&Sha256::digest(password.as_bytes()))
+}
+
+/// Made by [`Client::builder`].
+#[derive(Clone)]
+pub struct ClientBuilder {
+    urls: Vec<String>,
+    user_id: Option<String>,
+    password_hash: Option<String>,
+    timeout: Duration,
+    retries: u32,
+}
+
+impl Default for ClientBuilder {
+    fn default() -> Self {
+        Self {
+            urls: Vec::new(),
+            user_id: None,
+            password_hash: None,
+            timeout: TIMEOUT_DEFAULT,
+            retries: RETRIES_DEFAULT,
+        }
+    }
+}
+
+impl ClientBuilder {
+    /// The address of a node, `http://HOST:PORT`. Given several times, the client goes on with the next when one fails.
+    pub fn url(mut self, url: impl Into<String>) -> Self {
+        self.urls.push(url.into());
+        self
+    }
+
+    pub fn urls<T: Into<String>>(mut self, urls: impl IntoIterator<Item = T>) -> Self {
+        self.urls.extend(urls.into_iter().map(Into::into));
+        self
+    }
+
+    pub fn user(mut self, user_id: impl Into<String>) -> Self {
+        self.user_id = Some(user_id.into());
+        self
+    }
+
+    /// The password; only its hash is kept and sent.
+    pub fn password(self, password: &str) -> Self {
+        self.password_hash(password_hash(password))
+    }
+
+    /// What the store knows as the user's `password_hash`, sent as it is.
+    pub fn password_hash(mut self, password_hash: impl Into<String>) -> Self {
+        self.password_hash = Some(password_hash.into());
+        self
+    }
+
+    /// Longest silence of a node before a call is given up or sent again; 30 s by default.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// Rounds through all addresses after the first one, with growing pauses between; 4 by default.
+    pub fn retries(mut self, retries: u32) -> Self {
+        self.retries = retries;
+        self
+    }
+
+    /// Nothing is sent yet.
+    pub fn build(self) -> Result<Client, ClientError> {
+        let missing = |what: &str| ClientError::Setup(format!("no {what} was given"));
+        Ok(Client {
+            inner: Arc::new(Inner {
+                transport: Transport::new(&self.urls, self.timeout, self.retries)?,
+                user_id: self.user_id.ok_or_else(|| missing("user"))?,
+                password_hash: self.password_hash.ok_or_else(|| missing("password"))?,
+            }),
+        })
+    }
+}

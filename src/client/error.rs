@@ -1,0 +1,115 @@
+//! What can go wrong with a call, as the caller can act on it.
+
+use std::time::Duration;
+
+use hyper::StatusCode;
+
+use crate::api::{Detail, ErrorBody, FieldError};
+
+/// A node that did not answer, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    pub url: String,
+    pub reason: String,
+}
+
+/// Why a call failed, after all the retries that were safe.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ClientError {
+    /// The client was built with something unusable; nothing was sent.
+    #[error("{0}")]
+    Setup(String),
+    /// No connection to any of the nodes; nothing was sent.
+    #[error("cannot connect to {}", failures(.tried))]
+    Unreachable { tried: Vec<Failure> },
+    /// The request was sent, and no whole answer came back: it may have taken effect.
+    #[error("no answer from {url}: {reason}")]
+    Broken { url: String, reason: String },
+    #[error("{detail}")]
+    Credentials { detail: String },
+    /// The user is who they say, and may not do this.
+    #[error("{detail}")]
+    Forbidden { detail: String },
+    #[error("the request was refused: {}", fields_text(.fields))]
+    BadRequest { fields: Vec<FieldError> },
+    #[error("{detail}")]
+    TooLarge { detail: String },
+    #[error("{detail}")]
+    Overloaded {
+        detail: String,
+        retry_after: Option<Duration>,
+    },
+    #[error("{detail}")]
+    DiskFull { detail: String },
+    /// Any other refusal, such as a user that exists already.
+    #[error("{detail} (status {status})")]
+    Refused { status: u16, detail: String },
+    #[error("the node failed: {detail} (status {status})")]
+    Server { status: u16, detail: String },
+    /// Whatever answered does not speak this API.
+    #[error("{url} gave an answer that is not of this API: {what}")]
+    BadAnswer { url: String, what: String },
+}
+
+fn failures(tried: &[Failure]) -> String {
+    let each = |failure: &Failure| format!("{}: {}", failure.url, failure.reason);
+    tried.iter().map(each).collect::<Vec<_>>().join("; ")
+}
+
+fn fields_text(fields: &[FieldError]) -> String {
+    let each = |field: &FieldError| {
+        let path: Vec<String> = field.loc.iter().skip(1).map(location_text).collect();
+        format!("{}: {}", path.join("."), field.msg)
+    };
+    fields.iter().map(each).collect::<Vec<_>>().join("; ")
+}
+
+fn location_text(part: &serde_json::Value) -> String {
+    part.as_str().map_or_else(|| part.to_string(), str::to_owned)
+}
+
+impl ClientError {
+    /// The error that an answer with this status and body stands for.
+    pub(super) fn from_answer(status: StatusCode, retry_after: Option<Duration>, body: &[u8]) -> Self {
+        let detail = match serde_json::from_slice::<ErrorBody>(body) {
+            Ok(ErrorBody {
+                detail: Detail::Fields(fields),
+            }) => return Self::BadRequest { fields },
+            Ok(ErrorBody {
+                detail: Detail::Message(text),
+            }) => text,
+            Err(_) => status.canonical_reason().unwrap_or("no reason was given").to_owned(),
+        };
+        Self::from_status(status.as_u16(), retry_after, detail)
+    }
+
+    /// The error that one result of a batch stands for.
+    pub(super) fn from_result(status: u16, detail: Option<&serde_json::Value>) -> Self {
+        match detail.map(|detail| serde_json::from_value(detail.clone())) {
+            Some(Ok(Detail::Fields(fields))) => Self::BadRequest { fields },
+            Some(Ok(Detail::Message(text))) => Self::from_status(status, None, text),
+            _ => Self::from_status(status, None, "no reason was given".to_owned()),
+        }
+    }
+
+    fn from_status(status: u16, retry_after: Option<Duration>, detail: String) -> Self {
+        match status {
+            401 => Self::Credentials { detail },
+            403 => Self::Forbidden { detail },
+            413 => Self::TooLarge { detail },
+            503 | 429 => Self::Overloaded { detail, retry_after },
+            507 => Self::DiskFull { detail },
+            400..=499 => Self::Refused { status, detail },
+            _ => Self::Server { status, detail },
+        }
+    }
+
+    /// Whether the same call may well succeed a little later, or at another node.
+    pub fn is_passing(&self) -> bool {
+        matches!(
+            self,
+            Self::Unreachable { .. } | Self::Broken { .. } | Self::Overloaded { .. }
+        )
+    }
+}

@@ -1,0 +1,299 @@
+//! The typed async client.
+//!
+//! Invariant: every add carries a request id, so a call is retried, at this node or the next one, and still counts once.
+//!
+//! ```no_run
+//! use kv_storage::client::{Client, ClientError};
+//!
+//! #[tokio::main]
+//! async fn main() -> Result<(), ClientError> {
+//!     let client = Client::builder()
+//!         .url("http://127.0.0.1:8000")
+//!         .user("demo")
+//!         .password("secret")
+//!         .build()?;
+//!
+//!     // Add a value
+//!     client.add_value("key", "value").await?;
+//!
+//!     // Get the key's values
+//!     let value = client.get_value("key").await?;
+//!     println!("Value: {value:?}");
+//!
+//!     // Clear the key
+//!     client.clear_key("key").await?;
+//!     Ok(())
+//! }
+//! ```
+
+mod builder;
+mod decode;
+pub mod entropy;
+mod error;
+#[cfg(test)]
+pub(crate) mod fake_node;
+mod stream;
+#[cfg(test)]
+mod tests;
+mod transport;
+mod users;
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::api::{
+    AddValue, Batch, BatchResults, ClearKey, Count, GetValue, KeyList, ListKeys, Operation, Status, User, path,
+};
+
+pub use builder::{ClientBuilder, password_hash};
+pub use decode::{DecodeError, ValueDecoder, ValuePiece};
+pub use error::{ClientError, Failure};
+pub use stream::{BodyStream, ValueStream};
+use transport::{Repeat, Transport};
+
+/// Longest text that is sent in one request; longer values go in parts. JSON may write a byte as six, and even then the body
+/// stays below the limit of one request.
+pub const PART_BYTES_MAX: usize = 1024 * 1024;
+const _: () = assert!(PART_BYTES_MAX * 6 + crate::types::KEY_BYTES_MAX * 6 + 8192 < crate::types::BODY_BYTES_MAX);
+
+/// Which of a key's values to read; by default all.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Page {
+    /// Values to skip.
+    pub offset: u64,
+    /// Values to return at most.
+    pub limit: Option<u64>,
+}
+
+/// What became of one operation of a batch.
+pub type BatchResult = Result<serde_json::Value, ClientError>;
+
+/// Speaks to one store as one user. Cheap to clone; clones share their connections.
+#[derive(Clone)]
+pub struct Client {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    transport: Transport,
+    user_id: String,
+    password_hash: String,
+}
+
+impl Client {
+    pub fn builder() -> ClientBuilder {
+        ClientBuilder::default()
+    }
+
+    /// Appends `value` to the key's list. A value longer than [`PART_BYTES_MAX`] goes in parts; if that fails in the middle,
+    /// its parts wait as unfinished parts of the key.
+    pub async fn add_value(&self, key: &str, value: &str) -> Result<(), ClientError> {
+        self.add(key, value, true, &entropy::hex::<16>()).await
+    }
+
+    /// Appends `part` to the value that the next [`add_value`](Self::add_value) of the key finishes.
+    pub async fn add_value_part(&self, key: &str, part: &str) -> Result<(), ClientError> {
+        self.add(key, part, false, &entropy::hex::<16>()).await
+    }
+
+    /// [`add_value`](Self::add_value) or, unless `finish`, [`add_value_part`](Self::add_value_part), with a request id of the
+    /// caller's: however often it is called with the same one, it counts once.
+    pub async fn add(&self, key: &str, text: &str, finish: bool, request_id: &str) -> Result<(), ClientError> {
+        let mut parts = split_parts(text).enumerate().peekable();
+        while let Some((index, part)) = parts.next() {
+            let finish = finish && parts.peek().is_none();
+            self.add_one(key, part, finish, &part_request_id(request_id, index as u64))
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// One request with at most [`PART_BYTES_MAX`] of text.
+    pub async fn add_one(&self, key: &str, text: &str, finish: bool, request_id: &str) -> Result<(), ClientError> {
+        let body = AddValue {
+            key: key.into(),
+            value: text.into(),
+            finish_value: finish,
+            request_id: Some(request_id.into()),
+            user: Some(self.user()),
+        };
+        let _: Status = self.post(path::ADD_VALUE, &body, Repeat::Safe).await?;
+        Ok(())
+    }
+
+    /// All finished values of the key; none for an unknown key.
+    pub async fn get_value(&self, key: &str) -> Result<Vec<String>, ClientError> {
+        self.get_value_page(key, Page::default()).await
+    }
+
+    pub async fn get_value_page(&self, key: &str, page: Page) -> Result<Vec<String>, ClientError> {
+        let mut rounds_left = self.inner.transport.rounds_max;
+        loop {
+            rounds_left = rounds_left.saturating_sub(1);
+            match self.read_page(key, page).await {
+                Err(ClientError::Broken { .. }) if rounds_left > 0 => {}
+                outcome => return outcome,
+            }
+        }
+    }
+
+    async fn read_page(&self, key: &str, page: Page) -> Result<Vec<String>, ClientError> {
+        let mut values = Vec::new();
+        let mut stream = self.get_value_stream(key, page).await?;
+        while let Some(value) = stream.next_value().await? {
+            values.push(value);
+        }
+        Ok(values)
+    }
+
+    /// The key's values as they arrive. An answer that breaks off is an error: what came before it is still right.
+    pub async fn get_value_stream(&self, key: &str, page: Page) -> Result<ValueStream, ClientError> {
+        Ok(ValueStream::new(self.get_value_body(key, page).await?))
+    }
+
+    /// The answer of `get_value` in the words of the API, byte for byte.
+    pub async fn get_value_body(&self, key: &str, page: Page) -> Result<BodyStream, ClientError> {
+        let transport = &self.inner.transport;
+        let body = encode(&self.get_request(key, page, false))?;
+        let answer = transport.open(path::GET_VALUE, body).await?;
+        Ok(BodyStream::new(answer, transport.timeout))
+    }
+
+    /// How many values the key has.
+    pub async fn count(&self, key: &str) -> Result<u64, ClientError> {
+        let request = self.get_request(key, Page::default(), true);
+        let answer: Count = self.post(path::GET_VALUE, &request, Repeat::Safe).await?;
+        Ok(answer.count)
+    }
+
+    /// Removes all values and unfinished parts of the key. When the connection breaks it is sent again, so it may take effect
+    /// twice before this returns.
+    pub async fn clear_key(&self, key: &str) -> Result<(), ClientError> {
+        let body = ClearKey {
+            key: key.into(),
+            user: Some(self.user()),
+        };
+        let _: Status = self.post(path::CLEAR_KEY, &body, Repeat::Safe).await?;
+        Ok(())
+    }
+
+    /// One page of the user's keys, in byte order; `after` is the `after` of the page before.
+    pub async fn list_keys(
+        &self,
+        prefix: Option<&str>,
+        after: Option<&str>,
+        limit: Option<u64>,
+    ) -> Result<KeyList, ClientError> {
+        let body = ListKeys {
+            prefix: prefix.map(Cow::from),
+            limit,
+            after: after.map(Cow::from),
+            user: Some(self.user()),
+        };
+        self.post(path::LIST_KEYS, &body, Repeat::Safe).await
+    }
+
+    /// Carries out the operations in order and gives one result each. Adds without a request id get one.
+    pub async fn batch(&self, mut operations: Vec<Operation<'_>>) -> Result<Vec<BatchResult>, ClientError> {
+        for operation in &mut operations {
+            if let Operation::AddValue {
+                request_id: request_id @ None,
+                ..
+            } = operation
+            {
+                *request_id = Some(entropy::hex::<16>().into());
+            }
+        }
+        let expected = operations.len();
+        let body = encode(&Batch {
+            operations,
+            user: Some(self.user()),
+        })?;
+        let (url, answer) = self.inner.transport.call(path::BATCH, body, Repeat::Safe).await?;
+        let BatchResults { results } = decode_answer(&url, &answer)?;
+        if results.len() != expected {
+            let what = format!("{} results for {expected} operations", results.len());
+            return Err(ClientError::BadAnswer { url, what });
+        }
+        Ok(results.into_iter().map(batch_result).collect())
+    }
+
+    pub fn user_id(&self) -> &str {
+        &self.inner.user_id
+    }
+
+    fn user(&self) -> User<'_> {
+        User {
+            user_id: self.inner.user_id.as_str().into(),
+            password_hash: self.inner.password_hash.as_str().into(),
+        }
+    }
+
+    fn get_request<'a>(&'a self, key: &'a str, page: Page, count_only: bool) -> GetValue<'a> {
+        GetValue {
+            key: key.into(),
+            offset: Some(page.offset).filter(|offset| *offset > 0),
+            limit: page.limit,
+            count_only,
+            user: Some(self.user()),
+        }
+    }
+
+    async fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+        repeat: Repeat,
+    ) -> Result<T, ClientError> {
+        let (url, answer) = self.inner.transport.call(path, encode(body)?, repeat).await?;
+        decode_answer(&url, &answer)
+    }
+}
+
+fn encode(body: &impl Serialize) -> Result<Bytes, ClientError> {
+    serde_json::to_vec(body)
+        .map(Bytes::from)
+        .map_err(|error| ClientError::Setup(format!("the request cannot be written as JSON: {error}")))
+}
+
+fn decode_answer<T: DeserializeOwned>(url: &str, answer: &[u8]) -> Result<T, ClientError> {
+    serde_json::from_slice(answer).map_err(|error| ClientError::BadAnswer {
+        url: url.to_owned(),
+        what: error.to_string(),
+    })
+}
+
+fn batch_result(result: serde_json::Value) -> BatchResult {
+    let status = result
+        .get("status_code")
+        .and_then(serde_json::Value::as_u64)
+        .unwrap_or(200);
+    if status == 200 {
+        return Ok(result);
+    }
+    let status = u16::try_from(status).unwrap_or(500);
+    Err(ClientError::from_result(status, result.get("detail")))
+}
+
+/// The request id of part number `index` of an add: the first one's is the add's own.
+pub fn part_request_id(request_id: &str, index: u64) -> String {
+    if index == 0 {
+        return request_id.to_owned();
+    }
+    format!("{request_id}/{index}")
+}
+
+/// The text in parts of at most [`PART_BYTES_MAX`], cut between characters; one empty part for an empty text.
+pub fn split_parts(text: &str) -> impl Iterator<Item = &str> {
+    let mut rest = Some(text);
+    std::iter::from_fn(move || {
+        let text = rest?;
+        let (part, tail) = text.split_at(text.floor_char_boundary(PART_BYTES_MAX));
+        rest = (!tail.is_empty()).then_some(tail);
+        Some(part)
+    })
+}

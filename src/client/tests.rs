@@ -1,0 +1,303 @@
+//! The client against a node over real sockets.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::fake_node::{FakeNode, Fault};
+use super::*;
+
+/// An address at which nothing listens.
+fn dead_url() -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    format!("http://{}", listener.local_addr().unwrap())
+}
+
+#[tokio::test]
+async fn what_is_added_can_be_got_and_cleared() {
+    let node = FakeNode::start();
+    let client = node.client();
+    client.add_value("key", "one").await.unwrap();
+    client.add_value_part("key", "t").await.unwrap();
+    client.add_value_part("key", "w").await.unwrap();
+    assert_eq!(client.get_value("key").await.unwrap(), ["one"]);
+    client.add_value("key", "o").await.unwrap();
+    assert_eq!(client.get_value("key").await.unwrap(), ["one", "two"]);
+    let page = Page {
+        offset: 1,
+        limit: Some(1),
+    };
+    assert_eq!(client.get_value_page("key", page).await.unwrap(), ["two"]);
+    assert_eq!(client.count("key").await.unwrap(), 2);
+    client.clear_key("key").await.unwrap();
+    assert!(client.get_value("key").await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn keys_and_users_are_listed() {
+    let node = FakeNode::start();
+    let client = node.client();
+    for key in ["a", "b", "c"] {
+        client.add_value(key, "x").await.unwrap();
+    }
+    let page = client.list_keys(None, None, None).await.unwrap();
+    assert_eq!(
+        (page.keys, page.after),
+        (vec!["a".to_owned(), "b".to_owned()], Some("b".to_owned()))
+    );
+    let page = client.list_keys(Some("c"), Some("b"), Some(5)).await.unwrap();
+    assert_eq!((page.keys, page.after), (vec!["c".to_owned()], None));
+    assert!(client.users_list().await.unwrap()[0].admin);
+}
+
+#[tokio::test]
+async fn the_password_is_sent_as_its_lower_case_sha256() {
+    assert_eq!(
+        password_hash("secret"),
+        "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b"
+    );
+    let node = FakeNode::start();
+    let client = node.builder().password("wrong").build().unwrap();
+    let error = client.get_value("key").await.unwrap_err();
+    assert!(matches!(error, ClientError::Credentials { .. }), "{error}");
+    assert_eq!(node.sent("path").len(), 1, "a refusal is not asked for twice");
+}
+
+#[tokio::test]
+async fn an_add_whose_answer_is_lost_is_sent_again_under_the_same_id_and_counts_once() {
+    let node = FakeNode::start();
+    node.fail_next(Fault::BreakAfter);
+    node.fail_next(Fault::Overloaded);
+    node.client().add_value("key", "x").await.unwrap();
+    assert_eq!(node.list("key"), ["x"]);
+    let ids = node.sent("request_id");
+    assert_eq!(ids.len(), 3);
+    assert!(ids.iter().all(|id| id.is_string() && *id == ids[0]), "{ids:?}");
+}
+
+#[tokio::test]
+async fn two_adds_of_the_same_value_are_two_values() {
+    let node = FakeNode::start();
+    let client = node.client();
+    client.add_value("key", "x").await.unwrap();
+    client.add_value("key", "x").await.unwrap();
+    client.add("key", "y", true, "mine").await.unwrap();
+    client.add("key", "y", true, "mine").await.unwrap();
+    assert_eq!(node.list("key"), ["x", "x", "y"]);
+}
+
+#[tokio::test]
+async fn when_a_node_is_down_the_next_address_is_used_and_kept() {
+    let node = FakeNode::start();
+    let urls = [dead_url(), node.url.clone()];
+    let client = Client::builder()
+        .urls(urls)
+        .user("demo")
+        .password("secret")
+        .build()
+        .unwrap();
+    client.add_value("key", "x").await.unwrap();
+    assert_eq!(client.inner.transport.preferred_index(), 1);
+    client.add_value("key", "y").await.unwrap();
+    assert_eq!(node.list("key"), ["x", "y"]);
+}
+
+#[tokio::test]
+async fn when_an_answer_is_lost_the_next_node_is_asked_under_the_same_id() {
+    let (first, second) = (FakeNode::start(), FakeNode::start());
+    first.fail_next(Fault::BreakAfter);
+    let client = first.builder().url(&second.url).build().unwrap();
+    client.add_value("key", "x").await.unwrap();
+    assert_eq!(first.sent("request_id"), second.sent("request_id"));
+}
+
+#[tokio::test]
+async fn when_no_node_is_there_the_error_names_them_all() {
+    let urls = [dead_url(), dead_url()];
+    let client = Client::builder()
+        .urls(&urls)
+        .user("demo")
+        .password("p")
+        .retries(1)
+        .build()
+        .unwrap();
+    let error = client.get_value("key").await.unwrap_err();
+    let ClientError::Unreachable { tried } = error else {
+        panic!("{error}");
+    };
+    assert_eq!(
+        tried.iter().map(|failure| failure.url.clone()).collect::<Vec<_>>(),
+        urls
+    );
+    assert!(
+        tried.iter().all(|failure| failure.reason.contains("refused")),
+        "{tried:?}"
+    );
+}
+
+#[tokio::test]
+async fn each_answer_has_its_error() {
+    let node = FakeNode::start();
+    let client = node.builder().retries(0).build().unwrap();
+    let field = json!([{"loc": ["body", "key"], "msg": "too long", "type": "string_too_long"}]);
+    for (status, detail, expected) in [
+        (401, json!("no"), "no"),
+        (403, json!("not an admin"), "not an admin"),
+        (
+            404,
+            json!("there is no user \"x\""),
+            "there is no user \"x\" (status 404)",
+        ),
+        (413, json!("limit 8 MiB"), "limit 8 MiB"),
+        (422, field, "the request was refused: key: too long"),
+        (500, json!("bug"), "the node failed: bug (status 500)"),
+        (503, json!("full"), "full"),
+        (507, json!("disk full"), "disk full"),
+    ] {
+        node.fail_next(Fault::Answer(status, json!({ "detail": detail })));
+        let error = client.add_value("key", "x").await.unwrap_err();
+        assert_eq!(error.to_string(), expected);
+        let right = match status {
+            401 => matches!(error, ClientError::Credentials { .. }),
+            403 => matches!(error, ClientError::Forbidden { .. }),
+            404 => matches!(error, ClientError::Refused { status: 404, .. }),
+            413 => matches!(error, ClientError::TooLarge { .. }),
+            422 => matches!(error, ClientError::BadRequest { ref fields } if fields.len() == 1),
+            500 => matches!(error, ClientError::Server { status: 500, .. }),
+            503 => matches!(
+                error,
+                ClientError::Overloaded {
+                    retry_after: Some(Duration::ZERO),
+                    ..
+                }
+            ),
+            _ => matches!(error, ClientError::DiskFull { .. }),
+        };
+        assert!(right, "{status}: {error:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_is_not_of_this_api_is_an_error() {
+    let node = FakeNode::start();
+    node.fail_next(Fault::Answer(200, json!("hello")));
+    let error = node.client().add_value("key", "x").await.unwrap_err();
+    assert!(matches!(error, ClientError::BadAnswer { .. }), "{error}");
+    node.fail_next(Fault::Answer(200, json!({"key": "key", "value": [1]})));
+    let error = node.client().get_value("key").await.unwrap_err();
+    assert!(matches!(error, ClientError::BadAnswer { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn values_whose_answer_breaks_off_are_asked_for_again_but_a_stream_fails() {
+    let node = FakeNode::start();
+    let client = node.client();
+    client.add_value("key", "some value").await.unwrap();
+    node.fail_next(Fault::CutAnswer(25));
+    assert_eq!(client.get_value("key").await.unwrap(), ["some value"]);
+    node.fail_next(Fault::CutAnswer(25));
+    let mut stream = client.get_value_stream("key", Page::default()).await.unwrap();
+    let error = stream.next_value().await.unwrap_err();
+    assert!(matches!(error, ClientError::Broken { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_node_that_stays_silent_is_given_up() {
+    let node = FakeNode::start();
+    node.fail_next(Fault::Silence);
+    let client = node
+        .builder()
+        .timeout(Duration::from_millis(50))
+        .retries(0)
+        .build()
+        .unwrap();
+    let error = client.get_value("key").await.unwrap_err();
+    assert!(matches!(error, ClientError::Broken { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_change_of_users_is_not_sent_again_once_it_may_have_taken_effect() {
+    let node = FakeNode::start();
+    node.fail_next(Fault::BreakAfter);
+    let error = node.client().users_add("eve", "p", true).await.unwrap_err();
+    assert!(matches!(error, ClientError::Broken { .. }), "{error}");
+    assert_eq!(node.sent("name"), [json!("eve")]);
+    node.client().users_passwd("eve", "q").await.unwrap();
+    assert_eq!(node.sent("password_hash").last(), Some(&json!(password_hash("q"))));
+    node.client().users_remove("eve").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_long_value_goes_in_parts_with_ids_of_their_own() {
+    let node = FakeNode::start();
+    let value = "\u{1f600}".repeat(PART_BYTES_MAX / 2);
+    node.client().add_value("key", &value).await.unwrap();
+    assert_eq!(node.list("key"), [value]);
+    let ids = node.sent("request_id");
+    assert_eq!(ids.len(), 2);
+    assert_eq!(ids[1].as_str().unwrap(), format!("{}/1", ids[0].as_str().unwrap()));
+    assert_eq!(node.sent("finish_value"), [json!(false), json!(true)]);
+}
+
+#[tokio::test]
+async fn a_batch_gives_one_result_for_each_operation() {
+    let node = FakeNode::start();
+    let add = |key: &'static str| Operation::AddValue {
+        key: key.into(),
+        value: "x".into(),
+        finish_value: true,
+        request_id: None,
+    };
+    let get = Operation::GetValue {
+        key: "a".into(),
+        offset: None,
+        limit: None,
+        count_only: false,
+    };
+    node.fail_next(Fault::RefuseInBatch(1));
+    let results = node.client().batch(vec![add("a"), add("b"), get]).await.unwrap();
+    assert_eq!(results[0].as_ref().unwrap()["status"], json!("OK"));
+    assert!(matches!(results[1], Err(ClientError::Overloaded { .. })));
+    assert_eq!(results[2].as_ref().unwrap()["value"], json!(["x"]));
+    node.fail_next(Fault::Answer(200, json!({"results": []})));
+    let error = node.client().batch(vec![add("a")]).await.unwrap_err();
+    assert!(matches!(error, ClientError::BadAnswer { .. }), "{error}");
+}
+
+#[test]
+fn a_client_without_address_user_or_password_is_not_built() {
+    let error = Client::builder()
+        .user("u")
+        .password("p")
+        .build()
+        .err()
+        .unwrap()
+        .to_string();
+    assert!(error.contains("address"), "{error}");
+    let error = Client::builder()
+        .url("http://a")
+        .password("p")
+        .build()
+        .err()
+        .unwrap()
+        .to_string();
+    assert!(error.contains("user"), "{error}");
+    let error = Client::builder()
+        .url("http://a")
+        .user("u")
+        .build()
+        .err()
+        .unwrap()
+        .to_string();
+    assert!(error.contains("password"), "{error}");
+}
+
+#[test]
+fn parts_are_cut_between_characters_and_an_empty_text_is_one_part() {
+    assert_eq!(split_parts("").collect::<Vec<_>>(), [""]);
+    let text = format!("a{}", "\u{e9}".repeat(PART_BYTES_MAX));
+    let parts: Vec<&str> = split_parts(&text).collect();
+    assert_eq!(parts.concat(), text);
+    assert!(parts.iter().all(|part| part.len() <= PART_BYTES_MAX));
+    assert_eq!(parts.len(), 3);
+}

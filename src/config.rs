@@ -1,0 +1,329 @@
+//! The settings of `kv serve`: from flags, over the environment, over a file; validated once, then plain fields.
+//!
+//! Invariant: a `ServeConfig` is usable as it is; every error names the setting, where it came from and what would be right.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use tracing_subscriber::EnvFilter;
+
+use crate::types::UserId;
+
+pub const LISTEN_DEFAULT: &str = "127.0.0.1:8000";
+pub const DATA_DEFAULT: &str = "data";
+pub const SHARDS_DEFAULT: u16 = 8;
+/// Each shard has its own actor, log and memtables.
+pub const SHARDS_MAX: u16 = 256;
+/// Decompressed blocks kept in memory.
+pub const BLOCK_CACHE_BYTES_DEFAULT: u64 = 64 * MIB;
+/// Less than this holds too few blocks for reads that run at the same time.
+pub const BLOCK_CACHE_BYTES_MIN: u64 = MIB;
+/// Size at which a shard's active segment is sealed.
+pub const ACTIVE_SEGMENT_BYTES_DEFAULT: u64 = 8 * MIB;
+/// Smaller ones would be sealed all the time. (An op that is larger than this gets a log of its own.)
+pub const ACTIVE_SEGMENT_BYTES_MIN: u64 = MIB;
+/// Beyond this, sealing would need too much memory at once.
+pub const ACTIVE_SEGMENT_BYTES_MAX: u64 = 1024 * MIB;
+const MIB: u64 = 1024 * 1024;
+
+/// One setting; the name in the file, and with dashes the flag.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Setting {
+    Data,
+    Listen,
+    User,
+    PasswordFile,
+    Shards,
+    BlockCacheBytes,
+    ActiveSegmentBytes,
+    LogFormat,
+    LogFilter,
+}
+
+impl Setting {
+    pub const ALL: [Self; 9] = [
+        Self::Data,
+        Self::Listen,
+        Self::User,
+        Self::PasswordFile,
+        Self::Shards,
+        Self::BlockCacheBytes,
+        Self::ActiveSegmentBytes,
+        Self::LogFormat,
+        Self::LogFilter,
+    ];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Data => "data",
+            Self::Listen => "listen",
+            Self::User => "user",
+            Self::PasswordFile => "password_file",
+            Self::Shards => "shards",
+            Self::BlockCacheBytes => "block_cache_bytes",
+            Self::ActiveSegmentBytes => "active_segment_bytes",
+            Self::LogFormat => "log_format",
+            Self::LogFilter => "log_filter",
+        }
+    }
+
+    /// `KV_ADMIN_…` for the first admin: `KV_USER` is who the client commands speak as, perhaps in the same shell.
+    pub fn variable(self) -> String {
+        match self {
+            Self::User => "KV_ADMIN_USER".to_owned(),
+            Self::PasswordFile => "KV_ADMIN_PASSWORD_FILE".to_owned(),
+            _ => format!("KV_{}", self.name().to_uppercase()),
+        }
+    }
+
+    pub fn flag(self) -> String {
+        format!("--{}", self.name().replace('_', "-"))
+    }
+}
+
+/// Where a setting came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    Flag,
+    Variable,
+    File(PathBuf),
+}
+
+/// A setting's text, not validated yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Given {
+    text: String,
+    source: Source,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("{}: {text:?} is not valid: {why}", place(*.setting, .given_by))]
+    Invalid {
+        setting: Setting,
+        given_by: Source,
+        text: String,
+        why: String,
+    },
+    #[error("{} is given, but {} is not: the first admin needs both", .given.flag(), .missing.flag())]
+    HalfAnAdmin { given: Setting, missing: Setting },
+    #[error("{}: unknown setting {name:?}; there are: {}", path.display(), names())]
+    UnknownKey { path: PathBuf, name: String },
+    #[error("{}: {name} must be a text or a whole number", path.display())]
+    NotPlain { path: PathBuf, name: String },
+    #[error("{}: {why}", path.display())]
+    File { path: PathBuf, why: String },
+}
+
+fn place(setting: Setting, source: &Source) -> impl fmt::Display {
+    match source {
+        Source::Flag => setting.flag(),
+        Source::Variable => format!("the environment variable {}", setting.variable()),
+        Source::File(path) => format!("{} in {}", setting.name(), path.display()),
+    }
+}
+
+fn names() -> String {
+    Setting::ALL.map(Setting::name).join(", ")
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+/// The user that is made on the first start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FirstAdmin {
+    pub user: UserId,
+    pub password_file: PathBuf,
+}
+
+/// All settings of a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServeConfig {
+    pub data: PathBuf,
+    pub listen: SocketAddr,
+    pub first_admin: Option<FirstAdmin>,
+    /// Counts only when the data folder is created.
+    pub shards: u16,
+    pub block_cache_bytes: u64,
+    pub active_segment_bytes: u64,
+    pub log_format: LogFormat,
+    /// Directives as tracing's `EnvFilter` takes them.
+    pub log_filter: String,
+}
+
+/// The text of the settings from all sources; build it from the strongest source to the weakest.
+#[derive(Debug, Default)]
+pub struct Settings {
+    given: BTreeMap<Setting, Given>,
+}
+
+impl Settings {
+    /// Gives `setting` a text, unless a stronger source already did.
+    pub fn offer(&mut self, setting: Setting, text: impl Into<String>, source: Source) {
+        let text = text.into();
+        self.given.entry(setting).or_insert(Given { text, source });
+    }
+
+    pub fn offer_environment(&mut self, variable: impl Fn(&str) -> Option<String>) {
+        for setting in Setting::ALL {
+            if let Some(text) = variable(&setting.variable()) {
+                self.offer(setting, text, Source::Variable);
+            }
+        }
+    }
+
+    /// `text` is TOML, read from `path`. Paths in it are relative to the folder of the file.
+    pub fn offer_file(&mut self, path: &Path, text: &str) -> Result<(), ConfigError> {
+        let path_buf = || path.to_path_buf();
+        let table: toml::Table = text.parse().map_err(|error: toml::de::Error| ConfigError::File {
+            path: path_buf(),
+            why: error.to_string(),
+        })?;
+        for (name, value) in table {
+            let Some(setting) = Setting::ALL.into_iter().find(|setting| setting.name() == name) else {
+                return Err(ConfigError::UnknownKey { path: path_buf(), name });
+            };
+            let text = match value {
+                toml::Value::String(text) => text,
+                toml::Value::Integer(number) => number.to_string(),
+                _ => return Err(ConfigError::NotPlain { path: path_buf(), name }),
+            };
+            let text = match setting {
+                Setting::Data | Setting::PasswordFile => beside(path, &text),
+                _ => text,
+            };
+            self.offer(setting, text, Source::File(path_buf()));
+        }
+        Ok(())
+    }
+
+    /// Validates everything.
+    pub fn into_config(self) -> Result<ServeConfig, ConfigError> {
+        let segment_range = ACTIVE_SEGMENT_BYTES_MIN..=ACTIVE_SEGMENT_BYTES_MAX;
+        let cache_range = BLOCK_CACHE_BYTES_MIN..=u64::MAX;
+        Ok(ServeConfig {
+            data: self.get(Setting::Data, DATA_DEFAULT, path)?,
+            listen: self.get(Setting::Listen, LISTEN_DEFAULT, address)?,
+            first_admin: self.first_admin()?,
+            shards: self.get(Setting::Shards, &SHARDS_DEFAULT.to_string(), shards)?,
+            block_cache_bytes: self.get(
+                Setting::BlockCacheBytes,
+                &BLOCK_CACHE_BYTES_DEFAULT.to_string(),
+                |text| bytes(text, &cache_range),
+            )?,
+            active_segment_bytes: self.get(
+                Setting::ActiveSegmentBytes,
+                &ACTIVE_SEGMENT_BYTES_DEFAULT.to_string(),
+                |text| bytes(text, &segment_range),
+            )?,
+            log_format: self.get(Setting::LogFormat, "text", log_format)?,
+            log_filter: self.get(Setting::LogFilter, "info", log_filter)?,
+        })
+    }
+
+    fn get<T>(
+        &self,
+        setting: Setting,
+        default: &str,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Result<T, ConfigError> {
+        let given = self.given.get(&setting);
+        let text = given.map_or(default, |given| given.text.as_str());
+        parse(text).map_err(|why| ConfigError::Invalid {
+            setting,
+            given_by: given.map_or(Source::Flag, |given| given.source.clone()),
+            text: text.to_owned(),
+            why,
+        })
+    }
+
+    fn first_admin(&self) -> Result<Option<FirstAdmin>, ConfigError> {
+        let half = |given, missing| Err(ConfigError::HalfAnAdmin { given, missing });
+        let given = |setting| self.given.contains_key(&setting);
+        match (given(Setting::User), given(Setting::PasswordFile)) {
+            (false, false) => Ok(None),
+            (true, false) => half(Setting::User, Setting::PasswordFile),
+            (false, true) => half(Setting::PasswordFile, Setting::User),
+            (true, true) => Ok(Some(FirstAdmin {
+                user: self.get(Setting::User, "", |text| {
+                    UserId::new(text).map_err(|error| error.to_string())
+                })?,
+                password_file: self.get(Setting::PasswordFile, "", path)?,
+            })),
+        }
+    }
+}
+
+/// `text` as a path, relative to the folder of `file`.
+fn beside(file: &Path, text: &str) -> String {
+    if text.is_empty() {
+        return String::new();
+    }
+    let folder = file.parent().unwrap_or(Path::new(""));
+    folder.join(text).to_string_lossy().into_owned()
+}
+
+fn path(text: &str) -> Result<PathBuf, String> {
+    if text.is_empty() {
+        return Err("it is empty".to_owned());
+    }
+    Ok(PathBuf::from(text))
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    let local = text.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
+    local
+        .as_deref()
+        .unwrap_or(text)
+        .parse()
+        .map_err(|_| "write it as ADDRESS:PORT, such as 127.0.0.1:8000 or [::1]:8000".to_owned())
+}
+
+fn shards(text: &str) -> Result<u16, String> {
+    match text.parse() {
+        Ok(count) if (1..=SHARDS_MAX).contains(&count) => Ok(count),
+        _ => Err(format!("write a number from 1 to {SHARDS_MAX}")),
+    }
+}
+
+fn bytes(text: &str, range: &std::ops::RangeInclusive<u64>) -> Result<u64, String> {
+    let units = [("KiB", 1024), ("MiB", MIB), ("GiB", 1024 * MIB), ("", 1)];
+    let parsed = units.into_iter().find_map(|(unit, factor)| {
+        let number = text.strip_suffix(unit)?.trim_end();
+        Some(number.parse::<u64>().ok()?.checked_mul(factor))
+    });
+    let bytes = parsed
+        .flatten()
+        .ok_or("write a number of bytes, such as 67108864 or 64MiB")?;
+    if range.contains(&bytes) {
+        return Ok(bytes);
+    }
+    if *range.end() == u64::MAX {
+        return Err(format!("it must be at least {} bytes", range.start()));
+    }
+    Err(format!("it must be {} to {} bytes", range.start(), range.end()))
+}
+
+fn log_format(text: &str) -> Result<LogFormat, String> {
+    match text {
+        "text" => Ok(LogFormat::Text),
+        "json" => Ok(LogFormat::Json),
+        _ => Err("write text or json".to_owned()),
+    }
+}
+
+fn log_filter(text: &str) -> Result<String, String> {
+    EnvFilter::try_new(text)
+        .map(|_| text.to_owned())
+        .map_err(|error| format!("{error}; write directives such as info or kv_storage=debug,warn"))
+}
+
+#[cfg(test)]
+#[path = "config_tests.rs"]
+mod tests;

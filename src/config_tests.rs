@@ -1,0 +1,122 @@
+//! Which source wins, and what each error says.
+
+use super::*;
+
+fn from_file(text: &str) -> Result<ServeConfig, ConfigError> {
+    let mut settings = Settings::default();
+    settings.offer_file(Path::new("/etc/kv/node.toml"), text)?;
+    settings.into_config()
+}
+
+fn from_flag(setting: Setting, text: &str) -> Result<ServeConfig, ConfigError> {
+    let mut settings = Settings::default();
+    settings.offer(setting, text, Source::Flag);
+    settings.into_config()
+}
+
+#[test]
+fn without_any_setting_the_defaults_hold() {
+    let config = Settings::default().into_config().unwrap();
+    assert_eq!(config.listen.to_string(), LISTEN_DEFAULT);
+    assert_eq!(config.data, Path::new("data"));
+    assert_eq!(config.shards, 8);
+    assert_eq!(config.first_admin, None);
+    assert_eq!(config.log_format, LogFormat::Text);
+}
+
+#[test]
+fn a_flag_wins_over_the_environment_and_that_over_the_file() {
+    let mut settings = Settings::default();
+    settings.offer(Setting::Listen, "127.0.0.1:1", Source::Flag);
+    settings.offer_environment(|name| match name {
+        "KV_LISTEN" => Some("127.0.0.1:2".to_owned()),
+        "KV_SHARDS" => Some("2".to_owned()),
+        _ => None,
+    });
+    let file = "listen = '127.0.0.1:3'\nshards = 3\nblock_cache_bytes = '3MiB'";
+    settings.offer_file(Path::new("node.toml"), file).unwrap();
+    let config = settings.into_config().unwrap();
+    assert_eq!(config.listen.port(), 1);
+    assert_eq!(config.shards, 2);
+    assert_eq!(config.block_cache_bytes, 3 * MIB);
+}
+
+#[test]
+fn paths_in_a_file_are_relative_to_its_folder() {
+    let config = from_file("data = 'd'\nuser = 'root'\npassword_file = '/run/secret'").unwrap();
+    assert_eq!(config.data, Path::new("/etc/kv/d"));
+    let admin = config.first_admin.unwrap();
+    assert_eq!(admin.password_file, Path::new("/run/secret"));
+    assert_eq!(admin.user.as_str(), "root");
+}
+
+#[test]
+fn an_unknown_key_in_the_file_is_an_error_that_names_it() {
+    let error = from_file("lisen = '127.0.0.1:3'").unwrap_err().to_string();
+    assert!(error.contains("\"lisen\"") && error.contains("listen"), "{error}");
+}
+
+#[test]
+fn an_error_names_the_setting_and_where_it_came_from() {
+    let error = from_flag(Setting::Shards, "0").unwrap_err().to_string();
+    assert!(error.starts_with("--shards: \"0\""), "{error}");
+    let error = from_file("log_format = 'xml'").unwrap_err().to_string();
+    assert!(error.starts_with("log_format in /etc/kv/node.toml"), "{error}");
+    let mut settings = Settings::default();
+    settings.offer_environment(|name| (name == "KV_LISTEN").then(|| "8000".to_owned()));
+    let error = settings.into_config().unwrap_err().to_string();
+    assert!(
+        error.contains("KV_LISTEN") && error.contains("127.0.0.1:8000"),
+        "{error}"
+    );
+}
+
+#[test]
+fn every_setting_refuses_what_it_cannot_be() {
+    for (setting, texts) in [
+        (Setting::Data, &[""][..]),
+        (Setting::Listen, &["", "8000", "host:8000", "1.2.3.4", "1.2.3.4:99999"]),
+        (Setting::Shards, &["0", "1025", "-1", "many"]),
+        (
+            Setting::BlockCacheBytes,
+            &["1", "x", "-5", "1.5MiB", "99999999999999GiB"],
+        ),
+        (Setting::ActiveSegmentBytes, &["1MiB", "1TiB", "9999GiB"]),
+        (Setting::LogFormat, &["", "TEXT"]),
+        (Setting::LogFilter, &["kv_storage=loud"]),
+    ] {
+        for text in texts {
+            let error = from_flag(setting, text).expect_err(text).to_string();
+            assert!(error.contains(&setting.flag()), "{error}");
+        }
+    }
+}
+
+#[test]
+fn the_first_admin_needs_a_name_and_a_password_file() {
+    for setting in [Setting::User, Setting::PasswordFile] {
+        let error = from_flag(setting, "x").unwrap_err().to_string();
+        assert!(error.contains("--user") && error.contains("--password-file"), "{error}");
+    }
+}
+
+#[test]
+fn a_file_that_is_not_toml_or_holds_other_types_is_an_error() {
+    for text in ["data", "data = [1]", "shards = 1.5", "[listen]\nport = 1"] {
+        let error = from_file(text).expect_err(text).to_string();
+        assert!(error.contains("/etc/kv/node.toml"), "{error}");
+    }
+}
+
+#[test]
+fn localhost_may_be_written_for_the_loopback_address() {
+    let config = from_flag(Setting::Listen, "localhost:9").unwrap();
+    assert_eq!(config.listen.to_string(), "127.0.0.1:9");
+}
+
+#[test]
+fn the_name_of_a_setting_gives_its_flag_and_its_variable() {
+    assert_eq!(Setting::BlockCacheBytes.flag(), "--block-cache-bytes");
+    assert_eq!(Setting::BlockCacheBytes.variable(), "KV_BLOCK_CACHE_BYTES");
+    assert_eq!(Setting::User.variable(), "KV_ADMIN_USER");
+}

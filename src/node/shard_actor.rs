@@ -1,0 +1,429 @@
+//! The actor around a shard: takes messages, hands the shard's jobs to where they may block, and answers.
+//!
+//! Invariant: an answer to a write is sent only when its group is durable. When the actor ends, every caller still waiting gets
+//! `ShardUnavailable`, by its reply channel being dropped.
+
+use std::collections::VecDeque;
+use std::io;
+use std::marker::PhantomData;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use tokio::sync::{Semaphore, oneshot};
+
+use super::OpError;
+use super::handle::Added;
+use super::permits::Permit;
+use crate::core::slot::{KeyHash, SlotId};
+use crate::env::{Abandoned, Env};
+use crate::shard::{
+    GroupNumber, MergeError, MergeJob, MergeOutcome, PastLookup, Shard, ShardStats, SpaceReady, Submitted, Write,
+};
+use crate::store::keys::{KeyLister, KeyQuery};
+use crate::store::reader::KeySource;
+use crate::store::segment::ReadError;
+use crate::types::{Key, UserId};
+
+/// How often a shard looks for work that only time makes due.
+const TICK_MS: u64 = 1000;
+/// Between two steps of a merge that nobody waits for, so that it takes no more than about half of a disk's time.
+const MERGE_PAUSE_MS: u64 = 2;
+/// Jobs of one shard that can be under way at once; see `JobGate`.
+const JOBS_MAX: u32 = 4096;
+
+pub type Reply<T> = oneshot::Sender<Result<T, OpError>>;
+
+/// Counts the jobs of a shard that are under way. A shard is opened anew only when there are none: a write that was handed out
+/// before must not reach a log after it was read back.
+#[derive(Clone)]
+pub struct JobGate(Arc<Semaphore>);
+
+impl Default for JobGate {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(JOBS_MAX as usize)))
+    }
+}
+
+impl JobGate {
+    /// Returns when no job is under way.
+    pub async fn quiet(&self) {
+        // The semaphore is never closed, so this cannot fail.
+        let _ = self.0.acquire_many(JOBS_MAX).await;
+    }
+}
+
+/// A write, who waits for it, and its place in the queue.
+pub struct PendingWrite {
+    pub write: Write,
+    pub reply: Reply<Added>,
+    pub permit: Permit,
+}
+
+/// What a shard actor can be told. The second half are the results of its own jobs.
+pub enum ShardMessage {
+    Write(PendingWrite),
+    Read {
+        slot: SlotId,
+        hash: KeyHash,
+        user: UserId,
+        key: Key,
+        reply: Reply<KeySource>,
+    },
+    Keys {
+        query: KeyQuery,
+        reply: Reply<KeyLister>,
+    },
+    /// A reader met damage in this segment.
+    Damage {
+        segment: u64,
+    },
+    /// Make all that was accepted durable, answer, and end.
+    Stop {
+        done: oneshot::Sender<()>,
+    },
+    Tick,
+    Past(PendingWrite, Box<PastLookup>, Result<(), OpError>),
+    Committed(Result<io::Result<()>, Abandoned>),
+    SpaceMade(Result<io::Result<SpaceReady>, Abandoned>),
+    MergeStepped(Result<MergeOutcome, Abandoned>),
+    CleanedUp(Result<(Vec<u64>, u64), Abandoned>),
+}
+
+pub struct ShardArguments {
+    pub shard: Shard,
+    pub env: Env,
+    pub gate: JobGate,
+    pub stats: Arc<Mutex<ShardStats>>,
+}
+
+/// Someone who waits for a group.
+struct Waiting {
+    group: GroupNumber,
+    added: Added,
+    reply: Reply<Added>,
+    _permit: Permit,
+}
+
+pub struct ShardState {
+    shard: Shard,
+    env: Env,
+    gate: JobGate,
+    stats: Arc<Mutex<ShardStats>>,
+    /// In the order of their groups.
+    waiting: VecDeque<Waiting>,
+    /// Writes that wait for log space, in the order they came.
+    parked: VecDeque<PendingWrite>,
+    stopping: Option<oneshot::Sender<()>>,
+}
+
+pub struct ShardActor;
+
+impl Actor for ShardActor {
+    type Msg = ShardMessage;
+    type State = ShardState;
+    type Arguments = ShardArguments;
+
+    async fn pre_start(
+        &self,
+        me: ActorRef<ShardMessage>,
+        arguments: ShardArguments,
+    ) -> Result<ShardState, ActorProcessingErr> {
+        let ShardArguments {
+            shard,
+            env,
+            gate,
+            stats,
+        } = arguments;
+        let mut state = ShardState {
+            shard,
+            env,
+            gate,
+            stats,
+            waiting: VecDeque::new(),
+            parked: VecDeque::new(),
+            stopping: None,
+        };
+        me.send_interval(Duration::from_millis(TICK_MS), || ShardMessage::Tick);
+        state.start_jobs(&me);
+        Ok(state)
+    }
+
+    async fn handle(
+        &self,
+        me: ActorRef<ShardMessage>,
+        message: ShardMessage,
+        state: &mut ShardState,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            ShardMessage::Write(pending) => state.take_write(&me, pending),
+            ShardMessage::Read {
+                slot,
+                hash,
+                user,
+                key,
+                reply,
+            } => {
+                let found = state.shard.key(slot, hash, &user, &key);
+                // Whoever asked may have gone away.
+                let _ = reply.send(found.map_err(|damaged| OpError::Damaged(damaged.to_string())));
+                return Ok(());
+            }
+            ShardMessage::Keys { query, reply } => {
+                let found = state.shard.keys(query);
+                let _ = reply.send(found.map_err(|damaged| OpError::Damaged(damaged.to_string())));
+                return Ok(());
+            }
+            ShardMessage::Damage { segment } => state.shard.report_damage(segment),
+            ShardMessage::Stop { done } => state.stopping = Some(done),
+            ShardMessage::Tick => state.tick(),
+            ShardMessage::Past(pending, lookup, result) => state.take_past(&me, pending, &lookup, result),
+            ShardMessage::Committed(result) => state.committed(result),
+            ShardMessage::SpaceMade(result) => {
+                state
+                    .shard
+                    .space_made(result.unwrap_or_else(|abandoned| Err(io::Error::other(abandoned))));
+                state.unpark(&me);
+            }
+            ShardMessage::MergeStepped(outcome) => state.merge_stepped(&me, outcome),
+            ShardMessage::CleanedUp(result) => state.shard.cleaned_up(result.unwrap_or_default()),
+        }
+        state.start_jobs(&me);
+        if let Some(why) = state.shard.failure() {
+            return Err(why.to_owned().into());
+        }
+        state.stop_when_done(&me);
+        Ok(())
+    }
+}
+
+impl ShardState {
+    fn take_write(&mut self, me: &ActorRef<ShardMessage>, pending: PendingWrite) {
+        if self.stopping.is_some() {
+            let _ = pending.reply.send(Err(OpError::ShuttingDown));
+        } else if self.parked.is_empty() {
+            self.submit(me, pending, None);
+        } else {
+            // Behind those that came first.
+            self.parked.push_back(pending);
+        }
+    }
+
+    fn submit(&mut self, me: &ActorRef<ShardMessage>, pending: PendingWrite, past: Option<&PastLookup>) {
+        let PendingWrite { write, reply, permit } = pending;
+        let (group, added) = match self.shard.submit(write, past, self.env.wall.now()) {
+            Ok(Submitted::InGroup(group)) => (Some(group), Added::Appended),
+            Ok(Submitted::Repeated(group)) => (group, Added::Repeated),
+            Ok(Submitted::NeedsSpace(write)) => {
+                self.parked.push_front(PendingWrite { write, reply, permit });
+                return;
+            }
+            Ok(Submitted::NeedsPast(write, lookup)) => {
+                self.look_up(me, PendingWrite { write, reply, permit }, lookup);
+                return;
+            }
+            Err(refused) => {
+                let _ = reply.send(Err(refused.into()));
+                return;
+            }
+        };
+        match group {
+            None => {
+                let _ = reply.send(Ok(added));
+            }
+            Some(group) => {
+                let at = self.waiting.partition_point(|waiting| waiting.group <= group);
+                let waiting = Waiting {
+                    group,
+                    added,
+                    reply,
+                    _permit: permit,
+                };
+                self.waiting.insert(at, waiting);
+            }
+        }
+    }
+
+    /// Tries the parked writes again, in order, until one has to wait on.
+    fn unpark(&mut self, me: &ActorRef<ShardMessage>) {
+        let mut left = self.parked.len();
+        while left > 0 {
+            let Some(pending) = self.parked.pop_front() else {
+                return;
+            };
+            self.submit(me, pending, None);
+            if self.parked.len() >= left {
+                return;
+            }
+            left = self.parked.len();
+        }
+    }
+
+    fn look_up(&self, me: &ActorRef<ShardMessage>, pending: PendingWrite, mut lookup: Box<PastLookup>) {
+        let me = me.clone();
+        self.spawn_job(
+            move || {
+                let result = lookup.run();
+                (lookup, result)
+            },
+            move |result| {
+                let Ok((lookup, result)) = result else {
+                    return;
+                };
+                if let Err(ReadError::Damaged(block)) = &result {
+                    let _ = me.cast(ShardMessage::Damage { segment: block.segment });
+                }
+                let _ = me.cast(ShardMessage::Past(pending, lookup, result.map_err(OpError::from)));
+            },
+        );
+    }
+
+    fn take_past(
+        &mut self,
+        me: &ActorRef<ShardMessage>,
+        pending: PendingWrite,
+        lookup: &PastLookup,
+        result: Result<(), OpError>,
+    ) {
+        match result {
+            Err(error) => {
+                let _ = pending.reply.send(Err(error));
+            }
+            Ok(()) if self.parked.is_empty() => self.submit(me, pending, Some(lookup)),
+            // By its turn the look-up may be stale; then there will be another.
+            Ok(()) => self.parked.push_back(pending),
+        }
+    }
+
+    fn committed(&mut self, result: Result<io::Result<()>, Abandoned>) {
+        let result = result.unwrap_or_else(|abandoned| Err(io::Error::other(abandoned)));
+        let Some(durable) = self.shard.committed(result) else {
+            return;
+        };
+        while let Some(waiting) = self.waiting.pop_front_if(|waiting| waiting.group <= durable) {
+            let _ = waiting.reply.send(Ok(waiting.added));
+        }
+    }
+
+    fn merge_stepped(&mut self, me: &ActorRef<ShardMessage>, outcome: Result<MergeOutcome, Abandoned>) {
+        match outcome {
+            Ok(MergeOutcome::More(job)) if self.stopping.is_none() => self.run_merge(me, job, true),
+            Ok(MergeOutcome::More(job)) => job.abandon(),
+            Ok(MergeOutcome::Done(result)) => self.shard.merged(result),
+            Err(Abandoned) => self.shard.merged(Err(MergeError::Abandoned)),
+        }
+        self.unpark(me);
+    }
+
+    fn tick(&mut self) {
+        self.shard.tick(self.env.wall.now());
+        if let Ok(mut stats) = self.stats.lock() {
+            *stats = self.shard.stats();
+        }
+    }
+
+    fn start_jobs(&mut self, me: &ActorRef<ShardMessage>) {
+        if let Some(job) = self.shard.next_commit() {
+            let me = me.clone();
+            self.spawn_job(
+                move || job.run(),
+                move |result| {
+                    let _ = me.cast(ShardMessage::Committed(result));
+                },
+            );
+        }
+        if let Some(job) = self.shard.next_space_job() {
+            let me = me.clone();
+            self.spawn_job(
+                move || job.run(),
+                move |result| {
+                    let _ = me.cast(ShardMessage::SpaceMade(result));
+                },
+            );
+        }
+        if self.stopping.is_some() {
+            return;
+        }
+        if let Some(job) = self.shard.next_merge(self.env.wall.now()) {
+            self.run_merge(me, job, false);
+        }
+        if let Some(job) = self.shard.next_cleanup() {
+            let me = me.clone();
+            self.spawn_job(
+                move || job.run(),
+                move |result| {
+                    let _ = me.cast(ShardMessage::CleanedUp(result));
+                },
+            );
+        }
+    }
+
+    fn run_merge(&self, me: &ActorRef<ShardMessage>, job: MergeJob, pause: bool) {
+        let (me, env, gate) = (me.clone(), self.env.clone(), self.gate.clone());
+        tokio::spawn(async move {
+            if pause && !job.urgent {
+                tokio::time::sleep(Duration::from_millis(MERGE_PAUSE_MS)).await;
+            }
+            let Ok(_permit) = gate.0.acquire().await else {
+                return;
+            };
+            let outcome = env.run_blocking(move || job.run()).await;
+            let _ = me.cast(ShardMessage::MergeStepped(outcome));
+        });
+    }
+
+    /// Runs `job` where it may block, and `then` with its result.
+    fn spawn_job<T: Send + 'static>(
+        &self,
+        job: impl FnOnce() -> T + Send + 'static,
+        then: impl FnOnce(Result<T, Abandoned>) + Send + 'static,
+    ) {
+        // The gate is wide; if it were ever full, the job would still run, counted late.
+        let permit = self.gate.0.clone().try_acquire_owned();
+        let report = Report::new(then);
+        self.env.blocking.submit(Box::new(move || {
+            let result = job();
+            drop(permit);
+            report.send(result);
+        }));
+    }
+
+    fn stop_when_done(&mut self, me: &ActorRef<ShardMessage>) {
+        if self.waiting.is_empty()
+            && self.parked.is_empty()
+            && let Some(done) = self.stopping.take()
+        {
+            let _ = done.send(());
+            me.stop(None);
+        }
+    }
+}
+
+/// Reports the result of a job, or that it was abandoned when it is dropped unsent (the job panicked).
+struct Report<T, F: FnOnce(Result<T, Abandoned>)> {
+    then: Option<F>,
+    result: PhantomData<fn(T)>,
+}
+
+impl<T, F: FnOnce(Result<T, Abandoned>)> Report<T, F> {
+    fn new(then: F) -> Self {
+        Self {
+            then: Some(then),
+            result: PhantomData,
+        }
+    }
+
+    fn send(mut self, result: T) {
+        if let Some(then) = self.then.take() {
+            then(Ok(result));
+        }
+    }
+}
+
+impl<T, F: FnOnce(Result<T, Abandoned>)> Drop for Report<T, F> {
+    fn drop(&mut self) {
+        if let Some(then) = self.then.take() {
+            then(Err(Abandoned));
+        }
+    }
+}

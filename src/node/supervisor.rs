@@ -1,0 +1,353 @@
+//! The node's supervisor: starts the shard actors, and starts one again from its files when it dies, while the node goes on.
+//!
+//! ractor's default on a child's end is to stop the parent; here the child is opened anew, after all its jobs are done and after a
+//! pause that doubles with each failure in a row.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
+
+use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
+use tokio::sync::oneshot;
+
+use super::NodeConfig;
+use super::identity::{Identity, IdentityError};
+use super::permits::Permits;
+use super::shard_actor::{JobGate, ShardActor, ShardArguments, ShardMessage};
+use crate::core::slot::{SYSTEM_SLOT, shard_slots};
+use crate::core::stamp::OriginId;
+use crate::env::{Abandoned, Env};
+use crate::shard::{OpenReport, Place, Shard, ShardConfig, ShardStats};
+use crate::store::cache::BlockCache;
+use crate::store::recover::RecoverError;
+
+const RESTART_PAUSE_MS: u64 = 50;
+const RESTART_PAUSE_MS_MAX: u64 = 5_000;
+/// How long a stopping node waits for a shard to finish what it accepted.
+const STOP_MS_MAX: u64 = 30_000;
+/// The system's key range is small; it gets less log space, bytes.
+const SYSTEM_LOG_BYTES: u64 = 1 << 20;
+
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    #[error(transparent)]
+    Recover(#[from] RecoverError),
+    #[error("the node's actors could not be started: {0}")]
+    Actor(String),
+    #[error(transparent)]
+    Abandoned(#[from] Abandoned),
+}
+
+/// How the rest of the node reaches one shard, whichever actor runs it now.
+#[derive(Default)]
+pub struct ShardDoor {
+    actor: RwLock<Option<ActorRef<ShardMessage>>>,
+    pub permits: Permits,
+    pub stats: Arc<Mutex<ShardStats>>,
+    pub restarts: std::sync::atomic::AtomicU64,
+    gate: JobGate,
+}
+
+impl ShardDoor {
+    /// The actor, unless it is being started again.
+    pub fn actor(&self) -> Option<ActorRef<ShardMessage>> {
+        self.actor.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set(&self, actor: Option<ActorRef<ShardMessage>>) {
+        *self.actor.write().unwrap_or_else(PoisonError::into_inner) = actor;
+    }
+}
+
+/// What every start of a shard needs.
+#[derive(Clone)]
+struct Plan {
+    index: u16,
+    place: Place,
+    config: ShardConfig,
+}
+
+pub enum SupervisorMessage {
+    /// A shard was opened anew, or could not be.
+    Reopened {
+        index: u16,
+        result: Result<(Box<Shard>, OpenReport), String>,
+    },
+    /// Finish what was accepted and end.
+    Stop { done: oneshot::Sender<()> },
+    /// For tests and the simulation: let a shard's actor die.
+    KillShard { index: u16 },
+}
+
+pub struct SupervisorArguments {
+    pub env: Env,
+    pub doors: Arc<[ShardDoor]>,
+    pub identity: Identity,
+    shards: Vec<(Plan, Shard)>,
+}
+
+pub struct SupervisorState {
+    env: Env,
+    doors: Arc<[ShardDoor]>,
+    identity: Identity,
+    plans: Vec<Plan>,
+    running: BTreeMap<ActorId, u16>,
+    failures: Vec<u32>,
+    stopping: bool,
+}
+
+pub struct Supervisor;
+
+/// Opens the data folder and every shard in it. Blocks on the disk.
+pub fn open(env: &Env, config: &NodeConfig) -> Result<SupervisorArguments, StartError> {
+    let mut identity = Identity::open(env, &config.data, config.shards)?;
+    let cache = Arc::new(BlockCache::new(config.cache_bytes));
+    let plans: Vec<Plan> = (0..=identity.shards)
+        .map(|index| plan(env, config, &identity, &cache, index))
+        .collect();
+    let mut shards = Vec::new();
+    let mut damaged = false;
+    for (plan, opened) in plans.iter().zip(open_all(env, &plans, identity.origin)) {
+        let (shard, report) = opened?;
+        log_report(plan, &report);
+        damaged |= !report.damage.is_empty();
+        shards.push((plan.clone(), shard));
+    }
+    if damaged {
+        // Sequences that this origin gave out may be lost: they must not be given out again.
+        identity.renew_origin(&*env.disk, &*env.entropy)?;
+        shards
+            .iter_mut()
+            .for_each(|(_, shard)| shard.set_origin(identity.origin));
+    }
+    Ok(SupervisorArguments {
+        env: env.clone(),
+        doors: plans.iter().map(|_| ShardDoor::default()).collect(),
+        identity,
+        shards,
+    })
+}
+
+fn plan(env: &Env, config: &NodeConfig, identity: &Identity, cache: &Arc<BlockCache>, index: u16) -> Plan {
+    let system = index == identity.shards;
+    let slots = if system {
+        SYSTEM_SLOT.0..SYSTEM_SLOT.0 + 1
+    } else {
+        shard_slots(index, identity.shards)
+    };
+    let mut shard_config = config.shard.clone();
+    if system {
+        shard_config.log_bytes = shard_config.log_bytes.min(SYSTEM_LOG_BYTES);
+        shard_config.fill_bytes = shard_config.fill_bytes.min(SYSTEM_LOG_BYTES / 4);
+    }
+    Plan {
+        index,
+        place: Place {
+            disk: env.disk.clone(),
+            dir: identity.shard_dir(index),
+            shard: index,
+            slots,
+            cache: cache.clone(),
+        },
+        config: shard_config,
+    }
+}
+
+/// Opens the shards one after the other.
+fn open_all(_env: &Env, plans: &[Plan], origin: OriginId) -> Vec<Result<(Shard, OpenReport), RecoverError>> {
+    plans
+        .iter()
+        .map(|plan| Shard::open(plan.place.clone(), plan.config.clone(), origin))
+        .collect()
+}
+
+fn log_report(plan: &Plan, report: &OpenReport) {
+    let dir: PathBuf = plan.place.dir.clone();
+    if report.damage.is_empty() {
+        tracing::debug!(dir = %dir.display(), ops = report.recovered_ops, torn = report.torn_logs, "shard opened");
+    } else {
+        tracing::error!(dir = %dir.display(), damage = report.damage.len(), "shard opened with damage");
+    }
+}
+
+impl Actor for Supervisor {
+    type Msg = SupervisorMessage;
+    type State = SupervisorState;
+    type Arguments = SupervisorArguments;
+
+    async fn pre_start(
+        &self,
+        me: ActorRef<SupervisorMessage>,
+        arguments: SupervisorArguments,
+    ) -> Result<SupervisorState, ActorProcessingErr> {
+        let mut state = SupervisorState {
+            env: arguments.env,
+            doors: arguments.doors,
+            identity: arguments.identity,
+            failures: vec![0; arguments.shards.len()],
+            plans: arguments.shards.iter().map(|(plan, _)| plan.clone()).collect(),
+            running: BTreeMap::new(),
+            stopping: false,
+        };
+        for (plan, shard) in arguments.shards {
+            state.spawn(&me, plan.index, shard).await?;
+        }
+        Ok(state)
+    }
+
+    async fn handle(
+        &self,
+        me: ActorRef<SupervisorMessage>,
+        message: SupervisorMessage,
+        state: &mut SupervisorState,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            SupervisorMessage::Reopened { index, result } => state.reopened(&me, index, result).await?,
+            SupervisorMessage::Stop { done } => {
+                state.stopping = true;
+                state.stop_shards().await;
+                let _ = done.send(());
+                me.stop(None);
+            }
+            SupervisorMessage::KillShard { index } => {
+                if let Some(actor) = state.doors.get(usize::from(index)).and_then(ShardDoor::actor) {
+                    actor.kill();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn handle_supervisor_evt(
+        &self,
+        me: ActorRef<SupervisorMessage>,
+        event: SupervisionEvent,
+        state: &mut SupervisorState,
+    ) -> Result<(), ActorProcessingErr> {
+        let (who, why) = match event {
+            SupervisionEvent::ActorFailed(who, error) => (who, error.to_string()),
+            SupervisionEvent::ActorTerminated(who, _, reason) => (who, reason.unwrap_or_else(|| "it ended".to_owned())),
+            SupervisionEvent::ActorStarted(_) | SupervisionEvent::ProcessGroupChanged(_) => return Ok(()),
+        };
+        if let Some(index) = state.running.remove(&who.get_id()) {
+            state.ended(&me, index, &why);
+        }
+        Ok(())
+    }
+}
+
+impl SupervisorState {
+    async fn spawn(
+        &mut self,
+        me: &ActorRef<SupervisorMessage>,
+        index: u16,
+        shard: Shard,
+    ) -> Result<(), ActorProcessingErr> {
+        let door = &self.doors[usize::from(index)];
+        let arguments = ShardArguments {
+            shard,
+            env: self.env.clone(),
+            gate: door.gate.clone(),
+            stats: door.stats.clone(),
+        };
+        // No name: ractor's registry is global to the process, and one process may hold many nodes.
+        let (actor, _) = Actor::spawn_linked(None, ShardActor, arguments, me.get_cell()).await?;
+        self.running.insert(actor.get_id(), index);
+        door.set(Some(actor));
+        Ok(())
+    }
+
+    fn ended(&mut self, me: &ActorRef<SupervisorMessage>, index: u16, why: &str) {
+        let door = &self.doors[usize::from(index)];
+        door.set(None);
+        if self.stopping {
+            return;
+        }
+        door.restarts.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        tracing::error!(shard = index, why, "a shard died; it is opened anew from its files");
+        self.reopen(me, index);
+    }
+
+    fn reopen(&mut self, me: &ActorRef<SupervisorMessage>, index: u16) {
+        let failures = &mut self.failures[usize::from(index)];
+        let pause_ms = (RESTART_PAUSE_MS << (*failures).min(10)).min(RESTART_PAUSE_MS_MAX);
+        *failures += 1;
+        let (me, env, gate) = (
+            me.clone(),
+            self.env.clone(),
+            self.doors[usize::from(index)].gate.clone(),
+        );
+        let (plan, origin) = (self.plans[usize::from(index)].clone(), self.identity.origin);
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_millis(pause_ms)).await;
+            gate.quiet().await;
+            let opened = env
+                .run_blocking(move || Shard::open(plan.place, plan.config, origin))
+                .await;
+            let result = match opened {
+                Ok(Ok((shard, report))) => Ok((Box::new(shard), report)),
+                Ok(Err(error)) => Err(error.to_string()),
+                Err(error) => Err(error.to_string()),
+            };
+            let _ = me.cast(SupervisorMessage::Reopened { index, result });
+        });
+    }
+
+    async fn reopened(
+        &mut self,
+        me: &ActorRef<SupervisorMessage>,
+        index: u16,
+        result: Result<(Box<Shard>, OpenReport), String>,
+    ) -> Result<(), ActorProcessingErr> {
+        if self.stopping {
+            return Ok(());
+        }
+        match result {
+            Ok((mut shard, report)) => {
+                log_report(&self.plans[usize::from(index)], &report);
+                if !report.damage.is_empty() {
+                    self.identity.renew_origin(&*self.env.disk, &*self.env.entropy)?;
+                    shard.set_origin(self.identity.origin);
+                }
+                self.spawn(me, index, *shard).await?;
+                tracing::info!(shard = index, "the shard serves again");
+                self.failures[usize::from(index)] = 0;
+            }
+            Err(error) => {
+                tracing::error!(shard = index, error, "the shard cannot be opened; it is tried again");
+                self.reopen(me, index);
+            }
+        }
+        Ok(())
+    }
+
+    async fn stop_shards(&mut self) {
+        let mut waits = Vec::new();
+        for door in self.doors.iter() {
+            let (done, stopped) = oneshot::channel();
+            if let Some(actor) = door.actor()
+                && actor.cast(ShardMessage::Stop { done }).is_ok()
+            {
+                waits.push(stopped);
+            }
+        }
+        let all = async {
+            for wait in waits {
+                // A shard that died instead has dropped its end.
+                let _ = wait.await;
+            }
+            for door in self.doors.iter() {
+                door.gate.quiet().await;
+            }
+        };
+        if tokio::time::timeout(Duration::from_millis(STOP_MS_MAX), all)
+            .await
+            .is_err()
+        {
+            tracing::warn!("some shards did not finish in time; what they had acknowledged is safe");
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! A whole node as one thing: storage, users and the HTTP front under one supervision tree.
+//!
+//! ```text
+//! root ── node supervisor ── shard actors, one per shard and one for the system's own key range
+//!      └─ front actor (hyper)
+//! ```
+//!
+//! The front is started again when it dies. When the node's supervisor dies, nothing is known any more, and the root ends: `failed`
+//! says so, and the process should too.
+
+mod front_actor;
+mod root;
+
+use std::net::SocketAddr;
+
+use ractor::{Actor, ActorRef};
+use tokio::sync::{oneshot, watch};
+
+use crate::env::Env;
+use crate::http::{FrontConfig, Live};
+use crate::node::{Node, NodeConfig, StartError};
+use crate::types::UserId;
+use crate::users::{Users, UsersError};
+
+use root::{Root, RootArguments, RootMessage};
+
+/// The user that is made when there is none of that name.
+#[derive(Debug, Clone)]
+pub struct FirstAdmin {
+    pub user: UserId,
+    pub password_hash: String,
+}
+
+#[derive(Debug, Clone)]
+pub struct ServerConfig {
+    pub node: NodeConfig,
+    pub front: FrontConfig,
+    pub listen: SocketAddr,
+    pub first_admin: Option<FirstAdmin>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    #[error(transparent)]
+    Node(#[from] StartError),
+    #[error("the first admin could not be made: {0}")]
+    FirstAdmin(#[from] UsersError),
+    #[error("cannot listen on {address}: {why}")]
+    Listen { address: SocketAddr, why: String },
+}
+
+/// A running server.
+pub struct Server {
+    address: SocketAddr,
+    node: Node,
+    users: Users,
+    root: ActorRef<RootMessage>,
+    /// Why the root ended, once it did without being asked.
+    failure: watch::Receiver<Option<String>>,
+}
+
+impl Server {
+    /// Starts everything; Ok when it serves.
+    pub async fn start(env: Env, config: ServerConfig) -> Result<Self, ServerError> {
+        let node = Node::start(env.clone(), config.node).await?;
+        let users = Users::start(env.clone(), node.clone());
+        if let Some(admin) = &config.first_admin
+            && let Err(error) = users.ensure_admin(&admin.user, &admin.password_hash).await
+        {
+            node.stop().await;
+            return Err(error.into());
+        }
+        let (failed, failure) = watch::channel(None);
+        let arguments = RootArguments {
+            env,
+            front: config.front,
+            listen: config.listen,
+            live: Live {
+                node: node.clone(),
+                users: users.clone(),
+            },
+            failed,
+        };
+        let started = Actor::spawn(None, Root, arguments).await;
+        let root = match started {
+            Ok((root, _)) => root,
+            Err(error) => {
+                node.stop().await;
+                return Err(ServerError::Listen {
+                    address: config.listen,
+                    why: error.to_string(),
+                });
+            }
+        };
+        let (reply, address) = oneshot::channel();
+        let asked = root.cast(RootMessage::Address { reply });
+        let address = match asked {
+            Ok(()) => address.await.unwrap_or(config.listen),
+            Err(_) => config.listen,
+        };
+        Ok(Self {
+            address,
+            node,
+            users,
+            root,
+            failure,
+        })
+    }
+
+    /// What it listens on: the port is the real one also where port 0 was asked for.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub fn node(&self) -> &Node {
+        &self.node
+    }
+
+    pub fn users(&self) -> &Users {
+        &self.users
+    }
+
+    /// Returns, with the reason, when the server can no longer serve. Dropping the future is fine.
+    pub async fn failed(&mut self) -> String {
+        match self.failure.wait_for(Option::is_some).await {
+            Ok(why) => why.clone().unwrap_or_default(),
+            Err(_) => "its supervisor is gone".to_owned(),
+        }
+    }
+
+    /// Takes no new requests, finishes what is in flight, and closes the files.
+    pub async fn stop(self) {
+        let (done, stopped) = oneshot::channel();
+        if self.root.cast(RootMessage::Stop { done }).is_ok() {
+            // If the root is gone, there is no front left to wait for.
+            let _ = stopped.await;
+        }
+        self.node.stop().await;
+    }
+}

@@ -1,0 +1,312 @@
+//! One shard: a contiguous run of slots, and the only owner of that run's files.
+//!
+//! A synchronous state machine. It never touches the disk inside a call that changes it: blocking work is handed out as jobs
+//! (`CommitJob`, `SpaceJob`, `MergeJob`, `CleanupJob`), run wherever blocking is allowed, and their results are handed back. What a
+//! job depended on is checked again when its result arrives.
+//!
+//! Invariants:
+//! - at most one commit is under way; a group is written only after the one before it is durable;
+//! - a log gives way to the next only when all its groups are durable;
+//! - an op is visible to readers exactly when it is durable;
+//! - after a failed commit nothing more is written: the shard must be opened anew from what is on disk (guarantee G10).
+
+mod read;
+mod space;
+mod upkeep;
+mod write;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
+
+use crate::core::clock::SlotClocks;
+use crate::core::slot::{KeyHash, SlotId};
+use crate::core::stamp::{HybridClock, OriginId};
+use crate::store::memtable::Memtable;
+use crate::store::recover::{self, RecoverError};
+use crate::store::segment::Segment;
+use crate::types::WallMs;
+
+pub use crate::store::compact::MergeError;
+pub use crate::store::recover::Place;
+pub use read::Damaged;
+pub use space::{CleanupJob, CommitJob, SpaceJob, SpaceReady};
+pub use upkeep::{MergeJob, MergeOutcome};
+pub use write::{GroupNumber, PastLookup, Submitted, Write, WriteKind, WriteRefused};
+
+/// How a shard uses memory and disk.
+#[derive(Debug, Clone)]
+pub struct ShardConfig {
+    /// Size at which the active segment's log gives way to the next, bytes. One record may exceed it.
+    pub log_bytes: u64,
+    /// How far ahead of its end a new log is filled with zeroes, bytes.
+    pub fill_bytes: u64,
+    /// Memtables that may wait to be sealed before writes have to wait too.
+    pub frozen_max: usize,
+    /// Segments of about one size that are merged into one.
+    pub fan_out: usize,
+    /// Largest value that may be assembled from parts, bytes.
+    pub value_bytes_max: u64,
+    /// Without writes for so long, a shard tidies up, milliseconds.
+    pub idle_ms: u64,
+}
+
+impl Default for ShardConfig {
+    fn default() -> Self {
+        Self {
+            log_bytes: 8 << 20,
+            fill_bytes: 1 << 20,
+            frozen_max: 2,
+            fan_out: 4,
+            value_bytes_max: crate::types::VALUE_BYTES_MAX,
+            idle_ms: 20_000,
+        }
+    }
+}
+
+/// The log that is being written, and its memtable.
+struct Active {
+    memtable: Memtable,
+    file: space::LogFile,
+    /// Number of the memtable's first group.
+    first_group: u64,
+    /// Not written yet: goes out with the first group.
+    header: Option<[u8; crate::store::log::HEADER_BYTES]>,
+}
+
+/// A memtable that waits to be sealed; everything in it is durable in its log.
+#[derive(Clone)]
+struct Frozen {
+    memtable: Arc<Memtable>,
+    /// Its log holds damage and is to be kept aside.
+    damaged: bool,
+}
+
+/// What opening a shard found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct OpenReport {
+    pub torn_logs: u64,
+    pub damage: Vec<String>,
+    pub recovered_ops: u64,
+}
+
+/// Figures for metrics; each in the unit its name says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ShardStats {
+    pub segments: u64,
+    pub segment_bytes: u64,
+    pub segment_memory_bytes: u64,
+    pub sealed_ops: u64,
+    pub sealed_keys: u64,
+    pub memtable_ops: u64,
+    pub frozen_memtables: u64,
+    pub commits: u64,
+    pub committed_ops: u64,
+    pub merges: u64,
+    pub merge_errors: u64,
+    pub lost_ops: u64,
+    pub damaged_slots: u64,
+    pub quarantined_files: u64,
+    pub disk_full: bool,
+}
+
+pub struct Shard {
+    place: Place,
+    config: ShardConfig,
+    origin: OriginId,
+    clock: HybridClock,
+    /// The next sequence of this origin, per slot of the run.
+    next_seq: Vec<u64>,
+    /// Dots held or dropped, of all that is sealed or was recovered.
+    covered: SlotClocks,
+    /// Dots that were on this disk and are no more.
+    lost: SlotClocks,
+    active: Option<Active>,
+    frozen: VecDeque<Frozen>,
+    segments: Vec<Arc<Segment>>,
+    /// The next log, ready to be used.
+    prepared: Option<space::LogFile>,
+    /// Logs whose content is sealed; their space is used again.
+    spares: Vec<u64>,
+    /// Files whose content lives on elsewhere, until their removal is durable.
+    obsolete: BTreeSet<u64>,
+    /// Files to remove or set aside.
+    cleanup: Vec<space::Cleanup>,
+    next_number: u64,
+    /// Groups handed out so far, and how many of them are durable.
+    groups: u64,
+    durable_groups: u64,
+    commit_under_way: Option<u64>,
+    space_under_way: bool,
+    merge_under_way: Option<upkeep::Running>,
+    cleanup_under_way: bool,
+    /// Bytes that a waiting write needs in the log.
+    wanted_bytes: u64,
+    /// Bytes of unfinished parts, for keys whose count is known.
+    open_parts: HashMap<KeyHash, u64>,
+    /// Segments in which a read met damage.
+    damaged_segments: BTreeSet<u64>,
+    disk_full: bool,
+    /// The disk was full, and it is time to look again.
+    probe_due: bool,
+    /// A merge may be tried although the disk is full.
+    merge_due: bool,
+    /// A merge failed: not before the next tick.
+    merge_paused: bool,
+    /// The active memtable is to be sealed although its log is not used up.
+    wanted_takeover: bool,
+    /// The reserve file is there.
+    reserved: bool,
+    failed: Option<String>,
+    last_write: WallMs,
+    clears_since_merge: u64,
+    stats: ShardStats,
+}
+
+impl Shard {
+    /// Opens the shard's folder, creating it when it is not there. Blocks on the disk.
+    ///
+    /// When the report names damage, sequences of `origin` may have been lost: the caller must give the shard a new origin
+    /// (`set_origin`) before it takes a write.
+    pub fn open(place: Place, config: ShardConfig, origin: OriginId) -> Result<(Self, OpenReport), RecoverError> {
+        let found = recover::recover(&place)?;
+        let mut clock = HybridClock::default();
+        clock.observe(found.max_time);
+        let report = OpenReport {
+            torn_logs: found.torn_logs,
+            damage: found.damage,
+            recovered_ops: found.logs.iter().map(|log| log.memtable.op_count() as u64).sum(),
+        };
+        let mut shard = Self {
+            next_seq: vec![1; place.slots.len()],
+            place,
+            config,
+            origin,
+            clock,
+            covered: found.covered,
+            lost: found.lost,
+            active: None,
+            frozen: found
+                .logs
+                .into_iter()
+                .map(|log| Frozen {
+                    memtable: log.memtable,
+                    damaged: log.damaged,
+                })
+                .collect(),
+            segments: found.segments,
+            prepared: None,
+            obsolete: found.obsolete.iter().chain(&found.spares).copied().collect(),
+            spares: found.spares,
+            cleanup: found.obsolete.into_iter().map(space::Cleanup::RemoveSegment).collect(),
+            next_number: found.next_number,
+            groups: 0,
+            durable_groups: 0,
+            commit_under_way: None,
+            space_under_way: false,
+            merge_under_way: None,
+            cleanup_under_way: false,
+            wanted_bytes: 0,
+            open_parts: HashMap::new(),
+            damaged_segments: BTreeSet::new(),
+            disk_full: false,
+            probe_due: false,
+            merge_due: false,
+            merge_paused: false,
+            wanted_takeover: false,
+            reserved: found.reserved,
+            failed: None,
+            last_write: WallMs(0),
+            clears_since_merge: 0,
+            stats: ShardStats::default(),
+        };
+        for number in found.unopened {
+            shard.cleanup.push(space::Cleanup::QuarantineSegment(number));
+        }
+        shard.set_origin(origin);
+        Ok((shard, report))
+    }
+
+    /// From here on, ops are named by this origin.
+    pub fn set_origin(&mut self, origin: OriginId) {
+        self.origin = origin;
+        for (index, next) in self.next_seq.iter_mut().enumerate() {
+            let slot = SlotId(self.place.slots.start + index as u16);
+            let last = |clocks: &SlotClocks| clocks.get(slot).and_then(|clock| clock.get(origin)?.last());
+            *next = last(&self.covered).max(last(&self.lost)).unwrap_or(0) + 1;
+        }
+    }
+
+    /// Why the shard must be opened anew, once it must.
+    pub fn failure(&self) -> Option<&str> {
+        self.failed.as_deref()
+    }
+
+    fn fail(&mut self, why: String) {
+        tracing::error!(shard = self.place.shard, %why, "the shard stops");
+        self.failed.get_or_insert(why);
+    }
+
+    pub fn stats(&self) -> ShardStats {
+        let sealed = |figure: fn(&Segment) -> u64| self.segments.iter().map(|segment| figure(segment)).sum();
+        let frozen_ops: usize = self.frozen.iter().map(|frozen| frozen.memtable.op_count()).sum();
+        let active_ops = self.active.as_ref().map_or(0, |active| active.memtable.op_count());
+        ShardStats {
+            segments: self.segments.len() as u64,
+            segment_bytes: sealed(Segment::file_bytes),
+            segment_memory_bytes: sealed(|segment| segment.memory_bytes() as u64),
+            sealed_ops: sealed(|segment| segment.stats().ops),
+            sealed_keys: sealed(|segment| segment.stats().keys),
+            memtable_ops: (frozen_ops + active_ops) as u64,
+            frozen_memtables: self.frozen.len() as u64,
+            lost_ops: self.lost.count(),
+            damaged_slots: self.lost.slots().count() as u64,
+            disk_full: self.disk_full,
+            ..self.stats.clone()
+        }
+    }
+
+    fn slot_index(&self, slot: SlotId) -> usize {
+        usize::from(slot.0 - self.place.slots.start)
+    }
+
+    /// How many of the active memtable's groups are durable.
+    fn durable_in_active(&self, active: &Active) -> usize {
+        self.durable_groups.saturating_sub(active.first_group) as usize
+    }
+
+    /// Every memtable, oldest first, with how many of its groups are durable.
+    fn memtables(&self) -> impl Iterator<Item = (&Memtable, usize)> {
+        let frozen = self.frozen.iter().map(|frozen| (&*frozen.memtable, usize::MAX));
+        let active = self
+            .active
+            .iter()
+            .map(|active| (&active.memtable, self.durable_in_active(active)));
+        frozen.chain(active)
+    }
+
+    /// What clears in memtables saw, for merges to apply to segments already.
+    fn cleared_in_memory(
+        &self,
+    ) -> Vec<(
+        SlotId,
+        crate::types::UserId,
+        crate::types::Key,
+        crate::core::clock::Clock,
+    )> {
+        self.memtables()
+            .flat_map(|(memtable, durable)| memtable.cleared_keys(durable))
+            .fold(
+                BTreeMap::new(),
+                |mut all: BTreeMap<_, crate::core::clock::Clock>, (slot, user, key, clock)| {
+                    all.entry((slot, user, key)).or_default().join(&clock);
+                    all
+                },
+            )
+            .into_iter()
+            .map(|((slot, user, key), clock)| (slot, user, key, clock))
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,468 @@
+//! Log space and commits: zeroes written ahead, logs taken over from one another, and the group commit.
+//!
+//! A log is written into space that was filled with zeroes and synced before (measured: about twice as many syncs a second as
+//! extending the file), and a sealed log's file is used again. A write is accepted only into filled space, so a full disk is met
+//! before an op has a place in the log, never in the middle of a commit.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::write::{GroupNumber, WriteRefused};
+use super::{Active, Frozen, Shard};
+use crate::store::disk::{Disk, DiskFile, OpenMode};
+use crate::store::log::{self, LogHeader, Previous};
+use crate::store::memtable::Memtable;
+use crate::store::{recover, segment};
+
+/// Space at the end of the filled part that only clears may use, so that a full disk can still be emptied: about 500 of them.
+const CLEAR_RESERVE_BYTES: u64 = 64 * 1024;
+/// Sealed logs kept for use again; more are removed.
+const SPARES_MAX: usize = 2;
+/// Space per shard that is let go when the disk is full, bytes.
+const RESERVE_BYTES: u64 = 1 << 20;
+/// Zeroes are written in pieces of this size, bytes.
+const ZEROES_BYTES: usize = 256 * 1024;
+
+/// A log's file.
+#[derive(Clone)]
+pub struct LogFile {
+    pub(super) number: u64,
+    file: Arc<dyn DiskFile>,
+    /// Up to here the file's space is allocated and synced, bytes.
+    filled: u64,
+}
+
+/// Writes one group and syncs it.
+pub struct CommitJob {
+    group: GroupNumber,
+    file: Arc<dyn DiskFile>,
+    header: Option<[u8; log::HEADER_BYTES]>,
+    offset: u64,
+    bytes: Bytes,
+}
+
+impl CommitJob {
+    pub fn group(&self) -> GroupNumber {
+        self.group
+    }
+
+    /// Blocks on the disk. Durable on Ok.
+    pub fn run(&self) -> io::Result<()> {
+        if let Some(header) = &self.header {
+            self.file.write_all_at(header, 0)?;
+        }
+        self.file.write_all_at(&self.bytes, self.offset)?;
+        self.file.sync_data()
+    }
+}
+
+/// Makes room in a log.
+pub struct SpaceJob {
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
+    task: SpaceTask,
+}
+
+enum SpaceTask {
+    /// Fill the log further.
+    Fill { log: LogFile, to: u64 },
+    /// Make a log ready, from a spare if there is one.
+    Prepare { number: u64, spare: Option<u64>, to: u64 },
+    /// Take space that is let go when the disk is full, so that compaction can free more.
+    Reserve,
+    /// See how much space there is.
+    Probe,
+}
+
+/// What a space job made.
+pub enum SpaceReady {
+    Filled(LogFile),
+    Prepared { log: LogFile, spare: Option<u64> },
+    Reserved,
+    Free(u64),
+}
+
+impl SpaceJob {
+    /// Blocks on the disk.
+    pub fn run(self) -> io::Result<SpaceReady> {
+        match self.task {
+            SpaceTask::Fill { mut log, to } => {
+                fill(&*log.file, log.filled, to)?;
+                log.filled = to;
+                Ok(SpaceReady::Filled(log))
+            }
+            SpaceTask::Prepare { number, spare, to } => self.prepare(number, spare, to),
+            SpaceTask::Reserve => {
+                let path = self.dir.join(recover::RESERVE_NAME);
+                let file = self.disk.open(&path, OpenMode::CreateNew)?;
+                if let Err(error) = fill(&*file, 0, RESERVE_BYTES) {
+                    let _ = self.disk.remove_file(&path);
+                    return Err(error);
+                }
+                Ok(SpaceReady::Reserved)
+            }
+            SpaceTask::Probe => self.disk.free_bytes(&self.dir).map(SpaceReady::Free),
+        }
+    }
+
+    fn prepare(&self, number: u64, spare: Option<u64>, to: u64) -> io::Result<SpaceReady> {
+        let path = self.dir.join(log::file_name(number));
+        let file = match spare {
+            Some(spare) => {
+                self.disk.rename(&self.dir.join(log::file_name(spare)), &path)?;
+                self.disk.open(&path, OpenMode::ReadWrite)?
+            }
+            None => self.disk.open(&path, OpenMode::CreateNew)?,
+        };
+        let filled = file.len()?;
+        let made = fill(&*file, filled, to).and_then(|()| self.disk.sync_dir(&self.dir));
+        if let Err(error) = made {
+            // Half a log would only take up the space that is missing. A renamed spare is found again when the shard is opened.
+            if spare.is_none() {
+                let _ = self.disk.remove_file(&path);
+            }
+            return Err(error);
+        }
+        let log = LogFile {
+            number,
+            file: file.into(),
+            filled: filled.max(to),
+        };
+        Ok(SpaceReady::Prepared { log, spare })
+    }
+}
+
+fn fill(file: &dyn DiskFile, from: u64, to: u64) -> io::Result<()> {
+    if from >= to {
+        return Ok(());
+    }
+    let zeroes = vec![0; ZEROES_BYTES];
+    let mut at = from;
+    while at < to {
+        let count = (to - at).min(ZEROES_BYTES as u64);
+        file.write_all_at(&zeroes[..count as usize], at)?;
+        at += count;
+    }
+    file.sync_data()
+}
+
+/// What is to happen to a file that is not needed any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Cleanup {
+    RemoveLog(u64),
+    RemoveSegment(u64),
+    QuarantineLog(u64),
+    QuarantineSegment(u64),
+    RemoveReserve,
+}
+
+/// Removes or sets aside files, durably.
+pub struct CleanupJob {
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
+    tasks: Vec<Cleanup>,
+}
+
+impl CleanupJob {
+    /// Blocks on the disk. Gives the numbers of the files that are durably gone.
+    pub fn run(self) -> (Vec<u64>, u64) {
+        let mut gone = Vec::new();
+        let mut quarantined = 0;
+        for task in &self.tasks {
+            let (number, name, keep) = match *task {
+                Cleanup::RemoveLog(number) => (number, log::file_name(number), false),
+                Cleanup::RemoveSegment(number) => (number, segment::file_name(number), false),
+                Cleanup::QuarantineLog(number) => (number, log::file_name(number), true),
+                Cleanup::QuarantineSegment(number) => (number, segment::file_name(number), true),
+                Cleanup::RemoveReserve => (0, recover::RESERVE_NAME.to_owned(), false),
+            };
+            let path = self.dir.join(&name);
+            let done = if keep {
+                quarantined += 1;
+                self.disk.rename(&path, &recover::quarantine_path(&self.dir, &name))
+            } else {
+                self.disk.remove_file(&path)
+            };
+            match done {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    tracing::warn!(path = %path.display(), %error, "cannot remove a file that is not needed any more");
+                }
+                _ => gone.push(number),
+            }
+        }
+        // Until the directory is synced, a crash may bring any of these names back.
+        if let Err(error) = self.disk.sync_dir(&self.dir) {
+            tracing::warn!(dir = %self.dir.display(), %error, "cannot sync the directory");
+            gone.clear();
+        }
+        (gone, quarantined)
+    }
+}
+
+impl Shard {
+    /// Makes sure that `bytes` more fit into the active log; false if a job has to make room first.
+    pub(super) fn make_room(&mut self, bytes: u64, clear: bool) -> Result<bool, WriteRefused> {
+        let reserve = if clear { 0 } else { CLEAR_RESERVE_BYTES };
+        for _ in 0..2 {
+            if let Some(active) = &self.active
+                && active.memtable.end() + bytes + reserve <= active.file.filled
+                && (clear || !self.disk_full)
+            {
+                return Ok(true);
+            }
+            if self.disk_full {
+                return Err(WriteRefused::DiskFull);
+            }
+            if !self.needs_next_log(bytes) || !self.take_over() {
+                break;
+            }
+        }
+        self.wanted_bytes = self.wanted_bytes.max(bytes);
+        Ok(false)
+    }
+
+    /// Whether so many bytes more would make the active log larger than its size. Only a record that is larger than a whole log
+    /// does that, and it gets a log of its own.
+    fn needs_next_log(&self, bytes: u64) -> bool {
+        self.active.as_ref().is_none_or(|active| {
+            let end = active.memtable.end() + bytes + CLEAR_RESERVE_BYTES;
+            end > self.config.log_bytes.max(active.file.filled) && !active.memtable.is_empty()
+        })
+    }
+
+    /// Freezes the active memtable and starts the prepared log; false if that cannot be now.
+    pub(super) fn take_over(&mut self) -> bool {
+        let busy = self.commit_under_way.is_some()
+            || self
+                .active
+                .as_ref()
+                .is_some_and(|active| active.memtable.has_open_group())
+            || self.frozen.len() >= self.config.frozen_max;
+        if busy || self.prepared.is_none() {
+            return false;
+        }
+        let Some(file) = self.prepared.take() else {
+            return false;
+        };
+        let mut previous = Previous::default();
+        if let Some(active) = self.active.take() {
+            previous = Previous {
+                number: active.memtable.number(),
+                end: active.memtable.end(),
+            };
+            self.frozen.push_back(Frozen {
+                memtable: Arc::new(active.memtable),
+                damaged: false,
+            });
+        }
+        let header = LogHeader {
+            shard: self.place.shard,
+            number: file.number,
+            previous,
+        };
+        self.active = Some(Active {
+            memtable: Memtable::new(file.number),
+            file,
+            first_group: self.groups,
+            header: Some(header.encode()),
+        });
+        true
+    }
+
+    /// The next group to write, if there is one and none is under way.
+    pub fn next_commit(&mut self) -> Option<CommitJob> {
+        if self.commit_under_way.is_some() || self.failed.is_some() {
+            return None;
+        }
+        let active = self.active.as_mut()?;
+        let group = active.memtable.close_group()?;
+        let number = self.groups;
+        self.groups += 1;
+        self.commit_under_way = Some(number);
+        Some(CommitJob {
+            group: GroupNumber(number),
+            file: active.file.file.clone(),
+            header: active.header.take(),
+            offset: group.offset,
+            bytes: group.bytes,
+        })
+    }
+
+    /// Takes the result of a commit. Everything in groups up to the number it gives is durable.
+    ///
+    /// After an error the state of the log is unknown, and a retry would prove nothing: the shard stops.
+    pub fn committed(&mut self, result: io::Result<()>) -> Option<GroupNumber> {
+        let number = self.commit_under_way.take()?;
+        match result {
+            Ok(()) => {
+                self.durable_groups = number + 1;
+                self.stats.commits += 1;
+                Some(GroupNumber(number))
+            }
+            Err(error) => {
+                self.fail(format!("a write to the log failed: {error}"));
+                None
+            }
+        }
+    }
+
+    /// Work that makes room for writes, if there is any to do now.
+    pub fn next_space_job(&mut self) -> Option<SpaceJob> {
+        if self.space_under_way || self.failed.is_some() {
+            return None;
+        }
+        let task = self.space_task()?;
+        self.space_under_way = true;
+        Some(SpaceJob {
+            disk: self.place.disk.clone(),
+            dir: self.place.dir.clone(),
+            task,
+        })
+    }
+
+    fn space_task(&mut self) -> Option<SpaceTask> {
+        if self.disk_full {
+            return std::mem::take(&mut self.probe_due).then_some(SpaceTask::Probe);
+        }
+        let wanted = self.wanted_bytes + CLEAR_RESERVE_BYTES;
+        let Some(active) = &self.active else {
+            return self.prepare_task(wanted);
+        };
+        let (end, size, filled) = (active.memtable.end(), self.config.log_bytes, active.file.filled);
+        let waits = self.wanted_bytes > 0;
+        if waits && end + wanted > filled && !self.needs_next_log(self.wanted_bytes) {
+            let to = (end + wanted).max((filled + self.config.fill_bytes).min(size));
+            return Some(SpaceTask::Fill {
+                log: active.file.clone(),
+                to,
+            });
+        }
+        if filled < size && end + self.config.fill_bytes / 2 > filled {
+            let to = (filled + self.config.fill_bytes).min(size);
+            return Some(SpaceTask::Fill {
+                log: active.file.clone(),
+                to,
+            });
+        }
+        let soon_used_up = filled >= size && end * 2 > size;
+        let next_log = (soon_used_up || waits || self.wanted_takeover)
+            .then(|| self.prepare_task(wanted))
+            .flatten();
+        next_log.or_else(|| (!self.reserved).then_some(SpaceTask::Reserve))
+    }
+
+    fn prepare_task(&mut self, wanted: u64) -> Option<SpaceTask> {
+        if self.prepared.is_some() {
+            return None;
+        }
+        let number = self.next_number;
+        self.next_number += 1;
+        Some(SpaceTask::Prepare {
+            number,
+            spare: self.spares.pop(),
+            to: self
+                .config
+                .fill_bytes
+                .min(self.config.log_bytes)
+                .max(log::HEADER_BYTES as u64 + wanted),
+        })
+    }
+
+    /// Takes the result of a space job.
+    pub fn space_made(&mut self, result: io::Result<SpaceReady>) {
+        self.space_under_way = false;
+        match result {
+            Ok(SpaceReady::Filled(log)) => {
+                if let Some(active) = &mut self.active
+                    && active.file.number == log.number
+                {
+                    active.file.filled = log.filled;
+                }
+            }
+            Ok(SpaceReady::Prepared { log, spare }) => {
+                if let Some(spare) = spare {
+                    self.obsolete.remove(&spare);
+                }
+                self.prepared = Some(log);
+                if self.active.is_none() {
+                    self.take_over();
+                }
+            }
+            Ok(SpaceReady::Reserved) => self.reserved = true,
+            Ok(SpaceReady::Free(bytes)) => self.space_probed(bytes),
+            Err(error) if is_full(&error) => self.space_missing("log"),
+            Err(error) => self.fail(format!("log space could not be made: {error}")),
+        }
+        self.wanted_bytes = 0;
+    }
+
+    /// The disk turned out to be full: adds are refused, and what is kept for this moment is let go.
+    pub(super) fn space_missing(&mut self, what: &str) {
+        if !self.disk_full {
+            tracing::error!(
+                shard = self.place.shard,
+                what,
+                "the disk is full: adds are refused until space returns"
+            );
+        }
+        self.disk_full = true;
+        if std::mem::take(&mut self.reserved) {
+            self.cleanup.push(Cleanup::RemoveReserve);
+        }
+        let spares = std::mem::take(&mut self.spares);
+        self.cleanup.extend(spares.into_iter().map(Cleanup::RemoveLog));
+    }
+
+    /// Adds are taken again once there is room for all that a shard does at once: the reserve, a new log, and a merge of one.
+    fn space_probed(&mut self, free_bytes: u64) {
+        if free_bytes >= RESERVE_BYTES + 2 * self.config.log_bytes + self.config.fill_bytes {
+            tracing::info!(
+                shard = self.place.shard,
+                free_bytes,
+                "the disk has space again: adds are taken"
+            );
+            self.disk_full = false;
+        }
+    }
+
+    /// Keeps a sealed log for use again, or lets it go.
+    pub(super) fn retire_log(&mut self, number: u64, damaged: bool) {
+        self.obsolete.insert(number);
+        if damaged {
+            self.cleanup.push(Cleanup::QuarantineLog(number));
+        } else if self.spares.len() < SPARES_MAX {
+            self.spares.push(number);
+        } else {
+            self.cleanup.push(Cleanup::RemoveLog(number));
+        }
+    }
+
+    /// Files to remove or set aside, if there are any.
+    pub fn next_cleanup(&mut self) -> Option<CleanupJob> {
+        if self.cleanup_under_way || self.cleanup.is_empty() {
+            return None;
+        }
+        self.cleanup_under_way = true;
+        Some(CleanupJob {
+            disk: self.place.disk.clone(),
+            dir: self.place.dir.clone(),
+            tasks: std::mem::take(&mut self.cleanup),
+        })
+    }
+
+    /// Takes the result of a cleanup.
+    pub fn cleaned_up(&mut self, (gone, quarantined): (Vec<u64>, u64)) {
+        self.cleanup_under_way = false;
+        self.stats.quarantined_files += quarantined;
+        for number in gone {
+            self.obsolete.remove(&number);
+        }
+    }
+}
+
+pub(super) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}

@@ -1,0 +1,426 @@
+//! The engine against a model, with reopening, sealing and compaction at random points.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::core::op::Text;
+use crate::core::slot::{shard_slots, slot_of};
+use crate::store::cache::BlockCache;
+use crate::store::keys::KeyQuery;
+use crate::store::memory_disk::MemoryDisk;
+use crate::store::reader::{Fragment, KeyReader};
+use crate::types::{Key, RequestId, UserId};
+
+const ORIGIN: OriginId = OriginId(0xfeed);
+
+struct Rig {
+    disk: Arc<MemoryDisk>,
+    config: ShardConfig,
+    shard: Shard,
+    now: WallMs,
+}
+
+fn place(disk: &Arc<MemoryDisk>) -> Place {
+    Place {
+        disk: disk.clone(),
+        dir: PathBuf::from("/data/shard"),
+        shard: 0,
+        slots: shard_slots(0, 1),
+        cache: Arc::new(BlockCache::new(1 << 20)),
+    }
+}
+
+fn small() -> ShardConfig {
+    ShardConfig {
+        log_bytes: 128 * 1024,
+        fill_bytes: 72 * 1024,
+        ..ShardConfig::default()
+    }
+}
+
+impl Rig {
+    fn new(config: ShardConfig) -> Self {
+        let disk = Arc::new(MemoryDisk::new());
+        let (shard, _) = Shard::open(place(&disk), config.clone(), ORIGIN).unwrap();
+        Self {
+            disk,
+            config,
+            shard,
+            now: WallMs(1_000_000),
+        }
+    }
+
+    fn reopen(&mut self) -> OpenReport {
+        let (shard, report) = Shard::open(place(&self.disk), self.config.clone(), ORIGIN).unwrap();
+        self.shard = shard;
+        report
+    }
+
+    fn run_jobs(&mut self) {
+        loop {
+            let mut worked = false;
+            if let Some(job) = self.shard.next_commit() {
+                self.shard.committed(job.run());
+                worked = true;
+            }
+            if let Some(job) = self.shard.next_space_job() {
+                self.shard.space_made(job.run());
+                worked = true;
+            }
+            if let Some(job) = self.shard.next_cleanup() {
+                self.shard.cleaned_up(job.run());
+                worked = true;
+            }
+            if let Some(mut job) = self.shard.next_merge(self.now) {
+                loop {
+                    match job.run() {
+                        MergeOutcome::More(next) => job = next,
+                        MergeOutcome::Done(result) => break self.shard.merged(result),
+                    }
+                }
+                worked = true;
+            }
+            if !worked {
+                return;
+            }
+        }
+    }
+
+    fn write(&mut self, user: &str, key: &str, kind: WriteKind, request: Option<&str>) -> Result<bool, WriteRefused> {
+        let (user, key) = (UserId::new(user).unwrap(), Key::new(key).unwrap());
+        let hash = KeyHash::of(&user, &key);
+        let mut write = Write {
+            slot: slot_of(&user, hash),
+            hash,
+            user,
+            key,
+            kind,
+            request_id: request.map(|text| RequestId::new(text).unwrap()),
+        };
+        self.now.0 += 1;
+        let mut past = None;
+        for _ in 0..20 {
+            match self.shard.submit(write, past.take().as_deref(), self.now)? {
+                Submitted::InGroup(_) => return Ok(true),
+                Submitted::Repeated(_) => return Ok(false),
+                Submitted::NeedsSpace(again) => {
+                    write = again;
+                    self.run_jobs();
+                }
+                Submitted::NeedsPast(again, mut lookup) => {
+                    write = again;
+                    lookup.run().unwrap();
+                    past = Some(lookup);
+                }
+            }
+        }
+        panic!("the shard found no room: {:?}", self.shard.stats());
+    }
+
+    fn add(&mut self, user: &str, key: &str, text: &str) {
+        let kind = WriteKind::Add {
+            text: text.into(),
+            finish: true,
+        };
+        assert!(self.write(user, key, kind, None).unwrap());
+    }
+
+    fn clear(&mut self, user: &str, key: &str) {
+        assert!(self.write(user, key, WriteKind::Clear, None).unwrap());
+    }
+
+    fn reader(&self, user: &str, key: &str, offset: u64, limit: u64) -> Result<KeyReader, Damaged> {
+        let (user, key) = (UserId::new(user).unwrap(), Key::new(key).unwrap());
+        let hash = KeyHash::of(&user, &key);
+        let source = self.shard.key(slot_of(&user, hash), hash, &user, &key)?;
+        Ok(KeyReader::new(source, offset, limit))
+    }
+
+    fn get_page(&self, user: &str, key: &str, offset: u64, limit: u64) -> Vec<String> {
+        let mut reader = self.reader(user, key, offset, limit).unwrap();
+        let mut values = Vec::new();
+        let mut open = String::new();
+        while let Some(Fragment { text, ends_value }) = reader.next().unwrap() {
+            open.push_str(text.as_ref());
+            if ends_value {
+                values.push(std::mem::take(&mut open));
+            }
+        }
+        assert!(open.is_empty());
+        values
+    }
+
+    fn get(&self, user: &str, key: &str) -> Vec<String> {
+        self.get_page(user, key, 0, u64::MAX)
+    }
+
+    fn keys(&self, user: &str, prefix: &str, limit: usize) -> Vec<String> {
+        let mut keys: Vec<String> = Vec::new();
+        let mut after = None;
+        loop {
+            let query = KeyQuery {
+                user: UserId::new(user).unwrap(),
+                prefix: prefix.to_owned(),
+                after: after.clone(),
+                limit,
+                all: false,
+            };
+            let page = self.shard.keys(query).unwrap().list().unwrap();
+            assert!(page.keys.len() <= limit);
+            keys.extend(page.keys.iter().map(|key| key.as_str().to_owned()));
+            after = page.next_after.map(|key| key.as_str().to_owned());
+            if after.is_none() {
+                return keys;
+            }
+        }
+    }
+}
+
+/// Text that does not compress.
+fn noise(seed: u64, length: usize) -> String {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        char::from(b'!' + (state % 90) as u8)
+    };
+    (0..length).map(|_| next()).collect()
+}
+
+fn strings(values: &[&str]) -> Vec<String> {
+    values.iter().map(|&value| value.to_owned()).collect()
+}
+
+#[test]
+fn values_are_there_after_commit_reopen_seal_and_merge() {
+    let mut rig = Rig::new(small());
+    rig.add("u", "k", "one");
+    rig.add("u", "k", "two");
+    assert!(rig.get("u", "k").is_empty(), "not durable yet, so not shown");
+    rig.run_jobs();
+    assert_eq!(rig.get("u", "k"), strings(&["one", "two"]));
+    rig.reopen();
+    assert_eq!(rig.get("u", "k"), strings(&["one", "two"]));
+    rig.run_jobs();
+    assert_eq!(rig.shard.stats().frozen_memtables, 0, "sealed");
+    rig.add("u", "k", "three");
+    rig.run_jobs();
+    assert_eq!(rig.get("u", "k"), strings(&["one", "two", "three"]));
+    assert_eq!(rig.get_page("u", "k", 1, 1), strings(&["two"]));
+    assert_eq!(rig.keys("u", "", 10), strings(&["k"]));
+}
+
+#[test]
+fn a_request_id_counts_once_in_memory_on_disk_and_after_a_clear() {
+    let mut rig = Rig::new(small());
+    let value = || WriteKind::Add {
+        text: "once".into(),
+        finish: true,
+    };
+    assert!(rig.write("u", "k", value(), Some("r")).unwrap());
+    assert!(!rig.write("u", "k", value(), Some("r")).unwrap());
+    rig.run_jobs();
+    for _ in 0..2 {
+        rig.reopen();
+        rig.run_jobs();
+        assert!(!rig.write("u", "k", value(), Some("r")).unwrap());
+        assert!(
+            rig.write("u", "other", value(), Some("r")).is_ok(),
+            "a request id belongs to its key"
+        );
+    }
+    rig.clear("u", "k");
+    rig.run_jobs();
+    rig.reopen();
+    rig.run_jobs();
+    rig.now.0 += 30 * 60 * 1000;
+    rig.shard.tick(rig.now);
+    rig.run_jobs();
+    assert!(
+        !rig.write("u", "k", value(), Some("r")).unwrap(),
+        "remembered after the clear"
+    );
+    assert!(rig.get("u", "k").is_empty());
+}
+
+#[test]
+fn the_bytes_of_a_value_are_bounded_across_parts_segments_and_reopening() {
+    let mut rig = Rig::new(ShardConfig {
+        value_bytes_max: 64 << 10,
+        ..small()
+    });
+    let part = |finish| WriteKind::Add {
+        text: Text::from("x".repeat(1 << 10)),
+        finish,
+    };
+    let full = 64;
+    for index in 0..full - 1 {
+        assert!(rig.write("u", "k", part(false), None).unwrap());
+        if index % 16 == 0 {
+            rig.run_jobs();
+            rig.reopen();
+            rig.run_jobs();
+        }
+    }
+    let mut tail = "x".repeat((1 << 10) + 1);
+    let finish = |text: &str| WriteKind::Add {
+        text: text.into(),
+        finish: true,
+    };
+    assert!(matches!(
+        rig.write("u", "k", finish(&tail), None),
+        Err(WriteRefused::ValueTooLong { .. })
+    ));
+    tail.pop();
+    assert!(
+        rig.write("u", "k", finish(&tail), None).unwrap(),
+        "the limit itself is allowed"
+    );
+    rig.run_jobs();
+    assert!(
+        rig.write("u", "k", part(true), None).unwrap(),
+        "and counting starts anew"
+    );
+}
+
+#[test]
+fn space_is_reclaimed_after_clears() {
+    let mut rig = Rig::new(small());
+    for round in 0..20u64 {
+        for key in 0..200u64 {
+            rig.add("u", &format!("key {key}"), &noise(round * 200 + key, 100));
+        }
+        rig.run_jobs();
+    }
+    let full = rig.shard.stats().segment_bytes;
+    for key in 0..200 {
+        rig.clear("u", &format!("key {key}"));
+    }
+    rig.run_jobs();
+    for _ in 0..3 {
+        rig.now.0 += 60_000;
+        rig.shard.tick(rig.now);
+        rig.run_jobs();
+    }
+    let stats = rig.shard.stats();
+    assert!(
+        stats.segment_bytes * 20 < full,
+        "{} of {full} bytes are left",
+        stats.segment_bytes
+    );
+    assert_eq!(stats.sealed_ops, 0, "not even the clears are left");
+    assert!(rig.keys("u", "", 10).is_empty());
+    rig.add("u", "key 1", "new");
+    rig.run_jobs();
+    rig.reopen();
+    assert_eq!(rig.get("u", "key 1"), strings(&["new"]));
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Add {
+        key: u8,
+        size: u16,
+        finish: bool,
+        request: Option<u8>,
+    },
+    Clear {
+        key: u8,
+    },
+    Commit,
+    Jobs,
+    Reopen,
+    Idle,
+    Check {
+        key: u8,
+    },
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        10 => (0u8..6, 0u16..6000, prop::bool::weighted(0.8), prop::option::weighted(0.3, 0u8..8))
+            .prop_map(|(key, size, finish, request)| Step::Add { key, size, finish, request }),
+        1 => (0u8..6).prop_map(|key| Step::Clear { key }),
+        2 => Just(Step::Commit),
+        2 => Just(Step::Jobs),
+        1 => Just(Step::Reopen),
+        1 => Just(Step::Idle),
+        3 => (0u8..6).prop_map(|key| Step::Check { key }),
+    ]
+}
+
+#[derive(Default, Clone)]
+struct ModelKey {
+    values: Vec<String>,
+    open: String,
+    requests: BTreeSet<u8>,
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn the_engine_does_what_the_model_does(steps in proptest::collection::vec(step(), 1..200)) {
+        let mut rig = Rig::new(small());
+        let mut model: BTreeMap<u8, ModelKey> = BTreeMap::new();
+        let name = |key: u8| format!("key-{key}");
+        for (index, step) in steps.into_iter().enumerate() {
+            match step {
+                Step::Add { key, size, finish, request } => {
+                    let text = format!("{index}:{}", "ab".repeat(usize::from(size) / 2));
+                    let kind = WriteKind::Add { text: text.as_str().into(), finish };
+                    let id = request.map(|id| id.to_string());
+                    let taken = rig.write("user", &name(key), kind, id.as_deref()).unwrap();
+                    let held = model.entry(key).or_default();
+                    let expected = request.is_none_or(|id| held.requests.insert(id));
+                    prop_assert_eq!(taken, expected);
+                    if taken {
+                        held.open.push_str(&text);
+                        if finish {
+                            held.values.push(std::mem::take(&mut held.open));
+                        }
+                    }
+                }
+                Step::Clear { key } => {
+                    rig.clear("user", &name(key));
+                    let held = model.entry(key).or_default();
+                    held.values.clear();
+                    held.open.clear();
+                }
+                Step::Commit => {
+                    if let Some(job) = rig.shard.next_commit() {
+                        rig.shard.committed(job.run());
+                    }
+                }
+                Step::Jobs => rig.run_jobs(),
+                Step::Reopen => {
+                    rig.run_jobs();
+                    let report = rig.reopen();
+                    prop_assert!(report.damage.is_empty() && report.torn_logs == 0);
+                }
+                Step::Idle => {
+                    rig.now.0 += 60_000;
+                    rig.shard.tick(rig.now);
+                    rig.run_jobs();
+                }
+                Step::Check { key } => {
+                    rig.run_jobs();
+                    let held = model.entry(key).or_default().clone();
+                    prop_assert_eq!(rig.get("user", &name(key)), held.values.clone());
+                    let page = rig.get_page("user", &name(key), 1, 2);
+                    let expected: Vec<String> = held.values.iter().skip(1).take(2).cloned().collect();
+                    prop_assert_eq!(page, expected);
+                    let count = rig.reader("user", &name(key), 0, u64::MAX).unwrap().count().unwrap();
+                    prop_assert_eq!(count, held.values.len() as u64);
+                    let listed: Vec<String> = model.iter().filter(|(_, held)| !held.values.is_empty()).map(|(key, _)| name(*key)).collect();
+                    prop_assert_eq!(rig.keys("user", "key", 2), listed);
+                    prop_assert!(rig.get("other", &name(key)).is_empty());
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,299 @@
+//! Upkeep: sealing memtables, merging segments, reclaiming the space of what was cleared, and setting damage aside.
+
+use std::sync::Arc;
+
+use super::{MergeError, Shard};
+use crate::store::compact::{Merge, MergeContext, Progress, Source};
+use crate::store::segment::Segment;
+use crate::types::WallMs;
+
+use super::space::Cleanup;
+
+/// What a merge writes between two looks at the clients' needs, bytes.
+const STEP_BYTES: u64 = 1 << 20;
+/// Most segments merged at once.
+const MERGE_INPUTS_MAX: usize = 16;
+/// A merge for the sake of clears is worth it when they are estimated to free this part of the bytes: 1 in so many.
+const RECLAIM_PART: u64 = 4;
+/// When idle, segments are merged into the largest once they make up this part of it: 1 in so many.
+const IDLE_PART: u64 = 4;
+
+/// What the merge under way is made of.
+pub(super) struct Running {
+    /// The oldest frozen memtable is its input.
+    seals: bool,
+    /// The segments that are its inputs.
+    segments: Vec<u64>,
+    salvages: bool,
+}
+
+enum State {
+    New(Vec<Source>, Box<MergeContext>),
+    Under(Merge),
+}
+
+/// A merge, done step by step.
+pub struct MergeJob {
+    state: State,
+    /// Writes wait for it, so it is not to be paced.
+    pub urgent: bool,
+}
+
+/// What a step of a merge led to.
+pub enum MergeOutcome {
+    /// To be run again.
+    More(MergeJob),
+    Done(Result<Box<Segment>, MergeError>),
+}
+
+impl MergeJob {
+    /// Blocks on the disk for one step.
+    pub fn run(self) -> MergeOutcome {
+        let merge = match self.state {
+            State::New(sources, context) => Merge::start(sources, *context),
+            State::Under(merge) => Ok(merge),
+        };
+        match merge.and_then(|merge| merge.step(STEP_BYTES)) {
+            Ok(Progress::More(merge)) => MergeOutcome::More(Self {
+                state: State::Under(merge),
+                urgent: self.urgent,
+            }),
+            Ok(Progress::Done(segment)) => MergeOutcome::Done(Ok(segment)),
+            Err(error) => MergeOutcome::Done(Err(error)),
+        }
+    }
+
+    /// Gives it up.
+    pub fn abandon(self) {
+        if let State::Under(merge) = self.state {
+            merge.abandon();
+        }
+    }
+}
+
+impl Shard {
+    /// A merge to run, if there is one to do now and none is under way.
+    pub fn next_merge(&mut self, now: WallMs) -> Option<MergeJob> {
+        if self.merge_under_way.is_some() || self.failed.is_some() {
+            return None;
+        }
+        // On a full disk, a failed merge waits for the next look at the disk.
+        if self.disk_full && !std::mem::take(&mut self.merge_due) {
+            return None;
+        }
+        if let Some(frozen) = self.frozen.front() {
+            let source = Source::Memtable(frozen.memtable.clone());
+            let urgent = self.frozen.len() >= self.config.frozen_max;
+            return Some(self.merge(vec![source], true, false, urgent, now));
+        }
+        if let Some(damaged) = self.damaged_segments.pop_first() {
+            let segment = self.segments.iter().find(|segment| segment.number() == damaged)?;
+            let source = Source::Segment(segment.clone());
+            return Some(self.merge(vec![source], false, true, false, now));
+        }
+        let inputs = self.pick(now)?;
+        let urgent = self.segments.len() > self.config.fan_out * 4;
+        Some(self.merge(
+            inputs.into_iter().map(Source::Segment).collect(),
+            false,
+            false,
+            urgent,
+            now,
+        ))
+    }
+
+    fn merge(&mut self, sources: Vec<Source>, seals: bool, salvage: bool, urgent: bool, now: WallMs) -> MergeJob {
+        let inputs: Vec<u64> = sources.iter().map(Source::number).collect();
+        let outside: Vec<_> = self
+            .segments
+            .iter()
+            .filter(|segment| !inputs.contains(&segment.number()))
+            .cloned()
+            .collect();
+        let number = self.next_number;
+        self.next_number += 1;
+        if !seals && outside.is_empty() {
+            self.clears_since_merge = 0;
+        }
+        let context = MergeContext {
+            disk: self.place.disk.clone(),
+            dir: self.place.dir.clone(),
+            cache: self.place.cache.clone(),
+            shard: self.place.shard,
+            number,
+            obsolete: self.obsolete.iter().copied().collect(),
+            outside,
+            cleared_in_memory: self.cleared_in_memory(),
+            stable: self.covered.clone(),
+            lost: self.lost.clone(),
+            now,
+            salvage,
+        };
+        self.merge_under_way = Some(Running {
+            seals,
+            segments: if seals { Vec::new() } else { inputs },
+            salvages: salvage,
+        });
+        MergeJob {
+            state: State::New(sources, Box::new(context)),
+            urgent,
+        }
+    }
+
+    /// Takes the result of a merge.
+    pub fn merged(&mut self, result: Result<Box<Segment>, MergeError>) {
+        let Some(running) = self.merge_under_way.take() else {
+            return;
+        };
+        match result {
+            Ok(segment) => self.install(running, Arc::new(*segment)),
+            Err(MergeError::Write(error)) if error.is_full() => self.space_missing("segment"),
+            Err(MergeError::Read(error)) => {
+                tracing::error!(shard = self.place.shard, %error, "a merge met damage");
+                self.stats.merge_errors += 1;
+                if let crate::store::segment::ReadError::Damaged(block) = error {
+                    self.report_damage(block.segment);
+                } else {
+                    self.merge_later();
+                }
+            }
+            Err(error) => {
+                tracing::error!(shard = self.place.shard, %error, "a merge failed");
+                self.stats.merge_errors += 1;
+                self.merge_later();
+            }
+        }
+    }
+
+    /// The disk would not let a merge finish: its inputs are all still there, so it is tried again at the next tick.
+    fn merge_later(&mut self) {
+        self.merge_paused = true;
+    }
+
+    fn install(&mut self, running: Running, segment: Arc<Segment>) {
+        self.stats.merges += 1;
+        self.covered.join(segment.covered());
+        if running.seals
+            && let Some(frozen) = self.frozen.pop_front()
+        {
+            self.retire_log(frozen.memtable.number(), frozen.damaged);
+        }
+        self.segments.retain(|held| !running.segments.contains(&held.number()));
+        for number in running.segments {
+            self.obsolete.insert(number);
+            self.damaged_segments.remove(&number);
+            self.cleanup.push(if running.salvages {
+                Cleanup::QuarantineSegment(number)
+            } else {
+                Cleanup::RemoveSegment(number)
+            });
+        }
+        if running.salvages {
+            self.recount_covered();
+        }
+        self.lost.join(segment.lost());
+        self.segments.push(segment);
+        self.lost = self.lost.minus(&self.covered);
+    }
+
+    /// After a salvage the clock is smaller than before: it is derived from the footers anew.
+    fn recount_covered(&mut self) {
+        self.covered = crate::core::clock::SlotClocks::default();
+        for segment in &self.segments {
+            self.covered.join(segment.covered());
+        }
+        for frozen in &self.frozen {
+            self.covered.join(&frozen.memtable.covered());
+        }
+    }
+
+    /// To be called about once a second: looks for space, and for work that only time makes due.
+    pub fn tick(&mut self, now: WallMs) {
+        self.probe_due = self.disk_full;
+        self.merge_due = true;
+        self.merge_paused = false;
+        let has_clears = self
+            .active
+            .as_ref()
+            .is_some_and(|active| active.memtable.clear_count() > 0);
+        if self.is_idle(now) && has_clears && self.frozen.is_empty() {
+            // Sealed, the clears can meet what they cleared, and both go.
+            self.wanted_takeover = true;
+        }
+        if self.wanted_takeover && self.take_over() {
+            self.wanted_takeover = false;
+        }
+    }
+
+    fn is_idle(&self, now: WallMs) -> bool {
+        now.0.saturating_sub(self.last_write.0) >= self.config.idle_ms
+    }
+
+    /// Segments that are worth merging.
+    fn pick(&self, now: WallMs) -> Option<Vec<Arc<Segment>>> {
+        if self.merge_paused || self.segments.is_empty() {
+            return None;
+        }
+        let mut by_size = self.segments.clone();
+        by_size.sort_by_key(|segment| (segment.file_bytes(), segment.number()));
+        if self.reclaim_is_worth_it(now) {
+            return Some(by_size);
+        }
+        self.full_tier(&by_size).or_else(|| self.idle_merge(&by_size, now))
+    }
+
+    /// The lowest tier of segments of about one size that has as many as are merged at a time.
+    fn full_tier(&self, by_size: &[Arc<Segment>]) -> Option<Vec<Arc<Segment>>> {
+        let mut start = 0;
+        while start < by_size.len() {
+            let bound = by_size[start].file_bytes().max(self.config.log_bytes / 8) * self.config.fan_out as u64;
+            let count = by_size[start..]
+                .iter()
+                .take_while(|segment| segment.file_bytes() <= bound)
+                .count();
+            if count >= self.config.fan_out {
+                return Some(by_size[start..start + count.min(MERGE_INPUTS_MAX)].to_vec());
+            }
+            start += count.max(1);
+        }
+        None
+    }
+
+    /// When nobody writes: all into one, unless that means to write a large segment again for the sake of little.
+    fn idle_merge(&self, by_size: &[Arc<Segment>], now: WallMs) -> Option<Vec<Arc<Segment>>> {
+        if !self.is_idle(now) || by_size.len() < 2 {
+            return None;
+        }
+        let (largest, rest) = by_size.split_last()?;
+        let rest_bytes: u64 = rest.iter().map(|segment| segment.file_bytes()).sum();
+        if rest_bytes >= largest.file_bytes() / IDLE_PART {
+            return Some(by_size.to_vec());
+        }
+        (rest.len() >= 2).then(|| rest.to_vec())
+    }
+
+    /// Whether clears are estimated to free enough: one clear frees what a key takes on average.
+    fn reclaim_is_worth_it(&self, now: WallMs) -> bool {
+        let sum = |figure: fn(&Segment) -> u64| -> u64 { self.segments.iter().map(|segment| figure(segment)).sum() };
+        let sealed_clears = sum(|segment| segment.stats().clears);
+        let clears = sealed_clears + self.clears_since_merge;
+        let keys = sum(|segment| segment.stats().keys).max(1);
+        if clears == 0 {
+            return self.is_idle(now) && self.forgettable_requests(now);
+        }
+        let bytes = sum(Segment::file_bytes);
+        let worth = clears.saturating_mul(bytes / keys) >= bytes / RECLAIM_PART;
+        (worth && (sealed_clears > 0 || self.clears_since_merge > 0)) || (self.is_idle(now) && sealed_clears > 0)
+    }
+
+    /// Whether most of what some segment holds are request ids that need not be remembered any more.
+    fn forgettable_requests(&self, now: WallMs) -> bool {
+        self.segments.iter().any(|segment| {
+            let stats = segment.stats();
+            let old = stats
+                .oldest_spent
+                .is_some_and(|oldest| now.0.saturating_sub(oldest.0) > crate::store::compact::REQUEST_ID_KEPT_MS);
+            old && stats.spent * 2 > stats.ops
+        })
+    }
+}

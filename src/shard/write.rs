@@ -1,0 +1,271 @@
+//! Writing: from a request to a record in the open group.
+
+use std::collections::BTreeSet;
+
+use super::Shard;
+use crate::core::op::{Body, Dot, Op, Text};
+use crate::core::slot::{KeyHash, SlotId};
+use crate::store::filter::{parts_tag, request_tag};
+use crate::store::log::record_bytes;
+use crate::store::memtable::OpenParts;
+use crate::store::reader::{self, KeyPast, KeySource};
+use crate::store::segment::ReadError;
+use crate::types::{Key, RequestId, UserId, WallMs};
+
+/// Keys whose unfinished bytes are remembered; beyond that they are counted anew.
+const OPEN_PARTS_KEYS_MAX: usize = 64 * 1024;
+
+/// The group of a log in which an op is written, counted over the shard's life in this process.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct GroupNumber(pub u64);
+
+#[derive(Debug, Clone)]
+pub enum WriteKind {
+    /// A piece of a value, the last one when `finish`.
+    Add {
+        text: Text,
+        finish: bool,
+    },
+    Clear,
+}
+
+/// One write to one key of the shard.
+#[derive(Debug, Clone)]
+pub struct Write {
+    pub slot: SlotId,
+    pub hash: KeyHash,
+    pub user: UserId,
+    pub key: Key,
+    pub kind: WriteKind,
+    pub request_id: Option<RequestId>,
+}
+
+/// What became of a write that was not refused.
+pub enum Submitted {
+    /// Durable once this group is.
+    InGroup(GroupNumber),
+    /// Its request id was taken before; durable once that group is, or already.
+    Repeated(Option<GroupNumber>),
+    /// The log has no room right now: submit it again when a job was done. Writes after it have to wait behind it.
+    NeedsSpace(Write),
+    /// The key's past has to be looked up on disk first: run it, and submit the write again with the result.
+    NeedsPast(Write, Box<PastLookup>),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum WriteRefused {
+    #[error("a value assembled from parts is limited to {max} bytes; this one would have {got}")]
+    ValueTooLong { got: u64, max: u64 },
+    #[error("the disk is full")]
+    DiskFull,
+    #[error("the shard has stopped")]
+    Stopped,
+}
+
+/// A look into a key's past, and what it is based on.
+pub struct PastLookup {
+    source: KeySource,
+    request_id: Option<RequestId>,
+    /// The key's newest op in each memtable.
+    versions: Vec<Option<(u64, u32)>>,
+    segments: BTreeSet<u64>,
+    found: KeyPast,
+}
+
+impl PastLookup {
+    /// Blocks on the disk.
+    pub fn run(&mut self) -> Result<(), ReadError> {
+        self.found = reader::past(&self.source, self.request_id)?;
+        Ok(())
+    }
+}
+
+impl Shard {
+    /// Takes a write: stamps it and puts it into the open group. `past` is the result of the look-up that an earlier call asked for.
+    pub fn submit(&mut self, write: Write, past: Option<&PastLookup>, now: WallMs) -> Result<Submitted, WriteRefused> {
+        if self.failed.is_some() {
+            return Err(WriteRefused::Stopped);
+        }
+        if let Some(id) = write.request_id
+            && let Some(repeated) = self.repeated_in_memory(&write, id)
+        {
+            return Ok(Submitted::Repeated(repeated));
+        }
+        let past = past.filter(|past| self.is_current(&write, past));
+        if past.is_some_and(|past| past.found.repeated) {
+            return Ok(Submitted::Repeated(None));
+        }
+        if past.is_none() && self.may_be_repeated_on_disk(&write) {
+            let lookup = self.look_up(&write);
+            return Ok(Submitted::NeedsPast(write, lookup));
+        }
+        let open_bytes = match &write.kind {
+            WriteKind::Clear => 0,
+            WriteKind::Add { text, .. } => {
+                let open = past
+                    .map(|past| past.found.open_parts_bytes)
+                    .or_else(|| self.open_bytes(&write));
+                let Some(open) = open else {
+                    let lookup = self.look_up(&write);
+                    return Ok(Submitted::NeedsPast(write, lookup));
+                };
+                let got = open + text.len() as u64;
+                let max = self.config.value_bytes_max;
+                if got > max {
+                    return Err(WriteRefused::ValueTooLong { got, max });
+                }
+                got
+            }
+        };
+        self.append(write, open_bytes, now)
+    }
+
+    fn append(&mut self, write: Write, open_bytes: u64, now: WallMs) -> Result<Submitted, WriteRefused> {
+        let op = self.next_op(&write, now);
+        let bytes = record_bytes(write.user.as_str(), write.key.as_str(), &op) as u64;
+        let clear = matches!(write.kind, WriteKind::Clear);
+        if !self.make_room(bytes, clear)? {
+            return Ok(Submitted::NeedsSpace(write));
+        }
+        let index = self.slot_index(write.slot);
+        let Some(active) = &mut self.active else {
+            return Ok(Submitted::NeedsSpace(write));
+        };
+        active.memtable.append(write.hash, &write.user, &write.key, &op);
+        self.clock.observe(op.time);
+        self.next_seq[index] += 1;
+        self.last_write = now;
+        self.clears_since_merge += u64::from(clear);
+        match write.kind {
+            WriteKind::Add { finish: false, .. } => self.remember_open_parts(write.hash, open_bytes),
+            WriteKind::Add { .. } | WriteKind::Clear => {
+                self.open_parts.remove(&write.hash);
+            }
+        }
+        Ok(Submitted::InGroup(GroupNumber(self.groups)))
+    }
+
+    /// The op that the write becomes if it is appended now. Changes nothing.
+    fn next_op(&self, write: &Write, now: WallMs) -> Op {
+        let seq = self.next_seq[self.slot_index(write.slot)];
+        let body = match &write.kind {
+            WriteKind::Add { text, finish: true } => Body::Value(text.clone()),
+            WriteKind::Add { text, finish: false } => Body::Part(text.clone()),
+            WriteKind::Clear => {
+                let mut seen = self.covered.get(write.slot).cloned().unwrap_or_default();
+                seen.insert_range(self.origin, 1, seq - 1);
+                Body::Clear(seen)
+            }
+        };
+        Op {
+            dot: Dot {
+                origin: self.origin,
+                slot: write.slot,
+                seq,
+            },
+            time: self.clock.next(now),
+            raised: false,
+            request_id: write.request_id,
+            body,
+        }
+    }
+
+    fn remember_open_parts(&mut self, hash: KeyHash, bytes: u64) {
+        if self.open_parts.len() >= OPEN_PARTS_KEYS_MAX {
+            self.open_parts.clear();
+        }
+        self.open_parts.insert(hash, bytes);
+    }
+
+    /// `Some` if a memtable holds the request id for the key: the group to wait for, if it is not durable yet.
+    fn repeated_in_memory(&self, write: &Write, id: RequestId) -> Option<Option<GroupNumber>> {
+        let held = |memtable: &crate::store::memtable::Memtable| {
+            memtable.group_of_request(write.hash, &write.user, &write.key, id)
+        };
+        if let Some(active) = &self.active
+            && let Some(group) = held(&active.memtable)
+        {
+            let group = active.first_group + group as u64;
+            return Some((group >= self.durable_groups).then_some(GroupNumber(group)));
+        }
+        let frozen = self.frozen.iter().any(|frozen| held(&frozen.memtable).is_some());
+        frozen.then_some(None)
+    }
+
+    fn may_be_repeated_on_disk(&self, write: &Write) -> bool {
+        write.request_id.is_some_and(|id| {
+            let tag = request_tag(write.hash, id);
+            self.segments.iter().any(|segment| segment.may_hold(tag))
+        })
+    }
+
+    /// Bytes of the parts that the write would finish or follow; `None` if only the disk knows.
+    fn open_bytes(&self, write: &Write) -> Option<u64> {
+        if !self.open_parts.is_empty()
+            && let Some(bytes) = self.open_parts.get(&write.hash)
+        {
+            return Some(*bytes);
+        }
+        let mut unfinished = 0;
+        let newest_first = self
+            .active
+            .iter()
+            .map(|active| &active.memtable)
+            .chain(self.frozen.iter().rev().map(|frozen| &*frozen.memtable));
+        for memtable in newest_first {
+            match memtable.open_parts(write.hash, &write.user, &write.key) {
+                Some(OpenParts::Known(bytes)) => return Some(unfinished + bytes),
+                Some(OpenParts::Unfinished(bytes)) => unfinished += bytes,
+                None => {}
+            }
+        }
+        let tag = parts_tag(write.hash);
+        let on_disk = self
+            .segments
+            .iter()
+            .any(|segment| segment.stats().parts > 0 && segment.may_hold(tag));
+        (!on_disk).then_some(unfinished)
+    }
+
+    fn look_up(&self, write: &Write) -> Box<PastLookup> {
+        let mut source = self.source(write.slot, write.hash, &write.user, &write.key);
+        // Ops that are not durable yet count too: their fate and this write's are one, for they come first in the log.
+        let mut memory = Vec::new();
+        for (memtable, _) in self.memtables() {
+            memtable.ops_of(
+                write.hash,
+                &write.user,
+                &write.key,
+                memtable.closed_groups(),
+                &mut memory,
+            );
+        }
+        memory.sort_by_key(Op::stamp);
+        source.memory = memory.into();
+        Box::new(PastLookup {
+            request_id: write.request_id,
+            versions: self.versions(write),
+            segments: self.segments.iter().map(|segment| segment.number()).collect(),
+            source,
+            found: KeyPast::default(),
+        })
+    }
+
+    fn versions(&self, write: &Write) -> Vec<Option<(u64, u32)>> {
+        let of = |memtable: &crate::store::memtable::Memtable| memtable.version_of(write.hash, &write.user, &write.key);
+        self.memtables()
+            .map(|(memtable, _)| of(memtable))
+            .filter(Option::is_some)
+            .collect()
+    }
+
+    /// Whether nothing that the look-up read has changed since. Sealing and merging move ops and change none, but a look-up that
+    /// raced with them is done again rather than reasoned about.
+    fn is_current(&self, write: &Write, past: &PastLookup) -> bool {
+        self.versions(write) == past.versions
+            && self
+                .segments
+                .iter()
+                .all(|segment| past.segments.contains(&segment.number()))
+    }
+}

@@ -1,0 +1,475 @@
+//! Sealing and compaction: a sorted merge of memtables and segments into one new segment.
+//!
+//! What is left out:
+//! - an op that a clear of its key covers; if it carries a request id, a `Spent` record of it stays for
+//!   [`REQUEST_ID_KEPT_MS`] after it was cleared;
+//! - a copy of an op, and a copy that a raised one supersedes;
+//! - a clear that a later clear of the key includes;
+//! - a clear that has nothing left to do: every replica's clock covers it and all that it saw (`stable`), and no segment outside the
+//!   merge can hold an op of the key.
+//!
+//! Invariant: the new segment's clock covers all that the clocks of its inputs cover, so nothing that is dropped comes back.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::cache::BlockCache;
+use super::disk::Disk;
+use super::filter::key_tag;
+use super::memtable::{MemoryKey, Memtable};
+use super::segment::{DamagedBlock, EntryRef, ReadError, Scan, Segment, SegmentMeta, SegmentWriter, WriteError};
+use crate::core::clock::{Clock, SlotClocks};
+use crate::core::op::{Body, Dot, KeyedOp, Op};
+use crate::core::slot::{KeyHash, SlotId};
+use crate::core::stamp::HybridTime;
+use crate::types::{Key, UserId, WallMs};
+
+/// How long the request id of a cleared op is remembered at least (guarantee G6), with a minute to spare for the clock's steps.
+pub const REQUEST_ID_KEPT_MS: u64 = 61 * 60 * 1000;
+/// Ops of one key that a merge holds in memory at once; a longer key is read twice instead.
+const KEPT_TEXT_BYTES_MAX: usize = 4 * 1024 * 1024;
+const KEPT_OPS_MAX: usize = 16 * 1024;
+
+#[derive(Debug, thiserror::Error)]
+pub enum MergeError {
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    #[error("the merge was abandoned")]
+    Abandoned,
+}
+
+/// One input of a merge.
+#[derive(Clone)]
+pub enum Source {
+    Memtable(Arc<Memtable>),
+    Segment(Arc<Segment>),
+}
+
+impl Source {
+    pub fn number(&self) -> u64 {
+        match self {
+            Self::Memtable(memtable) => memtable.number(),
+            Self::Segment(segment) => segment.number(),
+        }
+    }
+
+    fn has_clears(&self) -> bool {
+        match self {
+            Self::Memtable(memtable) => memtable.clear_count() > 0,
+            Self::Segment(segment) => segment.stats().clears > 0,
+        }
+    }
+}
+
+/// What a merge has to know besides its inputs.
+pub struct MergeContext {
+    pub disk: Arc<dyn Disk>,
+    pub dir: PathBuf,
+    pub cache: Arc<BlockCache>,
+    pub shard: u16,
+    /// Number of the segment to write: higher than any number the shard has used.
+    pub number: u64,
+    /// Files that were merged away earlier and may still be on disk.
+    pub obsolete: Vec<u64>,
+    /// Segments that are not inputs.
+    pub outside: Vec<Arc<Segment>>,
+    /// What clears that are still in memtables saw, by key.
+    pub cleared_in_memory: Vec<(SlotId, UserId, Key, Clock)>,
+    /// What every replica's clock covers.
+    pub stable: SlotClocks,
+    /// Dots known to exist that this replica has lost, beyond what the inputs say.
+    pub lost: SlotClocks,
+    pub now: WallMs,
+    /// Go on behind damaged blocks, and count what they held as lost.
+    pub salvage: bool,
+}
+
+type KeyName = (SlotId, UserId, Key);
+
+enum Input {
+    Memtable {
+        memtable: Arc<Memtable>,
+        keys: std::vec::IntoIter<MemoryKey>,
+        ops: std::vec::IntoIter<Op>,
+        current: Option<KeyName>,
+    },
+    Segment {
+        scan: Scan,
+        salvage: Option<Salvage>,
+    },
+}
+
+/// What a merge that steps over damage keeps, to tell what is lost.
+#[derive(Default)]
+struct Salvage {
+    damaged: Vec<DamagedBlock>,
+    seen: SlotClocks,
+}
+
+impl Salvage {
+    /// Of what the segment covered in the slots of its damaged blocks, all that was not read. Ops that had been dropped from the
+    /// segment are counted as lost too: nothing on this disk tells them apart, and a peer can.
+    fn lost(&self, covered: &SlotClocks) -> SlotClocks {
+        let mut lost = SlotClocks::default();
+        for (slot, clock) in covered.slots() {
+            if self
+                .damaged
+                .iter()
+                .any(|block| block.slots.0 <= slot && slot <= block.slots.1)
+            {
+                let rest = self
+                    .seen
+                    .get(slot)
+                    .map_or_else(|| clock.clone(), |seen| clock.minus(seen));
+                lost.join_slot(slot, &rest);
+            }
+        }
+        lost
+    }
+}
+
+impl Input {
+    fn next(&mut self) -> Result<Option<(KeyName, Op)>, ReadError> {
+        match self {
+            Self::Segment { scan, salvage } => loop {
+                match (scan.next(), &mut *salvage) {
+                    (Err(ReadError::Damaged(_)), Some(salvage)) => salvage.damaged.extend(scan.skip_damaged()),
+                    (Err(error), _) => return Err(error),
+                    (Ok(None), _) => return Ok(None),
+                    (Ok(Some(KeyedOp { user, key, op })), salvage) => {
+                        if let Some(salvage) = salvage {
+                            salvage.seen.insert(op.dot.slot, op.dot.origin, op.dot.seq);
+                        }
+                        return Ok(Some(((op.dot.slot, user, key), op)));
+                    }
+                }
+            },
+            Self::Memtable {
+                memtable,
+                keys,
+                ops,
+                current,
+            } => loop {
+                if let (Some(op), Some(name)) = (ops.next(), &current) {
+                    return Ok(Some((name.clone(), op)));
+                }
+                let Some(key) = keys.next() else {
+                    return Ok(None);
+                };
+                *ops = memtable.ops_of_sorted(&key).into_iter();
+                *current = Some((key.slot, key.user, key.key));
+            },
+        }
+    }
+}
+
+struct Head {
+    input: Input,
+    next: Option<(KeyName, Op)>,
+}
+
+impl Head {
+    fn advance(&mut self) -> Result<Option<(KeyName, Op)>, ReadError> {
+        let next = self.input.next()?;
+        Ok(std::mem::replace(&mut self.next, next))
+    }
+}
+
+/// A merge under way. It is done in steps, so that it can be paced and given up.
+pub struct Merge {
+    context: MergeContext,
+    sources: Vec<Source>,
+    heads: Vec<Head>,
+    writer: SegmentWriter,
+    /// Whether any clear can matter: if not, ops stream through unexamined.
+    clears: bool,
+    cleared_in_memory: BTreeMap<KeyName, Clock>,
+    read_ops: u64,
+}
+
+/// How far a merge came.
+pub enum Progress {
+    More(Merge),
+    Done(Box<Segment>),
+}
+
+impl Merge {
+    pub fn start(sources: Vec<Source>, mut context: MergeContext) -> Result<Self, MergeError> {
+        let mut replaces: Vec<u64> = sources.iter().map(Source::number).collect();
+        replaces.append(&mut context.obsolete);
+        replaces.sort_unstable();
+        replaces.dedup();
+        let meta = SegmentMeta {
+            shard: context.shard,
+            number: context.number,
+            replaces,
+        };
+        let cleared_in_memory: BTreeMap<_, _> = std::mem::take(&mut context.cleared_in_memory)
+            .into_iter()
+            .map(|(slot, user, key, clock)| ((slot, user, key), clock))
+            .collect();
+        let mut heads = Vec::new();
+        for source in &sources {
+            let input = match source {
+                Source::Memtable(memtable) => Input::Memtable {
+                    memtable: memtable.clone(),
+                    keys: memtable.sorted_keys().into_iter(),
+                    ops: Vec::new().into_iter(),
+                    current: None,
+                },
+                Source::Segment(segment) => Input::Segment {
+                    scan: segment.scan(None),
+                    salvage: context.salvage.then(Salvage::default),
+                },
+            };
+            let mut head = Head { input, next: None };
+            head.advance()?;
+            heads.push(head);
+        }
+        let writer = SegmentWriter::create(context.disk.clone(), &context.dir, meta)?;
+        Ok(Self {
+            clears: !cleared_in_memory.is_empty() || sources.iter().any(Source::has_clears),
+            context,
+            sources,
+            heads,
+            writer,
+            cleared_in_memory,
+            read_ops: 0,
+        })
+    }
+
+    /// Ops read so far.
+    pub fn read_ops(&self) -> u64 {
+        self.read_ops
+    }
+
+    /// Merges on until about `budget_bytes` more were written or the same number of ops divided by 64 was read.
+    pub fn step(mut self, budget_bytes: u64) -> Result<Progress, MergeError> {
+        let stop_bytes = self.writer.written_bytes() + budget_bytes;
+        let stop_ops = self.read_ops + (budget_bytes / 64).max(1);
+        while self.writer.written_bytes() < stop_bytes && self.read_ops < stop_ops {
+            let merged = self.merge_key();
+            match merged {
+                Ok(true) => {}
+                Ok(false) => return self.finish(),
+                Err(error) => {
+                    self.writer.abandon();
+                    return Err(error);
+                }
+            }
+        }
+        Ok(Progress::More(self))
+    }
+
+    /// Gives the merge up and removes what it wrote.
+    pub fn abandon(self) {
+        self.writer.abandon();
+    }
+
+    fn finish(self) -> Result<Progress, MergeError> {
+        let mut covered = SlotClocks::default();
+        let mut lost = self.context.lost;
+        for source in &self.sources {
+            match source {
+                Source::Memtable(memtable) => covered.join(&memtable.covered()),
+                Source::Segment(segment) => {
+                    covered.join(segment.covered());
+                    lost.join(segment.lost());
+                }
+            }
+        }
+        for head in &self.heads {
+            if let Input::Segment {
+                salvage: Some(salvage), ..
+            } = &head.input
+            {
+                let missing = salvage.lost(&covered);
+                covered = covered.minus(&missing);
+                lost.join(&missing);
+            }
+        }
+        let lost = lost.minus(&covered);
+        let segment = self.writer.finish(covered, lost, &self.context.cache)?;
+        Ok(Progress::Done(Box::new(segment)))
+    }
+
+    fn lowest(&self) -> Option<usize> {
+        let order = |head: &Head| {
+            let (name, op) = head.next.as_ref()?;
+            Some((name.clone(), op.stamp(), op.dot.seq))
+        };
+        (0..self.heads.len())
+            .filter_map(|index| Some((order(&self.heads[index])?, index)))
+            .min()
+            .map(|(_, index)| index)
+    }
+
+    /// The next op of `name` in stamp order, if any input has one.
+    fn next_of(&mut self, name: &KeyName) -> Result<Option<Op>, ReadError> {
+        let lowest = self
+            .heads
+            .iter_mut()
+            .filter(|head| head.next.as_ref().is_some_and(|(other, _)| other == name))
+            .min_by_key(|head| head.next.as_ref().map(|(_, op)| (op.stamp(), op.dot.seq)));
+        let Some(head) = lowest else {
+            return Ok(None);
+        };
+        self.read_ops += 1;
+        Ok(head.advance()?.map(|(_, op)| op))
+    }
+
+    /// Merges one key; false when there is none left.
+    fn merge_key(&mut self) -> Result<bool, MergeError> {
+        let Some(name) = self
+            .lowest()
+            .and_then(|index| self.heads[index].next.as_ref())
+            .map(|(name, _)| name.clone())
+        else {
+            return Ok(false);
+        };
+        let mut kept = Vec::new();
+        let mut text_bytes = 0;
+        while kept.len() < KEPT_OPS_MAX && text_bytes < KEPT_TEXT_BYTES_MAX {
+            let Some(op) = self.next_of(&name)? else {
+                let clears = KeyClears::of(kept.iter(), self.cleared_in_memory.get(&name));
+                return self.write_all(&name, &clears, kept).map(|()| true);
+            };
+            if let Body::Part(text) | Body::Value(text) = &op.body {
+                text_bytes += text.len();
+            }
+            kept.push(op);
+        }
+        let clears = self.clears_of_long_key(&name)?;
+        self.write_all(&name, &clears, kept)?;
+        while let Some(op) = self.next_of(&name)? {
+            self.write_all(&name, &clears, vec![op])?;
+        }
+        Ok(true)
+    }
+
+    /// The clears of a key whose ops do not fit in memory: read from its ops alone, ahead of the merge.
+    fn clears_of_long_key(&self, name: &KeyName) -> Result<KeyClears, MergeError> {
+        let mut clears = Vec::new();
+        if self.clears {
+            let (slot, user, key) = name;
+            for source in self.sources.iter().filter(|source| source.has_clears()) {
+                match source {
+                    Source::Segment(segment) => {
+                        let mut ops = segment.ops_of(*slot, user.as_str(), key.as_str());
+                        while let Some(op) = ops.next()? {
+                            clears.extend(matches!(op.body, Body::Clear(_)).then_some(op));
+                        }
+                    }
+                    Source::Memtable(memtable) => {
+                        let mut ops = Vec::new();
+                        memtable.ops_of(KeyHash::of(user, key), user, key, memtable.closed_groups(), &mut ops);
+                        clears.extend(ops.into_iter().filter(|op| matches!(op.body, Body::Clear(_))));
+                    }
+                }
+            }
+        }
+        Ok(KeyClears::of(clears.iter(), self.cleared_in_memory.get(name)))
+    }
+
+    fn write_all(&mut self, name: &KeyName, clears: &KeyClears, ops: Vec<Op>) -> Result<(), MergeError> {
+        let mut previous: Option<(Dot, HybridTime)> = None;
+        for op in ops {
+            if previous == Some((op.dot, op.time)) {
+                continue;
+            }
+            previous = Some((op.dot, op.time));
+            if clears.supersedes(&op) {
+                continue;
+            }
+            if let Some(op) = self.what_stays(name, clears, op) {
+                let (slot, user, key) = name;
+                self.writer.push(EntryRef {
+                    slot: *slot,
+                    user: user.as_str(),
+                    key: key.as_str(),
+                    op: &op,
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    fn what_stays(&self, name: &KeyName, clears: &KeyClears, op: Op) -> Option<Op> {
+        let cleared = clears.cleared.contains(op.dot.origin, op.dot.seq);
+        match &op.body {
+            Body::Part(_) | Body::Value(_) if !cleared => Some(op),
+            Body::Part(_) | Body::Value(_) => {
+                op.request_id?;
+                let cleared_at = clears.last_time.wall().max(self.context.now);
+                Some(Op {
+                    body: Body::Spent { cleared_at },
+                    ..op
+                })
+            }
+            Body::Spent { cleared_at } => {
+                let age_ms = self.context.now.0.saturating_sub(cleared_at.0);
+                (age_ms < REQUEST_ID_KEPT_MS).then_some(op)
+            }
+            Body::Clear(seen) => {
+                let useless = clears.includes(&op.dot, seen) || self.is_collected(name, &op.dot, seen);
+                (!useless).then_some(op)
+            }
+        }
+    }
+
+    /// Whether every replica knows of the clear and of all that it saw, and nothing outside the merge needs it.
+    fn is_collected(&self, name: &KeyName, dot: &Dot, seen: &Clock) -> bool {
+        let (slot, user, key) = name;
+        let known = self
+            .context
+            .stable
+            .get(*slot)
+            .is_some_and(|stable| stable.contains(dot.origin, dot.seq) && stable.covers(seen));
+        let tag = key_tag(KeyHash::of(user, key));
+        known && !self.context.outside.iter().any(|segment| segment.may_hold(tag))
+    }
+}
+
+/// The clears of one key, and the raised stamps among its ops.
+#[derive(Default)]
+struct KeyClears {
+    cleared: Clock,
+    last_time: HybridTime,
+    clears: Vec<(Dot, Clock)>,
+    raised: BTreeMap<Dot, HybridTime>,
+}
+
+impl KeyClears {
+    fn of<'a>(ops: impl Iterator<Item = &'a Op>, in_memory: Option<&Clock>) -> Self {
+        let mut all = Self::default();
+        for op in ops {
+            if op.raised {
+                let time = all.raised.entry(op.dot).or_default();
+                *time = op.time.max(*time);
+            }
+            if let Body::Clear(seen) = &op.body {
+                all.cleared.join(seen);
+                all.last_time = op.time.max(all.last_time);
+                all.clears.push((op.dot, seen.clone()));
+            }
+        }
+        if let Some(clock) = in_memory {
+            all.cleared.join(clock);
+        }
+        all
+    }
+
+    fn supersedes(&self, op: &Op) -> bool {
+        self.raised.get(&op.dot).is_some_and(|time| *time > op.time)
+    }
+
+    /// Whether another clear of the key saw this one and all that it saw.
+    fn includes(&self, dot: &Dot, seen: &Clock) -> bool {
+        self.clears
+            .iter()
+            .any(|(other, context)| other != dot && context.contains(dot.origin, dot.seq) && context.covers(seen))
+    }
+}

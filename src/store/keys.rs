@@ -1,0 +1,168 @@
+//! Listing a user's keys of one shard, in byte order.
+//!
+//! A user's keys are spread over all slots by their hash; within a slot they are sorted. So a page is a merge over the slots, each
+//! of which costs one seek per segment.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::filter::key_tag;
+use super::reader::{KeySource, has_values, holds_text};
+use super::segment::{ReadError, Scan, ScanBlocks, Segment};
+use crate::core::op::Op;
+use crate::core::slot::{KeyHash, SlotId};
+use crate::types::{Key, UserId};
+
+/// One page of a user's keys, in byte order.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct KeyPage {
+    pub keys: Vec<Key>,
+    /// If further keys may follow: the key after which the next page begins. It need not be the last of `keys`, for the page may
+    /// end at a key that does not show.
+    pub next_after: Option<Key>,
+}
+
+/// Which keys are asked for.
+#[derive(Debug, Clone)]
+pub struct KeyQuery {
+    pub user: UserId,
+    pub prefix: String,
+    /// Only keys after this one.
+    pub after: Option<String>,
+    pub limit: usize,
+    /// Also keys that hold only unfinished parts.
+    pub all: bool,
+}
+
+impl KeyQuery {
+    pub fn accepts(&self, key: &str) -> bool {
+        key.starts_with(&self.prefix) && self.after.as_ref().is_none_or(|after| key > after.as_str())
+    }
+}
+
+/// A snapshot of one shard, to list keys from.
+pub struct KeyLister {
+    pub query: KeyQuery,
+    pub slots: Range<u16>,
+    pub segments: Vec<Arc<Segment>>,
+    /// Accepted keys that have ops in memtables, with those ops in stamp order.
+    pub memory: BTreeMap<Key, (SlotId, Arc<[Op]>)>,
+    /// Keys of memtables after this one were left out of `memory`.
+    pub memory_cut: Option<Key>,
+}
+
+/// Where one slot's walk through one segment stands.
+struct Walk {
+    slot: SlotId,
+    scan: Scan,
+}
+
+impl KeyLister {
+    pub fn list(&self) -> Result<KeyPage, ReadError> {
+        let mut walks = Vec::new();
+        let mut heap = BinaryHeap::new();
+        for slot in self.slots.clone().map(SlotId) {
+            for segment in self
+                .segments
+                .iter()
+                .filter(|segment| segment.covered().get(slot).is_some())
+            {
+                let start = self.query.after.as_deref().unwrap_or("").max(&self.query.prefix);
+                let mut walk = Walk {
+                    slot,
+                    scan: segment.scan_through(ScanBlocks::Cache, Some((slot, self.query.user.as_str(), start))),
+                };
+                if let Some(key) = self.next_key(&mut walk)? {
+                    heap.push(Reverse((key, walks.len())));
+                    walks.push(walk);
+                }
+            }
+        }
+        let mut memory = self.memory.keys().peekable();
+        let mut page = KeyPage::default();
+        let mut last = self.query.after.as_deref().and_then(|after| Key::new(after).ok());
+        loop {
+            let on_disk = heap.peek().map(|Reverse((key, _))| key.clone());
+            let Some(key) = on_disk.iter().chain(memory.peek().copied()).min().cloned() else {
+                page.next_after = self.memory_cut.clone();
+                return Ok(page);
+            };
+            if page.keys.len() == self.query.limit || self.memory_cut.as_ref().is_some_and(|cut| key > *cut) {
+                page.next_after = last;
+                return Ok(page);
+            }
+            last = Some(key.clone());
+            let mut slot = None;
+            while let Some(Reverse((_, index))) = heap.peek().filter(|Reverse((other, _))| *other == key).cloned() {
+                heap.pop();
+                slot = Some(walks[index].slot);
+                let walk = &mut walks[index];
+                walk.scan
+                    .seek(walk.slot, self.query.user.as_str(), &format!("{}\0", key.as_str()));
+                if let Some(next) = self.next_key(walk)? {
+                    heap.push(Reverse((next, index)));
+                }
+            }
+            memory.next_if_eq(&&key);
+            self.take(key, slot, &mut page)?;
+        }
+    }
+
+    /// The next accepted key of the walk.
+    fn next_key(&self, walk: &mut Walk) -> Result<Option<Key>, ReadError> {
+        loop {
+            let Some(entry) = walk.scan.next()? else {
+                return Ok(None);
+            };
+            let here = entry.op.dot.slot == walk.slot && entry.user == self.query.user;
+            if !here
+                || (entry.key.as_str() > self.query.prefix.as_str()
+                    && !entry.key.as_str().starts_with(&self.query.prefix))
+            {
+                return Ok(None);
+            }
+            if self.query.accepts(entry.key.as_str()) {
+                return Ok(Some(entry.key));
+            }
+            walk.scan.seek(
+                walk.slot,
+                self.query.user.as_str(),
+                &format!("{}\0", entry.key.as_str()),
+            );
+        }
+    }
+
+    fn take(&self, key: Key, on_disk: Option<SlotId>, page: &mut KeyPage) -> Result<(), ReadError> {
+        let in_memory = self.memory.get(&key);
+        let Some(slot) = on_disk.or(in_memory.map(|(slot, _)| *slot)) else {
+            return Ok(());
+        };
+        let source = KeySource {
+            slot,
+            user: self.query.user.clone(),
+            key: key.clone(),
+            memory: in_memory.map_or_else(|| Arc::from([]), |(_, ops)| ops.clone()),
+            segments: self.segments_with(&key),
+        };
+        let wanted = if self.query.all {
+            holds_text(&source)?
+        } else {
+            has_values(&source)?
+        };
+        if wanted {
+            page.keys.push(key);
+        }
+        Ok(())
+    }
+
+    fn segments_with(&self, key: &Key) -> Vec<Arc<Segment>> {
+        let tag = key_tag(KeyHash::of(&self.query.user, key));
+        self.segments
+            .iter()
+            .filter(|segment| segment.may_hold(tag))
+            .cloned()
+            .collect()
+    }
+}

@@ -1,0 +1,330 @@
+//! A disk in memory, for the store's own tests.
+//!
+//! Fault model: [`MemoryDisk::crash`] keeps exactly what was synced (bytes by `sync_data`, names by `sync_dir`) and loses
+//! everything else; reads and syncs can be made to fail; the space can run out. Nothing happens at random.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::disk::{DirEntry, Disk, DiskFile, DiskLock, OpenMode};
+
+#[derive(Default)]
+struct Content {
+    now: Vec<u8>,
+    synced: Vec<u8>,
+    /// Written since the last sync, as (offset, length).
+    dirty: Vec<(usize, usize)>,
+}
+
+impl Content {
+    fn sync(&mut self) {
+        self.synced.resize(self.now.len(), 0);
+        for (offset, length) in self.dirty.drain(..) {
+            let end = (offset + length).min(self.now.len());
+            if offset < end {
+                self.synced[offset..end].copy_from_slice(&self.now[offset..end]);
+            }
+        }
+    }
+}
+
+type File = Arc<Mutex<Content>>;
+
+#[derive(Default)]
+struct Names {
+    now: BTreeMap<PathBuf, File>,
+    synced: BTreeMap<PathBuf, File>,
+    locked: BTreeMap<PathBuf, ()>,
+}
+
+/// What a test may switch while the store runs.
+#[derive(Default)]
+pub struct Faults {
+    pub fail_sync: AtomicBool,
+    pub fail_read: AtomicBool,
+    /// Bytes that may still be written; [`u64::MAX`] until a test sets it.
+    pub free_bytes: AtomicU64,
+}
+
+#[derive(Default)]
+struct Shared {
+    names: Mutex<Names>,
+    faults: Faults,
+    reads: AtomicU64,
+    read_bytes: AtomicU64,
+}
+
+/// Clones share the files.
+#[derive(Clone)]
+pub struct MemoryDisk {
+    shared: Arc<Shared>,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn missing(path: &Path) -> io::Error {
+    io::Error::new(io::ErrorKind::NotFound, format!("{} does not exist", path.display()))
+}
+
+impl MemoryDisk {
+    #[expect(clippy::new_without_default, reason = "for tests only")]
+    pub fn new() -> Self {
+        let shared = Shared::default();
+        shared.faults.free_bytes.store(u64::MAX, Ordering::Relaxed);
+        Self {
+            shared: Arc::new(shared),
+        }
+    }
+
+    pub fn as_disk(&self) -> Arc<dyn Disk> {
+        Arc::new(self.clone())
+    }
+
+    /// The disk as the next process finds it after power was lost now.
+    pub fn crash(&self) -> Self {
+        let after = Self::new();
+        {
+            let (before, mut names) = (locked(&self.shared.names), locked(&after.shared.names));
+            for (path, file) in &before.synced {
+                let synced = locked(file).synced.clone();
+                let file = Arc::new(Mutex::new(Content {
+                    now: synced.clone(),
+                    synced,
+                    dirty: Vec::new(),
+                }));
+                names.now.insert(path.clone(), file.clone());
+                names.synced.insert(path.clone(), file);
+            }
+        }
+        after
+    }
+
+    pub fn faults(&self) -> &Faults {
+        &self.shared.faults
+    }
+
+    /// How many reads were made so far.
+    pub fn reads(&self) -> u64 {
+        self.shared.reads.load(Ordering::Relaxed)
+    }
+
+    pub fn read_bytes(&self) -> u64 {
+        self.shared.read_bytes.load(Ordering::Relaxed)
+    }
+
+    /// A file's bytes; the test's own look, not counted as a read.
+    pub fn content(&self, path: &Path) -> Option<Vec<u8>> {
+        let names = locked(&self.shared.names);
+        names.now.get(path).map(|file| locked(file).now.clone())
+    }
+
+    /// Replaces a file's bytes, durably: for damage.
+    pub fn put(&self, path: &Path, bytes: Vec<u8>) {
+        let mut names = locked(&self.shared.names);
+        let file = names.now.entry(path.to_owned()).or_default().clone();
+        *locked(&file) = Content {
+            synced: bytes.clone(),
+            now: bytes,
+            dirty: Vec::new(),
+        };
+        names.synced.insert(path.to_owned(), file);
+    }
+}
+
+struct MemoryFile {
+    file: File,
+    shared: Arc<Shared>,
+    writable: bool,
+}
+
+impl MemoryFile {
+    fn check_writable(&self) -> io::Result<()> {
+        if self.writable {
+            return Ok(());
+        }
+        Err(io::Error::new(
+            io::ErrorKind::PermissionDenied,
+            "opened for reading only",
+        ))
+    }
+
+    fn take_space(&self, bytes: usize) -> io::Result<()> {
+        let take = |free: u64| match free {
+            u64::MAX => Some(free),
+            free => free.checked_sub(bytes as u64),
+        };
+        let free = &self.shared.faults.free_bytes;
+        free.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take)
+            .map(drop)
+            .map_err(|_| io::Error::new(io::ErrorKind::StorageFull, "no space left"))
+    }
+}
+
+impl DiskFile for MemoryFile {
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        self.shared.reads.fetch_add(1, Ordering::Relaxed);
+        self.shared.read_bytes.fetch_add(buf.len() as u64, Ordering::Relaxed);
+        if self.shared.faults.fail_read.load(Ordering::Relaxed) {
+            return Err(io::Error::other("read failed"));
+        }
+        let content = locked(&self.file);
+        let end = (offset as usize).checked_add(buf.len());
+        match end.and_then(|end| content.now.get(offset as usize..end)) {
+            Some(bytes) => buf.copy_from_slice(bytes),
+            None => return Err(io::ErrorKind::UnexpectedEof.into()),
+        }
+        Ok(())
+    }
+
+    fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.check_writable()?;
+        let mut content = locked(&self.file);
+        let (start, end) = (offset as usize, offset as usize + bytes.len());
+        if end > content.now.len() {
+            self.take_space(end - content.now.len())?;
+            content.now.resize(end, 0);
+        }
+        content.now[start..end].copy_from_slice(bytes);
+        content.dirty.push((start, bytes.len()));
+        Ok(())
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        if self.shared.faults.fail_sync.load(Ordering::Relaxed) {
+            return Err(io::Error::other("sync failed"));
+        }
+        locked(&self.file).sync();
+        Ok(())
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(locked(&self.file).now.len() as u64)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.check_writable()?;
+        locked(&self.file).now.resize(len as usize, 0);
+        Ok(())
+    }
+}
+
+struct MemoryLock {
+    path: PathBuf,
+    shared: Arc<Shared>,
+}
+
+impl DiskLock for MemoryLock {}
+
+impl Drop for MemoryLock {
+    fn drop(&mut self) {
+        locked(&self.shared.names).locked.remove(&self.path);
+    }
+}
+
+impl Disk for MemoryDisk {
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn DiskFile>> {
+        let mut names = locked(&self.shared.names);
+        let file = match (names.now.get(path), mode) {
+            (Some(_), OpenMode::CreateNew) => return Err(io::ErrorKind::AlreadyExists.into()),
+            (Some(file), _) => file.clone(),
+            (None, OpenMode::CreateNew) => {
+                let file = File::default();
+                names.now.insert(path.to_owned(), file.clone());
+                file
+            }
+            (None, _) => return Err(missing(path)),
+        };
+        Ok(Box::new(MemoryFile {
+            file,
+            shared: self.shared.clone(),
+            writable: mode != OpenMode::Read,
+        }))
+    }
+
+    fn create_dir_all(&self, _path: &Path) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
+        let names = locked(&self.shared.names);
+        let mut entries = BTreeMap::new();
+        for (path, file) in &names.now {
+            let Ok(below) = path.strip_prefix(dir) else { continue };
+            let mut parts = below.components();
+            let Some(first) = parts.next() else { continue };
+            let is_file = parts.next().is_none();
+            let len = if is_file { locked(file).now.len() as u64 } else { 0 };
+            entries.insert(first.as_os_str().to_string_lossy().into_owned(), len);
+        }
+        Ok(entries.into_iter().map(|(name, len)| DirEntry { name, len }).collect())
+    }
+
+    fn exists(&self, path: &Path) -> io::Result<bool> {
+        Ok(locked(&self.shared.names).now.contains_key(path))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut names = locked(&self.shared.names);
+        let file = names.now.remove(from).ok_or_else(|| missing(from))?;
+        names.now.insert(to.to_owned(), file);
+        Ok(())
+    }
+
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        let removed = locked(&self.shared.names).now.remove(path);
+        removed.map(drop).ok_or_else(|| missing(path))
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        let mut names = locked(&self.shared.names);
+        let here = |path: &PathBuf| path.parent() == Some(dir);
+        let now: Vec<_> = names.now.iter().filter(|(path, _)| here(path)).collect();
+        let now: Vec<_> = now
+            .into_iter()
+            .map(|(path, file)| (path.clone(), file.clone()))
+            .collect();
+        names.synced.retain(|path, _| !here(path));
+        names.synced.extend(now);
+        Ok(())
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn DiskLock>> {
+        let mut names = locked(&self.shared.names);
+        if names.locked.insert(path.to_owned(), ()).is_some() {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        Ok(Box::new(MemoryLock {
+            path: path.to_owned(),
+            shared: self.shared.clone(),
+        }))
+    }
+
+    fn free_bytes(&self, _dir: &Path) -> io::Result<u64> {
+        Ok(self.shared.faults.free_bytes.load(Ordering::Relaxed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_crash_keeps_what_was_synced_and_nothing_else() {
+        let (disk, dir) = (MemoryDisk::new(), Path::new("/d"));
+        let file = disk.open(&dir.join("a"), OpenMode::CreateNew).unwrap();
+        file.write_all_at(b"kept", 0).unwrap();
+        file.sync_data().unwrap();
+        assert!(disk.crash().list(dir).unwrap().is_empty());
+        disk.sync_dir(dir).unwrap();
+        file.write_all_at(b"lost", 4).unwrap();
+        assert_eq!(disk.crash().content(&dir.join("a")).unwrap(), b"kept");
+        disk.rename(&dir.join("a"), &dir.join("b")).unwrap();
+        assert!(disk.crash().content(&dir.join("b")).is_none());
+        assert_eq!(disk.content(&dir.join("b")).unwrap(), b"keptlost");
+    }
+}

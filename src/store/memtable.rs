@@ -1,0 +1,399 @@
+//! The memtable: the ops of one log, in memory, found by key.
+//!
+//! The very buffers that were written to the log are kept and shared with readers; the index adds one small entry per key and
+//! one per op.
+//!
+//! Invariant: an op is shown only once the group that it was written in is durable (`durable_groups`).
+
+use bytes::Bytes;
+use hashbrown::HashTable;
+
+use super::filter::request_tag;
+use super::log::{self, Found, Place, Record, RecordHeader};
+use crate::core::clock::{Clock, SlotClocks};
+use crate::core::op::{Body, Op};
+use crate::core::slot::{KeyHash, SlotId};
+use crate::types::{Key, RequestId, UserId};
+
+const NONE: u32 = u32::MAX;
+
+/// Where an op's record lies, and the op of the same key that was appended before it.
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    group: u32,
+    offset: u32,
+    previous: u32,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct KeyEntry {
+    hash: KeyHash,
+    last: u32,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct RequestEntry {
+    tag: u64,
+    entry: u32,
+}
+
+/// What a key's newest ops in this memtable say of the value being assembled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OpenParts {
+    /// A value or a clear is here, and this many bytes of parts after it.
+    Known(u64),
+    /// Only parts are here, so many bytes; what was before them decides.
+    Unfinished(u64),
+}
+
+/// A group on its way to the log.
+#[derive(Debug, Clone)]
+pub struct Group {
+    /// Where it goes in the file, bytes.
+    pub offset: u64,
+    pub bytes: Bytes,
+}
+
+#[derive(Debug)]
+pub struct Memtable {
+    number: u64,
+    groups: Vec<Bytes>,
+    open: Vec<u8>,
+    /// File offset of the open group.
+    open_offset: u64,
+    entries: Vec<Entry>,
+    keys: HashTable<KeyEntry>,
+    requests: HashTable<RequestEntry>,
+    clears: u64,
+}
+
+impl Memtable {
+    /// For a new log.
+    pub fn new(number: u64) -> Self {
+        Self {
+            number,
+            groups: Vec::new(),
+            open: Vec::new(),
+            open_offset: log::HEADER_BYTES as u64,
+            entries: Vec::new(),
+            keys: HashTable::new(),
+            requests: HashTable::new(),
+            clears: 0,
+        }
+    }
+
+    /// For a log that was read back: all its records are one durable group.
+    pub fn recovered(number: u64, file: Bytes, records: &[Found], end: u64) -> Self {
+        let mut memtable = Self::new(number);
+        memtable.open_offset = end;
+        memtable.groups.push(file.clone());
+        for found in records {
+            let record = &file[found.offset as usize..];
+            let hash = KeyHash::of_bytes(found.header.user(record), found.header.key(record));
+            let request = found.header.request_id(record);
+            memtable.index(hash, request, 0, found.offset as u32, &found.header);
+        }
+        memtable
+    }
+
+    /// The number of the log.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    pub fn op_count(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub fn key_count(&self) -> usize {
+        self.keys.len()
+    }
+
+    pub fn clear_count(&self) -> u64 {
+        self.clears
+    }
+
+    /// File offset behind everything appended so far.
+    pub fn end(&self) -> u64 {
+        self.open_offset + self.open.len() as u64
+    }
+
+    /// Groups closed so far; the next one to close gets this number.
+    pub fn closed_groups(&self) -> usize {
+        self.groups.len()
+    }
+
+    pub fn has_open_group(&self) -> bool {
+        !self.open.is_empty()
+    }
+
+    /// Puts the op into the open group.
+    pub fn append(&mut self, hash: KeyHash, user: &UserId, key: &Key, op: &Op) {
+        let offset = self.open.len();
+        let place = Place {
+            number: self.number,
+            offset: self.end(),
+            group_back: offset as u32,
+            ordinal: self.entries.len() as u32,
+        };
+        let record = Record {
+            user: user.as_str(),
+            key: key.as_str(),
+            op,
+        };
+        log::put_record(&mut self.open, place, record);
+        if let Some(header) = RecordHeader::decode_trusted(&self.open[offset..]) {
+            self.index(hash, op.request_id, self.groups.len() as u32, offset as u32, &header);
+        }
+    }
+
+    /// Closes the open group, if anything is in it.
+    pub fn close_group(&mut self) -> Option<Group> {
+        if self.open.is_empty() {
+            return None;
+        }
+        let capacity = self.open.len();
+        let bytes = Bytes::from(std::mem::replace(&mut self.open, Vec::with_capacity(capacity)));
+        let group = Group {
+            offset: self.open_offset,
+            bytes: bytes.clone(),
+        };
+        self.open_offset += bytes.len() as u64;
+        self.groups.push(bytes);
+        Some(group)
+    }
+
+    fn index(&mut self, hash: KeyHash, request: Option<RequestId>, group: u32, offset: u32, header: &RecordHeader) {
+        let entry = self.entries.len() as u32;
+        let Self {
+            groups, open, entries, ..
+        } = &*self;
+        let record = record_at(groups, open, group, offset);
+        let (user, key) = (header.user(record), header.key(record));
+        let found = self.keys.find(hash.0, |held| {
+            held.hash == hash && same_key(groups, open, entries, held.last, user, key)
+        });
+        let previous = found.map_or(NONE, |held| held.last);
+        match previous {
+            NONE => {
+                self.keys
+                    .insert_unique(hash.0, KeyEntry { hash, last: entry }, |held| held.hash.0);
+            }
+            _ => {
+                if let Some(held) = self.keys.find_mut(hash.0, |held| held.last == previous) {
+                    held.last = entry;
+                }
+            }
+        }
+        self.entries.push(Entry {
+            group,
+            offset,
+            previous,
+        });
+        self.clears += u64::from(header.is_clear());
+        if let Some(id) = request {
+            let tag = request_tag(hash, id);
+            self.requests
+                .insert_unique(tag, RequestEntry { tag, entry }, |held| held.tag);
+        }
+    }
+
+    fn last_of(&self, hash: KeyHash, user: &[u8], key: &[u8]) -> Option<u32> {
+        self.keys
+            .find(hash.0, |held| {
+                held.hash == hash && same_key(&self.groups, &self.open, &self.entries, held.last, user, key)
+            })
+            .map(|held| held.last)
+    }
+
+    fn record(&self, entry: u32) -> Option<(&[u8], RecordHeader, u32)> {
+        let Entry { group, offset, .. } = *self.entries.get(entry as usize)?;
+        let record = record_at(&self.groups, &self.open, group, offset);
+        Some((record, RecordHeader::decode_trusted(record)?, group))
+    }
+
+    /// The entries of a key, newest first.
+    fn chain(&self, last: Option<u32>) -> impl Iterator<Item = u32> + '_ {
+        let next = |entry: u32| self.entries.get(entry as usize).map(|held| held.previous);
+        std::iter::successors(last, move |&entry| next(entry).filter(|&previous| previous != NONE))
+    }
+
+    /// A number that changes whenever an op is appended to the key.
+    pub fn version_of(&self, hash: KeyHash, user: &UserId, key: &Key) -> Option<(u64, u32)> {
+        let last = self.last_of(hash, user.as_str().as_bytes(), key.as_str().as_bytes())?;
+        Some((self.number, last))
+    }
+
+    /// The op of the entry, if its group is durable.
+    fn op(&self, entry: u32, durable_groups: usize) -> Option<Op> {
+        let Entry { group, offset, .. } = *self.entries.get(entry as usize)?;
+        if group as usize >= durable_groups {
+            return None;
+        }
+        let record = self.groups.get(group as usize)?.slice(offset as usize..);
+        RecordHeader::decode_trusted(&record)?.op(&record)
+    }
+
+    /// The key's durable ops, appended to `out`, in no particular order.
+    pub fn ops_of(&self, hash: KeyHash, user: &UserId, key: &Key, durable_groups: usize, out: &mut Vec<Op>) {
+        let last = self.last_of(hash, user.as_str().as_bytes(), key.as_str().as_bytes());
+        out.extend(self.chain(last).filter_map(|entry| self.op(entry, durable_groups)));
+    }
+
+    /// In which closed (or, if equal to `closed_groups`, open) group the request id was taken for this key.
+    pub fn group_of_request(&self, hash: KeyHash, user: &UserId, key: &Key, id: RequestId) -> Option<usize> {
+        let tag = request_tag(hash, id);
+        let held = self.requests.iter_hash(tag).find(|held| {
+            held.tag == tag
+                && self.record(held.entry).is_some_and(|(record, header, _)| {
+                    header.request_id(record) == Some(id)
+                        && header.user(record) == user.as_str().as_bytes()
+                        && header.key(record) == key.as_str().as_bytes()
+                })
+        })?;
+        self.entries.get(held.entry as usize).map(|entry| entry.group as usize)
+    }
+
+    /// What is being assembled under the key, as far as this memtable knows; `None` if it has no op of the key.
+    pub fn open_parts(&self, hash: KeyHash, user: &UserId, key: &Key) -> Option<OpenParts> {
+        let last = self.last_of(hash, user.as_str().as_bytes(), key.as_str().as_bytes())?;
+        let mut bytes = 0;
+        for entry in self.chain(Some(last)) {
+            let (_, header, _) = self.record(entry)?;
+            if !header.is_part() {
+                return Some(OpenParts::Known(bytes));
+            }
+            bytes += header.content_bytes() as u64;
+        }
+        Some(OpenParts::Unfinished(bytes))
+    }
+
+    /// The user's keys that `wanted` accepts, each with its slot, in no particular order. Only keys with a durable op.
+    pub fn keys_of(
+        &self,
+        user: &UserId,
+        durable_groups: usize,
+        mut wanted: impl FnMut(&str) -> bool,
+    ) -> Vec<(SlotId, Key)> {
+        let user = user.as_str().as_bytes();
+        let mut keys = Vec::new();
+        for held in &self.keys {
+            let Some((record, header, _)) = self.record(held.last) else {
+                continue;
+            };
+            if header.user(record) != user {
+                continue;
+            }
+            let Ok(key) = std::str::from_utf8(header.key(record)) else {
+                continue;
+            };
+            let durable = |entry: u32| {
+                self.entries
+                    .get(entry as usize)
+                    .is_some_and(|held| (held.group as usize) < durable_groups)
+            };
+            if wanted(key)
+                && self.chain(Some(held.last)).any(durable)
+                && let Ok(key) = Key::new(key)
+            {
+                keys.push((header.dot.slot, key));
+            }
+        }
+        keys
+    }
+
+    /// For each key with a durable clear: what its clears saw, joined.
+    pub fn cleared_keys(&self, durable_groups: usize) -> Vec<(SlotId, UserId, Key, Clock)> {
+        let mut cleared = Vec::new();
+        if self.clears == 0 {
+            return cleared;
+        }
+        for key in self.sorted_keys() {
+            let mut context = Clock::default();
+            for entry in self.chain(Some(key.last)) {
+                if let Some(Op {
+                    body: Body::Clear(seen),
+                    ..
+                }) = self.op(entry, durable_groups)
+                {
+                    context.join(&seen);
+                }
+            }
+            if !context.is_empty() {
+                cleared.push((key.slot, key.user, key.key, context));
+            }
+        }
+        cleared
+    }
+
+    /// Every key in (slot, user, key) order.
+    pub fn sorted_keys(&self) -> Vec<MemoryKey> {
+        let mut keys: Vec<_> = self
+            .keys
+            .iter()
+            .filter_map(|held| {
+                let (record, header, _) = self.record(held.last)?;
+                Some(((header.dot.slot, header.user(record), header.key(record)), held.last))
+            })
+            .collect();
+        keys.sort_unstable();
+        let text = std::str::from_utf8;
+        keys.into_iter()
+            .filter_map(|((slot, user, key), last)| {
+                Some(MemoryKey {
+                    slot,
+                    user: UserId::from_stored(text(user).ok()?),
+                    key: Key::new(text(key).ok()?).ok()?,
+                    last,
+                })
+            })
+            .collect()
+    }
+
+    /// The ops of a key that `sorted_keys` gave, in stamp order, all of them.
+    pub fn ops_of_sorted(&self, key: &MemoryKey) -> Vec<Op> {
+        let mut ops: Vec<Op> = self
+            .chain(Some(key.last))
+            .filter_map(|entry| self.op(entry, self.groups.len()))
+            .collect();
+        ops.sort_by_key(Op::stamp);
+        ops
+    }
+
+    /// The dots that it holds.
+    pub fn covered(&self) -> SlotClocks {
+        let mut clocks = SlotClocks::default();
+        for entry in 0..self.entries.len() as u32 {
+            if let Some((_, header, _)) = self.record(entry) {
+                clocks.insert(header.dot.slot, header.dot.origin, header.dot.seq);
+            }
+        }
+        clocks
+    }
+}
+
+/// A key of a memtable, as `sorted_keys` gives it.
+#[derive(Debug, Clone)]
+pub struct MemoryKey {
+    pub slot: SlotId,
+    pub user: UserId,
+    pub key: Key,
+    last: u32,
+}
+
+fn record_at<'a>(groups: &'a [Bytes], open: &'a [u8], group: u32, offset: u32) -> &'a [u8] {
+    let bytes = groups.get(group as usize).map_or(open, |group| &group[..]);
+    bytes.get(offset as usize..).unwrap_or_default()
+}
+
+fn same_key(groups: &[Bytes], open: &[u8], entries: &[Entry], entry: u32, user: &[u8], key: &[u8]) -> bool {
+    let Some(held) = entries.get(entry as usize) else {
+        return false;
+    };
+    let record = record_at(groups, open, held.group, held.offset);
+    RecordHeader::decode_trusted(record).is_some_and(|header| header.user(record) == user && header.key(record) == key)
+}

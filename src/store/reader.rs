@@ -1,0 +1,322 @@
+//! Reading one key: its ops from the memtables and from every segment that may hold it, merged in stamp order and folded.
+//!
+//! A reader is a snapshot: it owns what it needs and goes on undisturbed while the shard writes, seals and compacts.
+//! Memory: the key's ops that are still in memtables (shared buffers), one block per segment, and a bounded buffer that spares
+//! small keys the second pass.
+
+use std::sync::Arc;
+
+use super::segment::ReadError;
+use super::segment::{OpCursor, Segment};
+use crate::core::fold::{Survey, Surveyed, Visibility};
+use crate::core::op::{Body, Op, Text};
+use crate::core::slot::SlotId;
+use crate::types::{Key, RequestId, UserId};
+
+/// Ops that a survey keeps for the fold, so that a small key is read once.
+const KEPT_OPS_MAX: usize = 256;
+/// Text that a survey keeps for the fold, bytes.
+const KEPT_TEXT_BYTES_MAX: usize = 256 * 1024;
+
+/// A piece of a value. A value is one or more fragments, the last of which says so.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fragment {
+    pub text: Text,
+    pub ends_value: bool,
+}
+
+/// Where a key's ops come from.
+#[derive(Clone)]
+pub struct KeySource {
+    pub slot: SlotId,
+    pub user: UserId,
+    pub key: Key,
+    /// In stamp order.
+    pub memory: Arc<[Op]>,
+    pub segments: Vec<Arc<Segment>>,
+}
+
+impl KeySource {
+    /// Whether reading can begin without waiting for the disk.
+    pub fn is_warm(&self) -> bool {
+        self.segments
+            .iter()
+            .all(|segment| segment.is_cached(self.slot, self.user.as_str(), self.key.as_str()))
+    }
+
+    /// All ops of the key in stamp order.
+    pub fn ops(&self) -> MergedOps {
+        let cursors = self
+            .segments
+            .iter()
+            .map(|segment| Head {
+                cursor: segment.ops_of(self.slot, self.user.as_str(), self.key.as_str()),
+                next: None,
+            })
+            .collect();
+        MergedOps {
+            memory: self.memory.clone(),
+            memory_at: 0,
+            cursors,
+            started: false,
+            last: None,
+        }
+    }
+}
+
+struct Head {
+    cursor: OpCursor,
+    next: Option<Op>,
+}
+
+/// A merge of sorted sources; copies of one op come out once.
+pub struct MergedOps {
+    memory: Arc<[Op]>,
+    memory_at: usize,
+    cursors: Vec<Head>,
+    started: bool,
+    last: Option<Op>,
+}
+
+impl MergedOps {
+    pub fn next(&mut self) -> Result<Option<Op>, ReadError> {
+        if !self.started {
+            self.started = true;
+            for head in &mut self.cursors {
+                head.next = head.cursor.next()?;
+            }
+        }
+        if self.cursors.is_empty() {
+            let op = self.memory.get(self.memory_at).cloned();
+            self.memory_at += 1;
+            return Ok(op);
+        }
+        loop {
+            let Some(op) = self.pop()? else {
+                return Ok(None);
+            };
+            let copy = self
+                .last
+                .as_ref()
+                .is_some_and(|last| last.dot == op.dot && last.time == op.time);
+            if !copy {
+                if self.cursors.len() + self.memory.len().min(1) > 1 {
+                    self.last = Some(op.clone());
+                }
+                return Ok(Some(op));
+            }
+        }
+    }
+
+    fn pop(&mut self) -> Result<Option<Op>, ReadError> {
+        let from_memory = self.memory.get(self.memory_at).map(|op| (op.stamp(), op.dot.seq));
+        let lowest = self
+            .cursors
+            .iter_mut()
+            .filter(|head| head.next.is_some())
+            .min_by_key(|head| head.next.as_ref().map(|op| (op.stamp(), op.dot.seq)));
+        let from_disk = lowest
+            .as_ref()
+            .and_then(|head| head.next.as_ref().map(|op| (op.stamp(), op.dot.seq)));
+        match (from_memory, lowest) {
+            (Some(memory), _) if from_disk.is_none_or(|disk| memory <= disk) => {
+                self.memory_at += 1;
+                Ok(self.memory.get(self.memory_at - 1).cloned())
+            }
+            (_, Some(head)) => {
+                let next = head.cursor.next()?;
+                Ok(std::mem::replace(&mut head.next, next))
+            }
+            (_, None) => Ok(None),
+        }
+    }
+}
+
+/// What a first pass over a key found.
+struct Surveyor {
+    visibility: Visibility,
+    /// All ops of the key, if they are few and small.
+    kept: Option<Vec<Op>>,
+}
+
+fn survey(source: &KeySource) -> Result<Surveyor, ReadError> {
+    let mut pass = Survey::default();
+    let mut kept = Some(Vec::new());
+    let mut text_bytes = 0;
+    let mut ops = source.ops();
+    while let Some(op) = ops.next()? {
+        pass.see(&op);
+        if let Body::Part(text) | Body::Value(text) = &op.body {
+            text_bytes += text.len();
+        }
+        match &mut kept {
+            Some(list) if list.len() < KEPT_OPS_MAX && text_bytes <= KEPT_TEXT_BYTES_MAX => list.push(op),
+            _ => kept = None,
+        }
+    }
+    loop {
+        match (pass.finish(), &kept) {
+            (Surveyed::Done(visibility), _) => return Ok(Surveyor { visibility, kept }),
+            (Surveyed::Again(mut next), Some(list)) => {
+                list.iter().for_each(|op| next.see(op));
+                pass = next;
+            }
+            (Surveyed::Again(mut next), None) => {
+                let mut ops = source.ops();
+                while let Some(op) = ops.next()? {
+                    next.see(&op);
+                }
+                pass = next;
+            }
+        }
+    }
+}
+
+enum Ops {
+    Kept(std::vec::IntoIter<Op>),
+    Streamed(MergedOps),
+}
+
+impl Ops {
+    fn next(&mut self) -> Result<Option<Op>, ReadError> {
+        match self {
+            Self::Kept(ops) => Ok(ops.next()),
+            Self::Streamed(ops) => ops.next(),
+        }
+    }
+}
+
+/// Streams the values `offset..offset + limit` of one key.
+pub struct KeyReader {
+    source: KeySource,
+    /// Values still to skip.
+    skip: u64,
+    /// Values still to give.
+    left: u64,
+    state: Option<(Visibility, Ops)>,
+}
+
+impl KeyReader {
+    pub fn new(source: KeySource, offset: u64, limit: u64) -> Self {
+        Self {
+            source,
+            skip: offset,
+            left: limit,
+            state: None,
+        }
+    }
+
+    pub fn is_warm(&self) -> bool {
+        self.state.is_none() && self.source.is_warm()
+    }
+
+    fn start(&mut self) -> Result<&mut (Visibility, Ops), ReadError> {
+        let state = match self.state.take() {
+            Some(state) => state,
+            None => {
+                let Surveyor { visibility, kept } = survey(&self.source)?;
+                let ops = match kept {
+                    Some(ops) => Ops::Kept(ops.into_iter()),
+                    None => Ops::Streamed(self.source.ops()),
+                };
+                (visibility, ops)
+            }
+        };
+        Ok(self.state.insert(state))
+    }
+
+    /// The next fragment, or `None` behind the last.
+    pub fn next(&mut self) -> Result<Option<Fragment>, ReadError> {
+        if self.left == 0 {
+            return Ok(None);
+        }
+        loop {
+            let skipping = self.skip > 0;
+            let (visibility, ops) = self.start()?;
+            let Some(op) = ops.next()? else {
+                self.left = 0;
+                return Ok(None);
+            };
+            if !visibility.shows(&op) {
+                continue;
+            }
+            let (text, ends_value) = match op.body {
+                Body::Part(text) => (text, false),
+                Body::Value(text) => (text, true),
+                Body::Clear(_) | Body::Spent { .. } => continue,
+            };
+            if skipping {
+                self.skip -= u64::from(ends_value);
+                continue;
+            }
+            self.left -= u64::from(ends_value);
+            return Ok(Some(Fragment { text, ends_value }));
+        }
+    }
+
+    /// The next fragments, together about `budget_bytes` of text, at least one unless at the end.
+    pub fn next_batch(&mut self, budget_bytes: usize) -> Result<Vec<Fragment>, ReadError> {
+        let mut batch = Vec::new();
+        let mut bytes = 0;
+        while bytes < budget_bytes.max(1) {
+            let Some(fragment) = self.next()? else {
+                break;
+            };
+            // A fragment costs memory even when its text is empty.
+            bytes += fragment.text.len() + size_of::<Fragment>();
+            batch.push(fragment);
+        }
+        Ok(batch)
+    }
+
+    /// How many values the whole list has.
+    pub fn count(mut self) -> Result<u64, ReadError> {
+        let (visibility, ops) = self.start()?;
+        let mut count = 0;
+        while let Some(op) = ops.next()? {
+            count += u64::from(matches!(op.body, Body::Value(_)) && visibility.shows(&op));
+        }
+        Ok(count)
+    }
+}
+
+/// Whether the key has at least one finished value.
+pub fn has_values(source: &KeySource) -> Result<bool, ReadError> {
+    Ok(survey(source)?.visibility.has_values())
+}
+
+/// Whether the key has any text, if only unfinished parts.
+pub fn holds_text(source: &KeySource) -> Result<bool, ReadError> {
+    let visibility = survey(source)?.visibility;
+    let mut ops = source.ops();
+    while let Some(op) = ops.next()? {
+        if visibility.stands(&op) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// What a write has to know of the past of its key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct KeyPast {
+    /// The request id was taken already.
+    pub repeated: bool,
+    /// Bytes of the parts that no value has finished yet.
+    pub open_parts_bytes: u64,
+}
+
+/// Looks a key's past up.
+pub fn past(source: &KeySource, request_id: Option<RequestId>) -> Result<KeyPast, ReadError> {
+    let visibility = survey(source)?.visibility;
+    let mut past = KeyPast::default();
+    let mut ops = source.ops();
+    while let Some(op) = ops.next()? {
+        past.repeated |= request_id.is_some() && op.request_id == request_id;
+        let open = visibility.end().is_none_or(|end| op.stamp() > end) && visibility.stands(&op);
+        if let (Body::Part(text), true) = (&op.body, open) {
+            past.open_parts_bytes += text.len() as u64;
+        }
+    }
+    Ok(past)
+}

@@ -1,0 +1,320 @@
+//! Opening a shard's folder: what is on disk decides; there is no manifest.
+//!
+//! Rules:
+//! - a `*.tmp` file was never finished: removed;
+//! - a file whose number a sound segment names in `replaces` was merged into it: a log is recycled, a segment removed;
+//! - a segment that does not open is damaged: quarantined (renamed, never deleted), and what its blocks still hold is kept;
+//! - every other log is read by the rules of `log`; its records are written once more and synced, for what the page cache shows after a failed sync
+//!   may not be on the disk;
+//! - a gap in the sequences of an origin is a loss; so is a dot that a segment's footer lists as lost, unless another file holds it;
+//! - a loss that cannot be told by its dot is taken to concern every slot of the shard (origin 0, sequence 1);
+//! - a newer format version is refused: everything else opens.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::cache::BlockCache;
+use super::disk::{Disk, DiskFile, OpenMode};
+use super::log::{self, HeaderError, LogHeader};
+use super::memtable::Memtable;
+use super::segment::{self, OpenError, Segment};
+use crate::core::clock::SlotClocks;
+use crate::core::slot::SlotId;
+use crate::core::stamp::{HybridTime, OriginId};
+
+/// In a clock of lost dots: something of this slot is lost, nobody can say what.
+pub const UNKNOWN_ORIGIN: OriginId = OriginId(0);
+
+/// The file that holds space for a full disk.
+pub const RESERVE_NAME: &str = "reserve";
+
+/// Where a shard lives.
+#[derive(Clone)]
+pub struct Place {
+    pub disk: Arc<dyn Disk>,
+    pub dir: PathBuf,
+    pub shard: u16,
+    /// The run of slots; the system slot counts as one.
+    pub slots: Range<u16>,
+    pub cache: Arc<BlockCache>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum RecoverError {
+    #[error("cannot use {path}: {source}")]
+    Io { path: PathBuf, source: io::Error },
+    #[error("{path} has format version {found}, this program knows versions up to {known}: use a newer program")]
+    NewerVersion { path: PathBuf, found: u16, known: u16 },
+}
+
+/// A log that was read back and is not sealed yet.
+pub struct RecoveredLog {
+    pub memtable: Arc<Memtable>,
+    /// Something in it had been synced and no longer checks out: to be quarantined, not recycled.
+    pub damaged: bool,
+}
+
+/// What was found.
+#[derive(Default)]
+pub struct Recovered {
+    pub segments: Vec<Arc<Segment>>,
+    /// In order of their numbers.
+    pub logs: Vec<RecoveredLog>,
+    /// Log files that hold nothing that is needed.
+    pub spares: Vec<u64>,
+    /// Files that were merged away and could not be removed.
+    pub obsolete: Vec<u64>,
+    /// Segments that do not open; their blocks are to be salvaged.
+    pub unopened: Vec<u64>,
+    pub reserved: bool,
+    pub next_number: u64,
+    pub covered: SlotClocks,
+    /// Dots that were on this disk and are no more.
+    pub lost: SlotClocks,
+    /// Of these, what segments' footers say.
+    known_lost: SlotClocks,
+    /// Records that the logs have lost, with or without a name.
+    lost_records: u64,
+    pub max_time: HybridTime,
+    pub torn_logs: u64,
+    /// One sentence for each thing that is damaged.
+    pub damage: Vec<String>,
+}
+
+impl Recovered {
+    fn note_damage(&mut self, what: String) {
+        tracing::error!(damage = %what, "damage on disk");
+        self.damage.push(what);
+    }
+}
+
+pub fn recover(place: &Place) -> Result<Recovered, RecoverError> {
+    let fail = |source| RecoverError::Io {
+        path: place.dir.clone(),
+        source,
+    };
+    place.disk.create_dir_all(&place.dir).map_err(fail)?;
+    let names = place.disk.list(&place.dir).map_err(fail)?;
+    let mut found = Recovered {
+        next_number: 1,
+        ..Recovered::default()
+    };
+    let mut logs = BTreeSet::new();
+    let mut segments = BTreeMap::new();
+    for name in names.iter().map(|entry| entry.name.as_str()) {
+        if name.ends_with(".tmp") {
+            place.disk.remove_file(&place.dir.join(name)).map_err(fail)?;
+        } else if let Some(number) = segment::parse_file_name(name) {
+            segments.insert(number, name.to_owned());
+        } else if let Some(number) = log::parse_file_name(name) {
+            logs.insert(number);
+        } else if name == RESERVE_NAME {
+            found.reserved = true;
+        }
+        found.next_number = found.next_number.max(number_in(name).map_or(0, |number| number + 1));
+    }
+    open_segments(place, segments, &mut found)?;
+    let replaced: BTreeSet<u64> = found
+        .segments
+        .iter()
+        .flat_map(|segment| segment.replaces().iter().copied())
+        .collect();
+    found.next_number = found.next_number.max(replaced.last().map_or(0, |number| number + 1));
+    drop_replaced(place, &replaced, &mut found);
+    take_footers(&mut found);
+    found.spares = logs.intersection(&replaced).copied().collect();
+    read_logs(place, logs.difference(&replaced).copied().collect(), &mut found)?;
+    tell_losses(place, &mut found);
+    Ok(found)
+}
+
+/// Any file that carries a number keeps it from being used again, quarantined ones too.
+fn number_in(name: &str) -> Option<u64> {
+    let name = name.strip_prefix("quarantine-").unwrap_or(name);
+    let name = name.strip_suffix(".tmp").unwrap_or(name);
+    segment::parse_file_name(name).or_else(|| log::parse_file_name(name))
+}
+
+fn open_segments(place: &Place, segments: BTreeMap<u64, String>, found: &mut Recovered) -> Result<(), RecoverError> {
+    for (number, name) in segments {
+        let path = place.dir.join(&name);
+        match Segment::open(&place.disk, &place.dir, place.shard, number, &place.cache) {
+            Ok(segment) => found.segments.push(Arc::new(segment)),
+            Err(OpenError::NewerVersion { found, known, .. }) => {
+                return Err(RecoverError::NewerVersion { path, found, known });
+            }
+            Err(error) => {
+                found.note_damage(format!("{}: {error}", path.display()));
+                found.unopened.push(number);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Removes segments that were merged into another one.
+fn drop_replaced(place: &Place, replaced: &BTreeSet<u64>, found: &mut Recovered) {
+    let (gone, kept): (Vec<_>, Vec<_>) = std::mem::take(&mut found.segments)
+        .into_iter()
+        .partition(|segment| replaced.contains(&segment.number()));
+    found.segments = kept;
+    let gone = gone.iter().map(|segment| segment.number());
+    let unopened = found
+        .unopened
+        .iter()
+        .copied()
+        .filter(|number| replaced.contains(number));
+    for number in gone.chain(unopened.collect::<Vec<_>>()) {
+        let path = place.dir.join(segment::file_name(number));
+        if let Err(error) = place.disk.remove_file(&path) {
+            tracing::warn!(path = %path.display(), %error, "cannot remove a merged segment");
+            found.obsolete.push(number);
+        }
+    }
+    found.unopened.retain(|number| !replaced.contains(number));
+}
+
+fn read_logs(place: &Place, numbers: Vec<u64>, found: &mut Recovered) -> Result<(), RecoverError> {
+    let mut read = Vec::new();
+    for number in numbers {
+        let path = place.dir.join(log::file_name(number));
+        let fail = |source| RecoverError::Io {
+            path: path.clone(),
+            source,
+        };
+        let file = place.disk.open(&path, OpenMode::ReadWrite).map_err(fail)?;
+        let bytes = read_whole(&*file).map_err(fail)?;
+        match LogHeader::decode(&bytes) {
+            Err(HeaderError::NewerVersion(version)) => {
+                return Err(RecoverError::NewerVersion {
+                    path,
+                    found: version,
+                    known: log::VERSION,
+                });
+            }
+            header => read.push((
+                number,
+                file,
+                bytes,
+                header.ok().filter(|header| header.number == number),
+            )),
+        }
+    }
+    for index in 0..read.len() {
+        let (number, file, bytes, _) = &read[index];
+        let known_end = read
+            .get(index + 1)
+            .and_then(|(_, _, _, header)| *header)
+            .filter(|next| next.previous.number == *number)
+            .map(|next| next.previous.end);
+        take_log(place, *number, &**file, bytes, known_end, found)?;
+    }
+    Ok(())
+}
+
+fn read_whole(file: &dyn DiskFile) -> io::Result<Bytes> {
+    let len = usize::try_from(file.len()?).map_err(|_| io::ErrorKind::FileTooLarge)?;
+    let mut bytes = vec![0; len];
+    file.read_exact_at(&mut bytes, 0)?;
+    Ok(bytes.into())
+}
+
+fn take_log(
+    place: &Place,
+    number: u64,
+    file: &dyn DiskFile,
+    bytes: &Bytes,
+    known_end: Option<u64>,
+    found: &mut Recovered,
+) -> Result<(), RecoverError> {
+    let path = place.dir.join(log::file_name(number));
+    let scan = log::scan(bytes, number, known_end);
+    found.torn_logs += u64::from(scan.torn);
+    if scan.torn {
+        tracing::info!(log = %path.display(), end = scan.end, "cut an unfinished write off the end of the log");
+    }
+    if scan.records.is_empty() && scan.damaged.is_empty() {
+        found.spares.push(number);
+        return Ok(());
+    }
+    for (from, to) in &scan.damaged {
+        found.note_damage(format!("{}: bytes {from} to {to} do not check out", path.display()));
+    }
+    for dot in &scan.lost_dots {
+        found.lost.insert(dot.slot, dot.origin, dot.seq);
+    }
+    let memtable = Memtable::recovered(number, bytes.slice(..scan.end as usize), &scan.records, scan.end);
+    found.covered.join(&memtable.covered());
+    let newest = scan.records.iter().map(|record| record.header.time).max();
+    found.max_time = found.max_time.max(newest.unwrap_or_default());
+    let damaged = !scan.damaged.is_empty();
+    if !damaged {
+        // What is read here may be in the page cache only, marked clean by a sync that failed. Written again, it is dirty again,
+        // and this sync tells the truth about it.
+        let rewritten = file
+            .write_all_at(&bytes[..scan.end as usize], 0)
+            .and_then(|()| file.sync_data());
+        rewritten.map_err(|source| RecoverError::Io { path, source })?;
+    }
+    found.lost_records += scan.lost_records;
+    found.logs.push(RecoveredLog {
+        memtable: Arc::new(memtable),
+        damaged,
+    });
+    Ok(())
+}
+
+/// Takes every gap in an origin's sequences for lost.
+fn lose_gaps(found: &mut Recovered) {
+    let mut gaps = SlotClocks::default();
+    for (slot, clock) in found.covered.slots() {
+        for (origin, set) in clock.origins() {
+            if let Some(last) = set.last() {
+                gaps.insert_range(slot, origin, 1, last);
+            }
+        }
+    }
+    found.lost.join(&gaps.minus(&found.covered));
+}
+
+fn lose_unknown(place: &Place, found: &mut Recovered) {
+    for slot in place.slots.clone() {
+        found.lost.insert(SlotId(slot), UNKNOWN_ORIGIN, 1);
+    }
+}
+
+fn take_footers(found: &mut Recovered) {
+    for segment in &found.segments {
+        found.covered.join(segment.covered());
+        found.known_lost.join(segment.lost());
+        found.max_time = found.max_time.max(segment.stats().max_time);
+    }
+}
+
+fn tell_losses(place: &Place, found: &mut Recovered) {
+    lose_gaps(found);
+    let newly_lost = found.lost.minus(&found.covered).minus(&found.known_lost);
+    if !found.unopened.is_empty() || found.lost_records > newly_lost.count() {
+        lose_unknown(place, found);
+    }
+    found.lost.join(&found.known_lost);
+    found.lost = found.lost.minus(&found.covered);
+    if !found.lost.is_empty() {
+        tracing::error!(
+            shard = place.shard,
+            slots = found.lost.slots().count(),
+            ops = found.lost.count(),
+            "acknowledged data is lost on this disk; reads of these slots are refused"
+        );
+    }
+}
+
+/// The folder's path of a quarantined file.
+pub fn quarantine_path(dir: &Path, name: &str) -> PathBuf {
+    dir.join(format!("quarantine-{name}"))
+}

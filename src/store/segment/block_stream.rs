@@ -1,0 +1,158 @@
+//! The blocks of a segment as they go into its file, and the index that grows with them.
+
+use super::block_builder::{BlockBuilder, PlainRun, RunBuilder};
+use super::error::WriteError;
+use super::format::{BLOCK_BYTES_MAX, BlockSeat, HEADER_BYTES, Header, Sealer, Trailer};
+use super::index::IndexBuilder;
+use crate::store::disk::DiskFile;
+
+/// The file gets its bytes in pieces of about this size.
+const WRITE_BYTES: usize = 1024 * 1024;
+
+pub(super) struct BlockStream {
+    file: Box<dyn DiskFile>,
+    header: Header,
+    block_bytes_target: usize,
+    base_ms: u64,
+    /// Finished bytes that the file does not have yet.
+    out: Vec<u8>,
+    /// How many bytes the file has.
+    file_bytes: u64,
+    sealer: Sealer,
+    raw: Vec<u8>,
+    raw_bytes_max: usize,
+    index: IndexBuilder,
+    block: BlockBuilder,
+    /// Of the only run in the block, while it has no other.
+    plain: Option<PlainRun>,
+    /// Of the block being built.
+    first_place: Vec<u8>,
+    last_place: Vec<u8>,
+    /// The last place of the block before it.
+    sealed_place: Vec<u8>,
+}
+
+/// What the blocks leave for the footer.
+pub(super) struct BlocksDone {
+    pub block_count: u32,
+    pub index: Vec<u8>,
+    pub raw_bytes_max: usize,
+}
+
+impl BlockStream {
+    pub fn new(file: Box<dyn DiskFile>, header: Header, block_bytes_target: usize) -> Self {
+        Self {
+            file,
+            header,
+            block_bytes_target,
+            base_ms: 0,
+            out: header.encode().to_vec(),
+            file_bytes: 0,
+            sealer: Sealer::default(),
+            raw: Vec::new(),
+            raw_bytes_max: 0,
+            index: IndexBuilder::default(),
+            block: BlockBuilder::default(),
+            plain: None,
+            first_place: Vec::new(),
+            last_place: Vec::new(),
+            sealed_place: Vec::new(),
+        }
+    }
+
+    pub fn set_base(&mut self, base_ms: u64) {
+        self.base_ms = base_ms;
+    }
+
+    /// Bytes of the file so far, those still in memory included.
+    pub fn bytes(&self) -> u64 {
+        self.file_bytes + (self.out.len() + self.block.bytes()) as u64
+    }
+
+    /// Puts a run into the block being built when there is room, else into the next one.
+    pub fn add_run(&mut self, place: &[u8], run: &RunBuilder) -> Result<(), WriteError> {
+        let needed = place.len() + run.bytes();
+        if !self.block.is_empty() && self.block.bytes() + needed > self.block_bytes_target {
+            self.seal()?;
+        }
+        if self.block.is_empty() {
+            place.clone_into(&mut self.first_place);
+            self.plain = run.plain();
+        } else {
+            self.plain = None;
+        }
+        self.block.add(place, run);
+        place.clone_into(&mut self.last_place);
+        if self.block.bytes() >= self.block_bytes_target {
+            self.seal()?;
+        }
+        Ok(())
+    }
+
+    /// Ends the block being built, if there is any.
+    pub fn seal(&mut self) -> Result<(), WriteError> {
+        if self.block.is_empty() {
+            return Ok(());
+        }
+        let ops = self.block.ops();
+        self.raw.clear();
+        self.block.finish(self.base_ms, &mut self.raw);
+        if self.raw.len() > BLOCK_BYTES_MAX {
+            return Err(WriteError::TooLong {
+                got: self.raw.len(),
+                max: BLOCK_BYTES_MAX,
+            });
+        }
+        self.raw_bytes_max = self.raw_bytes_max.max(self.raw.len());
+        let seat = BlockSeat {
+            shard: self.header.shard,
+            number: self.header.number,
+            offset: self.file_bytes + self.out.len() as u64,
+        };
+        let stored_bytes = self.sealer.put_block(&mut self.out, seat, &self.raw);
+        self.index
+            .add(&self.sealed_place, &self.first_place, stored_bytes, ops, self.plain);
+        std::mem::swap(&mut self.sealed_place, &mut self.last_place);
+        if self.out.len() >= WRITE_BYTES {
+            self.flush()?;
+        }
+        Ok(())
+    }
+
+    pub fn finish_blocks(&mut self) -> Result<BlocksDone, WriteError> {
+        self.seal()?;
+        let (block_count, index) = std::mem::take(&mut self.index).finish();
+        Ok(BlocksDone {
+            block_count,
+            index,
+            raw_bytes_max: self.raw_bytes_max,
+        })
+    }
+
+    /// Durable on Ok, under the name that the file has now.
+    pub fn finish_file(mut self, footer: &[u8]) -> Result<(), WriteError> {
+        let footer_offset = self.file_bytes + self.out.len() as u64;
+        let trailer = Trailer::new(&self.header.encode(), footer_offset, footer);
+        self.out.extend_from_slice(footer);
+        self.out.extend_from_slice(&trailer.encode());
+        self.flush()?;
+        self.file.sync_data().map_err(|error| self.io(error))
+    }
+
+    fn flush(&mut self) -> Result<(), WriteError> {
+        debug_assert!(self.file_bytes > 0 || self.out.len() >= HEADER_BYTES);
+        self.file
+            .write_all_at(&self.out, self.file_bytes)
+            .map_err(|error| self.io(error))?;
+        self.file_bytes += self.out.len() as u64;
+        self.out.clear();
+        Ok(())
+    }
+
+    fn io(&self, error: std::io::Error) -> WriteError {
+        WriteError::Io {
+            number: self.header.number,
+            error,
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! Reading one key of a segment.
+
+use std::sync::Arc;
+
+use super::block::RunOps;
+use super::block_builder::PlainRun;
+use super::error::ReadError;
+use super::index::BlockRef;
+use super::{Malformed, Segment};
+use crate::core::op::Op;
+use crate::core::slot::SlotId;
+
+/// The ops of one key in the order of their stamps, block by block as they are asked for.
+///
+/// The texts it gives are slices of a cached block: they keep the whole block in memory for as long as they are held.
+pub struct OpCursor {
+    segment: Arc<Segment>,
+    place: Vec<u8>,
+    slot: SlotId,
+    /// Ops were found: every further block is one that the index says goes on with the key.
+    has_begun: bool,
+    state: State,
+}
+
+enum State {
+    /// The next op is to be looked for in this block, which is not read yet.
+    At(BlockRef),
+    In {
+        block: BlockRef,
+        ops: RunOps,
+        /// The key may go on in the block behind this one.
+        reaches_end: bool,
+    },
+    Done,
+}
+
+impl OpCursor {
+    pub(super) fn new(segment: Arc<Segment>, place: Vec<u8>, slot: SlotId, start: Option<BlockRef>) -> Self {
+        Self {
+            segment,
+            place,
+            slot,
+            has_begun: false,
+            state: start.map_or(State::Done, State::At),
+        }
+    }
+
+    /// After an error the same error comes again: what is behind the damage could be out of context.
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "an error is not an item: reading stops there"
+    )]
+    pub fn next(&mut self) -> Result<Option<Op>, ReadError> {
+        loop {
+            match &mut self.state {
+                State::Done => return Ok(None),
+                State::At(block) => {
+                    let block = *block;
+                    self.enter(block)?;
+                }
+                State::In {
+                    block,
+                    ops,
+                    reaches_end,
+                } => {
+                    let next = ops.next().map_err(|error| self.segment.damaged(block, error))?;
+                    if ops.is_done() {
+                        let (block, reaches_end) = (*block, *reaches_end);
+                        // Said now, not at the next call, so that a plain block that follows shows.
+                        self.state = self.behind(&block, reaches_end);
+                    }
+                    if next.is_some() {
+                        return Ok(next);
+                    }
+                }
+            }
+        }
+    }
+
+    /// When all that the next block holds is plain values of this key: what is known of them without reading it.
+    pub fn plain_run(&self) -> Option<PlainRun> {
+        match &self.state {
+            State::At(block) => block.plain,
+            State::In { .. } | State::Done => None,
+        }
+    }
+
+    /// Leaves out the block that `plain_run` spoke of.
+    pub fn skip_plain_run(&mut self) {
+        if let State::At(block) = &self.state
+            && block.plain.is_some()
+        {
+            self.state = self.behind(block, true);
+        }
+    }
+
+    /// What follows a block: the next one when the key goes on there.
+    fn behind(&self, block: &BlockRef, reaches_end: bool) -> State {
+        let next = self.segment.footer.index.after(block);
+        match next.filter(|next| reaches_end && next.continues) {
+            Some(next) => State::At(next),
+            None => State::Done,
+        }
+    }
+
+    /// Whether the next call of `next` does no I/O.
+    pub fn is_cached(&self) -> bool {
+        match &self.state {
+            State::At(block) => self.segment.cache.holds(self.segment.key_of(block)),
+            State::In { .. } | State::Done => true,
+        }
+    }
+
+    fn enter(&mut self, block: BlockRef) -> Result<(), ReadError> {
+        let loaded = self.segment.load(&block)?;
+        let damaged = |error| self.segment.damaged(&block, error);
+        let run = loaded.find(&self.place).map_err(damaged)?;
+        self.state = match run {
+            Some(run) => State::In {
+                ops: loaded.ops(&run, self.slot),
+                reaches_end: run.is_last,
+                block,
+            },
+            None if self.has_begun => return Err(damaged(Malformed { what: "continued key" })),
+            None => State::Done,
+        };
+        self.has_begun = true;
+        Ok(())
+    }
+}

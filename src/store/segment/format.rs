@@ -1,0 +1,354 @@
+//! The outside of a segment file: header, block envelopes, trailer. All integers are little-endian.
+//!
+//! ```text
+//! 0         magic "KVSSEG\r\n"                        8
+//! 8         format version                           2   ─┐ these 24 bytes have this
+//! 10        shard                                    2    │ meaning in every version
+//! 12        segment number                           8    │
+//! 20        crc32c of bytes 0..20                    4   ─┘
+//! 24        data blocks, one right behind the other, each:
+//!             crc32c                                 4   of: shard, number, block's offset, then all up to the data's end
+//!             codec: 0 raw, 1 LZ4                    1
+//!             raw length                             4   of the data once it is decompressed
+//!             stored length                          4   of the data as it follows
+//!             data                                       see `block.rs`
+//! F         footer                                       see `footer.rs`
+//! end-28    F: where the footer begins               8
+//! end-20    footer length                            8
+//! end-12    crc32c                                   4   of: the 24 bytes of the header, F, length, the footer
+//! end-8     magic "KVSSEND\n"                        8
+//! ```
+//!
+//! Unfinished if the file is shorter than header and trailer, or does not end with the trailer's magic.
+//! Corrupt as a whole if: the header's magic or checksum is wrong; the footer does not lie exactly between the blocks and the
+//! trailer; the footer's checksum is wrong; the footer breaks a rule of its own.
+//! Corrupt as a block if: the checksum is wrong (that of a block of another file or place is); the codec is unknown; the stored
+//! length is not what the index says; the raw length is larger than the footer says any block is, or than LZ4 can make of
+//! the stored length; it does not decompress to exactly the raw length; the data breaks a rule of its own.
+//! The version is looked at once the header's checksum is right, and before anything else: a newer one is refused.
+
+use bytes::Bytes;
+use lz4_flex::block::{CompressTable, compress_into_with_table, decompress_into, get_maximum_output_size};
+
+use crate::store::codec::{Cursor, Malformed};
+use crate::types::BODY_BYTES_MAX;
+
+pub const FORMAT_VERSION: u16 = 1;
+const HEADER_MAGIC: &[u8; 8] = b"KVSSEG\r\n";
+const TRAILER_MAGIC: &[u8; 8] = b"KVSSEND\n";
+
+/// 8 /* magic */ + 2 /* version */ + 2 /* shard */ + 8 /* number */ + 4 /* crc */
+pub const HEADER_BYTES: usize = 8 + 2 + 2 + 8 + 4;
+/// 4 /* crc */ + 1 /* codec */ + 4 /* raw length */ + 4 /* stored length */
+pub const BLOCK_HEADER_BYTES: usize = 4 + 1 + 4 + 4;
+/// 8 /* footer offset */ + 8 /* footer length */ + 4 /* crc */ + 8 /* magic */
+pub const TRAILER_BYTES: usize = 8 + 8 + 4 + 8;
+
+/// What a block is cut at, raw: small enough that a cold read of one key is cheap, large enough to compress.
+pub const BLOCK_BYTES_TARGET: usize = 16 * 1024;
+/// The largest raw block: the longest text there is, or a very long clear, and everything around it.
+pub const BLOCK_BYTES_MAX: usize = 2 * BODY_BYTES_MAX;
+/// LZ4 cannot make more than this many bytes of one.
+const LZ4_RATIO_MAX: usize = 255;
+
+const CODEC_RAW: u8 = 0;
+const CODEC_LZ4: u8 = 1;
+
+/// Which file a header belongs to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Header {
+    pub version: u16,
+    pub shard: u16,
+    pub number: u64,
+}
+
+impl Header {
+    pub fn encode(&self) -> [u8; HEADER_BYTES] {
+        let mut bytes = [0; HEADER_BYTES];
+        bytes[..8].copy_from_slice(HEADER_MAGIC);
+        bytes[8..10].copy_from_slice(&self.version.to_le_bytes());
+        bytes[10..12].copy_from_slice(&self.shard.to_le_bytes());
+        bytes[12..20].copy_from_slice(&self.number.to_le_bytes());
+        let crc = crc32c::crc32c(&bytes[..20]);
+        bytes[20..].copy_from_slice(&crc.to_le_bytes());
+        bytes
+    }
+
+    /// Of any version.
+    pub fn decode(bytes: &[u8; HEADER_BYTES]) -> Result<Self, Malformed> {
+        let mut cursor = Cursor::new(bytes);
+        if &cursor.array()? != HEADER_MAGIC {
+            return Err(Malformed {
+                what: "magic of the header",
+            });
+        }
+        let header = Self {
+            version: cursor.u16()?,
+            shard: cursor.u16()?,
+            number: cursor.u64()?,
+        };
+        if cursor.u32()? != crc32c::crc32c(&bytes[..20]) {
+            return Err(Malformed {
+                what: "checksum of the header",
+            });
+        }
+        Ok(header)
+    }
+}
+
+/// Where the footer lies.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Trailer {
+    pub footer_offset: u64,
+    pub footer_bytes: u64,
+    pub crc: u32,
+}
+
+impl Trailer {
+    pub fn new(header: &[u8; HEADER_BYTES], footer_offset: u64, footer: &[u8]) -> Self {
+        let mut trailer = Self {
+            footer_offset,
+            footer_bytes: footer.len() as u64,
+            crc: 0,
+        };
+        trailer.crc = trailer.checksum(header, footer);
+        trailer
+    }
+
+    pub fn checksum(&self, header: &[u8; HEADER_BYTES], footer: &[u8]) -> u32 {
+        let crc = crc32c::crc32c(header);
+        let crc = crc32c::crc32c_append(crc, &self.footer_offset.to_le_bytes());
+        let crc = crc32c::crc32c_append(crc, &self.footer_bytes.to_le_bytes());
+        crc32c::crc32c_append(crc, footer)
+    }
+
+    pub fn encode(&self) -> [u8; TRAILER_BYTES] {
+        let mut bytes = [0; TRAILER_BYTES];
+        bytes[..8].copy_from_slice(&self.footer_offset.to_le_bytes());
+        bytes[8..16].copy_from_slice(&self.footer_bytes.to_le_bytes());
+        bytes[16..20].copy_from_slice(&self.crc.to_le_bytes());
+        bytes[20..].copy_from_slice(TRAILER_MAGIC);
+        bytes
+    }
+
+    /// None when these bytes are no trailer.
+    pub fn decode(bytes: &[u8; TRAILER_BYTES]) -> Option<Self> {
+        let mut cursor = Cursor::new(bytes);
+        let trailer = Self {
+            footer_offset: cursor.u64().ok()?,
+            footer_bytes: cursor.u64().ok()?,
+            crc: cursor.u32().ok()?,
+        };
+        (&cursor.array().ok()? == TRAILER_MAGIC).then_some(trailer)
+    }
+
+    /// Whether the footer ends where the trailer of a file of this length begins, and leaves room for the header.
+    pub fn fits(&self, file_bytes: u64) -> bool {
+        let end = self.footer_offset.checked_add(self.footer_bytes);
+        self.footer_offset >= HEADER_BYTES as u64 && end == file_bytes.checked_sub(TRAILER_BYTES as u64)
+    }
+}
+
+/// The place of a block in the world, which its checksum covers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct BlockSeat {
+    pub shard: u16,
+    pub number: u64,
+    pub offset: u64,
+}
+
+impl BlockSeat {
+    fn checksum(&self, covered: &[u8]) -> u32 {
+        let mut seat = [0; 18];
+        seat[..2].copy_from_slice(&self.shard.to_le_bytes());
+        seat[2..10].copy_from_slice(&self.number.to_le_bytes());
+        seat[10..].copy_from_slice(&self.offset.to_le_bytes());
+        crc32c::crc32c_append(crc32c::crc32c(&seat), covered)
+    }
+}
+
+/// Puts raw blocks into their envelopes; keeps what the compression needs from one to the next.
+#[derive(Default)]
+pub struct Sealer {
+    table: CompressTable,
+    compressed: Vec<u8>,
+}
+
+impl Sealer {
+    /// Appends the block; gives its length with the envelope.
+    pub fn put_block(&mut self, out: &mut Vec<u8>, seat: BlockSeat, raw: &[u8]) -> u32 {
+        let (codec, data) = match self.compress(raw) {
+            Some(length) => (CODEC_LZ4, &self.compressed[..length]),
+            None => (CODEC_RAW, raw),
+        };
+        let start = out.len();
+        out.extend_from_slice(&[0; 4]);
+        out.push(codec);
+        out.extend_from_slice(&(raw.len() as u32).to_le_bytes());
+        out.extend_from_slice(&(data.len() as u32).to_le_bytes());
+        out.extend_from_slice(data);
+        let crc = seat.checksum(&out[start + 4..]);
+        out[start..start + 4].copy_from_slice(&crc.to_le_bytes());
+        (out.len() - start) as u32
+    }
+
+    /// None unless it saves at least one byte in eight.
+    fn compress(&mut self, raw: &[u8]) -> Option<usize> {
+        self.compressed.resize(get_maximum_output_size(raw.len()), 0);
+        let length = compress_into_with_table(raw, &mut self.compressed, &mut self.table).ok()?;
+        (length <= raw.len() - raw.len() / 8).then_some(length)
+    }
+}
+
+/// The lengths and the codec that stand in an envelope.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Envelope {
+    pub crc: u32,
+    pub codec: u8,
+    pub raw_bytes: u32,
+    pub data_bytes: u32,
+}
+
+impl Envelope {
+    pub fn decode(cursor: &mut Cursor<'_>) -> Result<Self, Malformed> {
+        Ok(Self {
+            crc: cursor.u32()?,
+            codec: cursor.u8()?,
+            raw_bytes: cursor.u32()?,
+            data_bytes: cursor.u32()?,
+        })
+    }
+}
+
+/// Takes a block out of its envelope, `stored`, which must be exactly the block. `raw_bytes_max` is what the footer says that no block
+/// is larger than.
+pub fn open_block(stored: &Bytes, seat: BlockSeat, raw_bytes_max: usize) -> Result<Bytes, Malformed> {
+    let mut cursor = Cursor::new(stored);
+    let envelope = Envelope::decode(&mut cursor)?;
+    if envelope.data_bytes as usize != cursor.remaining() {
+        return Err(Malformed {
+            what: "stored length of a block",
+        });
+    }
+    if seat.checksum(&stored[4..]) != envelope.crc {
+        return Err(Malformed {
+            what: "checksum of a block",
+        });
+    }
+    let data = stored.slice(BLOCK_HEADER_BYTES..);
+    let raw_bytes = envelope.raw_bytes as usize;
+    let bound = raw_bytes_max.min(BLOCK_BYTES_MAX);
+    let wrong = Malformed {
+        what: "raw length of a block",
+    };
+    match envelope.codec {
+        _ if raw_bytes > bound => Err(wrong),
+        CODEC_RAW if raw_bytes == data.len() => Ok(data),
+        CODEC_LZ4 if raw_bytes <= data.len().saturating_mul(LZ4_RATIO_MAX) => {
+            let mut raw = vec![0; raw_bytes];
+            match decompress_into(&data, &mut raw) {
+                Ok(length) if length == raw_bytes => Ok(Bytes::from(raw)),
+                _ => Err(Malformed { what: "LZ4 data" }),
+            }
+        }
+        CODEC_RAW | CODEC_LZ4 => Err(wrong),
+        _ => Err(Malformed {
+            what: "codec of a block",
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SEAT: BlockSeat = BlockSeat {
+        shard: 1,
+        number: 2,
+        offset: 24,
+    };
+
+    fn sealed(raw: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
+        Sealer::default().put_block(&mut out, SEAT, raw);
+        out
+    }
+
+    /// A block with this envelope, whose checksum is right.
+    fn forged(codec: u8, raw_bytes: u32, data: &[u8]) -> Bytes {
+        let mut block = vec![0; 4];
+        block.push(codec);
+        block.extend_from_slice(&raw_bytes.to_le_bytes());
+        block.extend_from_slice(&(data.len() as u32).to_le_bytes());
+        block.extend_from_slice(data);
+        let crc = SEAT.checksum(&block[4..]);
+        block[..4].copy_from_slice(&crc.to_le_bytes());
+        block.into()
+    }
+
+    fn open(stored: impl Into<Bytes>, max: usize) -> Result<Bytes, &'static str> {
+        open_block(&stored.into(), SEAT, max).map_err(|error| error.what)
+    }
+
+    #[test]
+    fn a_block_comes_back_compressed_or_not() {
+        let (same, mixed) = (
+            vec![7; 5000],
+            (0..5000u32).map(|i| ((i * i) >> 3) as u8).collect::<Vec<_>>(),
+        );
+        assert!(sealed(&same).len() < 100);
+        for raw in [same, mixed, vec![1, 2, 3]] {
+            assert_eq!(open(sealed(&raw), 5000).unwrap(), raw);
+        }
+    }
+
+    #[test]
+    fn a_block_of_another_place_or_file_does_not_pass() {
+        let stored = Bytes::from(sealed(b"block"));
+        for seat in [
+            BlockSeat { shard: 2, ..SEAT },
+            BlockSeat { number: 3, ..SEAT },
+            BlockSeat { offset: 25, ..SEAT },
+        ] {
+            assert!(open_block(&stored, seat, 100).is_err());
+        }
+    }
+
+    #[test]
+    fn each_rule_of_the_envelope_is_kept() {
+        let good = sealed(&[9; 1000]);
+        assert_eq!(
+            open(good[..good.len() - 1].to_vec(), 1000),
+            Err("stored length of a block")
+        );
+        assert_eq!(open(good, 999), Err("raw length of a block"));
+        assert_eq!(open(forged(2, 3, b"abc"), 100), Err("codec of a block"));
+        assert_eq!(open(forged(0, 4, b"abc"), 100), Err("raw length of a block"));
+        assert_eq!(open(forged(1, 4 * 255, b"abc"), 10_000), Err("raw length of a block"));
+        assert_eq!(open(forged(1, 100, &[0x30, 1, 2, 3]), 10_000), Err("LZ4 data"));
+        assert_eq!(
+            open(forged(0, u32::MAX, b"abc"), usize::MAX),
+            Err("raw length of a block")
+        );
+    }
+
+    #[test]
+    fn every_bit_of_header_and_block_counts() {
+        let header = Header {
+            version: 1,
+            shard: 3,
+            number: 9,
+        };
+        for bit in 0..HEADER_BYTES * 8 {
+            let mut bytes = header.encode();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            assert!(Header::decode(&bytes).is_err());
+        }
+        let good = sealed(b"some data");
+        for bit in 0..good.len() * 8 {
+            let mut bytes = good.clone();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            assert!(open(bytes, 100).is_err());
+        }
+    }
+}

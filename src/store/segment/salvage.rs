@@ -1,0 +1,155 @@
+//! What can be had from a segment that does not open, because its header, footer or trailer is damaged.
+//!
+//! Blocks need nothing but themselves to be read, and stand one right behind the other, so they are walked from the front. A bad block
+//! is stepped over by the length in its envelope, if another block stands there; nothing is ever searched for between, since
+//! a text may hold whatever its user likes, even the image of a block.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::block::Block;
+use super::error::OpenError;
+use super::file_name;
+use super::format::{
+    BLOCK_BYTES_MAX, BLOCK_HEADER_BYTES, BlockSeat, Envelope, FORMAT_VERSION, HEADER_BYTES, Header, open_block,
+};
+use super::place::parse_place;
+use crate::core::op::KeyedOp;
+use crate::store::codec::{Cursor, Malformed};
+use crate::store::disk::{Disk, DiskFile, OpenMode};
+
+/// How much of it was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
+pub struct Salvaged {
+    pub blocks: u64,
+    pub ops: u64,
+    pub bad_blocks: u64,
+    /// Behind the last block that was found: the footer, and whatever could not be reached.
+    pub unread_bytes: u64,
+}
+
+/// Gives every op that can still be read, in order. What is covered and lost stood in the footer and is not known.
+pub fn salvage(
+    disk: &Arc<dyn Disk>,
+    dir: &Path,
+    shard: u16,
+    number: u64,
+    each: &mut dyn FnMut(KeyedOp),
+) -> Result<Salvaged, OpenError> {
+    let name = file_name(number);
+    let io = |error| OpenError::Io {
+        name: name.clone(),
+        error,
+    };
+    let file = disk.open(&dir.join(&name), OpenMode::Read).map_err(io)?;
+    let walk = Walk {
+        file_bytes: file.len().map_err(io)?,
+        file: file.as_ref(),
+        shard,
+        number,
+    };
+    let found = walk.newer_version().map_err(io)?;
+    if let Some(found) = found {
+        return Err(OpenError::NewerVersion {
+            name,
+            found,
+            known: FORMAT_VERSION,
+        });
+    }
+    walk.blocks(each).map_err(io)
+}
+
+struct Walk<'a> {
+    file: &'a dyn DiskFile,
+    file_bytes: u64,
+    shard: u16,
+    number: u64,
+}
+
+impl Walk<'_> {
+    fn newer_version(&self) -> std::io::Result<Option<u16>> {
+        let mut header = [0; HEADER_BYTES];
+        if self.file_bytes < HEADER_BYTES as u64 {
+            return Ok(None);
+        }
+        self.file.read_exact_at(&mut header, 0)?;
+        let header = Header::decode(&header).ok();
+        Ok(header
+            .map(|header| header.version)
+            .filter(|&version| version > FORMAT_VERSION))
+    }
+
+    fn blocks(&self, each: &mut dyn FnMut(KeyedOp)) -> std::io::Result<Salvaged> {
+        let mut report = Salvaged::default();
+        let mut offset = HEADER_BYTES as u64;
+        let mut after_bad = false;
+        let mut reached = offset;
+        while let Some(stored) = self.stored_at(offset)? {
+            let end = offset + stored.len() as u64;
+            let seat = BlockSeat {
+                shard: self.shard,
+                number: self.number,
+                offset,
+            };
+            match decode_block(&stored, seat) {
+                Ok(ops) => {
+                    report.bad_blocks += u64::from(after_bad);
+                    report.blocks += 1;
+                    report.ops += ops.len() as u64;
+                    ops.into_iter().for_each(&mut *each);
+                    (reached, after_bad) = (end, false);
+                }
+                // Two in a row: the lengths lead nowhere any more.
+                Err(_) if after_bad => break,
+                Err(_) => after_bad = true,
+            }
+            offset = end;
+        }
+        report.unread_bytes = self.file_bytes.saturating_sub(reached);
+        Ok(report)
+    }
+
+    /// The bytes of what its envelope says is a block; None when it cannot be one.
+    fn stored_at(&self, offset: u64) -> std::io::Result<Option<Bytes>> {
+        let mut envelope = [0; BLOCK_HEADER_BYTES];
+        if offset + BLOCK_HEADER_BYTES as u64 > self.file_bytes {
+            return Ok(None);
+        }
+        self.file.read_exact_at(&mut envelope, offset)?;
+        let Ok(envelope) = Envelope::decode(&mut Cursor::new(&envelope)) else {
+            return Ok(None);
+        };
+        let length = BLOCK_HEADER_BYTES as u64 + u64::from(envelope.data_bytes);
+        if envelope.data_bytes as usize > BLOCK_BYTES_MAX || offset + length > self.file_bytes {
+            return Ok(None);
+        }
+        let mut stored = vec![0; length as usize];
+        self.file.read_exact_at(&mut stored, offset)?;
+        Ok(Some(stored.into()))
+    }
+}
+
+/// All ops of a block in its envelope, or nothing.
+pub fn decode_block(stored: &Bytes, seat: BlockSeat) -> Result<Vec<KeyedOp>, Malformed> {
+    decode_raw_block(open_block(stored, seat, BLOCK_BYTES_MAX)?)
+}
+
+/// All ops of a block that was taken out of its envelope, or nothing.
+pub fn decode_raw_block(raw: Bytes) -> Result<Vec<KeyedOp>, Malformed> {
+    let mut groups = Block::parse(raw)?.groups();
+    let mut found = Vec::new();
+    while let Some(run) = groups.next()? {
+        let (slot, user, key) = parse_place(groups.place())?;
+        let mut ops = groups.ops(&run, slot);
+        while let Some(op) = ops.next()? {
+            found.push(KeyedOp {
+                user: user.clone(),
+                key: key.clone(),
+                op,
+            });
+        }
+    }
+    Ok(found)
+}

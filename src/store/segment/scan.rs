@@ -1,0 +1,230 @@
+//! Reading a segment from some place on to its end.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::block::{Block, Groups, RunOps};
+use super::error::{DamagedBlock, ReadError};
+use super::index::BlockRef;
+use super::place::{parse_place, place_of};
+use super::{Malformed, Segment};
+use crate::core::op::KeyedOp;
+use crate::core::slot::SlotId;
+use crate::types::{Key, UserId};
+
+/// One read of a scan that reads ahead.
+const READ_AHEAD_BYTES: u64 = 256 * 1024;
+
+/// Where a scan takes its blocks from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ScanBlocks {
+    /// In long reads from the disk, or from the cache where it holds them; leaves the cache as it is. For compaction.
+    ReadAhead,
+    /// Through the cache, like a look-up. For listing keys.
+    Cache,
+}
+
+/// All ops in order of slot, user, key and stamp.
+///
+/// The texts it gives are slices of what was read: with [`ScanBlocks::ReadAhead`] they may keep a whole read in memory.
+pub struct Scan {
+    segment: Arc<Segment>,
+    blocks: ScanBlocks,
+    /// Places before it are left out.
+    from: Option<Vec<u8>>,
+    next: Option<BlockRef>,
+    current: Option<CurrentBlock>,
+    damaged: Option<DamagedBlock>,
+    ahead: ReadAhead,
+    last_user: Option<UserId>,
+}
+
+struct CurrentBlock {
+    block: BlockRef,
+    groups: Groups,
+    run: Option<CurrentRun>,
+}
+
+struct CurrentRun {
+    user: UserId,
+    key: Key,
+    ops: RunOps,
+}
+
+#[derive(Default)]
+struct ReadAhead {
+    offset: u64,
+    bytes: Bytes,
+}
+
+impl ReadAhead {
+    fn slice(&self, block: &BlockRef) -> Option<Bytes> {
+        let start = usize::try_from(block.offset.checked_sub(self.offset)?).ok()?;
+        let end = start.checked_add(block.stored_bytes as usize)?;
+        (end <= self.bytes.len()).then(|| self.bytes.slice(start..end))
+    }
+}
+
+impl Scan {
+    pub(super) fn new(segment: Arc<Segment>, blocks: ScanBlocks, from: Option<Vec<u8>>) -> Self {
+        let index = &segment.footer.index;
+        let found = from.as_deref().and_then(|place| index.find(place));
+        Self {
+            blocks,
+            from,
+            next: found.or_else(|| index.first()),
+            current: None,
+            damaged: None,
+            ahead: ReadAhead::default(),
+            last_user: None,
+            segment,
+        }
+    }
+
+    /// After `Err(Damaged)` the same error comes again until `skip_damaged` was called.
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "an error is not an item: reading stops there"
+    )]
+    pub fn next(&mut self) -> Result<Option<KeyedOp>, ReadError> {
+        if let Some(damaged) = &self.damaged {
+            return Err(ReadError::Damaged(damaged.clone()));
+        }
+        let result = self.advance();
+        if let Err(ReadError::Damaged(damaged)) = &result {
+            self.damaged = Some(damaged.clone());
+        }
+        result
+    }
+
+    /// Goes on at that place, without reading what lies between. Never goes back.
+    pub fn seek(&mut self, slot: SlotId, user: &str, key: &str) {
+        let place = place_of(slot, user, key);
+        let is_ahead = match (&self.from, &self.current) {
+            (Some(from), _) if *from >= place => false,
+            (_, Some(current)) => current.groups.place() < place.as_slice(),
+            _ => true,
+        };
+        if !is_ahead {
+            return;
+        }
+        let target = self.segment.footer.index.find(&place);
+        let here = self.current.as_ref().map(|current| current.block.ordinal);
+        if let Some(target) = target {
+            if here.is_some_and(|here| here >= target.ordinal) {
+                if let Some(current) = &mut self.current {
+                    current.run = None;
+                }
+            } else if self.next.is_some_and(|next| next.ordinal <= target.ordinal) {
+                self.current = None;
+                self.damaged = None;
+                self.next = Some(target);
+            }
+        }
+        self.from = Some(place);
+    }
+
+    /// After `Err(Damaged)`: goes on behind the bad block, and says what was left out. What the block had given
+    /// before its damage showed stays given.
+    pub fn skip_damaged(&mut self) -> Option<DamagedBlock> {
+        self.current = None;
+        self.damaged.take()
+    }
+
+    fn advance(&mut self) -> Result<Option<KeyedOp>, ReadError> {
+        loop {
+            let Some(current) = &mut self.current else {
+                let Some(block) = self.next else { return Ok(None) };
+                // First, so that the way leads on behind a block that cannot be read.
+                self.next = self.segment.footer.index.after(&block);
+                let loaded = self.load(&block).inspect_err(|error| {
+                    if matches!(error, ReadError::Io { .. }) {
+                        self.next = Some(block);
+                    }
+                })?;
+                self.current = Some(CurrentBlock {
+                    block,
+                    groups: loaded.groups(),
+                    run: None,
+                });
+                continue;
+            };
+            let damaged = |error| self.segment.damaged(&current.block, error);
+            if let Some(run) = &mut current.run {
+                if let Some(op) = run.ops.next().map_err(damaged)? {
+                    return Ok(Some(KeyedOp {
+                        user: run.user.clone(),
+                        key: run.key.clone(),
+                        op,
+                    }));
+                }
+                current.run = None;
+            }
+            match next_run(&mut current.groups, self.from.as_deref(), &mut self.last_user).map_err(damaged)? {
+                Some(run) => current.run = Some(run),
+                None => self.current = None,
+            }
+        }
+    }
+
+    fn load(&mut self, block: &BlockRef) -> Result<Block, ReadError> {
+        let segment = self.segment.clone();
+        if self.blocks == ScanBlocks::Cache {
+            return segment.load(block);
+        }
+        let bytes = match segment.cache.peek(segment.key_of(block)) {
+            Some(bytes) => bytes,
+            None => segment.open_stored(block, &self.read(block)?)?,
+        };
+        Block::parse(bytes).map_err(|error| segment.damaged(block, error))
+    }
+
+    fn read(&mut self, block: &BlockRef) -> Result<Bytes, ReadError> {
+        if let Some(stored) = self.ahead.slice(block) {
+            return Ok(stored);
+        }
+        let rest = self.segment.blocks_end - block.offset;
+        let length = READ_AHEAD_BYTES.max(u64::from(block.stored_bytes)).min(rest);
+        let mut bytes = vec![0; length as usize];
+        self.segment.read(&mut bytes, block.offset)?;
+        self.ahead = ReadAhead {
+            offset: block.offset,
+            bytes: bytes.into(),
+        };
+        // The index was checked: no block reaches past the end of the blocks.
+        self.ahead.slice(block).ok_or_else(|| {
+            self.segment.damaged(
+                block,
+                Malformed {
+                    what: "place of a block",
+                },
+            )
+        })
+    }
+}
+
+/// The next key's ops in the block, `from` on.
+fn next_run(
+    groups: &mut Groups,
+    from: Option<&[u8]>,
+    last_user: &mut Option<UserId>,
+) -> Result<Option<CurrentRun>, Malformed> {
+    while let Some(run) = groups.next()? {
+        if from.is_some_and(|from| groups.place() < from) {
+            continue;
+        }
+        let (slot, user, key) = parse_place(groups.place())?;
+        // Neighbours mostly share their user: one name in memory is enough.
+        let user = match last_user {
+            Some(last) if *last == user => last.clone(),
+            _ => last_user.insert(user).clone(),
+        };
+        return Ok(Some(CurrentRun {
+            user,
+            key,
+            ops: groups.ops(&run, slot),
+        }));
+    }
+    Ok(None)
+}

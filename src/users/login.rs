@@ -1,0 +1,200 @@
+//! The check of a credential that is not remembered: wait out what failed before, queue, run Argon2id, remember.
+//!
+//! Invariant: up to the answer, nothing here depends on whether the user exists, but for the read of the record.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use crate::types::UserId;
+
+use super::address::AddressGroup;
+use super::failures::FailureKey;
+use super::hashing::{Place, StoredHash};
+use super::record::{self, Record};
+use super::verified::{Digest, Epoch, Fingerprint, Lookup};
+use super::{AuthError, Inner, Principal, locked};
+
+/// Logins of one address that wait out a delay. They cost no more than their memory, but nobody needs more.
+pub(super) const DELAYED_PER_ADDRESS_MAX: usize = 16;
+/// Logins of one address that wait for Argon2id or run it: a quarter of the queue, so that no single one fills it.
+pub(super) const WAITING_PER_ADDRESS_MAX: usize = super::hashing::QUEUE_MAX / 4;
+/// When it is worth while to try again: a good part of a full queue is done by then.
+const RETRY_AFTER_S: u32 = 1;
+
+const BUSY: AuthError = AuthError::Busy {
+    retry_after_s: RETRY_AFTER_S,
+};
+
+/// A credential that could be right.
+struct Credential {
+    user: UserId,
+    password_hash: Box<[u8]>,
+    digest: Digest,
+}
+
+/// A user's record as it was found.
+struct Current {
+    principal: Principal,
+    stored: StoredHash,
+}
+
+impl Inner {
+    pub(super) async fn verify_slowly(
+        self: &Arc<Self>,
+        user_id: &str,
+        password_hash: &str,
+        digest: Option<Digest>,
+        group: AddressGroup,
+    ) -> Result<Principal, AuthError> {
+        let key = locked(&self.failures).key(user_id, group);
+        let (Some(digest), Ok(user)) = (digest, UserId::new(user_id)) else {
+            // No user has such a name or password. The work is done all the same, so that it takes the same time.
+            return self.counted(key, group, None).await;
+        };
+        let credential = Credential {
+            user,
+            password_hash: password_hash.as_bytes().into(),
+            digest,
+        };
+        let inner = self.clone();
+        let check = async move {
+            match inner.renew(&credential).await? {
+                Some(principal) => Ok(principal),
+                None => inner.counted(key, group, Some(&credential)).await,
+            }
+        };
+        self.flights.join((digest, group, self.verified.epoch()), check).await
+    }
+
+    /// For a credential that is remembered, but from a record read too long ago: reads it again, without Argon2id. `None`
+    /// when the credential is not remembered, or the record has changed.
+    async fn renew(&self, credential: &Credential) -> Result<Option<Principal>, AuthError> {
+        loop {
+            let (epoch, now) = (self.verified.epoch(), Instant::now());
+            let remembered = match self.verified.look_up(credential.user.as_str(), &credential.digest, now) {
+                Lookup::Fresh(principal) => return Ok(Some(principal)),
+                Lookup::Stale(fingerprint) => fingerprint,
+                Lookup::Unknown => return Ok(None),
+            };
+            let current = self.current(&credential.user).await?;
+            let Some(current) = current.filter(|current| Fingerprint::of(current.stored.as_str()) == remembered) else {
+                return Ok(None);
+            };
+            if self.remember(epoch, credential, &current, now) {
+                return Ok(Some(current.principal));
+            }
+        }
+    }
+
+    /// Checks a credential, counting it as failed until it proves right.
+    async fn counted(
+        &self,
+        key: FailureKey,
+        group: AddressGroup,
+        credential: Option<&Credential>,
+    ) -> Result<Principal, AuthError> {
+        let place = self.wait_for_place(key, group).await?;
+        let outcome = self.check(credential, place).await;
+        match &outcome {
+            Ok(_) => locked(&self.failures).forgive(&key),
+            Err(AuthError::Invalid) => {}
+            Err(AuthError::Busy { .. } | AuthError::Store(_)) => locked(&self.failures).undo(&key),
+        }
+        outcome
+    }
+
+    /// A place in the queue, after the delay that earlier failures impose. Who gets one is counted as failed from now on.
+    async fn wait_for_place(&self, key: FailureKey, group: AddressGroup) -> Result<Place, AuthError> {
+        let now = Instant::now();
+        let delay = locked(&self.failures).delay(&key, now);
+        if delay.is_zero() {
+            let place = self.enter_queue(group)?;
+            locked(&self.failures).begin(key, now);
+            return Ok(place);
+        }
+        let slot = self.delayed.try_enter(group).ok_or(BUSY)?;
+        locked(&self.failures).begin(key, now);
+        tokio::time::sleep(delay).await;
+        drop(slot);
+        self.enter_queue(group)
+            .inspect_err(|_| locked(&self.failures).undo(&key))
+    }
+
+    fn enter_queue(&self, group: AddressGroup) -> Result<Place, AuthError> {
+        let slot = self.waiting.try_enter(group).ok_or(BUSY)?;
+        self.hashing.try_enter(slot).ok_or(BUSY)
+    }
+
+    async fn check(&self, credential: Option<&Credential>, place: Place) -> Result<Principal, AuthError> {
+        let Some(credential) = credential else {
+            self.hashing.check(Box::default(), None, place).await?;
+            return Err(AuthError::Invalid);
+        };
+        let (mut epoch, mut read_at) = (self.verified.epoch(), Instant::now());
+        let current = self.current(&credential.user).await?;
+        let stored = current.as_ref().map(|current| current.stored.clone());
+        let right = self
+            .hashing
+            .check(credential.password_hash.clone(), stored, place)
+            .await?;
+        let mut current = current.filter(|_| right).ok_or(AuthError::Invalid)?;
+        // Records may have changed while Argon2id ran: what was proven counts only by the record of now.
+        while !self.remember(epoch, credential, &current, read_at) {
+            (epoch, read_at) = (self.verified.epoch(), Instant::now());
+            let proven = current.stored;
+            current = self
+                .current(&credential.user)
+                .await?
+                .filter(|current| current.stored.as_str() == proven.as_str())
+                .ok_or(AuthError::Invalid)?;
+        }
+        Ok(current.principal)
+    }
+
+    fn remember(&self, epoch: Epoch, credential: &Credential, current: &Current, read_at: Instant) -> bool {
+        let fingerprint = Fingerprint::of(current.stored.as_str());
+        self.verified
+            .remember(epoch, &current.principal, credential.digest, fingerprint, read_at)
+    }
+
+    /// The user's record, if by it anybody may log in.
+    async fn current(&self, user: &UserId) -> Result<Option<Current>, AuthError> {
+        let record = match self.read(user).await? {
+            Some(Ok(record)) => record,
+            // A damaged record is told of where it is read. Its user is refused; others go on.
+            Some(Err(_)) | None => return Ok(None),
+        };
+        Ok(match record {
+            Record::Active { stored, admin } => Some(Current {
+                principal: Principal {
+                    user: user.clone(),
+                    admin,
+                },
+                stored,
+            }),
+            Record::Removing => None,
+        })
+    }
+
+    /// The user's record, if there is one, or what is wrong with it.
+    pub(super) async fn read(
+        &self,
+        user: &UserId,
+    ) -> Result<Option<Result<Record, record::RecordError>>, crate::node::OpError> {
+        let Ok(key) = record::key_of(user) else {
+            return Ok(None);
+        };
+        let Some(text) = self.store.last(&key).await? else {
+            return Ok(None);
+        };
+        let record = Record::decode(user, &text);
+        if let Err(error) = &record {
+            tracing::error!(
+                user = user.as_str(), %error,
+                "the record of this user is unusable: the user is refused until an admin removes and adds it again"
+            );
+        }
+        Ok(Some(record))
+    }
+}

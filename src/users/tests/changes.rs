@@ -1,0 +1,138 @@
+use futures_util::FutureExt;
+
+use super::*;
+use crate::types::PASSWORD_HASH_BYTES_MAX;
+use crate::users::{Ensured, UserInfo, UsersError};
+
+#[tokio::test]
+async fn a_name_is_added_once() {
+    let world = World::default();
+    let users = world.with_ann().await;
+    assert_eq!(
+        users.add(&id("ann"), "x", false).await,
+        Err(UsersError::Exists("ann".into()))
+    );
+    assert_eq!(users.verify("ann", "right", address(1)).await, admin("ann"));
+}
+
+#[tokio::test]
+async fn adding_one_name_many_times_at_once_succeeds_once() {
+    let world = World::default();
+    let users = world.start();
+    let adds: Vec<_> = (0..10)
+        .map(|number| {
+            let users = users.clone();
+            tokio::spawn(async move { users.add(&id("ann"), &number.to_string(), true).await })
+        })
+        .collect();
+    let mut added = 0;
+    for add in adds {
+        match add.await.expect("no panic") {
+            Ok(()) => added += 1,
+            Err(error) => assert_eq!(error, UsersError::Exists("ann".into())),
+        }
+    }
+    assert_eq!(added, 1);
+}
+
+#[tokio::test]
+async fn users_are_listed_by_name_without_those_being_removed() {
+    let world = World::default();
+    let users = world.with_ann().await;
+    for name in ["dan", "bob", "cat/user/"] {
+        users.add(&id(name), "x", false).await.expect("a new name");
+    }
+    users.remove(&id("dan")).await.expect("dan exists");
+    world.store.put(
+        &UserId::system(),
+        "user/gone",
+        Some(r#"{"v":1,"name":"gone","state":"removing"}"#),
+    );
+    let info = |name, admin| UserInfo { user: id(name), admin };
+    let expected = vec![info("ann", true), info("bob", false), info("cat/user/", false)];
+    assert_eq!(users.list().await, Ok(expected));
+}
+
+#[tokio::test]
+async fn many_users_are_listed_over_pages() {
+    let world = World::default();
+    let users = world.with_ann().await;
+    let record = world.store.record("ann").expect("ann has a record");
+    for number in 0..2500 {
+        let name = format!("n{number:05}");
+        let record = record.replace("\"ann\"", &format!("{name:?}"));
+        world
+            .store
+            .put(&UserId::system(), &format!("user/{name}"), Some(&record));
+    }
+    let listed = users.list().await.expect("the store answers");
+    assert_eq!(listed.len(), 2501);
+    assert!(listed.is_sorted_by_key(|info| info.user.clone()));
+}
+
+#[tokio::test]
+async fn the_first_admin_is_made_once_and_never_changed() {
+    let world = World::default();
+    let users = world.start();
+    assert_eq!(users.is_empty().await, Ok(true));
+    assert_eq!(users.ensure_admin(&id("ann"), "right").await, Ok(Ensured::Created));
+    assert_eq!(users.is_empty().await, Ok(false));
+    assert_eq!(users.ensure_admin(&id("ann"), "other").await, Ok(Ensured::Present));
+    assert_eq!(users.verify("ann", "other", address(1)).await, Err(AuthError::Invalid));
+    assert_eq!(users.verify("ann", "right", address(1)).await, admin("ann"));
+}
+
+#[tokio::test]
+async fn the_last_admin_stays() {
+    let world = World::default();
+    let users = world.with_ann().await;
+    users.add(&id("bob"), "x", false).await.expect("bob is new");
+    assert_eq!(users.remove(&id("ann")).await, Err(UsersError::LastAdmin("ann".into())));
+    users.add(&id("cat"), "x", true).await.expect("cat is new");
+    assert_eq!(users.remove(&id("ann")).await, Ok(()));
+    assert_eq!(users.remove(&id("cat")).await, Err(UsersError::LastAdmin("cat".into())));
+}
+
+#[tokio::test]
+async fn a_password_change_keeps_the_right_and_needs_a_user() {
+    let world = World::default();
+    let users = world.with_ann().await;
+    users.add(&id("bob"), "x", false).await.expect("bob is new");
+    users.set_password(&id("bob"), "y").await.expect("bob exists");
+    let bob = users.verify("bob", "y", address(1)).await;
+    assert_eq!(bob.map(|principal| principal.admin), Ok(false));
+    assert_eq!(
+        users.set_password(&id("eve"), "y").await,
+        Err(UsersError::Unknown("eve".into()))
+    );
+    assert_eq!(users.remove(&id("eve")).await, Err(UsersError::Unknown("eve".into())));
+}
+
+#[tokio::test]
+async fn a_password_hash_beyond_its_limit_is_refused_by_name() {
+    let world = World::default();
+    let users = world.with_ann().await;
+    for wrong in [String::new(), "x".repeat(PASSWORD_HASH_BYTES_MAX + 1)] {
+        for refused in [
+            users.add(&id("bob"), &wrong, false).await,
+            users.set_password(&id("ann"), &wrong).await,
+        ] {
+            let message = refused.expect_err("beyond the limit").to_string();
+            let expected = format!("password_hash must be 1 to 256 bytes long, got {}", wrong.len());
+            assert_eq!(message, expected);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_change_goes_on_to_its_end_when_nobody_waits_for_it() {
+    let world = World::default();
+    let users = world.with_ann().await;
+    assert_eq!(users.verify("ann", "right", address(1)).await, admin("ann"));
+    let mut change = Box::pin(async { users.set_password(&id("ann"), "new").await });
+    assert!((&mut change).now_or_never().is_none());
+    drop(change);
+    settle().await;
+    assert_eq!(users.verify("ann", "right", address(1)).await, Err(AuthError::Invalid));
+    assert_eq!(users.verify("ann", "new", address(1)).await, admin("ann"));
+}

@@ -1,0 +1,110 @@
+use std::time::Duration;
+
+use super::*;
+use crate::users::UsersError;
+
+const DOWN: OpError = OpError::ShardUnavailable { maybe_applied: false };
+
+/// Ann, the admin, and bob with some keys, one of them with unfinished parts only.
+async fn with_bobs_keys(world: &World, keys: usize) -> Users {
+    let users = world.with_ann().await;
+    users.add(&id("bob"), "x", false).await.expect("bob is new");
+    for number in 0..keys {
+        world.store.put(&id("bob"), &format!("key {number}"), Some("value"));
+        world.store.put(&id("ann"), &format!("key {number}"), Some("value"));
+    }
+    world.store.put(&id("bob"), "parts", None);
+    users
+}
+
+#[tokio::test]
+async fn everything_of_a_removed_user_goes_and_nothing_of_others() {
+    let world = World::default();
+    let users = with_bobs_keys(&world, 2500).await;
+    assert!(users.verify("bob", "x", address(1)).await.is_ok());
+    users.remove(&id("bob")).await.expect("bob exists");
+    assert_eq!(world.store.keys_of(&id("bob")), 0);
+    assert_eq!(world.store.keys_of(&id("ann")), 2500);
+    assert_eq!(world.store.record("bob"), None);
+    assert_eq!(users.verify("bob", "x", address(1)).await, Err(AuthError::Invalid));
+    assert_eq!(users.verify("ann", "right", address(1)).await, admin("ann"));
+}
+
+#[tokio::test]
+async fn a_removal_cut_short_by_a_crash_is_resumed_at_the_next_start() {
+    let world = World::default();
+    let users = with_bobs_keys(&world, 100).await;
+    world.store.fail_after_clears(40, OpError::ShuttingDown);
+    assert_eq!(
+        users.remove(&id("bob")).await,
+        Err(UsersError::Store(OpError::ShuttingDown))
+    );
+    let left = world.store.keys_of(&id("bob"));
+    assert!(left > 0 && left < 101);
+    drop(users);
+    // Nothing of the first life goes on.
+    settle().await;
+    assert_eq!(world.store.keys_of(&id("bob")), left);
+
+    world.store.heal();
+    let users = world.start();
+    assert_eq!(users.verify("bob", "x", address(1)).await, Err(AuthError::Invalid));
+    settle().await;
+    assert_eq!(world.store.keys_of(&id("bob")), 0);
+    assert_eq!(world.store.record("bob"), None);
+    users.add(&id("bob"), "y", false).await.expect("bob is gone");
+    settle().await;
+    assert!(users.verify("bob", "y", address(1)).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_removal_that_cannot_go_on_is_retried_and_its_name_stays_taken_until_it_is_done() {
+    let world = World::default();
+    let users = with_bobs_keys(&world, 100).await;
+    assert!(users.verify("bob", "x", address(1)).await.is_ok());
+    world.store.fail_after_clears(40, DOWN);
+    assert_eq!(users.remove(&id("bob")).await, Err(UsersError::Store(DOWN)));
+    let being_removed = Err(UsersError::BeingRemoved("bob".into()));
+    assert_eq!(users.verify("bob", "x", address(1)).await, Err(AuthError::Invalid));
+    assert_eq!(users.add(&id("bob"), "y", false).await, being_removed);
+    assert_eq!(users.set_password(&id("bob"), "y").await, being_removed);
+    assert_eq!(users.remove(&id("bob")).await, being_removed);
+
+    world.store.heal();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(world.store.keys_of(&id("bob")), 0);
+    users.add(&id("bob"), "y", false).await.expect("bob is gone");
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(users.verify("bob", "y", address(2)).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_removal_at_the_start_waits_for_a_store_that_is_not_ready() {
+    let world = World::default();
+    world.store.put(
+        &UserId::system(),
+        "user/bob",
+        Some(r#"{"v":1,"name":"bob","state":"removing"}"#),
+    );
+    world.store.put(&id("bob"), "key", Some("value"));
+    world.store.fail_after_clears(0, DOWN);
+    let users = world.start();
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert_eq!(
+        users.add(&id("bob"), "y", false).await,
+        Err(UsersError::BeingRemoved("bob".into()))
+    );
+    world.store.heal();
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert_eq!(users.add(&id("bob"), "y", false).await, Ok(()));
+}
+
+#[tokio::test]
+async fn what_a_late_request_wrote_after_the_removal_is_not_the_next_users() {
+    let world = World::default();
+    let users = with_bobs_keys(&world, 1).await;
+    users.remove(&id("bob")).await.expect("bob exists");
+    world.store.put(&id("bob"), "late", Some("value"));
+    users.add(&id("bob"), "y", false).await.expect("bob is gone");
+    assert_eq!(world.store.keys_of(&id("bob")), 0);
+}

@@ -1,0 +1,214 @@
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use tokio::time::Instant;
+
+use super::*;
+use crate::users::failures::{DELAY_FIRST, DELAY_MAX, FAILURES_FREE};
+use crate::users::hashing::{QUEUE_MAX, RUNS_MAX};
+use crate::users::login::{DELAYED_PER_ADDRESS_MAX, WAITING_PER_ADDRESS_MAX};
+
+const BUSY: Result<Principal, AuthError> = Err(AuthError::Busy { retry_after_s: 1 });
+
+/// What the login came to, and how long it took; time passes only where something sleeps.
+async fn timed(users: &Users, name: &str, password: &str, from: IpAddr) -> (Result<Principal, AuthError>, Duration) {
+    let start = Instant::now();
+    let outcome = users.verify(name, password, from).await;
+    (outcome, start.elapsed())
+}
+
+async fn fail_often(users: &Users, name: &str, from: IpAddr, times: u32) -> Duration {
+    let mut last = Duration::ZERO;
+    for _ in 0..times {
+        let (outcome, took) = timed(users, name, "wrong", from).await;
+        assert_eq!(outcome, Err(AuthError::Invalid));
+        last = took;
+    }
+    last
+}
+
+#[tokio::test(start_paused = true)]
+async fn failures_slow_that_user_and_address_and_no_other() {
+    let world = World::default();
+    let users = world.with_ann().await;
+    users.add(&id("bob"), "bobs", false).await.expect("bob is new");
+    assert_eq!(
+        fail_often(&users, "ann", address(1), FAILURES_FREE).await,
+        Duration::ZERO
+    );
+    let slowed = fail_often(&users, "ann", address(1), 1).await;
+    assert!(slowed >= DELAY_FIRST);
+    assert!(fail_often(&users, "ann", address(1), 1).await > slowed);
+    assert_eq!(
+        timed(&users, "ann", "right", address(2)).await,
+        (admin("ann"), Duration::ZERO)
+    );
+    assert_eq!(timed(&users, "bob", "bobs", address(1)).await.1, Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unknown_user_is_slowed_like_a_known_one() {
+    let world = World::default();
+    let users = world.with_ann().await;
+    for times in 1..=12 {
+        let known = fail_often(&users, "ann", address(1), 1).await;
+        let unknown = fail_often(&users, "nobody", address(1), 1).await;
+        // Seconds of sleep in between also forget a little, the same for both but not at the same moment.
+        assert!(
+            known.abs_diff(unknown) <= DELAY_MAX / 2,
+            "after {times}: {known:?} and {unknown:?}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stranger_cannot_lock_a_user_out() {
+    let world = World::default();
+    let users = world.with_ann().await;
+    assert_eq!(users.verify("ann", "right", address(1)).await, admin("ann"));
+    fail_often(&users, "ann", address(9), 20).await;
+    fail_often(&users, "ann", address(1), 20).await;
+    // Remembered: not delayed even from the address that failed.
+    assert_eq!(
+        users.verify("ann", "right", address(1)).now_or_never(),
+        Some(admin("ann"))
+    );
+    let users = world.start();
+    fail_often(&users, "ann", address(9), 20).await;
+    // Not remembered: not delayed from another address, and let in after at most the longest delay from the same one.
+    assert_eq!(
+        timed(&users, "ann", "right", address(2)).await,
+        (admin("ann"), Duration::ZERO)
+    );
+    users.inner.verified.forget(&id("ann"));
+    let (outcome, took) = timed(&users, "ann", "right", address(9)).await;
+    assert_eq!(outcome, admin("ann"));
+    assert!(took > Duration::ZERO && took <= DELAY_MAX + Duration::from_millis(1));
+    users.inner.verified.forget(&id("ann"));
+    assert_eq!(
+        timed(&users, "ann", "right", address(9)).await.1,
+        Duration::ZERO,
+        "forgiven"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_delay_comes_before_the_run() {
+    let world = World::default();
+    let users = world.with_ann().await;
+    fail_often(&users, "ann", address(1), FAILURES_FREE).await;
+    let before = world.runs();
+    let mut login = Box::pin(users.verify("ann", "wrong", address(1)));
+    assert!((&mut login).now_or_never().is_none());
+    assert_eq!(world.runs(), before);
+    assert_eq!(login.await, Err(AuthError::Invalid));
+    assert_eq!(world.runs(), before + 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn guesses_made_at_the_same_moment_are_slowed_too() {
+    let world = World::default();
+    let users = world.with_ann().await;
+    let before = world.runs();
+    let guesses: Vec<_> = (0..10)
+        .map(|number| {
+            let users = users.clone();
+            tokio::spawn(async move { users.verify("ann", &format!("guess {number}"), address(1)).await })
+        })
+        .collect();
+    settle().await;
+    assert_eq!(world.runs(), before + FAILURES_FREE as usize);
+    for guess in guesses {
+        assert_eq!(guess.await.expect("no panic"), Err(AuthError::Invalid));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stranger_cannot_fill_the_queue_for_others() {
+    let world = World::default();
+    let users = world.with_ann().await;
+    world.threads.hold();
+    let mut stranger = Vec::new();
+    for number in 0..QUEUE_MAX * 2 {
+        let mut guess = Box::pin({
+            let users = users.clone();
+            async move { users.verify(&format!("user {number}"), "x", address(9)).await }
+        });
+        match (&mut guess).now_or_never() {
+            Some(outcome) => assert_eq!(outcome, BUSY),
+            None => stranger.push(guess),
+        }
+    }
+    assert_eq!(stranger.len(), WAITING_PER_ADDRESS_MAX);
+    assert_eq!(world.threads.held(), RUNS_MAX);
+    let mut login = Box::pin(users.verify("ann", "right", address(1)));
+    assert!((&mut login).now_or_never().is_none(), "in the queue");
+    world.threads.release();
+    drop(stranger);
+    assert_eq!(login.await, admin("ann"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn delayed_logins_of_one_address_are_bounded_and_take_no_place_in_the_queue() {
+    let world = World::default();
+    let users = world.with_ann().await;
+    fail_often(&users, "ann", address(9), FAILURES_FREE).await;
+    let mut delayed = Vec::new();
+    for number in 0..DELAYED_PER_ADDRESS_MAX {
+        let users = users.clone();
+        let mut guess = Box::pin(async move { users.verify("ann", &number.to_string(), address(9)).await });
+        assert!((&mut guess).now_or_never().is_none());
+        delayed.push(guess);
+    }
+    assert_eq!(users.verify("ann", "one more", address(9)).await, BUSY);
+    // Another user of the same address, say behind the same proxy, is not held up.
+    assert_eq!(
+        timed(&users, "bob", "x", address(9)).await,
+        (Err(AuthError::Invalid), Duration::ZERO)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_whole_queue_is_bounded_and_being_turned_away_does_not_count_as_failing() {
+    let world = World::default();
+    let users = world.with_ann().await;
+    world.threads.hold();
+    let mut waiting = Vec::new();
+    for number in 0..QUEUE_MAX {
+        let from = address(u8::try_from(number % 8).unwrap_or_default());
+        let users = users.clone();
+        let mut login = Box::pin(async move { users.verify(&format!("user {number}"), "x", from).await });
+        assert!((&mut login).now_or_never().is_none());
+        waiting.push(login);
+    }
+    for _ in 0..20 {
+        assert_eq!(users.verify("ann", "right", address(20)).await, BUSY);
+    }
+    world.threads.release();
+    drop(waiting);
+    assert_eq!(
+        timed(&users, "ann", "right", address(20)).await,
+        (admin("ann"), Duration::ZERO)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_counts_until_it_ends_though_nobody_waits_for_it() {
+    let world = World::default();
+    let users = world.with_ann().await;
+    world.threads.hold();
+    for number in 0..10 {
+        let name = format!("user {number}");
+        let mut login = Box::pin(users.verify(&name, "x", address(1)));
+        assert!((&mut login).now_or_never().is_none());
+    }
+    assert_eq!(world.threads.held(), RUNS_MAX);
+    let mut login = Box::pin(users.verify("ann", "right", address(1)));
+    assert!((&mut login).now_or_never().is_none());
+    assert_eq!(world.threads.held(), RUNS_MAX);
+    world.threads.do_held();
+    assert!((&mut login).now_or_never().is_none());
+    assert_eq!(world.threads.held(), 1);
+    world.threads.release();
+    assert_eq!(login.await, admin("ann"));
+}
