@@ -20,8 +20,8 @@ bench *args:
 
 # Simulate: all scenarios, or one of them, with one seed, which gives the same run every time
 sim scenario="" seed="":
-    KV_SIM_SCENARIO="{{ scenario }}" KV_SIM_SEED="{{ seed }}" cargo test --release --test sim -- --nocapture
+    {{ if scenario != "" { "KV_SIM_SCENARIO=" + quote(scenario) } else { "" } }} {{ if seed != "" { "KV_SIM_SEED=" + quote(seed) } else { "" } }} cargo test --release --test sim -- --nocapture
 
 # Simulate with many seeds
 soak seeds="1000" scenario="":
-    KV_SIM_SCENARIO="{{ scenario }}" KV_SIM_SEEDS="{{ seeds }}" cargo test --release --test sim -- --nocapture
+    {{ if scenario != "" { "KV_SIM_SCENARIO=" + quote(scenario) } else { "" } }} KV_SIM_SEEDS={{ quote(seeds) }} cargo test --release --test sim -- --nocapture

@@ -21,6 +21,11 @@ use super::text_source::{TextError, TextParts, validate};
 /// So much of standard input is read and checked before the first part is sent.
 const STDIN_HELD_BYTES: u64 = 8 * 1024 * 1024;
 
+/// Shown at the end of the help of both commands.
+pub const LINE_END_HELP: &str = "\
+A line end at the end of a file or of standard input is part of the value: `printf %s text | kv add_value KEY -` stores none.
+Values of more than 1 MiB are sent in parts. While one is on its way, add nothing else to its key: it would become part of it.";
+
 #[derive(Debug, clap::Args)]
 pub struct AddArgs {
     /// The key
@@ -189,3 +194,7 @@ fn refused(error: TextError) -> anyhow::Error {
         TextError::Read(error) => anyhow::Error::new(error).context("cannot read it"),
     }
 }
+
+#[cfg(test)]
+#[path = "add_tests.rs"]
+mod tests;

@@ -53,23 +53,26 @@ pub struct Target {
     pub password: Sourced<String>,
 }
 
+/// The environment.
+type Variable<'a> = &'a dyn Fn(&str) -> Option<String>;
+
 /// Puts the settings together: flags over `variable` over the profile.
 pub fn resolve(
     args: &ConnectionArgs,
     variable: impl Fn(&str) -> Option<String>,
     folders: &Folders,
 ) -> anyhow::Result<Target> {
-    let variable = |name: &str| variable(name).filter(|text| !text.is_empty());
+    let variable: Variable = &|name| variable(name).filter(|text| !text.is_empty());
     let asked = args.profile.clone().or_else(|| variable("KV_PROFILE"));
     let found = folders.find(asked.as_deref())?.unwrap_or_default();
-    let urls = urls(args, &variable, &found);
-    let Some(user) = user(args, &variable, &found) else {
+    let urls = urls(args, variable, &found);
+    let Some(user) = user(args, variable, &found) else {
         return Err(usage(
             "no user is set: give --user and --password-file, or KV_USER and KV_PASSWORD, or a profile (--profile); \
              `kv run-cluster` makes one for the folder it runs in",
         ));
     };
-    let Some(password) = password(args, &variable, &found, &user.value)? else {
+    let Some(password) = password(args, variable, &found, &user.value)? else {
         return Err(usage(format!(
             "no password is set for the user {:?} (from {}): give --password-file or KV_PASSWORD",
             user.value, user.from
@@ -78,7 +81,7 @@ pub fn resolve(
     Ok(Target { urls, user, password })
 }
 
-fn urls(args: &ConnectionArgs, variable: impl Fn(&str) -> Option<String>, found: &Found) -> Sourced<Vec<String>> {
+fn urls(args: &ConnectionArgs, variable: Variable, found: &Found) -> Sourced<Vec<String>> {
     if !args.url.is_empty() {
         return sourced(args.url.iter().flat_map(|url| split_urls(url)).collect(), "--url");
     }
@@ -91,7 +94,7 @@ fn urls(args: &ConnectionArgs, variable: impl Fn(&str) -> Option<String>, found:
     }
 }
 
-fn user(args: &ConnectionArgs, variable: impl Fn(&str) -> Option<String>, found: &Found) -> Option<Sourced<String>> {
+fn user(args: &ConnectionArgs, variable: Variable, found: &Found) -> Option<Sourced<String>> {
     let flag = args.user.clone().map(|user| sourced(user, "--user"));
     let environment = || variable("KV_USER").map(|user| sourced(user, "KV_USER"));
     let profile = || {
@@ -106,7 +109,7 @@ fn user(args: &ConnectionArgs, variable: impl Fn(&str) -> Option<String>, found:
 
 fn password(
     args: &ConnectionArgs,
-    variable: impl Fn(&str) -> Option<String>,
+    variable: Variable,
     found: &Found,
     user: &str,
 ) -> anyhow::Result<Option<Sourced<String>>> {

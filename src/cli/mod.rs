@@ -40,8 +40,7 @@ const PROGRAM: &str = "kv";
     name = PROGRAM,
     version,
     about = "A distributed key-value store: a key holds a list of text values, per user",
-    after_help = exit::EXIT_CODES_HELP,
-    rename_all = "snake_case"
+    after_help = exit::EXIT_CODES_HELP
 )]
 pub struct Cli {
     #[command(subcommand)]
@@ -51,10 +50,10 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Append a value to a key's list
-    #[command(name = "add_value", alias = "add-value")]
+    #[command(name = "add_value", alias = "add-value", after_help = add::LINE_END_HELP)]
     AddValue(add::AddArgs),
     /// Append a part to the value that the next add_value of the key finishes
-    #[command(name = "add_value_part", alias = "add-value-part")]
+    #[command(name = "add_value_part", alias = "add-value-part", after_help = add::LINE_END_HELP)]
     AddValuePart(add::AddArgs),
     /// Print a key's values, one a line
     #[command(name = "get_value", alias = "get-value")]

@@ -270,11 +270,9 @@ impl NodeProcess {
         match in_time {
             Some(status) => {
                 let status = status?;
-                if status.success() {
-                    Ok(())
-                } else {
-                    Err(self.death(status))
-                }
+                // The signal may have come before the node could listen for it.
+                let obeyed = status.success() || status.signal() == Some(Signal::TERM.as_raw());
+                if obeyed { Ok(()) } else { Err(self.death(status)) }
             }
             None => {
                 self.child.kill().await.context("cannot kill the node")?;

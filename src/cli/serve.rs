@@ -207,22 +207,24 @@ impl StopRequests {
     }
 
     async fn next_signal(&mut self) -> &'static str {
-        tokio::select! {
-            biased;
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
-        }
+        either_signal(&mut self.terminate, &mut self.interrupt).await
     }
 
+    /// Dropping the future is fine.
     async fn next(&mut self) -> &'static str {
-        let mut parent = self.parent.take();
-        let why = tokio::select! {
+        tokio::select! {
             biased;
-            why = self.next_signal() => why,
-            () = closed(parent.as_mut()) => "the process that started this one is gone",
-        };
-        self.parent = parent;
-        why
+            why = either_signal(&mut self.terminate, &mut self.interrupt) => why,
+            () = closed(self.parent.as_mut()) => "the process that started this one is gone",
+        }
+    }
+}
+
+async fn either_signal(terminate: &mut Signal, interrupt: &mut Signal) -> &'static str {
+    tokio::select! {
+        biased;
+        _ = terminate.recv() => "SIGTERM",
+        _ = interrupt.recv() => "SIGINT",
     }
 }
 

@@ -25,6 +25,8 @@ pub const PASSWORD: &str = "secret";
 /// What happens to one request instead of the usual.
 #[derive(Debug, Clone)]
 pub enum Fault {
+    /// The usual.
+    None,
     /// Nothing is done; this is the answer.
     Answer(u16, Value),
     /// Nothing is done, and 503 asks to come back at once.
@@ -152,7 +154,7 @@ impl FakeNode {
                     .collect();
                 Ok(response(200, &json!({ "results": results })))
             }
-            None => {
+            None | Some(Fault::None) => {
                 let (status, answer) = self.with(|state| state.carry_out(&body));
                 Ok(response(status, &answer))
             }

@@ -26,7 +26,7 @@ pub enum OpError {
 
 impl OpError {
     /// The same for a request that changes nothing.
-    pub(super) fn as_read(self) -> Self {
+    pub(super) fn into_read(self) -> Self {
         match self {
             Self::ShardUnavailable { .. } => Self::ShardUnavailable { maybe_applied: false },
             other => other,

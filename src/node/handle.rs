@@ -154,7 +154,7 @@ impl Node {
             key,
             reply,
         });
-        let source = source.await.map_err(OpError::as_read)?;
+        let source = source.await.map_err(OpError::into_read)?;
         Ok((source, permit, door))
     }
 
@@ -227,7 +227,7 @@ impl Node {
             let one = query.clone();
             let lister = ask(door, |reply| ShardMessage::Keys { query: one, reply })
                 .await
-                .map_err(OpError::as_read)?;
+                .map_err(OpError::into_read)?;
             let page = self.inner.env.run_blocking(move || lister.list()).await?;
             drop(permit);
             let page = page.map_err(|error| report(door.actor().as_ref(), error))?;

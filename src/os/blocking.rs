@@ -2,6 +2,11 @@
 //!
 //! Invariant: a job that panics ends alone. Its thread goes on, and whoever waits for it learns that it was abandoned.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "this is the seam that blocking work goes through"
+)]
+
 use tokio::runtime::Handle;
 
 use crate::env::Blocking;

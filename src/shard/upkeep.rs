@@ -29,7 +29,7 @@ pub(super) struct Running {
 
 enum State {
     New(Vec<Source>, Box<MergeContext>),
-    Under(Merge),
+    Under(Box<Merge>),
 }
 
 /// A merge, done step by step.
@@ -50,7 +50,7 @@ impl MergeJob {
     /// Blocks on the disk for one step.
     pub fn run(self) -> MergeOutcome {
         let merge = match self.state {
-            State::New(sources, context) => Merge::start(sources, *context),
+            State::New(sources, context) => Merge::start(sources, *context).map(Box::new),
             State::Under(merge) => Ok(merge),
         };
         match merge.and_then(|merge| merge.step(STEP_BYTES)) {

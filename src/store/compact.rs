@@ -97,7 +97,7 @@ enum Input {
         current: Option<KeyName>,
     },
     Segment {
-        scan: Scan,
+        scan: Box<Scan>,
         salvage: Option<Salvage>,
     },
 }
@@ -192,7 +192,7 @@ pub struct Merge {
 
 /// How far a merge came.
 pub enum Progress {
-    More(Merge),
+    More(Box<Merge>),
     Done(Box<Segment>),
 }
 
@@ -221,7 +221,7 @@ impl Merge {
                     current: None,
                 },
                 Source::Segment(segment) => Input::Segment {
-                    scan: segment.scan(None),
+                    scan: Box::new(segment.scan(None)),
                     salvage: context.salvage.then(Salvage::default),
                 },
             };
@@ -247,7 +247,7 @@ impl Merge {
     }
 
     /// Merges on until about `budget_bytes` more were written or the same number of ops divided by 64 was read.
-    pub fn step(mut self, budget_bytes: u64) -> Result<Progress, MergeError> {
+    pub fn step(mut self: Box<Self>, budget_bytes: u64) -> Result<Progress, MergeError> {
         let stop_bytes = self.writer.written_bytes() + budget_bytes;
         let stop_ops = self.read_ops + (budget_bytes / 64).max(1);
         while self.writer.written_bytes() < stop_bytes && self.read_ops < stop_ops {

@@ -31,6 +31,7 @@ pub struct DirEntry {
     pub len: u64,
 }
 
+#[expect(clippy::len_without_is_empty, reason = "an empty file is nothing special here")]
 /// One open file. All offsets and lengths are bytes. Methods take `&self`: the callers share the file between a writer and
 /// many readers, and never write the same range twice at the same time.
 pub trait DiskFile: Send + Sync {

@@ -79,6 +79,10 @@ pub struct MergedOps {
 }
 
 impl MergedOps {
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "an iterator cannot fail and be asked again"
+    )]
     pub fn next(&mut self) -> Result<Option<Op>, ReadError> {
         if !self.started {
             self.started = true;
@@ -226,6 +230,10 @@ impl KeyReader {
     }
 
     /// The next fragment, or `None` behind the last.
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "an iterator cannot fail and be asked again"
+    )]
     pub fn next(&mut self) -> Result<Option<Fragment>, ReadError> {
         if self.left == 0 {
             return Ok(None);

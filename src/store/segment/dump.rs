@@ -74,13 +74,34 @@ pub struct EntryLine {
     pub body: BodyLine,
 }
 
+impl EntryLine {
+    /// Leaves only the length of the text.
+    pub fn hide_text(&mut self) {
+        if let BodyLine::Part { text, .. } | BodyLine::Value { text, .. } = &mut self.body {
+            *text = None;
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum BodyLine {
-    Part { text: String },
-    Value { text: String },
-    Clear { context: Vec<ClockLine> },
-    Spent { cleared_at_ms: u64 },
+    Part {
+        text_bytes: usize,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        text: Option<String>,
+    },
+    Value {
+        text_bytes: usize,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        text: Option<String>,
+    },
+    Clear {
+        context: Vec<ClockLine>,
+    },
+    Spent {
+        cleared_at_ms: u64,
+    },
 }
 
 /// Why a dump ended early.
@@ -183,10 +204,12 @@ pub fn entry_line(entry: &KeyedOp) -> EntryLine {
 fn body_line(entry: &KeyedOp) -> BodyLine {
     match &entry.op.body {
         Body::Part(text) => BodyLine::Part {
-            text: text.as_ref().to_owned(),
+            text_bytes: text.len(),
+            text: Some(text.as_ref().to_owned()),
         },
         Body::Value(text) => BodyLine::Value {
-            text: text.as_ref().to_owned(),
+            text_bytes: text.len(),
+            text: Some(text.as_ref().to_owned()),
         },
         Body::Clear(context) => {
             let mut clocks = SlotClocks::default();
