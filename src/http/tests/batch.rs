@@ -81,9 +81,9 @@ async fn what_a_batch_reads_is_bounded() {
 }
 
 #[tokio::test]
-async fn what_a_batch_reads_counts_like_what_is_sent() {
+async fn what_a_batch_reads_takes_permits_of_answers() {
     let rig = Rig::with(FrontConfig {
-        body_bytes_in_flight_max: 200_000,
+        answer_bytes_in_flight_max: 200_000,
         ..FrontConfig::default()
     });
     let found = results(&rig, json!([{"op": "get_value", "key": format!("{LONG}40")}])).await;
@@ -92,5 +92,5 @@ async fn what_a_batch_reads_counts_like_what_is_sent() {
         results(&rig, json!([{"op": "get_value", "key": format!("{LONG}10")}])).await[0]["status_code"],
         200
     );
-    assert_eq!(rig.front.body_bytes.available_permits(), 200_000);
+    assert_eq!(rig.front.free_answer_bytes(), 200_000);
 }
