@@ -105,10 +105,8 @@ impl Faults {
                 None if required => faults.add("missing", "Field required"),
                 None => {}
                 // A null `user` is no user: the credentials are what is missing.
-                Some(Seen::Null) if field.presence == Presence::UnlessBasic => {
-                    if required {
-                        faults.add("missing", "Field required");
-                    }
+                Some(Seen::Null) if field.presence == Presence::UnlessBasic && required => {
+                    faults.add("missing", "Field required");
                 }
                 Some(Seen::Null) if !required => {}
                 Some(seen) => faults.check(&field.kind, *seen),

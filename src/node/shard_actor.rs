@@ -60,7 +60,6 @@ pub struct PendingWrite {
     pub permit: Permit,
 }
 
-#[expect(clippy::large_enum_variant, reason = "ractor boxes every message, whatever its size")]
 /// What a shard actor can be told. The second half are the results of its own jobs.
 pub enum ShardMessage {
     Write(PendingWrite),
