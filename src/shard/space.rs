@@ -253,6 +253,7 @@ impl Shard {
                 number: active.memtable.number(),
                 end: active.memtable.end(),
             };
+            self.upkeep_due = true;
             self.frozen.push_back(Frozen {
                 memtable: Arc::new(active.memtable),
                 damaged: false,

@@ -75,7 +75,8 @@ impl MergeJob {
 impl Shard {
     /// A merge to run, if there is one to do now and none is under way.
     pub fn next_merge(&mut self, now: WallMs) -> Option<MergeJob> {
-        if self.merge_under_way.is_some() || self.failed.is_some() {
+        // Asked after every message: the answer must cost nothing while nothing changed.
+        if !self.upkeep_due || self.merge_under_way.is_some() || self.failed.is_some() {
             return None;
         }
         // On a full disk, a failed merge waits for the next look at the disk.
@@ -92,7 +93,10 @@ impl Shard {
             let source = Source::Segment(segment.clone());
             return Some(self.merge(vec![source], false, true, false, now));
         }
-        let inputs = self.pick(now)?;
+        let Some(inputs) = self.pick(now) else {
+            self.upkeep_due = false;
+            return None;
+        };
         let urgent = self.segments.len() > self.config.fan_out * 4;
         Some(self.merge(
             inputs.into_iter().map(Source::Segment).collect(),
@@ -146,6 +150,7 @@ impl Shard {
         let Some(running) = self.merge_under_way.take() else {
             return;
         };
+        self.upkeep_due = true;
         match result {
             Ok(segment) => self.install(running, Arc::new(*segment)),
             Err(MergeError::Write(error)) if error.is_full() => self.space_missing("segment"),
@@ -265,6 +270,7 @@ impl Shard {
     pub fn tick(&mut self, now: WallMs) {
         self.probe_due = self.disk_full;
         self.merge_due = true;
+        self.upkeep_due = true;
         self.merge_paused = false;
         let has_clears = self
             .active

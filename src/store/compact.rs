@@ -77,7 +77,7 @@ pub struct MergeContext {
     /// Segments that are not inputs.
     pub outside: Vec<Arc<Segment>>,
     /// What clears that are still in memtables saw, by key.
-    pub cleared_in_memory: Vec<(SlotId, UserId, Key, Clock)>,
+    pub cleared_in_memory: BTreeMap<KeyName, Clock>,
     /// What every replica's clock covers.
     pub stable: SlotClocks,
     /// Dots known to exist that this replica has lost, beyond what the inputs say.
@@ -87,7 +87,8 @@ pub struct MergeContext {
     pub salvage: bool,
 }
 
-type KeyName = (SlotId, UserId, Key);
+/// A key with its slot, in the order of segments.
+pub type KeyName = (SlotId, UserId, Key);
 
 enum Input {
     Memtable {
@@ -186,7 +187,6 @@ pub struct Merge {
     writer: SegmentWriter,
     /// Whether any clear can matter: if not, ops stream through unexamined.
     clears: bool,
-    cleared_in_memory: BTreeMap<KeyName, Clock>,
     read_ops: u64,
 }
 
@@ -207,10 +207,6 @@ impl Merge {
             number: context.number,
             replaces,
         };
-        let cleared_in_memory: BTreeMap<_, _> = std::mem::take(&mut context.cleared_in_memory)
-            .into_iter()
-            .map(|(slot, user, key, clock)| ((slot, user, key), clock))
-            .collect();
         let mut heads = Vec::new();
         for source in &sources {
             let input = match source {
@@ -231,12 +227,11 @@ impl Merge {
         }
         let writer = SegmentWriter::create(context.disk.clone(), &context.dir, meta)?;
         Ok(Self {
-            clears: !cleared_in_memory.is_empty() || sources.iter().any(Source::has_clears),
+            clears: !context.cleared_in_memory.is_empty() || sources.iter().any(Source::has_clears),
             context,
             sources,
             heads,
             writer,
-            cleared_in_memory,
             read_ops: 0,
         })
     }
@@ -334,7 +329,7 @@ impl Merge {
         let mut text_bytes = 0;
         while kept.len() < KEPT_OPS_MAX && text_bytes < KEPT_TEXT_BYTES_MAX {
             let Some(op) = self.next_of(&name)? else {
-                let clears = KeyClears::of(kept.iter(), self.cleared_in_memory.get(&name));
+                let clears = KeyClears::of(kept.iter(), self.context.cleared_in_memory.get(&name));
                 return self.write_all(&name, &clears, kept).map(|()| true);
             };
             if let Body::Part(text) | Body::Value(text) = &op.body {
@@ -371,7 +366,7 @@ impl Merge {
                 }
             }
         }
-        Ok(KeyClears::of(clears.iter(), self.cleared_in_memory.get(name)))
+        Ok(KeyClears::of(clears.iter(), self.context.cleared_in_memory.get(name)))
     }
 
     fn write_all(&mut self, name: &KeyName, clears: &KeyClears, ops: Vec<Op>) -> Result<(), MergeError> {
