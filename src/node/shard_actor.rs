@@ -145,6 +145,7 @@ impl Actor for ShardActor {
             stopping: None,
         };
         me.send_interval(Duration::from_millis(TICK_MS), || ShardMessage::Tick);
+        state.publish_stats();
         state.start_jobs(&me);
         Ok(state)
     }
@@ -317,6 +318,10 @@ impl ShardState {
 
     fn tick(&mut self) {
         self.shard.tick(self.env.wall.now());
+        self.publish_stats();
+    }
+
+    fn publish_stats(&self) {
         if let Ok(mut stats) = self.stats.lock() {
             *stats = self.shard.stats();
         }
