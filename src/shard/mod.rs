@@ -163,6 +163,8 @@ pub struct Shard {
     failed: Option<String>,
     last_write: WallMs,
     clears_since_merge: u64,
+    /// Clears that the last merge of all segments had to keep.
+    clears_left: u64,
     stats: ShardStats,
 }
 
@@ -222,6 +224,7 @@ impl Shard {
             failed: None,
             last_write: WallMs(0),
             clears_since_merge: 0,
+            clears_left: 0,
             stats: ShardStats::default(),
         };
         shard.stats.quarantined_files = found.salvaged;
