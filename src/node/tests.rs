@@ -158,7 +158,9 @@ async fn damage_that_meets_a_full_disk_does_not_end_the_node() {
     disk.faults().free_bytes.store(0, std::sync::atomic::Ordering::Relaxed);
     node.kill_shard_of(&user, &key);
     tokio::time::sleep(Duration::from_secs(20)).await;
-    disk.faults().free_bytes.store(u64::MAX, std::sync::atomic::Ordering::Relaxed);
+    disk.faults()
+        .free_bytes
+        .store(u64::MAX, std::sync::atomic::Ordering::Relaxed);
     tokio::time::sleep(Duration::from_secs(20)).await;
     assert!(node.is_ready(), "the shard is back");
     assert!(matches!(node.count(&user, &key).await, Err(OpError::Damaged(_))));

@@ -150,6 +150,10 @@ pub struct Shard {
     disk_full: bool,
     /// The disk was full, and it is time to look again.
     probe_due: bool,
+    /// The disk was full, and it is time to try for room for clears.
+    clear_room_due: bool,
+    /// A seal found the disk full: other merges, which may free space, have their turn first.
+    seal_waits: bool,
     /// Something changed since it was last found that there is nothing to merge.
     upkeep_due: bool,
     /// A merge may be tried although the disk is full.
@@ -216,6 +220,8 @@ impl Shard {
             damaged_segments: BTreeSet::new(),
             disk_full: false,
             probe_due: false,
+            clear_room_due: false,
+            seal_waits: false,
             upkeep_due: true,
             merge_due: false,
             merge_paused: false,

@@ -90,7 +90,8 @@ impl Shard {
         if self.disk_full && !std::mem::take(&mut self.merge_due) {
             return None;
         }
-        if let Some(frozen) = self.frozen.front() {
+        let seal_waits = std::mem::take(&mut self.seal_waits);
+        if let Some(frozen) = self.frozen.front().filter(|_| !seal_waits) {
             let source = Source::Memtable(frozen.memtable.clone());
             let urgent = self.frozen.len() >= self.config.frozen_max;
             return Some(self.merge(vec![source], true, false, urgent, now));
@@ -125,7 +126,11 @@ impl Shard {
         let number = self.next_number;
         self.next_number += 1;
         let takes_all = !seals && outside.is_empty();
-        let clears = if takes_all { std::mem::take(&mut self.clears_since_merge) } else { 0 };
+        let clears = if takes_all {
+            std::mem::take(&mut self.clears_since_merge)
+        } else {
+            0
+        };
         let context = MergeContext {
             disk: self.place.disk.clone(),
             dir: self.place.dir.clone(),
@@ -163,6 +168,7 @@ impl Shard {
         match result {
             Ok(segment) => self.install(running, Arc::new(*segment)),
             Err(error) => {
+                self.seal_waits = running.seals && is_full(&error);
                 self.take_back(running);
                 self.merge_failed(error);
             }
@@ -182,7 +188,7 @@ impl Shard {
 
     fn merge_failed(&mut self, error: MergeError) {
         match error {
-            MergeError::Write(error) if error.is_full() => return self.space_missing("segment"),
+            error if is_full(&error) => return self.space_missing("segment"),
             MergeError::Read(ReadError::Damaged(block)) => {
                 tracing::error!(shard = self.place.shard, %block, "a merge met damage");
                 self.report_damage(block.segment);
@@ -292,6 +298,7 @@ impl Shard {
     /// To be called about once a second: looks for space, and for work that only time makes due.
     pub fn tick(&mut self, now: WallMs) {
         self.probe_due = self.disk_full;
+        self.clear_room_due = self.disk_full;
         self.merge_due = true;
         self.upkeep_due = true;
         self.merge_paused = false;
@@ -367,7 +374,7 @@ impl Shard {
         }
         let bytes = sum(Segment::file_bytes);
         let worth = clears.saturating_mul(bytes / keys) >= bytes / RECLAIM_PART;
-        (worth && (sealed_clears > 0 || self.clears_since_merge > 0)) || (self.is_idle(now) && sealed_clears > 0)
+        worth || self.disk_full || (self.is_idle(now) && sealed_clears > 0)
     }
 
     /// Whether most of what some segment holds are request ids that need not be remembered any more.
@@ -380,4 +387,8 @@ impl Shard {
             old && stats.spent * 2 > stats.ops
         })
     }
+}
+
+fn is_full(error: &MergeError) -> bool {
+    matches!(error, MergeError::Write(error) if error.is_full())
 }

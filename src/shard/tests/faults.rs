@@ -105,7 +105,9 @@ fn a_clear_after_a_salvage_still_clears_what_an_earlier_origin_wrote() {
     rig.shard.set_origin(OriginId(0xbeef));
     rig.damage(&rig.segment_names()[0].clone(), 600);
     let number = rig.shard.segments[0].number();
-    rig.shard = Shard::open(place(&rig.disk), rig.config.clone(), OriginId(0xbeef)).unwrap().0;
+    rig.shard = Shard::open(place(&rig.disk), rig.config.clone(), OriginId(0xbeef))
+        .unwrap()
+        .0;
     rig.shard.report_damage(number);
     rig.run_jobs();
     assert!(rig.shard.stats().lost_ops > 0, "the block is given up");
@@ -205,7 +207,10 @@ fn damage_in_a_key_too_long_for_memory_is_salvaged() {
             rig.shard.merged(result);
         }
     }
-    assert!(rig.shard.stats().lost_ops > 0, "the damaged block is given up, the rest goes on");
+    assert!(
+        rig.shard.stats().lost_ops > 0,
+        "the damaged block is given up, the rest goes on"
+    );
     assert!(rig.shard.next_merge(rig.now).is_none());
 }
 
@@ -259,7 +264,11 @@ fn a_full_disk_can_be_emptied_by_clears_after_a_restart_too() {
         rig.run_jobs();
         // What the reserve gave back.
         if rig.disk.content(&Path::new(DIR).join("reserve")).is_none() {
-            let _ = rig.disk.faults().free_bytes.compare_exchange(0, 1 << 20, Ordering::Relaxed, Ordering::Relaxed);
+            let _ = rig
+                .disk
+                .faults()
+                .free_bytes
+                .compare_exchange(0, 1 << 20, Ordering::Relaxed, Ordering::Relaxed);
         }
     }
     let full = WriteKind::Add {
