@@ -47,3 +47,6 @@ impl NodeConfig {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -354,7 +354,11 @@ impl SupervisorState {
             Ok((mut shard, report)) => {
                 log_report(&self.plans[usize::from(index)], &report);
                 if !report.damage.is_empty() {
-                    self.identity.renew_origin(&*self.env.disk, &*self.env.entropy)?;
+                    if let Err(error) = self.identity.renew_origin(&*self.env.disk, &*self.env.entropy) {
+                        tracing::error!(shard = index, %error, "no new origin could be taken; it is tried again");
+                        self.reopen(me, index);
+                        return Ok(());
+                    }
                     shard.set_origin(self.identity.origin);
                 }
                 self.spawn(me, index, *shard).await?;

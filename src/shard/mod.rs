@@ -150,6 +150,10 @@ pub struct Shard {
     disk_full: bool,
     /// The disk was full, and it is time to look again.
     probe_due: bool,
+    /// The disk was full, and it is time to try for room for clears.
+    clear_room_due: bool,
+    /// A seal found the disk full: other merges, which may free space, have their turn first.
+    seal_waits: bool,
     /// Something changed since it was last found that there is nothing to merge.
     upkeep_due: bool,
     /// A merge may be tried although the disk is full.
@@ -163,6 +167,8 @@ pub struct Shard {
     failed: Option<String>,
     last_write: WallMs,
     clears_since_merge: u64,
+    /// Clears that the last merge of all segments had to keep.
+    clears_left: u64,
     stats: ShardStats,
 }
 
@@ -214,6 +220,8 @@ impl Shard {
             damaged_segments: BTreeSet::new(),
             disk_full: false,
             probe_due: false,
+            clear_room_due: false,
+            seal_waits: false,
             upkeep_due: true,
             merge_due: false,
             merge_paused: false,
@@ -222,6 +230,7 @@ impl Shard {
             failed: None,
             last_write: WallMs(0),
             clears_since_merge: 0,
+            clears_left: 0,
             stats: ShardStats::default(),
         };
         shard.stats.quarantined_files = found.salvaged;

@@ -15,6 +15,8 @@ use crate::store::memory_disk::MemoryDisk;
 use crate::store::reader::{Fragment, KeyReader};
 use crate::types::{Key, RequestId, UserId};
 
+mod faults;
+
 const ORIGIN: OriginId = OriginId(0xfeed);
 
 struct Rig {

@@ -117,6 +117,10 @@ pub fn recover(place: &Place) -> Result<Recovered, RecoverError> {
         source,
     };
     place.disk.create_dir_all(&place.dir).map_err(fail)?;
+    // Without it, a crash could take the new folder away with all that was made durable in it.
+    if let Some(parent) = place.dir.parent() {
+        place.disk.sync_dir(parent).map_err(fail)?;
+    }
     let names = place.disk.list(&place.dir).map_err(fail)?;
     let mut found = Recovered {
         next_number: 1,
@@ -173,6 +177,10 @@ fn open_segments(place: &Place, segments: BTreeMap<u64, String>, found: &mut Rec
             Ok(segment) => found.segments.push(Arc::new(segment)),
             Err(OpenError::NewerVersion { found, known, .. }) => {
                 return Err(RecoverError::NewerVersion { path, found, known });
+            }
+            Err(OpenError::Io { error, .. }) if place.disk.open(&path, OpenMode::Read).is_err() => {
+                // Not a word of its content was read (too many open files, say): that is no damage, and it may work later.
+                return Err(RecoverError::Io { path, source: error });
             }
             Err(error) => {
                 found.note_damage(format!("{}: {error}", path.display()));
@@ -337,20 +345,27 @@ fn take_log(
     let newest = scan.records.iter().map(|record| record.header.time).max();
     found.max_time = found.max_time.max(newest.unwrap_or_default());
     let damaged = !scan.damaged.is_empty();
-    if !damaged {
-        // What is read here may be in the page cache only, marked clean by a sync that failed. Written again, it is dirty again,
-        // and this sync tells the truth about it.
-        let rewritten = file
-            .write_all_at(&bytes[..scan.end as usize], 0)
-            .and_then(|()| file.sync_data());
-        rewritten.map_err(|source| RecoverError::Io { path, source })?;
-    }
+    write_again(file, bytes, &scan).map_err(|source| RecoverError::Io { path, source })?;
     found.lost_records += scan.lost_records;
     found.logs.push(RecoveredLog {
         memtable: Arc::new(memtable),
         damaged,
     });
     Ok(())
+}
+
+/// What is read here may be in the page cache only, marked clean by a sync that failed. Written again, it is dirty again, and this
+/// sync tells the truth about it.
+fn write_again(file: &dyn DiskFile, bytes: &Bytes, scan: &log::Scan) -> io::Result<()> {
+    let ends = scan.damaged.iter().copied().chain([(scan.end, scan.end)]);
+    let mut from = 0;
+    for (to, next) in ends {
+        if from < to {
+            file.write_all_at(&bytes[from as usize..to as usize], from)?;
+        }
+        from = next;
+    }
+    file.sync_data()
 }
 
 /// Takes every gap in an origin's sequences for lost.
@@ -383,6 +398,14 @@ fn take_footers(found: &mut Recovered) {
 fn tell_losses(place: &Place, found: &mut Recovered) {
     lose_gaps(found);
     let newly_lost = found.lost.minus(&found.covered).minus(&found.known_lost);
+    if !newly_lost.is_empty() && found.damage.is_empty() {
+        // A file is gone. What its origin gave out last may have been in it, and must not be given out again.
+        found.note_damage(format!(
+            "{}: {} ops are missing and no file is damaged",
+            place.dir.display(),
+            newly_lost.count()
+        ));
+    }
     if found.lost_records > newly_lost.count() {
         let seq = found.next_unknown();
         lose_unknown(place, seq, &mut found.lost);
@@ -403,3 +426,7 @@ fn tell_losses(place: &Place, found: &mut Recovered) {
 pub fn quarantine_path(dir: &Path, name: &str) -> PathBuf {
     dir.join(format!("quarantine-{name}"))
 }
+
+#[cfg(test)]
+#[path = "recover_tests.rs"]
+mod tests;
