@@ -57,12 +57,7 @@ pub struct ShardFigures {
 impl Node {
     /// Opens the data folder and starts the node's actors.
     pub async fn start(env: Env, config: NodeConfig) -> Result<Self, StartError> {
-        let opened = {
-            let env = env.clone();
-            env.clone()
-                .run_blocking(move || supervisor::open(&env, &config))
-                .await??
-        };
+        let opened = supervisor::open_at_once(env.clone(), config).await?;
         let (shards, doors, fresh) = (opened.identity.shards, opened.doors.clone(), opened.identity.fresh);
         let (supervisor, _) = Actor::spawn(None, Supervisor, opened)
             .await

@@ -54,6 +54,7 @@ impl Identity {
             source,
         };
         env.disk.create_dir_all(dir).map_err(fail)?;
+        sync_parent(&*env.disk, dir);
         let lock = env.disk.lock(&dir.join(LOCK)).map_err(|error| match error.kind() {
             io::ErrorKind::WouldBlock => IdentityError::InUse(dir.to_owned()),
             _ => fail(error),
@@ -104,6 +105,17 @@ impl Identity {
     }
 }
 
+/// Makes the folder's own name durable, if it is new. Somebody else's folder may not let us: then it is theirs to do.
+fn sync_parent(disk: &dyn Disk, dir: &Path) {
+    let parent = dir.parent().map(|parent| match parent.as_os_str().is_empty() {
+        true => Path::new("."),
+        false => parent,
+    });
+    if let Some(Err(error)) = parent.map(|parent| disk.sync_dir(parent)) {
+        tracing::warn!(dir = %dir.display(), %error, "the name of the data folder may not be durable yet");
+    }
+}
+
 fn shard_dir_name(index: u16, shards: u16) -> String {
     if index == shards {
         return format!("system-of-{shards:03}");
@@ -117,7 +129,8 @@ fn shards_on_disk(disk: &dyn Disk, dir: &Path) -> io::Result<Option<u16>> {
     Ok(names
         .iter()
         .filter(|entry| entry.name.starts_with("shard-") || entry.name.starts_with("system-"))
-        .find_map(|entry| count(&entry.name)))
+        .filter_map(|entry| count(&entry.name))
+        .find(|count| (1..=SHARDS_MAX).contains(count)))
 }
 
 fn read(disk: &dyn Disk, dir: &Path) -> Result<Option<Record>, IdentityError> {

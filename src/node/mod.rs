@@ -6,6 +6,7 @@
 pub mod error;
 pub mod handle;
 pub mod identity;
+pub mod offline;
 mod permits;
 mod shard_actor;
 mod supervisor;
@@ -46,3 +47,6 @@ impl NodeConfig {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

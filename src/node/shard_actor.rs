@@ -14,7 +14,7 @@ use tokio::sync::{Semaphore, oneshot};
 
 use super::OpError;
 use super::handle::Added;
-use super::permits::Permit;
+use super::permits::{Permit, SHARD_REQUESTS_MAX};
 use crate::core::slot::{KeyHash, SlotId};
 use crate::env::{Abandoned, Env};
 use crate::shard::{
@@ -29,8 +29,9 @@ use crate::types::{Key, UserId};
 const TICK_MS: u64 = 1000;
 /// Between two steps of a merge that nobody waits for, so that it takes no more than about half of a disk's time.
 const MERGE_PAUSE_MS: u64 = 2;
-/// Jobs of one shard that can be under way at once; see `JobGate`.
-const JOBS_MAX: u32 = 4096;
+/// Jobs of one shard that can be under way at once; see `JobGate`. Each request can have one look-up, and of each other kind there
+/// is one job.
+const JOBS_MAX: u32 = SHARD_REQUESTS_MAX as u32 + 8;
 
 pub type Reply<T> = oneshot::Sender<Result<T, OpError>>;
 
@@ -145,6 +146,7 @@ impl Actor for ShardActor {
             stopping: None,
         };
         me.send_interval(Duration::from_millis(TICK_MS), || ShardMessage::Tick);
+        state.publish_stats();
         state.start_jobs(&me);
         Ok(state)
     }
@@ -176,9 +178,16 @@ impl Actor for ShardActor {
             }
             ShardMessage::Damage { segment } => state.shard.report_damage(segment),
             ShardMessage::Stop { done } => state.stopping = Some(done),
-            ShardMessage::Tick => state.tick(),
+            ShardMessage::Tick => {
+                state.tick();
+                state.unpark(&me);
+            }
             ShardMessage::Past(pending, lookup, result) => state.take_past(&me, pending, &lookup, result),
-            ShardMessage::Committed(result) => state.committed(result),
+            ShardMessage::Committed(result) => {
+                state.committed(result);
+                // A log gives way to the next only between two commits.
+                state.unpark(&me);
+            }
             ShardMessage::SpaceMade(result) => {
                 state
                     .shard
@@ -307,8 +316,11 @@ impl ShardState {
 
     fn merge_stepped(&mut self, me: &ActorRef<ShardMessage>, outcome: Result<MergeOutcome, Abandoned>) {
         match outcome {
-            Ok(MergeOutcome::More(job)) if self.stopping.is_none() => self.run_merge(me, job, true),
-            Ok(MergeOutcome::More(job)) => job.abandon(),
+            Ok(MergeOutcome::More(job)) if self.wants_upkeep() => self.run_merge(me, job, true),
+            Ok(MergeOutcome::More(job)) => {
+                job.abandon();
+                self.shard.merged(Err(MergeError::Abandoned));
+            }
             Ok(MergeOutcome::Done(result)) => self.shard.merged(result),
             Err(Abandoned) => self.shard.merged(Err(MergeError::Abandoned)),
         }
@@ -317,6 +329,10 @@ impl ShardState {
 
     fn tick(&mut self) {
         self.shard.tick(self.env.wall.now());
+        self.publish_stats();
+    }
+
+    fn publish_stats(&self) {
         if let Ok(mut stats) = self.stats.lock() {
             *stats = self.shard.stats();
         }
@@ -341,7 +357,7 @@ impl ShardState {
                 },
             );
         }
-        if self.stopping.is_some() {
+        if !self.wants_upkeep() {
             return;
         }
         if let Some(job) = self.shard.next_merge(self.env.wall.now()) {
@@ -358,16 +374,25 @@ impl ShardState {
         }
     }
 
+    /// While stopping, only as long as a write waits for the room that it makes.
+    fn wants_upkeep(&self) -> bool {
+        self.stopping.is_none() || !self.parked.is_empty()
+    }
+
     fn run_merge(&self, me: &ActorRef<ShardMessage>, job: MergeJob, pause: bool) {
-        let (me, env, gate) = (me.clone(), self.env.clone(), self.gate.clone());
+        let (me, env) = (me.clone(), self.env.clone());
+        // Held through the pause too: a step must not begin when the shard was opened anew meanwhile.
+        let permit = self.gate.0.clone().try_acquire_owned();
         tokio::spawn(async move {
             if pause && !job.urgent {
                 tokio::time::sleep(Duration::from_millis(MERGE_PAUSE_MS)).await;
             }
-            let Ok(_permit) = gate.0.acquire().await else {
-                return;
-            };
-            let outcome = env.run_blocking(move || job.run()).await;
+            let outcome = env.run_blocking(move || {
+                let outcome = job.run();
+                drop(permit);
+                outcome
+            });
+            let outcome = outcome.await;
             let _ = me.cast(ShardMessage::MergeStepped(outcome));
         });
     }
@@ -378,7 +403,7 @@ impl ShardState {
         job: impl FnOnce() -> T + Send + 'static,
         then: impl FnOnce(Result<T, Abandoned>) + Send + 'static,
     ) {
-        // The gate is wide; if it were ever full, the job would still run, counted late.
+        // The gate is wide enough for all jobs there can be.
         let permit = self.gate.0.clone().try_acquire_owned();
         let report = Report::new(then);
         self.env.blocking.submit(Box::new(move || {

@@ -89,6 +89,15 @@ pub struct SupervisorArguments {
     shards: Vec<(Plan, Shard)>,
 }
 
+impl SupervisorArguments {
+    /// The opened shards with their folders.
+    pub fn shards_mut(&mut self) -> impl Iterator<Item = (&std::path::Path, &mut Shard)> {
+        self.shards
+            .iter_mut()
+            .map(|(plan, shard)| (plan.place.dir.as_path(), shard))
+    }
+}
+
 pub struct SupervisorState {
     env: Env,
     doors: Arc<[ShardDoor]>,
@@ -101,34 +110,78 @@ pub struct SupervisorState {
 
 pub struct Supervisor;
 
-/// Opens the data folder and every shard in it. Blocks on the disk.
+type Opened = Result<(Shard, OpenReport), RecoverError>;
+
+/// A data folder that is locked, with its shards still to be opened.
+struct Opening {
+    identity: Identity,
+    plans: Vec<Plan>,
+}
+
+impl Opening {
+    fn begin(env: &Env, config: &NodeConfig) -> Result<Self, StartError> {
+        let identity = Identity::open(env, &config.data, config.shards)?;
+        let cache = Arc::new(BlockCache::new(config.cache_bytes));
+        let plans = (0..=identity.shards)
+            .map(|index| plan(env, config, &identity, &cache, index))
+            .collect();
+        Ok(Self { identity, plans })
+    }
+
+    fn finish(mut self, env: &Env, opened: Vec<Opened>) -> Result<SupervisorArguments, StartError> {
+        let mut shards = Vec::new();
+        let mut damaged = false;
+        for (plan, opened) in self.plans.into_iter().zip(opened) {
+            let (shard, report) = opened?;
+            log_report(&plan, &report);
+            damaged |= !report.damage.is_empty();
+            shards.push((plan, shard));
+        }
+        if damaged {
+            // Sequences that this origin gave out may be lost: they must not be given out again.
+            self.identity.renew_origin(&*env.disk, &*env.entropy)?;
+            shards
+                .iter_mut()
+                .for_each(|(_, shard)| shard.set_origin(self.identity.origin));
+        }
+        Ok(SupervisorArguments {
+            env: env.clone(),
+            doors: shards.iter().map(|_| ShardDoor::default()).collect(),
+            identity: self.identity,
+            shards,
+        })
+    }
+}
+
+/// Opens the data folder and every shard in it, one after the other. Blocks on the disk.
 pub fn open(env: &Env, config: &NodeConfig) -> Result<SupervisorArguments, StartError> {
-    let mut identity = Identity::open(env, &config.data, config.shards)?;
-    let cache = Arc::new(BlockCache::new(config.cache_bytes));
-    let plans: Vec<Plan> = (0..=identity.shards)
-        .map(|index| plan(env, config, &identity, &cache, index))
-        .collect();
-    let mut shards = Vec::new();
-    let mut damaged = false;
-    for (plan, opened) in plans.iter().zip(open_all(env, &plans, identity.origin)) {
-        let (shard, report) = opened?;
-        log_report(plan, &report);
-        damaged |= !report.damage.is_empty();
-        shards.push((plan.clone(), shard));
+    let opening = Opening::begin(env, config)?;
+    let origin = opening.identity.origin;
+    let opened = opening.plans.iter().map(|plan| plan.open(origin)).collect();
+    opening.finish(env, opened)
+}
+
+/// The same, with all shards at once.
+pub async fn open_at_once(env: Env, config: NodeConfig) -> Result<SupervisorArguments, StartError> {
+    let opening = {
+        let env = env.clone();
+        env.clone()
+            .run_blocking(move || Opening::begin(&env, &config))
+            .await??
+    };
+    let origin = opening.identity.origin;
+    let shards = opening.plans.iter().map(|plan| {
+        let plan = plan.clone();
+        env.run_blocking(move || plan.open(origin))
+    });
+    let opened = futures_util::future::try_join_all(shards).await?;
+    env.clone().run_blocking(move || opening.finish(&env, opened)).await?
+}
+
+impl Plan {
+    fn open(&self, origin: OriginId) -> Opened {
+        Shard::open(self.place.clone(), self.config.clone(), origin)
     }
-    if damaged {
-        // Sequences that this origin gave out may be lost: they must not be given out again.
-        identity.renew_origin(&*env.disk, &*env.entropy)?;
-        shards
-            .iter_mut()
-            .for_each(|(_, shard)| shard.set_origin(identity.origin));
-    }
-    Ok(SupervisorArguments {
-        env: env.clone(),
-        doors: plans.iter().map(|_| ShardDoor::default()).collect(),
-        identity,
-        shards,
-    })
 }
 
 fn plan(env: &Env, config: &NodeConfig, identity: &Identity, cache: &Arc<BlockCache>, index: u16) -> Plan {
@@ -154,14 +207,6 @@ fn plan(env: &Env, config: &NodeConfig, identity: &Identity, cache: &Arc<BlockCa
         },
         config: shard_config,
     }
-}
-
-/// Opens the shards one after the other.
-fn open_all(_env: &Env, plans: &[Plan], origin: OriginId) -> Vec<Result<(Shard, OpenReport), RecoverError>> {
-    plans
-        .iter()
-        .map(|plan| Shard::open(plan.place.clone(), plan.config.clone(), origin))
-        .collect()
 }
 
 fn log_report(plan: &Plan, report: &OpenReport) {
@@ -309,7 +354,11 @@ impl SupervisorState {
             Ok((mut shard, report)) => {
                 log_report(&self.plans[usize::from(index)], &report);
                 if !report.damage.is_empty() {
-                    self.identity.renew_origin(&*self.env.disk, &*self.env.entropy)?;
+                    if let Err(error) = self.identity.renew_origin(&*self.env.disk, &*self.env.entropy) {
+                        tracing::error!(shard = index, %error, "no new origin could be taken; it is tried again");
+                        self.reopen(me, index);
+                        return Ok(());
+                    }
                     shard.set_origin(self.identity.origin);
                 }
                 self.spawn(me, index, *shard).await?;

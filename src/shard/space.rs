@@ -19,6 +19,8 @@ use crate::store::{recover, segment};
 
 /// Space at the end of the filled part that only clears may use, so that a full disk can still be emptied: about 500 of them.
 const CLEAR_RESERVE_BYTES: u64 = 64 * 1024;
+/// With less room than this left in the log, a full disk is asked for another small log, so that clears go on: a few clears.
+const CLEAR_ROOM_BYTES: u64 = 16 * 1024;
 /// Sealed logs kept for use again; more are removed.
 const SPARES_MAX: usize = 2;
 /// Space per shard that is let go when the disk is full, bytes.
@@ -90,7 +92,11 @@ impl SpaceJob {
     pub fn run(self) -> io::Result<SpaceReady> {
         match self.task {
             SpaceTask::Fill { mut log, to } => {
-                fill(&*log.file, log.filled, to)?;
+                // Through a handle of its own: the kernel tells each handle once that writing back failed. What befell a group that
+                // is being committed must be told to the commit, and not be used up here.
+                let path = self.dir.join(log::file_name(log.number));
+                let file = self.disk.open(&path, OpenMode::ReadWrite)?;
+                fill(&*file, log.filled, to)?;
                 log.filled = to;
                 Ok(SpaceReady::Filled(log))
             }
@@ -214,6 +220,9 @@ impl Shard {
                 return Ok(true);
             }
             if self.disk_full {
+                if clear && self.take_over() {
+                    continue;
+                }
                 return Err(WriteRefused::DiskFull);
             }
             if !self.needs_next_log(bytes) || !self.take_over() {
@@ -253,6 +262,7 @@ impl Shard {
                 number: active.memtable.number(),
                 end: active.memtable.end(),
             };
+            self.upkeep_due = true;
             self.frozen.push_back(Frozen {
                 memtable: Arc::new(active.memtable),
                 damaged: false,
@@ -325,7 +335,7 @@ impl Shard {
 
     fn space_task(&mut self) -> Option<SpaceTask> {
         if self.disk_full {
-            return std::mem::take(&mut self.probe_due).then_some(SpaceTask::Probe);
+            return self.task_on_full_disk();
         }
         let wanted = self.wanted_bytes + CLEAR_RESERVE_BYTES;
         let Some(active) = &self.active else {
@@ -352,6 +362,27 @@ impl Shard {
             .then(|| self.prepare_task(wanted))
             .flatten();
         next_log.or_else(|| (!self.reserved).then_some(SpaceTask::Reserve))
+    }
+
+    /// Once a tick: a look at the space, and if there is still too little, a log that is just large enough for clears.
+    fn task_on_full_disk(&mut self) -> Option<SpaceTask> {
+        if std::mem::take(&mut self.probe_due) {
+            return Some(SpaceTask::Probe);
+        }
+        let used_up = self
+            .active
+            .as_ref()
+            .is_none_or(|active| active.memtable.end() + CLEAR_ROOM_BYTES > active.file.filled);
+        if !std::mem::take(&mut self.clear_room_due) || !used_up || self.prepared.is_some() {
+            return None;
+        }
+        let number = self.next_number;
+        self.next_number += 1;
+        Some(SpaceTask::Prepare {
+            number,
+            spare: self.spares.pop(),
+            to: log::HEADER_BYTES as u64 + CLEAR_RESERVE_BYTES,
+        })
     }
 
     fn prepare_task(&mut self, wanted: u64) -> Option<SpaceTask> {
@@ -433,7 +464,7 @@ impl Shard {
         self.obsolete.insert(number);
         if damaged {
             self.cleanup.push(Cleanup::QuarantineLog(number));
-        } else if self.spares.len() < SPARES_MAX {
+        } else if self.spares.len() < SPARES_MAX && !self.disk_full {
             self.spares.push(number);
         } else {
             self.cleanup.push(Cleanup::RemoveLog(number));

@@ -18,7 +18,9 @@ use super::cache::BlockCache;
 use super::disk::Disk;
 use super::filter::key_tag;
 use super::memtable::{MemoryKey, Memtable};
-use super::segment::{DamagedBlock, EntryRef, ReadError, Scan, Segment, SegmentMeta, SegmentWriter, WriteError};
+use super::segment::{
+    DamagedBlock, EntryRef, ReadError, Scan, Segment, SegmentMeta, SegmentWriter, WriteError, temporary_name,
+};
 use crate::core::clock::{Clock, SlotClocks};
 use crate::core::op::{Body, Dot, KeyedOp, Op};
 use crate::core::slot::{KeyHash, SlotId};
@@ -77,7 +79,7 @@ pub struct MergeContext {
     /// Segments that are not inputs.
     pub outside: Vec<Arc<Segment>>,
     /// What clears that are still in memtables saw, by key.
-    pub cleared_in_memory: Vec<(SlotId, UserId, Key, Clock)>,
+    pub cleared_in_memory: BTreeMap<KeyName, Clock>,
     /// What every replica's clock covers.
     pub stable: SlotClocks,
     /// Dots known to exist that this replica has lost, beyond what the inputs say.
@@ -87,7 +89,8 @@ pub struct MergeContext {
     pub salvage: bool,
 }
 
-type KeyName = (SlotId, UserId, Key);
+/// A key with its slot, in the order of segments.
+pub type KeyName = (SlotId, UserId, Key);
 
 enum Input {
     Memtable {
@@ -186,7 +189,6 @@ pub struct Merge {
     writer: SegmentWriter,
     /// Whether any clear can matter: if not, ops stream through unexamined.
     clears: bool,
-    cleared_in_memory: BTreeMap<KeyName, Clock>,
     read_ops: u64,
 }
 
@@ -207,10 +209,6 @@ impl Merge {
             number: context.number,
             replaces,
         };
-        let cleared_in_memory: BTreeMap<_, _> = std::mem::take(&mut context.cleared_in_memory)
-            .into_iter()
-            .map(|(slot, user, key, clock)| ((slot, user, key), clock))
-            .collect();
         let mut heads = Vec::new();
         for source in &sources {
             let input = match source {
@@ -231,12 +229,11 @@ impl Merge {
         }
         let writer = SegmentWriter::create(context.disk.clone(), &context.dir, meta)?;
         Ok(Self {
-            clears: !cleared_in_memory.is_empty() || sources.iter().any(Source::has_clears),
+            clears: !context.cleared_in_memory.is_empty() || sources.iter().any(Source::has_clears),
             context,
             sources,
             heads,
             writer,
-            cleared_in_memory,
             read_ops: 0,
         })
     }
@@ -292,8 +289,13 @@ impl Merge {
             }
         }
         let lost = lost.minus(&covered);
-        let segment = self.writer.finish(covered, lost, &self.context.cache)?;
-        Ok(Progress::Done(Box::new(segment)))
+        let temporary = self.context.dir.join(temporary_name(self.context.number));
+        let finished = self.writer.finish(covered, lost, &self.context.cache);
+        if finished.is_err() {
+            // On a full disk, every try would otherwise leave its own behind.
+            let _ = self.context.disk.remove_file(&temporary);
+        }
+        Ok(Progress::Done(Box::new(finished?)))
     }
 
     fn lowest(&self) -> Option<usize> {
@@ -334,8 +336,8 @@ impl Merge {
         let mut text_bytes = 0;
         while kept.len() < KEPT_OPS_MAX && text_bytes < KEPT_TEXT_BYTES_MAX {
             let Some(op) = self.next_of(&name)? else {
-                let clears = KeyClears::of(kept.iter(), self.cleared_in_memory.get(&name));
-                return self.write_all(&name, &clears, kept).map(|()| true);
+                let clears = KeyClears::of(kept.iter(), self.context.cleared_in_memory.get(&name));
+                return self.write_all(&name, &clears, None, kept).map(|_| true);
             };
             if let Body::Part(text) | Body::Value(text) = &op.body {
                 text_bytes += text.len();
@@ -343,9 +345,9 @@ impl Merge {
             kept.push(op);
         }
         let clears = self.clears_of_long_key(&name)?;
-        self.write_all(&name, &clears, kept)?;
+        let mut last = self.write_all(&name, &clears, None, kept)?;
         while let Some(op) = self.next_of(&name)? {
-            self.write_all(&name, &clears, vec![op])?;
+            last = self.write_all(&name, &clears, last, vec![op])?;
         }
         Ok(true)
     }
@@ -358,8 +360,11 @@ impl Merge {
             for source in self.sources.iter().filter(|source| source.has_clears()) {
                 match source {
                     Source::Segment(segment) => {
-                        let mut ops = segment.ops_of(*slot, user.as_str(), key.as_str());
-                        while let Some(op) = ops.next()? {
+                        let mut input = Input::Segment {
+                            scan: Box::new(segment.scan(Some((*slot, user.as_str(), key.as_str())))),
+                            salvage: self.context.salvage.then(Salvage::default),
+                        };
+                        while let Some((_, op)) = input.next()?.filter(|(other, _)| other == name) {
                             clears.extend(matches!(op.body, Body::Clear(_)).then_some(op));
                         }
                     }
@@ -371,11 +376,17 @@ impl Merge {
                 }
             }
         }
-        Ok(KeyClears::of(clears.iter(), self.cleared_in_memory.get(name)))
+        Ok(KeyClears::of(clears.iter(), self.context.cleared_in_memory.get(name)))
     }
 
-    fn write_all(&mut self, name: &KeyName, clears: &KeyClears, ops: Vec<Op>) -> Result<(), MergeError> {
-        let mut previous: Option<(Dot, HybridTime)> = None;
+    /// Writes what stays of `ops`, which come after the op `previous` of the key; gives the last of them.
+    fn write_all(
+        &mut self,
+        name: &KeyName,
+        clears: &KeyClears,
+        mut previous: Option<(Dot, HybridTime)>,
+        ops: Vec<Op>,
+    ) -> Result<Option<(Dot, HybridTime)>, MergeError> {
         for op in ops {
             if previous == Some((op.dot, op.time)) {
                 continue;
@@ -394,7 +405,7 @@ impl Merge {
                 })?;
             }
         }
-        Ok(())
+        Ok(previous)
     }
 
     fn what_stays(&self, name: &KeyName, clears: &KeyClears, op: Op) -> Option<Op> {

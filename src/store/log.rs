@@ -417,12 +417,12 @@ pub fn scan(bytes: &Bytes, number: u64, known_end: Option<u64>) -> Scan {
                         return scan;
                     }
                 };
-                scan.note_lost_dots(bytes, number, offset, next);
+                let lost = scan.note_lost_dots(bytes, number, offset, next);
                 scan.damaged.push((offset, next));
                 offset = next;
                 if known_end.is_some_and(|end| next >= end) && sound_record(bytes, number, next).is_none() {
-                    // The damage reaches to the known end: how many records it took cannot be counted.
-                    scan.lost_records += 1;
+                    // The damage reaches to the known end: no later record says how many it took.
+                    scan.lost_records += lost;
                     return scan;
                 }
             }
@@ -431,18 +431,24 @@ pub fn scan(bytes: &Bytes, number: u64, known_end: Option<u64>) -> Scan {
 }
 
 impl Scan {
-    /// In a damaged stretch, sound headers of unsound bodies still say which ops are lost.
-    fn note_lost_dots(&mut self, bytes: &Bytes, number: u64, from: u64, to: u64) {
-        let mut offset = from;
+    /// In a damaged stretch, sound headers of unsound bodies still say which ops are lost. Gives how many these are, and one more if
+    /// they do not account for the whole stretch.
+    fn note_lost_dots(&mut self, bytes: &Bytes, number: u64, from: u64, to: u64) -> u64 {
+        let (mut offset, mut headers, mut unknown) = (from, 0, false);
         while offset < to {
             match header_at(bytes, number, offset) {
                 Some(header) => {
                     self.lost_dots.push(header.dot);
+                    headers += 1;
                     offset += header.total_bytes();
                 }
-                None => offset += ALIGN as u64,
+                None => {
+                    unknown = true;
+                    offset += ALIGN as u64;
+                }
             }
         }
+        headers + u64::from(unknown)
     }
 }
 
@@ -632,6 +638,18 @@ mod tests {
         assert_eq!(seqs(&damaged), [1, 2, 3]);
         assert_eq!(damaged.damaged, [(offsets[3], end)]);
         assert_eq!(damaged.lost_records, 1);
+    }
+
+    #[test]
+    fn damage_at_the_end_that_leaves_one_header_does_not_hide_that_more_is_lost() {
+        let (mut file, offsets) = build(&[2, 2, 1], NUMBER);
+        let end = file.len() as u64;
+        file[offsets[3] as usize + RECORD_HEADER_BYTES] ^= 1;
+        file[offsets[4] as usize..].fill(0);
+        let scan = scan(&file.into(), NUMBER, Some(end));
+        assert_eq!(seqs(&scan), [1, 2, 3]);
+        assert_eq!(scan.lost_dots.len(), 1);
+        assert_eq!(scan.lost_records, 2, "more than can be named");
     }
 
     #[test]
