@@ -8,6 +8,7 @@ use crate::core::op::{Body, Dot, Op};
 use crate::core::slot::SlotId;
 use crate::store::log::{Place as RecordPlace, Previous, Record, put_record};
 use crate::store::memory_disk::MemoryDisk;
+use crate::store::segment::{EntryRef, SegmentMeta, SegmentWriter};
 
 const DIR: &str = "/data/shard";
 const ORIGIN: OriginId = OriginId(7);
