@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 
 use super::OpError;
 use super::handle::Added;
@@ -47,10 +47,10 @@ impl Default for JobGate {
 }
 
 impl JobGate {
-    /// Returns when no job is under way.
-    pub async fn quiet(&self) {
+    /// Returns when no job is under way, and keeps others waiting while what it gives is held.
+    pub async fn quiet(&self) -> Option<SemaphorePermit<'_>> {
         // The semaphore is never closed, so this cannot fail.
-        let _ = self.0.acquire_many(JOBS_MAX).await;
+        self.0.acquire_many(JOBS_MAX).await.ok()
     }
 }
 
