@@ -129,11 +129,15 @@ fn a_newer_file_version_is_refused_and_left_alone() {
     node.kill();
     let (log, _) = find_in_logs(&home, "a text to find");
     let before = std::fs::read(&log).unwrap();
-    // The version follows the four bytes that name the kind of file.
-    overwrite(&log, 4, &u16::MAX.to_le_bytes());
+    // The version follows the four bytes that name the kind of file; the checksum stands behind the header's 32 bytes, in every
+    // version. (Without it, this would be a damaged header.)
+    let mut header = before[..32].to_vec();
+    header[4..6].copy_from_slice(&u16::MAX.to_le_bytes());
+    overwrite(&log, 0, &header);
+    overwrite(&log, 32, &crc32c::crc32c(&header).to_le_bytes());
     let text = said(&home.start_refused(&[]));
     assert!(text.contains("newer") && text.contains("version"), "{text}");
-    overwrite(&log, 4, &before[4..6]);
+    overwrite(&log, 0, &before[..36]);
     assert_eq!(std::fs::read(&log).unwrap(), before);
     let node = home.start();
     assert_eq!(node.admin().get("k"), ["a text to find"]);

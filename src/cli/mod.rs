@@ -7,6 +7,8 @@
 )]
 
 mod add;
+mod bench;
+mod bench_preload;
 mod connection;
 mod exit;
 mod export;
@@ -78,6 +80,8 @@ enum Command {
     /// Look into the files of a data folder
     #[command(subcommand)]
     Segment(segment::SegmentCommand),
+    /// Measure a running node: throughput and latencies under a load of your choice
+    Bench(bench::BenchArgs),
     /// Print the completions for a shell
     Completions {
         /// The shell
@@ -119,6 +123,7 @@ async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::RunCluster(args) => return run_cluster::run(args).await,
         Command::Segment(command) => segment::run(command),
+        Command::Bench(args) => bench::run(args).await,
         Command::Completions { shell } => completions(shell),
     }?;
     Ok(Exit::Done.into())

@@ -38,3 +38,15 @@ pub fn show_on_stderr(bar: &ProgressBar) {
         bar.set_style(style);
     }
 }
+
+/// Things done of `total`.
+pub fn count_bar(total: u64, things: &'static str) -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr()).with_message(things);
+    style(bar, "{bar:30} {human_pos}/{human_len} {msg} {eta}")
+}
+
+/// One line of text that is written over.
+pub fn text_line() -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+    style(bar, "{msg}")
+}

@@ -1,7 +1,8 @@
 //! Many operations in one body.
 //!
 //! Operations on the same key are carried out in their order, each after the one before it was answered, so a get sees the
-//! writes before it. Those on different keys run side by side.
+//! writes before it. Those on different keys run side by side. When a write fails, the operations on its key that follow are not
+//! carried out, so that a retry of all of them keeps their order.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -28,6 +29,8 @@ use super::values::List;
 
 const OK: Bytes = Bytes::from_static(br#"{"status_code":200,"status":"OK"}"#);
 const IN_PROGRESS: Bytes = Bytes::from_static(br#"{"status_code":200,"status":"IN_PROGRESS"}"#);
+
+const NOT_CARRIED_OUT: &str = "not carried out, for an earlier write to this key failed; retry them together";
 
 /// An operation within its limits.
 struct Step<'a> {
@@ -131,9 +134,17 @@ async fn one_key<B: Backend>(
     room: &Room<'_, B>,
 ) -> Vec<(usize, Bytes)> {
     let mut results = Vec::with_capacity(steps.len());
+    let mut broken = false;
     for Step { index, act } in steps {
-        let result = one(submitted, user, &key, act, room).await.unwrap_or_else(failed);
-        results.push((index, result));
+        let result = if broken {
+            Err(Failure::new(StatusCode::SERVICE_UNAVAILABLE, NOT_CARRIED_OUT))
+        } else {
+            let writes = matches!(act, Act::Add { .. } | Act::Clear);
+            let result = one(submitted, user, &key, act, room).await;
+            broken = writes && result.is_err();
+            result
+        };
+        results.push((index, result.unwrap_or_else(failed)));
     }
     results
 }

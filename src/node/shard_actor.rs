@@ -146,6 +146,7 @@ impl Actor for ShardActor {
             stopping: None,
         };
         me.send_interval(Duration::from_millis(TICK_MS), || ShardMessage::Tick);
+        state.publish_stats();
         state.start_jobs(&me);
         Ok(state)
     }
@@ -328,6 +329,10 @@ impl ShardState {
 
     fn tick(&mut self) {
         self.shard.tick(self.env.wall.now());
+        self.publish_stats();
+    }
+
+    fn publish_stats(&self) {
         if let Ok(mut stats) = self.stats.lock() {
             *stats = self.shard.stats();
         }
