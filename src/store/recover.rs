@@ -149,7 +149,9 @@ pub fn recover(place: &Place) -> Result<Recovered, RecoverError> {
     found.next_number = found.next_number.max(replaced.last().map_or(0, |number| number + 1));
     drop_replaced(place, &replaced, &mut found);
     for number in std::mem::take(&mut found.unopened) {
-        if let Err(error) = salvage_segment(place, number, &mut found) {
+        // Its footer said which logs it replaces. An older one that is here may be one of them, with what was cleared since.
+        let may_replace_log = logs.iter().any(|log| *log < number && !replaced.contains(log));
+        if let Err(error) = salvage_segment(place, number, may_replace_log, &mut found) {
             // Its blocks are tried again at the next start; until then, who knows what it held.
             tracing::error!(number, %error, "a damaged segment could not be salvaged");
             let seq = found.next_unknown();
@@ -192,7 +194,12 @@ fn open_segments(place: &Place, segments: BTreeMap<u64, String>, found: &mut Rec
 }
 
 /// Puts what a segment that does not open still holds into a new one, and sets the file aside.
-fn salvage_segment(place: &Place, number: u64, found: &mut Recovered) -> Result<(), RecoverError> {
+fn salvage_segment(
+    place: &Place,
+    number: u64,
+    may_replace_log: bool,
+    found: &mut Recovered,
+) -> Result<(), RecoverError> {
     let name = segment::file_name(number);
     let path = place.dir.join(&name);
     let fail = |error: &dyn std::fmt::Display| RecoverError::Io {
@@ -234,7 +241,7 @@ fn salvage_segment(place: &Place, number: u64, found: &mut Recovered) -> Result<
     };
     tracing::error!(path = %path.display(), ?salvaged, "a damaged segment was salvaged and set aside");
     let mut lost = SlotClocks::default();
-    if !salvaged.complete {
+    if !salvaged.complete || may_replace_log {
         lose_unknown(place, found.next_unknown(), &mut lost);
     }
     let segment = writer
