@@ -3,7 +3,7 @@
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::permits::SHARD_REQUESTS_MAX;
 use crate::env::Abandoned;
@@ -24,10 +24,10 @@ impl Default for JobGate {
 }
 
 impl JobGate {
-    /// Returns when no job is under way.
-    pub async fn quiet(&self) {
+    /// Returns when no job is under way, and keeps others waiting while what it gives is held.
+    pub async fn quiet(&self) -> Option<SemaphorePermit<'_>> {
         // The semaphore is never closed, so this cannot fail.
-        let _ = self.0.acquire_many(JOBS_MAX).await;
+        self.0.acquire_many(JOBS_MAX).await.ok()
     }
 }
 

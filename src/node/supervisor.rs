@@ -4,6 +4,7 @@
 //! pause that doubles with each failure in a row.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -30,7 +31,7 @@ pub struct ShardDoor {
     actor: RwLock<Option<ActorRef<ShardMessage>>>,
     pub permits: Permits,
     pub stats: Arc<Mutex<ShardStats>>,
-    pub restarts: std::sync::atomic::AtomicU64,
+    pub restarts: AtomicU64,
     gate: JobGate,
 }
 
@@ -80,7 +81,8 @@ pub struct SupervisorState {
     plans: Vec<Plan>,
     running: BTreeMap<ActorId, u16>,
     failures: Vec<u32>,
-    stopping: bool,
+    /// Set for good before the shards are told to stop; those who open a shard anew look at it when they hold its gate.
+    stopping: Arc<AtomicBool>,
 }
 
 pub struct Supervisor;
@@ -102,7 +104,7 @@ impl Actor for Supervisor {
             failures: vec![0; arguments.shards.len()],
             plans: arguments.shards.iter().map(|(plan, _)| plan.clone()).collect(),
             running: BTreeMap::new(),
-            stopping: false,
+            stopping: Arc::default(),
         };
         for (plan, shard) in arguments.shards {
             state.spawn(&me, plan.index, shard).await?;
@@ -119,8 +121,9 @@ impl Actor for Supervisor {
         match message {
             SupervisorMessage::Reopened { index, result } => state.reopened(&me, index, result).await?,
             SupervisorMessage::Stop { done } => {
-                state.stopping = true;
+                state.stopping.store(true, Ordering::Release);
                 state.stop_shards().await;
+                state.identity.unlock();
                 let _ = done.send(());
                 me.stop(None);
             }
@@ -175,10 +178,10 @@ impl SupervisorState {
     fn ended(&mut self, me: &ActorRef<SupervisorMessage>, index: u16, why: &str) {
         let door = &self.doors[usize::from(index)];
         door.set(None);
-        if self.stopping {
+        if self.stopping.load(Ordering::Acquire) {
             return;
         }
-        door.restarts.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        door.restarts.fetch_add(1, Ordering::Relaxed);
         tracing::error!(shard = index, why, "a shard died; it is opened anew from its files");
         self.reopen(me, index);
     }
@@ -193,15 +196,21 @@ impl SupervisorState {
             self.doors[usize::from(index)].gate.clone(),
         );
         let (plan, origin) = (self.plans[usize::from(index)].clone(), self.identity.origin);
+        let stopping = self.stopping.clone();
         tokio::spawn(async move {
             tokio::time::sleep(Duration::from_millis(pause_ms)).await;
-            gate.quiet().await;
+            let held = gate.quiet().await;
+            if stopping.load(Ordering::Acquire) {
+                return;
+            }
             let opened = env.run_blocking(move || plan.open(origin)).await;
             let result = match opened {
                 Ok(Ok((shard, report))) => Ok((Box::new(shard), report)),
                 Ok(Err(error)) => Err(error.to_string()),
                 Err(error) => Err(error.to_string()),
             };
+            // The new actor's jobs go through it.
+            drop(held);
             let _ = me.cast(SupervisorMessage::Reopened { index, result });
         });
     }
@@ -212,7 +221,7 @@ impl SupervisorState {
         index: u16,
         result: Result<(Box<Shard>, OpenReport), String>,
     ) -> Result<(), ActorProcessingErr> {
-        if self.stopping {
+        if self.stopping.load(Ordering::Acquire) {
             return Ok(());
         }
         match result {
@@ -254,7 +263,7 @@ impl SupervisorState {
                 let _ = wait.await;
             }
             for door in self.doors.iter() {
-                door.gate.quiet().await;
+                drop(door.gate.quiet().await);
             }
         };
         if tokio::time::timeout(Duration::from_millis(STOP_MS_MAX), all)

@@ -76,7 +76,11 @@ impl SpaceJob {
             SpaceTask::Prepare { number, spare, to } => self.prepare(number, spare, to),
             SpaceTask::Reserve => {
                 let path = self.dir.join(recover::RESERVE_NAME);
-                let file = self.disk.open(&path, OpenMode::CreateNew)?;
+                let file = match self.disk.open(&path, OpenMode::CreateNew) {
+                    // It could not be removed when it was to be let go.
+                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(SpaceReady::Reserved),
+                    created => created?,
+                };
                 if let Err(error) = fill(&*file, 0, RESERVE_BYTES) {
                     let _ = self.disk.remove_file(&path);
                     return Err(error);

@@ -151,7 +151,9 @@ pub fn recover(place: &Place) -> Result<Recovered, RecoverError> {
     found.next_number = found.next_number.max(replaced.last().map_or(0, |number| number + 1));
     drop_replaced(place, &replaced, &mut found);
     for number in std::mem::take(&mut found.unopened) {
-        if let Err(error) = salvage_segment(place, number, &mut found) {
+        // Its footer said which logs it replaces. An older one that is here may be one of them, with what was cleared since.
+        let may_replace_log = logs.iter().any(|log| *log < number && !replaced.contains(log));
+        if let Err(error) = salvage_segment(place, number, may_replace_log, &mut found) {
             // Its blocks are tried again at the next start; until then, who knows what it held.
             tracing::error!(number, %error, "a damaged segment could not be salvaged");
             let seq = found.next_unknown();

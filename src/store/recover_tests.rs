@@ -295,6 +295,22 @@ fn a_segment_without_its_end_is_salvaged_and_set_aside() {
 }
 
 #[test]
+fn a_log_that_a_damaged_footer_may_have_replaced_does_not_come_back_unnoticed() {
+    let disk = MemoryDisk::new();
+    // All that it held was cleared, and the clear is collected.
+    put_log(&disk, 1, &[1, 2], Previous::default());
+    put_segment(&disk, 5, &[], vec![1, 2, 3, 4]);
+    let end = disk.content(&segment_path(5)).unwrap().len() as u64;
+    for at in [end - 60, end - 40, end - 1] {
+        let damaged = disk.crash();
+        flip(&damaged, &segment_path(5), at);
+        let found = recovered(&damaged);
+        assert!(!found.damage.is_empty());
+        assert!(!found.lost.is_empty(), "the cleared values would be read again");
+    }
+}
+
+#[test]
 fn what_was_read_is_written_again_and_synced_before_it_is_believed() {
     let disk = MemoryDisk::new();
     let offsets = put_log(&disk, 1, &[1, 2, 3], Previous::default());

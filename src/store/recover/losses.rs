@@ -10,7 +10,12 @@ use crate::core::slot::SlotId;
 use crate::store::segment::{self, EntryRef, SegmentMeta, SegmentWriter};
 
 /// Puts what a segment that does not open still holds into a new one, and sets the file aside.
-pub(super) fn salvage_segment(place: &Place, number: u64, found: &mut Recovered) -> Result<(), RecoverError> {
+pub(super) fn salvage_segment(
+    place: &Place,
+    number: u64,
+    may_replace_log: bool,
+    found: &mut Recovered,
+) -> Result<(), RecoverError> {
     let name = segment::file_name(number);
     let path = place.dir.join(&name);
     let fail = |error: &dyn std::fmt::Display| RecoverError::Io {
@@ -52,7 +57,7 @@ pub(super) fn salvage_segment(place: &Place, number: u64, found: &mut Recovered)
     };
     tracing::error!(path = %path.display(), ?salvaged, "a damaged segment was salvaged and set aside");
     let mut lost = SlotClocks::default();
-    if !salvaged.complete {
+    if !salvaged.complete || may_replace_log {
         lose_unknown(place, found.next_unknown(), &mut lost);
     }
     let segment = writer
