@@ -21,7 +21,7 @@ use kv_storage::store::codec::{Cursor, put_slot_clocks};
 use kv_storage::store::disk::Disk;
 use kv_storage::store::filter::Filter;
 use kv_storage::store::log::{self, LogHeader};
-use kv_storage::store::segment::{self, BlockSeat, Segment};
+use kv_storage::store::segment::{self, Segment};
 use one_file::OneFile;
 
 pub struct Target {
@@ -38,53 +38,25 @@ const PROPORTION: usize = 64;
 /// LZ4 can make 255 bytes of one.
 const LZ4_PROPORTION: usize = 320;
 
-pub const TARGETS: [Target; 9] = [
-    Target {
-        name: "clocks",
-        run: clocks,
-        samples: samples::clocks,
-    },
-    Target {
-        name: "log",
-        run: log,
-        samples: samples::logs,
-    },
-    Target {
-        name: "segment",
-        run: segment,
-        samples: samples::segments,
-    },
-    Target {
-        name: "footer",
-        run: footer,
-        samples: samples::footers,
-    },
-    Target {
-        name: "block",
-        run: block,
-        samples: samples::blocks,
-    },
-    Target {
-        name: "filter",
-        run: filter,
-        samples: samples::filters,
-    },
-    Target {
-        name: "api_bodies",
-        run: api_bodies,
-        samples: samples::api_bodies,
-    },
-    Target {
-        name: "value_stream",
-        run: value_stream,
-        samples: samples::value_streams,
-    },
-    Target {
-        name: "config",
-        run: config,
-        samples: samples::configs,
-    },
+pub const TARGETS: [Target; 8] = [
+    target("clocks", clocks, PROPORTION, samples::clocks),
+    target("log", log, PROPORTION, samples::logs),
+    target("segment", segment, LZ4_PROPORTION, samples::segments),
+    target("footer", footer, PROPORTION, samples::footers),
+    target("filter", filter, PROPORTION, samples::filters),
+    target("api_bodies", api_bodies, PROPORTION, samples::api_bodies),
+    target("value_stream", value_stream, PROPORTION, samples::value_streams),
+    target("config", config, PROPORTION, samples::configs),
 ];
+
+const fn target(name: &'static str, run: fn(&[u8]), proportion_max: usize, samples: fn() -> Vec<Vec<u8>>) -> Target {
+    Target {
+        name,
+        run,
+        proportion_max,
+        samples,
+    }
+}
 
 /// Clocks, as they stand in clears and footers. What decodes must survive being written and read again.
 pub fn clocks(input: &[u8]) {
@@ -142,24 +114,6 @@ pub fn footer(input: &[u8]) {
         let _ = segment::decode_footer(input, blocks_end);
     }
 }
-
-/// A stored block.
-pub fn block(input: &[u8]) {
-    let mut resealed = input.to_vec();
-    reseal::block(&mut resealed, SEAT.shard, SEAT.number, SEAT.offset);
-    for stored in [Bytes::copy_from_slice(input), resealed.into()] {
-        let _ = segment::open_block(&stored, SEAT, RAW_BYTES_MAX);
-    }
-}
-
-/// As if the footer said that a block of its file may be so long.
-const RAW_BYTES_MAX: usize = 16 << 20;
-
-const SEAT: BlockSeat = BlockSeat {
-    shard: 0,
-    number: samples::SEGMENT_NUMBER,
-    offset: 24,
-};
 
 pub fn filter(input: &[u8]) {
     if let Ok(filter) = Filter::decode(input) {

@@ -30,7 +30,7 @@ pub fn footer_range(file: &[u8]) -> Option<Range<usize>> {
 }
 
 /// The stored blocks of a segment, one behind the other, as far as their lengths lead.
-pub fn block_ranges(file: &[u8]) -> Vec<Range<usize>> {
+fn block_ranges(file: &[u8]) -> Vec<Range<usize>> {
     let end = footer_range(file).map_or(file.len(), |footer| footer.start);
     let mut ranges = Vec::new();
     let mut at = SEGMENT_HEADER_BYTES;
@@ -46,7 +46,7 @@ pub fn block_ranges(file: &[u8]) -> Vec<Range<usize>> {
 }
 
 /// The checksum of a block covers where it belongs.
-pub fn block(stored: &mut [u8], shard: u16, number: u64, offset: u64) {
+fn block(stored: &mut [u8], shard: u16, number: u64, offset: u64) {
     if stored.len() >= 4 {
         let mut crc = crc32c::crc32c(&shard.to_le_bytes());
         crc = crc32c::crc32c_append(crc, &number.to_le_bytes());

@@ -152,15 +152,6 @@ pub fn footers() -> Vec<Vec<u8>> {
     segments().iter().map(footer).collect()
 }
 
-pub fn blocks() -> Vec<Vec<u8>> {
-    let files = segments();
-    let of_file = |file: &Vec<u8>| {
-        let ranges = reseal::block_ranges(file).into_iter();
-        ranges.map(|range| file[range].to_vec()).collect::<Vec<_>>()
-    };
-    files.iter().flat_map(of_file).collect()
-}
-
 pub fn filters() -> Vec<Vec<u8>> {
     let encode = |count: u64| {
         let mut bytes = Vec::new();
