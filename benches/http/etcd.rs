@@ -48,7 +48,9 @@ impl Protocol for Etcd {
         // A Vec takes every write.
         let _ = std::io::Write::write_fmt(
             out,
-            format_args!("POST /v3/kv/{path} HTTP/1.1\r\nhost: {authority}\r\ncontent-length: {length}\r\n\r\n{{\"key\":\""),
+            format_args!(
+                "POST /v3/kv/{path} HTTP/1.1\r\nhost: {authority}\r\ncontent-length: {length}\r\n\r\n{{\"key\":\""
+            ),
         );
         self.key.clear();
         self.payload.push_key(key, &mut self.key);

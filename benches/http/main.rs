@@ -9,7 +9,10 @@
 //!   of HTTP and JSON on this machine;
 //! - servers take turns, round after round, so that what else the machine does falls on all of them; medians are shown;
 //! - CPU is the server's own, user and kernel, as the kernel counts it.
-#![expect(clippy::disallowed_methods, reason = "a benchmark runs on the real machine, outside of any node")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a benchmark runs on the real machine, outside of any node"
+)]
 
 mod bare;
 mod etcd;
@@ -85,7 +88,10 @@ fn main() -> anyhow::Result<()> {
     let mut samples = Vec::new();
     for round in 1..=rounds {
         for row in ROWS {
-            for server in servers.iter().filter(|server| row.operation == Operation::Add || server.has_lists()) {
+            for server in servers
+                .iter()
+                .filter(|server| row.operation == Operation::Add || server.has_lists())
+            {
                 let sample = measure(server, row, round, Duration::from_secs_f64(seconds))?;
                 eprintln!("round {round} of {rounds}: {}: {}: {sample}", row.name, server.name());
                 samples.push((row.name, server.name(), sample));

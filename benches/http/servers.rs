@@ -106,7 +106,15 @@ fn start_kv(folder: &Path) -> anyhow::Result<(Child, SocketAddr)> {
     std::fs::write(&password_file, PASSWORD)?;
     let mut command = Command::new(env!("CARGO_BIN_EXE_kv"));
     command
-        .args(["serve", "--listen", "127.0.0.1:0", "--log-filter", "warn", "--user", USER])
+        .args([
+            "serve",
+            "--listen",
+            "127.0.0.1:0",
+            "--log-filter",
+            "warn",
+            "--user",
+            USER,
+        ])
         .arg("--password-file")
         .arg(&password_file)
         .arg("--data")
@@ -122,7 +130,9 @@ fn start_kv(folder: &Path) -> anyhow::Result<(Child, SocketAddr)> {
 fn start_bare() -> anyhow::Result<(Child, SocketAddr)> {
     let mut command = Command::new(std::env::current_exe()?);
     let (process, line) = start_and_read_line(command.arg(bare::ARGUMENT))?;
-    let address = line.strip_prefix(bare::READY).and_then(|address| address.trim().parse().ok());
+    let address = line
+        .strip_prefix(bare::READY)
+        .and_then(|address| address.trim().parse().ok());
     Ok((process, address.with_context(|| format!("no address in {line:?}"))?))
 }
 
@@ -157,8 +167,18 @@ fn start_etcd(folder: &Path) -> anyhow::Result<(Child, SocketAddr)> {
     let process = Command::new("etcd")
         .args(["--name", "bench", "--log-level", "error", "--initial-cluster"])
         .arg(format!("bench={peer_url}"))
-        .args(["--listen-client-urls", &client_url, "--advertise-client-urls", &client_url])
-        .args(["--listen-peer-urls", &peer_url, "--initial-advertise-peer-urls", &peer_url])
+        .args([
+            "--listen-client-urls",
+            &client_url,
+            "--advertise-client-urls",
+            &client_url,
+        ])
+        .args([
+            "--listen-peer-urls",
+            &peer_url,
+            "--initial-advertise-peer-urls",
+            &peer_url,
+        ])
         .args(["--quota-backend-bytes", "8589934592", "--data-dir"])
         .arg(folder.join("etcd"))
         .stdin(Stdio::null())
@@ -313,5 +333,7 @@ impl Server {
 /// Numbers up to `end`, so many at a time that a bundle's answers fit into a socket's buffer.
 fn bundles(end: u64) -> impl Iterator<Item = std::ops::Range<u64>> {
     const BUNDLE: u64 = 1_000;
-    (0..end).step_by(BUNDLE as usize).map(move |start| start..(start + BUNDLE).min(end))
+    (0..end)
+        .step_by(BUNDLE as usize)
+        .map(move |start| start..(start + BUNDLE).min(end))
 }

@@ -47,7 +47,9 @@ pub fn markdown(rows: &[&'static str], samples: &[(&'static str, &'static str, S
     table.push_str("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n");
     let of = |row, server| by_place.get(&(row, server)).map_or(&[][..], Vec::as_slice);
     for row in rows {
-        let ours = servers.first().map_or(0.0, |server| median(of(row, server), |sample| sample.per_s));
+        let ours = servers
+            .first()
+            .map_or(0.0, |server| median(of(row, server), |sample| sample.per_s));
         for server in &servers {
             let samples = of(row, server);
             if samples.is_empty() {

@@ -60,7 +60,11 @@ impl Payload {
 
     pub fn key_text(&self, key: u64) -> String {
         let digits = key_digits(key);
-        format!("{}{}", self.key_prefix, std::str::from_utf8(&digits).unwrap_or_default())
+        format!(
+            "{}{}",
+            self.key_prefix,
+            std::str::from_utf8(&digits).unwrap_or_default()
+        )
     }
 }
 
