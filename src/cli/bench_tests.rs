@@ -89,7 +89,7 @@ async fn a_node_is_measured_with_the_users_own_connection_settings() {
         warmup: Duration::ZERO,
         duration: Duration::from_millis(200),
         rate_per_s: None,
-        mix: "add=2,get=2,clear=1".parse().unwrap(),
+        mix: "get=3,clear=1".parse().unwrap(),
         keys: 20,
         distribution: Distribution::Uniform,
         seed: 3,
