@@ -198,7 +198,13 @@ fn damage_in_a_key_too_long_for_memory_is_salvaged() {
         rig.add("u", "long", &index.to_string());
     }
     rig.add("u", "other", "kept");
-    rig.seal();
+    // Sealed, and no merge since: the clear is still there.
+    rig.shard.wanted_takeover = true;
+    rig.run_jobs();
+    rig.shard.tick(rig.now);
+    let sealed = rig.merge_result().unwrap();
+    rig.shard.merged(sealed);
+    assert_eq!(rig.shard.segments[0].stats().clears, 1);
     rig.damage(&rig.segment_names()[0].clone(), 600);
     let number = rig.shard.segments[0].number();
     rig.shard.report_damage(number);
