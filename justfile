@@ -14,9 +14,9 @@ test:
 check:
     .ci/run
 
-# Measure speed
-bench *args:
-    cargo bench {{ args }}
+# Measure speed side by side with rivals: "http" (other stores), "engine" (other storage engines), or both
+bench what="http engine":
+    cargo bench --locked --features rivals {{ prepend("--bench ", what) }}
 
 # Simulate: all scenarios, or one of them, with one seed, which gives the same run every time
 sim scenario="" seed="":

@@ -23,7 +23,7 @@ const MAY_USE: [(&str, &[&str]); 16] = [
     ("api", &["types"]),
     ("http", &["types", "core", "env", "node", "users", "api", "config"]),
     ("client", &["types", "api"]),
-    ("bench", &["types", "api"]),
+    ("bench", &["types", "api", "client"]),
     ("os", &["types", "env", "store"]),
     (
         "server",
@@ -34,8 +34,8 @@ const MAY_USE: [(&str, &[&str]); 16] = [
     (
         "cli",
         &[
-            "types", "core", "env", "store", "shard", "node", "users", "api", "http", "client", "bench", "os",
-            "server", "config",
+            "types", "core", "env", "store", "shard", "node", "users", "api", "http", "client", "os", "server",
+            "config", "bench",
         ],
     ),
     ("main", &["cli", "server", "os"]),
@@ -56,7 +56,6 @@ const ONLY_AT_THE_EDGE: [&str; 12] = [
     "thread_rng",
     "Instant::now",
 ];
-/// A load generator is a client like any other.
 const EDGE: [&str; 5] = ["os", "cli", "main", "client", "bench"];
 
 struct Source {

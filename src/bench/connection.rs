@@ -59,7 +59,9 @@ impl Drop for UnderWay {
     fn drop(&mut self) {
         if let Some((operation, due, measured)) = self.operation.take() {
             let failed = Err(Failed::NoAnswer);
-            self.record.borrow_mut().ended(operation, failed, due.elapsed(), measured);
+            self.record
+                .borrow_mut()
+                .ended(operation, failed, due.elapsed(), measured);
         }
     }
 }

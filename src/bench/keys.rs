@@ -97,7 +97,10 @@ mod tests {
         for rank in [1_usize, 2, 5, 10, 100] {
             let expected = f64::from(DRAWS) * (rank as f64).powf(-theta) / sum;
             let count = f64::from(counts[rank - 1]);
-            assert!((count - expected).abs() < 6.0 * expected.sqrt(), "rank {rank}: {count} for {expected}");
+            assert!(
+                (count - expected).abs() < 6.0 * expected.sqrt(),
+                "rank {rank}: {count} for {expected}"
+            );
         }
     }
 

@@ -138,7 +138,10 @@ mod tests {
         protocol.request(operation, 42, 9, &mut out);
         let text = String::from_utf8(out).unwrap();
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
-        assert!(head.starts_with(&format!("POST /kv/{} HTTP/1.1\r\nhost: node:8000\r\n", operation.name())));
+        assert!(head.starts_with(&format!(
+            "POST /kv/{} HTTP/1.1\r\nhost: node:8000\r\n",
+            operation.name()
+        )));
         assert!(head.contains(&format!("content-length: {}", body.len())), "{head}");
         body.to_owned()
     }

@@ -121,7 +121,11 @@ mod tests {
         for operation in Operation::ALL {
             let mix = Mix::only(operation);
             assert!((0..100).all(|_| mix.pick(&mut random) == operation));
-            assert!(Operation::ALL.into_iter().all(|other| mix.holds(other) == (other == operation)));
+            assert!(
+                Operation::ALL
+                    .into_iter()
+                    .all(|other| mix.holds(other) == (other == operation))
+            );
         }
     }
 

@@ -43,6 +43,11 @@ impl Payload {
         self.key_prefix.len() + KEY_DIGITS
     }
 
+    pub fn push_key(&self, key: u64, out: &mut Vec<u8>) {
+        out.extend_from_slice(self.key_prefix.as_bytes());
+        out.extend_from_slice(&key_digits(key));
+    }
+
     /// ASCII letters and digits.
     pub fn value(&self, random: u64) -> &[u8] {
         let start = random as usize % POOL_BYTES;
@@ -55,7 +60,11 @@ impl Payload {
 
     pub fn key_text(&self, key: u64) -> String {
         let digits = key_digits(key);
-        format!("{}{}", self.key_prefix, std::str::from_utf8(&digits).unwrap_or_default())
+        format!(
+            "{}{}",
+            self.key_prefix,
+            std::str::from_utf8(&digits).unwrap_or_default()
+        )
     }
 }
 

@@ -95,7 +95,10 @@ impl Report {
     pub(super) fn new(load: &Load, schedule: &Schedule, record: &Record, timeline: Vec<Second>) -> Self {
         let seconds = load.duration.as_secs_f64();
         let mut operations = BTreeMap::new();
-        for operation in Operation::ALL.into_iter().filter(|operation| load.mix.holds(*operation)) {
+        for operation in Operation::ALL
+            .into_iter()
+            .filter(|operation| load.mix.holds(*operation))
+        {
             operations.insert(operation.name(), OperationReport::new(operation, record, seconds));
         }
         let mut errors: BTreeMap<String, u64> = BTreeMap::new();

@@ -3,8 +3,8 @@ use std::net::TcpListener;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
-use crate::bench::{HttpAnswers, Operation, Protocol, Step};
 use crate::bench::protocol::Garbled;
+use crate::bench::{HttpAnswers, Operation, Protocol, Step};
 
 /// Sends one byte; its answers are those of HTTP.
 struct OneByte(HttpAnswers);
@@ -76,7 +76,10 @@ fn operations_are_counted_by_kind() {
     assert!(report.errors.is_empty(), "{report}");
     let kinds: Vec<_> = report.operations.keys().copied().collect();
     assert_eq!(kinds, ["add_value", "get_value"]);
-    assert_eq!(report.operations.values().map(|kind| kind.done).sum::<u64>(), report.done);
+    assert_eq!(
+        report.operations.values().map(|kind| kind.done).sum::<u64>(),
+        report.done
+    );
     assert!(report.operations.values().all(|kind| kind.done > 0), "{report}");
     assert_eq!(report.bytes_sent, report.done);
 }

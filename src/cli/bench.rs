@@ -7,7 +7,9 @@ use std::time::Duration;
 use anyhow::Context;
 use indicatif::ProgressBar;
 
-use crate::bench::{Distribution, KvProtocol, KvTarget, Load, Mix, Operation, Payload, Report, Second, run as run_load};
+use crate::bench::{
+    Distribution, KvProtocol, KvTarget, Load, Mix, Operation, Payload, Report, Second, run as run_load,
+};
 use crate::client::password_hash;
 use crate::types::{BODY_BYTES_MAX, KEY_BYTES_MAX};
 
@@ -94,7 +96,9 @@ fn seconds(text: &str) -> Result<Duration, String> {
 fn rate(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(rate) if rate > 0.0 && rate <= RATE_PER_S_MAX => Ok(rate),
-        _ => Err(format!("write a number of operations, more than 0 and at most {RATE_PER_S_MAX}")),
+        _ => Err(format!(
+            "write a number of operations, more than 0 and at most {RATE_PER_S_MAX}"
+        )),
     }
 }
 
@@ -190,7 +194,11 @@ impl Hosts {
         let mut hosts = Vec::new();
         for url in &target.urls.value {
             let place = || format!("{url} (from {})", target.urls.from);
-            let with_scheme = if url.contains("://") { url.clone() } else { format!("http://{url}") };
+            let with_scheme = if url.contains("://") {
+                url.clone()
+            } else {
+                format!("http://{url}")
+            };
             let uri: hyper::Uri = with_scheme.parse().with_context(place)?;
             let authority = uri.authority().with_context(place)?;
             let host = authority.host().trim_matches(['[', ']']);

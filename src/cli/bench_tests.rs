@@ -32,10 +32,14 @@ fn gets_are_measured_on_lists_and_adds_alone_need_none() {
 
 #[test]
 fn a_load_is_described_by_flags() {
-    let args = parse("--keys 5 --distribution zipf:1.1 --duration 0.5 --warmup 0 --rate 2e3 --connections 3 --json").unwrap();
+    let args =
+        parse("--keys 5 --distribution zipf:1.1 --duration 0.5 --warmup 0 --rate 2e3 --connections 3 --json").unwrap();
     assert_eq!((args.keys, args.connections, args.rate), (5, 3, Some(2000.0)));
     assert_eq!(args.distribution, Distribution::Zipf { theta: 1.1 });
-    assert_eq!((args.duration, args.warmup), (Duration::from_millis(500), Duration::ZERO));
+    assert_eq!(
+        (args.duration, args.warmup),
+        (Duration::from_millis(500), Duration::ZERO)
+    );
 }
 
 #[test]
@@ -85,7 +89,7 @@ async fn a_node_is_measured_with_the_users_own_connection_settings() {
         warmup: Duration::ZERO,
         duration: Duration::from_millis(200),
         rate_per_s: None,
-        mix: "add=2,get=2,clear=1".parse().unwrap(),
+        mix: "get=3,clear=1".parse().unwrap(),
         keys: 20,
         distribution: Distribution::Uniform,
         seed: 3,
@@ -97,5 +101,8 @@ async fn a_node_is_measured_with_the_users_own_connection_settings() {
         .unwrap()
         .unwrap();
     assert!(report.errors.is_empty(), "{report}");
-    assert!(report.operations.values().all(|operation| operation.done > 0), "{report}");
+    assert!(
+        report.operations.values().all(|operation| operation.done > 0),
+        "{report}"
+    );
 }

@@ -43,7 +43,7 @@ pub struct Identity {
     pub origin: OriginId,
     /// Made just now.
     pub fresh: bool,
-    _lock: Box<dyn DiskLock>,
+    lock: Option<Box<dyn DiskLock>>,
 }
 
 impl Identity {
@@ -74,7 +74,7 @@ impl Identity {
             shards: created.unwrap_or(shards),
             origin: OriginId(0),
             fresh: created.is_none(),
-            _lock: lock,
+            lock: Some(lock),
         };
         match record.and_then(|record| u64::from_str_radix(&record.origin, 16).ok()) {
             Some(origin) if origin != 0 => identity.origin = OriginId(origin),
@@ -97,6 +97,11 @@ impl Identity {
         })?;
         self.origin = origin;
         Ok(())
+    }
+
+    /// Lets others use the folder; nothing below it may be touched any more.
+    pub fn unlock(&mut self) {
+        self.lock = None;
     }
 
     /// The folder of a shard; `index == shards` is the system's.

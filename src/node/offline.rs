@@ -1,7 +1,7 @@
 //! Work on the data folder of a node that does not run.
 
 use super::NodeConfig;
-use super::supervisor::{self, StartError};
+use super::opening::{self, StartError};
 use crate::env::Env;
 use crate::shard::MergeError;
 
@@ -24,7 +24,7 @@ pub enum OfflineError {
 /// Takes all that damage has destroyed for dropped, so that the damaged slots are read again, without it. Blocks on the disk; fails
 /// while a node has the folder open.
 pub fn accept_losses(env: &Env, config: &NodeConfig) -> Result<Vec<AcceptedLoss>, OfflineError> {
-    let mut opened = supervisor::open(env, config)?;
+    let mut opened = opening::open(env, config)?;
     let mut accepted = Vec::new();
     for (dir, shard) in opened.shards_mut() {
         // Damaged logs are sealed and set aside first: read again, they would count as lost again.

@@ -5,98 +5,25 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::marker::PhantomData;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::oneshot;
 
 use super::OpError;
 use super::handle::Added;
-use super::permits::{Permit, SHARD_REQUESTS_MAX};
-use crate::core::slot::{KeyHash, SlotId};
+use super::jobs::{JobGate, Report};
+use super::messages::{PendingWrite, Reply, ShardArguments, ShardMessage};
+use super::permits::Permit;
 use crate::env::{Abandoned, Env};
-use crate::shard::{
-    GroupNumber, MergeError, MergeJob, MergeOutcome, PastLookup, Shard, ShardStats, SpaceReady, Submitted, Write,
-};
-use crate::store::keys::{KeyLister, KeyQuery};
-use crate::store::reader::KeySource;
+use crate::shard::{GroupNumber, MergeError, MergeJob, MergeOutcome, PastLookup, Shard, ShardStats, Submitted};
 use crate::store::segment::ReadError;
-use crate::types::{Key, UserId};
 
 /// How often a shard looks for work that only time makes due.
 const TICK_MS: u64 = 1000;
 /// Between two steps of a merge that nobody waits for, so that it takes no more than about half of a disk's time.
 const MERGE_PAUSE_MS: u64 = 2;
-/// Jobs of one shard that can be under way at once; see `JobGate`. Each request can have one look-up, and of each other kind there
-/// is one job.
-const JOBS_MAX: u32 = SHARD_REQUESTS_MAX as u32 + 8;
-
-pub type Reply<T> = oneshot::Sender<Result<T, OpError>>;
-
-/// Counts the jobs of a shard that are under way. A shard is opened anew only when there are none: a write that was handed out
-/// before must not reach a log after it was read back.
-#[derive(Clone)]
-pub struct JobGate(Arc<Semaphore>);
-
-impl Default for JobGate {
-    fn default() -> Self {
-        Self(Arc::new(Semaphore::new(JOBS_MAX as usize)))
-    }
-}
-
-impl JobGate {
-    /// Returns when no job is under way.
-    pub async fn quiet(&self) {
-        // The semaphore is never closed, so this cannot fail.
-        let _ = self.0.acquire_many(JOBS_MAX).await;
-    }
-}
-
-/// A write, who waits for it, and its place in the queue.
-pub struct PendingWrite {
-    pub write: Write,
-    pub reply: Reply<Added>,
-    pub permit: Permit,
-}
-
-/// What a shard actor can be told. The second half are the results of its own jobs.
-pub enum ShardMessage {
-    Write(PendingWrite),
-    Read {
-        slot: SlotId,
-        hash: KeyHash,
-        user: UserId,
-        key: Key,
-        reply: Reply<KeySource>,
-    },
-    Keys {
-        query: KeyQuery,
-        reply: Reply<KeyLister>,
-    },
-    /// A reader met damage in this segment.
-    Damage {
-        segment: u64,
-    },
-    /// Make all that was accepted durable, answer, and end.
-    Stop {
-        done: oneshot::Sender<()>,
-    },
-    Tick,
-    Past(PendingWrite, Box<PastLookup>, Result<(), OpError>),
-    Committed(Result<io::Result<()>, Abandoned>),
-    SpaceMade(Result<io::Result<SpaceReady>, Abandoned>),
-    MergeStepped(Result<MergeOutcome, Abandoned>),
-    CleanedUp(Result<(Vec<u64>, u64), Abandoned>),
-}
-
-pub struct ShardArguments {
-    pub shard: Shard,
-    pub env: Env,
-    pub gate: JobGate,
-    pub stats: Arc<Mutex<ShardStats>>,
-}
 
 /// Someone who waits for a group.
 struct Waiting {
@@ -420,35 +347,6 @@ impl ShardState {
         {
             let _ = done.send(());
             me.stop(None);
-        }
-    }
-}
-
-/// Reports the result of a job, or that it was abandoned when it is dropped unsent (the job panicked).
-struct Report<T, F: FnOnce(Result<T, Abandoned>)> {
-    then: Option<F>,
-    result: PhantomData<fn(T)>,
-}
-
-impl<T, F: FnOnce(Result<T, Abandoned>)> Report<T, F> {
-    fn new(then: F) -> Self {
-        Self {
-            then: Some(then),
-            result: PhantomData,
-        }
-    }
-
-    fn send(mut self, result: T) {
-        if let Some(then) = self.then.take() {
-            then(Ok(result));
-        }
-    }
-}
-
-impl<T, F: FnOnce(Result<T, Abandoned>)> Drop for Report<T, F> {
-    fn drop(&mut self) {
-        if let Some(then) = self.then.take() {
-            then(Err(Abandoned));
         }
     }
 }

@@ -166,3 +166,26 @@ async fn damage_that_meets_a_full_disk_does_not_end_the_node() {
     assert!(matches!(node.count(&user, &key).await, Err(OpError::Damaged(_))));
     node.stop().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_has_stopped_leaves_its_folder_alone_and_can_be_started_again_at_once() {
+    let disk = MemoryDisk::new();
+    let (user, key) = (user(), key(0));
+    for round in 1..4 {
+        let node = Node::start(env(&disk), config()).await.unwrap();
+        node.add(&user, &key, "value".into(), true, None).await.unwrap();
+        assert_eq!(node.count(&user, &key).await.unwrap(), round);
+        // It is stopped while a shard waits to be opened anew.
+        node.kill_shard_of(&user, &key);
+        while node.is_ready() {
+            tokio::task::yield_now().await;
+        }
+        node.stop().await;
+        let reads = disk.reads();
+        tokio::time::sleep(Duration::from_secs(20)).await;
+        assert_eq!(disk.reads(), reads, "nobody holds the lock, and somebody reads");
+    }
+    for _ in 0..20 {
+        Node::start(env(&disk), config()).await.unwrap().stop().await;
+    }
+}

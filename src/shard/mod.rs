@@ -10,6 +10,8 @@
 //! - an op is visible to readers exactly when it is durable;
 //! - after a failed commit nothing more is written: the shard must be opened anew from what is on disk (guarantee G10).
 
+mod cleanup;
+mod commit;
 mod read;
 mod space;
 mod upkeep;
@@ -30,8 +32,10 @@ use crate::store::compact::KeyName;
 
 pub use crate::store::compact::MergeError;
 pub use crate::store::recover::Place;
+pub use cleanup::CleanupJob;
+pub use commit::CommitJob;
 pub use read::Damaged;
-pub use space::{CleanupJob, CommitJob, SpaceJob, SpaceReady};
+pub use space::{SpaceJob, SpaceReady};
 pub use upkeep::{MergeJob, MergeOutcome};
 pub use write::{GroupNumber, PastLookup, Submitted, Write, WriteKind, WriteRefused};
 
@@ -132,7 +136,7 @@ pub struct Shard {
     /// Files whose content lives on elsewhere, until their removal is durable.
     obsolete: BTreeSet<u64>,
     /// Files to remove or set aside.
-    cleanup: Vec<space::Cleanup>,
+    cleanup: Vec<cleanup::Cleanup>,
     next_number: u64,
     /// Groups handed out so far, and how many of them are durable.
     groups: u64,
@@ -207,7 +211,11 @@ impl Shard {
             prepared: None,
             obsolete: found.obsolete.iter().chain(&found.spares).copied().collect(),
             spares: found.spares,
-            cleanup: found.obsolete.into_iter().map(space::Cleanup::RemoveSegment).collect(),
+            cleanup: found
+                .obsolete
+                .into_iter()
+                .map(cleanup::Cleanup::RemoveSegment)
+                .collect(),
             next_number: found.next_number,
             groups: 0,
             durable_groups: 0,

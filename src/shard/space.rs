@@ -8,21 +8,18 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use bytes::Bytes;
-
-use super::write::{GroupNumber, WriteRefused};
+use super::cleanup::Cleanup;
+use super::write::WriteRefused;
 use super::{Active, Frozen, Shard};
 use crate::store::disk::{Disk, DiskFile, OpenMode};
 use crate::store::log::{self, LogHeader, Previous};
 use crate::store::memtable::Memtable;
-use crate::store::{recover, segment};
+use crate::store::recover;
 
 /// Space at the end of the filled part that only clears may use, so that a full disk can still be emptied: about 500 of them.
 const CLEAR_RESERVE_BYTES: u64 = 64 * 1024;
 /// With less room than this left in the log, a full disk is asked for another small log, so that clears go on: a few clears.
 const CLEAR_ROOM_BYTES: u64 = 16 * 1024;
-/// Sealed logs kept for use again; more are removed.
-const SPARES_MAX: usize = 2;
 /// Space per shard that is let go when the disk is full, bytes.
 const RESERVE_BYTES: u64 = 1 << 20;
 /// Zeroes are written in pieces of this size, bytes.
@@ -32,33 +29,9 @@ const ZEROES_BYTES: usize = 256 * 1024;
 #[derive(Clone)]
 pub struct LogFile {
     pub(super) number: u64,
-    file: Arc<dyn DiskFile>,
+    pub(super) file: Arc<dyn DiskFile>,
     /// Up to here the file's space is allocated and synced, bytes.
     filled: u64,
-}
-
-/// Writes one group and syncs it.
-pub struct CommitJob {
-    group: GroupNumber,
-    file: Arc<dyn DiskFile>,
-    header: Option<[u8; log::HEADER_BYTES]>,
-    offset: u64,
-    bytes: Bytes,
-}
-
-impl CommitJob {
-    pub fn group(&self) -> GroupNumber {
-        self.group
-    }
-
-    /// Blocks on the disk. Durable on Ok.
-    pub fn run(&self) -> io::Result<()> {
-        if let Some(header) = &self.header {
-            self.file.write_all_at(header, 0)?;
-        }
-        self.file.write_all_at(&self.bytes, self.offset)?;
-        self.file.sync_data()
-    }
 }
 
 /// Makes room in a log.
@@ -103,7 +76,11 @@ impl SpaceJob {
             SpaceTask::Prepare { number, spare, to } => self.prepare(number, spare, to),
             SpaceTask::Reserve => {
                 let path = self.dir.join(recover::RESERVE_NAME);
-                let file = self.disk.open(&path, OpenMode::CreateNew)?;
+                let file = match self.disk.open(&path, OpenMode::CreateNew) {
+                    // It could not be removed when it was to be let go.
+                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(SpaceReady::Reserved),
+                    created => created?,
+                };
                 if let Err(error) = fill(&*file, 0, RESERVE_BYTES) {
                     let _ = self.disk.remove_file(&path);
                     return Err(error);
@@ -153,59 +130,6 @@ fn fill(file: &dyn DiskFile, from: u64, to: u64) -> io::Result<()> {
         at += count;
     }
     file.sync_data()
-}
-
-/// What is to happen to a file that is not needed any more.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Cleanup {
-    RemoveLog(u64),
-    RemoveSegment(u64),
-    QuarantineLog(u64),
-    QuarantineSegment(u64),
-    RemoveReserve,
-}
-
-/// Removes or sets aside files, durably.
-pub struct CleanupJob {
-    disk: Arc<dyn Disk>,
-    dir: PathBuf,
-    tasks: Vec<Cleanup>,
-}
-
-impl CleanupJob {
-    /// Blocks on the disk. Gives the numbers of the files that are durably gone.
-    pub fn run(self) -> (Vec<u64>, u64) {
-        let mut gone = Vec::new();
-        let mut quarantined = 0;
-        for task in &self.tasks {
-            let (number, name, keep) = match *task {
-                Cleanup::RemoveLog(number) => (number, log::file_name(number), false),
-                Cleanup::RemoveSegment(number) => (number, segment::file_name(number), false),
-                Cleanup::QuarantineLog(number) => (number, log::file_name(number), true),
-                Cleanup::QuarantineSegment(number) => (number, segment::file_name(number), true),
-                Cleanup::RemoveReserve => (0, recover::RESERVE_NAME.to_owned(), false),
-            };
-            let path = self.dir.join(&name);
-            let done = if keep {
-                quarantined += 1;
-                self.disk.rename(&path, &recover::quarantine_path(&self.dir, &name))
-            } else {
-                self.disk.remove_file(&path)
-            };
-            match done {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    tracing::warn!(path = %path.display(), %error, "cannot remove a file that is not needed any more");
-                }
-                _ => gone.push(number),
-            }
-        }
-        // Until the directory is synced, a crash may bring any of these names back.
-        if let Err(error) = self.disk.sync_dir(&self.dir) {
-            tracing::warn!(dir = %self.dir.display(), %error, "cannot sync the directory");
-            gone.clear();
-        }
-        (gone, quarantined)
-    }
 }
 
 impl Shard {
@@ -280,43 +204,6 @@ impl Shard {
             header: Some(header.encode()),
         });
         true
-    }
-
-    /// The next group to write, if there is one and none is under way.
-    pub fn next_commit(&mut self) -> Option<CommitJob> {
-        if self.commit_under_way.is_some() || self.failed.is_some() {
-            return None;
-        }
-        let active = self.active.as_mut()?;
-        let group = active.memtable.close_group()?;
-        let number = self.groups;
-        self.groups += 1;
-        self.commit_under_way = Some(number);
-        Some(CommitJob {
-            group: GroupNumber(number),
-            file: active.file.file.clone(),
-            header: active.header.take(),
-            offset: group.offset,
-            bytes: group.bytes,
-        })
-    }
-
-    /// Takes the result of a commit. Everything in groups up to the number it gives is durable.
-    ///
-    /// After an error the state of the log is unknown, and a retry would prove nothing: the shard stops.
-    pub fn committed(&mut self, result: io::Result<()>) -> Option<GroupNumber> {
-        let number = self.commit_under_way.take()?;
-        match result {
-            Ok(()) => {
-                self.durable_groups = number + 1;
-                self.stats.commits += 1;
-                Some(GroupNumber(number))
-            }
-            Err(error) => {
-                self.fail(format!("a write to the log failed: {error}"));
-                None
-            }
-        }
     }
 
     /// Work that makes room for writes, if there is any to do now.
@@ -456,40 +343,6 @@ impl Shard {
                 "the disk has space again: adds are taken"
             );
             self.disk_full = false;
-        }
-    }
-
-    /// Keeps a sealed log for use again, or lets it go.
-    pub(super) fn retire_log(&mut self, number: u64, damaged: bool) {
-        self.obsolete.insert(number);
-        if damaged {
-            self.cleanup.push(Cleanup::QuarantineLog(number));
-        } else if self.spares.len() < SPARES_MAX && !self.disk_full {
-            self.spares.push(number);
-        } else {
-            self.cleanup.push(Cleanup::RemoveLog(number));
-        }
-    }
-
-    /// Files to remove or set aside, if there are any.
-    pub fn next_cleanup(&mut self) -> Option<CleanupJob> {
-        if self.cleanup_under_way || self.cleanup.is_empty() {
-            return None;
-        }
-        self.cleanup_under_way = true;
-        Some(CleanupJob {
-            disk: self.place.disk.clone(),
-            dir: self.place.dir.clone(),
-            tasks: std::mem::take(&mut self.cleanup),
-        })
-    }
-
-    /// Takes the result of a cleanup.
-    pub fn cleaned_up(&mut self, (gone, quarantined): (Vec<u64>, u64)) {
-        self.cleanup_under_way = false;
-        self.stats.quarantined_files += quarantined;
-        for number in gone {
-            self.obsolete.remove(&number);
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::store::compact::{Merge, MergeContext, Progress, Source};
 use crate::store::segment::{ReadError, Segment, SegmentMeta, SegmentWriter};
 use crate::types::WallMs;
 
-use super::space::Cleanup;
+use super::cleanup::Cleanup;
 
 /// What a merge writes between two looks at the clients' needs, bytes.
 const STEP_BYTES: u64 = 1 << 20;

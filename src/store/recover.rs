@@ -10,6 +10,8 @@
 //! - a loss that cannot be told by its dot is taken to concern every slot of the shard (origin 0);
 //! - a newer format version is refused: everything else opens.
 
+mod losses;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::ops::Range;
@@ -18,14 +20,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use losses::{lose_unknown, salvage_segment, take_footers, tell_losses};
+
 use super::cache::BlockCache;
 use super::disk::{Disk, DiskFile, OpenMode};
 use super::log::{self, HeaderError, LogHeader};
 use super::memtable::Memtable;
-use super::segment::{self, EntryRef, OpenError, Segment, SegmentMeta, SegmentWriter};
+use super::segment::{self, OpenError, Segment};
 use crate::core::clock::SlotClocks;
-use crate::core::op::KeyedOp;
-use crate::core::slot::SlotId;
 use crate::core::stamp::{HybridTime, OriginId};
 
 /// In a clock of lost dots: something of this slot is lost, nobody can say what.
@@ -149,7 +151,9 @@ pub fn recover(place: &Place) -> Result<Recovered, RecoverError> {
     found.next_number = found.next_number.max(replaced.last().map_or(0, |number| number + 1));
     drop_replaced(place, &replaced, &mut found);
     for number in std::mem::take(&mut found.unopened) {
-        if let Err(error) = salvage_segment(place, number, &mut found) {
+        // Its footer said which logs it replaces. An older one that is here may be one of them, with what was cleared since.
+        let may_replace_log = logs.iter().any(|log| *log < number && !replaced.contains(log));
+        if let Err(error) = salvage_segment(place, number, may_replace_log, &mut found) {
             // Its blocks are tried again at the next start; until then, who knows what it held.
             tracing::error!(number, %error, "a damaged segment could not be salvaged");
             let seq = found.next_unknown();
@@ -189,64 +193,6 @@ fn open_segments(place: &Place, segments: BTreeMap<u64, String>, found: &mut Rec
         }
     }
     Ok(())
-}
-
-/// Puts what a segment that does not open still holds into a new one, and sets the file aside.
-fn salvage_segment(place: &Place, number: u64, found: &mut Recovered) -> Result<(), RecoverError> {
-    let name = segment::file_name(number);
-    let path = place.dir.join(&name);
-    let fail = |error: &dyn std::fmt::Display| RecoverError::Io {
-        path: path.clone(),
-        source: io::Error::other(error.to_string()),
-    };
-    let meta = SegmentMeta {
-        shard: place.shard,
-        number: found.next_number,
-        replaces: vec![number],
-    };
-    let mut writer = SegmentWriter::create(place.disk.clone(), &place.dir, meta).map_err(|error| fail(&error))?;
-    let mut covered = SlotClocks::default();
-    let mut pushed = Ok(());
-    let salvaged = segment::salvage(
-        &place.disk,
-        &place.dir,
-        place.shard,
-        number,
-        &mut |KeyedOp { user, key, op }| {
-            if pushed.is_ok() {
-                covered.insert(op.dot.slot, op.dot.origin, op.dot.seq);
-                pushed = writer.push(EntryRef {
-                    slot: op.dot.slot,
-                    user: user.as_str(),
-                    key: key.as_str(),
-                    op: &op,
-                });
-            }
-        },
-    );
-    let salvaged = match (salvaged, pushed) {
-        (Ok(salvaged), Ok(())) => salvaged,
-        (salvaged, pushed) => {
-            writer.abandon();
-            salvaged.map_err(|error| fail(&error))?;
-            return pushed.map_err(|error| fail(&error));
-        }
-    };
-    tracing::error!(path = %path.display(), ?salvaged, "a damaged segment was salvaged and set aside");
-    let mut lost = SlotClocks::default();
-    if !salvaged.complete {
-        lose_unknown(place, found.next_unknown(), &mut lost);
-    }
-    let segment = writer
-        .finish(covered, lost, &place.cache)
-        .map_err(|error| fail(&error))?;
-    found.next_number += 1;
-    found.segments.push(Arc::new(segment));
-    found.salvaged += 1;
-    let renamed = place.disk.rename(&path, &quarantine_path(&place.dir, &name));
-    renamed
-        .and_then(|()| place.disk.sync_dir(&place.dir))
-        .map_err(|error| fail(&error))
 }
 
 /// Removes segments that were merged into another one.
@@ -366,60 +312,6 @@ fn write_again(file: &dyn DiskFile, bytes: &Bytes, scan: &log::Scan) -> io::Resu
         from = next;
     }
     file.sync_data()
-}
-
-/// Takes every gap in an origin's sequences for lost.
-fn lose_gaps(found: &mut Recovered) {
-    let mut gaps = SlotClocks::default();
-    for (slot, clock) in found.covered.slots() {
-        for (origin, set) in clock.origins().filter(|(origin, _)| *origin != UNKNOWN_ORIGIN) {
-            if let Some(last) = set.last() {
-                gaps.insert_range(slot, origin, 1, last);
-            }
-        }
-    }
-    found.lost.join(&gaps.minus(&found.covered));
-}
-
-fn lose_unknown(place: &Place, seq: u64, lost: &mut SlotClocks) {
-    for slot in place.slots.clone() {
-        lost.insert(SlotId(slot), UNKNOWN_ORIGIN, seq);
-    }
-}
-
-fn take_footers(found: &mut Recovered) {
-    for segment in &found.segments {
-        found.covered.join(segment.covered());
-        found.known_lost.join(segment.lost());
-        found.max_time = found.max_time.max(segment.stats().max_time);
-    }
-}
-
-fn tell_losses(place: &Place, found: &mut Recovered) {
-    lose_gaps(found);
-    let newly_lost = found.lost.minus(&found.covered).minus(&found.known_lost);
-    if !newly_lost.is_empty() && found.damage.is_empty() {
-        // A file is gone. What its origin gave out last may have been in it, and must not be given out again.
-        found.note_damage(format!(
-            "{}: {} ops are missing and no file is damaged",
-            place.dir.display(),
-            newly_lost.count()
-        ));
-    }
-    if found.lost_records > newly_lost.count() {
-        let seq = found.next_unknown();
-        lose_unknown(place, seq, &mut found.lost);
-    }
-    found.lost.join(&found.known_lost);
-    found.lost = found.lost.minus(&found.covered);
-    if !found.lost.is_empty() {
-        tracing::error!(
-            shard = place.shard,
-            slots = found.lost.slots().count(),
-            ops = found.lost.count(),
-            "acknowledged data is lost on this disk; reads of these slots are refused"
-        );
-    }
 }
 
 /// The folder's path of a quarantined file.

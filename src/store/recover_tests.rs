@@ -8,6 +8,7 @@ use crate::core::op::{Body, Dot, Op};
 use crate::core::slot::SlotId;
 use crate::store::log::{Place as RecordPlace, Previous, Record, put_record};
 use crate::store::memory_disk::MemoryDisk;
+use crate::store::segment::{EntryRef, SegmentMeta, SegmentWriter};
 
 const DIR: &str = "/data/shard";
 const ORIGIN: OriginId = OriginId(7);
@@ -290,6 +291,22 @@ fn a_segment_without_its_end_is_salvaged_and_set_aside() {
             disk.content(&quarantine_path(Path::new(DIR), &segment::file_name(2)))
                 .is_some()
         );
+    }
+}
+
+#[test]
+fn a_log_that_a_damaged_footer_may_have_replaced_does_not_come_back_unnoticed() {
+    let disk = MemoryDisk::new();
+    // All that it held was cleared, and the clear is collected.
+    put_log(&disk, 1, &[1, 2], Previous::default());
+    put_segment(&disk, 5, &[], vec![1, 2, 3, 4]);
+    let end = disk.content(&segment_path(5)).unwrap().len() as u64;
+    for at in [end - 60, end - 40, end - 1] {
+        let damaged = disk.crash();
+        flip(&damaged, &segment_path(5), at);
+        let found = recovered(&damaged);
+        assert!(!found.damage.is_empty());
+        assert!(!found.lost.is_empty(), "the cleared values would be read again");
     }
 }
 

@@ -194,11 +194,17 @@ fn damage_in_a_key_too_long_for_memory_is_salvaged() {
     });
     rig.add("u", "long", "before the clear");
     rig.clear("u", "long");
-    for index in 0..18_000 {
+    for index in 0..30_000 {
         rig.add("u", "long", &index.to_string());
     }
     rig.add("u", "other", "kept");
-    rig.seal();
+    // Sealed, and no merge since: the clear is still there.
+    rig.shard.wanted_takeover = true;
+    rig.run_jobs();
+    rig.shard.tick(rig.now);
+    let sealed = rig.merge_result().unwrap();
+    rig.shard.merged(sealed);
+    assert_eq!(rig.shard.segments[0].stats().clears, 1);
     rig.damage(&rig.segment_names()[0].clone(), 600);
     let number = rig.shard.segments[0].number();
     rig.shard.report_damage(number);
@@ -210,6 +216,10 @@ fn damage_in_a_key_too_long_for_memory_is_salvaged() {
     assert!(
         rig.shard.stats().lost_ops > 0,
         "the damaged block is given up, the rest goes on"
+    );
+    assert!(
+        rig.shard.stats().sealed_ops > 16 << 10,
+        "what is left is still too long"
     );
     assert!(rig.shard.next_merge(rig.now).is_none());
 }
@@ -240,6 +250,65 @@ fn a_repeated_request_is_told_although_its_key_is_written_all_the_time() {
     rig.add("u", "k", "meanwhile");
     let again = rig.shard.submit(write, Some(&lookup), rig.now);
     assert!(matches!(again, Ok(Submitted::Repeated(None))));
+}
+
+#[test]
+fn a_full_disk_refuses_adds_takes_clears_and_recovers_by_itself() {
+    let mut rig = Rig::new(small());
+    let reserve = Path::new(DIR).join("reserve");
+    for key in 0..100u64 {
+        rig.add("u", &format!("key {key}"), &noise(key, 400));
+    }
+    rig.run_jobs();
+    assert!(rig.disk.content(&reserve).is_some());
+    rig.disk.faults().free_bytes.store(0, Ordering::Relaxed);
+    let value = |text: String| WriteKind::Add {
+        text: text.as_str().into(),
+        finish: true,
+    };
+    let mut taken = 0;
+    while rig.write("u", "more", value(noise(taken, 4000)), None).is_ok() {
+        taken += 1;
+        assert!(taken < 1000, "the disk is full");
+    }
+    rig.run_jobs();
+    assert_eq!(rig.get("u", "more").len() as u64, taken, "what was taken is there");
+    assert_eq!(rig.get("u", "key 1").len(), 1, "reads go on");
+    assert!(rig.disk.content(&reserve).is_none(), "the reserve was let go");
+    for key in 0..100 {
+        rig.clear("u", &format!("key {key}"));
+    }
+    rig.run_jobs();
+    assert!(rig.get("u", "key 1").is_empty());
+    for _ in 0..3 {
+        rig.now.0 += 1000;
+        rig.shard.tick(rig.now);
+        rig.run_jobs();
+    }
+    assert!(rig.shard.stats().disk_full && rig.shard.failure().is_none());
+    rig.disk.faults().free_bytes.store(1 << 30, Ordering::Relaxed);
+    for _ in 0..3 {
+        rig.now.0 += 1000;
+        rig.shard.tick(rig.now);
+        rig.run_jobs();
+    }
+    assert!(!rig.shard.stats().disk_full);
+    rig.add("u", "key 1", "new");
+    rig.run_jobs();
+    assert_eq!(rig.get("u", "key 1"), strings(&["new"]));
+    assert!(rig.disk.content(&reserve).is_some(), "and taken again");
+    rig.reopen();
+    assert_eq!(rig.get("u", "more").len() as u64, taken);
+}
+
+#[test]
+fn a_reserve_that_could_not_be_removed_does_not_stop_the_shard() {
+    let mut rig = Rig::new(small());
+    rig.run_jobs();
+    rig.shard.reserved = false;
+    rig.add("u", "k", "v");
+    rig.run_jobs();
+    assert_eq!((rig.shard.failure(), rig.shard.reserved), (None, true));
 }
 
 #[test]

@@ -10,19 +10,23 @@
 //!
 //! Invariant: the new segment's clock covers all that the clocks of its inputs cover, so nothing that is dropped comes back.
 
+mod clears;
+mod input;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use clears::KeyClears;
+use input::{Head, Input, Salvage};
+
 use super::cache::BlockCache;
 use super::disk::Disk;
 use super::filter::key_tag;
-use super::memtable::{MemoryKey, Memtable};
-use super::segment::{
-    DamagedBlock, EntryRef, ReadError, Scan, Segment, SegmentMeta, SegmentWriter, WriteError, temporary_name,
-};
+use super::memtable::Memtable;
+use super::segment::{EntryRef, ReadError, Segment, SegmentMeta, SegmentWriter, WriteError, temporary_name};
 use crate::core::clock::{Clock, SlotClocks};
-use crate::core::op::{Body, Dot, KeyedOp, Op};
+use crate::core::op::{Body, Dot, Op};
 use crate::core::slot::{KeyHash, SlotId};
 use crate::core::stamp::HybridTime;
 use crate::types::{Key, UserId, WallMs};
@@ -91,95 +95,6 @@ pub struct MergeContext {
 
 /// A key with its slot, in the order of segments.
 pub type KeyName = (SlotId, UserId, Key);
-
-enum Input {
-    Memtable {
-        memtable: Arc<Memtable>,
-        keys: std::vec::IntoIter<MemoryKey>,
-        ops: std::vec::IntoIter<Op>,
-        current: Option<KeyName>,
-    },
-    Segment {
-        scan: Box<Scan>,
-        salvage: Option<Salvage>,
-    },
-}
-
-/// What a merge that steps over damage keeps, to tell what is lost.
-#[derive(Default)]
-struct Salvage {
-    damaged: Vec<DamagedBlock>,
-    seen: SlotClocks,
-}
-
-impl Salvage {
-    /// Of what the segment covered in the slots of its damaged blocks, all that was not read. Ops that had been dropped from the
-    /// segment are counted as lost too: nothing on this disk tells them apart, and a peer can.
-    fn lost(&self, covered: &SlotClocks) -> SlotClocks {
-        let mut lost = SlotClocks::default();
-        for (slot, clock) in covered.slots() {
-            if self
-                .damaged
-                .iter()
-                .any(|block| block.slots.0 <= slot && slot <= block.slots.1)
-            {
-                let rest = self
-                    .seen
-                    .get(slot)
-                    .map_or_else(|| clock.clone(), |seen| clock.minus(seen));
-                lost.join_slot(slot, &rest);
-            }
-        }
-        lost
-    }
-}
-
-impl Input {
-    fn next(&mut self) -> Result<Option<(KeyName, Op)>, ReadError> {
-        match self {
-            Self::Segment { scan, salvage } => loop {
-                match (scan.next(), &mut *salvage) {
-                    (Err(ReadError::Damaged(_)), Some(salvage)) => salvage.damaged.extend(scan.skip_damaged()),
-                    (Err(error), _) => return Err(error),
-                    (Ok(None), _) => return Ok(None),
-                    (Ok(Some(KeyedOp { user, key, op })), salvage) => {
-                        if let Some(salvage) = salvage {
-                            salvage.seen.insert(op.dot.slot, op.dot.origin, op.dot.seq);
-                        }
-                        return Ok(Some(((op.dot.slot, user, key), op)));
-                    }
-                }
-            },
-            Self::Memtable {
-                memtable,
-                keys,
-                ops,
-                current,
-            } => loop {
-                if let (Some(op), Some(name)) = (ops.next(), &current) {
-                    return Ok(Some((name.clone(), op)));
-                }
-                let Some(key) = keys.next() else {
-                    return Ok(None);
-                };
-                *ops = memtable.ops_of_sorted(&key).into_iter();
-                *current = Some((key.slot, key.user, key.key));
-            },
-        }
-    }
-}
-
-struct Head {
-    input: Input,
-    next: Option<(KeyName, Op)>,
-}
-
-impl Head {
-    fn advance(&mut self) -> Result<Option<(KeyName, Op)>, ReadError> {
-        let next = self.input.next()?;
-        Ok(std::mem::replace(&mut self.next, next))
-    }
-}
 
 /// A merge under way. It is done in steps, so that it can be paced and given up.
 pub struct Merge {
@@ -441,46 +356,5 @@ impl Merge {
             .is_some_and(|stable| stable.contains(dot.origin, dot.seq) && stable.covers(seen));
         let tag = key_tag(KeyHash::of(user, key));
         known && !self.context.outside.iter().any(|segment| segment.may_hold(tag))
-    }
-}
-
-/// The clears of one key, and the raised stamps among its ops.
-#[derive(Default)]
-struct KeyClears {
-    cleared: Clock,
-    last_time: HybridTime,
-    clears: Vec<(Dot, Clock)>,
-    raised: BTreeMap<Dot, HybridTime>,
-}
-
-impl KeyClears {
-    fn of<'a>(ops: impl Iterator<Item = &'a Op>, in_memory: Option<&Clock>) -> Self {
-        let mut all = Self::default();
-        for op in ops {
-            if op.raised {
-                let time = all.raised.entry(op.dot).or_default();
-                *time = op.time.max(*time);
-            }
-            if let Body::Clear(seen) = &op.body {
-                all.cleared.join(seen);
-                all.last_time = op.time.max(all.last_time);
-                all.clears.push((op.dot, seen.clone()));
-            }
-        }
-        if let Some(clock) = in_memory {
-            all.cleared.join(clock);
-        }
-        all
-    }
-
-    fn supersedes(&self, op: &Op) -> bool {
-        self.raised.get(&op.dot).is_some_and(|time| *time > op.time)
-    }
-
-    /// Whether another clear of the key saw this one and all that it saw.
-    fn includes(&self, dot: &Dot, seen: &Clock) -> bool {
-        self.clears
-            .iter()
-            .any(|(other, context)| other != dot && context.contains(dot.origin, dot.seq) && context.covers(seen))
     }
 }
