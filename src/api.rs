@@ -231,7 +231,8 @@ pub struct ListUsers<'a> {
     pub user: Option<User<'a>>,
 }
 
-/// Body of `users/add`, `users/remove` and `users/passwd`. All but a `passwd` of one's own need an admin's credentials.
+/// Body of `users/add`; and what a client may send to `users/remove` and `users/passwd`, which read only the fields of
+/// [`RemoveUser`] and [`SetPassword`]. All but a `passwd` of one's own need an admin's credentials.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct UserChange<'a> {
     /// The user it is about.
@@ -251,6 +252,34 @@ pub struct UserChange<'a> {
         skip_serializing_if = "std::ops::Not::not"
     )]
     pub admin: bool,
+    #[serde(
+        borrow,
+        default,
+        deserialize_with = "accept::user",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub user: Option<User<'a>>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RemoveUser<'a> {
+    #[serde(borrow)]
+    pub name: Cow<'a, str>,
+    #[serde(
+        borrow,
+        default,
+        deserialize_with = "accept::user",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub user: Option<User<'a>>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SetPassword<'a> {
+    #[serde(borrow)]
+    pub name: Cow<'a, str>,
+    #[serde(borrow)]
+    pub password_hash: Cow<'a, str>,
     #[serde(
         borrow,
         default,

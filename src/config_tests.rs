@@ -81,7 +81,7 @@ fn every_setting_refuses_what_it_cannot_be() {
             Setting::BlockCacheBytes,
             &["1", "x", "-5", "1.5MiB", "99999999999999GiB"],
         ),
-        (Setting::ActiveSegmentBytes, &["1MiB", "1TiB", "9999GiB"]),
+        (Setting::ActiveSegmentBytes, &["1KiB", "1TiB", "9999GiB"]),
         (Setting::LogFormat, &["", "TEXT"]),
         (Setting::LogFilter, &["kv_storage=loud"]),
     ] {

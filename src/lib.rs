@@ -1,4 +1,50 @@
-//! KV-Storage.
+//! KV-Storage: a key-value store in which a key holds a list of text values, per user.
+//!
+//! # Code map
+//!
+//! In the order of their dependencies; a module uses only what stands before it.
+//!
+//! | module | what it is |
+//! | --- | --- |
+//! | [`types`] | names and limits that everything shares |
+//! | [`core`] | the replicated data type and the hash space: ops, stamps, clocks, the fold. Pure |
+//! | [`store`] | the storage engine: log, memtable, segments, merges, recovery. Synchronous |
+//! | [`shard`] | one run of slots: a state machine that hands out its disk work as jobs |
+//! | [`env`] | what a node takes from outside: disk, sockets, wall clock, entropy, threads |
+//! | [`node`] | the actors around shards, their supervisor, and the handle to all of them |
+//! | [`users`] | who may use the store, and the check of every request's credentials |
+//! | [`api`] | the JSON bodies, shared by server, client and command line |
+//! | [`http`] | the front: the API over HTTP/1.1 and HTTP/2 |
+//! | [`server`] | node, users and front under one supervision tree |
+//! | [`os`] | the real disk, sockets, clock, entropy and threads |
+//! | [`client`] | a typed client; knows nothing of nodes |
+//! | [`config`], [`cli`] | settings and the `kv` command |
+//!
+//! # How an add travels
+//!
+//! `http::front` takes a permit and reads the body; `users` checks the credential against a keyed digest in memory; `node::handle`
+//! finds the slot's shard and takes a permit of its queue; the shard's actor gives the op its dot and stamp and appends its record to the
+//! open group of the log; when no commit is under way, the group goes out as one write and one `fdatasync` on a thread that
+//! may block; when that returns, everyone who waited for the group is answered.
+//!
+//! # How a get travels
+//!
+//! The shard's actor answers with a snapshot: the key's ops in memtables, and the segments whose filter lets the key through. The
+//! caller folds it: one pass learns what is visible, then the values stream out; small keys are read once and kept between the
+//! passes. Blocks come from the cache, or with one read each from the disk, on a thread that may block.
+//!
+//! # Architecture invariants
+//!
+//! - **One owner.** Only a shard's actor changes the shard; only its jobs write its files. Everyone else gets snapshots, which
+//!   stay valid whatever happens meanwhile.
+//! - **Visible means durable.** An op is shown, counted as taken, or acknowledged only when the group it was written in is synced.
+//! - **A failed sync is the end of that shard's life.** It is opened anew from its files, after its last job is done.
+//! - **The disk says what is held.** There is no manifest and no separate clock: footers and logs are the truth, and a file that was
+//!   merged away is named by the file that took it over until its removal is durable.
+//! - **Ops are never changed.** A clear covers dots; a merge drops what is covered; nothing decides by wall-clock time but how long a request
+//!   id is remembered at least.
+//! - **Waiting is bounded at the door.** Every queue has a permit in front of it; nothing waits for a permit, it is refused.
+//! - **Below the edge nothing asks the operating system.** A lint forbids it; `sim` runs the same code on other disks and clocks.
 #![forbid(unsafe_code)]
 
 pub mod api;

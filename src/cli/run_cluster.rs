@@ -29,6 +29,7 @@ const DEMO_USER: &str = "demo";
 const PASSWORD_FILE: &str = "demo-password";
 /// Of randomness, in the demo user's password.
 const PASSWORD_BYTES: usize = 16;
+const LOCK_FILE: &str = "lock";
 const NODE: &str = "node-1";
 /// Longest wait for the node to stop by itself; a little more than it allows itself.
 const STOP_TIMEOUT: Duration = Duration::from_secs(65);
@@ -139,9 +140,24 @@ fn check_port(address: SocketAddr) -> anyhow::Result<()> {
     }
 }
 
-/// The cluster's folder.
+fn lock(folder: &Path) -> anyhow::Result<fs::File> {
+    let place = || format!("cannot lock the folder {}", folder.display());
+    let file = fs::File::create(folder.join(LOCK_FILE)).with_context(place)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(fs::TryLockError::WouldBlock) => anyhow::bail!(
+            "{} is run by another `kv run-cluster` already; stop that, or choose another folder with --dir",
+            folder.display()
+        ),
+        Err(fs::TryLockError::Error(error)) => Err(error).with_context(place),
+    }
+}
+
+/// The cluster's folder, which only one process at a time runs.
 struct Folder {
     path: PathBuf,
+    /// Locked as long as it is open.
+    _lock: fs::File,
 }
 
 impl Folder {
@@ -149,6 +165,7 @@ impl Folder {
         fs::create_dir_all(path).with_context(|| format!("cannot make the folder {}", path.display()))?;
         let folder = Self {
             path: path.to_path_buf(),
+            _lock: lock(path)?,
         };
         let password = folder.password_file();
         if !password.exists() {

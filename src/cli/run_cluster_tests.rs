@@ -133,6 +133,16 @@ async fn data_without_its_password_is_not_given_a_new_one() {
     assert!(error.contains(PASSWORD_FILE) && error.contains("begin anew"), "{error}");
 }
 
+#[tokio::test]
+async fn a_folder_is_run_by_one_process_at_a_time() {
+    let world = World::new();
+    let folder = Folder::prepare(&world.args.dir).unwrap();
+    let error = world.run("exit 0", 0).await.unwrap_err().to_string();
+    assert!(error.contains("another `kv run-cluster`"), "{error}");
+    drop(folder);
+    Folder::prepare(&world.args.dir).unwrap();
+}
+
 #[test]
 fn the_next_steps_name_the_profile_of_another_folder() {
     assert!(!what_next(Path::new("kv-cluster")).contains("KV_PROFILE"));

@@ -2,7 +2,7 @@
 
 use hyper::StatusCode;
 
-use crate::api::{ListUsers, UserChange, UserEntries, UserEntry};
+use crate::api::{ListUsers, RemoveUser, SetPassword, UserChange, UserEntries, UserEntry};
 use crate::users::{Principal, UserInfo};
 
 use super::answer::Answer;
@@ -46,7 +46,7 @@ pub async fn add<B: Backend>(submitted: &Submitted<'_, B>) -> Result<Answer, Fai
 }
 
 pub async fn remove<B: Backend>(submitted: &Submitted<'_, B>) -> Result<Answer, Failure> {
-    let body: UserChange = submitted.parse()?;
+    let body: RemoveUser = submitted.parse()?;
     let name = submitted.user_id(&body.name)?;
     let credentials = submitted.credentials(&body.user)?;
     only_admins(&submitted.authenticate(credentials).await?)?;
@@ -55,9 +55,9 @@ pub async fn remove<B: Backend>(submitted: &Submitted<'_, B>) -> Result<Answer, 
 }
 
 pub async fn passwd<B: Backend>(submitted: &Submitted<'_, B>) -> Result<Answer, Failure> {
-    let body: UserChange = submitted.parse()?;
+    let body: SetPassword = submitted.parse()?;
     let name = submitted.user_id(&body.name)?;
-    let password_hash = submitted.password_hash(body.password_hash.as_deref())?;
+    let password_hash = submitted.password_hash(Some(&*body.password_hash))?;
     let credentials = submitted.credentials(&body.user)?;
     let principal = submitted.authenticate(credentials).await?;
     if principal.user != name {

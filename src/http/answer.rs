@@ -36,6 +36,8 @@ pub struct Answer {
     content_type: &'static str,
     retry_after_s: Option<u32>,
     allow: Option<&'static str>,
+    /// For the bytes of the payload, until they have been sent.
+    room: Option<OwnedSemaphorePermit>,
 }
 
 const JSON: &str = "application/json";
@@ -48,6 +50,7 @@ impl Answer {
             content_type: JSON,
             retry_after_s: None,
             allow: None,
+            room: None,
         }
     }
 
@@ -77,13 +80,21 @@ impl Answer {
         }
     }
 
+    pub fn holding(self, room: Option<OwnedSemaphorePermit>) -> Self {
+        Self { room, ..self }
+    }
+
     /// `head_only`: answer HEAD with the headers that GET would get.
     pub fn into_response(self, head_only: bool, hold: Hold) -> Response<AnswerBody> {
         let (payload, whole_bytes) = match self.payload {
             Payload::Whole(bytes) if head_only => (Payload::Whole(Bytes::new()), Some(bytes.len())),
             payload => (payload, None),
         };
-        let mut response = Response::new(AnswerBody { payload, _hold: hold });
+        let mut response = Response::new(AnswerBody {
+            payload,
+            _hold: hold,
+            _room: self.room,
+        });
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(self.content_type));
@@ -142,6 +153,7 @@ impl Hold {
 pub struct AnswerBody {
     payload: Payload,
     _hold: Hold,
+    _room: Option<OwnedSemaphorePermit>,
 }
 
 impl Body for AnswerBody {

@@ -1,7 +1,8 @@
 //! Many operations in one body.
 //!
 //! Operations on the same key are carried out in their order, each after the one before it was answered, so a get sees the
-//! writes before it. Those on different keys run side by side.
+//! writes before it. Those on different keys run side by side. When a write fails, the operations on its key that follow are not
+//! carried out, so that a retry of all of them keeps their order.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -13,20 +14,23 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use hyper::StatusCode;
 use serde::Serialize;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::api::{BATCH_ANSWER_BYTES_MAX, Batch, Detail, Operation};
 use crate::types::{Key, RequestId, UserId};
 
 use super::answer::{Answer, to_json};
-use super::backend::{Backend, Reader};
+use super::backend::Backend;
 use super::config::{ANSWER_FRAME_BYTES, BATCH_IN_FLIGHT_MAX};
 use super::failure::Failure;
+use super::front::Front;
 use super::request::Submitted;
 use super::values::List;
 
 const OK: Bytes = Bytes::from_static(br#"{"status_code":200,"status":"OK"}"#);
 const IN_PROGRESS: Bytes = Bytes::from_static(br#"{"status_code":200,"status":"IN_PROGRESS"}"#);
+
+const NOT_CARRIED_OUT: &str = "not carried out, for an earlier write to this key failed; retry them together";
 
 /// An operation within its limits.
 struct Step<'a> {
@@ -56,7 +60,7 @@ pub async fn run<B: Backend>(submitted: &Submitted<'_, B>) -> Result<Answer, Fai
     let credentials = submitted.credentials(&body.user)?;
     let user = submitted.authenticate(credentials).await?.user;
 
-    let room = Room::new(&submitted.front.body_bytes);
+    let room = Room::new(submitted.front);
     let mut waiting = by_key.into_iter();
     let mut running = FuturesUnordered::new();
     let mut results = vec![Bytes::new(); count];
@@ -73,7 +77,9 @@ pub async fn run<B: Backend>(submitted: &Submitted<'_, B>) -> Result<Answer, Fai
             }
         }
     }
-    Ok(Answer::json(join(&results)))
+    drop(running);
+    let held = room.held.into_inner().unwrap_or_else(PoisonError::into_inner);
+    Ok(Answer::json(join(&results)).holding(held))
 }
 
 /// The operations of each key, in their order.
@@ -125,12 +131,20 @@ async fn one_key<B: Backend>(
     user: &UserId,
     key: Key,
     steps: Vec<Step<'_>>,
-    room: &Room<'_>,
+    room: &Room<'_, B>,
 ) -> Vec<(usize, Bytes)> {
     let mut results = Vec::with_capacity(steps.len());
+    let mut broken = false;
     for Step { index, act } in steps {
-        let result = one(submitted, user, &key, act, room).await.unwrap_or_else(failed);
-        results.push((index, result));
+        let result = if broken {
+            Err(Failure::new(StatusCode::SERVICE_UNAVAILABLE, NOT_CARRIED_OUT))
+        } else {
+            let writes = matches!(act, Act::Add { .. } | Act::Clear);
+            let result = one(submitted, user, &key, act, room).await;
+            broken = writes && result.is_err();
+            result
+        };
+        results.push((index, result.unwrap_or_else(failed)));
     }
     results
 }
@@ -140,7 +154,7 @@ async fn one<B: Backend>(
     user: &UserId,
     key: &Key,
     act: Act<'_>,
-    room: &Room<'_>,
+    room: &Room<'_, B>,
 ) -> Result<Bytes, Failure> {
     let backend = &submitted.front.backend;
     match act {
@@ -178,44 +192,47 @@ async fn one<B: Backend>(
 }
 
 /// What the batch's answer may still hold.
-struct Room<'f> {
+struct Room<'f, B> {
     left: AtomicUsize,
-    /// The permits that bodies are read under: what is read into memory for an answer counts like what was sent.
-    permits: &'f Semaphore,
-    held: Mutex<Vec<SemaphorePermit<'f>>>,
+    front: &'f Front<B>,
+    held: Mutex<Option<OwnedSemaphorePermit>>,
 }
 
-impl<'f> Room<'f> {
-    fn new(permits: &'f Semaphore) -> Self {
+impl<'f, B: Backend> Room<'f, B> {
+    fn new(front: &'f Front<B>) -> Self {
         Self {
             left: AtomicUsize::new(BATCH_ANSWER_BYTES_MAX),
-            permits,
+            front,
             held: Mutex::default(),
         }
     }
 
     fn take(&self, bytes: usize) -> Result<(), Failure> {
-        let too_much = || {
-            let limit = BATCH_ANSWER_BYTES_MAX;
-            let detail =
-                format!("the values read by one batch are limited to {limit} bytes; use get_value for this key");
-            Failure::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
-        };
-        let permits = u32::try_from(bytes).map_err(|_| too_much())?;
-        self.left
-            .fetch_update(Relaxed, Relaxed, |left| left.checked_sub(bytes))
-            .map_err(|_| too_much())?;
-        let Ok(permit) = self.permits.try_acquire_many(permits) else {
-            self.left.fetch_add(bytes, Relaxed);
-            return Err(Failure::too_many("bytes of bodies and answers"));
-        };
-        self.held.lock().unwrap_or_else(PoisonError::into_inner).push(permit);
+        let left = self.left.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(bytes));
+        left.map_err(|_| too_much())?;
+        let room = self.front.answer_room(bytes).inspect_err(|_| self.give_back(bytes))?;
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        match &mut *held {
+            Some(held) => held.merge(room),
+            None => *held = Some(room),
+        }
         Ok(())
+    }
+
+    /// To the other operations of this batch; the permits stay until its end.
+    fn give_back(&self, bytes: usize) {
+        self.left.fetch_add(bytes, Relaxed);
     }
 }
 
+fn too_much() -> Failure {
+    let limit = BATCH_ANSWER_BYTES_MAX;
+    let detail = format!("the values read by one batch are limited to {limit} bytes; use get_value for this key");
+    Failure::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
+}
+
 /// A whole list, as long as the batch has room for it.
-async fn values<R: Reader>(mut list: List<R>, room: &Room<'_>) -> Result<Bytes, Failure> {
+async fn values<B: Backend>(mut list: List<B::Reader>, room: &Room<'_, B>) -> Result<Bytes, Failure> {
     let mut taken = 0;
     let refused = loop {
         if let Err(error) = list.fill(taken + ANSWER_FRAME_BYTES).await {
@@ -229,7 +246,7 @@ async fn values<R: Reader>(mut list: List<R>, room: &Room<'_>) -> Result<Bytes, 
             return Ok(list.out.freeze());
         }
     };
-    room.left.fetch_add(taken, Relaxed);
+    room.give_back(taken);
     Err(refused)
 }
 

@@ -1,11 +1,13 @@
 //! The calls on keys. Each checks the form of its body, then the credentials, then acts.
 
 use bytes::{BufMut, BytesMut};
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::api::{
     AddValue, ClearKey, Count, GetValue, LIST_KEYS_ANSWER_BYTES_MAX, LIST_KEYS_LIMIT_DEFAULT, LIST_KEYS_LIMIT_MAX,
     ListKeys,
 };
+use crate::node::KeyPage;
 use crate::types::KEY_BYTES_MAX;
 
 use super::answer::Answer;
@@ -17,6 +19,9 @@ use super::values::{self, List};
 
 /// Keys that are asked of the node at a time; so at most a mebibyte of them.
 const KEYS_PER_STEP: u64 = 1000;
+/// Such steps in one call. Keys that were cleared do not show, but looking past them is work; a call that has only found
+/// such keys ends with none, and the next one goes on from there.
+const LIST_STEPS_MAX: u32 = 64;
 
 pub async fn add_value<B: Backend>(submitted: &Submitted<'_, B>) -> Result<Answer, Failure> {
     let body: AddValue = submitted.parse()?;
@@ -61,16 +66,12 @@ pub async fn get_value<B: Backend>(submitted: &Submitted<'_, B>) -> Result<Answe
     }
     let (offset, limit) = (body.offset.unwrap_or(0), body.limit.unwrap_or(u64::MAX));
     let reader = backend.get(&user, &key, offset, limit).await?;
-    values::answer(
-        List::new(BytesMut::from(&b"{"[..]), &key, reader),
-        &submitted.front.metrics,
-    )
-    .await
+    values::answer(List::new(BytesMut::from(&b"{"[..]), &key, reader), submitted.front).await
 }
 
 pub async fn list_keys<B: Backend>(submitted: &Submitted<'_, B>) -> Result<Answer, Failure> {
     let body: ListKeys = submitted.parse()?;
-    let (prefix, mut after) = (body.prefix.unwrap_or_default(), body.after.map(String::from));
+    let (prefix, after) = (body.prefix.unwrap_or_default(), body.after.map(String::from));
     let limit = body.limit.unwrap_or(LIST_KEYS_LIMIT_DEFAULT);
     let too_long = prefix.len() > KEY_BYTES_MAX || after.as_ref().is_some_and(|after| after.len() > KEY_BYTES_MAX);
     if too_long || !(1..=LIST_KEYS_LIMIT_MAX).contains(&limit) {
@@ -79,39 +80,91 @@ pub async fn list_keys<B: Backend>(submitted: &Submitted<'_, B>) -> Result<Answe
     let credentials = submitted.credentials(&body.user)?;
     let user = submitted.authenticate(credentials).await?.user;
 
-    let mut out = BytesMut::from(&br#"{"keys":["#[..]);
-    let mut left = limit;
-    let more = loop {
-        let step = left.min(KEYS_PER_STEP);
+    let mut listing = Listing::new(limit, after);
+    loop {
+        let step = listing.left.min(KEYS_PER_STEP) as usize;
         let page = submitted
             .front
             .backend
-            .list_keys(&user, &prefix, after.as_deref(), step as usize)
+            .list_keys(&user, &prefix, listing.after.as_deref(), step)
             .await?;
-        let mut full = false;
-        let mut unsent = page.keys.len();
-        for key in &page.keys {
-            if full {
-                break;
-            }
-            if left < limit {
-                out.put_u8(b',');
-            }
-            string_into(&mut out, key.as_str());
-            (left, unsent) = (left.saturating_sub(1), unsent - 1);
-            full = left == 0 || out.len() >= LIST_KEYS_ANSWER_BYTES_MAX;
-            after = Some(key.as_str().to_owned());
+        let before = listing.out.len();
+        let done = listing.append(&page);
+        let room = submitted.front.answer_room(listing.out.len() - before)?;
+        match &mut listing.room {
+            Some(held) => held.merge(room),
+            None => listing.room = Some(room),
         }
-        if full || page.next_after.is_none() {
-            break unsent > 0 || page.next_after.is_some();
+        if done {
+            return Ok(listing.finish());
         }
-        after = page.next_after.map(|key| key.as_str().to_owned());
-    };
-    out.put_u8(b']');
-    if let Some(after) = after.filter(|_| more) {
-        out.extend_from_slice(br#","after":"#);
-        string_into(&mut out, &after);
     }
-    out.put_u8(b'}');
-    Ok(Answer::json(out.freeze()))
+}
+
+/// The answer of `list_keys` in the making.
+struct Listing {
+    out: BytesMut,
+    /// Keys that may still go in.
+    left: u64,
+    /// The last key, or what the client gave.
+    after: Option<String>,
+    /// Whether keys follow that did not go in.
+    more: bool,
+    /// Pages of the node that were read.
+    steps: u32,
+    empty: bool,
+    room: Option<OwnedSemaphorePermit>,
+}
+
+impl Listing {
+    fn new(limit: u64, after: Option<String>) -> Self {
+        let out = BytesMut::from(&br#"{"keys":["#[..]);
+        Self {
+            out,
+            left: limit,
+            after,
+            more: false,
+            steps: 0,
+            empty: true,
+            room: None,
+        }
+    }
+
+    /// Whether that was all, or all that fits.
+    fn append(&mut self, page: &KeyPage) -> bool {
+        let is_full = |listing: &Self| listing.left == 0 || listing.out.len() >= LIST_KEYS_ANSWER_BYTES_MAX;
+        let mut taken = 0;
+        while !is_full(self)
+            && let Some(key) = page.keys.get(taken)
+        {
+            if !self.empty {
+                self.out.put_u8(b',');
+            }
+            string_into(&mut self.out, key.as_str());
+            (self.left, self.empty, taken) = (self.left - 1, false, taken + 1);
+        }
+        let unsent = taken < page.keys.len();
+        // The page may end at a key that does not show; the next one begins there all the same.
+        let last = if unsent {
+            taken.checked_sub(1).and_then(|last| page.keys.get(last))
+        } else {
+            page.next_after.as_ref()
+        };
+        if let Some(last) = last {
+            self.after = Some(last.as_str().to_owned());
+        }
+        self.more = unsent || page.next_after.is_some();
+        self.steps += 1;
+        is_full(self) || !self.more || self.steps == LIST_STEPS_MAX
+    }
+
+    fn finish(mut self) -> Answer {
+        self.out.put_u8(b']');
+        if let Some(after) = self.after.filter(|_| self.more) {
+            self.out.extend_from_slice(br#","after":"#);
+            string_into(&mut self.out, &after);
+        }
+        self.out.put_u8(b'}');
+        Answer::json(self.out.freeze()).holding(self.room)
+    }
 }

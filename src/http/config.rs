@@ -15,6 +15,8 @@ pub const H2_CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
 pub const H2_SEND_BYTES_MAX: usize = 128 * 1024;
 /// Answers up to this size are sent whole, with Content-Length; larger ones in frames of about this size.
 pub const ANSWER_FRAME_BYTES: usize = 64 * 1024;
+/// What a streamed answer holds: a frame on its way, and the next one in the making.
+pub const STREAM_BYTES: usize = 2 * ANSWER_FRAME_BYTES;
 /// Steps in which the permit for a body grows while it arrives, so that a slow client holds only what it has sent.
 pub const BODY_STEP_BYTES: usize = 64 * 1024;
 /// What is still read of a body that was refused, and for how long: a connection closed on unread bytes is reset, and the
@@ -35,6 +37,8 @@ pub struct FrontConfig {
     pub requests_in_flight_max: usize,
     /// Bytes of all bodies that are being read or worked on.
     pub body_bytes_in_flight_max: usize,
+    /// Bytes of all answers that are being made or sent; a streamed one counts with its buffers.
+    pub answer_bytes_in_flight_max: usize,
     /// From the first byte of a request's head to its last.
     pub head_timeout: Duration,
     /// How long a connection may do nothing between requests.
@@ -56,6 +60,7 @@ impl Default for FrontConfig {
             connections_max: 16_384,
             requests_in_flight_max: 4096,
             body_bytes_in_flight_max: 64 * 1024 * 1024,
+            answer_bytes_in_flight_max: 128 * 1024 * 1024,
             head_timeout: Duration::from_secs(15),
             idle_timeout: Duration::from_secs(600),
             write_stall_timeout: Duration::from_secs(30),

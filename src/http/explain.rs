@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::api::{FIELD_ERRORS_MAX, FieldError};
 
+use super::route::Call;
 use super::shape::{Field, Kind, OPERATION, Presence, Shape};
 
 /// What is wrong with `body`. `basic`: whether the request carries HTTP Basic credentials.
@@ -40,6 +41,13 @@ pub fn explain(body: &[u8], shape: &'static Shape, basic: bool) -> Vec<FieldErro
             faults.found
         }
     }
+}
+
+/// What is wrong with a body of the call at `path`; nothing when no call there takes one.
+pub fn faults_of_body(path: &str, body: &[u8]) -> Vec<FieldError> {
+    Call::of_path(path)
+        .shape()
+        .map_or_else(Vec::new, |shape| explain(body, shape, false))
 }
 
 /// For a body that the table finds no fault in and that could not be read all the same.
@@ -101,15 +109,13 @@ impl Faults {
                 Presence::UnlessBasic => !self.basic,
                 Presence::ForOp(name) => op == Some(name),
             };
+            // Null is as good as nothing where nothing will do; and a null `user` is no wrong user, but none.
+            let absent_if_null = !required || field.presence == Presence::UnlessBasic;
+            let seen = seen.filter(|seen| *seen != Seen::Null || !absent_if_null);
             self.within(json!(field.name), |faults| match seen {
                 None if required => faults.add("missing", "Field required"),
                 None => {}
-                // A null `user` is no user: the credentials are what is missing.
-                Some(Seen::Null) if field.presence == Presence::UnlessBasic && required => {
-                    faults.add("missing", "Field required");
-                }
-                Some(Seen::Null) if !required => {}
-                Some(seen) => faults.check(&field.kind, *seen),
+                Some(seen) => faults.check(&field.kind, seen),
             });
         }
     }

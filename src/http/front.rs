@@ -8,7 +8,7 @@ use bytes::Bytes;
 use hyper::body::{Body, Incoming};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, Version};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use crate::types::UserId;
@@ -36,6 +36,9 @@ pub struct Front<B> {
     pub(super) requests: Arc<Semaphore>,
     /// One permit a byte of a body in flight.
     pub(super) body_bytes: Semaphore,
+    /// One permit a byte of an answer that is being made or sent. Apart from those of bodies: clients that are slow to take
+    /// their answers must not stop writes.
+    answer_bytes: Arc<Semaphore>,
     pub(super) draining: AtomicBool,
     openapi: Bytes,
 }
@@ -49,10 +52,26 @@ impl<B: Backend> Front<B> {
             connections: Connections::default(),
             requests: Arc::new(Semaphore::new(config.requests_in_flight_max)),
             body_bytes: Semaphore::new(config.body_bytes_in_flight_max),
+            answer_bytes: Arc::new(Semaphore::new(config.answer_bytes_in_flight_max)),
             draining: AtomicBool::new(false),
             openapi: openapi::document().to_string().into(),
             config,
         })
+    }
+
+    /// A permit for `bytes` more of an answer.
+    pub(super) fn answer_room(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Failure> {
+        let permits = u32::try_from(bytes).ok();
+        let room = permits.and_then(|permits| self.answer_bytes.clone().try_acquire_many_owned(permits).ok());
+        room.ok_or_else(|| {
+            self.metrics.refused(Refusal::AnswerBytes);
+            Failure::too_many("bytes of answers")
+        })
+    }
+
+    #[cfg(test)]
+    pub(super) fn free_answer_bytes(&self) -> usize {
+        self.answer_bytes.available_permits()
     }
 
     pub(super) async fn handle(

@@ -46,11 +46,19 @@ pub enum Refusal {
     Connections,
     Requests,
     BodyBytes,
+    AnswerBytes,
     SlowBody,
     Logins,
 }
 
-const REFUSALS: [&str; 5] = ["connections", "requests", "body_bytes", "slow_body", "logins"];
+const REFUSALS: [&str; 6] = [
+    "connections",
+    "requests",
+    "body_bytes",
+    "answer_bytes",
+    "slow_body",
+    "logins",
+];
 const CUTS: [&str; 3] = ["slow_head", "slow_reader", "idle"];
 
 #[derive(Debug)]

@@ -56,6 +56,7 @@ mod tests;
 
 pub use backend::{Backend, Live, Reader};
 pub use config::FrontConfig;
+pub use explain::faults_of_body;
 pub use front::Front;
 pub use metrics::MetricSource;
 pub use openapi::document as openapi_document;

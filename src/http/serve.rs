@@ -36,7 +36,8 @@ const NO_PLACE: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: appl
     {\"detail\":\"the node is overloaded: too many connections are open; retry\"}";
 
 /// Serves until `shutdown` becomes true or its sender is gone; then takes no more, lets what is in flight finish within
-/// the configured deadline, cuts the rest, and returns.
+/// the configured deadline, cuts the rest, and returns. Dropped before that, its connections still end once their requests
+/// have been answered.
 pub async fn serve<B: Backend>(
     mut listener: Box<dyn Listener>,
     front: Arc<Front<B>>,

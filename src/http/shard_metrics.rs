@@ -28,56 +28,50 @@ impl MetricSource for Node {
 type Figure = (&'static str, &'static str, fn(&ShardFigures) -> u64);
 
 const GAUGES: [Figure; 12] = [
-    ("kv_shard_serving", "1 while the shard serves", |f| u64::from(f.serving)),
-    ("kv_shard_waiting_requests", "Requests that wait for the shard", |f| {
+    ("shard_serving", "1 while the shard serves", |f| u64::from(f.serving)),
+    ("shard_waiting_requests", "Requests that wait for the shard", |f| {
         f.waiting_requests
     }),
-    ("kv_shard_segments", "Sealed segments", |f| f.stats.segments),
-    ("kv_shard_segment_bytes", "Bytes of sealed segments on disk", |f| {
+    ("shard_segments", "Sealed segments", |f| f.stats.segments),
+    ("shard_segment_bytes", "Bytes of sealed segments on disk", |f| {
         f.stats.segment_bytes
     }),
     (
-        "kv_shard_segment_memory_bytes",
+        "shard_segment_memory_bytes",
         "Memory for filters and block indexes",
         |f| f.stats.segment_memory_bytes,
     ),
-    ("kv_shard_sealed_ops", "Ops in sealed segments", |f| f.stats.sealed_ops),
+    ("shard_sealed_ops", "Ops in sealed segments", |f| f.stats.sealed_ops),
     (
-        "kv_shard_sealed_keys",
+        "shard_sealed_keys",
         "Keys in sealed segments; a key in several counts in each",
         |f| f.stats.sealed_keys,
     ),
-    ("kv_shard_memtable_ops", "Ops in memtables", |f| f.stats.memtable_ops),
-    ("kv_shard_frozen_memtables", "Memtables that wait to be sealed", |f| {
+    ("shard_memtable_ops", "Ops in memtables", |f| f.stats.memtable_ops),
+    ("shard_frozen_memtables", "Memtables that wait to be sealed", |f| {
         f.stats.frozen_memtables
     }),
-    (
-        "kv_shard_lost_ops",
-        "Acknowledged ops lost to damage on this disk",
-        |f| f.stats.lost_ops,
-    ),
-    (
-        "kv_shard_damaged_slots",
-        "Slots whose reads are refused for damage",
-        |f| f.stats.damaged_slots,
-    ),
-    (
-        "kv_shard_disk_full",
-        "1 while adds are refused for want of space",
-        |f| u64::from(f.stats.disk_full),
-    ),
+    ("shard_lost_ops", "Acknowledged ops lost to damage on this disk", |f| {
+        f.stats.lost_ops
+    }),
+    ("shard_damaged_slots", "Slots whose reads are refused for damage", |f| {
+        f.stats.damaged_slots
+    }),
+    ("shard_disk_full", "1 while adds are refused for want of space", |f| {
+        u64::from(f.stats.disk_full)
+    }),
 ];
 
 const COUNTERS: [Figure; 5] = [
-    ("kv_shard_commits", "Groups made durable, one fdatasync each", |f| {
+    ("shard_commits", "Groups made durable, one fdatasync each", |f| {
         f.stats.commits
     }),
-    ("kv_shard_merges", "Segments made by sealing and merging", |f| {
+    ("shard_merges", "Segments made by sealing and merging", |f| {
         f.stats.merges
     }),
-    ("kv_shard_merge_errors", "Merges that failed", |f| f.stats.merge_errors),
-    ("kv_shard_restarts", "Times the shard was opened anew", |f| f.restarts),
-    ("kv_shard_quarantined_files", "Damaged files set aside", |f| {
+    ("shard_merge_errors", "Merges that failed", |f| f.stats.merge_errors),
+    ("shard_restarts", "Times the shard was opened anew", |f| f.restarts),
+    ("shard_quarantined_files", "Damaged files set aside", |f| {
         f.stats.quarantined_files
     }),
 ];

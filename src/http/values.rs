@@ -10,11 +10,11 @@ use crate::node::{Fragment, OpError};
 use crate::types::Key;
 
 use super::answer::{Aborted, Answer};
-use super::backend::Reader;
-use super::config::ANSWER_FRAME_BYTES;
+use super::backend::{Backend, Reader};
+use super::config::{ANSWER_FRAME_BYTES, STREAM_BYTES};
 use super::escape::{escape_into, string_into};
 use super::failure::Failure;
-use super::metrics::Metrics;
+use super::front::Front;
 
 /// Text that is escaped at a time; escaping makes six bytes of one at worst.
 const SLICE_BYTES: usize = 8 * 1024;
@@ -111,12 +111,14 @@ impl<R: Reader> List<R> {
 }
 
 /// The list as the rest of an answer: whole when it is small, otherwise as a stream.
-pub async fn answer<R: Reader>(mut list: List<R>, metrics: &Metrics) -> Result<Answer, Failure> {
+pub async fn answer<B: Backend>(mut list: List<B::Reader>, front: &Front<B>) -> Result<Answer, Failure> {
     list.fill(ANSWER_FRAME_BYTES).await?;
     if list.is_done() {
-        return Ok(Answer::json(list.out.freeze()));
+        let room = front.answer_room(list.out.len())?;
+        return Ok(Answer::json(list.out.freeze()).holding(Some(room)));
     }
-    let aborted = metrics.aborted_answers.clone();
+    let room = front.answer_room(STREAM_BYTES)?;
+    let aborted = front.metrics.aborted_answers.clone();
     let frames = stream::unfold(Some(list), move |list| {
         let aborted = aborted.clone();
         async move {
@@ -132,7 +134,7 @@ pub async fn answer<R: Reader>(mut list: List<R>, metrics: &Metrics) -> Result<A
             }
         }
     });
-    Ok(Answer::frames(Box::pin(frames)))
+    Ok(Answer::frames(Box::pin(frames)).holding(Some(room)))
 }
 
 /// Empty at the end.

@@ -6,9 +6,10 @@ use std::sync::atomic::Ordering;
 use ractor::{Actor, ActorCell, ActorRef};
 use tokio::sync::oneshot;
 
+use super::messages::{PendingWrite, Reply, ShardMessage};
+use super::opening::{self, StartError};
 use super::permits::Permit;
-use super::shard_actor::{PendingWrite, Reply, ShardMessage};
-use super::supervisor::{self, ShardDoor, StartError, Supervisor, SupervisorMessage};
+use super::supervisor::{ShardDoor, Supervisor, SupervisorMessage};
 use super::{NodeConfig, OpError};
 use crate::core::op::Text;
 use crate::core::slot::{KeyHash, SYSTEM_SLOT, SlotId, shard_of, slot_of};
@@ -57,12 +58,7 @@ pub struct ShardFigures {
 impl Node {
     /// Opens the data folder and starts the node's actors.
     pub async fn start(env: Env, config: NodeConfig) -> Result<Self, StartError> {
-        let opened = {
-            let env = env.clone();
-            env.clone()
-                .run_blocking(move || supervisor::open(&env, &config))
-                .await??
-        };
+        let opened = opening::open_at_once(env.clone(), config).await?;
         let (shards, doors, fresh) = (opened.identity.shards, opened.doors.clone(), opened.identity.fresh);
         let (supervisor, _) = Actor::spawn(None, Supervisor, opened)
             .await

@@ -43,7 +43,7 @@ pub struct Identity {
     pub origin: OriginId,
     /// Made just now.
     pub fresh: bool,
-    _lock: Box<dyn DiskLock>,
+    lock: Option<Box<dyn DiskLock>>,
 }
 
 impl Identity {
@@ -54,6 +54,7 @@ impl Identity {
             source,
         };
         env.disk.create_dir_all(dir).map_err(fail)?;
+        sync_parent(&*env.disk, dir);
         let lock = env.disk.lock(&dir.join(LOCK)).map_err(|error| match error.kind() {
             io::ErrorKind::WouldBlock => IdentityError::InUse(dir.to_owned()),
             _ => fail(error),
@@ -73,7 +74,7 @@ impl Identity {
             shards: created.unwrap_or(shards),
             origin: OriginId(0),
             fresh: created.is_none(),
-            _lock: lock,
+            lock: Some(lock),
         };
         match record.and_then(|record| u64::from_str_radix(&record.origin, 16).ok()) {
             Some(origin) if origin != 0 => identity.origin = OriginId(origin),
@@ -98,9 +99,25 @@ impl Identity {
         Ok(())
     }
 
+    /// Lets others use the folder; nothing below it may be touched any more.
+    pub fn unlock(&mut self) {
+        self.lock = None;
+    }
+
     /// The folder of a shard; `index == shards` is the system's.
     pub fn shard_dir(&self, index: u16) -> PathBuf {
         self.dir.join(shard_dir_name(index, self.shards))
+    }
+}
+
+/// Makes the folder's own name durable, if it is new. Somebody else's folder may not let us: then it is theirs to do.
+fn sync_parent(disk: &dyn Disk, dir: &Path) {
+    let parent = dir.parent().map(|parent| match parent.as_os_str().is_empty() {
+        true => Path::new("."),
+        false => parent,
+    });
+    if let Some(Err(error)) = parent.map(|parent| disk.sync_dir(parent)) {
+        tracing::warn!(dir = %dir.display(), %error, "the name of the data folder may not be durable yet");
     }
 }
 
@@ -117,7 +134,8 @@ fn shards_on_disk(disk: &dyn Disk, dir: &Path) -> io::Result<Option<u16>> {
     Ok(names
         .iter()
         .filter(|entry| entry.name.starts_with("shard-") || entry.name.starts_with("system-"))
-        .find_map(|entry| count(&entry.name)))
+        .filter_map(|entry| count(&entry.name))
+        .find(|count| (1..=SHARDS_MAX).contains(count)))
 }
 
 fn read(disk: &dyn Disk, dir: &Path) -> Result<Option<Record>, IdentityError> {

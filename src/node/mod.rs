@@ -6,6 +6,10 @@
 pub mod error;
 pub mod handle;
 pub mod identity;
+mod jobs;
+mod messages;
+pub mod offline;
+mod opening;
 mod permits;
 mod shard_actor;
 mod supervisor;
@@ -18,7 +22,7 @@ pub use crate::store::keys::KeyPage;
 pub use crate::store::reader::Fragment;
 pub use error::OpError;
 pub use handle::{Added, Node, ShardFigures, ValueReader};
-pub use supervisor::StartError;
+pub use opening::StartError;
 
 /// Shards of a new data folder when nothing else is asked for.
 pub const SHARDS_DEFAULT: u16 = 8;
@@ -46,3 +50,6 @@ impl NodeConfig {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,97 +5,25 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::marker::PhantomData;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::oneshot;
 
 use super::OpError;
 use super::handle::Added;
+use super::jobs::{JobGate, Report};
+use super::messages::{PendingWrite, Reply, ShardArguments, ShardMessage};
 use super::permits::Permit;
-use crate::core::slot::{KeyHash, SlotId};
 use crate::env::{Abandoned, Env};
-use crate::shard::{
-    GroupNumber, MergeError, MergeJob, MergeOutcome, PastLookup, Shard, ShardStats, SpaceReady, Submitted, Write,
-};
-use crate::store::keys::{KeyLister, KeyQuery};
-use crate::store::reader::KeySource;
+use crate::shard::{GroupNumber, MergeError, MergeJob, MergeOutcome, PastLookup, Shard, ShardStats, Submitted};
 use crate::store::segment::ReadError;
-use crate::types::{Key, UserId};
 
 /// How often a shard looks for work that only time makes due.
 const TICK_MS: u64 = 1000;
 /// Between two steps of a merge that nobody waits for, so that it takes no more than about half of a disk's time.
 const MERGE_PAUSE_MS: u64 = 2;
-/// Jobs of one shard that can be under way at once; see `JobGate`.
-const JOBS_MAX: u32 = 4096;
-
-pub type Reply<T> = oneshot::Sender<Result<T, OpError>>;
-
-/// Counts the jobs of a shard that are under way. A shard is opened anew only when there are none: a write that was handed out
-/// before must not reach a log after it was read back.
-#[derive(Clone)]
-pub struct JobGate(Arc<Semaphore>);
-
-impl Default for JobGate {
-    fn default() -> Self {
-        Self(Arc::new(Semaphore::new(JOBS_MAX as usize)))
-    }
-}
-
-impl JobGate {
-    /// Returns when no job is under way.
-    pub async fn quiet(&self) {
-        // The semaphore is never closed, so this cannot fail.
-        let _ = self.0.acquire_many(JOBS_MAX).await;
-    }
-}
-
-/// A write, who waits for it, and its place in the queue.
-pub struct PendingWrite {
-    pub write: Write,
-    pub reply: Reply<Added>,
-    pub permit: Permit,
-}
-
-/// What a shard actor can be told. The second half are the results of its own jobs.
-pub enum ShardMessage {
-    Write(PendingWrite),
-    Read {
-        slot: SlotId,
-        hash: KeyHash,
-        user: UserId,
-        key: Key,
-        reply: Reply<KeySource>,
-    },
-    Keys {
-        query: KeyQuery,
-        reply: Reply<KeyLister>,
-    },
-    /// A reader met damage in this segment.
-    Damage {
-        segment: u64,
-    },
-    /// Make all that was accepted durable, answer, and end.
-    Stop {
-        done: oneshot::Sender<()>,
-    },
-    Tick,
-    Past(PendingWrite, Box<PastLookup>, Result<(), OpError>),
-    Committed(Result<io::Result<()>, Abandoned>),
-    SpaceMade(Result<io::Result<SpaceReady>, Abandoned>),
-    MergeStepped(Result<MergeOutcome, Abandoned>),
-    CleanedUp(Result<(Vec<u64>, u64), Abandoned>),
-}
-
-pub struct ShardArguments {
-    pub shard: Shard,
-    pub env: Env,
-    pub gate: JobGate,
-    pub stats: Arc<Mutex<ShardStats>>,
-}
 
 /// Someone who waits for a group.
 struct Waiting {
@@ -145,6 +73,7 @@ impl Actor for ShardActor {
             stopping: None,
         };
         me.send_interval(Duration::from_millis(TICK_MS), || ShardMessage::Tick);
+        state.publish_stats();
         state.start_jobs(&me);
         Ok(state)
     }
@@ -176,9 +105,16 @@ impl Actor for ShardActor {
             }
             ShardMessage::Damage { segment } => state.shard.report_damage(segment),
             ShardMessage::Stop { done } => state.stopping = Some(done),
-            ShardMessage::Tick => state.tick(),
+            ShardMessage::Tick => {
+                state.tick();
+                state.unpark(&me);
+            }
             ShardMessage::Past(pending, lookup, result) => state.take_past(&me, pending, &lookup, result),
-            ShardMessage::Committed(result) => state.committed(result),
+            ShardMessage::Committed(result) => {
+                state.committed(result);
+                // A log gives way to the next only between two commits.
+                state.unpark(&me);
+            }
             ShardMessage::SpaceMade(result) => {
                 state
                     .shard
@@ -307,8 +243,11 @@ impl ShardState {
 
     fn merge_stepped(&mut self, me: &ActorRef<ShardMessage>, outcome: Result<MergeOutcome, Abandoned>) {
         match outcome {
-            Ok(MergeOutcome::More(job)) if self.stopping.is_none() => self.run_merge(me, job, true),
-            Ok(MergeOutcome::More(job)) => job.abandon(),
+            Ok(MergeOutcome::More(job)) if self.wants_upkeep() => self.run_merge(me, job, true),
+            Ok(MergeOutcome::More(job)) => {
+                job.abandon();
+                self.shard.merged(Err(MergeError::Abandoned));
+            }
             Ok(MergeOutcome::Done(result)) => self.shard.merged(result),
             Err(Abandoned) => self.shard.merged(Err(MergeError::Abandoned)),
         }
@@ -317,6 +256,10 @@ impl ShardState {
 
     fn tick(&mut self) {
         self.shard.tick(self.env.wall.now());
+        self.publish_stats();
+    }
+
+    fn publish_stats(&self) {
         if let Ok(mut stats) = self.stats.lock() {
             *stats = self.shard.stats();
         }
@@ -341,7 +284,7 @@ impl ShardState {
                 },
             );
         }
-        if self.stopping.is_some() {
+        if !self.wants_upkeep() {
             return;
         }
         if let Some(job) = self.shard.next_merge(self.env.wall.now()) {
@@ -358,16 +301,25 @@ impl ShardState {
         }
     }
 
+    /// While stopping, only as long as a write waits for the room that it makes.
+    fn wants_upkeep(&self) -> bool {
+        self.stopping.is_none() || !self.parked.is_empty()
+    }
+
     fn run_merge(&self, me: &ActorRef<ShardMessage>, job: MergeJob, pause: bool) {
-        let (me, env, gate) = (me.clone(), self.env.clone(), self.gate.clone());
+        let (me, env) = (me.clone(), self.env.clone());
+        // Held through the pause too: a step must not begin when the shard was opened anew meanwhile.
+        let permit = self.gate.0.clone().try_acquire_owned();
         tokio::spawn(async move {
             if pause && !job.urgent {
                 tokio::time::sleep(Duration::from_millis(MERGE_PAUSE_MS)).await;
             }
-            let Ok(_permit) = gate.0.acquire().await else {
-                return;
-            };
-            let outcome = env.run_blocking(move || job.run()).await;
+            let outcome = env.run_blocking(move || {
+                let outcome = job.run();
+                drop(permit);
+                outcome
+            });
+            let outcome = outcome.await;
             let _ = me.cast(ShardMessage::MergeStepped(outcome));
         });
     }
@@ -378,7 +330,7 @@ impl ShardState {
         job: impl FnOnce() -> T + Send + 'static,
         then: impl FnOnce(Result<T, Abandoned>) + Send + 'static,
     ) {
-        // The gate is wide; if it were ever full, the job would still run, counted late.
+        // The gate is wide enough for all jobs there can be.
         let permit = self.gate.0.clone().try_acquire_owned();
         let report = Report::new(then);
         self.env.blocking.submit(Box::new(move || {
@@ -395,35 +347,6 @@ impl ShardState {
         {
             let _ = done.send(());
             me.stop(None);
-        }
-    }
-}
-
-/// Reports the result of a job, or that it was abandoned when it is dropped unsent (the job panicked).
-struct Report<T, F: FnOnce(Result<T, Abandoned>)> {
-    then: Option<F>,
-    result: PhantomData<fn(T)>,
-}
-
-impl<T, F: FnOnce(Result<T, Abandoned>)> Report<T, F> {
-    fn new(then: F) -> Self {
-        Self {
-            then: Some(then),
-            result: PhantomData,
-        }
-    }
-
-    fn send(mut self, result: T) {
-        if let Some(then) = self.then.take() {
-            then(Ok(result));
-        }
-    }
-}
-
-impl<T, F: FnOnce(Result<T, Abandoned>)> Drop for Report<T, F> {
-    fn drop(&mut self) {
-        if let Some(then) = self.then.take() {
-            then(Err(Abandoned));
         }
     }
 }

@@ -4,42 +4,26 @@
 //! pause that doubles with each failure in a row.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
 use tokio::sync::oneshot;
 
-use super::NodeConfig;
-use super::identity::{Identity, IdentityError};
+use super::identity::Identity;
+use super::jobs::JobGate;
+use super::messages::{ShardArguments, ShardMessage};
+use super::opening::{Plan, log_report};
 use super::permits::Permits;
-use super::shard_actor::{JobGate, ShardActor, ShardArguments, ShardMessage};
-use crate::core::slot::{SYSTEM_SLOT, shard_slots};
-use crate::core::stamp::OriginId;
-use crate::env::{Abandoned, Env};
-use crate::shard::{OpenReport, Place, Shard, ShardConfig, ShardStats};
-use crate::store::cache::BlockCache;
-use crate::store::recover::RecoverError;
+use super::shard_actor::ShardActor;
+use crate::env::Env;
+use crate::shard::{OpenReport, Shard, ShardStats};
 
 const RESTART_PAUSE_MS: u64 = 50;
 const RESTART_PAUSE_MS_MAX: u64 = 5_000;
 /// How long a stopping node waits for a shard to finish what it accepted.
 const STOP_MS_MAX: u64 = 30_000;
-/// The system's key range is small; it gets less log space, bytes.
-const SYSTEM_LOG_BYTES: u64 = 1 << 20;
-
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    #[error(transparent)]
-    Identity(#[from] IdentityError),
-    #[error(transparent)]
-    Recover(#[from] RecoverError),
-    #[error("the node's actors could not be started: {0}")]
-    Actor(String),
-    #[error(transparent)]
-    Abandoned(#[from] Abandoned),
-}
 
 /// How the rest of the node reaches one shard, whichever actor runs it now.
 #[derive(Default)]
@@ -47,7 +31,7 @@ pub struct ShardDoor {
     actor: RwLock<Option<ActorRef<ShardMessage>>>,
     pub permits: Permits,
     pub stats: Arc<Mutex<ShardStats>>,
-    pub restarts: std::sync::atomic::AtomicU64,
+    pub restarts: AtomicU64,
     gate: JobGate,
 }
 
@@ -60,14 +44,6 @@ impl ShardDoor {
     fn set(&self, actor: Option<ActorRef<ShardMessage>>) {
         *self.actor.write().unwrap_or_else(PoisonError::into_inner) = actor;
     }
-}
-
-/// What every start of a shard needs.
-#[derive(Clone)]
-struct Plan {
-    index: u16,
-    place: Place,
-    config: ShardConfig,
 }
 
 pub enum SupervisorMessage {
@@ -86,7 +62,16 @@ pub struct SupervisorArguments {
     pub env: Env,
     pub doors: Arc<[ShardDoor]>,
     pub identity: Identity,
-    shards: Vec<(Plan, Shard)>,
+    pub(super) shards: Vec<(Plan, Shard)>,
+}
+
+impl SupervisorArguments {
+    /// The opened shards with their folders.
+    pub fn shards_mut(&mut self) -> impl Iterator<Item = (&std::path::Path, &mut Shard)> {
+        self.shards
+            .iter_mut()
+            .map(|(plan, shard)| (plan.place.dir.as_path(), shard))
+    }
 }
 
 pub struct SupervisorState {
@@ -96,82 +81,11 @@ pub struct SupervisorState {
     plans: Vec<Plan>,
     running: BTreeMap<ActorId, u16>,
     failures: Vec<u32>,
-    stopping: bool,
+    /// Set for good before the shards are told to stop; those who open a shard anew look at it when they hold its gate.
+    stopping: Arc<AtomicBool>,
 }
 
 pub struct Supervisor;
-
-/// Opens the data folder and every shard in it. Blocks on the disk.
-pub fn open(env: &Env, config: &NodeConfig) -> Result<SupervisorArguments, StartError> {
-    let mut identity = Identity::open(env, &config.data, config.shards)?;
-    let cache = Arc::new(BlockCache::new(config.cache_bytes));
-    let plans: Vec<Plan> = (0..=identity.shards)
-        .map(|index| plan(env, config, &identity, &cache, index))
-        .collect();
-    let mut shards = Vec::new();
-    let mut damaged = false;
-    for (plan, opened) in plans.iter().zip(open_all(env, &plans, identity.origin)) {
-        let (shard, report) = opened?;
-        log_report(plan, &report);
-        damaged |= !report.damage.is_empty();
-        shards.push((plan.clone(), shard));
-    }
-    if damaged {
-        // Sequences that this origin gave out may be lost: they must not be given out again.
-        identity.renew_origin(&*env.disk, &*env.entropy)?;
-        shards
-            .iter_mut()
-            .for_each(|(_, shard)| shard.set_origin(identity.origin));
-    }
-    Ok(SupervisorArguments {
-        env: env.clone(),
-        doors: plans.iter().map(|_| ShardDoor::default()).collect(),
-        identity,
-        shards,
-    })
-}
-
-fn plan(env: &Env, config: &NodeConfig, identity: &Identity, cache: &Arc<BlockCache>, index: u16) -> Plan {
-    let system = index == identity.shards;
-    let slots = if system {
-        SYSTEM_SLOT.0..SYSTEM_SLOT.0 + 1
-    } else {
-        shard_slots(index, identity.shards)
-    };
-    let mut shard_config = config.shard.clone();
-    if system {
-        shard_config.log_bytes = shard_config.log_bytes.min(SYSTEM_LOG_BYTES);
-        shard_config.fill_bytes = shard_config.fill_bytes.min(SYSTEM_LOG_BYTES / 4);
-    }
-    Plan {
-        index,
-        place: Place {
-            disk: env.disk.clone(),
-            dir: identity.shard_dir(index),
-            shard: index,
-            slots,
-            cache: cache.clone(),
-        },
-        config: shard_config,
-    }
-}
-
-/// Opens the shards one after the other.
-fn open_all(_env: &Env, plans: &[Plan], origin: OriginId) -> Vec<Result<(Shard, OpenReport), RecoverError>> {
-    plans
-        .iter()
-        .map(|plan| Shard::open(plan.place.clone(), plan.config.clone(), origin))
-        .collect()
-}
-
-fn log_report(plan: &Plan, report: &OpenReport) {
-    let dir: PathBuf = plan.place.dir.clone();
-    if report.damage.is_empty() {
-        tracing::debug!(dir = %dir.display(), ops = report.recovered_ops, torn = report.torn_logs, "shard opened");
-    } else {
-        tracing::error!(dir = %dir.display(), damage = report.damage.len(), "shard opened with damage");
-    }
-}
 
 impl Actor for Supervisor {
     type Msg = SupervisorMessage;
@@ -190,7 +104,7 @@ impl Actor for Supervisor {
             failures: vec![0; arguments.shards.len()],
             plans: arguments.shards.iter().map(|(plan, _)| plan.clone()).collect(),
             running: BTreeMap::new(),
-            stopping: false,
+            stopping: Arc::default(),
         };
         for (plan, shard) in arguments.shards {
             state.spawn(&me, plan.index, shard).await?;
@@ -207,8 +121,9 @@ impl Actor for Supervisor {
         match message {
             SupervisorMessage::Reopened { index, result } => state.reopened(&me, index, result).await?,
             SupervisorMessage::Stop { done } => {
-                state.stopping = true;
+                state.stopping.store(true, Ordering::Release);
                 state.stop_shards().await;
+                state.identity.unlock();
                 let _ = done.send(());
                 me.stop(None);
             }
@@ -263,10 +178,10 @@ impl SupervisorState {
     fn ended(&mut self, me: &ActorRef<SupervisorMessage>, index: u16, why: &str) {
         let door = &self.doors[usize::from(index)];
         door.set(None);
-        if self.stopping {
+        if self.stopping.load(Ordering::Acquire) {
             return;
         }
-        door.restarts.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        door.restarts.fetch_add(1, Ordering::Relaxed);
         tracing::error!(shard = index, why, "a shard died; it is opened anew from its files");
         self.reopen(me, index);
     }
@@ -281,17 +196,21 @@ impl SupervisorState {
             self.doors[usize::from(index)].gate.clone(),
         );
         let (plan, origin) = (self.plans[usize::from(index)].clone(), self.identity.origin);
+        let stopping = self.stopping.clone();
         tokio::spawn(async move {
             tokio::time::sleep(Duration::from_millis(pause_ms)).await;
-            gate.quiet().await;
-            let opened = env
-                .run_blocking(move || Shard::open(plan.place, plan.config, origin))
-                .await;
+            let held = gate.quiet().await;
+            if stopping.load(Ordering::Acquire) {
+                return;
+            }
+            let opened = env.run_blocking(move || plan.open(origin)).await;
             let result = match opened {
                 Ok(Ok((shard, report))) => Ok((Box::new(shard), report)),
                 Ok(Err(error)) => Err(error.to_string()),
                 Err(error) => Err(error.to_string()),
             };
+            // The new actor's jobs go through it.
+            drop(held);
             let _ = me.cast(SupervisorMessage::Reopened { index, result });
         });
     }
@@ -302,14 +221,18 @@ impl SupervisorState {
         index: u16,
         result: Result<(Box<Shard>, OpenReport), String>,
     ) -> Result<(), ActorProcessingErr> {
-        if self.stopping {
+        if self.stopping.load(Ordering::Acquire) {
             return Ok(());
         }
         match result {
             Ok((mut shard, report)) => {
                 log_report(&self.plans[usize::from(index)], &report);
                 if !report.damage.is_empty() {
-                    self.identity.renew_origin(&*self.env.disk, &*self.env.entropy)?;
+                    if let Err(error) = self.identity.renew_origin(&*self.env.disk, &*self.env.entropy) {
+                        tracing::error!(shard = index, %error, "no new origin could be taken; it is tried again");
+                        self.reopen(me, index);
+                        return Ok(());
+                    }
                     shard.set_origin(self.identity.origin);
                 }
                 self.spawn(me, index, *shard).await?;
@@ -340,7 +263,7 @@ impl SupervisorState {
                 let _ = wait.await;
             }
             for door in self.doors.iter() {
-                door.gate.quiet().await;
+                drop(door.gate.quiet().await);
             }
         };
         if tokio::time::timeout(Duration::from_millis(STOP_MS_MAX), all)

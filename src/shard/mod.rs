@@ -10,6 +10,8 @@
 //! - an op is visible to readers exactly when it is durable;
 //! - after a failed commit nothing more is written: the shard must be opened anew from what is on disk (guarantee G10).
 
+mod cleanup;
+mod commit;
 mod read;
 mod space;
 mod upkeep;
@@ -18,7 +20,7 @@ mod write;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
-use crate::core::clock::SlotClocks;
+use crate::core::clock::{Clock, SlotClocks};
 use crate::core::slot::{KeyHash, SlotId};
 use crate::core::stamp::{HybridClock, OriginId};
 use crate::store::memtable::Memtable;
@@ -26,10 +28,14 @@ use crate::store::recover::{self, RecoverError};
 use crate::store::segment::Segment;
 use crate::types::WallMs;
 
+use crate::store::compact::KeyName;
+
 pub use crate::store::compact::MergeError;
 pub use crate::store::recover::Place;
+pub use cleanup::CleanupJob;
+pub use commit::CommitJob;
 pub use read::Damaged;
-pub use space::{CleanupJob, CommitJob, SpaceJob, SpaceReady};
+pub use space::{SpaceJob, SpaceReady};
 pub use upkeep::{MergeJob, MergeOutcome};
 pub use write::{GroupNumber, PastLookup, Submitted, Write, WriteKind, WriteRefused};
 
@@ -130,7 +136,7 @@ pub struct Shard {
     /// Files whose content lives on elsewhere, until their removal is durable.
     obsolete: BTreeSet<u64>,
     /// Files to remove or set aside.
-    cleanup: Vec<space::Cleanup>,
+    cleanup: Vec<cleanup::Cleanup>,
     next_number: u64,
     /// Groups handed out so far, and how many of them are durable.
     groups: u64,
@@ -148,6 +154,12 @@ pub struct Shard {
     disk_full: bool,
     /// The disk was full, and it is time to look again.
     probe_due: bool,
+    /// The disk was full, and it is time to try for room for clears.
+    clear_room_due: bool,
+    /// A seal found the disk full: other merges, which may free space, have their turn first.
+    seal_waits: bool,
+    /// Something changed since it was last found that there is nothing to merge.
+    upkeep_due: bool,
     /// A merge may be tried although the disk is full.
     merge_due: bool,
     /// A merge failed: not before the next tick.
@@ -159,6 +171,8 @@ pub struct Shard {
     failed: Option<String>,
     last_write: WallMs,
     clears_since_merge: u64,
+    /// Clears that the last merge of all segments had to keep.
+    clears_left: u64,
     stats: ShardStats,
 }
 
@@ -197,7 +211,11 @@ impl Shard {
             prepared: None,
             obsolete: found.obsolete.iter().chain(&found.spares).copied().collect(),
             spares: found.spares,
-            cleanup: found.obsolete.into_iter().map(space::Cleanup::RemoveSegment).collect(),
+            cleanup: found
+                .obsolete
+                .into_iter()
+                .map(cleanup::Cleanup::RemoveSegment)
+                .collect(),
             next_number: found.next_number,
             groups: 0,
             durable_groups: 0,
@@ -210,6 +228,9 @@ impl Shard {
             damaged_segments: BTreeSet::new(),
             disk_full: false,
             probe_due: false,
+            clear_room_due: false,
+            seal_waits: false,
+            upkeep_due: true,
             merge_due: false,
             merge_paused: false,
             wanted_takeover: false,
@@ -217,11 +238,10 @@ impl Shard {
             failed: None,
             last_write: WallMs(0),
             clears_since_merge: 0,
+            clears_left: 0,
             stats: ShardStats::default(),
         };
-        for number in found.unopened {
-            shard.cleanup.push(space::Cleanup::QuarantineSegment(number));
-        }
+        shard.stats.quarantined_files = found.salvaged;
         shard.set_origin(origin);
         Ok((shard, report))
     }
@@ -284,27 +304,15 @@ impl Shard {
         frozen.chain(active)
     }
 
-    /// What clears in memtables saw, for merges to apply to segments already.
-    fn cleared_in_memory(
-        &self,
-    ) -> Vec<(
-        SlotId,
-        crate::types::UserId,
-        crate::types::Key,
-        crate::core::clock::Clock,
-    )> {
-        self.memtables()
-            .flat_map(|(memtable, durable)| memtable.cleared_keys(durable))
-            .fold(
-                BTreeMap::new(),
-                |mut all: BTreeMap<_, crate::core::clock::Clock>, (slot, user, key, clock)| {
-                    all.entry((slot, user, key)).or_default().join(&clock);
-                    all
-                },
-            )
-            .into_iter()
-            .map(|((slot, user, key), clock)| (slot, user, key, clock))
-            .collect()
+    /// What clears in memtables saw, by key, for merges to apply to segments already.
+    fn cleared_in_memory(&self) -> BTreeMap<KeyName, Clock> {
+        let mut cleared: BTreeMap<_, Clock> = BTreeMap::new();
+        for (memtable, durable) in self.memtables() {
+            for (name, seen) in memtable.cleared_keys(durable) {
+                cleared.entry(name).or_default().join(&seen);
+            }
+        }
+        cleared
     }
 }
 

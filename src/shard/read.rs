@@ -100,6 +100,7 @@ impl Shard {
     pub fn report_damage(&mut self, segment: u64) {
         if self.segments.iter().any(|held| held.number() == segment) {
             self.damaged_segments.insert(segment);
+            self.upkeep_due = true;
         }
     }
 }

@@ -8,19 +8,18 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use bytes::Bytes;
-
-use super::write::{GroupNumber, WriteRefused};
+use super::cleanup::Cleanup;
+use super::write::WriteRefused;
 use super::{Active, Frozen, Shard};
 use crate::store::disk::{Disk, DiskFile, OpenMode};
 use crate::store::log::{self, LogHeader, Previous};
 use crate::store::memtable::Memtable;
-use crate::store::{recover, segment};
+use crate::store::recover;
 
 /// Space at the end of the filled part that only clears may use, so that a full disk can still be emptied: about 500 of them.
 const CLEAR_RESERVE_BYTES: u64 = 64 * 1024;
-/// Sealed logs kept for use again; more are removed.
-const SPARES_MAX: usize = 2;
+/// With less room than this left in the log, a full disk is asked for another small log, so that clears go on: a few clears.
+const CLEAR_ROOM_BYTES: u64 = 16 * 1024;
 /// Space per shard that is let go when the disk is full, bytes.
 const RESERVE_BYTES: u64 = 1 << 20;
 /// Zeroes are written in pieces of this size, bytes.
@@ -30,33 +29,9 @@ const ZEROES_BYTES: usize = 256 * 1024;
 #[derive(Clone)]
 pub struct LogFile {
     pub(super) number: u64,
-    file: Arc<dyn DiskFile>,
+    pub(super) file: Arc<dyn DiskFile>,
     /// Up to here the file's space is allocated and synced, bytes.
     filled: u64,
-}
-
-/// Writes one group and syncs it.
-pub struct CommitJob {
-    group: GroupNumber,
-    file: Arc<dyn DiskFile>,
-    header: Option<[u8; log::HEADER_BYTES]>,
-    offset: u64,
-    bytes: Bytes,
-}
-
-impl CommitJob {
-    pub fn group(&self) -> GroupNumber {
-        self.group
-    }
-
-    /// Blocks on the disk. Durable on Ok.
-    pub fn run(&self) -> io::Result<()> {
-        if let Some(header) = &self.header {
-            self.file.write_all_at(header, 0)?;
-        }
-        self.file.write_all_at(&self.bytes, self.offset)?;
-        self.file.sync_data()
-    }
 }
 
 /// Makes room in a log.
@@ -90,14 +65,22 @@ impl SpaceJob {
     pub fn run(self) -> io::Result<SpaceReady> {
         match self.task {
             SpaceTask::Fill { mut log, to } => {
-                fill(&*log.file, log.filled, to)?;
+                // Through a handle of its own: the kernel tells each handle once that writing back failed. What befell a group that
+                // is being committed must be told to the commit, and not be used up here.
+                let path = self.dir.join(log::file_name(log.number));
+                let file = self.disk.open(&path, OpenMode::ReadWrite)?;
+                fill(&*file, log.filled, to)?;
                 log.filled = to;
                 Ok(SpaceReady::Filled(log))
             }
             SpaceTask::Prepare { number, spare, to } => self.prepare(number, spare, to),
             SpaceTask::Reserve => {
                 let path = self.dir.join(recover::RESERVE_NAME);
-                let file = self.disk.open(&path, OpenMode::CreateNew)?;
+                let file = match self.disk.open(&path, OpenMode::CreateNew) {
+                    // It could not be removed when it was to be let go.
+                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(SpaceReady::Reserved),
+                    created => created?,
+                };
                 if let Err(error) = fill(&*file, 0, RESERVE_BYTES) {
                     let _ = self.disk.remove_file(&path);
                     return Err(error);
@@ -149,59 +132,6 @@ fn fill(file: &dyn DiskFile, from: u64, to: u64) -> io::Result<()> {
     file.sync_data()
 }
 
-/// What is to happen to a file that is not needed any more.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Cleanup {
-    RemoveLog(u64),
-    RemoveSegment(u64),
-    QuarantineLog(u64),
-    QuarantineSegment(u64),
-    RemoveReserve,
-}
-
-/// Removes or sets aside files, durably.
-pub struct CleanupJob {
-    disk: Arc<dyn Disk>,
-    dir: PathBuf,
-    tasks: Vec<Cleanup>,
-}
-
-impl CleanupJob {
-    /// Blocks on the disk. Gives the numbers of the files that are durably gone.
-    pub fn run(self) -> (Vec<u64>, u64) {
-        let mut gone = Vec::new();
-        let mut quarantined = 0;
-        for task in &self.tasks {
-            let (number, name, keep) = match *task {
-                Cleanup::RemoveLog(number) => (number, log::file_name(number), false),
-                Cleanup::RemoveSegment(number) => (number, segment::file_name(number), false),
-                Cleanup::QuarantineLog(number) => (number, log::file_name(number), true),
-                Cleanup::QuarantineSegment(number) => (number, segment::file_name(number), true),
-                Cleanup::RemoveReserve => (0, recover::RESERVE_NAME.to_owned(), false),
-            };
-            let path = self.dir.join(&name);
-            let done = if keep {
-                quarantined += 1;
-                self.disk.rename(&path, &recover::quarantine_path(&self.dir, &name))
-            } else {
-                self.disk.remove_file(&path)
-            };
-            match done {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    tracing::warn!(path = %path.display(), %error, "cannot remove a file that is not needed any more");
-                }
-                _ => gone.push(number),
-            }
-        }
-        // Until the directory is synced, a crash may bring any of these names back.
-        if let Err(error) = self.disk.sync_dir(&self.dir) {
-            tracing::warn!(dir = %self.dir.display(), %error, "cannot sync the directory");
-            gone.clear();
-        }
-        (gone, quarantined)
-    }
-}
-
 impl Shard {
     /// Makes sure that `bytes` more fit into the active log; false if a job has to make room first.
     pub(super) fn make_room(&mut self, bytes: u64, clear: bool) -> Result<bool, WriteRefused> {
@@ -214,6 +144,9 @@ impl Shard {
                 return Ok(true);
             }
             if self.disk_full {
+                if clear && self.take_over() {
+                    continue;
+                }
                 return Err(WriteRefused::DiskFull);
             }
             if !self.needs_next_log(bytes) || !self.take_over() {
@@ -253,6 +186,7 @@ impl Shard {
                 number: active.memtable.number(),
                 end: active.memtable.end(),
             };
+            self.upkeep_due = true;
             self.frozen.push_back(Frozen {
                 memtable: Arc::new(active.memtable),
                 damaged: false,
@@ -272,43 +206,6 @@ impl Shard {
         true
     }
 
-    /// The next group to write, if there is one and none is under way.
-    pub fn next_commit(&mut self) -> Option<CommitJob> {
-        if self.commit_under_way.is_some() || self.failed.is_some() {
-            return None;
-        }
-        let active = self.active.as_mut()?;
-        let group = active.memtable.close_group()?;
-        let number = self.groups;
-        self.groups += 1;
-        self.commit_under_way = Some(number);
-        Some(CommitJob {
-            group: GroupNumber(number),
-            file: active.file.file.clone(),
-            header: active.header.take(),
-            offset: group.offset,
-            bytes: group.bytes,
-        })
-    }
-
-    /// Takes the result of a commit. Everything in groups up to the number it gives is durable.
-    ///
-    /// After an error the state of the log is unknown, and a retry would prove nothing: the shard stops.
-    pub fn committed(&mut self, result: io::Result<()>) -> Option<GroupNumber> {
-        let number = self.commit_under_way.take()?;
-        match result {
-            Ok(()) => {
-                self.durable_groups = number + 1;
-                self.stats.commits += 1;
-                Some(GroupNumber(number))
-            }
-            Err(error) => {
-                self.fail(format!("a write to the log failed: {error}"));
-                None
-            }
-        }
-    }
-
     /// Work that makes room for writes, if there is any to do now.
     pub fn next_space_job(&mut self) -> Option<SpaceJob> {
         if self.space_under_way || self.failed.is_some() {
@@ -325,7 +222,7 @@ impl Shard {
 
     fn space_task(&mut self) -> Option<SpaceTask> {
         if self.disk_full {
-            return std::mem::take(&mut self.probe_due).then_some(SpaceTask::Probe);
+            return self.task_on_full_disk();
         }
         let wanted = self.wanted_bytes + CLEAR_RESERVE_BYTES;
         let Some(active) = &self.active else {
@@ -352,6 +249,27 @@ impl Shard {
             .then(|| self.prepare_task(wanted))
             .flatten();
         next_log.or_else(|| (!self.reserved).then_some(SpaceTask::Reserve))
+    }
+
+    /// Once a tick: a look at the space, and if there is still too little, a log that is just large enough for clears.
+    fn task_on_full_disk(&mut self) -> Option<SpaceTask> {
+        if std::mem::take(&mut self.probe_due) {
+            return Some(SpaceTask::Probe);
+        }
+        let used_up = self
+            .active
+            .as_ref()
+            .is_none_or(|active| active.memtable.end() + CLEAR_ROOM_BYTES > active.file.filled);
+        if !std::mem::take(&mut self.clear_room_due) || !used_up || self.prepared.is_some() {
+            return None;
+        }
+        let number = self.next_number;
+        self.next_number += 1;
+        Some(SpaceTask::Prepare {
+            number,
+            spare: self.spares.pop(),
+            to: log::HEADER_BYTES as u64 + CLEAR_RESERVE_BYTES,
+        })
     }
 
     fn prepare_task(&mut self, wanted: u64) -> Option<SpaceTask> {
@@ -425,40 +343,6 @@ impl Shard {
                 "the disk has space again: adds are taken"
             );
             self.disk_full = false;
-        }
-    }
-
-    /// Keeps a sealed log for use again, or lets it go.
-    pub(super) fn retire_log(&mut self, number: u64, damaged: bool) {
-        self.obsolete.insert(number);
-        if damaged {
-            self.cleanup.push(Cleanup::QuarantineLog(number));
-        } else if self.spares.len() < SPARES_MAX {
-            self.spares.push(number);
-        } else {
-            self.cleanup.push(Cleanup::RemoveLog(number));
-        }
-    }
-
-    /// Files to remove or set aside, if there are any.
-    pub fn next_cleanup(&mut self) -> Option<CleanupJob> {
-        if self.cleanup_under_way || self.cleanup.is_empty() {
-            return None;
-        }
-        self.cleanup_under_way = true;
-        Some(CleanupJob {
-            disk: self.place.disk.clone(),
-            dir: self.place.dir.clone(),
-            tasks: std::mem::take(&mut self.cleanup),
-        })
-    }
-
-    /// Takes the result of a cleanup.
-    pub fn cleaned_up(&mut self, (gone, quarantined): (Vec<u64>, u64)) {
-        self.cleanup_under_way = false;
-        self.stats.quarantined_files += quarantined;
-        for number in gone {
-            self.obsolete.remove(&number);
         }
     }
 }

@@ -15,6 +15,8 @@ use crate::store::memory_disk::MemoryDisk;
 use crate::store::reader::{Fragment, KeyReader};
 use crate::types::{Key, RequestId, UserId};
 
+mod faults;
+
 const ORIGIN: OriginId = OriginId(0xfeed);
 
 struct Rig {
@@ -61,33 +63,7 @@ impl Rig {
     }
 
     fn run_jobs(&mut self) {
-        loop {
-            let mut worked = false;
-            if let Some(job) = self.shard.next_commit() {
-                self.shard.committed(job.run());
-                worked = true;
-            }
-            if let Some(job) = self.shard.next_space_job() {
-                self.shard.space_made(job.run());
-                worked = true;
-            }
-            if let Some(job) = self.shard.next_cleanup() {
-                self.shard.cleaned_up(job.run());
-                worked = true;
-            }
-            if let Some(mut job) = self.shard.next_merge(self.now) {
-                loop {
-                    match job.run() {
-                        MergeOutcome::More(next) => job = next,
-                        MergeOutcome::Done(result) => break self.shard.merged(result),
-                    }
-                }
-                worked = true;
-            }
-            if !worked {
-                return;
-            }
-        }
+        self.shard.settle(self.now);
     }
 
     fn write(&mut self, user: &str, key: &str, kind: WriteKind, request: Option<&str>) -> Result<bool, WriteRefused> {

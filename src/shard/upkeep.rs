@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use super::{MergeError, Shard};
+use crate::core::clock::SlotClocks;
 use crate::store::compact::{Merge, MergeContext, Progress, Source};
-use crate::store::segment::Segment;
+use crate::store::segment::{ReadError, Segment, SegmentMeta, SegmentWriter};
 use crate::types::WallMs;
 
-use super::space::Cleanup;
+use super::cleanup::Cleanup;
 
 /// What a merge writes between two looks at the clients' needs, bytes.
 const STEP_BYTES: u64 = 1 << 20;
@@ -20,11 +21,17 @@ const IDLE_PART: u64 = 4;
 
 /// What the merge under way is made of.
 pub(super) struct Running {
+    /// Of the segment that it writes.
+    number: u64,
     /// The oldest frozen memtable is its input.
     seals: bool,
     /// The segments that are its inputs.
     segments: Vec<u64>,
     salvages: bool,
+    /// All segments are its inputs.
+    takes_all: bool,
+    /// Clears that it was to apply, counted again if it fails.
+    clears: u64,
 }
 
 enum State {
@@ -74,14 +81,17 @@ impl MergeJob {
 impl Shard {
     /// A merge to run, if there is one to do now and none is under way.
     pub fn next_merge(&mut self, now: WallMs) -> Option<MergeJob> {
-        if self.merge_under_way.is_some() || self.failed.is_some() {
+        // Asked after every message: the answer must cost nothing while nothing changed.
+        let idle = !self.upkeep_due || self.merge_paused;
+        if idle || self.merge_under_way.is_some() || self.failed.is_some() {
             return None;
         }
         // On a full disk, a failed merge waits for the next look at the disk.
         if self.disk_full && !std::mem::take(&mut self.merge_due) {
             return None;
         }
-        if let Some(frozen) = self.frozen.front() {
+        let seal_waits = std::mem::take(&mut self.seal_waits);
+        if let Some(frozen) = self.frozen.front().filter(|_| !seal_waits) {
             let source = Source::Memtable(frozen.memtable.clone());
             let urgent = self.frozen.len() >= self.config.frozen_max;
             return Some(self.merge(vec![source], true, false, urgent, now));
@@ -91,7 +101,10 @@ impl Shard {
             let source = Source::Segment(segment.clone());
             return Some(self.merge(vec![source], false, true, false, now));
         }
-        let inputs = self.pick(now)?;
+        let Some(inputs) = self.pick(now) else {
+            self.upkeep_due = false;
+            return None;
+        };
         let urgent = self.segments.len() > self.config.fan_out * 4;
         Some(self.merge(
             inputs.into_iter().map(Source::Segment).collect(),
@@ -112,9 +125,12 @@ impl Shard {
             .collect();
         let number = self.next_number;
         self.next_number += 1;
-        if !seals && outside.is_empty() {
-            self.clears_since_merge = 0;
-        }
+        let takes_all = !seals && outside.is_empty();
+        let clears = if takes_all {
+            std::mem::take(&mut self.clears_since_merge)
+        } else {
+            0
+        };
         let context = MergeContext {
             disk: self.place.disk.clone(),
             dir: self.place.dir.clone(),
@@ -130,9 +146,12 @@ impl Shard {
             salvage,
         };
         self.merge_under_way = Some(Running {
+            number,
             seals,
             segments: if seals { Vec::new() } else { inputs },
             salvages: salvage,
+            takes_all,
+            clears,
         });
         MergeJob {
             state: State::New(sources, Box::new(context)),
@@ -145,29 +164,42 @@ impl Shard {
         let Some(running) = self.merge_under_way.take() else {
             return;
         };
+        self.upkeep_due = true;
         match result {
             Ok(segment) => self.install(running, Arc::new(*segment)),
-            Err(MergeError::Write(error)) if error.is_full() => self.space_missing("segment"),
-            Err(MergeError::Read(error)) => {
-                tracing::error!(shard = self.place.shard, %error, "a merge met damage");
-                self.stats.merge_errors += 1;
-                if let crate::store::segment::ReadError::Damaged(block) = error {
-                    self.report_damage(block.segment);
-                } else {
-                    self.merge_later();
-                }
-            }
             Err(error) => {
-                tracing::error!(shard = self.place.shard, %error, "a merge failed");
-                self.stats.merge_errors += 1;
-                self.merge_later();
+                self.seal_waits = running.seals && is_full(&error);
+                self.take_back(running);
+                self.merge_failed(error);
             }
         }
     }
 
-    /// The disk would not let a merge finish: its inputs are all still there, so it is tried again at the next tick.
-    fn merge_later(&mut self) {
-        self.merge_paused = true;
+    /// Everything is as it was before the merge: its inputs are all still there.
+    fn take_back(&mut self, running: Running) {
+        self.clears_since_merge += running.clears;
+        if running.salvages {
+            self.damaged_segments.extend(running.segments);
+        }
+        // It may have failed when the file had its name already. Left on disk, it would bring back what is cleared from now on.
+        self.obsolete.insert(running.number);
+        self.cleanup.push(Cleanup::RemoveSegment(running.number));
+    }
+
+    fn merge_failed(&mut self, error: MergeError) {
+        match error {
+            error if is_full(&error) => return self.space_missing("segment"),
+            MergeError::Read(ReadError::Damaged(block)) => {
+                tracing::error!(shard = self.place.shard, %block, "a merge met damage");
+                self.report_damage(block.segment);
+            }
+            error => {
+                tracing::error!(shard = self.place.shard, %error, "a merge failed");
+                // Not before the next tick: what failed now would fail at once again.
+                self.merge_paused = true;
+            }
+        }
+        self.stats.merge_errors += 1;
     }
 
     fn install(&mut self, running: Running, segment: Arc<Segment>) {
@@ -188,17 +220,20 @@ impl Shard {
                 Cleanup::RemoveSegment(number)
             });
         }
-        if running.salvages {
-            self.recount_covered();
+        if running.takes_all {
+            self.clears_left = segment.stats().clears;
         }
         self.lost.join(segment.lost());
         self.segments.push(segment);
+        if running.salvages {
+            self.recount_covered();
+        }
         self.lost = self.lost.minus(&self.covered);
     }
 
     /// After a salvage the clock is smaller than before: it is derived from the footers anew.
     fn recount_covered(&mut self) {
-        self.covered = crate::core::clock::SlotClocks::default();
+        self.covered = SlotClocks::default();
         for segment in &self.segments {
             self.covered.join(segment.covered());
         }
@@ -207,10 +242,65 @@ impl Shard {
         }
     }
 
+    /// Runs every job that is due, here and now. Blocks on the disk. For tools and tests; a node runs jobs elsewhere.
+    pub fn settle(&mut self, now: WallMs) {
+        loop {
+            let mut worked = false;
+            if let Some(job) = self.next_commit() {
+                self.committed(job.run());
+                worked = true;
+            }
+            if let Some(job) = self.next_space_job() {
+                self.space_made(job.run());
+                worked = true;
+            }
+            if let Some(job) = self.next_cleanup() {
+                self.cleaned_up(job.run());
+                worked = true;
+            }
+            if let Some(mut job) = self.next_merge(now) {
+                let result = loop {
+                    match job.run() {
+                        MergeOutcome::More(next) => job = next,
+                        MergeOutcome::Done(result) => break result,
+                    }
+                };
+                self.merged(result);
+                worked = true;
+            }
+            if !worked {
+                return;
+            }
+        }
+    }
+
+    /// Takes everything that is lost for dropped, durably: reads of the damaged slots are answered again, without what was lost.
+    /// Gives the number of lost ops (a loss that cannot be counted is one in every slot). Blocks on the disk.
+    pub fn accept_loss(&mut self) -> Result<u64, MergeError> {
+        let lost = self.lost.clone();
+        if lost.is_empty() {
+            return Ok(0);
+        }
+        let meta = SegmentMeta {
+            shard: self.place.shard,
+            number: self.next_number,
+            replaces: self.obsolete.iter().copied().collect(),
+        };
+        self.next_number += 1;
+        let writer = SegmentWriter::create(self.place.disk.clone(), &self.place.dir, meta)?;
+        let segment = writer.finish(lost.clone(), SlotClocks::default(), &self.place.cache)?;
+        self.segments.push(Arc::new(segment));
+        self.covered.join(&lost);
+        self.lost = SlotClocks::default();
+        Ok(lost.count())
+    }
+
     /// To be called about once a second: looks for space, and for work that only time makes due.
     pub fn tick(&mut self, now: WallMs) {
         self.probe_due = self.disk_full;
+        self.clear_room_due = self.disk_full;
         self.merge_due = true;
+        self.upkeep_due = true;
         self.merge_paused = false;
         let has_clears = self
             .active
@@ -275,7 +365,8 @@ impl Shard {
     /// Whether clears are estimated to free enough: one clear frees what a key takes on average.
     fn reclaim_is_worth_it(&self, now: WallMs) -> bool {
         let sum = |figure: fn(&Segment) -> u64| -> u64 { self.segments.iter().map(|segment| figure(segment)).sum() };
-        let sealed_clears = sum(|segment| segment.stats().clears);
+        // Clears that the last merge of everything could not drop, it would not drop now either.
+        let sealed_clears = sum(|segment| segment.stats().clears).saturating_sub(self.clears_left);
         let clears = sealed_clears + self.clears_since_merge;
         let keys = sum(|segment| segment.stats().keys).max(1);
         if clears == 0 {
@@ -283,7 +374,7 @@ impl Shard {
         }
         let bytes = sum(Segment::file_bytes);
         let worth = clears.saturating_mul(bytes / keys) >= bytes / RECLAIM_PART;
-        (worth && (sealed_clears > 0 || self.clears_since_merge > 0)) || (self.is_idle(now) && sealed_clears > 0)
+        worth || self.disk_full || (self.is_idle(now) && sealed_clears > 0)
     }
 
     /// Whether most of what some segment holds are request ids that need not be remembered any more.
@@ -296,4 +387,8 @@ impl Shard {
             old && stats.spent * 2 > stats.ops
         })
     }
+}
+
+fn is_full(error: &MergeError) -> bool {
+    matches!(error, MergeError::Write(error) if error.is_full())
 }

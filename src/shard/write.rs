@@ -91,10 +91,11 @@ impl Shard {
         {
             return Ok(Submitted::Repeated(repeated));
         }
-        let past = past.filter(|past| self.is_current(&write, past));
+        // What was taken stays taken, whatever happened to the key since.
         if past.is_some_and(|past| past.found.repeated) {
             return Ok(Submitted::Repeated(None));
         }
+        let past = past.filter(|past| self.knows_all_segments(past));
         if past.is_none() && self.may_be_repeated_on_disk(&write) {
             let lookup = self.look_up(&write);
             return Ok(Submitted::NeedsPast(write, lookup));
@@ -103,6 +104,7 @@ impl Shard {
             WriteKind::Clear => 0,
             WriteKind::Add { text, .. } => {
                 let open = past
+                    .filter(|past| self.versions(&write) == past.versions)
                     .map(|past| past.found.open_parts_bytes)
                     .or_else(|| self.open_bytes(&write));
                 let Some(open) = open else {
@@ -259,13 +261,12 @@ impl Shard {
             .collect()
     }
 
-    /// Whether nothing that the look-up read has changed since. Sealing and merging move ops and change none, but a look-up that
-    /// raced with them is done again rather than reasoned about.
-    fn is_current(&self, write: &Write, past: &PastLookup) -> bool {
-        self.versions(write) == past.versions
-            && self
-                .segments
-                .iter()
-                .all(|segment| past.segments.contains(&segment.number()))
+    /// Whether the look-up saw all that is not in memory. Sealing and merging move ops and change none, but a look-up that raced
+    /// with them is done again rather than reasoned about. Ops that were appended since are all in memory: were they a reason to
+    /// look again, a key that is written all the time would never be done.
+    fn knows_all_segments(&self, past: &PastLookup) -> bool {
+        self.segments
+            .iter()
+            .all(|segment| past.segments.contains(&segment.number()))
     }
 }

@@ -1,7 +1,7 @@
 //! A disk in memory, for the store's own tests.
 //!
-//! Fault model: [`MemoryDisk::crash`] keeps exactly what was synced (bytes by `sync_data`, names by `sync_dir`) and loses
-//! everything else; reads and syncs can be made to fail; the space can run out. Nothing happens at random.
+//! Fault model: [`MemoryDisk::crash`] keeps exactly what was synced (bytes by `sync_data`, names by `sync_dir`, folders that were
+//! created by `sync_dir` of the one above) and loses everything else; reads and syncs can be made to fail; the space can run out. Nothing happens at random.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -38,6 +38,8 @@ struct Names {
     now: BTreeMap<PathBuf, File>,
     synced: BTreeMap<PathBuf, File>,
     locked: BTreeMap<PathBuf, ()>,
+    /// Folders made by `create_dir_all`, and whether their names are durable. All others were always there.
+    folders: BTreeMap<PathBuf, bool>,
 }
 
 /// What a test may switch while the store runs.
@@ -90,7 +92,11 @@ impl MemoryDisk {
         let after = Self::new();
         {
             let (before, mut names) = (locked(&self.shared.names), locked(&after.shared.names));
+            let unsynced = |dir: &Path| before.folders.get(dir).is_some_and(|synced| !synced);
             for (path, file) in &before.synced {
+                if path.ancestors().skip(1).any(unsynced) {
+                    continue;
+                }
                 let synced = locked(file).synced.clone();
                 let file = Arc::new(Mutex::new(Content {
                     now: synced.clone(),
@@ -121,6 +127,13 @@ impl MemoryDisk {
     pub fn content(&self, path: &Path) -> Option<Vec<u8>> {
         let names = locked(&self.shared.names);
         names.now.get(path).map(|file| locked(file).now.clone())
+    }
+
+    /// Lets reads see other bytes than the disk has, as after a sync that failed.
+    pub fn show(&self, path: &Path, bytes: Vec<u8>) {
+        if let Some(file) = locked(&self.shared.names).now.get(path) {
+            locked(file).now = bytes;
+        }
     }
 
     /// Replaces a file's bytes, durably: for damage.
@@ -246,7 +259,9 @@ impl Disk for MemoryDisk {
         }))
     }
 
-    fn create_dir_all(&self, _path: &Path) -> io::Result<()> {
+    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
+        let mut names = locked(&self.shared.names);
+        names.folders.entry(path.to_owned()).or_insert(false);
         Ok(())
     }
 
@@ -288,6 +303,9 @@ impl Disk for MemoryDisk {
             .into_iter()
             .map(|(path, file)| (path.clone(), file.clone()))
             .collect();
+        for (_, synced) in names.folders.iter_mut().filter(|(path, _)| here(path)) {
+            *synced = true;
+        }
         names.synced.retain(|path, _| !here(path));
         names.synced.extend(now);
         Ok(())

@@ -64,7 +64,8 @@ pub struct Memtable {
     entries: Vec<Entry>,
     keys: HashTable<KeyEntry>,
     requests: HashTable<RequestEntry>,
-    clears: u64,
+    /// The entries that are clears.
+    clears: Vec<u32>,
 }
 
 impl Memtable {
@@ -78,7 +79,7 @@ impl Memtable {
             entries: Vec::new(),
             keys: HashTable::new(),
             requests: HashTable::new(),
-            clears: 0,
+            clears: Vec::new(),
         }
     }
 
@@ -114,7 +115,7 @@ impl Memtable {
     }
 
     pub fn clear_count(&self) -> u64 {
-        self.clears
+        self.clears.len() as u64
     }
 
     /// File offset behind everything appended so far.
@@ -194,7 +195,9 @@ impl Memtable {
             offset,
             previous,
         });
-        self.clears += u64::from(header.is_clear());
+        if header.is_clear() {
+            self.clears.push(entry);
+        }
         if let Some(id) = request {
             let tag = request_tag(hash, id);
             self.requests
@@ -306,28 +309,17 @@ impl Memtable {
         keys
     }
 
-    /// For each key with a durable clear: what its clears saw, joined.
-    pub fn cleared_keys(&self, durable_groups: usize) -> Vec<(SlotId, UserId, Key, Clock)> {
-        let mut cleared = Vec::new();
-        if self.clears == 0 {
-            return cleared;
-        }
-        for key in self.sorted_keys() {
-            let mut context = Clock::default();
-            for entry in self.chain(Some(key.last)) {
-                if let Some(Op {
-                    body: Body::Clear(seen),
-                    ..
-                }) = self.op(entry, durable_groups)
-                {
-                    context.join(&seen);
-                }
-            }
-            if !context.is_empty() {
-                cleared.push((key.slot, key.user, key.key, context));
-            }
-        }
-        cleared
+    /// What each durable clear saw, with its key.
+    pub fn cleared_keys(&self, durable_groups: usize) -> impl Iterator<Item = ((SlotId, UserId, Key), Clock)> + '_ {
+        self.clears.iter().filter_map(move |&entry| {
+            let Body::Clear(seen) = self.op(entry, durable_groups)?.body else {
+                return None;
+            };
+            let (record, header, _) = self.record(entry)?;
+            let user = std::str::from_utf8(header.user(record)).ok()?;
+            let key = Key::new(std::str::from_utf8(header.key(record)).ok()?).ok()?;
+            Some(((header.dot.slot, UserId::from_stored(user), key), seen))
+        })
     }
 
     /// Every key in (slot, user, key) order.

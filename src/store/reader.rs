@@ -210,8 +210,12 @@ impl KeyReader {
         }
     }
 
+    /// Whether the next fragments come without waiting for the disk.
     pub fn is_warm(&self) -> bool {
-        self.state.is_none() && self.source.is_warm()
+        match &self.state {
+            None => self.source.is_warm(),
+            Some((_, ops)) => self.left == 0 || matches!(ops, Ops::Kept(_)),
+        }
     }
 
     fn start(&mut self) -> Result<&mut (Visibility, Ops), ReadError> {

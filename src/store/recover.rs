@@ -7,8 +7,10 @@
 //! - every other log is read by the rules of `log`; its records are written once more and synced, for what the page cache shows after a failed sync
 //!   may not be on the disk;
 //! - a gap in the sequences of an origin is a loss; so is a dot that a segment's footer lists as lost, unless another file holds it;
-//! - a loss that cannot be told by its dot is taken to concern every slot of the shard (origin 0, sequence 1);
+//! - a loss that cannot be told by its dot is taken to concern every slot of the shard (origin 0);
 //! - a newer format version is refused: everything else opens.
+
+mod losses;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -18,13 +20,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use losses::{lose_unknown, salvage_segment, take_footers, tell_losses};
+
 use super::cache::BlockCache;
 use super::disk::{Disk, DiskFile, OpenMode};
 use super::log::{self, HeaderError, LogHeader};
 use super::memtable::Memtable;
 use super::segment::{self, OpenError, Segment};
 use crate::core::clock::SlotClocks;
-use crate::core::slot::SlotId;
 use crate::core::stamp::{HybridTime, OriginId};
 
 /// In a clock of lost dots: something of this slot is lost, nobody can say what.
@@ -69,8 +72,10 @@ pub struct Recovered {
     pub spares: Vec<u64>,
     /// Files that were merged away and could not be removed.
     pub obsolete: Vec<u64>,
-    /// Segments that do not open; their blocks are to be salvaged.
-    pub unopened: Vec<u64>,
+    /// Segments that do not open.
+    unopened: Vec<u64>,
+    /// How many of them were set aside.
+    pub salvaged: u64,
     pub reserved: bool,
     pub next_number: u64,
     pub covered: SlotClocks,
@@ -87,6 +92,21 @@ pub struct Recovered {
 }
 
 impl Recovered {
+    /// A sequence for a loss that cannot be told: a new one each time, so that accepting one loss does not hide the next.
+    fn next_unknown(&self) -> u64 {
+        let last = |clocks: &SlotClocks| {
+            clocks
+                .slots()
+                .filter_map(|(_, clock)| clock.get(UNKNOWN_ORIGIN)?.last())
+                .max()
+        };
+        let footers = self
+            .segments
+            .iter()
+            .flat_map(|segment| [last(segment.covered()), last(segment.lost())]);
+        footers.flatten().max().unwrap_or(0) + 1
+    }
+
     fn note_damage(&mut self, what: String) {
         tracing::error!(damage = %what, "damage on disk");
         self.damage.push(what);
@@ -99,6 +119,10 @@ pub fn recover(place: &Place) -> Result<Recovered, RecoverError> {
         source,
     };
     place.disk.create_dir_all(&place.dir).map_err(fail)?;
+    // Without it, a crash could take the new folder away with all that was made durable in it.
+    if let Some(parent) = place.dir.parent() {
+        place.disk.sync_dir(parent).map_err(fail)?;
+    }
     let names = place.disk.list(&place.dir).map_err(fail)?;
     let mut found = Recovered {
         next_number: 1,
@@ -126,6 +150,16 @@ pub fn recover(place: &Place) -> Result<Recovered, RecoverError> {
         .collect();
     found.next_number = found.next_number.max(replaced.last().map_or(0, |number| number + 1));
     drop_replaced(place, &replaced, &mut found);
+    for number in std::mem::take(&mut found.unopened) {
+        // Its footer said which logs it replaces. An older one that is here may be one of them, with what was cleared since.
+        let may_replace_log = logs.iter().any(|log| *log < number && !replaced.contains(log));
+        if let Err(error) = salvage_segment(place, number, may_replace_log, &mut found) {
+            // Its blocks are tried again at the next start; until then, who knows what it held.
+            tracing::error!(number, %error, "a damaged segment could not be salvaged");
+            let seq = found.next_unknown();
+            lose_unknown(place, seq, &mut found.known_lost);
+        }
+    }
     take_footers(&mut found);
     found.spares = logs.intersection(&replaced).copied().collect();
     read_logs(place, logs.difference(&replaced).copied().collect(), &mut found)?;
@@ -147,6 +181,10 @@ fn open_segments(place: &Place, segments: BTreeMap<u64, String>, found: &mut Rec
             Ok(segment) => found.segments.push(Arc::new(segment)),
             Err(OpenError::NewerVersion { found, known, .. }) => {
                 return Err(RecoverError::NewerVersion { path, found, known });
+            }
+            Err(OpenError::Io { error, .. }) if place.disk.open(&path, OpenMode::Read).is_err() => {
+                // Not a word of its content was read (too many open files, say): that is no damage, and it may work later.
+                return Err(RecoverError::Io { path, source: error });
             }
             Err(error) => {
                 found.note_damage(format!("{}: {error}", path.display()));
@@ -253,14 +291,7 @@ fn take_log(
     let newest = scan.records.iter().map(|record| record.header.time).max();
     found.max_time = found.max_time.max(newest.unwrap_or_default());
     let damaged = !scan.damaged.is_empty();
-    if !damaged {
-        // What is read here may be in the page cache only, marked clean by a sync that failed. Written again, it is dirty again,
-        // and this sync tells the truth about it.
-        let rewritten = file
-            .write_all_at(&bytes[..scan.end as usize], 0)
-            .and_then(|()| file.sync_data());
-        rewritten.map_err(|source| RecoverError::Io { path, source })?;
-    }
+    write_again(file, bytes, &scan).map_err(|source| RecoverError::Io { path, source })?;
     found.lost_records += scan.lost_records;
     found.logs.push(RecoveredLog {
         memtable: Arc::new(memtable),
@@ -269,52 +300,25 @@ fn take_log(
     Ok(())
 }
 
-/// Takes every gap in an origin's sequences for lost.
-fn lose_gaps(found: &mut Recovered) {
-    let mut gaps = SlotClocks::default();
-    for (slot, clock) in found.covered.slots() {
-        for (origin, set) in clock.origins() {
-            if let Some(last) = set.last() {
-                gaps.insert_range(slot, origin, 1, last);
-            }
+/// What is read here may be in the page cache only, marked clean by a sync that failed. Written again, it is dirty again, and this
+/// sync tells the truth about it.
+fn write_again(file: &dyn DiskFile, bytes: &Bytes, scan: &log::Scan) -> io::Result<()> {
+    let ends = scan.damaged.iter().copied().chain([(scan.end, scan.end)]);
+    let mut from = 0;
+    for (to, next) in ends {
+        if from < to {
+            file.write_all_at(&bytes[from as usize..to as usize], from)?;
         }
+        from = next;
     }
-    found.lost.join(&gaps.minus(&found.covered));
-}
-
-fn lose_unknown(place: &Place, found: &mut Recovered) {
-    for slot in place.slots.clone() {
-        found.lost.insert(SlotId(slot), UNKNOWN_ORIGIN, 1);
-    }
-}
-
-fn take_footers(found: &mut Recovered) {
-    for segment in &found.segments {
-        found.covered.join(segment.covered());
-        found.known_lost.join(segment.lost());
-        found.max_time = found.max_time.max(segment.stats().max_time);
-    }
-}
-
-fn tell_losses(place: &Place, found: &mut Recovered) {
-    lose_gaps(found);
-    let newly_lost = found.lost.minus(&found.covered).minus(&found.known_lost);
-    if !found.unopened.is_empty() || found.lost_records > newly_lost.count() {
-        lose_unknown(place, found);
-    }
-    found.lost.join(&found.known_lost);
-    found.lost = found.lost.minus(&found.covered);
-    if !found.lost.is_empty() {
-        tracing::error!(
-            shard = place.shard,
-            slots = found.lost.slots().count(),
-            ops = found.lost.count(),
-            "acknowledged data is lost on this disk; reads of these slots are refused"
-        );
-    }
+    file.sync_data()
 }
 
 /// The folder's path of a quarantined file.
 pub fn quarantine_path(dir: &Path, name: &str) -> PathBuf {
     dir.join(format!("quarantine-{name}"))
 }
+
+#[cfg(test)]
+#[path = "recover_tests.rs"]
+mod tests;

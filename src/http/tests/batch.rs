@@ -59,6 +59,21 @@ async fn an_operation_that_fails_fails_alone() {
 }
 
 #[tokio::test]
+async fn after_a_write_that_failed_the_rest_of_its_key_is_not_carried_out() {
+    let rig = Rig::start();
+    *rig.store.fail.lock().unwrap() = Some(OpError::DiskFull);
+    let found = results(
+        &rig,
+        json!([{"op": "add_value", "key": "k", "value": "1"}, {"op": "add_value", "key": "k", "value": "2"}]),
+    )
+    .await;
+    assert_eq!(found[0]["status_code"], 507);
+    assert_eq!(found[1]["status_code"], 503);
+    assert!(found[1]["detail"].as_str().unwrap().starts_with("not carried out"));
+    assert!(rig.store.values("123", "k").is_empty());
+}
+
+#[tokio::test]
 async fn what_a_batch_reads_is_bounded() {
     let rig = Rig::start();
     let fits = (BATCH_ANSWER_BYTES_MAX / FRAGMENT_BYTES) * 2 / 3;
@@ -81,9 +96,9 @@ async fn what_a_batch_reads_is_bounded() {
 }
 
 #[tokio::test]
-async fn what_a_batch_reads_counts_like_what_is_sent() {
+async fn what_a_batch_reads_takes_permits_of_answers() {
     let rig = Rig::with(FrontConfig {
-        body_bytes_in_flight_max: 200_000,
+        answer_bytes_in_flight_max: 200_000,
         ..FrontConfig::default()
     });
     let found = results(&rig, json!([{"op": "get_value", "key": format!("{LONG}40")}])).await;
@@ -92,5 +107,5 @@ async fn what_a_batch_reads_counts_like_what_is_sent() {
         results(&rig, json!([{"op": "get_value", "key": format!("{LONG}10")}])).await[0]["status_code"],
         200
     );
-    assert_eq!(rig.front.body_bytes.available_permits(), 200_000);
+    assert_eq!(rig.front.free_answer_bytes(), 200_000);
 }

@@ -200,14 +200,17 @@ impl Backend for Arc<Fake> {
     ) -> Result<KeyPage, OpError> {
         self.failure()?;
         let keys = self.keys.lock().unwrap();
-        let mut found = keys.iter().filter(|((of, key), held)| {
+        let mut found = keys.iter().filter(|((of, key), _)| {
             let behind = after.is_none_or(|after| key.as_str() > after);
-            of == user && key.as_str().starts_with(prefix) && behind && !held.values.is_empty()
+            of == user && key.as_str().starts_with(prefix) && behind
         });
-        let page: Vec<Key> = found.by_ref().take(limit).map(|((_, key), _)| key.clone()).collect();
+        // As below: keys without values take part of the page, and do not show.
+        let page: Vec<_> = found.by_ref().take(limit).collect();
+        let last = page.last().map(|((_, key), _)| key.clone());
+        let shown = page.iter().filter(|(_, held)| !held.values.is_empty());
         Ok(KeyPage {
-            next_after: page.last().cloned().filter(|_| found.next().is_some()),
-            keys: page,
+            keys: shown.map(|((_, key), _)| key.clone()).collect(),
+            next_after: last.filter(|_| found.next().is_some()),
         })
     }
 

@@ -267,3 +267,38 @@ async fn thousands_of_idle_connections_leave_others_served() {
     }
     assert_eq!(rig.get("/healthz").await.status, 200);
 }
+
+#[tokio::test]
+async fn answers_take_permits_until_they_were_taken() {
+    let limit = 3 * 64 * 1024;
+    let rig = Rig::in_memory(FrontConfig {
+        answer_bytes_in_flight_max: limit,
+        ..FrontConfig::default()
+    });
+    let long = with_user(json!({"key": format!("{LONG}100")}));
+    let body = long.to_string();
+    let headers = format!("connection: close\r\ncontent-length: {}\r\n", body.len());
+    let mut stream = rig.connect().await;
+    stream
+        .write_all(&post("/get_value", &headers, body.as_bytes()))
+        .await
+        .unwrap();
+    super::rig::settle().await;
+    // There is room for one stream; small answers and writes go on beside it.
+    assert_eq!(rig.post("/get_value", &long).await.status, 503);
+    assert_eq!(
+        rig.post("/get_value", &with_user(json!({"key": "k"}))).await.status,
+        200
+    );
+    assert_eq!(rig.post("/list_keys", &with_user(json!({}))).await.status, 200);
+    assert_eq!(
+        rig.post("/add_value", &with_user(json!({"key": "k", "value": "v"})))
+            .await
+            .status,
+        200
+    );
+    assert_eq!(rig.metric(r#"kv_http_refused_total{reason="answer_bytes"}"#).await, 1);
+    read_all(stream).await;
+    super::rig::settle().await;
+    assert_eq!(rig.front.free_answer_bytes(), limit);
+}

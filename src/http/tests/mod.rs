@@ -9,4 +9,5 @@ mod fake;
 mod limits;
 mod lists;
 mod protocol;
+mod random;
 mod rig;

@@ -13,7 +13,8 @@ use super::block::Block;
 use super::error::OpenError;
 use super::file_name;
 use super::format::{
-    BLOCK_BYTES_MAX, BLOCK_HEADER_BYTES, BlockSeat, Envelope, FORMAT_VERSION, HEADER_BYTES, Header, open_block,
+    BLOCK_BYTES_MAX, BLOCK_HEADER_BYTES, BlockSeat, Envelope, FORMAT_VERSION, HEADER_BYTES, Header, TRAILER_BYTES,
+    Trailer, open_block,
 };
 use super::place::parse_place;
 use crate::core::op::KeyedOp;
@@ -28,6 +29,8 @@ pub struct Salvaged {
     pub bad_blocks: u64,
     /// Behind the last block that was found: the footer, and whatever could not be reached.
     pub unread_bytes: u64,
+    /// No bad block, and the blocks end where the trailer says that the footer begins: nothing is missing but the footer.
+    pub complete: bool,
 }
 
 /// Gives every op that can still be read, in order. What is covered and lost stood in the footer and is not known.
@@ -108,7 +111,20 @@ impl Walk<'_> {
             offset = end;
         }
         report.unread_bytes = self.file_bytes.saturating_sub(reached);
+        report.complete = report.bad_blocks == 0 && self.footer_offset()? == Some(reached);
         Ok(report)
+    }
+
+    /// Where the footer begins, if what the trailer says fits the length of the file.
+    fn footer_offset(&self) -> std::io::Result<Option<u64>> {
+        let Some(at) = self.file_bytes.checked_sub(TRAILER_BYTES as u64) else {
+            return Ok(None);
+        };
+        let mut trailer = [0; TRAILER_BYTES];
+        self.file.read_exact_at(&mut trailer, at)?;
+        let trailer = Trailer::decode(&trailer);
+        let fits = |trailer: &Trailer| trailer.footer_offset.checked_add(trailer.footer_bytes) == Some(at);
+        Ok(trailer.filter(fits).map(|trailer| trailer.footer_offset))
     }
 
     /// The bytes of what its envelope says is a block; None when it cannot be one.

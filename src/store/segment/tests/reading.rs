@@ -322,5 +322,8 @@ fn a_dump_tells_all_entries() {
     let blocks = lines.iter().filter(|line| matches!(line, dump::DumpLine::Block { .. }));
     assert_eq!(blocks.count() as u32, segment.block_count());
     let json = serde_json::to_string(&lines).unwrap();
-    assert!(json.contains(r#""kind":"value","text":"value""#), "{json}");
+    assert!(
+        json.contains(r#""kind":"value","text_bytes":5,"text":"value""#),
+        "{json}"
+    );
 }

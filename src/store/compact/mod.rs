@@ -10,17 +10,23 @@
 //!
 //! Invariant: the new segment's clock covers all that the clocks of its inputs cover, so nothing that is dropped comes back.
 
+mod clears;
+mod input;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use clears::KeyClears;
+use input::{Head, Input, Salvage};
+
 use super::cache::BlockCache;
 use super::disk::Disk;
 use super::filter::key_tag;
-use super::memtable::{MemoryKey, Memtable};
-use super::segment::{DamagedBlock, EntryRef, ReadError, Scan, Segment, SegmentMeta, SegmentWriter, WriteError};
+use super::memtable::Memtable;
+use super::segment::{EntryRef, ReadError, Segment, SegmentMeta, SegmentWriter, WriteError, temporary_name};
 use crate::core::clock::{Clock, SlotClocks};
-use crate::core::op::{Body, Dot, KeyedOp, Op};
+use crate::core::op::{Body, Dot, Op};
 use crate::core::slot::{KeyHash, SlotId};
 use crate::core::stamp::HybridTime;
 use crate::types::{Key, UserId, WallMs};
@@ -77,7 +83,7 @@ pub struct MergeContext {
     /// Segments that are not inputs.
     pub outside: Vec<Arc<Segment>>,
     /// What clears that are still in memtables saw, by key.
-    pub cleared_in_memory: Vec<(SlotId, UserId, Key, Clock)>,
+    pub cleared_in_memory: BTreeMap<KeyName, Clock>,
     /// What every replica's clock covers.
     pub stable: SlotClocks,
     /// Dots known to exist that this replica has lost, beyond what the inputs say.
@@ -87,96 +93,8 @@ pub struct MergeContext {
     pub salvage: bool,
 }
 
-type KeyName = (SlotId, UserId, Key);
-
-enum Input {
-    Memtable {
-        memtable: Arc<Memtable>,
-        keys: std::vec::IntoIter<MemoryKey>,
-        ops: std::vec::IntoIter<Op>,
-        current: Option<KeyName>,
-    },
-    Segment {
-        scan: Box<Scan>,
-        salvage: Option<Salvage>,
-    },
-}
-
-/// What a merge that steps over damage keeps, to tell what is lost.
-#[derive(Default)]
-struct Salvage {
-    damaged: Vec<DamagedBlock>,
-    seen: SlotClocks,
-}
-
-impl Salvage {
-    /// Of what the segment covered in the slots of its damaged blocks, all that was not read. Ops that had been dropped from the
-    /// segment are counted as lost too: nothing on this disk tells them apart, and a peer can.
-    fn lost(&self, covered: &SlotClocks) -> SlotClocks {
-        let mut lost = SlotClocks::default();
-        for (slot, clock) in covered.slots() {
-            if self
-                .damaged
-                .iter()
-                .any(|block| block.slots.0 <= slot && slot <= block.slots.1)
-            {
-                let rest = self
-                    .seen
-                    .get(slot)
-                    .map_or_else(|| clock.clone(), |seen| clock.minus(seen));
-                lost.join_slot(slot, &rest);
-            }
-        }
-        lost
-    }
-}
-
-impl Input {
-    fn next(&mut self) -> Result<Option<(KeyName, Op)>, ReadError> {
-        match self {
-            Self::Segment { scan, salvage } => loop {
-                match (scan.next(), &mut *salvage) {
-                    (Err(ReadError::Damaged(_)), Some(salvage)) => salvage.damaged.extend(scan.skip_damaged()),
-                    (Err(error), _) => return Err(error),
-                    (Ok(None), _) => return Ok(None),
-                    (Ok(Some(KeyedOp { user, key, op })), salvage) => {
-                        if let Some(salvage) = salvage {
-                            salvage.seen.insert(op.dot.slot, op.dot.origin, op.dot.seq);
-                        }
-                        return Ok(Some(((op.dot.slot, user, key), op)));
-                    }
-                }
-            },
-            Self::Memtable {
-                memtable,
-                keys,
-                ops,
-                current,
-            } => loop {
-                if let (Some(op), Some(name)) = (ops.next(), &current) {
-                    return Ok(Some((name.clone(), op)));
-                }
-                let Some(key) = keys.next() else {
-                    return Ok(None);
-                };
-                *ops = memtable.ops_of_sorted(&key).into_iter();
-                *current = Some((key.slot, key.user, key.key));
-            },
-        }
-    }
-}
-
-struct Head {
-    input: Input,
-    next: Option<(KeyName, Op)>,
-}
-
-impl Head {
-    fn advance(&mut self) -> Result<Option<(KeyName, Op)>, ReadError> {
-        let next = self.input.next()?;
-        Ok(std::mem::replace(&mut self.next, next))
-    }
-}
+/// A key with its slot, in the order of segments.
+pub type KeyName = (SlotId, UserId, Key);
 
 /// A merge under way. It is done in steps, so that it can be paced and given up.
 pub struct Merge {
@@ -186,7 +104,6 @@ pub struct Merge {
     writer: SegmentWriter,
     /// Whether any clear can matter: if not, ops stream through unexamined.
     clears: bool,
-    cleared_in_memory: BTreeMap<KeyName, Clock>,
     read_ops: u64,
 }
 
@@ -207,10 +124,6 @@ impl Merge {
             number: context.number,
             replaces,
         };
-        let cleared_in_memory: BTreeMap<_, _> = std::mem::take(&mut context.cleared_in_memory)
-            .into_iter()
-            .map(|(slot, user, key, clock)| ((slot, user, key), clock))
-            .collect();
         let mut heads = Vec::new();
         for source in &sources {
             let input = match source {
@@ -231,12 +144,11 @@ impl Merge {
         }
         let writer = SegmentWriter::create(context.disk.clone(), &context.dir, meta)?;
         Ok(Self {
-            clears: !cleared_in_memory.is_empty() || sources.iter().any(Source::has_clears),
+            clears: !context.cleared_in_memory.is_empty() || sources.iter().any(Source::has_clears),
             context,
             sources,
             heads,
             writer,
-            cleared_in_memory,
             read_ops: 0,
         })
     }
@@ -292,8 +204,13 @@ impl Merge {
             }
         }
         let lost = lost.minus(&covered);
-        let segment = self.writer.finish(covered, lost, &self.context.cache)?;
-        Ok(Progress::Done(Box::new(segment)))
+        let temporary = self.context.dir.join(temporary_name(self.context.number));
+        let finished = self.writer.finish(covered, lost, &self.context.cache);
+        if finished.is_err() {
+            // On a full disk, every try would otherwise leave its own behind.
+            let _ = self.context.disk.remove_file(&temporary);
+        }
+        Ok(Progress::Done(Box::new(finished?)))
     }
 
     fn lowest(&self) -> Option<usize> {
@@ -334,8 +251,8 @@ impl Merge {
         let mut text_bytes = 0;
         while kept.len() < KEPT_OPS_MAX && text_bytes < KEPT_TEXT_BYTES_MAX {
             let Some(op) = self.next_of(&name)? else {
-                let clears = KeyClears::of(kept.iter(), self.cleared_in_memory.get(&name));
-                return self.write_all(&name, &clears, kept).map(|()| true);
+                let clears = KeyClears::of(kept.iter(), self.context.cleared_in_memory.get(&name));
+                return self.write_all(&name, &clears, None, kept).map(|_| true);
             };
             if let Body::Part(text) | Body::Value(text) = &op.body {
                 text_bytes += text.len();
@@ -343,9 +260,9 @@ impl Merge {
             kept.push(op);
         }
         let clears = self.clears_of_long_key(&name)?;
-        self.write_all(&name, &clears, kept)?;
+        let mut last = self.write_all(&name, &clears, None, kept)?;
         while let Some(op) = self.next_of(&name)? {
-            self.write_all(&name, &clears, vec![op])?;
+            last = self.write_all(&name, &clears, last, vec![op])?;
         }
         Ok(true)
     }
@@ -358,8 +275,11 @@ impl Merge {
             for source in self.sources.iter().filter(|source| source.has_clears()) {
                 match source {
                     Source::Segment(segment) => {
-                        let mut ops = segment.ops_of(*slot, user.as_str(), key.as_str());
-                        while let Some(op) = ops.next()? {
+                        let mut input = Input::Segment {
+                            scan: Box::new(segment.scan(Some((*slot, user.as_str(), key.as_str())))),
+                            salvage: self.context.salvage.then(Salvage::default),
+                        };
+                        while let Some((_, op)) = input.next()?.filter(|(other, _)| other == name) {
                             clears.extend(matches!(op.body, Body::Clear(_)).then_some(op));
                         }
                     }
@@ -371,11 +291,17 @@ impl Merge {
                 }
             }
         }
-        Ok(KeyClears::of(clears.iter(), self.cleared_in_memory.get(name)))
+        Ok(KeyClears::of(clears.iter(), self.context.cleared_in_memory.get(name)))
     }
 
-    fn write_all(&mut self, name: &KeyName, clears: &KeyClears, ops: Vec<Op>) -> Result<(), MergeError> {
-        let mut previous: Option<(Dot, HybridTime)> = None;
+    /// Writes what stays of `ops`, which come after the op `previous` of the key; gives the last of them.
+    fn write_all(
+        &mut self,
+        name: &KeyName,
+        clears: &KeyClears,
+        mut previous: Option<(Dot, HybridTime)>,
+        ops: Vec<Op>,
+    ) -> Result<Option<(Dot, HybridTime)>, MergeError> {
         for op in ops {
             if previous == Some((op.dot, op.time)) {
                 continue;
@@ -394,7 +320,7 @@ impl Merge {
                 })?;
             }
         }
-        Ok(())
+        Ok(previous)
     }
 
     fn what_stays(&self, name: &KeyName, clears: &KeyClears, op: Op) -> Option<Op> {
@@ -430,46 +356,5 @@ impl Merge {
             .is_some_and(|stable| stable.contains(dot.origin, dot.seq) && stable.covers(seen));
         let tag = key_tag(KeyHash::of(user, key));
         known && !self.context.outside.iter().any(|segment| segment.may_hold(tag))
-    }
-}
-
-/// The clears of one key, and the raised stamps among its ops.
-#[derive(Default)]
-struct KeyClears {
-    cleared: Clock,
-    last_time: HybridTime,
-    clears: Vec<(Dot, Clock)>,
-    raised: BTreeMap<Dot, HybridTime>,
-}
-
-impl KeyClears {
-    fn of<'a>(ops: impl Iterator<Item = &'a Op>, in_memory: Option<&Clock>) -> Self {
-        let mut all = Self::default();
-        for op in ops {
-            if op.raised {
-                let time = all.raised.entry(op.dot).or_default();
-                *time = op.time.max(*time);
-            }
-            if let Body::Clear(seen) = &op.body {
-                all.cleared.join(seen);
-                all.last_time = op.time.max(all.last_time);
-                all.clears.push((op.dot, seen.clone()));
-            }
-        }
-        if let Some(clock) = in_memory {
-            all.cleared.join(clock);
-        }
-        all
-    }
-
-    fn supersedes(&self, op: &Op) -> bool {
-        self.raised.get(&op.dot).is_some_and(|time| *time > op.time)
-    }
-
-    /// Whether another clear of the key saw this one and all that it saw.
-    fn includes(&self, dot: &Dot, seen: &Clock) -> bool {
-        self.clears
-            .iter()
-            .any(|(other, context)| other != dot && context.contains(dot.origin, dot.seq) && context.covers(seen))
     }
 }

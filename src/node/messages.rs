@@ -1,0 +1,63 @@
+//! What is said to a shard actor.
+
+use std::io;
+use std::sync::{Arc, Mutex};
+
+use tokio::sync::oneshot;
+
+use super::OpError;
+use super::handle::Added;
+use super::jobs::JobGate;
+use super::permits::Permit;
+use crate::core::slot::{KeyHash, SlotId};
+use crate::env::{Abandoned, Env};
+use crate::shard::{MergeOutcome, PastLookup, Shard, ShardStats, SpaceReady, Write};
+use crate::store::keys::{KeyLister, KeyQuery};
+use crate::store::reader::KeySource;
+use crate::types::{Key, UserId};
+
+pub type Reply<T> = oneshot::Sender<Result<T, OpError>>;
+
+/// A write, who waits for it, and its place in the queue.
+pub struct PendingWrite {
+    pub write: Write,
+    pub reply: Reply<Added>,
+    pub permit: Permit,
+}
+
+/// What a shard actor can be told. The second half are the results of its own jobs.
+pub enum ShardMessage {
+    Write(PendingWrite),
+    Read {
+        slot: SlotId,
+        hash: KeyHash,
+        user: UserId,
+        key: Key,
+        reply: Reply<KeySource>,
+    },
+    Keys {
+        query: KeyQuery,
+        reply: Reply<KeyLister>,
+    },
+    /// A reader met damage in this segment.
+    Damage {
+        segment: u64,
+    },
+    /// Make all that was accepted durable, answer, and end.
+    Stop {
+        done: oneshot::Sender<()>,
+    },
+    Tick,
+    Past(PendingWrite, Box<PastLookup>, Result<(), OpError>),
+    Committed(Result<io::Result<()>, Abandoned>),
+    SpaceMade(Result<io::Result<SpaceReady>, Abandoned>),
+    MergeStepped(Result<MergeOutcome, Abandoned>),
+    CleanedUp(Result<(Vec<u64>, u64), Abandoned>),
+}
+
+pub struct ShardArguments {
+    pub shard: Shard,
+    pub env: Env,
+    pub gate: JobGate,
+    pub stats: Arc<Mutex<ShardStats>>,
+}

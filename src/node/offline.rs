@@ -1,0 +1,41 @@
+//! Work on the data folder of a node that does not run.
+
+use super::NodeConfig;
+use super::opening::{self, StartError};
+use crate::env::Env;
+use crate::shard::MergeError;
+
+/// What was given up in one shard.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AcceptedLoss {
+    pub dir: String,
+    /// Ops; a loss that cannot be counted is one in every slot.
+    pub lost_ops: u64,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum OfflineError {
+    #[error(transparent)]
+    Open(#[from] StartError),
+    #[error("the acceptance could not be written: {0}")]
+    Write(#[from] MergeError),
+}
+
+/// Takes all that damage has destroyed for dropped, so that the damaged slots are read again, without it. Blocks on the disk; fails
+/// while a node has the folder open.
+pub fn accept_losses(env: &Env, config: &NodeConfig) -> Result<Vec<AcceptedLoss>, OfflineError> {
+    let mut opened = opening::open(env, config)?;
+    let mut accepted = Vec::new();
+    for (dir, shard) in opened.shards_mut() {
+        // Damaged logs are sealed and set aside first: read again, they would count as lost again.
+        shard.settle(env.wall.now());
+        let lost_ops = shard.accept_loss()?;
+        if lost_ops > 0 {
+            accepted.push(AcceptedLoss {
+                dir: dir.display().to_string(),
+                lost_ops,
+            });
+        }
+    }
+    Ok(accepted)
+}

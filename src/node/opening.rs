@@ -1,0 +1,145 @@
+//! Opening a data folder: its lock, its identity, and every shard in it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::NodeConfig;
+use super::identity::{Identity, IdentityError};
+use super::supervisor::{ShardDoor, SupervisorArguments};
+use crate::core::slot::{SYSTEM_SLOT, shard_slots};
+use crate::core::stamp::OriginId;
+use crate::env::{Abandoned, Env};
+use crate::shard::{OpenReport, Place, Shard, ShardConfig};
+use crate::store::cache::BlockCache;
+use crate::store::recover::RecoverError;
+
+/// The system's key range is small; it gets less log space, bytes.
+const SYSTEM_LOG_BYTES: u64 = 1 << 20;
+
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    #[error(transparent)]
+    Recover(#[from] RecoverError),
+    #[error("the node's actors could not be started: {0}")]
+    Actor(String),
+    #[error(transparent)]
+    Abandoned(#[from] Abandoned),
+}
+
+/// What every start of a shard needs.
+#[derive(Clone)]
+pub struct Plan {
+    pub(super) index: u16,
+    pub(super) place: Place,
+    config: ShardConfig,
+}
+
+pub(super) type Opened = Result<(Shard, OpenReport), RecoverError>;
+
+/// A data folder that is locked, with its shards still to be opened.
+struct Opening {
+    identity: Identity,
+    plans: Vec<Plan>,
+}
+
+impl Opening {
+    fn begin(env: &Env, config: &NodeConfig) -> Result<Self, StartError> {
+        let identity = Identity::open(env, &config.data, config.shards)?;
+        let cache = Arc::new(BlockCache::new(config.cache_bytes));
+        let plans = (0..=identity.shards)
+            .map(|index| plan(env, config, &identity, &cache, index))
+            .collect();
+        Ok(Self { identity, plans })
+    }
+
+    fn finish(mut self, env: &Env, opened: Vec<Opened>) -> Result<SupervisorArguments, StartError> {
+        let mut shards = Vec::new();
+        let mut damaged = false;
+        for (plan, opened) in self.plans.into_iter().zip(opened) {
+            let (shard, report) = opened?;
+            log_report(&plan, &report);
+            damaged |= !report.damage.is_empty();
+            shards.push((plan, shard));
+        }
+        if damaged {
+            // Sequences that this origin gave out may be lost: they must not be given out again.
+            self.identity.renew_origin(&*env.disk, &*env.entropy)?;
+            shards
+                .iter_mut()
+                .for_each(|(_, shard)| shard.set_origin(self.identity.origin));
+        }
+        Ok(SupervisorArguments {
+            env: env.clone(),
+            doors: shards.iter().map(|_| ShardDoor::default()).collect(),
+            identity: self.identity,
+            shards,
+        })
+    }
+}
+
+/// Opens the data folder and every shard in it, one after the other. Blocks on the disk.
+pub fn open(env: &Env, config: &NodeConfig) -> Result<SupervisorArguments, StartError> {
+    let opening = Opening::begin(env, config)?;
+    let origin = opening.identity.origin;
+    let opened = opening.plans.iter().map(|plan| plan.open(origin)).collect();
+    opening.finish(env, opened)
+}
+
+/// The same, with all shards at once.
+pub async fn open_at_once(env: Env, config: NodeConfig) -> Result<SupervisorArguments, StartError> {
+    let opening = {
+        let env = env.clone();
+        env.clone()
+            .run_blocking(move || Opening::begin(&env, &config))
+            .await??
+    };
+    let origin = opening.identity.origin;
+    let shards = opening.plans.iter().map(|plan| {
+        let plan = plan.clone();
+        env.run_blocking(move || plan.open(origin))
+    });
+    let opened = futures_util::future::try_join_all(shards).await?;
+    env.clone().run_blocking(move || opening.finish(&env, opened)).await?
+}
+
+impl Plan {
+    pub(super) fn open(&self, origin: OriginId) -> Opened {
+        Shard::open(self.place.clone(), self.config.clone(), origin)
+    }
+}
+
+fn plan(env: &Env, config: &NodeConfig, identity: &Identity, cache: &Arc<BlockCache>, index: u16) -> Plan {
+    let system = index == identity.shards;
+    let slots = if system {
+        SYSTEM_SLOT.0..SYSTEM_SLOT.0 + 1
+    } else {
+        shard_slots(index, identity.shards)
+    };
+    let mut shard_config = config.shard.clone();
+    if system {
+        shard_config.log_bytes = shard_config.log_bytes.min(SYSTEM_LOG_BYTES);
+        shard_config.fill_bytes = shard_config.fill_bytes.min(SYSTEM_LOG_BYTES / 4);
+    }
+    Plan {
+        index,
+        place: Place {
+            disk: env.disk.clone(),
+            dir: identity.shard_dir(index),
+            shard: index,
+            slots,
+            cache: cache.clone(),
+        },
+        config: shard_config,
+    }
+}
+
+pub(super) fn log_report(plan: &Plan, report: &OpenReport) {
+    let dir: PathBuf = plan.place.dir.clone();
+    if report.damage.is_empty() {
+        tracing::debug!(dir = %dir.display(), ops = report.recovered_ops, torn = report.torn_logs, "shard opened");
+    } else {
+        tracing::error!(dir = %dir.display(), damage = report.damage.len(), "shard opened with damage");
+    }
+}

@@ -1,0 +1,191 @@
+//! The node's actors on a disk in memory.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+
+use super::*;
+use crate::env::{Blocking, BoxFuture, Entropy, Env, Listener, Net, WallClock};
+use crate::shard::ShardConfig;
+use crate::store::memory_disk::MemoryDisk;
+use crate::types::{Key, UserId, WallMs};
+
+/// Runs every job where it is submitted.
+struct Inline;
+
+impl Blocking for Inline {
+    fn submit(&self, job: Box<dyn FnOnce() + Send>) {
+        job();
+    }
+}
+
+struct NoNet;
+
+impl Net for NoNet {
+    fn listen(&self, _addr: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Listener>>> {
+        Box::pin(async { Err(io::ErrorKind::Unsupported.into()) })
+    }
+}
+
+struct Frozen;
+
+impl WallClock for Frozen {
+    fn now(&self) -> WallMs {
+        WallMs(1_000_000)
+    }
+}
+
+struct Counted(std::sync::atomic::AtomicU64);
+
+impl Entropy for Counted {
+    fn fill(&self, bytes: &mut [u8]) {
+        let next = self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1;
+        for (byte, from) in bytes.iter_mut().zip(next.to_le_bytes().iter().cycle()) {
+            *byte = *from;
+        }
+    }
+}
+
+fn env(disk: &MemoryDisk) -> Env {
+    Env {
+        disk: disk.as_disk(),
+        net: Arc::new(NoNet),
+        wall: Arc::new(Frozen),
+        entropy: Arc::new(Counted(std::sync::atomic::AtomicU64::new(0))),
+        blocking: Arc::new(Inline),
+    }
+}
+
+fn config() -> NodeConfig {
+    NodeConfig {
+        shards: 1,
+        shard: ShardConfig {
+            log_bytes: 128 << 10,
+            fill_bytes: 64 << 10,
+            ..ShardConfig::default()
+        },
+        ..NodeConfig::new(PathBuf::from("/data"))
+    }
+}
+
+fn user() -> UserId {
+    UserId::new("u").unwrap()
+}
+
+fn key(index: usize) -> Key {
+    Key::new(&format!("key {index}")).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_write_is_answered_while_logs_give_way_to_one_another() {
+    let disk = MemoryDisk::new();
+    let node = Node::start(env(&disk), config()).await.unwrap();
+    for round in 0..20 {
+        let user = user();
+        let keys: Vec<Key> = (0..40).map(key).collect();
+        let adds = keys
+            .iter()
+            .map(|key| node.add(&user, key, "x".repeat(1000).into(), true, None));
+        let answers = tokio::time::timeout(Duration::from_secs(30), join_all(adds)).await;
+        let answers = answers.unwrap_or_else(|_| panic!("a write of round {round} was never answered"));
+        assert!(answers.iter().all(Result::is_ok));
+    }
+    for index in 0..40 {
+        assert_eq!(node.count(&user(), &key(index)).await.unwrap(), 20);
+    }
+    node.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_does_not_wait_for_writes_that_only_a_merge_makes_room_for() {
+    let disk = MemoryDisk::new();
+    let node = Node::start(env(&disk), config()).await.unwrap();
+    let user = user();
+    let keys: Vec<Key> = (0..2000).map(key).collect();
+    let adds = keys
+        .iter()
+        .map(|key| node.add(&user, key, "x".repeat(1000).into(), true, None));
+    let begun = tokio::time::Instant::now();
+    let (answers, ()) = tokio::join!(join_all(adds), node.stop());
+    assert!(answers.iter().any(Result::is_ok));
+    let took = begun.elapsed();
+    assert!(took < Duration::from_secs(5), "a virtual {took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_sync_restarts_the_shard_and_what_was_acknowledged_is_there() {
+    let disk = MemoryDisk::new();
+    let node = Node::start(env(&disk), config()).await.unwrap();
+    let (user, key) = (user(), key(0));
+    node.add(&user, &key, "first".into(), true, None).await.unwrap();
+    let failing = &disk.faults().fail_sync;
+    failing.store(true, std::sync::atomic::Ordering::Relaxed);
+    let refused = node.add(&user, &key, "second".into(), true, None).await;
+    assert_eq!(refused, Err(OpError::ShardUnavailable { maybe_applied: true }));
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    assert!(!node.is_ready(), "it is not opened while syncs fail");
+    failing.store(false, std::sync::atomic::Ordering::Relaxed);
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    assert!(node.is_ready());
+    node.add(&user, &key, "third".into(), true, None).await.unwrap();
+    let count = node.count(&user, &key).await.unwrap();
+    assert!((2..=3).contains(&count), "{count} values");
+    node.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn damage_that_meets_a_full_disk_does_not_end_the_node() {
+    let disk = MemoryDisk::new();
+    let node = Node::start(env(&disk), config()).await.unwrap();
+    let (user, key) = (user(), key(0));
+    for _ in 0..3 {
+        node.add(&user, &key, "value".into(), true, None).await.unwrap();
+    }
+    let dir = PathBuf::from("/data/shard-000-of-001");
+    let log = crate::store::disk::Disk::list(&disk, &dir)
+        .unwrap()
+        .into_iter()
+        .map(|entry| dir.join(entry.name))
+        .find(|path| disk.content(path).is_some_and(|bytes| bytes.starts_with(b"KVLG")))
+        .unwrap();
+    let mut bytes = disk.content(&log).unwrap();
+    bytes[512 + 20] ^= 1;
+    disk.put(&log, bytes);
+    disk.faults().free_bytes.store(0, std::sync::atomic::Ordering::Relaxed);
+    node.kill_shard_of(&user, &key);
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    disk.faults()
+        .free_bytes
+        .store(u64::MAX, std::sync::atomic::Ordering::Relaxed);
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    assert!(node.is_ready(), "the shard is back");
+    assert!(matches!(node.count(&user, &key).await, Err(OpError::Damaged(_))));
+    node.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_has_stopped_leaves_its_folder_alone_and_can_be_started_again_at_once() {
+    let disk = MemoryDisk::new();
+    let (user, key) = (user(), key(0));
+    for round in 1..4 {
+        let node = Node::start(env(&disk), config()).await.unwrap();
+        node.add(&user, &key, "value".into(), true, None).await.unwrap();
+        assert_eq!(node.count(&user, &key).await.unwrap(), round);
+        // It is stopped while a shard waits to be opened anew.
+        node.kill_shard_of(&user, &key);
+        while node.is_ready() {
+            tokio::task::yield_now().await;
+        }
+        node.stop().await;
+        let reads = disk.reads();
+        tokio::time::sleep(Duration::from_secs(20)).await;
+        assert_eq!(disk.reads(), reads, "nobody holds the lock, and somebody reads");
+    }
+    for _ in 0..20 {
+        Node::start(env(&disk), config()).await.unwrap().stop().await;
+    }
+}

@@ -1,0 +1,103 @@
+//! Files that are not needed any more: used again, removed, or set aside because they are damaged.
+//!
+//! Invariant: a file whose content lives on elsewhere is named as replaced by every new segment until its removal is durable.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::Shard;
+use crate::store::disk::Disk;
+use crate::store::{log, recover, segment};
+
+/// Sealed logs kept for use again; more are removed.
+const SPARES_MAX: usize = 2;
+
+/// What is to happen to a file that is not needed any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Cleanup {
+    RemoveLog(u64),
+    RemoveSegment(u64),
+    QuarantineLog(u64),
+    QuarantineSegment(u64),
+    RemoveReserve,
+}
+
+/// Removes or sets aside files, durably.
+pub struct CleanupJob {
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
+    tasks: Vec<Cleanup>,
+}
+
+impl CleanupJob {
+    /// Blocks on the disk. Gives the numbers of the files that are durably gone.
+    pub fn run(self) -> (Vec<u64>, u64) {
+        let mut gone = Vec::new();
+        let mut quarantined = 0;
+        for task in &self.tasks {
+            let (number, name, keep) = match *task {
+                Cleanup::RemoveLog(number) => (number, log::file_name(number), false),
+                Cleanup::RemoveSegment(number) => (number, segment::file_name(number), false),
+                Cleanup::QuarantineLog(number) => (number, log::file_name(number), true),
+                Cleanup::QuarantineSegment(number) => (number, segment::file_name(number), true),
+                Cleanup::RemoveReserve => (0, recover::RESERVE_NAME.to_owned(), false),
+            };
+            let path = self.dir.join(&name);
+            let done = if keep {
+                quarantined += 1;
+                self.disk.rename(&path, &recover::quarantine_path(&self.dir, &name))
+            } else {
+                self.disk.remove_file(&path)
+            };
+            match done {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    tracing::warn!(path = %path.display(), %error, "cannot remove a file that is not needed any more");
+                }
+                _ => gone.push(number),
+            }
+        }
+        // Until the directory is synced, a crash may bring any of these names back.
+        if let Err(error) = self.disk.sync_dir(&self.dir) {
+            tracing::warn!(dir = %self.dir.display(), %error, "cannot sync the directory");
+            gone.clear();
+        }
+        (gone, quarantined)
+    }
+}
+
+impl Shard {
+    /// Keeps a sealed log for use again, or lets it go.
+    pub(super) fn retire_log(&mut self, number: u64, damaged: bool) {
+        self.obsolete.insert(number);
+        if damaged {
+            self.cleanup.push(Cleanup::QuarantineLog(number));
+        } else if self.spares.len() < SPARES_MAX && !self.disk_full {
+            self.spares.push(number);
+        } else {
+            self.cleanup.push(Cleanup::RemoveLog(number));
+        }
+    }
+
+    /// Files to remove or set aside, if there are any.
+    pub fn next_cleanup(&mut self) -> Option<CleanupJob> {
+        if self.cleanup_under_way || self.cleanup.is_empty() {
+            return None;
+        }
+        self.cleanup_under_way = true;
+        Some(CleanupJob {
+            disk: self.place.disk.clone(),
+            dir: self.place.dir.clone(),
+            tasks: std::mem::take(&mut self.cleanup),
+        })
+    }
+
+    /// Takes the result of a cleanup.
+    pub fn cleaned_up(&mut self, (gone, quarantined): (Vec<u64>, u64)) {
+        self.cleanup_under_way = false;
+        self.stats.quarantined_files += quarantined;
+        for number in gone {
+            self.obsolete.remove(&number);
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! The rules of recovery, one test each.
+
+use proptest::prelude::*;
+
+use bytes::Bytes;
+
+use super::record::RECORD_HEADER_BYTES;
+use super::*;
+use crate::core::clock::Clock;
+use crate::core::op::{Body, Dot, Op};
+use crate::core::slot::SlotId;
+use crate::core::stamp::{HybridTime, OriginId};
+use crate::types::RequestId;
+
+const NUMBER: u64 = 5;
+
+fn op(seq: u64) -> Op {
+    let body = match seq % 3 {
+        0 => Body::Part(format!("part {seq}").into()),
+        1 => Body::Value("x".repeat(seq as usize * 3).into()),
+        _ => {
+            let mut context = Clock::default();
+            context.insert_range(OriginId(3), 1, seq);
+            Body::Clear(context)
+        }
+    };
+    Op {
+        dot: Dot {
+            origin: OriginId(3),
+            slot: SlotId(9),
+            seq,
+        },
+        time: HybridTime(seq * 10),
+        raised: seq.is_multiple_of(4),
+        request_id: seq.is_multiple_of(2).then_some(RequestId([seq as u8; 16])),
+        body,
+    }
+}
+
+/// A log with groups of the given sizes; returns the file and the offset of each record.
+fn build(groups: &[usize], number: u64) -> (Vec<u8>, Vec<u64>) {
+    let header = LogHeader {
+        shard: 1,
+        number,
+        previous: Previous::default(),
+    };
+    let mut file = header.encode().to_vec();
+    let mut offsets = Vec::new();
+    for &size in groups {
+        let group = file.len() as u64;
+        for _ in 0..size {
+            let offset = file.len() as u64;
+            let seq = offsets.len() as u64 + 1;
+            let place = Place {
+                number,
+                offset,
+                group_back: (offset - group) as u32,
+                ordinal: offsets.len() as u32,
+            };
+            let op = op(seq);
+            put_record(
+                &mut file,
+                place,
+                Record {
+                    user: "u",
+                    key: "k",
+                    op: &op,
+                },
+            );
+            assert_eq!(file.len() as u64 - offset, record_bytes("u", "k", &op) as u64);
+            offsets.push(offset);
+        }
+    }
+    (file, offsets)
+}
+
+fn seqs(scan: &Scan) -> Vec<u64> {
+    scan.records.iter().map(|found| found.header.dot.seq).collect()
+}
+
+#[test]
+fn records_come_back_as_they_were_written() {
+    let (mut file, offsets) = build(&[1, 3, 2], NUMBER);
+    file.resize(file.len() + 4096, 0);
+    let bytes = Bytes::from(file);
+    let scan = scan(&bytes, NUMBER, None);
+    assert_eq!(seqs(&scan), [1, 2, 3, 4, 5, 6]);
+    assert!(!scan.torn && scan.damaged.is_empty());
+    for (found, offset) in scan.records.iter().zip(offsets) {
+        let record = bytes.slice(offset as usize..);
+        assert_eq!(found.header.op(&record), Some(op(found.header.dot.seq)));
+        assert_eq!(
+            (found.header.user(&record), found.header.key(&record)),
+            (&b"u"[..], &b"k"[..])
+        );
+    }
+}
+
+#[test]
+fn a_torn_tail_is_cut() {
+    let (file, offsets) = build(&[2, 3], NUMBER);
+    for cut in offsets[2] as usize + 1..file.len() {
+        let mut torn = file.clone();
+        torn[cut..].fill(0);
+        let scan = scan(&torn.into(), NUMBER, None);
+        let kept = offsets.iter().filter(|&&start| (start as usize) < cut).count();
+        assert!(seqs(&scan).len() >= kept - 1 && seqs(&scan).len() >= 2);
+        assert!(scan.damaged.is_empty());
+    }
+}
+
+#[test]
+fn a_group_that_was_written_in_part_and_out_of_order_is_torn_not_damaged() {
+    let (mut file, offsets) = build(&[2, 3], NUMBER);
+    file[offsets[2] as usize..offsets[3] as usize].fill(0);
+    let scan = scan(&file.into(), NUMBER, None);
+    assert_eq!(seqs(&scan), [1, 2]);
+    assert!(scan.torn && scan.damaged.is_empty() && scan.lost_records == 0);
+}
+
+#[test]
+fn damage_before_a_later_group_is_told_from_a_torn_tail_and_the_rest_is_kept() {
+    let (mut file, offsets) = build(&[2, 3, 1], NUMBER);
+    file[offsets[2] as usize + RECORD_HEADER_BYTES] ^= 1;
+    let scan = scan(&file.into(), NUMBER, None);
+    assert_eq!(seqs(&scan), [1, 2, 4, 5, 6]);
+    assert_eq!(scan.damaged, [(offsets[2], offsets[3])]);
+    assert_eq!((scan.lost_records, scan.lost_dots.len()), (1, 1));
+    assert_eq!(scan.lost_dots[0].seq, 3);
+}
+
+#[test]
+fn damage_at_the_end_shows_when_the_next_log_names_the_end() {
+    let (mut file, offsets) = build(&[2, 2], NUMBER);
+    let end = file.len() as u64;
+    file[offsets[3] as usize..].fill(0);
+    let torn = scan(&file.clone().into(), NUMBER, None);
+    assert!(torn.damaged.is_empty());
+    let damaged = scan(&file.into(), NUMBER, Some(end));
+    assert_eq!(seqs(&damaged), [1, 2, 3]);
+    assert_eq!(damaged.damaged, [(offsets[3], end)]);
+    assert_eq!(damaged.lost_records, 1);
+}
+
+#[test]
+fn damage_at_the_end_that_leaves_one_header_does_not_hide_that_more_is_lost() {
+    let (mut file, offsets) = build(&[2, 2, 1], NUMBER);
+    let end = file.len() as u64;
+    file[offsets[3] as usize + RECORD_HEADER_BYTES] ^= 1;
+    file[offsets[4] as usize..].fill(0);
+    let scan = scan(&file.into(), NUMBER, Some(end));
+    assert_eq!(seqs(&scan), [1, 2, 3]);
+    assert_eq!(scan.lost_dots.len(), 1);
+    assert_eq!(scan.lost_records, 2, "more than can be named");
+}
+
+#[test]
+fn records_of_a_former_life_of_the_file_never_pass() {
+    let (old, _) = build(&[1, 1, 1, 1, 1, 1], NUMBER - 1);
+    let (new, _) = build(&[2], NUMBER);
+    let mut file = old;
+    file[..new.len()].copy_from_slice(&new);
+    let scan = scan(&file.into(), NUMBER, None);
+    assert_eq!(seqs(&scan), [1, 2]);
+    assert!(!scan.torn && scan.damaged.is_empty());
+}
+
+#[test]
+fn the_header_comes_back_and_damage_or_a_newer_version_is_told() {
+    let header = LogHeader {
+        shard: 3,
+        number: 77,
+        previous: Previous { number: 76, end: 4096 },
+    };
+    let bytes = header.encode();
+    assert_eq!(LogHeader::decode(&bytes), Ok(header));
+    for at in 0..HEADER_USED_BYTES {
+        let mut flipped = bytes;
+        flipped[at] ^= 4;
+        assert_eq!(LogHeader::decode(&flipped), Err(HeaderError::Damaged));
+    }
+    let mut newer = bytes;
+    newer[4] = 9;
+    let crc = crc32c::crc32c(&newer[..HEADER_USED_BYTES]);
+    newer[HEADER_USED_BYTES..HEADER_USED_BYTES + 4].copy_from_slice(&crc.to_le_bytes());
+    assert_eq!(LogHeader::decode(&newer), Err(HeaderError::NewerVersion(9)));
+}
+
+proptest! {
+    #[test]
+    fn one_flipped_bit_never_yields_a_record_that_was_not_written(groups in proptest::collection::vec(1usize..4, 1..5), at in any::<prop::sample::Index>(), bit in 0u8..8) {
+        let (mut file, _) = build(&groups, NUMBER);
+        let at = at.index(file.len());
+        file[at] ^= 1 << bit;
+        let bytes = Bytes::from(file);
+        let scan = scan(&bytes, NUMBER, None);
+        for found in &scan.records {
+            let record = bytes.slice(found.offset as usize..);
+            prop_assert_eq!(found.header.op(&record), Some(op(found.header.dot.seq)));
+        }
+        let total = groups.iter().sum::<usize>();
+        let last_group = *groups.last().unwrap_or(&0);
+        prop_assert!(scan.records.len() + 1 >= total || scan.records.len() >= total - last_group);
+    }
+
+    #[test]
+    fn garbage_is_never_believed(bytes in proptest::collection::vec(any::<u8>(), 0..3000)) {
+        prop_assert!(scan(&bytes.clone().into(), NUMBER, None).records.is_empty());
+        let _ = LogHeader::decode(&bytes);
+    }
+}

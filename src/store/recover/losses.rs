@@ -1,0 +1,127 @@
+//! What damage has destroyed: telling it, and saving what is left.
+
+use std::io;
+use std::sync::Arc;
+
+use super::{Place, RecoverError, Recovered, UNKNOWN_ORIGIN, quarantine_path};
+use crate::core::clock::SlotClocks;
+use crate::core::op::KeyedOp;
+use crate::core::slot::SlotId;
+use crate::store::segment::{self, EntryRef, SegmentMeta, SegmentWriter};
+
+/// Puts what a segment that does not open still holds into a new one, and sets the file aside.
+pub(super) fn salvage_segment(
+    place: &Place,
+    number: u64,
+    may_replace_log: bool,
+    found: &mut Recovered,
+) -> Result<(), RecoverError> {
+    let name = segment::file_name(number);
+    let path = place.dir.join(&name);
+    let fail = |error: &dyn std::fmt::Display| RecoverError::Io {
+        path: path.clone(),
+        source: io::Error::other(error.to_string()),
+    };
+    let meta = SegmentMeta {
+        shard: place.shard,
+        number: found.next_number,
+        replaces: vec![number],
+    };
+    let mut writer = SegmentWriter::create(place.disk.clone(), &place.dir, meta).map_err(|error| fail(&error))?;
+    let mut covered = SlotClocks::default();
+    let mut pushed = Ok(());
+    let salvaged = segment::salvage(
+        &place.disk,
+        &place.dir,
+        place.shard,
+        number,
+        &mut |KeyedOp { user, key, op }| {
+            if pushed.is_ok() {
+                covered.insert(op.dot.slot, op.dot.origin, op.dot.seq);
+                pushed = writer.push(EntryRef {
+                    slot: op.dot.slot,
+                    user: user.as_str(),
+                    key: key.as_str(),
+                    op: &op,
+                });
+            }
+        },
+    );
+    let salvaged = match (salvaged, pushed) {
+        (Ok(salvaged), Ok(())) => salvaged,
+        (salvaged, pushed) => {
+            writer.abandon();
+            salvaged.map_err(|error| fail(&error))?;
+            return pushed.map_err(|error| fail(&error));
+        }
+    };
+    tracing::error!(path = %path.display(), ?salvaged, "a damaged segment was salvaged and set aside");
+    let mut lost = SlotClocks::default();
+    if !salvaged.complete || may_replace_log {
+        lose_unknown(place, found.next_unknown(), &mut lost);
+    }
+    let segment = writer
+        .finish(covered, lost, &place.cache)
+        .map_err(|error| fail(&error))?;
+    found.next_number += 1;
+    found.segments.push(Arc::new(segment));
+    found.salvaged += 1;
+    let renamed = place.disk.rename(&path, &quarantine_path(&place.dir, &name));
+    renamed
+        .and_then(|()| place.disk.sync_dir(&place.dir))
+        .map_err(|error| fail(&error))
+}
+
+/// Takes every gap in an origin's sequences for lost.
+pub(super) fn lose_gaps(found: &mut Recovered) {
+    let mut gaps = SlotClocks::default();
+    for (slot, clock) in found.covered.slots() {
+        for (origin, set) in clock.origins().filter(|(origin, _)| *origin != UNKNOWN_ORIGIN) {
+            if let Some(last) = set.last() {
+                gaps.insert_range(slot, origin, 1, last);
+            }
+        }
+    }
+    found.lost.join(&gaps.minus(&found.covered));
+}
+
+pub(super) fn lose_unknown(place: &Place, seq: u64, lost: &mut SlotClocks) {
+    for slot in place.slots.clone() {
+        lost.insert(SlotId(slot), UNKNOWN_ORIGIN, seq);
+    }
+}
+
+pub(super) fn take_footers(found: &mut Recovered) {
+    for segment in &found.segments {
+        found.covered.join(segment.covered());
+        found.known_lost.join(segment.lost());
+        found.max_time = found.max_time.max(segment.stats().max_time);
+    }
+}
+
+pub(super) fn tell_losses(place: &Place, found: &mut Recovered) {
+    lose_gaps(found);
+    let newly_lost = found.lost.minus(&found.covered).minus(&found.known_lost);
+    if !newly_lost.is_empty() && found.damage.is_empty() {
+        // A file is gone. What its origin gave out last may have been in it, and must not be given out again.
+        found.note_damage(format!(
+            "{}: {} ops are missing and no file is damaged",
+            place.dir.display(),
+            newly_lost.count()
+        ));
+    }
+    if found.lost_records > newly_lost.count() {
+        let seq = found.next_unknown();
+        lose_unknown(place, seq, &mut found.lost);
+    }
+    found.lost.join(&found.known_lost);
+    found.lost = found.lost.minus(&found.covered);
+    if !found.lost.is_empty() {
+        tracing::error!(
+            shard = place.shard,
+            slots = found.lost.slots().count(),
+            ops = found.lost.count(),
+            "acknowledged data is lost on this disk; reads of these slots are refused"
+        );
+    }
+}

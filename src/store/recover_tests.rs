@@ -1,0 +1,348 @@
+//! Each rule of recovery, on folders made by hand.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::*;
+use crate::core::op::{Body, Dot, Op};
+use crate::core::slot::SlotId;
+use crate::store::log::{Place as RecordPlace, Previous, Record, put_record};
+use crate::store::memory_disk::MemoryDisk;
+use crate::store::segment::{EntryRef, SegmentMeta, SegmentWriter};
+
+const DIR: &str = "/data/shard";
+const ORIGIN: OriginId = OriginId(7);
+
+fn place(disk: &MemoryDisk) -> Place {
+    Place {
+        disk: disk.as_disk(),
+        dir: PathBuf::from(DIR),
+        shard: 0,
+        slots: 0..4,
+        cache: Arc::new(BlockCache::new(1 << 20)),
+    }
+}
+
+fn recovered(disk: &MemoryDisk) -> Recovered {
+    recover(&place(disk)).unwrap()
+}
+
+fn op(seq: u64) -> Op {
+    Op {
+        dot: Dot {
+            origin: ORIGIN,
+            slot: SlotId(1),
+            seq,
+        },
+        time: HybridTime(seq),
+        raised: false,
+        request_id: None,
+        body: Body::Value(format!("value {seq}").into()),
+    }
+}
+
+/// A log of one group per sequence; gives where each record begins, and the end.
+fn put_log(disk: &MemoryDisk, number: u64, seqs: &[u64], previous: Previous) -> Vec<u64> {
+    let header = LogHeader {
+        shard: 0,
+        number,
+        previous,
+    };
+    let mut file = header.encode().to_vec();
+    let mut offsets = Vec::new();
+    for (ordinal, &seq) in seqs.iter().enumerate() {
+        let offset = file.len() as u64;
+        offsets.push(offset);
+        let place = RecordPlace {
+            number,
+            offset,
+            group_back: 0,
+            ordinal: ordinal as u32,
+        };
+        let op = op(seq);
+        put_record(
+            &mut file,
+            place,
+            Record {
+                user: "u",
+                key: "k",
+                op: &op,
+            },
+        );
+    }
+    offsets.push(file.len() as u64);
+    file.resize(file.len() + 1024, 0);
+    disk.put(&log_path(number), file);
+    offsets
+}
+
+fn put_segment(disk: &MemoryDisk, number: u64, seqs: &[u64], replaces: Vec<u64>) {
+    let meta = SegmentMeta {
+        shard: 0,
+        number,
+        replaces,
+    };
+    let mut writer = SegmentWriter::create(disk.as_disk(), Path::new(DIR), meta).unwrap();
+    let mut covered = SlotClocks::default();
+    for &seq in seqs {
+        covered.insert(SlotId(1), ORIGIN, seq);
+        let op = op(seq);
+        writer
+            .push(EntryRef {
+                slot: SlotId(1),
+                user: "u",
+                key: "k",
+                op: &op,
+            })
+            .unwrap();
+    }
+    let cache = Arc::new(BlockCache::new(1 << 20));
+    drop(writer.finish(covered, SlotClocks::default(), &cache).unwrap());
+}
+
+fn log_path(number: u64) -> PathBuf {
+    Path::new(DIR).join(log::file_name(number))
+}
+
+fn segment_path(number: u64) -> PathBuf {
+    Path::new(DIR).join(segment::file_name(number))
+}
+
+fn flip(disk: &MemoryDisk, path: &Path, at: u64) {
+    let mut bytes = disk.content(path).unwrap();
+    bytes[at as usize] ^= 1;
+    disk.put(path, bytes);
+}
+
+fn log_numbers(found: &Recovered) -> Vec<u64> {
+    found.logs.iter().map(|log| log.memtable.number()).collect()
+}
+
+fn segment_numbers(found: &Recovered) -> Vec<u64> {
+    found.segments.iter().map(|segment| segment.number()).collect()
+}
+
+fn is_clean(found: &Recovered) -> bool {
+    found.damage.is_empty() && found.lost.is_empty()
+}
+
+#[test]
+fn a_new_folder_survives_a_crash_with_what_was_made_durable_in_it() {
+    let disk = MemoryDisk::new();
+    recovered(&disk);
+    put_log(&disk, 1, &[1, 2], Previous::default());
+    let found = recovered(&disk.crash());
+    assert_eq!(log_numbers(&found), [1]);
+}
+
+#[test]
+fn a_file_that_was_never_finished_is_removed() {
+    let disk = MemoryDisk::new();
+    let path = Path::new(DIR).join(segment::temporary_name(9));
+    disk.put(&path, vec![1; 100]);
+    let found = recovered(&disk);
+    assert!(disk.content(&path).is_none() && is_clean(&found));
+    assert_eq!(found.next_number, 10, "its number is not used again");
+}
+
+#[test]
+fn a_log_that_a_segment_replaces_is_a_spare_and_is_not_read() {
+    let disk = MemoryDisk::new();
+    put_log(&disk, 1, &[1, 2], Previous::default());
+    put_segment(&disk, 2, &[1, 2], vec![1]);
+    let found = recovered(&disk);
+    assert!(found.logs.is_empty() && is_clean(&found));
+    assert_eq!((found.spares, found.next_number), (vec![1], 3));
+}
+
+#[test]
+fn a_segment_that_another_replaces_is_removed_even_if_the_other_is_replaced_too() {
+    let disk = MemoryDisk::new();
+    put_segment(&disk, 2, &[1], vec![1]);
+    put_segment(&disk, 3, &[1], vec![2]);
+    put_segment(&disk, 4, &[1], vec![3]);
+    let found = recovered(&disk);
+    assert_eq!(segment_numbers(&found), [4]);
+    assert!(disk.content(&segment_path(2)).is_none() && disk.content(&segment_path(3)).is_none());
+    assert!(is_clean(&found));
+}
+
+#[test]
+fn the_number_of_a_file_that_is_gone_is_not_used_again() {
+    let disk = MemoryDisk::new();
+    put_segment(&disk, 2, &[1], vec![1, 40]);
+    disk.put(&quarantine_path(Path::new(DIR), &log::file_name(50)), Vec::new());
+    assert_eq!(recovered(&disk).next_number, 51);
+}
+
+#[test]
+fn a_log_that_holds_nothing_is_a_spare_whatever_its_file_held_before() {
+    let disk = MemoryDisk::new();
+    put_log(&disk, 1, &[1, 2], Previous::default());
+    let former = disk.content(&log_path(1)).unwrap();
+    disk.put(&log_path(1), Vec::new());
+    disk.put(&log_path(5), former);
+    let found = recovered(&disk);
+    assert_eq!((log_numbers(&found), found.spares.clone()), (vec![], vec![1, 5]));
+    assert!(is_clean(&found));
+}
+
+#[test]
+fn a_torn_tail_is_cut_and_nothing_is_lost() {
+    let disk = MemoryDisk::new();
+    let offsets = put_log(&disk, 1, &[1, 2, 3], Previous::default());
+    flip(&disk, &log_path(1), offsets[2] + 60);
+    let found = recovered(&disk);
+    assert!(is_clean(&found));
+    assert_eq!((found.torn_logs, found.logs[0].memtable.op_count()), (1, 2));
+}
+
+#[test]
+fn damage_in_the_middle_of_a_log_is_told_and_the_rest_is_kept() {
+    let disk = MemoryDisk::new();
+    let offsets = put_log(&disk, 1, &[1, 2, 3], Previous::default());
+    for at in [offsets[1] + 10, offsets[1] + 60] {
+        let damaged = disk.crash();
+        flip(&damaged, &log_path(1), at);
+        let found = recovered(&damaged);
+        assert_eq!((found.damage.len(), found.torn_logs), (1, 0));
+        assert_eq!(found.logs[0].memtable.op_count(), 2);
+        assert!(found.logs[0].damaged, "to be set aside");
+        assert_eq!(found.lost.count(), 1);
+        assert!(found.lost.contains(SlotId(1), ORIGIN, 2));
+    }
+}
+
+#[test]
+fn a_last_record_that_the_next_log_proves_is_lost_and_not_torn() {
+    let disk = MemoryDisk::new();
+    let offsets = put_log(&disk, 1, &[1, 2], Previous::default());
+    let previous = Previous {
+        number: 1,
+        end: offsets[2],
+    };
+    put_log(&disk, 2, &[3], previous);
+    flip(&disk, &log_path(1), offsets[1] + 60);
+    let found = recovered(&disk);
+    assert_eq!((found.damage.len(), log_numbers(&found)), (1, vec![1, 2]));
+    assert!(found.lost.contains(SlotId(1), ORIGIN, 2));
+}
+
+#[test]
+fn lost_records_that_nothing_names_concern_every_slot() {
+    let disk = MemoryDisk::new();
+    let offsets = put_log(&disk, 1, &[1, 2, 3], Previous::default());
+    let previous = Previous {
+        number: 1,
+        end: offsets[3],
+    };
+    put_log(&disk, 2, &[], previous);
+    // One body, and one header: the first still says its name, the second does not.
+    flip(&disk, &log_path(1), offsets[1] + 60);
+    flip(&disk, &log_path(1), offsets[2] + 10);
+    let found = recovered(&disk);
+    let slots: Vec<u16> = found.lost.slots().map(|(slot, _)| slot.0).collect();
+    assert_eq!(slots, [0, 1, 2, 3]);
+    assert!(found.lost.contains(SlotId(1), ORIGIN, 2));
+}
+
+#[test]
+fn a_damaged_header_alone_loses_nothing() {
+    let disk = MemoryDisk::new();
+    put_log(&disk, 1, &[1, 2], Previous::default());
+    for at in [0, 9, 20] {
+        let damaged = disk.crash();
+        flip(&damaged, &log_path(1), at);
+        let found = recovered(&damaged);
+        assert!(is_clean(&found));
+        assert_eq!(found.logs[0].memtable.op_count(), 2);
+    }
+}
+
+#[test]
+fn a_gap_in_the_sequences_is_a_loss_and_is_told() {
+    let disk = MemoryDisk::new();
+    put_log(&disk, 1, &[1, 2], Previous::default());
+    put_log(&disk, 3, &[5], Previous::default());
+    let found = recovered(&disk);
+    assert_eq!(found.lost.count(), 2);
+    assert!(found.lost.contains(SlotId(1), ORIGIN, 3) && found.lost.contains(SlotId(1), ORIGIN, 4));
+    assert!(
+        !found.damage.is_empty(),
+        "what the origin gave out last may be lost as well"
+    );
+}
+
+#[test]
+fn a_segment_without_its_end_is_salvaged_and_set_aside() {
+    let disk = MemoryDisk::new();
+    put_segment(&disk, 2, &[1, 2], vec![1]);
+    let mut bytes = disk.content(&segment_path(2)).unwrap();
+    bytes.truncate(bytes.len() - 10);
+    disk.put(&segment_path(2), bytes);
+    for _ in 0..2 {
+        let found = recovered(&disk);
+        assert!(found.covered.contains(SlotId(1), ORIGIN, 2));
+        assert!(
+            !found.lost.is_empty(),
+            "nobody knows what else it held, at no later start either"
+        );
+        assert!(
+            disk.content(&quarantine_path(Path::new(DIR), &segment::file_name(2)))
+                .is_some()
+        );
+    }
+}
+
+#[test]
+fn a_log_that_a_damaged_footer_may_have_replaced_does_not_come_back_unnoticed() {
+    let disk = MemoryDisk::new();
+    // All that it held was cleared, and the clear is collected.
+    put_log(&disk, 1, &[1, 2], Previous::default());
+    put_segment(&disk, 5, &[], vec![1, 2, 3, 4]);
+    let end = disk.content(&segment_path(5)).unwrap().len() as u64;
+    for at in [end - 60, end - 40, end - 1] {
+        let damaged = disk.crash();
+        flip(&damaged, &segment_path(5), at);
+        let found = recovered(&damaged);
+        assert!(!found.damage.is_empty());
+        assert!(!found.lost.is_empty(), "the cleared values would be read again");
+    }
+}
+
+#[test]
+fn what_was_read_is_written_again_and_synced_before_it_is_believed() {
+    let disk = MemoryDisk::new();
+    let offsets = put_log(&disk, 1, &[1, 2, 3], Previous::default());
+    let read = disk.content(&log_path(1)).unwrap();
+    for damage in [None, Some(offsets[1] + 60)] {
+        // The page cache shows all; the disk has nothing: the sync that failed left its pages clean.
+        let after_failure = MemoryDisk::new();
+        after_failure.put(&log_path(1), vec![0; read.len()]);
+        let mut shown = read.clone();
+        if let Some(at) = damage {
+            shown[at as usize] ^= 1;
+        }
+        after_failure.show(&log_path(1), shown);
+        let found = recovered(&after_failure);
+        let on_disk = recovered(&after_failure.crash());
+        assert_eq!(
+            on_disk.logs.iter().map(|log| log.memtable.op_count()).sum::<usize>(),
+            found.logs[0].memtable.op_count()
+        );
+    }
+}
+
+#[test]
+fn a_newer_format_is_refused_and_left_alone() {
+    let disk = MemoryDisk::new();
+    put_log(&disk, 1, &[1], Previous::default());
+    let mut bytes = disk.content(&log_path(1)).unwrap();
+    bytes[4] = 200;
+    let crc = crc32c::crc32c(&bytes[..32]);
+    bytes[32..36].copy_from_slice(&crc.to_le_bytes());
+    disk.put(&log_path(1), bytes.clone());
+    let refused = recover(&place(&disk));
+    assert!(matches!(refused, Err(RecoverError::NewerVersion { .. })));
+    assert_eq!(disk.content(&log_path(1)), Some(bytes));
+}
