@@ -23,9 +23,11 @@ fn content(disk: &dyn Disk, path: &Path) -> Vec<u8> {
     bytes
 }
 
+type Claim = fn(&dyn Disk, PathBuf);
+
 /// Runs every claim in an empty directory of its own below `root`.
 pub fn check(disk: &dyn Disk, root: &Path) {
-    let claims: [(&str, fn(&dyn Disk, PathBuf)); 9] = [
+    let claims: [(&str, Claim); 9] = [
         ("modes", opening_follows_its_mode),
         ("io", what_was_written_is_read),
         ("end", reading_past_the_end_fails),
@@ -160,4 +162,10 @@ fn a_lock_is_held_once(disk: &dyn Disk, dir: PathBuf) {
     assert_eq!(kind(disk.lock(&path)), Some(ErrorKind::WouldBlock));
     drop(held);
     drop(disk.lock(&path).unwrap());
+}
+
+#[test]
+fn the_real_disk_keeps_the_contract() {
+    let root = tempfile::tempdir().unwrap();
+    check(&kv_storage::os::RealDisk, root.path());
 }

@@ -29,7 +29,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use crate::rng::Rng;
 use inode::Inode;
 pub use mount::Mount;
-use tree::{Entry, Tree};
+use tree::Tree;
 
 /// What can be made to fail, once, some calls from now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -137,24 +137,6 @@ impl SimDisk {
 
     pub fn used_bytes(&self) -> u64 {
         self.state().used_bytes()
-    }
-
-    /// Every file with a name, in order, with its length.
-    pub fn files(&self, dir: &Path) -> Vec<(PathBuf, u64)> {
-        let state = self.state();
-        let mut found = Vec::new();
-        let mut dirs = vec![dir.to_owned()];
-        while let Some(dir) = dirs.pop() {
-            let Ok(names) = state.tree.names(&dir) else { continue };
-            for (name, entry) in names {
-                match entry {
-                    Entry::Dir => dirs.push(dir.join(name)),
-                    Entry::File(inode) => found.push((dir.join(name), state.inodes[&inode].len())),
-                }
-            }
-        }
-        found.sort();
-        found
     }
 
     /// Flips one bit of a file at rest; nothing when the file is not that long.

@@ -58,7 +58,7 @@ fn the_same_request_id_of_two_users_is_two_requests() {
                 json!({"key": "k", "value": user.name, "request_id": "same"}),
             );
         }
-        assert_eq!(user.get("k"), [user.name.clone()]);
+        assert_eq!(user.get("k"), std::slice::from_ref(&user.name));
     }
 }
 

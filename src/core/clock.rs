@@ -32,7 +32,9 @@ impl SeqSet {
 
     /// How many sequences it holds.
     pub fn count(&self) -> u64 {
-        self.ranges.iter().map(|(first, last)| last - first + 1).sum()
+        self.ranges.iter().fold(0, |sum: u64, (first, last)| {
+            sum.saturating_add((last - first).saturating_add(1))
+        })
     }
 
     pub fn last(&self) -> Option<u64> {
@@ -113,7 +115,7 @@ impl Clock {
     }
 
     pub fn count(&self) -> u64 {
-        self.origins.values().map(SeqSet::count).sum()
+        self.origins.values().map(SeqSet::count).fold(0, u64::saturating_add)
     }
 
     pub fn origins(&self) -> impl Iterator<Item = (OriginId, &SeqSet)> {
@@ -176,7 +178,7 @@ impl SlotClocks {
     }
 
     pub fn count(&self) -> u64 {
-        self.slots.values().map(Clock::count).sum()
+        self.slots.values().map(Clock::count).fold(0, u64::saturating_add)
     }
 
     pub fn slots(&self) -> impl Iterator<Item = (SlotId, &Clock)> {

@@ -75,6 +75,8 @@ impl Scan {
     /// they do not account for the whole stretch.
     fn note_lost_dots(&mut self, bytes: &Bytes, number: u64, from: u64, to: u64) -> u64 {
         let (mut offset, mut headers, mut unknown) = (from, 0, false);
+        // What lies behind the end of the file holds no header, however far `to` is.
+        let to = to.min(bytes.len() as u64);
         while offset < to {
             match header_at(bytes, number, offset) {
                 Some(header) => {
