@@ -353,7 +353,9 @@ fn a_sector_of_a_log_that_cannot_be_read_is_damage_and_the_rest_is_kept() {
     let seqs: Vec<u64> = (1..=200).collect();
     let offsets = put_log(&disk, 1, &seqs, Previous::default());
     let sector = READ_AGAIN_BYTES as u64..2 * READ_AGAIN_BYTES as u64;
-    disk.faults().bad_byte.store(sector.start + 9, std::sync::atomic::Ordering::Relaxed);
+    disk.faults()
+        .bad_byte
+        .store(sector.start + 9, std::sync::atomic::Ordering::Relaxed);
     let found = recovered(&disk);
     let outside = |pair: &&[u64]| pair[1] <= sector.start || pair[0] >= sector.end;
     let kept = offsets.windows(2).filter(outside).count();
@@ -366,8 +368,12 @@ fn a_sector_of_a_log_that_cannot_be_read_is_damage_and_the_rest_is_kept() {
 fn a_log_of_which_nothing_can_be_read_is_not_taken_for_empty() {
     let disk = MemoryDisk::new();
     put_log(&disk, 1, &[1, 2], Previous::default());
-    disk.faults().fail_read.store(true, std::sync::atomic::Ordering::Relaxed);
+    disk.faults()
+        .fail_read
+        .store(true, std::sync::atomic::Ordering::Relaxed);
     assert!(matches!(recover(&place(&disk)), Err(RecoverError::Io { .. })));
-    disk.faults().fail_read.store(false, std::sync::atomic::Ordering::Relaxed);
+    disk.faults()
+        .fail_read
+        .store(false, std::sync::atomic::Ordering::Relaxed);
     assert_eq!(recovered(&disk).logs[0].memtable.op_count(), 2);
 }
