@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 use super::OpError;
 use super::handle::Added;
 use super::jobs::JobGate;
-use super::permits::Permit;
+use super::permits::{CommitTurn, CommitTurns, Permit};
 use crate::core::slot::{KeyHash, SlotId};
 use crate::env::{Abandoned, Env};
 use crate::shard::{MergeOutcome, PastLookup, Shard, ShardStats, SpaceReady, Write};
@@ -49,6 +49,8 @@ pub enum ShardMessage {
     },
     Tick,
     Past(PendingWrite, Box<PastLookup>, Result<(), OpError>),
+    /// It is this shard's turn to commit.
+    CommitTurn(Option<CommitTurn>),
     Committed(Result<io::Result<()>, Abandoned>),
     SpaceMade(Result<io::Result<SpaceReady>, Abandoned>),
     MergeStepped(Result<MergeOutcome, Abandoned>),
@@ -59,5 +61,6 @@ pub struct ShardArguments {
     pub shard: Shard,
     pub env: Env,
     pub gate: JobGate,
+    pub turns: CommitTurns,
     pub stats: Arc<Mutex<ShardStats>>,
 }

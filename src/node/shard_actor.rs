@@ -15,7 +15,7 @@ use super::OpError;
 use super::handle::Added;
 use super::jobs::{JobGate, Report};
 use super::messages::{PendingWrite, Reply, ShardArguments, ShardMessage};
-use super::permits::Permit;
+use super::permits::{CommitTurn, CommitTurns, Permit};
 use crate::env::{Abandoned, Env};
 use crate::shard::{GroupNumber, MergeError, MergeJob, MergeOutcome, PastLookup, Shard, ShardStats, Submitted};
 use crate::store::segment::ReadError;
@@ -37,6 +37,9 @@ pub struct ShardState {
     shard: Shard,
     env: Env,
     gate: JobGate,
+    turns: CommitTurns,
+    /// A `CommitTurn` is on its way.
+    turn_asked: bool,
     stats: Arc<Mutex<ShardStats>>,
     /// In the order of their groups.
     waiting: VecDeque<Waiting>,
@@ -61,12 +64,15 @@ impl Actor for ShardActor {
             shard,
             env,
             gate,
+            turns,
             stats,
         } = arguments;
         let mut state = ShardState {
             shard,
             env,
             gate,
+            turns,
+            turn_asked: false,
             stats,
             waiting: VecDeque::new(),
             parked: VecDeque::new(),
@@ -110,6 +116,12 @@ impl Actor for ShardActor {
                 state.unpark(&me);
             }
             ShardMessage::Past(pending, lookup, result) => state.take_past(&me, pending, &lookup, result),
+            ShardMessage::CommitTurn(turn) => {
+                state.turn_asked = false;
+                if let Some(turn) = turn {
+                    state.commit(&me, turn);
+                }
+            }
             ShardMessage::Committed(result) => {
                 state.committed(result);
                 // A log gives way to the next only between two commits.
@@ -266,14 +278,11 @@ impl ShardState {
     }
 
     fn start_jobs(&mut self, me: &ActorRef<ShardMessage>) {
-        if let Some(job) = self.shard.next_commit() {
-            let me = me.clone();
-            self.spawn_job(
-                move || job.run(),
-                move |result| {
-                    let _ = me.cast(ShardMessage::Committed(result));
-                },
-            );
+        if self.shard.has_commit() && !self.turn_asked {
+            match self.turns.take() {
+                Some(turn) => self.commit(me, turn),
+                None => self.ask_for_turn(me),
+            }
         }
         if let Some(job) = self.shard.next_space_job() {
             let me = me.clone();
@@ -304,6 +313,33 @@ impl ShardState {
     /// While stopping, only as long as a write waits for the room that it makes.
     fn wants_upkeep(&self) -> bool {
         self.stopping.is_none() || !self.parked.is_empty()
+    }
+
+    fn ask_for_turn(&mut self, me: &ActorRef<ShardMessage>) {
+        self.turn_asked = true;
+        let (me, turns) = (me.clone(), self.turns.clone());
+        tokio::spawn(async move {
+            let turn = turns.wait().await;
+            let _ = me.cast(ShardMessage::CommitTurn(turn));
+        });
+    }
+
+    /// Commits all that has gathered by now.
+    fn commit(&mut self, me: &ActorRef<ShardMessage>, turn: CommitTurn) {
+        let Some(job) = self.shard.next_commit() else {
+            return;
+        };
+        let me = me.clone();
+        self.spawn_job(
+            move || {
+                let result = job.run();
+                drop(turn);
+                result
+            },
+            move |result| {
+                let _ = me.cast(ShardMessage::Committed(result));
+            },
+        );
     }
 
     fn run_merge(&self, me: &ActorRef<ShardMessage>, job: MergeJob, pause: bool) {

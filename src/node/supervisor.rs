@@ -16,7 +16,7 @@ use super::identity::Identity;
 use super::jobs::JobGate;
 use super::messages::{ShardArguments, ShardMessage};
 use super::opening::{Plan, log_report};
-use super::permits::Permits;
+use super::permits::{COMMITS_AT_ONCE_MAX, CommitTurns, Permits};
 use super::shard_actor::ShardActor;
 use crate::env::Env;
 use crate::shard::{OpenReport, Shard, ShardStats};
@@ -83,6 +83,7 @@ pub struct SupervisorState {
     doors: Arc<[ShardDoor]>,
     identity: Identity,
     plans: Vec<Plan>,
+    turns: CommitTurns,
     running: BTreeMap<ActorId, u16>,
     /// Failures in a row, and when the shard last began to serve.
     failures: Vec<u32>,
@@ -110,6 +111,7 @@ impl Actor for Supervisor {
             failures: vec![0; arguments.shards.len()],
             serving_since: vec![Instant::now(); arguments.shards.len()],
             plans: arguments.shards.iter().map(|(plan, _)| plan.clone()).collect(),
+            turns: CommitTurns::new(COMMITS_AT_ONCE_MAX),
             running: BTreeMap::new(),
             stopping: Arc::default(),
         };
@@ -176,6 +178,7 @@ impl SupervisorState {
             shard,
             env: self.env.clone(),
             gate: door.gate.clone(),
+            turns: self.turns.clone(),
             stats: door.stats.clone(),
         };
         // No name: ractor's registry is global to the process, and one process may hold many nodes.

@@ -35,6 +35,15 @@ impl CommitJob {
 }
 
 impl Shard {
+    /// Whether there is a group to write, and none is under way.
+    pub fn has_commit(&self) -> bool {
+        let gathered = self
+            .active
+            .as_ref()
+            .is_some_and(|active| active.memtable.has_open_group());
+        gathered && self.commit_under_way.is_none() && self.failed.is_none()
+    }
+
     /// The next group to write, if there is one and none is under way.
     pub fn next_commit(&mut self) -> Option<CommitJob> {
         if self.commit_under_way.is_some() || self.failed.is_some() {
