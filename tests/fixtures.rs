@@ -4,23 +4,22 @@
 //! With `KV_WRITE_FIXTURES=DIR` set, the images of the present format are written into `DIR`: for a new version of the format.
 #![allow(clippy::disallowed_methods, reason = "these are images on the real disk")]
 
+#[path = "fixtures/copy.rs"]
+mod copy;
 #[path = "fixtures/write.rs"]
 mod write;
 
-use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
 
-use kv_storage::core::slot::{KeyHash, shard_slots, slot_of};
 use kv_storage::core::stamp::OriginId;
 use kv_storage::node::{Node, NodeConfig, StartError};
-use kv_storage::os::{self, RealDisk};
-use kv_storage::shard::{OpenReport, Place, Shard, ShardConfig, Submitted, Write, WriteKind};
-use kv_storage::store::cache::BlockCache;
-use kv_storage::store::reader::{Fragment, KeyReader};
+use kv_storage::os;
+use kv_storage::shard::Shard;
 use kv_storage::store::recover::RecoverError;
-use kv_storage::types::{Key, UserId, WallMs};
+use kv_storage::types::WallMs;
+
+use copy::{Copy, add, files, fixtures, get, names};
 
 const USER: &str = "u";
 /// Its values are `one`, `two`, `three`.
@@ -36,139 +35,6 @@ const NOW: WallMs = WallMs(1_000_000);
 /// More than one block is meant to hold, and compresses well.
 fn long(word: &str) -> String {
     word.repeat(20_000 / word.len())
-}
-
-fn fixtures() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
-}
-
-fn copy_dir(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let to = to.join(entry.file_name());
-        match entry.file_type().unwrap().is_dir() {
-            true => copy_dir(&entry.path(), &to),
-            // Not `copy`, which would also take over that a checkout may be read-only.
-            false => fs::write(to, fs::read(entry.path()).unwrap()).unwrap(),
-        }
-    }
-}
-
-/// Every file of the folder with its content.
-fn files(dir: &Path) -> BTreeMap<String, Vec<u8>> {
-    let entries = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap());
-    let files = entries.filter(|entry| entry.file_type().unwrap().is_file());
-    files
-        .map(|entry| {
-            (
-                entry.file_name().into_string().unwrap(),
-                fs::read(entry.path()).unwrap(),
-            )
-        })
-        .collect()
-}
-
-/// A copy of an image, opened as a shard that owns all slots.
-struct Copy {
-    temporary: tempfile::TempDir,
-    image: PathBuf,
-}
-
-impl Copy {
-    fn of(name: &str) -> Self {
-        let copy = Self {
-            temporary: tempfile::tempdir().unwrap(),
-            image: fixtures().join("v1").join(name),
-        };
-        copy_dir(&copy.image, &copy.dir());
-        copy
-    }
-
-    fn dir(&self) -> PathBuf {
-        self.temporary.path().join("image")
-    }
-
-    fn try_open(&self) -> Result<(Shard, OpenReport), RecoverError> {
-        let place = Place {
-            disk: Arc::new(RealDisk),
-            dir: self.dir(),
-            shard: 0,
-            slots: shard_slots(0, 1),
-            cache: Arc::new(BlockCache::new(1 << 20)),
-        };
-        let config = ShardConfig {
-            log_bytes: 128 * 1024,
-            fill_bytes: 72 * 1024,
-            ..ShardConfig::default()
-        };
-        Shard::open(place, config, OriginId(ORIGIN))
-    }
-
-    fn open(&self) -> (Shard, OpenReport) {
-        self.try_open().unwrap()
-    }
-
-    /// What the image held under this name is there, set aside, and unchanged.
-    fn assert_set_aside(&self, name: &str) {
-        let kept = fs::read(self.dir().join(format!("quarantine-{name}"))).unwrap();
-        assert!(kept == fs::read(self.image.join(name)).unwrap(), "{name} was changed");
-        assert!(!self.dir().join(name).exists());
-    }
-}
-
-fn names(key: &str) -> (UserId, Key, KeyHash) {
-    let (user, key) = (UserId::new(USER).unwrap(), Key::new(key).unwrap());
-    let hash = KeyHash::of(&user, &key);
-    (user, key, hash)
-}
-
-/// The key's values; `None` when they are refused because of damage.
-fn get(shard: &Shard, key: &str) -> Option<Vec<String>> {
-    let (user, key, hash) = names(key);
-    let source = shard.key(slot_of(&user, hash), hash, &user, &key).ok()?;
-    let mut reader = KeyReader::new(source, 0, u64::MAX);
-    let mut values = vec![String::new()];
-    while let Some(Fragment { text, ends_value }) = reader.next().ok()? {
-        values.last_mut().unwrap().push_str(text.as_ref());
-        if ends_value {
-            values.push(String::new());
-        }
-    }
-    assert_eq!(values.pop().as_deref(), Some(""), "a value without its end");
-    Some(values)
-}
-
-fn add(shard: &mut Shard, key: &str, text: &str) {
-    let (user, key, hash) = names(key);
-    let mut write = Write {
-        slot: slot_of(&user, hash),
-        hash,
-        user,
-        key,
-        kind: WriteKind::Add {
-            text: text.into(),
-            finish: true,
-        },
-        request_id: None,
-    };
-    let mut past = None;
-    for _ in 0..10 {
-        match shard.submit(write, past.take().as_ref(), NOW).unwrap() {
-            Submitted::InGroup(_) => return shard.settle(NOW),
-            Submitted::Repeated(_) => panic!("it has no request id"),
-            Submitted::NeedsSpace(again) => {
-                write = again;
-                shard.settle(NOW);
-            }
-            Submitted::NeedsPast(again, mut lookup) => {
-                write = again;
-                lookup.run().unwrap();
-                past = Some(*lookup);
-            }
-        }
-    }
-    panic!("the shard found no room: {:?}", shard.stats());
 }
 
 /// What opening an image must give.
