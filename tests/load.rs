@@ -89,6 +89,9 @@ fn a_node_is_measured_and_the_result_can_be_read_by_programs() {
     assert_eq!(stderr(&output), "", "no live line without a terminal");
     let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
     assert_eq!(report["errors"], serde_json::json!({}), "{report}");
+    let seconds = report["timeline"].as_array().expect("a list");
+    let in_seconds: u64 = seconds.iter().filter_map(|second| second["done"].as_u64()).sum();
+    assert_eq!(Some(in_seconds), report["done"].as_u64(), "{report}");
     for name in ["add_value", "get_value", "clear_key"] {
         let operation = &report["operations"][name];
         assert!(operation["done"].as_u64() > Some(0), "{report}");

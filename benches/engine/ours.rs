@@ -140,13 +140,19 @@ impl Ours {
     }
 
     fn submit(&mut self, mut write: Write) -> anyhow::Result<()> {
+        let mut committed = false;
         loop {
             match self.shard.submit(write, None, self.now)? {
                 Submitted::InGroup(_) | Submitted::Repeated(_) => return Ok(()),
                 Submitted::NeedsSpace(again) => {
                     write = again;
-                    self.commit_group()?;
-                    self.wait_for_a_job()?;
+                    // A log gives way to the next one only when all of it is durable; that alone may be enough.
+                    if committed {
+                        self.wait_for_a_job()?;
+                    } else {
+                        self.commit_group()?;
+                    }
+                    committed = !committed;
                 }
                 Submitted::NeedsPast(..) => anyhow::bail!("a write without parts and request id needs no past"),
             }

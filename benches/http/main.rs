@@ -131,15 +131,15 @@ fn measure(server: &Server, row: Row, round: usize, duration: Duration) -> anyho
     let report = server.drive(&load, &payload)?;
     let cpu = server.cpu()? - before;
     check(server, &report)?;
-    // The CPU is that of the warm-up too, and so are the operations it is divided by.
-    let all = report.done as f64 * (1.0 + WARMUP.as_secs_f64() / duration.as_secs_f64());
+    // The CPU is that of the warm-up too, and so are these.
+    let all: u64 = report.timeline.iter().map(|second| second.done).sum();
     let operation = report.operations.values().next().context("no operation was measured")?;
     Ok(Sample {
         per_s: report.done_per_s,
         p50_us: operation.p50_us,
         p99_us: operation.p99_us,
-        user_us: cpu.user_s * 1e6 / all,
-        system_us: cpu.system_s * 1e6 / all,
+        user_us: cpu.user_s * 1e6 / all as f64,
+        system_us: cpu.system_s * 1e6 / all as f64,
     })
 }
 

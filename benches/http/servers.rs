@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -103,7 +104,9 @@ fn start(kind: Kind) -> anyhow::Result<Server> {
 
 fn start_kv(folder: &Path) -> anyhow::Result<(Child, SocketAddr)> {
     let password_file = folder.join("password");
-    std::fs::write(&password_file, PASSWORD)?;
+    let mut options = std::fs::OpenOptions::new();
+    let mut file = options.write(true).create_new(true).mode(0o600).open(&password_file)?;
+    file.write_all(PASSWORD.as_bytes())?;
     let mut command = Command::new(env!("CARGO_BIN_EXE_kv"));
     command
         .args([

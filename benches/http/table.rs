@@ -43,7 +43,8 @@ pub fn markdown(rows: &[&'static str], samples: &[(&'static str, &'static str, S
             servers.push(server);
         }
     }
-    let mut table = "| what | server | per s | kv is | p50 | p99 | CPU µs per op | user | kernel |\n".to_owned();
+    let first = servers.first().unwrap_or(&"");
+    let mut table = format!("| what | server | per s | {first} is | p50 | p99 | CPU µs per op | user | kernel |\n");
     table.push_str("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n");
     let of = |row, server| by_place.get(&(row, server)).map_or(&[][..], Vec::as_slice);
     for row in rows {

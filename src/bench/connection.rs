@@ -45,6 +45,8 @@ pub struct Connection<P> {
     input: Vec<u8>,
     /// Bytes at the beginning of `input` that were received and not used.
     filled: usize,
+    /// Of the answer under way.
+    received_bytes: u64,
     work: Work,
     under_way: UnderWay,
 }
@@ -83,6 +85,7 @@ impl<P: Protocol> Connection<P> {
             output: Vec::new(),
             input: vec![0; INPUT_BYTES],
             filled: 0,
+            received_bytes: 0,
             under_way: UnderWay {
                 record: work.record.clone(),
                 operation: None,
@@ -101,16 +104,20 @@ impl<P: Protocol> Connection<P> {
             self.under_way.operation = Some((operation, due, measured));
             let outcome = self.exchange(operation).await;
             self.under_way.operation = None;
-            let mut record = self.work.record.borrow_mut();
-            if measured {
-                record.bytes_sent += self.output.len() as u64;
-            }
-            let status = outcome.map(|answer| answer.status);
-            record.ended(operation, status, due.elapsed(), measured);
-            drop(record);
+            self.note(operation, outcome, due, measured);
             self.after(outcome).await;
         }
         Ok(())
+    }
+
+    fn note(&self, operation: Operation, outcome: Result<Answer, Failed>, due: Instant, measured: bool) {
+        let mut record = self.work.record.borrow_mut();
+        if measured {
+            record.bytes_sent += self.output.len() as u64;
+            record.bytes_received += self.received_bytes;
+        }
+        let status = outcome.map(|answer| answer.status);
+        record.ended(operation, status, due.elapsed(), measured);
     }
 
     async fn after(&mut self, outcome: Result<Answer, Failed>) {
@@ -134,6 +141,7 @@ impl<P: Protocol> Connection<P> {
         let key = self.work.keys.pick(&mut self.random);
         let random = self.random.next_u64();
         self.output.clear();
+        self.received_bytes = 0;
         self.protocol.request(operation, key, random, &mut self.output);
         let mut stream = match self.stream.take() {
             Some(stream) => stream,
@@ -158,7 +166,7 @@ impl<P: Protocol> Connection<P> {
             if received == 0 {
                 return Err(Failed::Connection);
             }
-            self.work.record.borrow_mut().bytes_received += received as u64;
+            self.received_bytes += received as u64;
             self.filled += received;
             let input = self.input.get(..self.filled).unwrap_or_default();
             let step = self.protocol.advance(input).map_err(|_| Failed::Garbled)?;

@@ -29,7 +29,7 @@ pub struct Report {
     pub never_sent: u64,
     pub bytes_sent: u64,
     pub bytes_received: u64,
-    /// Every second of the run, the warm-up included.
+    /// Every second of the run, the warm-up included; the last one may be shorter.
     pub timeline: Vec<Second>,
 }
 
@@ -51,7 +51,7 @@ pub struct OperationReport {
 #[derive(Debug, Clone, Serialize)]
 pub struct Second {
     /// Seconds from the start to its end.
-    pub at_s: u64,
+    pub at_s: f64,
     pub done: u64,
     pub errors: u64,
     pub p50_us: f64,
@@ -63,7 +63,7 @@ impl Second {
     pub fn new(at: Duration, interval: &Interval) -> Self {
         let latencies = &interval.latencies;
         Self {
-            at_s: at.as_secs(),
+            at_s: at.as_secs_f64(),
             done: latencies.count(),
             errors: interval.errors,
             p50_us: latencies.percentile_us(50.0),
@@ -77,7 +77,7 @@ impl fmt::Display for Second {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} s: {} done, p50 {}, p99 {}, max {}",
+            "{:.0} s: {} done, p50 {}, p99 {}, max {}",
             self.at_s,
             thousands(self.done as f64),
             time(self.p50_us),

@@ -152,11 +152,13 @@ fn drive<P: Protocol>(
             match tokio::time::timeout_at(over, connections.join_next()).await {
                 Ok(Some(Ok(outcome))) => outcome?,
                 Ok(Some(Err(_))) => return Err(LoadError::Thread),
-                Ok(None) => return Ok(()),
-                // Operations under way are counted as they are dropped.
-                Err(_) => return Ok(connections.shutdown().await),
+                Ok(None) => break,
+                // Late enough. What is under way is counted as it is dropped.
+                Err(_) => break,
             }
         }
+        connections.shutdown().await;
+        Ok(())
     })?;
     let record = std::mem::take(&mut *record.borrow_mut());
     Ok(record)
@@ -181,6 +183,11 @@ fn watch_until(
         due += INTERVAL;
         watch(&second);
         seconds.push(second);
+    }
+    // The rest of a second.
+    let rest = take(lives);
+    if rest.errors > 0 || rest.latencies.count() > 0 {
+        seconds.push(Second::new(schedule.start().elapsed(), &rest));
     }
     seconds
 }

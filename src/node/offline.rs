@@ -17,6 +17,8 @@ pub struct AcceptedLoss {
 pub enum OfflineError {
     #[error(transparent)]
     Open(#[from] StartError),
+    #[error("{0} cannot be opened: see the log")]
+    Unopened(String),
     #[error("the acceptance could not be written: {0}")]
     Write(#[from] MergeError),
 }
@@ -27,6 +29,9 @@ pub fn accept_losses(env: &Env, config: &NodeConfig) -> Result<Vec<AcceptedLoss>
     let mut opened = opening::open(env, config)?;
     let mut accepted = Vec::new();
     for (dir, shard) in opened.shards_mut() {
+        let Some(shard) = shard else {
+            return Err(OfflineError::Unopened(dir.display().to_string()));
+        };
         // Damaged logs are sealed and set aside first: read again, they would count as lost again.
         shard.settle(env.wall.now());
         let lost_ops = shard.accept_loss()?;

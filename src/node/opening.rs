@@ -56,19 +56,38 @@ impl Opening {
 
     fn finish(mut self, env: &Env, opened: Vec<Opened>) -> Result<SupervisorArguments, StartError> {
         let mut shards = Vec::new();
-        let mut damaged = false;
+        let mut damaged = Vec::new();
+        let any = opened.iter().any(Result::is_ok);
         for (plan, opened) in self.plans.into_iter().zip(opened) {
-            let (shard, report) = opened?;
-            log_report(&plan, &report);
-            damaged |= !report.damage.is_empty();
-            shards.push((plan, shard));
+            match opened {
+                Ok((shard, report)) => {
+                    log_report(&plan, &report);
+                    damaged.push(!report.damage.is_empty());
+                    shards.push((plan, Some(shard)));
+                }
+                // One part of the disk that fails does not take the others down: the supervisor goes on trying.
+                Err(error @ RecoverError::Io { .. }) if any => {
+                    tracing::error!(shard = plan.index, %error, "a shard cannot be opened");
+                    damaged.push(false);
+                    shards.push((plan, None));
+                }
+                Err(error) => return Err(error.into()),
+            }
         }
-        if damaged {
+        if damaged.contains(&true) {
             // Sequences that this origin gave out may be lost: they must not be given out again.
-            self.identity.renew_origin(&*env.disk, &*env.entropy)?;
-            shards
-                .iter_mut()
-                .for_each(|(_, shard)| shard.set_origin(self.identity.origin));
+            let renewed = self.identity.renew_origin(&*env.disk, &*env.entropy);
+            if let Err(error) = &renewed {
+                tracing::error!(%error, "no new origin could be taken; the damaged shards wait for one");
+            }
+            for ((_, shard), damaged) in shards.iter_mut().zip(damaged) {
+                if renewed.is_err() && damaged {
+                    *shard = None;
+                }
+                if let Some(shard) = shard {
+                    shard.set_origin(self.identity.origin);
+                }
+            }
         }
         Ok(SupervisorArguments {
             env: env.clone(),

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use super::identity::Identity;
 use super::jobs::JobGate;
@@ -22,6 +23,8 @@ use crate::shard::{OpenReport, Shard, ShardStats};
 
 const RESTART_PAUSE_MS: u64 = 50;
 const RESTART_PAUSE_MS_MAX: u64 = 5_000;
+/// A shard that served for so long failed for a new reason: the pauses begin anew.
+const STEADY_MS: u64 = 10_000;
 /// How long a stopping node waits for a shard to finish what it accepted.
 const STOP_MS_MAX: u64 = 30_000;
 
@@ -62,15 +65,16 @@ pub struct SupervisorArguments {
     pub env: Env,
     pub doors: Arc<[ShardDoor]>,
     pub identity: Identity,
-    pub(super) shards: Vec<(Plan, Shard)>,
+    /// Without a shard where it could not be opened.
+    pub(super) shards: Vec<(Plan, Option<Shard>)>,
 }
 
 impl SupervisorArguments {
-    /// The opened shards with their folders.
-    pub fn shards_mut(&mut self) -> impl Iterator<Item = (&std::path::Path, &mut Shard)> {
+    /// The shards with their folders; none where it could not be opened.
+    pub fn shards_mut(&mut self) -> impl Iterator<Item = (&std::path::Path, Option<&mut Shard>)> {
         self.shards
             .iter_mut()
-            .map(|(plan, shard)| (plan.place.dir.as_path(), shard))
+            .map(|(plan, shard)| (plan.place.dir.as_path(), shard.as_mut()))
     }
 }
 
@@ -80,7 +84,9 @@ pub struct SupervisorState {
     identity: Identity,
     plans: Vec<Plan>,
     running: BTreeMap<ActorId, u16>,
+    /// Failures in a row, and when the shard last began to serve.
     failures: Vec<u32>,
+    serving_since: Vec<Instant>,
     /// Set for good before the shards are told to stop; those who open a shard anew look at it when they hold its gate.
     stopping: Arc<AtomicBool>,
 }
@@ -102,12 +108,16 @@ impl Actor for Supervisor {
             doors: arguments.doors,
             identity: arguments.identity,
             failures: vec![0; arguments.shards.len()],
+            serving_since: vec![Instant::now(); arguments.shards.len()],
             plans: arguments.shards.iter().map(|(plan, _)| plan.clone()).collect(),
             running: BTreeMap::new(),
             stopping: Arc::default(),
         };
         for (plan, shard) in arguments.shards {
-            state.spawn(&me, plan.index, shard).await?;
+            match shard {
+                Some(shard) => state.spawn(&me, plan.index, shard).await?,
+                None => state.reopen(&me, plan.index),
+            }
         }
         Ok(state)
     }
@@ -171,6 +181,7 @@ impl SupervisorState {
         // No name: ractor's registry is global to the process, and one process may hold many nodes.
         let (actor, _) = Actor::spawn_linked(None, ShardActor, arguments, me.get_cell()).await?;
         self.running.insert(actor.get_id(), index);
+        self.serving_since[usize::from(index)] = Instant::now();
         door.set(Some(actor));
         Ok(())
     }
@@ -182,6 +193,9 @@ impl SupervisorState {
             return;
         }
         door.restarts.fetch_add(1, Ordering::Relaxed);
+        if self.serving_since[usize::from(index)].elapsed() > Duration::from_millis(STEADY_MS) {
+            self.failures[usize::from(index)] = 0;
+        }
         tracing::error!(shard = index, why, "a shard died; it is opened anew from its files");
         self.reopen(me, index);
     }
@@ -237,7 +251,6 @@ impl SupervisorState {
                 }
                 self.spawn(me, index, *shard).await?;
                 tracing::info!(shard = index, "the shard serves again");
-                self.failures[usize::from(index)] = 0;
             }
             Err(error) => {
                 tracing::error!(shard = index, error, "the shard cannot be opened; it is tried again");

@@ -189,3 +189,37 @@ async fn a_node_that_has_stopped_leaves_its_folder_alone_and_can_be_started_agai
         Node::start(env(&disk), config()).await.unwrap().stop().await;
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_shard_that_cannot_be_opened_does_not_keep_the_others_from_serving() {
+    let disk = MemoryDisk::new();
+    let config = || NodeConfig { shards: 2, ..config() };
+    let node = Node::start(env(&disk), config()).await.unwrap();
+    let user = user();
+    for index in 0..20 {
+        node.add(&user, &key(index), "kept".into(), true, None).await.unwrap();
+    }
+    node.stop().await;
+    let bad = |dir: Option<&str>| *disk.faults().bad_folder.lock().unwrap() = dir.map(PathBuf::from);
+    bad(Some("/data/shard-000-of-002"));
+    let node = Node::start(env(&disk), config()).await.unwrap();
+    assert!(!node.is_ready());
+    let mut unavailable = 0;
+    for index in 0..20 {
+        match node.count(&user, &key(index)).await {
+            Ok(count) => assert_eq!(count, 1),
+            Err(error) => {
+                assert_eq!(error, OpError::ShardUnavailable { maybe_applied: false });
+                unavailable += 1;
+            }
+        }
+    }
+    assert!((1..20).contains(&unavailable));
+    bad(None);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(node.is_ready());
+    for index in 0..20 {
+        assert_eq!(node.count(&user, &key(index)).await.unwrap(), 1);
+    }
+    node.stop().await;
+}

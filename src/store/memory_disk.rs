@@ -47,6 +47,10 @@ struct Names {
 pub struct Faults {
     pub fail_sync: AtomicBool,
     pub fail_read: AtomicBool,
+    /// If not 0: reads that touch this byte of any file fail.
+    pub bad_byte: AtomicU64,
+    /// A folder whose names cannot be read.
+    pub bad_folder: Mutex<Option<PathBuf>>,
     /// Bytes that may still be written; [`u64::MAX`] until a test sets it.
     pub free_bytes: AtomicU64,
 }
@@ -185,6 +189,10 @@ impl DiskFile for MemoryFile {
         if self.shared.faults.fail_read.load(Ordering::Relaxed) {
             return Err(io::Error::other("read failed"));
         }
+        let bad = self.shared.faults.bad_byte.load(Ordering::Relaxed);
+        if bad > 0 && (offset..offset.saturating_add(buf.len() as u64)).contains(&bad) {
+            return Err(io::Error::other("bad sector"));
+        }
         let content = locked(&self.file);
         let end = (offset as usize).checked_add(buf.len());
         match end.and_then(|end| content.now.get(offset as usize..end)) {
@@ -266,6 +274,9 @@ impl Disk for MemoryDisk {
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
+        if locked(&self.shared.faults.bad_folder).as_deref() == Some(dir) {
+            return Err(io::Error::other("bad folder"));
+        }
         let names = locked(&self.shared.names);
         let mut entries = BTreeMap::new();
         for (path, file) in &names.now {

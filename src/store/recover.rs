@@ -36,6 +36,9 @@ pub const UNKNOWN_ORIGIN: OriginId = OriginId(0);
 /// The file that holds space for a full disk.
 pub const RESERVE_NAME: &str = "reserve";
 
+/// A log that cannot be read at once is read in pieces of this size: a sector of today's disks.
+const READ_AGAIN_BYTES: usize = 4096;
+
 /// Where a shard lives.
 #[derive(Clone)]
 pub struct Place {
@@ -226,7 +229,7 @@ fn read_logs(place: &Place, numbers: Vec<u64>, found: &mut Recovered) -> Result<
             source,
         };
         let file = place.disk.open(&path, OpenMode::ReadWrite).map_err(fail)?;
-        let bytes = read_whole(&*file).map_err(fail)?;
+        let (bytes, whole) = read_whole(&*file).map_err(fail)?;
         match LogHeader::decode(&bytes) {
             Err(HeaderError::NewerVersion(version)) => {
                 return Err(RecoverError::NewerVersion {
@@ -235,48 +238,75 @@ fn read_logs(place: &Place, numbers: Vec<u64>, found: &mut Recovered) -> Result<
                     known: log::VERSION,
                 });
             }
-            header => read.push((
+            header => read.push(ReadLog {
                 number,
                 file,
                 bytes,
-                header.ok().filter(|header| header.number == number),
-            )),
+                whole,
+                previous: header
+                    .ok()
+                    .filter(|header| header.number == number)
+                    .map(|header| header.previous),
+            }),
         }
     }
     for index in 0..read.len() {
-        let (number, file, bytes, _) = &read[index];
+        let log = &read[index];
         let known_end = read
             .get(index + 1)
-            .and_then(|(_, _, _, header)| *header)
-            .filter(|next| next.previous.number == *number)
-            .map(|next| next.previous.end);
-        take_log(place, *number, &**file, bytes, known_end, found)?;
+            .and_then(|next| next.previous)
+            .filter(|previous| previous.number == log.number)
+            .map(|previous| previous.end);
+        take_log(place, log, known_end, found)?;
     }
     Ok(())
 }
 
-fn read_whole(file: &dyn DiskFile) -> io::Result<Bytes> {
+/// The file's bytes, and whether all of it could be read. What cannot be read is taken for zeroes, so for damage; when nothing can be
+/// read, it is the disk that fails, not the file.
+fn read_whole(file: &dyn DiskFile) -> io::Result<(Bytes, bool)> {
     let len = usize::try_from(file.len()?).map_err(|_| io::ErrorKind::FileTooLarge)?;
     let mut bytes = vec![0; len];
-    file.read_exact_at(&mut bytes, 0)?;
-    Ok(bytes.into())
+    let Err(failure) = file.read_exact_at(&mut bytes, 0) else {
+        return Ok((bytes.into(), true));
+    };
+    let mut readable = 0;
+    for (index, piece) in bytes.chunks_mut(READ_AGAIN_BYTES).enumerate() {
+        match file.read_exact_at(piece, (index * READ_AGAIN_BYTES) as u64) {
+            Ok(()) => readable += 1,
+            Err(_) => piece.fill(0),
+        }
+    }
+    if readable == 0 {
+        return Err(failure);
+    }
+    tracing::error!(error = %failure, "parts of a log cannot be read");
+    Ok((bytes.into(), false))
 }
 
-fn take_log(
-    place: &Place,
+/// A log as it was read.
+struct ReadLog {
     number: u64,
-    file: &dyn DiskFile,
-    bytes: &Bytes,
-    known_end: Option<u64>,
-    found: &mut Recovered,
-) -> Result<(), RecoverError> {
+    file: Box<dyn DiskFile>,
+    bytes: Bytes,
+    /// Nothing of it failed to be read.
+    whole: bool,
+    previous: Option<log::Previous>,
+}
+
+fn take_log(place: &Place, log: &ReadLog, known_end: Option<u64>, found: &mut Recovered) -> Result<(), RecoverError> {
+    let (number, bytes) = (log.number, &log.bytes);
     let path = place.dir.join(log::file_name(number));
     let scan = log::scan(bytes, number, known_end);
     found.torn_logs += u64::from(scan.torn);
     if scan.torn {
         tracing::info!(log = %path.display(), end = scan.end, "cut an unfinished write off the end of the log");
     }
-    if scan.records.is_empty() && scan.damaged.is_empty() {
+    if !log.whole {
+        found.note_damage(format!("{}: parts of it cannot be read", path.display()));
+        // Who knows whether anything was written there.
+        found.lost_records += 1;
+    } else if scan.records.is_empty() && scan.damaged.is_empty() {
         found.spares.push(number);
         return Ok(());
     }
@@ -290,8 +320,8 @@ fn take_log(
     found.covered.join(&memtable.covered());
     let newest = scan.records.iter().map(|record| record.header.time).max();
     found.max_time = found.max_time.max(newest.unwrap_or_default());
-    let damaged = !scan.damaged.is_empty();
-    write_again(file, bytes, &scan).map_err(|source| RecoverError::Io { path, source })?;
+    let damaged = !scan.damaged.is_empty() || !log.whole;
+    write_again(&*log.file, bytes, &scan).map_err(|source| RecoverError::Io { path, source })?;
     found.lost_records += scan.lost_records;
     found.logs.push(RecoveredLog {
         memtable: Arc::new(memtable),

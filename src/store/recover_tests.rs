@@ -346,3 +346,34 @@ fn a_newer_format_is_refused_and_left_alone() {
     assert!(matches!(refused, Err(RecoverError::NewerVersion { .. })));
     assert_eq!(disk.content(&log_path(1)), Some(bytes));
 }
+
+#[test]
+fn a_sector_of_a_log_that_cannot_be_read_is_damage_and_the_rest_is_kept() {
+    let disk = MemoryDisk::new();
+    let seqs: Vec<u64> = (1..=200).collect();
+    let offsets = put_log(&disk, 1, &seqs, Previous::default());
+    let sector = READ_AGAIN_BYTES as u64..2 * READ_AGAIN_BYTES as u64;
+    disk.faults()
+        .bad_byte
+        .store(sector.start + 9, std::sync::atomic::Ordering::Relaxed);
+    let found = recovered(&disk);
+    let outside = |pair: &&[u64]| pair[1] <= sector.start || pair[0] >= sector.end;
+    let kept = offsets.windows(2).filter(outside).count();
+    assert_eq!(found.logs[0].memtable.op_count(), kept);
+    assert!(found.logs[0].damaged && !found.damage.is_empty());
+    assert!(found.lost.get(SlotId(1)).is_some());
+}
+
+#[test]
+fn a_log_of_which_nothing_can_be_read_is_not_taken_for_empty() {
+    let disk = MemoryDisk::new();
+    put_log(&disk, 1, &[1, 2], Previous::default());
+    disk.faults()
+        .fail_read
+        .store(true, std::sync::atomic::Ordering::Relaxed);
+    assert!(matches!(recover(&place(&disk)), Err(RecoverError::Io { .. })));
+    disk.faults()
+        .fail_read
+        .store(false, std::sync::atomic::Ordering::Relaxed);
+    assert_eq!(recovered(&disk).logs[0].memtable.op_count(), 2);
+}
