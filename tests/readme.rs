@@ -218,7 +218,7 @@ fn help_of(words: &[String]) -> Option<String> {
 fn whole_help() -> String {
     let mut help = help_of(&[]).unwrap();
     for name in command_names(&help) {
-        let command = help_of(&[name.clone()]).unwrap();
+        let command = help_of(std::slice::from_ref(&name)).unwrap();
         for inner in command_names(&command) {
             help += &help_of(&[name.clone(), inner]).unwrap();
         }
