@@ -6,6 +6,8 @@
 
 #[path = "fixtures/copy.rs"]
 mod copy;
+#[path = "fixtures/flips.rs"]
+mod flips;
 #[path = "fixtures/write.rs"]
 mod write;
 
