@@ -6,7 +6,7 @@
 
 mod common;
 
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use common::{ADMIN, ADMIN_PASSWORD, Home, Node, kv, run, run_with_input, said};
 use serde_json::{Value, json};
@@ -245,5 +245,83 @@ fn completions_are_printed_for_every_shell() {
         let mut command = kv();
         command.args(["completions", shell]);
         assert!(ok(command).contains("add_value_part"), "{shell}");
+    }
+}
+
+#[test]
+fn an_export_that_was_cut_goes_on_to_the_same_file() {
+    let home = Home::new();
+    let node = home.start();
+    for key in 0..40 {
+        node.admin().add(&format!("key {key} \"é\""), &"value\n".repeat(key));
+    }
+    ok(cli(&home, &node, &["export", "whole"]));
+    let whole = std::fs::read(home.path().join("whole")).unwrap();
+    assert_eq!(whole.split(|&byte| byte == b'\n').count(), 41);
+    let line_end = whole.iter().position(|&byte| byte == b'\n').unwrap() + 1;
+    let part = home.path().join("part");
+    for cut in [
+        0,
+        1,
+        line_end - 1,
+        line_end,
+        line_end + 9,
+        whole.len() / 2,
+        whole.len() - 1,
+        whole.len(),
+    ] {
+        std::fs::write(&part, &whole[..cut]).unwrap();
+        ok(cli(&home, &node, &["export", "part", "--resume"]));
+        assert!(std::fs::read(&part).unwrap() == whole, "cut at {cut}");
+    }
+}
+
+/// How far an import has come, by its own account; `None` when it keeps none, for it is done.
+fn imported_lines(progress: &std::path::Path) -> Option<u64> {
+    let text = std::fs::read_to_string(progress).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("lines = "));
+    Some(line.unwrap().parse().unwrap())
+}
+
+#[test]
+fn an_import_that_was_killed_and_repeated_adds_everything_once() {
+    const LINES: u64 = 12_000;
+    let home = Home::new();
+    let node = home.start();
+    let key = |line: u64| format!("key {}", line % 50);
+    let mut file: String = (0..LINES)
+        .map(|line| format!("{{\"key\":\"{}\",\"value\":[\"{line}\"]}}\n", key(line)))
+        .collect();
+    // One that goes in parts, in the middle of the list of its key.
+    let large = "x".repeat(6 << 20);
+    let middle = file.match_indices('\n').nth(LINES as usize / 2 - 1).unwrap().0 + 1;
+    file.insert_str(middle, &format!("{{\"key\":\"key 0\",\"value\":[\"{large}\"]}}\n"));
+    std::fs::write(home.path().join("in.jsonl"), file).unwrap();
+
+    let progress = home.path().join("in.jsonl.progress");
+    for (round, killed_after) in [1, LINES / 4, LINES / 2, LINES * 3 / 4].into_iter().enumerate() {
+        let mut import = cli(&home, &node, &["import", "in.jsonl"]);
+        let mut import = import.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        while imported_lines(&progress).is_none_or(|lines| lines < killed_after) && import.try_wait().unwrap().is_none()
+        {
+            std::thread::yield_now();
+        }
+        let _ = import.kill();
+        import.wait().unwrap();
+        if round == 2 {
+            // From the first line on: only the request ids tell what is there already.
+            let _ = std::fs::remove_file(&progress);
+        }
+    }
+    for _ in 0..2 {
+        ok(cli(&home, &node, &["import", "in.jsonl"]));
+        assert!(!progress.exists());
+    }
+    for first in 0..50 {
+        let mut expected: Vec<String> = (first..LINES).step_by(50).map(|line| line.to_string()).collect();
+        if first == 0 {
+            expected.insert(expected.len() / 2, large.clone());
+        }
+        assert!(node.admin().get(&key(first)) == expected, "{}", key(first));
     }
 }
