@@ -106,7 +106,6 @@ pub struct ShardStats {
     pub memtable_ops: u64,
     pub frozen_memtables: u64,
     pub commits: u64,
-    pub committed_ops: u64,
     pub merges: u64,
     pub merge_errors: u64,
     pub lost_ops: u64,
