@@ -192,6 +192,30 @@ fn values_are_there_after_commit_reopen_seal_and_merge() {
 }
 
 #[test]
+fn what_is_on_its_way_to_the_disk_is_not_shown_until_it_is_durable() {
+    let mut rig = Rig::new(small());
+    rig.add("u", "k", "old");
+    rig.run_jobs();
+    rig.add("u", "k", "new");
+    rig.add("u", "fresh", "new");
+    let commit = rig.shard.next_commit().unwrap();
+    assert_eq!(rig.get("u", "k"), strings(&["old"]));
+    assert_eq!(rig.keys("u", "", 10), strings(&["k"]));
+    rig.clear("u", "k");
+    let written = commit.run();
+    assert_eq!(rig.get("u", "k"), strings(&["old"]));
+    rig.shard.committed(written);
+    assert_eq!(
+        rig.get("u", "k"),
+        strings(&["old", "new"]),
+        "the clear is not durable yet"
+    );
+    assert_eq!(rig.keys("u", "", 10), strings(&["fresh", "k"]));
+    rig.run_jobs();
+    assert!(rig.get("u", "k").is_empty());
+}
+
+#[test]
 fn a_request_id_counts_once_in_memory_on_disk_and_after_a_clear() {
     let mut rig = Rig::new(small());
     let value = || WriteKind::Add {
