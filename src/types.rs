@@ -27,7 +27,8 @@ pub struct LengthError {
     pub got: usize,
 }
 
-fn check_length(text: &str, max: usize) -> Result<(), LengthError> {
+/// For texts that a client sends: 1 to `max` bytes.
+pub(crate) fn check_length(text: &str, max: usize) -> Result<(), LengthError> {
     if text.is_empty() || text.len() > max {
         return Err(LengthError {
             min: 1,

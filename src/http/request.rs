@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use crate::api::{self, User};
 use crate::core::op::Text;
-use crate::types::{Key, LengthError, PASSWORD_HASH_BYTES_MAX, RequestId, USER_ID_BYTES_MAX, UserId};
+use crate::types::{Key, PASSWORD_HASH_BYTES_MAX, RequestId, USER_ID_BYTES_MAX, UserId, check_length};
 use crate::users::{AuthError, Principal};
 
 use super::backend::Backend;
@@ -141,17 +141,6 @@ impl<'f, B: Backend> Submitted<'f, B> {
 pub struct Credentials<'a> {
     user_id: &'a str,
     password_hash: &'a str,
-}
-
-fn check_length(text: &str, max: usize) -> Result<(), LengthError> {
-    if text.is_empty() || text.len() > max {
-        return Err(LengthError {
-            min: 1,
-            max,
-            got: text.len(),
-        });
-    }
-    Ok(())
 }
 
 /// HTTP Basic credentials, `user_id:password_hash`.

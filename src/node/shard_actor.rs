@@ -22,7 +22,7 @@ use crate::store::segment::ReadError;
 
 /// How often a shard looks for work that only time makes due.
 const TICK_MS: u64 = 1000;
-/// Between two steps of a merge that nobody waits for, so that it takes no more than about half of a disk's time.
+/// Between two steps of a merge that nobody waits for, so that what clients need of the disk comes in between.
 const MERGE_PAUSE_MS: u64 = 2;
 
 /// Someone who waits for a group.

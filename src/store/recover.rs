@@ -6,9 +6,10 @@
 //! - a segment that does not open is damaged: quarantined (renamed, never deleted), and what its blocks still hold is kept;
 //! - every other log is read by the rules of `log`; its records are written once more and synced, for what the page cache shows after a failed sync
 //!   may not be on the disk;
+//! - a part of a log that cannot be read is damage; a log of which nothing can be read is not: the shard is not opened;
 //! - a gap in the sequences of an origin is a loss; so is a dot that a segment's footer lists as lost, unless another file holds it;
 //! - a loss that cannot be told by its dot is taken to concern every slot of the shard (origin 0);
-//! - a newer format version is refused: everything else opens.
+//! - a newer format version is refused; whatever else is wrong with the files' content, the shard opens.
 
 mod losses;
 
