@@ -156,8 +156,14 @@ fn lock(folder: &Path) -> anyhow::Result<fs::File> {
 /// The cluster's folder, which only one process at a time runs.
 struct Folder {
     path: PathBuf,
-    /// Locked as long as it is open.
-    _lock: fs::File,
+    lock: fs::File,
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // Closing the file is not enough: a child that is just being started holds a copy of it until it runs its program.
+        let _ = self.lock.unlock();
+    }
 }
 
 impl Folder {
@@ -165,7 +171,7 @@ impl Folder {
         fs::create_dir_all(path).with_context(|| format!("cannot make the folder {}", path.display()))?;
         let folder = Self {
             path: path.to_path_buf(),
-            _lock: lock(path)?,
+            lock: lock(path)?,
         };
         let password = folder.password_file();
         if !password.exists() {

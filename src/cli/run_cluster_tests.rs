@@ -5,8 +5,9 @@ use std::os::unix::fs::MetadataExt;
 use super::*;
 
 const READY: &str = "echo 'kv-storage ready: listening on http://127.0.0.1:4711, data in d'\n";
-/// A node that stops on SIGTERM.
-const SERVES: &str = "echo serving >&2; trap 'echo stopped >&2; exit 0' TERM; while :; do sleep 0.05; done\n";
+/// From here on, SIGTERM stops the node in good order. Before it says that it is ready: the signal may come right after.
+const OBEYS: &str = "trap 'echo stopped >&2; exit 0' TERM\n";
+const SERVES: &str = "echo serving >&2; while :; do sleep 0.05; done\n";
 
 struct World {
     root: tempfile::TempDir,
@@ -55,7 +56,7 @@ impl World {
 async fn it_makes_a_password_and_a_profile_and_stops_the_node_in_good_order() {
     let world = World::new();
     world
-        .run(&format!("{READY}echo \"$@\" >&2\n{SERVES}"), 1)
+        .run(&format!("echo \"$@\" >&2\n{OBEYS}{READY}{SERVES}"), 1)
         .await
         .unwrap();
     let password = fs::read_to_string(world.path(PASSWORD_FILE)).unwrap();
@@ -75,7 +76,7 @@ async fn it_makes_a_password_and_a_profile_and_stops_the_node_in_good_order() {
 #[tokio::test]
 async fn a_second_start_keeps_the_password() {
     let world = World::new();
-    let script = format!("{READY}{SERVES}");
+    let script = format!("{OBEYS}{READY}{SERVES}");
     world.run(&script, 1).await.unwrap();
     let password = fs::read_to_string(world.path(PASSWORD_FILE)).unwrap();
     world.run(&script, 1).await.unwrap();

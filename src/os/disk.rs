@@ -119,11 +119,19 @@ impl DiskFile for RealFile {
     }
 }
 
-/// The lock lives as long as the open file. The file itself stays: were it removed, two processes could each hold a lock on
+/// The file itself stays: were it removed, two processes could each hold a lock on
 /// a file of the same name.
-struct RealLock(#[expect(dead_code, reason = "held for its drop")] File);
+struct RealLock(File);
 
 impl DiskLock for RealLock {}
+
+impl Drop for RealLock {
+    fn drop(&mut self) {
+        // Closing the file is not enough: a child process that another thread is just starting holds a copy of it until it runs
+        // its program. If this fails, the close does it a moment later.
+        let _ = flock(&self.0, FlockOperation::Unlock);
+    }
+}
 
 #[cfg(test)]
 mod tests {
