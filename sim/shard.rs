@@ -189,6 +189,7 @@ impl ShardEngine {
     fn source(&self, place: &Place) -> Result<KeySource, Refusal> {
         let hash = KeyHash::of(&place.user, &place.key);
         self.shard
+            .reader()
             .key(slot_of(&place.user, hash), hash, &place.user, &place.key)
             .map_err(failed)
     }
@@ -296,7 +297,7 @@ impl Engine for ShardEngine {
             limit,
             all: false,
         };
-        let lister = self.shard.keys(query).map_err(failed)?;
+        let lister = self.shard.reader().keys(query).map_err(failed)?;
         self.meanwhile(now);
         let page = lister.list().map_err(failed)?;
         assert!(page.keys.len() <= limit, "a page longer than asked for");

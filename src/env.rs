@@ -35,6 +35,12 @@ pub trait Entropy: Send + Sync + 'static {
 pub trait Blocking: Send + Sync + 'static {
     /// Runs `job` somewhere it may block; perhaps before this returns.
     fn submit(&self, job: Box<dyn FnOnce() + Send>);
+
+    /// Runs a short `job` that the caller has nothing else to do than to wait for: on the caller's own thread, where no time is
+    /// lost between threads. Others go on meanwhile.
+    fn run_here<'a>(&'a self, job: Box<dyn FnOnce() + Send + 'a>) -> BoxFuture<'a, ()> {
+        Box::pin(async move { job() })
+    }
 }
 
 /// The job did not finish: it panicked, or the process is going down.
@@ -82,5 +88,12 @@ impl Env {
             let _ = done.send(work());
         }));
         result.await.map_err(|_| Abandoned)
+    }
+
+    /// The same on the caller's own thread, for short work that comes often.
+    pub async fn run_here<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, Abandoned> {
+        let mut result = None;
+        self.blocking.run_here(Box::new(|| result = Some(work()))).await;
+        result.ok_or(Abandoned)
     }
 }

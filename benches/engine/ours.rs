@@ -188,7 +188,10 @@ impl Engine for Ours {
     fn get(&mut self, key: &str) -> anyhow::Result<(u64, usize)> {
         let key = Key::new(key)?;
         let hash = KeyHash::of(&self.user, &key);
-        let source = self.shard.key(slot_of(&self.user, hash), hash, &self.user, &key)?;
+        let source = self
+            .shard
+            .reader()
+            .key(slot_of(&self.user, hash), hash, &self.user, &key)?;
         let mut reader = KeyReader::new(source, 0, u64::MAX);
         let (mut values, mut bytes) = (0, 0);
         loop {

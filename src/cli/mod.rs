@@ -93,7 +93,17 @@ enum Command {
 pub fn main() -> ExitCode {
     // Wrong usage ends here, with clap's message and exit code 2.
     let cli = Cli::parse();
-    let runtime = match tokio::runtime::Runtime::new().context("cannot start") {
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .worker_threads(
+            std::env::var("KV_WORKERS")
+                .ok()
+                .and_then(|w| w.parse().ok())
+                .unwrap_or(2),
+        )
+        .build()
+        .context("cannot start")
+    {
         Ok(runtime) => runtime,
         Err(error) => return exit::report(&error).into(),
     };

@@ -24,16 +24,6 @@ pub enum OpError {
     ShuttingDown,
 }
 
-impl OpError {
-    /// The same for a request that changes nothing.
-    pub(super) fn into_read(self) -> Self {
-        match self {
-            Self::ShardUnavailable { .. } => Self::ShardUnavailable { maybe_applied: false },
-            other => other,
-        }
-    }
-}
-
 impl From<WriteRefused> for OpError {
     fn from(refused: WriteRefused) -> Self {
         match refused {

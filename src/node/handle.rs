@@ -6,15 +6,14 @@ use std::sync::atomic::Ordering;
 use ractor::{Actor, ActorCell, ActorRef};
 use tokio::sync::oneshot;
 
-use super::messages::{PendingWrite, Reply, ShardMessage};
+use super::messages::{PendingWrite, ShardMessage};
 use super::opening::{self, StartError};
-use super::permits::Permit;
-use super::supervisor::{ShardDoor, Supervisor, SupervisorMessage};
+use super::supervisor::{Serving, ShardDoor, Supervisor, SupervisorMessage};
 use super::{NodeConfig, OpError};
 use crate::core::op::Text;
 use crate::core::slot::{KeyHash, SYSTEM_SLOT, SlotId, shard_of, slot_of};
 use crate::env::Env;
-use crate::shard::{ShardStats, Write, WriteKind};
+use crate::shard::{Damaged, ShardStats, Write, WriteKind};
 use crate::store::keys::{KeyPage, KeyQuery};
 use crate::store::reader::{Fragment, KeyReader, KeySource};
 use crate::store::segment::ReadError;
@@ -136,45 +135,46 @@ impl Node {
             kind,
             request_id,
         };
-        ask(door, |reply| ShardMessage::Write(PendingWrite { write, reply, permit })).await
+        let (reply, answer) = oneshot::channel();
+        let gone = |maybe_applied| OpError::ShardUnavailable { maybe_applied };
+        {
+            let serving = door.serving();
+            let serving = serving.as_ref().ok_or(gone(false))?;
+            if serving.inbox.put(PendingWrite { write, reply, permit }) {
+                // If it is gone, so is whoever could answer.
+                serving.actor.cast(ShardMessage::Writes).map_err(|_| gone(true))?;
+            }
+        }
+        // A dropped reply means that the actor died with the write in its inbox or half done.
+        answer.await.map_err(|_| gone(true))?
     }
 
-    async fn source(&self, user: &UserId, key: &Key) -> Result<(KeySource, Permit, &ShardDoor), OpError> {
+    fn source(&self, user: &UserId, key: &Key) -> Result<(KeySource, &ShardDoor), OpError> {
         let (slot, hash, door) = self.locate(user, key);
-        let permit = door.permits.take(0)?;
-        let (user, key) = (user.clone(), key.clone());
-        let source = ask(door, |reply| ShardMessage::Read {
-            slot,
-            hash,
-            user,
-            key,
-            reply,
-        });
-        let source = source.await.map_err(OpError::into_read)?;
-        Ok((source, permit, door))
+        let source = door.reader()?.key(slot, hash, user, key);
+        Ok((source.map_err(damaged)?, door))
     }
 
     /// The values `offset..offset + limit` of the key's list as a stream; nothing beyond them is read into memory.
     pub async fn get(&self, user: &UserId, key: &Key, offset: u64, limit: u64) -> Result<ValueReader, OpError> {
-        let (source, _permit, door) = self.source(user, key).await?;
+        let (source, door) = self.source(user, key)?;
         Ok(ValueReader {
             env: self.inner.env.clone(),
-            actor: door.actor(),
+            serving: door.serving().clone(),
             reader: Some(KeyReader::new(source, offset, limit)),
         })
     }
 
     /// How many values the key's list has.
     pub async fn count(&self, user: &UserId, key: &Key) -> Result<u64, OpError> {
-        let (source, permit, door) = self.source(user, key).await?;
+        let (source, door) = self.source(user, key)?;
         let reader = KeyReader::new(source, 0, u64::MAX);
         let counted = if reader.is_warm() {
             reader.count()
         } else {
             self.inner.env.run_blocking(move || reader.count()).await?
         };
-        drop(permit);
-        counted.map_err(|error| report(door.actor().as_ref(), error))
+        counted.map_err(|error| report(door.serving().as_deref(), error))
     }
 
     /// The user's keys that start with `prefix` and come after `after`, at most `limit`: those with at least one finished value.
@@ -219,14 +219,15 @@ impl Node {
         // A page of one shard may end early; what others have beyond that point belongs to the next page.
         let mut bound: Option<Key> = None;
         for door in asked {
-            let permit = door.permits.take(0)?;
-            let one = query.clone();
-            let lister = ask(door, |reply| ShardMessage::Keys { query: one, reply })
-                .await
-                .map_err(OpError::into_read)?;
-            let page = self.inner.env.run_blocking(move || lister.list()).await?;
-            drop(permit);
-            let page = page.map_err(|error| report(door.actor().as_ref(), error))?;
+            let (reader, one) = (door.reader()?, query.clone());
+            let listed = self.inner.env.run_blocking(move || match reader.keys(one) {
+                Ok(lister) => lister.list().map_err(Ok),
+                Err(lost) => Err(Err(lost)),
+            });
+            let page = listed.await?.map_err(|error| match error {
+                Ok(error) => report(door.serving().as_deref(), error),
+                Err(lost) => damaged(lost),
+            })?;
             bound = match (bound, page.next_after) {
                 (Some(a), Some(b)) => Some(a.min(b)),
                 (a, b) => a.or(b),
@@ -249,7 +250,7 @@ impl Node {
 
     /// Whether every shard serves.
     pub fn is_ready(&self) -> bool {
-        self.inner.doors.iter().all(|door| door.actor().is_some())
+        self.inner.doors.iter().all(ShardDoor::is_serving)
     }
 
     /// Figures for metrics, as of the shards' last tick.
@@ -265,7 +266,7 @@ impl Node {
         doors
             .map(|(index, door)| ShardFigures {
                 name: name(index),
-                serving: door.actor().is_some(),
+                serving: door.is_serving(),
                 waiting_requests: door.permits.waiting() as u64,
                 restarts: door.restarts.load(Ordering::Relaxed),
                 stats: door.stats.lock().map(|stats| stats.clone()).unwrap_or_default(),
@@ -285,18 +286,13 @@ impl Node {
     }
 }
 
-async fn ask<T>(door: &ShardDoor, message: impl FnOnce(Reply<T>) -> ShardMessage) -> Result<T, OpError> {
-    let (reply, answer) = oneshot::channel();
-    let gone = |maybe_applied| OpError::ShardUnavailable { maybe_applied };
-    let actor = door.actor().ok_or(gone(false))?;
-    actor.cast(message(reply)).map_err(|_| gone(false))?;
-    // A dropped reply means that the actor died with the message in its mailbox or half done.
-    answer.await.map_err(|_| gone(true))?
+fn damaged(lost: Damaged) -> OpError {
+    OpError::Damaged(lost.to_string())
 }
 
-fn report(actor: Option<&ActorRef<ShardMessage>>, error: ReadError) -> OpError {
-    if let (ReadError::Damaged(block), Some(actor)) = (&error, actor) {
-        let _ = actor.cast(ShardMessage::Damage { segment: block.segment });
+fn report(serving: Option<&Serving>, error: ReadError) -> OpError {
+    if let (ReadError::Damaged(block), Some(serving)) = (&error, serving) {
+        let _ = serving.actor.cast(ShardMessage::Damage { segment: block.segment });
     }
     error.into()
 }
@@ -304,7 +300,8 @@ fn report(actor: Option<&ActorRef<ShardMessage>>, error: ReadError) -> OpError {
 /// A snapshot of one key's list, read piece by piece.
 pub struct ValueReader {
     env: Env,
-    actor: Option<ActorRef<ShardMessage>>,
+    /// Hears of damage.
+    serving: Option<Arc<Serving>>,
     /// Absent after an error, and while a read of it was abandoned.
     reader: Option<KeyReader>,
 }
@@ -332,7 +329,7 @@ impl ValueReader {
         };
         batch.map_err(|error| {
             self.reader = None;
-            report(self.actor.as_ref(), error)
+            report(self.serving.as_deref(), error)
         })
     }
 }

@@ -7,14 +7,11 @@ use tokio::sync::oneshot;
 
 use super::OpError;
 use super::handle::Added;
+use super::inbox::Inbox;
 use super::jobs::JobGate;
-use super::permits::{CommitTurn, CommitTurns, Permit};
-use crate::core::slot::{KeyHash, SlotId};
+use super::permits::Permit;
 use crate::env::{Abandoned, Env};
 use crate::shard::{MergeOutcome, PastLookup, Shard, ShardStats, SpaceReady, Write};
-use crate::store::keys::{KeyLister, KeyQuery};
-use crate::store::reader::KeySource;
-use crate::types::{Key, UserId};
 
 pub type Reply<T> = oneshot::Sender<Result<T, OpError>>;
 
@@ -27,18 +24,8 @@ pub struct PendingWrite {
 
 /// What a shard actor can be told. The second half are the results of its own jobs.
 pub enum ShardMessage {
-    Write(PendingWrite),
-    Read {
-        slot: SlotId,
-        hash: KeyHash,
-        user: UserId,
-        key: Key,
-        reply: Reply<KeySource>,
-    },
-    Keys {
-        query: KeyQuery,
-        reply: Reply<KeyLister>,
-    },
+    /// There are writes in the inbox.
+    Writes,
     /// A reader met damage in this segment.
     Damage {
         segment: u64,
@@ -49,9 +36,8 @@ pub enum ShardMessage {
     },
     Tick,
     Past(PendingWrite, Box<PastLookup>, Result<(), OpError>),
-    /// It is this shard's turn to commit.
-    CommitTurn(Option<CommitTurn>),
-    Committed(Result<io::Result<()>, Abandoned>),
+    /// Write and sync the open group, if there is one.
+    Commit,
     SpaceMade(Result<io::Result<SpaceReady>, Abandoned>),
     MergeStepped(Result<MergeOutcome, Abandoned>),
     CleanedUp(Result<(Vec<u64>, u64), Abandoned>),
@@ -61,6 +47,6 @@ pub struct ShardArguments {
     pub shard: Shard,
     pub env: Env,
     pub gate: JobGate,
-    pub turns: CommitTurns,
+    pub inbox: Arc<Inbox>,
     pub stats: Arc<Mutex<ShardStats>>,
 }

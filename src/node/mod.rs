@@ -6,6 +6,7 @@
 pub mod error;
 pub mod handle;
 pub mod identity;
+mod inbox;
 mod jobs;
 mod messages;
 pub mod offline;

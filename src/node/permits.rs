@@ -11,8 +11,6 @@ pub const SHARD_REQUESTS_MAX: usize = 4096;
 /// Text that may wait for one shard, in units of [`UNIT_BYTES`]: 32 MiB, four of the largest requests.
 const SHARD_UNITS_MAX: usize = 32 * 1024;
 const UNIT_BYTES: usize = 1024;
-/// Commits of one node that may be under way at once.
-pub const COMMITS_AT_ONCE_MAX: usize = 4;
 /// What a caller is told to wait before it tries again, seconds.
 const RETRY_AFTER_S: u32 = 1;
 
@@ -69,36 +67,6 @@ impl Permits {
     /// Requests that wait now.
     pub fn waiting(&self) -> usize {
         SHARD_REQUESTS_MAX - self.count.available_permits()
-    }
-}
-
-/// The turns that the shards of a node take to commit. With fewer commits at once each one takes more ops: a sync costs about the
-/// same for one op as for a hundred, and a processor has to pay for each.
-#[derive(Debug, Clone)]
-pub struct CommitTurns(Arc<Semaphore>);
-
-/// A commit's turn; it is over when this is dropped.
-#[derive(Debug)]
-pub struct CommitTurn {
-    _turn: OwnedSemaphorePermit,
-}
-
-impl CommitTurns {
-    pub fn new(at_once_max: usize) -> Self {
-        Self(Arc::new(Semaphore::new(at_once_max)))
-    }
-
-    /// A turn, if nobody has to wait for one.
-    pub fn take(&self) -> Option<CommitTurn> {
-        let turn = self.0.clone().try_acquire_owned().ok()?;
-        Some(CommitTurn { _turn: turn })
-    }
-
-    /// A turn when those who asked before have had theirs.
-    pub async fn wait(&self) -> Option<CommitTurn> {
-        // The semaphore is never closed.
-        let turn = self.0.clone().acquire_owned().await.ok()?;
-        Some(CommitTurn { _turn: turn })
     }
 }
 

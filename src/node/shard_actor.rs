@@ -13,9 +13,10 @@ use tokio::sync::oneshot;
 
 use super::OpError;
 use super::handle::Added;
+use super::inbox::Inbox;
 use super::jobs::{JobGate, Report};
 use super::messages::{PendingWrite, Reply, ShardArguments, ShardMessage};
-use super::permits::{CommitTurn, CommitTurns, Permit};
+use super::permits::Permit;
 use crate::env::{Abandoned, Env};
 use crate::shard::{GroupNumber, MergeError, MergeJob, MergeOutcome, PastLookup, Shard, ShardStats, Submitted};
 use crate::store::segment::ReadError;
@@ -37,9 +38,9 @@ pub struct ShardState {
     shard: Shard,
     env: Env,
     gate: JobGate,
-    turns: CommitTurns,
-    /// A `CommitTurn` is on its way.
-    turn_asked: bool,
+    inbox: Arc<Inbox>,
+    /// A `Commit` is on its way.
+    commit_asked: bool,
     stats: Arc<Mutex<ShardStats>>,
     /// In the order of their groups.
     waiting: VecDeque<Waiting>,
@@ -64,15 +65,15 @@ impl Actor for ShardActor {
             shard,
             env,
             gate,
-            turns,
+            inbox,
             stats,
         } = arguments;
         let mut state = ShardState {
             shard,
             env,
             gate,
-            turns,
-            turn_asked: false,
+            inbox,
+            commit_asked: false,
             stats,
             waiting: VecDeque::new(),
             parked: VecDeque::new(),
@@ -91,24 +92,7 @@ impl Actor for ShardActor {
         state: &mut ShardState,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            ShardMessage::Write(pending) => state.take_write(&me, pending),
-            ShardMessage::Read {
-                slot,
-                hash,
-                user,
-                key,
-                reply,
-            } => {
-                let found = state.shard.key(slot, hash, &user, &key);
-                // Whoever asked may have gone away.
-                let _ = reply.send(found.map_err(|damaged| OpError::Damaged(damaged.to_string())));
-                return Ok(());
-            }
-            ShardMessage::Keys { query, reply } => {
-                let found = state.shard.keys(query);
-                let _ = reply.send(found.map_err(|damaged| OpError::Damaged(damaged.to_string())));
-                return Ok(());
-            }
+            ShardMessage::Writes => state.take_writes(&me),
             ShardMessage::Damage { segment } => state.shard.report_damage(segment),
             ShardMessage::Stop { done } => state.stopping = Some(done),
             ShardMessage::Tick => {
@@ -116,14 +100,9 @@ impl Actor for ShardActor {
                 state.unpark(&me);
             }
             ShardMessage::Past(pending, lookup, result) => state.take_past(&me, pending, &lookup, result),
-            ShardMessage::CommitTurn(turn) => {
-                state.turn_asked = false;
-                if let Some(turn) = turn {
-                    state.commit(&me, turn);
-                }
-            }
-            ShardMessage::Committed(result) => {
-                state.committed(result);
+            ShardMessage::Commit => {
+                state.commit_asked = false;
+                state.commit(&me).await;
                 // A log gives way to the next only between two commits.
                 state.unpark(&me);
             }
@@ -146,6 +125,12 @@ impl Actor for ShardActor {
 }
 
 impl ShardState {
+    fn take_writes(&mut self, me: &ActorRef<ShardMessage>) {
+        for pending in self.inbox.take() {
+            self.take_write(me, pending);
+        }
+    }
+
     fn take_write(&mut self, me: &ActorRef<ShardMessage>, pending: PendingWrite) {
         if self.stopping.is_some() {
             let _ = pending.reply.send(Err(OpError::ShuttingDown));
@@ -243,16 +228,6 @@ impl ShardState {
         }
     }
 
-    fn committed(&mut self, result: Result<io::Result<()>, Abandoned>) {
-        let result = result.unwrap_or_else(|abandoned| Err(io::Error::other(abandoned)));
-        let Some(durable) = self.shard.committed(result) else {
-            return;
-        };
-        while let Some(waiting) = self.waiting.pop_front_if(|waiting| waiting.group <= durable) {
-            let _ = waiting.reply.send(Ok(waiting.added));
-        }
-    }
-
     fn merge_stepped(&mut self, me: &ActorRef<ShardMessage>, outcome: Result<MergeOutcome, Abandoned>) {
         match outcome {
             Ok(MergeOutcome::More(job)) if self.wants_upkeep() => self.run_merge(me, job, true),
@@ -278,11 +253,9 @@ impl ShardState {
     }
 
     fn start_jobs(&mut self, me: &ActorRef<ShardMessage>) {
-        if self.shard.has_commit() && !self.turn_asked {
-            match self.turns.take() {
-                Some(turn) => self.commit(me, turn),
-                None => self.ask_for_turn(me),
-            }
+        if self.shard.has_commit() && !self.commit_asked {
+            // Behind what has come in meanwhile, which is to be in the same group.
+            self.commit_asked = me.cast(ShardMessage::Commit).is_ok();
         }
         if let Some(job) = self.shard.next_space_job() {
             let me = me.clone();
@@ -315,31 +288,30 @@ impl ShardState {
         self.stopping.is_none() || !self.parked.is_empty()
     }
 
-    fn ask_for_turn(&mut self, me: &ActorRef<ShardMessage>) {
-        self.turn_asked = true;
-        let (me, turns) = (me.clone(), self.turns.clone());
-        tokio::spawn(async move {
-            let turn = turns.wait().await;
-            let _ = me.cast(ShardMessage::CommitTurn(turn));
-        });
-    }
-
-    /// Commits all that has gathered by now.
-    fn commit(&mut self, me: &ActorRef<ShardMessage>, turn: CommitTurn) {
+    /// Commits all that has gathered by now, and answers. The actor does nothing else meanwhile, and need not: a group is written
+    /// only after the one before it, and reads do not pass here.
+    async fn commit(&mut self, me: &ActorRef<ShardMessage>) {
+        // Once around: what other tasks have ready comes into the same group.
+        tokio::task::yield_now().await;
+        self.take_writes(me);
         let Some(job) = self.shard.next_commit() else {
             return;
         };
-        let me = me.clone();
-        self.spawn_job(
-            move || {
-                let result = job.run();
-                drop(turn);
-                result
-            },
-            move |result| {
-                let _ = me.cast(ShardMessage::Committed(result));
-            },
-        );
+        let permit = self.gate.0.clone().try_acquire_owned();
+        let result = self.env.run_here(move || {
+            let result = job.run();
+            drop(permit);
+            result
+        });
+        let result = result
+            .await
+            .unwrap_or_else(|abandoned| Err(io::Error::other(abandoned)));
+        let Some(durable) = self.shard.committed(result) else {
+            return;
+        };
+        while let Some(waiting) = self.waiting.pop_front_if(|waiting| waiting.group <= durable) {
+            let _ = waiting.reply.send(Ok(waiting.added));
+        }
     }
 
     fn run_merge(&self, me: &ActorRef<ShardMessage>, job: MergeJob, pause: bool) {

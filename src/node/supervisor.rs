@@ -5,21 +5,24 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use arc_swap::{ArcSwapOption, Guard};
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::OpError;
 use super::identity::Identity;
+use super::inbox::Inbox;
 use super::jobs::JobGate;
 use super::messages::{ShardArguments, ShardMessage};
 use super::opening::{Plan, log_report};
-use super::permits::{COMMITS_AT_ONCE_MAX, CommitTurns, Permits};
+use super::permits::Permits;
 use super::shard_actor::ShardActor;
 use crate::env::Env;
-use crate::shard::{OpenReport, Shard, ShardStats};
+use crate::shard::{OpenReport, Shard, ShardReader, ShardStats};
 
 const RESTART_PAUSE_MS: u64 = 50;
 const RESTART_PAUSE_MS_MAX: u64 = 5_000;
@@ -28,10 +31,17 @@ const STEADY_MS: u64 = 10_000;
 /// How long a stopping node waits for a shard to finish what it accepted.
 const STOP_MS_MAX: u64 = 30_000;
 
+/// What serves a shard now.
+pub struct Serving {
+    pub actor: ActorRef<ShardMessage>,
+    pub inbox: Arc<Inbox>,
+    pub reader: ShardReader,
+}
+
 /// How the rest of the node reaches one shard, whichever actor runs it now.
 #[derive(Default)]
 pub struct ShardDoor {
-    actor: RwLock<Option<ActorRef<ShardMessage>>>,
+    serving: ArcSwapOption<Serving>,
     pub permits: Permits,
     pub stats: Arc<Mutex<ShardStats>>,
     pub restarts: AtomicU64,
@@ -39,13 +49,22 @@ pub struct ShardDoor {
 }
 
 impl ShardDoor {
-    /// The actor, unless it is being started again.
-    pub fn actor(&self) -> Option<ActorRef<ShardMessage>> {
-        self.actor.read().unwrap_or_else(PoisonError::into_inner).clone()
+    /// Absent while the actor is being started again.
+    pub fn serving(&self) -> Guard<Option<Arc<Serving>>> {
+        self.serving.load()
     }
 
-    fn set(&self, actor: Option<ActorRef<ShardMessage>>) {
-        *self.actor.write().unwrap_or_else(PoisonError::into_inner) = actor;
+    /// Fails while the shard is being opened anew.
+    pub fn reader(&self) -> Result<ShardReader, OpError> {
+        let serving = self.serving();
+        let serving = serving
+            .as_ref()
+            .ok_or(OpError::ShardUnavailable { maybe_applied: false })?;
+        Ok(serving.reader.clone())
+    }
+
+    pub fn is_serving(&self) -> bool {
+        self.serving().is_some()
     }
 }
 
@@ -83,7 +102,6 @@ pub struct SupervisorState {
     doors: Arc<[ShardDoor]>,
     identity: Identity,
     plans: Vec<Plan>,
-    turns: CommitTurns,
     running: BTreeMap<ActorId, u16>,
     /// Failures in a row, and when the shard last began to serve.
     failures: Vec<u32>,
@@ -111,7 +129,6 @@ impl Actor for Supervisor {
             failures: vec![0; arguments.shards.len()],
             serving_since: vec![Instant::now(); arguments.shards.len()],
             plans: arguments.shards.iter().map(|(plan, _)| plan.clone()).collect(),
-            turns: CommitTurns::new(COMMITS_AT_ONCE_MAX),
             running: BTreeMap::new(),
             stopping: Arc::default(),
         };
@@ -140,8 +157,9 @@ impl Actor for Supervisor {
                 me.stop(None);
             }
             SupervisorMessage::KillShard { index } => {
-                if let Some(actor) = state.doors.get(usize::from(index)).and_then(ShardDoor::actor) {
-                    actor.kill();
+                let door = state.doors.get(usize::from(index));
+                if let Some(serving) = door.and_then(|door| door.serving.load_full()) {
+                    serving.actor.kill();
                 }
             }
         }
@@ -174,24 +192,25 @@ impl SupervisorState {
         shard: Shard,
     ) -> Result<(), ActorProcessingErr> {
         let door = &self.doors[usize::from(index)];
+        let (inbox, reader) = (Arc::new(Inbox::default()), shard.reader());
         let arguments = ShardArguments {
             shard,
             env: self.env.clone(),
             gate: door.gate.clone(),
-            turns: self.turns.clone(),
+            inbox: inbox.clone(),
             stats: door.stats.clone(),
         };
         // No name: ractor's registry is global to the process, and one process may hold many nodes.
         let (actor, _) = Actor::spawn_linked(None, ShardActor, arguments, me.get_cell()).await?;
         self.running.insert(actor.get_id(), index);
         self.serving_since[usize::from(index)] = Instant::now();
-        door.set(Some(actor));
+        door.serving.store(Some(Arc::new(Serving { actor, inbox, reader })));
         Ok(())
     }
 
     fn ended(&mut self, me: &ActorRef<SupervisorMessage>, index: u16, why: &str) {
         let door = &self.doors[usize::from(index)];
-        door.set(None);
+        door.serving.store(None);
         if self.stopping.load(Ordering::Acquire) {
             return;
         }
@@ -267,8 +286,8 @@ impl SupervisorState {
         let mut waits = Vec::new();
         for door in self.doors.iter() {
             let (done, stopped) = oneshot::channel();
-            if let Some(actor) = door.actor()
-                && actor.cast(ShardMessage::Stop { done }).is_ok()
+            if let Some(serving) = &*door.serving()
+                && serving.actor.cast(ShardMessage::Stop { done }).is_ok()
             {
                 waits.push(stopped);
             }

@@ -1,28 +1,46 @@
 //! Threads for blocking work: those of the tokio runtime.
 //!
-//! Invariant: a job that panics ends alone. Its thread goes on, and whoever waits for it learns that it was abandoned.
+//! Invariants:
+//! - a job that panics ends alone. Its thread goes on, and whoever waits for it learns that it was abandoned;
+//! - short jobs on a worker's own thread never keep the runtime from its sockets and timers for longer than about two
+//!   milliseconds, however long they take: at least one worker is free of them, and it is awake by then.
 
 #![expect(
     clippy::disallowed_methods,
     reason = "this is the seam that blocking work goes through"
 )]
 
-use tokio::runtime::Handle;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, OnceLock};
+use std::thread::Thread;
+use std::time::Duration;
 
-use crate::env::Blocking;
+use tokio::runtime::{Handle, RuntimeFlavor};
+
+use crate::env::{Blocking, BoxFuture};
+
+/// How often the lookout looks while there are jobs.
+const LOOK_EVERY: Duration = Duration::from_millis(1);
+/// After so many looks without a job it sleeps until there is one again.
+const IDLE_LOOKS: u32 = 100;
 
 /// Runs jobs on the runtime's own blocking threads, so that they also work from threads outside the runtime.
 #[derive(Debug, Clone)]
 pub struct RuntimeThreads {
     runtime: Handle,
+    /// Absent in a runtime of one thread, which runs short jobs as it comes to them.
+    lookout: Option<Arc<Lookout>>,
 }
 
 impl RuntimeThreads {
     /// Must be called inside a runtime.
     pub fn of_current_runtime() -> Self {
-        Self {
-            runtime: Handle::current(),
-        }
+        let runtime = Handle::current();
+        let lookout = match runtime.runtime_flavor() {
+            RuntimeFlavor::CurrentThread => None,
+            _ => Some(Lookout::start(&runtime)),
+        };
+        Self { runtime, lookout }
     }
 }
 
@@ -32,10 +50,128 @@ impl Blocking for RuntimeThreads {
         // it never started when it shuts down; both drop the sender of the answer.
         drop(self.runtime.spawn_blocking(job));
     }
+
+    fn run_here<'a>(&'a self, job: Box<dyn FnOnce() + Send + 'a>) -> BoxFuture<'a, ()> {
+        Box::pin(async move {
+            match &self.lookout {
+                None => job(),
+                Some(lookout) => match lookout.watch() {
+                    Some(_watched) => job(),
+                    None => tokio::task::block_in_place(job),
+                },
+            }
+        })
+    }
+}
+
+/// Watches the short jobs that run on workers' own threads.
+///
+/// A worker that blocks without saying so may be the one that was to wait for the sockets, while all others sleep. To tell the
+/// runtime each time (`block_in_place`) costs two changes of threads, which for a sync of a fast disk is much. So the runtime
+/// is only told when a job turned out not to be short: the way of Go's `sysmon`.
+#[derive(Debug)]
+struct Lookout {
+    /// Jobs that may run at once without the runtime being told.
+    unannounced_max: usize,
+    running: AtomicUsize,
+    /// Jobs begun so far: what runs without a new one having begun has run since the last look.
+    begun: AtomicU64,
+    asleep: AtomicBool,
+    thread: OnceLock<Thread>,
+}
+
+/// One job that is being watched.
+struct Watched<'a>(&'a Lookout);
+
+impl Drop for Watched<'_> {
+    fn drop(&mut self) {
+        self.0.running.fetch_sub(1, SeqCst);
+    }
+}
+
+impl Lookout {
+    fn start(runtime: &Handle) -> Arc<Self> {
+        let lookout = Arc::new(Self {
+            unannounced_max: runtime.metrics().num_workers().saturating_sub(1),
+            running: AtomicUsize::new(0),
+            begun: AtomicU64::new(0),
+            asleep: AtomicBool::new(false),
+            thread: OnceLock::new(),
+        });
+        let (weak, runtime) = (Arc::downgrade(&lookout), runtime.clone());
+        let looking = std::thread::Builder::new().name("kv-lookout".to_owned());
+        let started = looking.spawn(move || {
+            let (mut last, mut idle) = (0, 0);
+            while let Some(lookout) = weak.upgrade() {
+                last = lookout.look(last, &mut idle, &runtime);
+                let sleeps = idle > IDLE_LOOKS && lookout.fall_asleep(last);
+                drop(lookout);
+                if sleeps {
+                    std::thread::park();
+                    idle = 0;
+                } else {
+                    std::thread::sleep(LOOK_EVERY);
+                }
+            }
+        });
+        // Without a lookout no job goes unannounced.
+        if let Ok(thread) = started {
+            let _ = lookout.thread.set(thread.thread().clone());
+        }
+        lookout
+    }
+
+    /// One look; gives what `begun` was.
+    fn look(&self, last: u64, idle: &mut u32, runtime: &Handle) -> u64 {
+        let begun = self.begun.load(SeqCst);
+        if begun != last {
+            *idle = 0;
+        } else if self.running.load(SeqCst) > 0 {
+            // A task from outside wakes a worker, and a worker without work waits for the sockets.
+            runtime.spawn(async {});
+        } else {
+            *idle += 1;
+        }
+        begun
+    }
+
+    fn fall_asleep(&self, last: u64) -> bool {
+        self.asleep.store(true, SeqCst);
+        // A job that began before it could see this has to be seen here.
+        let sleeps = self.begun.load(SeqCst) == last;
+        if !sleeps {
+            self.asleep.store(false, SeqCst);
+        }
+        sleeps
+    }
+
+    /// Begins a job that the runtime is not told of; None when there are too many of them already.
+    fn watch(&self) -> Option<Watched<'_>> {
+        let thread = self.thread.get()?;
+        if self.running.fetch_add(1, SeqCst) >= self.unannounced_max {
+            self.running.fetch_sub(1, SeqCst);
+            return None;
+        }
+        self.begun.fetch_add(1, SeqCst);
+        if self.asleep.swap(false, SeqCst) {
+            thread.unpark();
+        }
+        Some(Watched(self))
+    }
+}
+
+impl Drop for Lookout {
+    fn drop(&mut self) {
+        if let Some(thread) = self.thread.get() {
+            thread.unpark();
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::super::env;
 
     #[tokio::test]
@@ -48,6 +184,43 @@ mod tests {
         let env = env();
         assert!(env.run_blocking(|| panic!("a job's own bug")).await.is_err());
         assert_eq!(env.run_blocking(|| 1).await.ok(), Some(1));
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn short_jobs_that_turn_out_long_do_not_keep_the_runtime_from_its_timers() {
+        let env = env();
+        let (release, held) = std::sync::mpsc::channel::<()>();
+        let (second_release, second_held) = std::sync::mpsc::channel::<()>();
+        let wait = |held: std::sync::mpsc::Receiver<()>, env: crate::env::Env| {
+            tokio::spawn(async move { env.run_here(move || held.recv()).await })
+        };
+        // As many as there are workers.
+        let jobs = [wait(held, env.clone()), wait(second_held, env.clone())];
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        let (timer, fired) = tokio::sync::oneshot::channel();
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            let _ = timer.send(());
+        });
+        fired.await.unwrap();
+        release.send(()).unwrap();
+        second_release.send(()).unwrap();
+        for job in jobs {
+            assert!(matches!(job.await, Ok(Ok(Ok(())))));
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_lookout_that_fell_asleep_wakes_for_the_next_job() {
+        let runtime = tokio::runtime::Handle::current();
+        let lookout = super::Lookout::start(&runtime);
+        for _ in 0..3 {
+            while !lookout.asleep.load(super::SeqCst) {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            drop(lookout.watch());
+            assert!(!lookout.asleep.load(super::SeqCst));
+        }
     }
 
     #[test]

@@ -40,7 +40,7 @@ impl Shard {
         let gathered = self
             .active
             .as_ref()
-            .is_some_and(|active| active.memtable.has_open_group());
+            .is_some_and(|active| active.memtable.read().has_open_group());
         gathered && self.commit_under_way.is_none() && self.failed.is_none()
     }
 
@@ -50,7 +50,7 @@ impl Shard {
             return None;
         }
         let active = self.active.as_mut()?;
-        let group = active.memtable.close_group()?;
+        let group = active.memtable.write().close_group()?;
         let number = self.groups;
         self.groups += 1;
         self.commit_under_way = Some(number);
@@ -71,6 +71,10 @@ impl Shard {
         match result {
             Ok(()) => {
                 self.durable_groups = number + 1;
+                if let Some(active) = &self.active {
+                    let durable = self.durable_groups.saturating_sub(active.first_group);
+                    active.memtable.write().set_durable(durable as usize);
+                }
                 self.stats.commits += 1;
                 Some(GroupNumber(number))
             }

@@ -12,7 +12,7 @@
 
 mod cleanup;
 mod commit;
-mod read;
+mod published;
 mod space;
 mod upkeep;
 mod write;
@@ -23,18 +23,19 @@ use std::sync::Arc;
 use crate::core::clock::{Clock, SlotClocks};
 use crate::core::slot::{KeyHash, SlotId};
 use crate::core::stamp::{HybridClock, OriginId};
-use crate::store::memtable::Memtable;
+use crate::store::memtable::SharedMemtable;
 use crate::store::recover::{self, RecoverError};
 use crate::store::segment::Segment;
 use crate::types::WallMs;
 
 use crate::store::compact::KeyName;
+use published::Published;
 
 pub use crate::store::compact::MergeError;
 pub use crate::store::recover::Place;
 pub use cleanup::CleanupJob;
 pub use commit::CommitJob;
-pub use read::Damaged;
+pub use published::{Damaged, ShardReader};
 pub use space::{SpaceJob, SpaceReady};
 pub use upkeep::{MergeJob, MergeOutcome};
 pub use write::{GroupNumber, PastLookup, Submitted, Write, WriteKind, WriteRefused};
@@ -71,7 +72,7 @@ impl Default for ShardConfig {
 
 /// The log that is being written, and its memtable.
 struct Active {
-    memtable: Memtable,
+    memtable: SharedMemtable,
     file: space::LogFile,
     /// Number of the memtable's first group.
     first_group: u64,
@@ -82,7 +83,7 @@ struct Active {
 /// A memtable that waits to be sealed; everything in it is durable in its log.
 #[derive(Clone)]
 struct Frozen {
-    memtable: Arc<Memtable>,
+    memtable: SharedMemtable,
     /// Its log holds damage and is to be kept aside.
     damaged: bool,
 }
@@ -172,6 +173,7 @@ pub struct Shard {
     clears_since_merge: u64,
     /// Clears that the last merge of all segments had to keep.
     clears_left: u64,
+    published: Published,
     stats: ShardStats,
 }
 
@@ -187,7 +189,7 @@ impl Shard {
         let report = OpenReport {
             torn_logs: found.torn_logs,
             damage: found.damage,
-            recovered_ops: found.logs.iter().map(|log| log.memtable.op_count() as u64).sum(),
+            recovered_ops: found.logs.iter().map(|log| log.memtable.read().op_count() as u64).sum(),
         };
         let mut shard = Self {
             next_seq: vec![1; place.slots.len()],
@@ -238,8 +240,10 @@ impl Shard {
             last_write: WallMs(0),
             clears_since_merge: 0,
             clears_left: 0,
+            published: Published::default(),
             stats: ShardStats::default(),
         };
+        shard.publish();
         shard.stats.quarantined_files = found.salvaged;
         shard.set_origin(origin);
         Ok((shard, report))
@@ -267,8 +271,11 @@ impl Shard {
 
     pub fn stats(&self) -> ShardStats {
         let sealed = |figure: fn(&Segment) -> u64| self.segments.iter().map(|segment| figure(segment)).sum();
-        let frozen_ops: usize = self.frozen.iter().map(|frozen| frozen.memtable.op_count()).sum();
-        let active_ops = self.active.as_ref().map_or(0, |active| active.memtable.op_count());
+        let frozen_ops: usize = self.frozen.iter().map(|frozen| frozen.memtable.read().op_count()).sum();
+        let active_ops = self
+            .active
+            .as_ref()
+            .map_or(0, |active| active.memtable.read().op_count());
         ShardStats {
             segments: self.segments.len() as u64,
             segment_bytes: sealed(Segment::file_bytes),
@@ -288,26 +295,26 @@ impl Shard {
         usize::from(slot.0 - self.place.slots.start)
     }
 
-    /// How many of the active memtable's groups are durable.
-    fn durable_in_active(&self, active: &Active) -> usize {
-        self.durable_groups.saturating_sub(active.first_group) as usize
+    /// Every memtable, oldest first.
+    fn memtables(&self) -> impl DoubleEndedIterator<Item = &SharedMemtable> {
+        let frozen = self.frozen.iter().map(|frozen| &frozen.memtable);
+        frozen.chain(self.active.iter().map(|active| &active.memtable))
     }
 
-    /// Every memtable, oldest first, with how many of its groups are durable.
-    fn memtables(&self) -> impl Iterator<Item = (&Memtable, usize)> {
-        let frozen = self.frozen.iter().map(|frozen| (&*frozen.memtable, usize::MAX));
-        let active = self
-            .active
-            .iter()
-            .map(|active| (&active.memtable, self.durable_in_active(active)));
-        frozen.chain(active)
+    /// A read met damage in this segment: it will be rewritten without the damaged part.
+    pub fn report_damage(&mut self, segment: u64) {
+        if self.segments.iter().any(|held| held.number() == segment) {
+            self.damaged_segments.insert(segment);
+            self.upkeep_due = true;
+        }
     }
 
     /// What clears in memtables saw, by key, for merges to apply to segments already.
     fn cleared_in_memory(&self) -> BTreeMap<KeyName, Clock> {
         let mut cleared: BTreeMap<_, Clock> = BTreeMap::new();
-        for (memtable, durable) in self.memtables() {
-            for (name, seen) in memtable.cleared_keys(durable) {
+        for memtable in self.memtables() {
+            let memtable = memtable.read();
+            for (name, seen) in memtable.cleared_keys(memtable.durable_groups()) {
                 cleared.entry(name).or_default().join(&seen);
             }
         }

@@ -138,7 +138,7 @@ impl Shard {
         let reserve = if clear { 0 } else { CLEAR_RESERVE_BYTES };
         for _ in 0..2 {
             if let Some(active) = &self.active
-                && active.memtable.end() + bytes + reserve <= active.file.filled
+                && active.memtable.read().end() + bytes + reserve <= active.file.filled
                 && (clear || !self.disk_full)
             {
                 return Ok(true);
@@ -161,8 +161,9 @@ impl Shard {
     /// does that, and it gets a log of its own.
     fn needs_next_log(&self, bytes: u64) -> bool {
         self.active.as_ref().is_none_or(|active| {
-            let end = active.memtable.end() + bytes + CLEAR_RESERVE_BYTES;
-            end > self.config.log_bytes.max(active.file.filled) && !active.memtable.is_empty()
+            let memtable = active.memtable.read();
+            let end = memtable.end() + bytes + CLEAR_RESERVE_BYTES;
+            end > self.config.log_bytes.max(active.file.filled) && !memtable.is_empty()
         })
     }
 
@@ -172,7 +173,7 @@ impl Shard {
             || self
                 .active
                 .as_ref()
-                .is_some_and(|active| active.memtable.has_open_group())
+                .is_some_and(|active| active.memtable.read().has_open_group())
             || self.frozen.len() >= self.config.frozen_max;
         if busy || self.prepared.is_none() {
             return false;
@@ -182,13 +183,15 @@ impl Shard {
         };
         let mut previous = Previous::default();
         if let Some(active) = self.active.take() {
+            let memtable = active.memtable.read();
             previous = Previous {
-                number: active.memtable.number(),
-                end: active.memtable.end(),
+                number: memtable.number(),
+                end: memtable.end(),
             };
+            drop(memtable);
             self.upkeep_due = true;
             self.frozen.push_back(Frozen {
-                memtable: Arc::new(active.memtable),
+                memtable: active.memtable,
                 damaged: false,
             });
         }
@@ -198,11 +201,12 @@ impl Shard {
             previous,
         };
         self.active = Some(Active {
-            memtable: Memtable::new(file.number),
+            memtable: Memtable::new(file.number).share(),
             file,
             first_group: self.groups,
             header: Some(header.encode()),
         });
+        self.publish();
         true
     }
 
@@ -228,7 +232,7 @@ impl Shard {
         let Some(active) = &self.active else {
             return self.prepare_task(wanted);
         };
-        let (end, size, filled) = (active.memtable.end(), self.config.log_bytes, active.file.filled);
+        let (end, size, filled) = (active.memtable.read().end(), self.config.log_bytes, active.file.filled);
         let waits = self.wanted_bytes > 0;
         if waits && end + wanted > filled && !self.needs_next_log(self.wanted_bytes) {
             let to = (end + wanted).max((filled + self.config.fill_bytes).min(size));
@@ -259,7 +263,7 @@ impl Shard {
         let used_up = self
             .active
             .as_ref()
-            .is_none_or(|active| active.memtable.end() + CLEAR_ROOM_BYTES > active.file.filled);
+            .is_none_or(|active| active.memtable.read().end() + CLEAR_ROOM_BYTES > active.file.filled);
         if !std::mem::take(&mut self.clear_room_due) || !used_up || self.prepared.is_some() {
             return None;
         }

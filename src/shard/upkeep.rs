@@ -208,7 +208,7 @@ impl Shard {
         if running.seals
             && let Some(frozen) = self.frozen.pop_front()
         {
-            self.retire_log(frozen.memtable.number(), frozen.damaged);
+            self.retire_log(frozen.memtable.read().number(), frozen.damaged);
         }
         self.segments.retain(|held| !running.segments.contains(&held.number()));
         for number in running.segments {
@@ -229,6 +229,7 @@ impl Shard {
             self.recount_covered();
         }
         self.lost = self.lost.minus(&self.covered);
+        self.publish();
     }
 
     /// After a salvage the clock is smaller than before: it is derived from the footers anew.
@@ -238,7 +239,7 @@ impl Shard {
             self.covered.join(segment.covered());
         }
         for frozen in &self.frozen {
-            self.covered.join(&frozen.memtable.covered());
+            self.covered.join(&frozen.memtable.read().covered());
         }
     }
 
@@ -292,6 +293,7 @@ impl Shard {
         self.segments.push(Arc::new(segment));
         self.covered.join(&lost);
         self.lost = SlotClocks::default();
+        self.publish();
         Ok(lost.count())
     }
 
@@ -305,7 +307,7 @@ impl Shard {
         let has_clears = self
             .active
             .as_ref()
-            .is_some_and(|active| active.memtable.clear_count() > 0);
+            .is_some_and(|active| active.memtable.read().clear_count() > 0);
         if self.is_idle(now) && has_clears && self.frozen.is_empty() {
             // Sealed, the clears can meet what they cleared, and both go.
             self.wanted_takeover = true;

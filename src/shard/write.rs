@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 
 use super::Shard;
+use super::published::those_of_key;
 use crate::core::op::{Body, Dot, Op, Text};
 use crate::core::slot::{KeyHash, SlotId};
 use crate::store::filter::{parts_tag, request_tag};
 use crate::store::log::record_bytes;
-use crate::store::memtable::OpenParts;
+use crate::store::memtable::{OpenParts, SharedMemtable};
 use crate::store::reader::{self, KeyPast, KeySource};
 use crate::store::segment::ReadError;
 use crate::types::{Key, RequestId, UserId, WallMs};
@@ -133,7 +134,7 @@ impl Shard {
         let Some(active) = &mut self.active else {
             return Ok(Submitted::NeedsSpace(write));
         };
-        active.memtable.append(write.hash, &write.user, &write.key, &op);
+        active.memtable.write().append(write.hash, &write.user, &write.key, &op);
         self.clock.observe(op.time);
         self.next_seq[index] += 1;
         self.last_write = now;
@@ -181,8 +182,10 @@ impl Shard {
 
     /// `Some` if a memtable holds the request id for the key: the group to wait for, if it is not durable yet.
     fn repeated_in_memory(&self, write: &Write, id: RequestId) -> Option<Option<GroupNumber>> {
-        let held = |memtable: &crate::store::memtable::Memtable| {
-            memtable.group_of_request(write.hash, &write.user, &write.key, id)
+        let held = |memtable: &SharedMemtable| {
+            memtable
+                .read()
+                .group_of_request(write.hash, &write.user, &write.key, id)
         };
         if let Some(active) = &self.active
             && let Some(group) = held(&active.memtable)
@@ -209,13 +212,8 @@ impl Shard {
             return Some(*bytes);
         }
         let mut unfinished = 0;
-        let newest_first = self
-            .active
-            .iter()
-            .map(|active| &active.memtable)
-            .chain(self.frozen.iter().rev().map(|frozen| &*frozen.memtable));
-        for memtable in newest_first {
-            match memtable.open_parts(write.hash, &write.user, &write.key) {
+        for memtable in self.memtables().rev() {
+            match memtable.read().open_parts(write.hash, &write.user, &write.key) {
                 Some(OpenParts::Known(bytes)) => return Some(unfinished + bytes),
                 Some(OpenParts::Unfinished(bytes)) => unfinished += bytes,
                 None => {}
@@ -230,10 +228,10 @@ impl Shard {
     }
 
     fn look_up(&self, write: &Write) -> Box<PastLookup> {
-        let mut source = self.source(write.slot, write.hash, &write.user, &write.key);
         // Ops that are not durable yet count too: their fate and this write's are one, for they come first in the log.
         let mut memory = Vec::new();
-        for (memtable, _) in self.memtables() {
+        for memtable in self.memtables() {
+            let memtable = memtable.read();
             memtable.ops_of(
                 write.hash,
                 &write.user,
@@ -243,7 +241,13 @@ impl Shard {
             );
         }
         memory.sort_by_key(Op::stamp);
-        source.memory = memory.into();
+        let source = KeySource {
+            slot: write.slot,
+            user: write.user.clone(),
+            key: write.key.clone(),
+            memory: memory.into(),
+            segments: those_of_key(&self.segments, write.hash),
+        };
         Box::new(PastLookup {
             request_id: write.request_id,
             versions: self.versions(write),
@@ -254,9 +258,8 @@ impl Shard {
     }
 
     fn versions(&self, write: &Write) -> Vec<Option<(u64, u32)>> {
-        let of = |memtable: &crate::store::memtable::Memtable| memtable.version_of(write.hash, &write.user, &write.key);
         self.memtables()
-            .map(|(memtable, _)| of(memtable))
+            .map(|memtable| memtable.read().version_of(write.hash, &write.user, &write.key))
             .filter(Option::is_some)
             .collect()
     }

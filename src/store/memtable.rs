@@ -5,8 +5,11 @@
 //!
 //! Invariant: an op is shown only once the group that it was written in is durable (`durable_groups`).
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use hashbrown::HashTable;
+use parking_lot::RwLock;
 
 use super::filter::request_tag;
 use super::log::{self, Found, Place, Record, RecordHeader};
@@ -54,10 +57,15 @@ pub struct Group {
     pub bytes: Bytes,
 }
 
+/// A memtable that its shard fills while readers look into it.
+pub type SharedMemtable = Arc<RwLock<Memtable>>;
+
 #[derive(Debug)]
 pub struct Memtable {
     number: u64,
     groups: Vec<Bytes>,
+    /// How many of them are durable.
+    durable_groups: usize,
     open: Vec<u8>,
     /// File offset of the open group.
     open_offset: u64,
@@ -74,6 +82,7 @@ impl Memtable {
         Self {
             number,
             groups: Vec::new(),
+            durable_groups: 0,
             open: Vec::new(),
             open_offset: log::HEADER_BYTES as u64,
             entries: Vec::new(),
@@ -88,6 +97,7 @@ impl Memtable {
         let mut memtable = Self::new(number);
         memtable.open_offset = end;
         memtable.groups.push(file.clone());
+        memtable.durable_groups = 1;
         for found in records {
             let record = &file[found.offset as usize..];
             let hash = KeyHash::of_bytes(found.header.user(record), found.header.key(record));
@@ -126,6 +136,20 @@ impl Memtable {
     /// Groups closed so far; the next one to close gets this number.
     pub fn closed_groups(&self) -> usize {
         self.groups.len()
+    }
+
+    /// Of the closed groups, so many are durable.
+    pub fn durable_groups(&self) -> usize {
+        self.durable_groups
+    }
+
+    /// From now on readers see the ops of the first `groups` groups.
+    pub fn set_durable(&mut self, groups: usize) {
+        self.durable_groups = groups;
+    }
+
+    pub fn share(self) -> SharedMemtable {
+        Arc::new(RwLock::new(self))
     }
 
     pub fn has_open_group(&self) -> bool {

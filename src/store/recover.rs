@@ -26,7 +26,7 @@ use losses::{lose_unknown, salvage_segment, take_footers, tell_losses};
 use super::cache::BlockCache;
 use super::disk::{Disk, DiskFile, OpenMode};
 use super::log::{self, HeaderError, LogHeader};
-use super::memtable::Memtable;
+use super::memtable::{Memtable, SharedMemtable};
 use super::segment::{self, OpenError, Segment};
 use crate::core::clock::SlotClocks;
 use crate::core::stamp::{HybridTime, OriginId};
@@ -61,7 +61,7 @@ pub enum RecoverError {
 
 /// A log that was read back and is not sealed yet.
 pub struct RecoveredLog {
-    pub memtable: Arc<Memtable>,
+    pub memtable: SharedMemtable,
     /// Something in it had been synced and no longer checks out: to be quarantined, not recycled.
     pub damaged: bool,
 }
@@ -325,7 +325,7 @@ fn take_log(place: &Place, log: &ReadLog, known_end: Option<u64>, found: &mut Re
     write_again(&*log.file, bytes, &scan).map_err(|source| RecoverError::Io { path, source })?;
     found.lost_records += scan.lost_records;
     found.logs.push(RecoveredLog {
-        memtable: Arc::new(memtable),
+        memtable: memtable.share(),
         damaged,
     });
     Ok(())

@@ -115,7 +115,7 @@ fn flip(disk: &MemoryDisk, path: &Path, at: u64) {
 }
 
 fn log_numbers(found: &Recovered) -> Vec<u64> {
-    found.logs.iter().map(|log| log.memtable.number()).collect()
+    found.logs.iter().map(|log| log.memtable.read().number()).collect()
 }
 
 fn segment_numbers(found: &Recovered) -> Vec<u64> {
@@ -194,7 +194,7 @@ fn a_torn_tail_is_cut_and_nothing_is_lost() {
     flip(&disk, &log_path(1), offsets[2] + 60);
     let found = recovered(&disk);
     assert!(is_clean(&found));
-    assert_eq!((found.torn_logs, found.logs[0].memtable.op_count()), (1, 2));
+    assert_eq!((found.torn_logs, found.logs[0].memtable.read().op_count()), (1, 2));
 }
 
 #[test]
@@ -206,7 +206,7 @@ fn damage_in_the_middle_of_a_log_is_told_and_the_rest_is_kept() {
         flip(&damaged, &log_path(1), at);
         let found = recovered(&damaged);
         assert_eq!((found.damage.len(), found.torn_logs), (1, 0));
-        assert_eq!(found.logs[0].memtable.op_count(), 2);
+        assert_eq!(found.logs[0].memtable.read().op_count(), 2);
         assert!(found.logs[0].damaged, "to be set aside");
         assert_eq!(found.lost.count(), 1);
         assert!(found.lost.contains(SlotId(1), ORIGIN, 2));
@@ -255,7 +255,7 @@ fn a_damaged_header_alone_loses_nothing() {
         flip(&damaged, &log_path(1), at);
         let found = recovered(&damaged);
         assert!(is_clean(&found));
-        assert_eq!(found.logs[0].memtable.op_count(), 2);
+        assert_eq!(found.logs[0].memtable.read().op_count(), 2);
     }
 }
 
@@ -327,8 +327,12 @@ fn what_was_read_is_written_again_and_synced_before_it_is_believed() {
         let found = recovered(&after_failure);
         let on_disk = recovered(&after_failure.crash());
         assert_eq!(
-            on_disk.logs.iter().map(|log| log.memtable.op_count()).sum::<usize>(),
-            found.logs[0].memtable.op_count()
+            on_disk
+                .logs
+                .iter()
+                .map(|log| log.memtable.read().op_count())
+                .sum::<usize>(),
+            found.logs[0].memtable.read().op_count()
         );
     }
 }
@@ -359,7 +363,7 @@ fn a_sector_of_a_log_that_cannot_be_read_is_damage_and_the_rest_is_kept() {
     let found = recovered(&disk);
     let outside = |pair: &&[u64]| pair[1] <= sector.start || pair[0] >= sector.end;
     let kept = offsets.windows(2).filter(outside).count();
-    assert_eq!(found.logs[0].memtable.op_count(), kept);
+    assert_eq!(found.logs[0].memtable.read().op_count(), kept);
     assert!(found.logs[0].damaged && !found.damage.is_empty());
     assert!(found.lost.get(SlotId(1)).is_some());
 }
@@ -375,5 +379,5 @@ fn a_log_of_which_nothing_can_be_read_is_not_taken_for_empty() {
     disk.faults()
         .fail_read
         .store(false, std::sync::atomic::Ordering::Relaxed);
-    assert_eq!(recovered(&disk).logs[0].memtable.op_count(), 2);
+    assert_eq!(recovered(&disk).logs[0].memtable.read().op_count(), 2);
 }

@@ -112,7 +112,7 @@ impl Rig {
     pub(super) fn reader(&self, user: &str, key: &str, offset: u64, limit: u64) -> Result<KeyReader, Damaged> {
         let (user, key) = (UserId::new(user).unwrap(), Key::new(key).unwrap());
         let hash = KeyHash::of(&user, &key);
-        let source = self.shard.key(slot_of(&user, hash), hash, &user, &key)?;
+        let source = self.shard.reader().key(slot_of(&user, hash), hash, &user, &key)?;
         Ok(KeyReader::new(source, offset, limit))
     }
 
@@ -145,7 +145,7 @@ impl Rig {
                 limit,
                 all: false,
             };
-            let page = self.shard.keys(query).unwrap().list().unwrap();
+            let page = self.shard.reader().keys(query).unwrap().list().unwrap();
             assert!(page.keys.len() <= limit);
             keys.extend(page.keys.iter().map(|key| key.as_str().to_owned()));
             after = page.next_after.map(|key| key.as_str().to_owned());

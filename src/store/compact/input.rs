@@ -1,16 +1,14 @@
 //! What a merge reads: memtables and segments as streams of ops, in order.
 
-use std::sync::Arc;
-
 use super::KeyName;
 use crate::core::clock::SlotClocks;
 use crate::core::op::{KeyedOp, Op};
-use crate::store::memtable::{MemoryKey, Memtable};
+use crate::store::memtable::{MemoryKey, SharedMemtable};
 use crate::store::segment::{DamagedBlock, ReadError, Scan};
 
 pub(super) enum Input {
     Memtable {
-        memtable: Arc<Memtable>,
+        memtable: SharedMemtable,
         keys: std::vec::IntoIter<MemoryKey>,
         ops: std::vec::IntoIter<Op>,
         current: Option<KeyName>,
@@ -78,7 +76,7 @@ impl Input {
                 let Some(key) = keys.next() else {
                     return Ok(None);
                 };
-                *ops = memtable.ops_of_sorted(&key).into_iter();
+                *ops = memtable.read().ops_of_sorted(&key).into_iter();
                 *current = Some((key.slot, key.user, key.key));
             },
         }

@@ -23,7 +23,7 @@ use input::{Head, Input, Salvage};
 use super::cache::BlockCache;
 use super::disk::Disk;
 use super::filter::key_tag;
-use super::memtable::Memtable;
+use super::memtable::SharedMemtable;
 use super::segment::{EntryRef, ReadError, Segment, SegmentMeta, SegmentWriter, WriteError, temporary_name};
 use crate::core::clock::{Clock, SlotClocks};
 use crate::core::op::{Body, Dot, Op};
@@ -50,21 +50,22 @@ pub enum MergeError {
 /// One input of a merge.
 #[derive(Clone)]
 pub enum Source {
-    Memtable(Arc<Memtable>),
+    /// One that nothing is added to any more.
+    Memtable(SharedMemtable),
     Segment(Arc<Segment>),
 }
 
 impl Source {
     pub fn number(&self) -> u64 {
         match self {
-            Self::Memtable(memtable) => memtable.number(),
+            Self::Memtable(memtable) => memtable.read().number(),
             Self::Segment(segment) => segment.number(),
         }
     }
 
     fn has_clears(&self) -> bool {
         match self {
-            Self::Memtable(memtable) => memtable.clear_count() > 0,
+            Self::Memtable(memtable) => memtable.read().clear_count() > 0,
             Self::Segment(segment) => segment.stats().clears > 0,
         }
     }
@@ -129,7 +130,7 @@ impl Merge {
             let input = match source {
                 Source::Memtable(memtable) => Input::Memtable {
                     memtable: memtable.clone(),
-                    keys: memtable.sorted_keys().into_iter(),
+                    keys: memtable.read().sorted_keys().into_iter(),
                     ops: Vec::new().into_iter(),
                     current: None,
                 },
@@ -186,7 +187,7 @@ impl Merge {
         let mut lost = self.context.lost;
         for source in &self.sources {
             match source {
-                Source::Memtable(memtable) => covered.join(&memtable.covered()),
+                Source::Memtable(memtable) => covered.join(&memtable.read().covered()),
                 Source::Segment(segment) => {
                     covered.join(segment.covered());
                     lost.join(segment.lost());
@@ -285,6 +286,7 @@ impl Merge {
                     }
                     Source::Memtable(memtable) => {
                         let mut ops = Vec::new();
+                        let memtable = memtable.read();
                         memtable.ops_of(KeyHash::of(user, key), user, key, memtable.closed_groups(), &mut ops);
                         clears.extend(ops.into_iter().filter(|op| matches!(op.body, Body::Clear(_))));
                     }

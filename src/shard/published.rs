@@ -1,0 +1,151 @@
+//! What a shard shows to readers: enough to read by, without asking the shard.
+//!
+//! Only the shard changes it. A reader takes what is current at one moment and goes on with that, however the shard goes on:
+//! reads wait neither for a commit nor for the shard's queue.
+//!
+//! Invariant: an op that was acknowledged is in what is published. A new active memtable is published before anything is
+//! put into it, and what was merged is published whole, in one step with what it replaces.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use super::Shard;
+use crate::core::clock::SlotClocks;
+use crate::core::op::Op;
+use crate::core::slot::{KeyHash, SlotId};
+use crate::store::filter::key_tag;
+use crate::store::keys::{KeyLister, KeyQuery};
+use crate::store::memtable::SharedMemtable;
+use crate::store::reader::KeySource;
+use crate::store::segment::Segment;
+use crate::types::{Key, UserId};
+
+/// Data of these slots is lost on this disk: the answer is with a peer, and never "not found".
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{lost_ops} ops of slots {first_slot} to {last_slot} were lost to damage on this node's disk; see its log and `kv segment`"
+)]
+pub struct Damaged {
+    pub first_slot: u16,
+    pub last_slot: u16,
+    pub lost_ops: u64,
+}
+
+/// The files and memtables of one moment.
+#[derive(Default)]
+struct Readable {
+    slots: Range<u16>,
+    /// Oldest first.
+    memtables: Vec<SharedMemtable>,
+    segments: Vec<Arc<Segment>>,
+    /// Dots that were on this disk and are no more.
+    lost: SlotClocks,
+}
+
+#[derive(Default)]
+pub(super) struct Published(Arc<ArcSwap<Readable>>);
+
+/// Reads from a shard without asking it. Cheap to clone.
+///
+/// It shows what that shard acknowledged, also after the shard has ended; when the shard was opened anew, the new one's
+/// reader is to be used.
+#[derive(Clone)]
+pub struct ShardReader(Arc<ArcSwap<Readable>>);
+
+impl Shard {
+    /// To be called when a memtable or a segment came or went, before anything relies on it.
+    pub(super) fn publish(&self) {
+        self.published.0.store(Arc::new(Readable {
+            slots: self.place.slots.clone(),
+            memtables: self.memtables().cloned().collect(),
+            segments: self.segments.clone(),
+            lost: self.lost.clone(),
+        }));
+    }
+
+    pub fn reader(&self) -> ShardReader {
+        ShardReader(self.published.0.clone())
+    }
+}
+
+impl ShardReader {
+    /// A snapshot of one key: all that is durable now.
+    pub fn key(&self, slot: SlotId, hash: KeyHash, user: &UserId, key: &Key) -> Result<KeySource, Damaged> {
+        let readable = self.0.load();
+        if let Some(lost) = readable.lost.get(slot) {
+            return Err(Damaged {
+                first_slot: slot.0,
+                last_slot: slot.0,
+                lost_ops: lost.count(),
+            });
+        }
+        Ok(KeySource {
+            slot,
+            user: user.clone(),
+            key: key.clone(),
+            memory: readable.memory_ops(hash, user, key),
+            segments: those_of_key(&readable.segments, hash),
+        })
+    }
+
+    /// A snapshot to list keys from. Looks at every key in memory.
+    pub fn keys(&self, query: KeyQuery) -> Result<KeyLister, Damaged> {
+        let readable = self.0.load_full();
+        let lost = &readable.lost;
+        if let (Some((first, _)), Some((last, _))) = (lost.slots().next(), lost.slots().last()) {
+            return Err(Damaged {
+                first_slot: first.0,
+                last_slot: last.0,
+                lost_ops: lost.count(),
+            });
+        }
+        let mut found = BTreeMap::new();
+        for memtable in &readable.memtables {
+            let memtable = memtable.read();
+            for (slot, key) in memtable.keys_of(&query.user, memtable.durable_groups(), |key| query.accepts(key)) {
+                found.insert(key, slot);
+            }
+        }
+        // The page can hold no more than `limit`; later keys wait for the next page.
+        let kept: BTreeMap<_, _> = found
+            .iter()
+            .take(query.limit)
+            .map(|(key, slot)| {
+                let hash = KeyHash::of(&query.user, key);
+                (key.clone(), (*slot, readable.memory_ops(hash, &query.user, key)))
+            })
+            .collect();
+        let memory_cut = (found.len() > kept.len())
+            .then(|| kept.keys().next_back().cloned())
+            .flatten();
+        Ok(KeyLister {
+            query,
+            slots: readable.slots.clone(),
+            segments: readable.segments.clone(),
+            memory: kept,
+            memory_cut,
+        })
+    }
+}
+
+/// Of the segments, those that may hold the key.
+pub(super) fn those_of_key(segments: &[Arc<Segment>], hash: KeyHash) -> Vec<Arc<Segment>> {
+    let tag = key_tag(hash);
+    let held = segments.iter().filter(|segment| segment.may_hold(tag));
+    held.cloned().collect()
+}
+
+impl Readable {
+    fn memory_ops(&self, hash: KeyHash, user: &UserId, key: &Key) -> Arc<[Op]> {
+        let mut ops = Vec::new();
+        for memtable in &self.memtables {
+            let memtable = memtable.read();
+            memtable.ops_of(hash, user, key, memtable.durable_groups(), &mut ops);
+        }
+        ops.sort_by_key(Op::stamp);
+        ops.into()
+    }
+}
