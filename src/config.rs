@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use tracing_subscriber::EnvFilter;
@@ -13,7 +14,8 @@ use crate::types::UserId;
 
 pub const LISTEN_DEFAULT: &str = "127.0.0.1:8000";
 pub const DATA_DEFAULT: &str = "data";
-pub const SHARDS_DEFAULT: u16 = 8;
+/// By default a node has a shard for each processor, and no more than so many: each has memory of its own.
+pub const SHARDS_DEFAULT_MAX: u16 = 16;
 /// Each shard has its own actor, log and memtables.
 pub const SHARDS_MAX: u16 = 256;
 /// Decompressed blocks kept in memory.
@@ -211,7 +213,7 @@ impl Settings {
             data: self.get(Setting::Data, DATA_DEFAULT, path)?,
             listen: self.get(Setting::Listen, LISTEN_DEFAULT, address)?,
             first_admin: self.first_admin()?,
-            shards: self.get(Setting::Shards, &SHARDS_DEFAULT.to_string(), shards)?,
+            shards: self.get(Setting::Shards, &shards_default().to_string(), shards)?,
             block_cache_bytes: self.get(
                 Setting::BlockCacheBytes,
                 &BLOCK_CACHE_BYTES_DEFAULT.to_string(),
@@ -283,6 +285,14 @@ fn address(text: &str) -> Result<SocketAddr, String> {
         .unwrap_or(text)
         .parse()
         .map_err(|_| "write it as ADDRESS:PORT, such as 127.0.0.1:8000 or [::1]:8000".to_owned())
+}
+
+/// Shards of a new data folder when nothing else is asked for.
+pub fn shards_default() -> u16 {
+    let processors = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    u16::try_from(processors)
+        .unwrap_or(SHARDS_DEFAULT_MAX)
+        .min(SHARDS_DEFAULT_MAX)
 }
 
 fn shards(text: &str) -> Result<u16, String> {

@@ -19,7 +19,7 @@ fn without_any_setting_the_defaults_hold() {
     let config = Settings::default().into_config().unwrap();
     assert_eq!(config.listen.to_string(), LISTEN_DEFAULT);
     assert_eq!(config.data, Path::new("data"));
-    assert_eq!(config.shards, 8);
+    assert!((1..=SHARDS_DEFAULT_MAX).contains(&config.shards));
     assert_eq!(config.first_admin, None);
     assert_eq!(config.log_format, LogFormat::Text);
 }

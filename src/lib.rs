@@ -7,6 +7,7 @@
 //! | module | what it is |
 //! | --- | --- |
 //! | [`types`] | names and limits that everything shares |
+//! | [`quota`] | counted permits that nobody waits for |
 //! | [`core`] | the replicated data type and the hash space: ops, stamps, clocks, the fold. Pure |
 //! | [`store`] | the storage engine: log, memtable, segments, merges, recovery. Synchronous |
 //! | [`shard`] | one run of slots: a state machine that hands out its disk work as jobs |
@@ -23,14 +24,15 @@
 //! # How an add travels
 //!
 //! `http::front` takes a permit and reads the body; `users` checks the credential against a keyed digest in memory; `node::handle`
-//! finds the slot's shard and takes a permit of its queue; the shard's actor gives the op its dot and stamp and appends its record to the
-//! open group of the log; when no commit is under way, the group goes out as one write and one `fdatasync` on a thread that
-//! may block; when that returns, everyone who waited for the group is answered.
+//! finds the slot's shard, takes a permit of its queue and leaves the write in the shard's inbox; the shard's actor, told once of all
+//! that gathered there, gives each op its dot and stamp and appends its record to the open group of the log; the group goes
+//! out as one write and one `fdatasync`, on the very thread that runs the actor (`env::Blocking::run_here`: a change of threads
+//! costs as much as half a sync); then everyone who waited for the group is answered, and the inbox has filled again.
 //!
 //! # How a get travels
 //!
-//! The shard's actor answers with a snapshot: the key's ops in memtables, and the segments whose filter lets the key through. The
-//! caller folds it: one pass learns what is visible, then the values stream out; small keys are read once and kept between the
+//! No actor is asked. A shard publishes its memtables and segments (`shard::published`), and a read takes a snapshot of them: the
+//! key's durable ops in memtables, and the segments whose filter lets the key through. The caller folds it: one pass learns what is visible, then the values stream out; small keys are read once and kept between the
 //! passes. Blocks come from the cache, or with one read each from the disk, on a thread that may block.
 //!
 //! # Architecture invariants
@@ -57,6 +59,7 @@ pub mod env;
 pub mod http;
 pub mod node;
 pub mod os;
+pub mod quota;
 pub mod server;
 pub mod shard;
 pub mod store;

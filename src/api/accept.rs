@@ -12,7 +12,12 @@ use super::{BATCH_OPERATIONS_MAX, Operation, User};
 
 /// Reads a body that must be one JSON object.
 pub fn read<'de, T: Deserialize<'de>>(body: &'de [u8]) -> Result<T, serde_json::Error> {
-    serde_json::from_slice::<Object<T>>(body).map(|object| object.0)
+    // Checked as a whole once, not text by text. What is not UTF-8 gets the parser's own complaint.
+    let object = match std::str::from_utf8(body) {
+        Ok(text) => serde_json::from_str::<Object<T>>(text),
+        Err(_) => serde_json::from_slice(body),
+    };
+    object.map(|object| object.0)
 }
 
 pub(super) fn flag_or_yes<'de, D: Deserializer<'de>>(from: D) -> Result<bool, D::Error> {

@@ -44,7 +44,7 @@ pub struct ServeArgs {
     /// TOML file with settings, named like the flags with _ for -; flags and environment win over it [env: KV_CONFIG]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Shards that share the keys; counts only when the data folder is made [env: KV_SHARDS] [default: 8]
+    /// Shards that share the keys; counts only when the data folder is made [env: KV_SHARDS] [default: one per processor, at most 16]
     #[arg(long, value_name = "N", help_heading = "Tuning")]
     pub shards: Option<String>,
     /// Memory for blocks read from disk [env: KV_BLOCK_CACHE_BYTES] [default: 64MiB]

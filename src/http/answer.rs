@@ -12,6 +12,7 @@ use serde::Serialize;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::api::ErrorBody;
+use crate::quota::Share;
 
 use super::connection::Busy;
 use super::failure::Failure;
@@ -37,7 +38,7 @@ pub struct Answer {
     retry_after_s: Option<u32>,
     allow: Option<&'static str>,
     /// For the bytes of the payload, until they have been sent.
-    room: Option<OwnedSemaphorePermit>,
+    room: Option<Share>,
 }
 
 const JSON: &str = "application/json";
@@ -80,7 +81,7 @@ impl Answer {
         }
     }
 
-    pub fn holding(self, room: Option<OwnedSemaphorePermit>) -> Self {
+    pub fn holding(self, room: Option<Share>) -> Self {
         Self { room, ..self }
     }
 
@@ -153,7 +154,7 @@ impl Hold {
 pub struct AnswerBody {
     payload: Payload,
     _hold: Hold,
-    _room: Option<OwnedSemaphorePermit>,
+    _room: Option<Share>,
 }
 
 impl Body for AnswerBody {

@@ -14,9 +14,9 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use hyper::StatusCode;
 use serde::Serialize;
-use tokio::sync::OwnedSemaphorePermit;
 
 use crate::api::{BATCH_ANSWER_BYTES_MAX, Batch, Detail, Operation};
+use crate::quota::Share;
 use crate::types::{Key, RequestId, UserId};
 
 use super::answer::{Answer, to_json};
@@ -182,11 +182,7 @@ async fn one<B: Backend>(
         }
         Act::Get { offset, limit } => {
             let reader = backend.get(user, key, offset, limit).await?;
-            values(
-                List::new(BytesMut::from(&br#"{"status_code":200,"#[..]), key, reader),
-                room,
-            )
-            .await
+            values(List::new(br#"{"status_code":200,"#, key, reader), room).await
         }
     }
 }
@@ -195,7 +191,7 @@ async fn one<B: Backend>(
 struct Room<'f, B> {
     left: AtomicUsize,
     front: &'f Front<B>,
-    held: Mutex<Option<OwnedSemaphorePermit>>,
+    held: Mutex<Option<Share>>,
 }
 
 impl<'f, B: Backend> Room<'f, B> {
@@ -213,7 +209,7 @@ impl<'f, B: Backend> Room<'f, B> {
         let room = self.front.answer_room(bytes).inspect_err(|_| self.give_back(bytes))?;
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         match &mut *held {
-            Some(held) => held.merge(room),
+            Some(held) => held.join(room),
             None => *held = Some(room),
         }
         Ok(())

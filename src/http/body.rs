@@ -7,9 +7,9 @@ use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 use hyper::header::{EXPECT, HeaderMap};
-use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Duration, Instant, timeout, timeout_at};
 
+use crate::quota::Share;
 use crate::types::BODY_BYTES_MAX;
 
 use super::config::{BODY_STEP_BYTES, FrontConfig, LINGER_BYTES_MAX, LINGER_TIME};
@@ -18,37 +18,9 @@ use super::front::Front;
 use super::metrics::Refusal;
 
 /// A whole body with the permit for it.
-pub struct Held<'f> {
+pub struct Held {
     pub bytes: Bytes,
-    _permit: Permit<'f>,
-}
-
-/// Permits for bytes, taken as they are needed.
-struct Permit<'f> {
-    semaphore: &'f Semaphore,
-    held: Option<SemaphorePermit<'f>>,
-    bytes: usize,
-}
-
-impl Permit<'_> {
-    /// Makes sure of `bytes` in all, at once or not at all.
-    fn grow_to(&mut self, bytes: usize) -> Result<(), Refused> {
-        let more = bytes.saturating_sub(self.bytes);
-        if more == 0 {
-            return Ok(());
-        }
-        let more_permits = u32::try_from(more).map_err(|_| Refused::TooLarge)?;
-        let permit = self
-            .semaphore
-            .try_acquire_many(more_permits)
-            .map_err(|_| Refused::NoPermit)?;
-        match &mut self.held {
-            Some(held) => held.merge(permit),
-            None => self.held = Some(permit),
-        }
-        self.bytes = bytes;
-        Ok(())
-    }
+    _permit: Share,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,14 +31,9 @@ enum Refused {
     Broken,
 }
 
-pub async fn read<'f, B>(front: &'f Front<B>, headers: &HeaderMap, mut body: Incoming) -> Result<Held<'f>, Failure> {
-    let mut permit = Permit {
-        semaphore: &front.body_bytes,
-        held: None,
-        bytes: 0,
-    };
-    let refused = match collect(&mut permit, &front.config, &mut body).await {
-        Ok(bytes) => return Ok(Held { bytes, _permit: permit }),
+pub async fn read<B>(front: &Front<B>, headers: &HeaderMap, mut body: Incoming) -> Result<Held, Failure> {
+    let refused = match collect(front, &mut body).await {
+        Ok(held) => return Ok(held),
         Err(refused) => refused,
     };
     Err(match refused {
@@ -87,10 +54,8 @@ pub async fn read<'f, B>(front: &'f Front<B>, headers: &HeaderMap, mut body: Inc
     })
 }
 
-async fn collect(permit: &mut Permit<'_>, config: &FrontConfig, body: &mut Incoming) -> Result<Bytes, Refused> {
-    if body.is_end_stream() {
-        return Ok(Bytes::new());
-    }
+async fn collect<B>(front: &Front<B>, body: &mut Incoming) -> Result<Held, Refused> {
+    let config = &front.config;
     let declared = body
         .size_hint()
         .exact()
@@ -99,11 +64,12 @@ async fn collect(permit: &mut Permit<'_>, config: &FrontConfig, body: &mut Incom
         if declared > BODY_BYTES_MAX {
             return Err(Refused::TooLarge);
         }
-        if declared > permit.semaphore.available_permits() {
+        if declared > front.body_bytes.free() {
             return Err(Refused::NoPermit);
         }
-        permit.grow_to(declared.min(BODY_STEP_BYTES))?;
     }
+    let first_step = declared.unwrap_or(0).min(BODY_STEP_BYTES);
+    let mut permit = front.body_bytes.take(first_step).ok_or(Refused::NoPermit)?;
     let started = Instant::now();
     // The usual body comes in one frame and is not copied.
     let mut first = Bytes::new();
@@ -114,7 +80,9 @@ async fn collect(permit: &mut Permit<'_>, config: &FrontConfig, body: &mut Incom
         if received > BODY_BYTES_MAX {
             return Err(Refused::TooLarge);
         }
-        permit.grow_to(received)?;
+        if !permit.grow_to(received) {
+            return Err(Refused::NoPermit);
+        }
         if first.is_empty() {
             first = data;
             continue;
@@ -125,7 +93,10 @@ async fn collect(permit: &mut Permit<'_>, config: &FrontConfig, body: &mut Incom
         }
         whole.extend_from_slice(&data);
     }
-    Ok(if whole.is_empty() { first } else { whole.freeze() })
+    Ok(Held {
+        bytes: if whole.is_empty() { first } else { whole.freeze() },
+        _permit: permit,
+    })
 }
 
 /// How long after its start a body may be incomplete of which `received` bytes are there.

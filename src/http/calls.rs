@@ -1,14 +1,13 @@
 //! The calls on keys. Each checks the form of its body, then the credentials, then acts.
 
-use bytes::{BufMut, BytesMut};
-use tokio::sync::OwnedSemaphorePermit;
-
 use crate::api::{
     AddValue, ClearKey, Count, GetValue, LIST_KEYS_ANSWER_BYTES_MAX, LIST_KEYS_LIMIT_DEFAULT, LIST_KEYS_LIMIT_MAX,
     ListKeys,
 };
 use crate::node::KeyPage;
+use crate::quota::Share;
 use crate::types::KEY_BYTES_MAX;
+use bytes::{BufMut, BytesMut};
 
 use super::answer::Answer;
 use super::backend::Backend;
@@ -66,7 +65,7 @@ pub async fn get_value<B: Backend>(submitted: &Submitted<'_, B>) -> Result<Answe
     }
     let (offset, limit) = (body.offset.unwrap_or(0), body.limit.unwrap_or(u64::MAX));
     let reader = backend.get(&user, &key, offset, limit).await?;
-    values::answer(List::new(BytesMut::from(&b"{"[..]), &key, reader), submitted.front).await
+    values::answer(List::new(b"{", &key, reader), submitted.front).await
 }
 
 pub async fn list_keys<B: Backend>(submitted: &Submitted<'_, B>) -> Result<Answer, Failure> {
@@ -92,7 +91,7 @@ pub async fn list_keys<B: Backend>(submitted: &Submitted<'_, B>) -> Result<Answe
         let done = listing.append(&page);
         let room = submitted.front.answer_room(listing.out.len() - before)?;
         match &mut listing.room {
-            Some(held) => held.merge(room),
+            Some(held) => held.join(room),
             None => listing.room = Some(room),
         }
         if done {
@@ -113,7 +112,7 @@ struct Listing {
     /// Pages of the node that were read.
     steps: u32,
     empty: bool,
-    room: Option<OwnedSemaphorePermit>,
+    room: Option<Share>,
 }
 
 impl Listing {

@@ -8,9 +8,10 @@ use bytes::Bytes;
 use hyper::body::{Body, Incoming};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, Version};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
+use crate::quota::{Quota, Share};
 use crate::types::UserId;
 
 use super::answer::{Answer, AnswerBody, Hold};
@@ -35,10 +36,10 @@ pub struct Front<B> {
     /// One permit a request in flight.
     pub(super) requests: Arc<Semaphore>,
     /// One permit a byte of a body in flight.
-    pub(super) body_bytes: Semaphore,
+    pub(super) body_bytes: Quota,
     /// One permit a byte of an answer that is being made or sent. Apart from those of bodies: clients that are slow to take
     /// their answers must not stop writes.
-    answer_bytes: Arc<Semaphore>,
+    answer_bytes: Quota,
     pub(super) draining: AtomicBool,
     openapi: Bytes,
 }
@@ -51,8 +52,8 @@ impl<B: Backend> Front<B> {
             metrics: Metrics::new(sources),
             connections: Connections::default(),
             requests: Arc::new(Semaphore::new(config.requests_in_flight_max)),
-            body_bytes: Semaphore::new(config.body_bytes_in_flight_max),
-            answer_bytes: Arc::new(Semaphore::new(config.answer_bytes_in_flight_max)),
+            body_bytes: Quota::new(config.body_bytes_in_flight_max),
+            answer_bytes: Quota::new(config.answer_bytes_in_flight_max),
             draining: AtomicBool::new(false),
             openapi: openapi::document().to_string().into(),
             config,
@@ -60,10 +61,8 @@ impl<B: Backend> Front<B> {
     }
 
     /// A permit for `bytes` more of an answer.
-    pub(super) fn answer_room(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Failure> {
-        let permits = u32::try_from(bytes).ok();
-        let room = permits.and_then(|permits| self.answer_bytes.clone().try_acquire_many_owned(permits).ok());
-        room.ok_or_else(|| {
+    pub(super) fn answer_room(&self, bytes: usize) -> Result<Share, Failure> {
+        self.answer_bytes.take(bytes).ok_or_else(|| {
             self.metrics.refused(Refusal::AnswerBytes);
             Failure::too_many("bytes of answers")
         })
@@ -71,7 +70,7 @@ impl<B: Backend> Front<B> {
 
     #[cfg(test)]
     pub(super) fn free_answer_bytes(&self) -> usize {
-        self.answer_bytes.available_permits()
+        self.answer_bytes.free()
     }
 
     pub(super) async fn handle(
@@ -181,7 +180,7 @@ impl<B: Backend> Front<B> {
                 let held = self
                     .config
                     .body_bytes_in_flight_max
-                    .saturating_sub(self.body_bytes.available_permits());
+                    .saturating_sub(self.body_bytes.free());
                 let text = self.metrics.text(in_flight, held);
                 Ok(Answer::text(metrics::CONTENT_TYPE, text))
             }

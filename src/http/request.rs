@@ -29,7 +29,7 @@ const SHARED_TEXT_BYTES_MIN: usize = 16 * 1024;
 pub struct Submitted<'f, B> {
     pub front: &'f Front<B>,
     shape: &'static Shape,
-    body: Held<'f>,
+    body: Held,
     basic: Basic,
     from: IpAddr,
     /// Set once the credentials were found good; for the log.
@@ -37,7 +37,7 @@ pub struct Submitted<'f, B> {
 }
 
 impl<'f, B: Backend> Submitted<'f, B> {
-    pub fn new(front: &'f Front<B>, shape: &'static Shape, body: Held<'f>, headers: &HeaderMap, from: IpAddr) -> Self {
+    pub fn new(front: &'f Front<B>, shape: &'static Shape, body: Held, headers: &HeaderMap, from: IpAddr) -> Self {
         Self {
             front,
             shape,

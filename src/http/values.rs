@@ -19,6 +19,9 @@ use super::front::Front;
 /// Text that is escaped at a time; escaping makes six bytes of one at worst.
 const SLICE_BYTES: usize = 8 * 1024;
 
+/// A short list of short values fits into this, with what is around it.
+const SMALL_BYTES: usize = 1024;
+
 /// `"key":…,"value":[…]}` in the making.
 pub struct List<R> {
     reader: R,
@@ -40,8 +43,10 @@ enum State {
 }
 
 impl<R: Reader> List<R> {
-    /// `out` holds what comes before.
-    pub fn new(mut out: BytesMut, key: &Key, reader: R) -> Self {
+    /// `before` comes first.
+    pub fn new(before: &[u8], key: &Key, reader: R) -> Self {
+        let mut out = BytesMut::with_capacity(SMALL_BYTES + key.as_str().len());
+        out.extend_from_slice(before);
         out.extend_from_slice(br#""key":"#);
         string_into(&mut out, key.as_str());
         out.extend_from_slice(br#","value":["#);
@@ -76,7 +81,11 @@ impl<R: Reader> List<R> {
         if let Some(fragment) = self.fragments.next() {
             return Ok(Some(fragment));
         }
-        self.fragments = self.reader.next(ANSWER_FRAME_BYTES).await?.into_iter();
+        let fragments = self.reader.next(ANSWER_FRAME_BYTES).await?;
+        // With quotes, comma and end; what has to be escaped is rare. Of long ones, no more than is sent at a time.
+        let bytes: usize = fragments.iter().map(|fragment| fragment.text.len() + 3).sum();
+        self.out.reserve(bytes.min(ANSWER_FRAME_BYTES) + 2);
+        self.fragments = fragments.into_iter();
         Ok(self.fragments.next())
     }
 

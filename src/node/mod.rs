@@ -25,8 +25,6 @@ pub use error::OpError;
 pub use handle::{Added, Node, ShardFigures, ValueReader};
 pub use opening::StartError;
 
-/// Shards of a new data folder when nothing else is asked for.
-pub const SHARDS_DEFAULT: u16 = 8;
 /// Memory for blocks of sealed segments when nothing else is asked for.
 pub const CACHE_BYTES_DEFAULT: u64 = 64 << 20;
 
@@ -42,10 +40,11 @@ pub struct NodeConfig {
 }
 
 impl NodeConfig {
+    /// One shard; the rest as it is by default.
     pub fn new(data: PathBuf) -> Self {
         Self {
             data,
-            shards: SHARDS_DEFAULT,
+            shards: 1,
             cache_bytes: CACHE_BYTES_DEFAULT,
             shard: ShardConfig::default(),
         }

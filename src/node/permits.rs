@@ -1,37 +1,35 @@
 //! Waiting is bounded at the door: ractor's mailboxes are not, so a permit is taken before a message is sent.
 
-use std::sync::Arc;
-
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-
 use super::OpError;
+use crate::quota::{Quota, Share};
 
-/// Requests that may wait for one shard: at 100,000 a second, about 40 ms worth.
+/// Writes that may wait for one shard: at 100,000 a second, about 40 ms worth.
 pub const SHARD_REQUESTS_MAX: usize = 4096;
-/// Text that may wait for one shard, in units of [`UNIT_BYTES`]: 32 MiB, four of the largest requests.
-const SHARD_UNITS_MAX: usize = 32 * 1024;
-const UNIT_BYTES: usize = 1024;
+/// Text that may wait for one shard, bytes: four of the largest requests.
+const SHARD_BYTES_MAX: usize = 32 << 20;
+/// Shorter texts are bounded by the count of their requests.
+const COUNTED_BYTES_MIN: usize = 1024;
 /// What a caller is told to wait before it tries again, seconds.
 const RETRY_AFTER_S: u32 = 1;
 
 /// A place in the queue of a shard; given back when dropped.
 #[derive(Debug)]
 pub struct Permit {
-    _count: OwnedSemaphorePermit,
-    _units: Option<OwnedSemaphorePermit>,
+    _count: Share,
+    _bytes: Option<Share>,
 }
 
 #[derive(Debug, Clone)]
 pub struct Permits {
-    count: Arc<Semaphore>,
-    units: Arc<Semaphore>,
+    count: Quota,
+    bytes: Quota,
 }
 
 impl Default for Permits {
     fn default() -> Self {
         Self {
-            count: Arc::new(Semaphore::new(SHARD_REQUESTS_MAX)),
-            units: Arc::new(Semaphore::new(SHARD_UNITS_MAX)),
+            count: Quota::new(SHARD_REQUESTS_MAX),
+            bytes: Quota::new(SHARD_BYTES_MAX),
         }
     }
 }
@@ -39,34 +37,24 @@ impl Default for Permits {
 impl Permits {
     /// A permit for a request that carries so much text, at once or not at all.
     pub fn take(&self, bytes: usize) -> Result<Permit, OpError> {
-        let refuse = |what| {
-            move |_| OpError::Overloaded {
-                what,
-                retry_after_s: RETRY_AFTER_S,
-            }
+        let full = |what| OpError::Overloaded {
+            what,
+            retry_after_s: RETRY_AFTER_S,
         };
-        let count = self
-            .count
-            .clone()
-            .try_acquire_owned()
-            .map_err(refuse("the shard's request queue"))?;
-        let units = match (bytes / UNIT_BYTES).min(SHARD_UNITS_MAX) {
-            // Small requests are bounded by their count.
-            0 => None,
-            units => {
-                let taken = self.units.clone().try_acquire_many_owned(units as u32);
-                Some(taken.map_err(refuse("the shard's write buffer"))?)
-            }
+        let count = self.count.take(1).ok_or(full("the shard's request queue"))?;
+        let bytes = match bytes.min(SHARD_BYTES_MAX) {
+            ..COUNTED_BYTES_MIN => None,
+            bytes => Some(self.bytes.take(bytes).ok_or(full("the shard's write buffer"))?),
         };
         Ok(Permit {
             _count: count,
-            _units: units,
+            _bytes: bytes,
         })
     }
 
     /// Requests that wait now.
     pub fn waiting(&self) -> usize {
-        SHARD_REQUESTS_MAX - self.count.available_permits()
+        SHARD_REQUESTS_MAX - self.count.free()
     }
 }
 

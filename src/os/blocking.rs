@@ -2,7 +2,7 @@
 //!
 //! Invariants:
 //! - a job that panics ends alone. Its thread goes on, and whoever waits for it learns that it was abandoned;
-//! - short jobs on a worker's own thread never keep the runtime from its sockets and timers for longer than about two
+//! - short jobs on a worker's own thread never keep the runtime from its sockets and timers for longer than about four
 //!   milliseconds, however long they take: at least one worker is free of them, and it is awake by then.
 
 #![expect(
@@ -20,9 +20,9 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 use crate::env::{Blocking, BoxFuture};
 
 /// How often the lookout looks while there are jobs.
-const LOOK_EVERY: Duration = Duration::from_millis(1);
+const LOOK_EVERY: Duration = Duration::from_millis(2);
 /// After so many looks without a job it sleeps until there is one again.
-const IDLE_LOOKS: u32 = 100;
+const IDLE_LOOKS: u32 = 50;
 
 /// Runs jobs on the runtime's own blocking threads, so that they also work from threads outside the runtime.
 #[derive(Debug, Clone)]
