@@ -27,6 +27,7 @@ mod serve;
 mod text_source;
 mod users;
 
+use std::num::NonZeroUsize;
 use std::process::ExitCode;
 
 use anyhow::Context;
