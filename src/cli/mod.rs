@@ -90,21 +90,19 @@ enum Command {
     },
 }
 
+/// One thread more than there are processors: shards sync their logs on these threads, and a thread that waits for the disk leaves
+/// its processor to another.
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    let processors = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.worker_threads(processors + 1).enable_all().build()
+}
+
 /// The whole program.
 pub fn main() -> ExitCode {
     // Wrong usage ends here, with clap's message and exit code 2.
     let cli = Cli::parse();
-    let runtime = match tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .worker_threads(
-            std::env::var("KV_WORKERS")
-                .ok()
-                .and_then(|w| w.parse().ok())
-                .unwrap_or(2),
-        )
-        .build()
-        .context("cannot start")
-    {
+    let runtime = match runtime().context("cannot start") {
         Ok(runtime) => runtime,
         Err(error) => return exit::report(&error).into(),
     };
