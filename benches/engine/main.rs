@@ -1,7 +1,7 @@
 //! The storage engine by itself against other engines, inside one process, side by side in one run.
 //!
 //! `cargo bench --bench engine --features rivals`. `KV_BENCH_ENTRIES` (1000000) is how many values are written, `KV_BENCH_ROUNDS`
-//! (3) how often each engine gets its turn.
+//! (3) how often each engine gets its turn, `KV_BENCH_ONLY` (`synced` or `unsynced`) which half of the rows is measured.
 //!
 //! The same work for all: keys of 20 bytes, each with a list of 4 values of 100 bytes, written in random order, 64 at a time by one
 //! thread. An engine without lists gets an entry for each value, its place in the list behind the key, and reads a list as a range.
@@ -143,14 +143,19 @@ impl Work {
     fn measure(&self, open: Open, table: &mut Table) -> anyhow::Result<()> {
         // Beside the build, which is on a real disk: the system's folder for temporary files may be in memory.
         let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
-        let mut engine = open(folder.path(), Durability::Synced)?;
-        let name = engine.name();
-        let per_s = self.write(engine.as_mut())?;
-        table.put("64 operations a sync, per s", name, Cell::rate(per_s));
-        drop(engine);
-
+        let only = std::env::var("KV_BENCH_ONLY").ok();
+        let wanted = |half: &str| only.as_deref().is_none_or(|only| only == half);
+        if wanted("synced") {
+            let mut engine = open(folder.path(), Durability::Synced)?;
+            let per_s = self.write(engine.as_mut())?;
+            table.put("64 operations a sync, per s", engine.name(), Cell::rate(per_s));
+        }
+        if !wanted("unsynced") {
+            return Ok(());
+        }
         let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
         let mut engine = open(folder.path(), Durability::Unsynced)?;
+        let name = engine.name();
         let per_s = self.write(engine.as_mut())?;
         table.put("unsynced, 64 a commit, per s", name, Cell::rate(per_s));
         engine.settle()?;

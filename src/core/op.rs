@@ -21,7 +21,10 @@ pub struct Text(Bytes);
 
 impl Text {
     pub fn from_utf8(bytes: Bytes) -> Result<Self, std::str::Utf8Error> {
-        std::str::from_utf8(&bytes)?;
+        // Most text is ASCII, which is seen in a fraction of the time.
+        if !bytes.is_ascii() {
+            std::str::from_utf8(&bytes)?;
+        }
         Ok(Self(bytes))
     }
 
@@ -62,6 +65,13 @@ impl std::fmt::Debug for Text {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{:?}", self.as_ref())
     }
+}
+
+/// A piece of a value. A value is one or more fragments, the last of which says so.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fragment {
+    pub text: Text,
+    pub ends_value: bool,
 }
 
 /// What an op says of its key.

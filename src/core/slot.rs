@@ -25,7 +25,8 @@ impl KeyHash {
     }
 
     pub fn of_bytes(user: &[u8], key: &[u8]) -> Self {
-        const STACK: usize = 512;
+        // Zeroed every time, so no longer than it takes for almost all.
+        const STACK: usize = 128;
         let total = 2 + user.len() + key.len();
         let length = (user.len() as u16).to_le_bytes();
         if total <= STACK {

@@ -168,7 +168,7 @@ impl Node {
     /// How many values the key's list has.
     pub async fn count(&self, user: &UserId, key: &Key) -> Result<u64, OpError> {
         let (source, door) = self.source(user, key)?;
-        let reader = KeyReader::new(source, 0, u64::MAX);
+        let mut reader = KeyReader::new(source, 0, u64::MAX);
         let counted = if reader.is_warm() {
             reader.count()
         } else {

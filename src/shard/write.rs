@@ -41,6 +41,15 @@ pub struct Write {
     pub request_id: Option<RequestId>,
 }
 
+impl Write {
+    /// After `next_op`, when the write has to wait.
+    fn take_text_back(&mut self, op: Op) {
+        if let (WriteKind::Add { text, .. }, Body::Value(taken) | Body::Part(taken)) = (&mut self.kind, op.body) {
+            *text = taken;
+        }
+    }
+}
+
 /// What became of a write that was not refused.
 pub enum Submitted {
     /// Durable once this group is.
@@ -123,15 +132,14 @@ impl Shard {
         self.append(write, open_bytes, now)
     }
 
-    fn append(&mut self, write: Write, open_bytes: u64, now: WallMs) -> Result<Submitted, WriteRefused> {
-        let op = self.next_op(&write, now);
+    fn append(&mut self, mut write: Write, open_bytes: u64, now: WallMs) -> Result<Submitted, WriteRefused> {
+        let op = self.next_op(&mut write, now);
         let bytes = record_bytes(write.user.as_str(), write.key.as_str(), &op) as u64;
         let clear = matches!(write.kind, WriteKind::Clear);
-        if !self.make_room(bytes, clear)? {
-            return Ok(Submitted::NeedsSpace(write));
-        }
+        let has_room = self.make_room(bytes, clear)?;
         let index = self.slot_index(write.slot);
-        let Some(active) = &mut self.active else {
+        let Some(active) = self.active.as_mut().filter(|_| has_room) else {
+            write.take_text_back(op);
             return Ok(Submitted::NeedsSpace(write));
         };
         active.memtable.write().append(write.hash, &write.user, &write.key, &op);
@@ -141,6 +149,7 @@ impl Shard {
         self.clears_since_merge += u64::from(clear);
         match write.kind {
             WriteKind::Add { finish: false, .. } => self.remember_open_parts(write.hash, open_bytes),
+            WriteKind::Add { .. } | WriteKind::Clear if self.open_parts.is_empty() => {}
             WriteKind::Add { .. } | WriteKind::Clear => {
                 self.open_parts.remove(&write.hash);
             }
@@ -148,12 +157,12 @@ impl Shard {
         Ok(Submitted::InGroup(GroupNumber(self.groups)))
     }
 
-    /// The op that the write becomes if it is appended now. Changes nothing.
-    fn next_op(&self, write: &Write, now: WallMs) -> Op {
+    /// The op that the write becomes if it is appended now. Changes nothing but that the text is moved out of the write.
+    fn next_op(&self, write: &mut Write, now: WallMs) -> Op {
         let seq = self.next_seq[self.slot_index(write.slot)];
-        let body = match &write.kind {
-            WriteKind::Add { text, finish: true } => Body::Value(text.clone()),
-            WriteKind::Add { text, finish: false } => Body::Part(text.clone()),
+        let body = match &mut write.kind {
+            WriteKind::Add { text, finish: true } => Body::Value(std::mem::take(text)),
+            WriteKind::Add { text, finish: false } => Body::Part(std::mem::take(text)),
             WriteKind::Clear => {
                 let mut seen = self.covered.get(write.slot).cloned().unwrap_or_default();
                 seen.insert_range(self.origin, 1, seq - 1);

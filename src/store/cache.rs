@@ -4,11 +4,13 @@
 //! (every opened segment gets a number of its own from the cache, which is never given out again).
 
 use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use bytes::Bytes;
 use quick_cache::sync::{Cache, DefaultLifecycle};
 use quick_cache::{OptionsBuilder, Weighter};
+
+use super::segment::Block;
 
 /// Locks inside the cache. Fixed, not taken from the machine, so that every run evicts alike.
 const CACHE_SHARDS: usize = 8;
@@ -52,14 +54,14 @@ impl Hasher for KeyHasher {
 #[derive(Clone)]
 struct ByBytes;
 
-impl Weighter<BlockKey, Bytes> for ByBytes {
-    fn weight(&self, _: &BlockKey, block: &Bytes) -> u64 {
-        block.len() as u64 + ENTRY_OVERHEAD_BYTES
+impl Weighter<BlockKey, Arc<Block>> for ByBytes {
+    fn weight(&self, _: &BlockKey, block: &Arc<Block>) -> u64 {
+        block.memory_bytes() as u64 + ENTRY_OVERHEAD_BYTES
     }
 }
 
 pub struct BlockCache {
-    blocks: Cache<BlockKey, Bytes, ByBytes, BuildHasherDefault<KeyHasher>>,
+    blocks: Cache<BlockKey, Arc<Block>, ByBytes, BuildHasherDefault<KeyHasher>>,
     next_segment: AtomicU64,
     hits: AtomicU64,
     misses: AtomicU64,
@@ -92,15 +94,22 @@ impl BlockCache {
     }
 
     /// Counts as a hit or a miss.
-    pub fn get(&self, key: BlockKey) -> Option<Bytes> {
+    pub(super) fn get(&self, key: BlockKey) -> Option<Arc<Block>> {
         let found = self.blocks.get(&key);
         let counter = if found.is_some() { &self.hits } else { &self.misses };
         counter.fetch_add(1, Ordering::Relaxed);
         found
     }
 
+    /// Counts as a hit when it is one: for those who will ask again, with the disk in reach.
+    pub(super) fn get_if_held(&self, key: BlockKey) -> Option<Arc<Block>> {
+        let found = self.blocks.get(&key)?;
+        self.hits.fetch_add(1, Ordering::Relaxed);
+        Some(found)
+    }
+
     /// Neither counts nor makes the block any hotter: for scans.
-    pub fn peek(&self, key: BlockKey) -> Option<Bytes> {
+    pub(super) fn peek(&self, key: BlockKey) -> Option<Arc<Block>> {
         self.blocks.peek(&key)
     }
 
@@ -108,8 +117,8 @@ impl BlockCache {
         self.blocks.contains_key(&key)
     }
 
-    pub fn insert(&self, key: BlockKey, block: Bytes) {
-        if block.len() <= CACHED_BLOCK_BYTES_MAX {
+    pub(super) fn insert(&self, key: BlockKey, block: Arc<Block>) {
+        if block.memory_bytes() <= CACHED_BLOCK_BYTES_MAX {
             self.blocks.insert(key, block);
         }
     }
@@ -135,16 +144,26 @@ impl BlockCache {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::codec::put_bytes;
 
     fn key(segment: u64, block: u32) -> BlockKey {
         BlockKey { segment, block }
     }
 
+    /// One group, of one op that is about so long.
+    fn block(bytes: usize) -> Arc<Block> {
+        let mut raw = vec![0; 10];
+        raw.extend_from_slice(&[0, 1, b'k', 1]);
+        put_bytes(&mut raw, &vec![0; bytes]);
+        raw.extend_from_slice(&[10, 0, 0, 0, 1, 0, 0, 0]);
+        Block::parse(raw.into()).unwrap()
+    }
+
     #[test]
     fn it_stays_within_its_capacity() {
         let cache = BlockCache::new(1 << 20);
-        for block in 0..1000 {
-            cache.insert(key(1, block), Bytes::from(vec![0; 16 * 1024]));
+        for number in 0..1000 {
+            cache.insert(key(1, number), block(16 * 1024));
         }
         assert!(cache.used_bytes() <= 1 << 20);
         assert!(cache.used_bytes() > 1 << 19);
@@ -153,7 +172,7 @@ mod tests {
     #[test]
     fn only_gets_are_counted() {
         let cache = BlockCache::new(1 << 20);
-        cache.insert(key(1, 2), Bytes::from_static(b"block"));
+        cache.insert(key(1, 2), block(5));
         assert!(cache.holds(key(1, 2)) && cache.peek(key(1, 2)).is_some());
         assert!(cache.get(key(1, 2)).is_some() && cache.get(key(2, 1)).is_none());
         assert_eq!((cache.hits(), cache.misses()), (1, 1));
@@ -164,7 +183,7 @@ mod tests {
     #[test]
     fn a_huge_block_stays_out() {
         let cache = BlockCache::new(1 << 30);
-        cache.insert(key(1, 1), Bytes::from(vec![0; CACHED_BLOCK_BYTES_MAX + 1]));
+        cache.insert(key(1, 1), block(CACHED_BLOCK_BYTES_MAX));
         assert!(!cache.holds(key(1, 1)));
     }
 

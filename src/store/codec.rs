@@ -75,12 +75,14 @@ impl<'a> Cursor<'a> {
         self.rest.is_empty()
     }
 
+    #[inline]
     pub fn take(&mut self, count: usize) -> Result<&'a [u8], Malformed> {
         let (taken, rest) = self.rest.split_at_checked(count).ok_or(Malformed { what: "length" })?;
         self.rest = rest;
         Ok(taken)
     }
 
+    #[inline]
     pub fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
         let (taken, rest) = self.rest.split_first_chunk().ok_or(Malformed { what: "length" })?;
         self.rest = rest;
@@ -105,6 +107,21 @@ impl<'a> Cursor<'a> {
 
     #[inline]
     pub fn varint(&mut self) -> Result<u64, Malformed> {
+        // Almost all are this short.
+        match *self.rest {
+            [low, ref rest @ ..] if low < 0x80 => {
+                self.rest = rest;
+                Ok(u64::from(low))
+            }
+            [low, high, ref rest @ ..] if high < 0x80 => {
+                self.rest = rest;
+                Ok(u64::from(low & 0x7f) | u64::from(high) << 7)
+            }
+            _ => self.long_varint(),
+        }
+    }
+
+    fn long_varint(&mut self) -> Result<u64, Malformed> {
         let mut value = 0u64;
         for (index, &byte) in self.rest.iter().take(10).enumerate() {
             let low = u64::from(byte & 0x7f);
@@ -121,6 +138,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// A varint that must fit a `usize` and be at most what is left to read: for counts and lengths.
+    #[inline]
     pub fn count(&mut self) -> Result<usize, Malformed> {
         let count = self.varint()?;
         match usize::try_from(count) {
@@ -129,6 +147,7 @@ impl<'a> Cursor<'a> {
         }
     }
 
+    #[inline]
     pub fn bytes(&mut self) -> Result<&'a [u8], Malformed> {
         let length = self.count()?;
         self.take(length)

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use hashbrown::HashTable;
+use hashbrown::hash_table::Entry as TableEntry;
 use parking_lot::RwLock;
 
 use super::filter::request_tag;
@@ -102,7 +103,9 @@ impl Memtable {
             let record = &file[found.offset as usize..];
             let hash = KeyHash::of_bytes(found.header.user(record), found.header.key(record));
             let request = found.header.request_id(record);
-            memtable.index(hash, request, 0, found.offset as u32, &found.header);
+            let (user, key) = (found.header.user(record), found.header.key(record));
+            let entry = memtable.index(hash, (user, key), 0, found.offset as u32);
+            memtable.note(entry, hash, request, found.header.is_clear());
         }
         memtable
     }
@@ -171,9 +174,9 @@ impl Memtable {
             op,
         };
         log::put_record(&mut self.open, place, record);
-        if let Some(header) = RecordHeader::decode_trusted(&self.open[offset..]) {
-            self.index(hash, op.request_id, self.groups.len() as u32, offset as u32, &header);
-        }
+        let name = (user.as_str().as_bytes(), key.as_str().as_bytes());
+        let entry = self.index(hash, name, self.groups.len() as u32, offset as u32);
+        self.note(entry, hash, op.request_id, matches!(op.body, Body::Clear(_)));
     }
 
     /// Closes the open group, if anything is in it.
@@ -192,34 +195,35 @@ impl Memtable {
         Some(group)
     }
 
-    fn index(&mut self, hash: KeyHash, request: Option<RequestId>, group: u32, offset: u32, header: &RecordHeader) {
-        let entry = self.entries.len() as u32;
+    /// Puts the record of the key (user, key) behind the others of its key; gives the number of its entry.
+    fn index(&mut self, hash: KeyHash, (user, key): (&[u8], &[u8]), group: u32, offset: u32) -> u32 {
         let Self {
-            groups, open, entries, ..
-        } = &*self;
-        let record = record_at(groups, open, group, offset);
-        let (user, key) = (header.user(record), header.key(record));
-        let found = self.keys.find(hash.0, |held| {
-            held.hash == hash && same_key(groups, open, entries, held.last, user, key)
-        });
-        let previous = found.map_or(NONE, |held| held.last);
-        match previous {
-            NONE => {
-                self.keys
-                    .insert_unique(hash.0, KeyEntry { hash, last: entry }, |held| held.hash.0);
+            groups,
+            open,
+            entries,
+            keys,
+            ..
+        } = self;
+        let number = entries.len() as u32;
+        let is_same = |held: &KeyEntry| held.hash == hash && same_key(groups, open, entries, held.last, user, key);
+        let previous = match keys.entry(hash.0, is_same, |held| held.hash.0) {
+            TableEntry::Occupied(mut held) => std::mem::replace(&mut held.get_mut().last, number),
+            TableEntry::Vacant(vacant) => {
+                vacant.insert(KeyEntry { hash, last: number });
+                NONE
             }
-            _ => {
-                if let Some(held) = self.keys.find_mut(hash.0, |held| held.last == previous) {
-                    held.last = entry;
-                }
-            }
-        }
-        self.entries.push(Entry {
+        };
+        entries.push(Entry {
             group,
             offset,
             previous,
         });
-        if header.is_clear() {
+        number
+    }
+
+    /// What else is to be found of an entry.
+    fn note(&mut self, entry: u32, hash: KeyHash, request: Option<RequestId>, is_clear: bool) {
+        if is_clear {
             self.clears.push(entry);
         }
         if let Some(id) = request {

@@ -10,6 +10,7 @@ pub mod log;
 #[cfg(test)]
 pub mod memory_disk;
 pub mod memtable;
+mod plain;
 pub mod reader;
 pub mod recover;
 pub mod segment;

@@ -1,4 +1,5 @@
-//! Reading one key: its ops from the memtables and from every segment that may hold it, merged in stamp order and folded.
+//! Reading one key: its ops from the memtables and from every segment that may hold it, merged in stamp order and folded. Most keys
+//! need no fold and go the short way (`plain`).
 //!
 //! A reader is a snapshot: it owns what it needs and goes on undisturbed while the shard writes, seals and compacts.
 //! Memory: the key's ops that are still in memtables (shared buffers), one block per segment, and a bounded buffer that spares
@@ -6,10 +7,11 @@
 
 use std::sync::Arc;
 
-use super::segment::ReadError;
-use super::segment::{OpCursor, Segment};
+use super::plain::{self, Plain};
+use super::segment::{OpCursor, Reach, ReadError, Segment};
 use crate::core::fold::{Survey, Surveyed, Visibility};
-use crate::core::op::{Body, Op, Text};
+pub use crate::core::op::Fragment;
+use crate::core::op::{Body, Op};
 use crate::core::slot::SlotId;
 use crate::types::{Key, RequestId, UserId};
 
@@ -17,13 +19,6 @@ use crate::types::{Key, RequestId, UserId};
 const KEPT_OPS_MAX: usize = 256;
 /// Text that a survey keeps for the fold, bytes.
 const KEPT_TEXT_BYTES_MAX: usize = 256 * 1024;
-
-/// A piece of a value. A value is one or more fragments, the last of which says so.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fragment {
-    pub text: Text,
-    pub ends_value: bool,
-}
 
 /// Where a key's ops come from.
 #[derive(Clone)]
@@ -176,9 +171,18 @@ fn survey(source: &KeySource) -> Result<Surveyor, ReadError> {
     }
 }
 
+/// How far a reader has come.
+enum State {
+    New,
+    /// It is known that the ops have to be folded.
+    NotPlain,
+    Plain(std::vec::IntoIter<Fragment>),
+    Folded(Box<Visibility>, Ops),
+}
+
 enum Ops {
     Kept(std::vec::IntoIter<Op>),
-    Streamed(MergedOps),
+    Streamed(Box<MergedOps>),
 }
 
 impl Ops {
@@ -197,7 +201,7 @@ pub struct KeyReader {
     skip: u64,
     /// Values still to give.
     left: u64,
-    state: Option<(Visibility, Ops)>,
+    state: State,
 }
 
 impl KeyReader {
@@ -206,31 +210,65 @@ impl KeyReader {
             source,
             skip: offset,
             left: limit,
-            state: None,
+            state: State::New,
         }
     }
 
-    /// Whether the next fragments come without waiting for the disk.
-    pub fn is_warm(&self) -> bool {
-        match &self.state {
-            None => self.source.is_warm(),
-            Some((_, ops)) => self.left == 0 || matches!(ops, Ops::Kept(_)),
-        }
-    }
-
-    fn start(&mut self) -> Result<&mut (Visibility, Ops), ReadError> {
-        let state = match self.state.take() {
-            Some(state) => state,
-            None => {
-                let Surveyor { visibility, kept } = survey(&self.source)?;
-                let ops = match kept {
-                    Some(ops) => Ops::Kept(ops.into_iter()),
-                    None => Ops::Streamed(self.source.ops()),
-                };
-                (visibility, ops)
+    /// Whether the next fragments come without waiting for the disk. What is found out on the way is kept.
+    pub fn is_warm(&mut self) -> bool {
+        if matches!(self.state, State::New) {
+            match plain::view(&self.source, Reach::Cache) {
+                Ok(Plain::View(fragments)) => self.state = State::Plain(fragments.into_iter()),
+                Ok(Plain::Other) => self.state = State::NotPlain,
+                Ok(Plain::OutOfReach) => return false,
+                // In the cache, and damaged: the next call says so.
+                Err(_) => return true,
             }
+        }
+        match &self.state {
+            State::New | State::NotPlain => self.source.is_warm(),
+            State::Plain(_) | State::Folded(_, Ops::Kept(_)) => true,
+            State::Folded(_, Ops::Streamed(_)) => self.left == 0,
+        }
+    }
+
+    fn start(&mut self) -> Result<(), ReadError> {
+        if matches!(self.state, State::New) {
+            self.state = match plain::view(&self.source, Reach::Disk)? {
+                Plain::View(fragments) => State::Plain(fragments.into_iter()),
+                Plain::Other | Plain::OutOfReach => State::NotPlain,
+            };
+        }
+        if matches!(self.state, State::NotPlain) {
+            let Surveyor { visibility, kept } = survey(&self.source)?;
+            let ops = match kept {
+                Some(ops) => Ops::Kept(ops.into_iter()),
+                None => Ops::Streamed(Box::new(self.source.ops())),
+            };
+            self.state = State::Folded(Box::new(visibility), ops);
+        }
+        Ok(())
+    }
+
+    /// The next fragment of the view, from its very beginning on.
+    fn next_shown(&mut self) -> Result<Option<Fragment>, ReadError> {
+        let (visibility, ops) = match &mut self.state {
+            State::New | State::NotPlain => return Ok(None),
+            State::Plain(fragments) => return Ok(fragments.next()),
+            State::Folded(visibility, ops) => (visibility, ops),
         };
-        Ok(self.state.insert(state))
+        while let Some(op) = ops.next()? {
+            if !visibility.shows(&op) {
+                continue;
+            }
+            let (text, ends_value) = match op.body {
+                Body::Part(text) => (text, false),
+                Body::Value(text) => (text, true),
+                Body::Clear(_) | Body::Spent { .. } => continue,
+            };
+            return Ok(Some(Fragment { text, ends_value }));
+        }
+        Ok(None)
     }
 
     /// The next fragment, or `None` behind the last.
@@ -242,54 +280,77 @@ impl KeyReader {
         if self.left == 0 {
             return Ok(None);
         }
-        loop {
-            let skipping = self.skip > 0;
-            let (visibility, ops) = self.start()?;
-            let Some(op) = ops.next()? else {
-                self.left = 0;
-                return Ok(None);
-            };
-            if !visibility.shows(&op) {
+        self.start()?;
+        while let Some(fragment) = self.next_shown()? {
+            let ends_value = u64::from(fragment.ends_value);
+            if self.skip > 0 {
+                self.skip -= ends_value;
                 continue;
             }
-            let (text, ends_value) = match op.body {
-                Body::Part(text) => (text, false),
-                Body::Value(text) => (text, true),
-                Body::Clear(_) | Body::Spent { .. } => continue,
-            };
-            if skipping {
-                self.skip -= u64::from(ends_value);
-                continue;
-            }
-            self.left -= u64::from(ends_value);
-            return Ok(Some(Fragment { text, ends_value }));
+            self.left -= ends_value;
+            return Ok(Some(fragment));
         }
+        self.left = 0;
+        Ok(None)
     }
 
     /// The next fragments, together about `budget_bytes` of text, at least one unless at the end.
     pub fn next_batch(&mut self, budget_bytes: usize) -> Result<Vec<Fragment>, ReadError> {
+        if self.left > 0 {
+            self.start()?;
+        }
+        if let Some(rest) = self.take_rest(budget_bytes) {
+            return Ok(rest);
+        }
         let mut batch = Vec::new();
         let mut bytes = 0;
         while bytes < budget_bytes.max(1) {
             let Some(fragment) = self.next()? else {
                 break;
             };
-            // A fragment costs memory even when its text is empty.
-            bytes += fragment.text.len() + size_of::<Fragment>();
+            bytes += cost_of(&fragment);
             batch.push(fragment);
         }
         Ok(batch)
     }
 
+    /// All that is left, as it lies there, if that is within the budget and all of it is asked for.
+    fn take_rest(&mut self, budget_bytes: usize) -> Option<Vec<Fragment>> {
+        let State::Plain(fragments) = &mut self.state else {
+            return None;
+        };
+        let all = fragments.as_slice();
+        // There are no more values than fragments.
+        let fits =
+            self.skip == 0 && all.len() as u64 <= self.left && all.iter().map(cost_of).sum::<usize>() <= budget_bytes;
+        if !fits {
+            return None;
+        }
+        self.left = 0;
+        Some(std::mem::take(fragments).collect())
+    }
+
     /// How many values the whole list has.
     pub fn count(mut self) -> Result<u64, ReadError> {
-        let (visibility, ops) = self.start()?;
+        self.start()?;
+        let (visibility, ops) = match &mut self.state {
+            State::New | State::NotPlain => return Ok(0),
+            State::Plain(fragments) => {
+                return Ok(fragments.filter(|fragment| fragment.ends_value).count() as u64);
+            }
+            State::Folded(visibility, ops) => (visibility, ops),
+        };
         let mut count = 0;
         while let Some(op) = ops.next()? {
             count += u64::from(matches!(op.body, Body::Value(_)) && visibility.shows(&op));
         }
         Ok(count)
     }
+}
+
+/// A fragment costs memory even when its text is empty.
+fn cost_of(fragment: &Fragment) -> usize {
+    fragment.text.len() + size_of::<Fragment>()
 }
 
 /// Whether the key has at least one finished value.
@@ -332,3 +393,7 @@ pub fn past(source: &KeySource, request_id: Option<RequestId>) -> Result<KeyPast
     }
     Ok(past)
 }
+
+#[cfg(test)]
+#[path = "reader_tests.rs"]
+mod tests;

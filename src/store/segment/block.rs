@@ -21,13 +21,16 @@
 //! not ascend; a run is empty; its ops do not end where the run does; an op breaks a rule of its own.
 //! What a look-up does not touch it does not check; `verify` walks everything.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
-use super::ops::{Before, OriginIndex, take_op};
+use super::directory::{DIRECTORY_GROUPS_MAX, Directory, DirectoryBuilder};
+use super::ops::{Before, OriginIndex, take_op, take_plain_text};
 use super::place::{PLACE_BYTES_MAX, shared_bytes};
-use crate::core::op::Op;
+use crate::core::op::{Fragment, Op};
 use crate::core::slot::SlotId;
-use crate::core::stamp::OriginId;
+use crate::core::stamp::{HybridTime, OriginId};
 use crate::store::codec::{Cursor, Malformed};
 
 /// Groups from one restart to the next: a look-up reads that many headers at most.
@@ -42,13 +45,15 @@ const fn malformed(what: &'static str) -> Malformed {
     Malformed { what }
 }
 
-/// A decoded data block. Cloning copies nothing.
-#[derive(Clone, Debug)]
+/// A decoded data block.
+#[derive(Debug)]
 pub struct Block {
     bytes: Bytes,
     base_ms: u64,
     groups_start: usize,
     groups_end: usize,
+    /// For look-ups, if the block has one.
+    directory: Option<Directory>,
 }
 
 /// Where one key's ops lie in a block.
@@ -61,6 +66,14 @@ pub struct Run {
     pub is_last: bool,
 }
 
+/// Whose and of when the ops of a run are that holds nothing but text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TextSpan {
+    pub origin: OriginId,
+    pub first: HybridTime,
+    pub last: HybridTime,
+}
+
 struct GroupHeader<'a> {
     shared: usize,
     rest: &'a [u8],
@@ -68,7 +81,18 @@ struct GroupHeader<'a> {
 }
 
 impl Block {
-    pub fn parse(bytes: Bytes) -> Result<Self, Malformed> {
+    pub fn parse(bytes: Bytes) -> Result<Arc<Self>, Malformed> {
+        Self::parse_only(bytes).map(Arc::new)
+    }
+
+    /// For a block that will be searched many times.
+    pub fn parse_for_lookups(bytes: Bytes) -> Result<Arc<Self>, Malformed> {
+        let mut block = Self::parse_only(bytes)?;
+        block.directory = block.make_directory();
+        Ok(Arc::new(block))
+    }
+
+    fn parse_only(bytes: Bytes) -> Result<Self, Malformed> {
         let mut cursor = Cursor::new(&bytes);
         let base_ms = cursor.u64()?;
         let groups_start = PREFACE_BYTES + usize::from(cursor.u16()?) * ORIGIN_BYTES;
@@ -83,12 +107,36 @@ impl Block {
             base_ms,
             groups_start,
             groups_end,
+            directory: None,
             bytes,
         };
         if block.restart(0) != Some(groups_start) {
             return Err(malformed("restarts of a block"));
         }
         Ok(block)
+    }
+
+    /// None when there are too many groups, or when something is wrong, which is the business of whoever touches it.
+    fn make_directory(&self) -> Option<Directory> {
+        if self.restarts() > DIRECTORY_GROUPS_MAX / RESTART_GROUPS {
+            return None;
+        }
+        let mut directory = DirectoryBuilder::default();
+        let mut at = self.groups_start;
+        while at < self.groups_end {
+            let group = self.group_at(at).ok()?;
+            if !directory.add(at, group.shared, group.rest) {
+                return None;
+            }
+            at = group.run.end;
+        }
+        Some(directory.finish())
+    }
+
+    /// What it takes in memory.
+    pub fn memory_bytes(&self) -> usize {
+        let directory = self.directory.as_ref().map_or(0, Directory::memory_bytes);
+        size_of::<Self>() + self.bytes.len() + directory
     }
 
     fn restarts(&self) -> usize {
@@ -151,8 +199,16 @@ impl Block {
         Ok((at, group))
     }
 
-    /// The ops of the key at `place`. Compares without building any key.
+    /// The ops of the key at `place`.
     pub fn find(&self, place: &[u8]) -> Result<Option<Run>, Malformed> {
+        match &self.directory {
+            Some(directory) => directory.find(place).map(|at| Ok(self.group_at(at)?.run)).transpose(),
+            None => self.search(place),
+        }
+    }
+
+    /// Compares without building any key.
+    fn search(&self, place: &[u8]) -> Result<Option<Run>, Malformed> {
         // The last restart that is not behind the place: from there on it is at most one stretch away.
         let (mut low, mut high) = (0, self.restarts());
         while high - low > 1 {
@@ -194,7 +250,7 @@ impl Block {
         }
     }
 
-    pub fn ops(&self, run: &Run, slot: SlotId) -> RunOps {
+    pub fn ops(self: &Arc<Self>, run: &Run, slot: SlotId) -> RunOps {
         RunOps {
             block: self.clone(),
             at: run.start,
@@ -205,7 +261,30 @@ impl Block {
         }
     }
 
-    pub fn groups(&self) -> Groups {
+    /// Appends the texts of a run in which every op is a part or a value, none was raised, and all are of one origin. None, and
+    /// nothing appended, when the run is any other: `ops` has to be asked.
+    pub fn texts(&self, run: &Run, out: &mut Vec<Fragment>) -> Result<Option<TextSpan>, Malformed> {
+        let wrong = malformed("run of ops");
+        let length = out.len();
+        let mut cursor = Cursor::new(self.bytes.get(run.start..run.end).ok_or(wrong)?);
+        let mut before = Before::start(self.base_ms);
+        let mut times: Option<(HybridTime, HybridTime)> = None;
+        for _ in 0..run.ops {
+            let Some((time, fragment)) = take_plain_text(&mut cursor, &self.bytes, &mut before)? else {
+                out.truncate(length);
+                return Ok(None);
+            };
+            times = Some((times.map_or(time, |(first, _)| first), time));
+            out.push(fragment);
+        }
+        let origin = self.origin(before.origin()).ok_or(malformed("origin of an op"))?;
+        match times {
+            Some((first, last)) if cursor.is_at_end() => Ok(Some(TextSpan { origin, first, last })),
+            _ => Err(wrong),
+        }
+    }
+
+    pub fn groups(self: &Arc<Self>) -> Groups {
         Groups {
             at: self.groups_start,
             block: self.clone(),
@@ -217,7 +296,7 @@ impl Block {
 /// The ops of one run, one by one.
 #[derive(Debug)]
 pub struct RunOps {
-    block: Block,
+    block: Arc<Block>,
     at: usize,
     end: usize,
     left: u64,
@@ -250,7 +329,7 @@ impl RunOps {
 /// All groups of a block in order; checks that their places ascend.
 #[derive(Debug, Clone)]
 pub struct Groups {
-    block: Block,
+    block: Arc<Block>,
     at: usize,
     place: Vec<u8>,
 }

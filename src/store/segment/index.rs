@@ -102,8 +102,18 @@ impl IndexBuilder {
 
 #[derive(Clone, Copy, Debug)]
 struct Restart {
-    entry: u32,
+    /// The first bytes of the separator, as a number: most of a search compares nothing else.
+    head: u64,
     offset: u64,
+    entry: u32,
+}
+
+/// The first 8 bytes as a big-endian number, zeroes behind the end: a lower head means a lower place.
+fn head_of(place: &[u8]) -> u64 {
+    let mut head = [0; 8];
+    let length = place.len().min(8);
+    head[..length].copy_from_slice(&place[..length]);
+    u64::from_be_bytes(head)
 }
 
 #[derive(Debug)]
@@ -121,6 +131,15 @@ struct Entry<'a> {
     block: BlockRef,
 }
 
+/// As much of an entry as a search needs to go on to the next.
+struct Step<'a> {
+    shared: usize,
+    rest: &'a [u8],
+    stored_bytes: u64,
+    continues: bool,
+    next_entry: usize,
+}
+
 impl Index {
     /// Checks every rule of the module's header.
     pub fn decode(bytes: &[u8], count: u32, end: u64) -> Result<Self, Malformed> {
@@ -136,13 +155,14 @@ impl Index {
         let (mut at, mut offset) = (0, HEADER_BYTES as u64);
         for ordinal in 0..count {
             let is_restart = ordinal.is_multiple_of(RESTART_ENTRIES);
+            let entry = index.entry(at, ordinal, offset)?;
             if is_restart {
                 restarts.push(Restart {
-                    entry: at as u32,
+                    head: head_of(entry.rest),
                     offset,
+                    entry: at as u32,
                 });
             }
-            let entry = index.entry(at, ordinal, offset)?;
             check_separator(&separator, &entry, is_restart)?;
             separator.truncate(entry.shared);
             separator.extend_from_slice(entry.rest);
@@ -198,6 +218,25 @@ impl Index {
         })
     }
 
+    fn step(&self, at: usize) -> Option<Step<'_>> {
+        let mut cursor = Cursor::new(self.bytes.get(at..)?);
+        let shared = cursor.varint().ok()? as usize;
+        let rest = cursor.bytes().ok()?;
+        let stored_bytes = cursor.varint().ok()?;
+        let ops = cursor.varint().ok()?;
+        let flags = cursor.u8().ok()?;
+        if flags & PLAIN != 0 {
+            take_plain(&mut cursor, ops, flags).ok()?;
+        }
+        Some(Step {
+            shared,
+            rest,
+            stored_bytes,
+            continues: flags & CONTINUES != 0,
+            next_entry: self.bytes.len() - cursor.remaining(),
+        })
+    }
+
     fn restart_entry(&self, index: usize) -> Option<Entry<'_>> {
         let restart = self.restarts.get(index)?;
         let ordinal = u32::try_from(index).ok()? * RESTART_ENTRIES;
@@ -223,48 +262,50 @@ impl Index {
 
     /// The first block that can hold ops of the key at `place`. None when the place is before all blocks.
     pub fn find(&self, place: &[u8]) -> Option<BlockRef> {
-        // A block that continues the very key is not the first one to hold it.
-        let leads = |separator: &[u8], block: &BlockRef| match separator.cmp(place) {
-            std::cmp::Ordering::Less => true,
-            std::cmp::Ordering::Equal => !block.continues,
-            std::cmp::Ordering::Greater => false,
-        };
-        let (mut low, mut high) = (0, self.restarts.len());
-        while high - low > 1 {
+        let restart = self.find_restart(place)?;
+        let Restart { entry, mut offset, .. } = *self.restarts.get(restart)?;
+        let mut at = entry as usize;
+        let mut ordinal = u32::try_from(restart).ok()? * RESTART_ENTRIES;
+        let stretch_end = self.count.min(ordinal + RESTART_ENTRIES);
+        let mut found = self.step(at)?;
+        let mut matched = shared_bytes(found.rest, place);
+        // One stretch of entries, without building any separator: `found` sorts before the place and shares `matched` bytes.
+        while ordinal + 1 < stretch_end {
+            let next = self.step(found.next_entry)?;
+            if next.shared < matched {
+                break;
+            }
+            if next.shared == matched {
+                let wanted = place.get(matched..)?;
+                if !leads(next.rest, next.continues, wanted) {
+                    break;
+                }
+                matched += shared_bytes(next.rest, wanted);
+            }
+            at = found.next_entry;
+            offset += found.stored_bytes;
+            ordinal += 1;
+            found = next;
+        }
+        self.entry(at, ordinal, offset).ok().map(|entry| entry.block)
+    }
+
+    /// The last restart whose block can be the first one to hold the key.
+    fn find_restart(&self, place: &[u8]) -> Option<usize> {
+        let head = head_of(place);
+        let mut low = self.restarts.partition_point(|restart| restart.head < head);
+        // What has the same head has to be looked at.
+        let mut high = low + self.restarts[low..].partition_point(|restart| restart.head == head);
+        while low < high {
             let middle = low + (high - low) / 2;
-            let entry = self.restart_entry(middle)?;
-            if leads(entry.rest, &entry.block) {
-                low = middle;
+            let step = self.step(self.restarts[middle].entry as usize)?;
+            if leads(step.rest, step.continues, place) {
+                low = middle + 1;
             } else {
                 high = middle;
             }
         }
-        let start = self.restart_entry(low)?;
-        if !leads(start.rest, &start.block) {
-            return None;
-        }
-        let mut matched = shared_bytes(start.rest, place);
-        let mut found = start.block;
-        // One stretch of entries, without building any separator: `found` sorts before the place and shares `matched` bytes.
-        while let Some(entry) = self.entry_after(&found) {
-            if entry.block.ordinal.is_multiple_of(RESTART_ENTRIES) || entry.shared < matched {
-                break;
-            }
-            if entry.shared == matched {
-                let wanted = place.get(matched..)?;
-                let is_ahead = match entry.rest.cmp(wanted) {
-                    std::cmp::Ordering::Less => true,
-                    std::cmp::Ordering::Equal => !entry.block.continues,
-                    std::cmp::Ordering::Greater => false,
-                };
-                if !is_ahead {
-                    break;
-                }
-                matched += shared_bytes(entry.rest, wanted);
-            }
-            found = entry.block;
-        }
-        Some(found)
+        low.checked_sub(1)
     }
 
     /// The slots that ops of `block` can have, both included. `last` is the segment's last slot.
@@ -290,6 +331,16 @@ impl Index {
             separator.extend_from_slice(entry.rest);
         }
         Some(separator)
+    }
+}
+
+/// Whether a block with this separator stands at or before the first one that can hold the place.
+fn leads(separator: &[u8], continues: bool, place: &[u8]) -> bool {
+    match separator.cmp(place) {
+        std::cmp::Ordering::Less => true,
+        // A block that continues the very key is not the first one to hold it.
+        std::cmp::Ordering::Equal => !continues,
+        std::cmp::Ordering::Greater => false,
     }
 }
 

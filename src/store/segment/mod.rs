@@ -10,6 +10,7 @@ mod block;
 mod block_builder;
 mod block_stream;
 mod cursor;
+mod directory;
 pub mod dump;
 mod error;
 mod footer;
@@ -30,7 +31,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use block::Block;
+pub(super) use block::Block;
+pub use block::TextSpan;
 pub use block_builder::PlainRun;
 pub use cursor::OpCursor;
 pub use error::{DamagedBlock, OpenError, ReadError, WriteError};
@@ -39,7 +41,7 @@ pub use footer::{SegmentStats, decode_footer};
 pub use format::{BLOCK_BYTES_TARGET, BlockSeat, FORMAT_VERSION};
 use format::{HEADER_BYTES, Header, TRAILER_BYTES, Trailer, open_block};
 use index::BlockRef;
-use place::place_of;
+pub use place::place_of;
 pub use salvage::{Salvaged, decode_block, decode_raw_block, salvage};
 pub use scan::{Scan, ScanBlocks};
 pub use writer::{EntryRef, SegmentWriter};
@@ -48,6 +50,7 @@ use super::cache::{BlockCache, BlockKey};
 use super::codec::Malformed;
 use super::disk::{Disk, DiskFile, OpenMode};
 use crate::core::clock::SlotClocks;
+use crate::core::op::Fragment;
 use crate::core::slot::SlotId;
 
 const PREFIX: &str = "segment-";
@@ -81,6 +84,26 @@ pub fn parse_file_name(name: &str) -> Option<u64> {
     let number = u64::from_str_radix(digits, 16).ok()?;
     // Only the one spelling counts: no sign, no capitals, all 16 digits.
     (file_name(number) == name).then_some(number)
+}
+
+/// How far a reader may go for a block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// Never to the disk.
+    Cache,
+    Disk,
+}
+
+/// What [`Segment::texts_of`] found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Texts {
+    /// The segment has no op of the key.
+    Absent,
+    /// Nothing but text, all of it in one block; it was appended.
+    Plain(TextSpan),
+    /// Anything else: its ops have to be read.
+    Other,
+    OutOfReach,
 }
 
 /// One open segment. The file stays readable through it after its name was removed.
@@ -231,13 +254,47 @@ impl Segment {
         OpCursor::new(self.clone(), place, slot, start)
     }
 
+    /// Appends the texts of the key at `place`, in the order of their stamps, when they can be had in the shortest way: all its ops
+    /// are text of one origin, as it was first stamped, and lie in one block that is in reach.
+    pub fn texts_of(&self, place: &[u8], reach: Reach, out: &mut Vec<Fragment>) -> Result<Texts, ReadError> {
+        let Some(block) = self.footer.index.find(place) else {
+            return Ok(Texts::Absent);
+        };
+        if self.goes_on(&block, place) {
+            return Ok(Texts::Other);
+        }
+        let loaded = match reach {
+            Reach::Disk => self.load(&block)?,
+            Reach::Cache => match self.cache.get_if_held(self.key_of(&block)) {
+                Some(held) => held,
+                None => return Ok(Texts::OutOfReach),
+            },
+        };
+        let damaged = |error| self.damaged(&block, error);
+        let Some(run) = loaded.find(place).map_err(damaged)? else {
+            return Ok(Texts::Absent);
+        };
+        Ok(loaded
+            .texts(&run, out)
+            .map_err(damaged)?
+            .map_or(Texts::Other, Texts::Plain))
+    }
+
     /// Whether the key's ops lie in one block and that needs no I/O.
     pub fn is_cached(&self, slot: SlotId, user: &str, key: &str) -> bool {
-        let Some(block) = self.footer.index.find(&place_of(slot, user, key)) else {
+        let place = place_of(slot, user, key);
+        let Some(block) = self.footer.index.find(&place) else {
             return true;
         };
-        let goes_on = self.footer.index.after(&block).is_some_and(|next| next.continues);
-        !goes_on && self.cache.holds(self.key_of(&block))
+        !self.goes_on(&block, &place) && self.cache.holds(self.key_of(&block))
+    }
+
+    /// Whether the key at `place`, which `block` is the first to hold, goes on in the next one.
+    fn goes_on(&self, block: &BlockRef, place: &[u8]) -> bool {
+        let index = &self.footer.index;
+        let continued = index.after(block).filter(|next| next.continues);
+        // Its separator is the whole place of the key that it continues.
+        continued.is_some_and(|next| index.separator(next.ordinal).is_none_or(|separator| separator == place))
     }
 
     /// All ops from that place on (inclusive), in order. Reads ahead, past the cache: for compaction.
@@ -263,17 +320,14 @@ impl Segment {
     }
 
     /// From the cache, or from the disk and then into the cache.
-    fn load(&self, block: &BlockRef) -> Result<Block, ReadError> {
+    fn load(&self, block: &BlockRef) -> Result<Arc<Block>, ReadError> {
         let key = self.key_of(block);
-        let bytes = match self.cache.get(key) {
-            Some(bytes) => bytes,
-            None => {
-                let bytes = self.read_block(block)?;
-                self.cache.insert(key, bytes.clone());
-                bytes
-            }
-        };
-        Block::parse(bytes).map_err(|error| self.damaged(block, error))
+        if let Some(held) = self.cache.get(key) {
+            return Ok(held);
+        }
+        let loaded = Block::parse_for_lookups(self.read_block(block)?).map_err(|error| self.damaged(block, error))?;
+        self.cache.insert(key, loaded.clone());
+        Ok(loaded)
     }
 
     /// From the disk.

@@ -16,7 +16,7 @@
 
 use bytes::Bytes;
 
-use crate::core::op::{Body, Dot, Op, Text};
+use crate::core::op::{Body, Dot, Fragment, Op, Text};
 use crate::core::slot::SlotId;
 use crate::core::stamp::{HybridTime, OriginId};
 use crate::store::codec::{Cursor, Malformed, put_bytes, put_clock, put_varint};
@@ -29,6 +29,10 @@ const SAME_ORIGIN: u8 = 1 << 4;
 const HAS_COUNTER: u8 = 1 << 5;
 const NEXT_SEQUENCE: u8 = 1 << 6;
 const UNUSED: u8 = 1 << 7;
+
+const PLAIN_PART: u8 = SAME_ORIGIN;
+const PLAIN_VALUE: u8 = 1 | SAME_ORIGIN;
+const REQUEST_ID_BYTES: usize = 16;
 
 const COUNTER_BITS: u32 = 16;
 const MS_MAX: u64 = (1 << 48) - 1;
@@ -54,6 +58,11 @@ impl Before {
             origin: 0,
             seq: 0,
         }
+    }
+
+    /// Of the last op.
+    pub fn origin(&self) -> OriginIndex {
+        self.origin
     }
 }
 
@@ -132,25 +141,7 @@ pub fn take_op(
     if tag & UNUSED != 0 {
         return Err(Malformed { what: "tag of an op" });
     }
-    let time = take_time(cursor, tag, before)?;
-    let origin = if tag & SAME_ORIGIN != 0 {
-        before.origin
-    } else {
-        before.seq = 0;
-        OriginIndex::try_from(cursor.varint()?).map_err(|_| Malformed {
-            what: "origin of an op",
-        })?
-    };
-    let seq = if tag & NEXT_SEQUENCE != 0 {
-        before.seq.wrapping_add(1)
-    } else {
-        before.seq.wrapping_add(unzigzag(cursor.varint()?))
-    };
-    if seq == 0 {
-        return Err(Malformed {
-            what: "sequence of an op",
-        });
-    }
+    let (time, origin, seq) = take_name(cursor, tag, before)?;
     let request_id = if tag & HAS_REQUEST != 0 {
         Some(RequestId(cursor.array()?))
     } else {
@@ -180,6 +171,64 @@ pub fn take_op(
         request_id,
         body,
     })
+}
+
+/// The next op at the cursor, as `take_op` takes it, if it is a part or a value that was not raised and has the origin of the op
+/// before it (or is the first). None is no error: `take_op` says what it is.
+pub fn take_plain_text(
+    cursor: &mut Cursor<'_>,
+    block: &Bytes,
+    before: &mut Before,
+) -> Result<Option<(HybridTime, Fragment)>, Malformed> {
+    let tag = cursor.u8()?;
+    let ends_value = match tag & !(HAS_REQUEST | HAS_COUNTER | NEXT_SEQUENCE) {
+        PLAIN_PART => false,
+        PLAIN_VALUE => true,
+        other if before.first && other == PLAIN_PART & !SAME_ORIGIN => false,
+        other if before.first && other == PLAIN_VALUE & !SAME_ORIGIN => true,
+        _ => return Ok(None),
+    };
+    let (time, origin, seq) = take_name(cursor, tag, before)?;
+    if tag & HAS_REQUEST != 0 {
+        cursor.take(REQUEST_ID_BYTES)?;
+    }
+    let text = take_text(cursor, block)?;
+    *before = Before {
+        first: false,
+        ms: ms_of(time),
+        origin,
+        seq,
+    };
+    Ok(Some((time, Fragment { text, ends_value })))
+}
+
+/// Time, origin and sequence: what follows the tag of every op.
+#[inline]
+fn take_name(
+    cursor: &mut Cursor<'_>,
+    tag: u8,
+    before: &mut Before,
+) -> Result<(HybridTime, OriginIndex, u64), Malformed> {
+    let time = take_time(cursor, tag, before)?;
+    let origin = if tag & SAME_ORIGIN != 0 {
+        before.origin
+    } else {
+        before.seq = 0;
+        OriginIndex::try_from(cursor.varint()?).map_err(|_| Malformed {
+            what: "origin of an op",
+        })?
+    };
+    let seq = if tag & NEXT_SEQUENCE != 0 {
+        before.seq.wrapping_add(1)
+    } else {
+        before.seq.wrapping_add(unzigzag(cursor.varint()?))
+    };
+    if seq == 0 {
+        return Err(Malformed {
+            what: "sequence of an op",
+        });
+    }
+    Ok((time, origin, seq))
 }
 
 fn take_time(cursor: &mut Cursor<'_>, tag: u8, before: &Before) -> Result<HybridTime, Malformed> {

@@ -168,15 +168,15 @@ impl Scan {
         }
     }
 
-    fn load(&mut self, block: &BlockRef) -> Result<Block, ReadError> {
+    fn load(&mut self, block: &BlockRef) -> Result<Arc<Block>, ReadError> {
         let segment = self.segment.clone();
         if self.blocks == ScanBlocks::Cache {
             return segment.load(block);
         }
-        let bytes = match segment.cache.peek(segment.key_of(block)) {
-            Some(bytes) => bytes,
-            None => segment.open_stored(block, &self.read(block)?)?,
-        };
+        if let Some(held) = segment.cache.peek(segment.key_of(block)) {
+            return Ok(held);
+        }
+        let bytes = segment.open_stored(block, &self.read(block)?)?;
         Block::parse(bytes).map_err(|error| segment.damaged(block, error))
     }
 

@@ -45,6 +45,29 @@ proptest! {
     }
 
     #[test]
+    fn a_directory_finds_what_a_search_finds(
+        entries in any_entries(),
+        probe in any_entry(),
+        tiny in prop_oneof![Just(0u64), 100u64..160],
+        block_bytes in 100usize..20_000,
+    ) {
+        let mut entries = entries;
+        entries.extend((0..tiny).map(|seq| keyed(1, "b", &format!("{seq:03}"), value(seq + 1, "v"))));
+        let entries = sorted(entries);
+        let segment = write(&MemoryDisk::new(), &entries, block_bytes, &cache());
+        let place = |entry: &KeyedOp| place_of(entry.op.dot.slot, entry.user.as_str(), entry.key.as_str());
+        let mut next = segment.footer.index.first();
+        while let Some(block) = next {
+            let raw = segment.read_block(&block).unwrap();
+            let (searched, listed) = (Block::parse(raw.clone()).unwrap(), Block::parse_for_lookups(raw).unwrap());
+            for place in entries.iter().chain([&probe]).map(place) {
+                prop_assert_eq!(searched.find(&place), listed.find(&place));
+            }
+            next = segment.footer.index.after(&block);
+        }
+    }
+
+    #[test]
     fn a_scan_begins_and_goes_on_where_it_is_told(
         entries in any_entries(),
         block_bytes in 100usize..2000,

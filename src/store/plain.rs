@@ -1,0 +1,115 @@
+//! The short way to read a key, which almost every key can go: nothing but text of one origin, whose ops stand in stamp order
+//! source by source. Its view is then the texts one behind the other, and no op has to be built, kept or looked at twice.
+//!
+//! Invariant: what it gives is what the fold (`core::fold`) gives; where that is not plain to see, it gives nothing. It is plain when
+//! - no op is a clear or what is left of one, and none was raised: nothing is hidden, and no copy supersedes another;
+//! - all ops are of one origin, which never takes a request id twice;
+//! - the sources lie apart in time, so that no op is in two of them, and sorting the sources sorts the ops.
+
+use std::ops::Range;
+
+use super::reader::KeySource;
+use super::segment::{Reach, ReadError, TextSpan, Texts, place_of};
+use crate::core::op::{Body, Fragment, Op};
+
+/// What the short way led to.
+pub(super) enum Plain {
+    /// The whole view.
+    View(Vec<Fragment>),
+    /// The ops have to be folded.
+    Other,
+    /// A block is further away than the reader may go.
+    OutOfReach,
+}
+
+/// The texts of one source.
+struct Piece {
+    span: TextSpan,
+    /// Of the fragments gathered from all sources.
+    fragments: Range<usize>,
+}
+
+/// The view of a key whose ops in each segment lie in one block; memory is bounded by these blocks and the ops in memtables.
+pub(super) fn view(source: &KeySource, reach: Reach) -> Result<Plain, ReadError> {
+    let place = place_of(source.slot, source.user.as_str(), source.key.as_str());
+    let mut fragments = Vec::new();
+    let mut pieces = Vec::new();
+    for segment in &source.segments {
+        let start = fragments.len();
+        match segment.texts_of(&place, reach, &mut fragments)? {
+            Texts::Absent => {}
+            Texts::Plain(span) => pieces.push(Piece {
+                span,
+                fragments: start..fragments.len(),
+            }),
+            Texts::Other => return Ok(Plain::Other),
+            Texts::OutOfReach => return Ok(Plain::OutOfReach),
+        }
+    }
+    if !source.memory.is_empty() {
+        let start = fragments.len();
+        let Some(span) = texts_of_ops(&source.memory, &mut fragments) else {
+            return Ok(Plain::Other);
+        };
+        pieces.push(Piece {
+            span,
+            fragments: start..fragments.len(),
+        });
+    }
+    if pieces.len() > 1 {
+        match in_order(pieces, fragments) {
+            Some(ordered) => fragments = ordered,
+            None => return Ok(Plain::Other),
+        }
+    }
+    // Parts behind the last value are not finished.
+    let end = fragments.iter().rposition(|fragment| fragment.ends_value);
+    fragments.truncate(end.map_or(0, |last| last + 1));
+    Ok(Plain::View(fragments))
+}
+
+/// Appends the texts of ops in stamp order; None when they are not all plain.
+fn texts_of_ops(ops: &[Op], out: &mut Vec<Fragment>) -> Option<TextSpan> {
+    let (first, last) = (ops.first()?, ops.last()?);
+    let mut before = None;
+    for op in ops {
+        let (text, ends_value) = match &op.body {
+            Body::Part(text) => (text, false),
+            Body::Value(text) => (text, true),
+            Body::Clear(_) | Body::Spent { .. } => return None,
+        };
+        if op.raised || op.dot.origin != first.dot.origin || before.is_some_and(|before| op.time <= before) {
+            return None;
+        }
+        before = Some(op.time);
+        out.push(Fragment {
+            text: text.clone(),
+            ends_value,
+        });
+    }
+    Some(TextSpan {
+        origin: first.dot.origin,
+        first: first.time,
+        last: last.time,
+    })
+}
+
+/// The pieces one behind the other in time; None when they overlap or are not of one origin.
+fn in_order(mut pieces: Vec<Piece>, fragments: Vec<Fragment>) -> Option<Vec<Fragment>> {
+    let is_sorted = pieces.is_sorted_by_key(|piece| piece.span.first);
+    pieces.sort_by_key(|piece| piece.span.first);
+    let lie_apart = pieces
+        .windows(2)
+        .all(|pair| pair[0].span.last < pair[1].span.first && pair[0].span.origin == pair[1].span.origin);
+    if !lie_apart {
+        return None;
+    }
+    if is_sorted {
+        return Some(fragments);
+    }
+    let mut ordered = Vec::with_capacity(fragments.len());
+    for piece in pieces {
+        ordered.extend_from_slice(fragments.get(piece.fragments)?);
+    }
+    Some(ordered)
+}

@@ -1,0 +1,199 @@
+//! Whatever way a key is read, its view is that of the model (`core::key_ops`).
+
+use std::path::Path;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::core::clock::{Clock, SlotClocks};
+use crate::core::key_ops::KeyOps;
+use crate::core::op::Dot;
+use crate::core::stamp::{HybridTime, OriginId};
+use crate::store::cache::BlockCache;
+use crate::store::memory_disk::MemoryDisk;
+use crate::store::segment::{EntryRef, SegmentMeta, SegmentWriter};
+use crate::types::WallMs;
+
+const SLOT: SlotId = SlotId(5);
+const KEYS: [&str; 3] = ["before", "key", "later"];
+
+/// Which op, and which sources hold it: bit 0 is the memory, the others are segments.
+type Placed = (Op, u8);
+
+fn op(origin: u64, seq: u64, time: u64, body: Body) -> Op {
+    Op {
+        dot: Dot {
+            origin: OriginId(origin),
+            slot: SLOT,
+            seq,
+        },
+        time: HybridTime(time << 15),
+        raised: false,
+        request_id: None,
+        body,
+    }
+}
+
+/// As ops come about: ascending times, each op by chance of another kind than a plain value.
+fn placed_ops(odd: u32) -> impl Strategy<Value = Vec<Placed>> {
+    let kind = prop_oneof![
+        20 => Just(0u8),
+        5 => Just(1),
+        odd => 2u8..6,
+    ];
+    let one = (kind, 1u8..8, any::<bool>(), 0usize..40, proptest::option::of(0u8..3));
+    proptest::collection::vec(one, 0..24).prop_map(|list| {
+        let mut ops: Vec<Placed> = Vec::new();
+        let mut place = 2;
+        for (index, (kind, places, moves_on, length, request)) in list.into_iter().enumerate() {
+            let seq = index as u64 + 1;
+            let text = || "ä".repeat(length).into();
+            let mut op = op(1, seq, seq * 3, Body::Value(text()));
+            op.request_id = request.map(|id| RequestId([id; 16]));
+            // Mostly, a source takes over where another ended.
+            place = if moves_on && index % 5 == 0 {
+                1 << (places % 3)
+            } else {
+                place
+            };
+            let mut within = place;
+            match kind {
+                1 => op.body = Body::Part(text()),
+                2 => {
+                    let mut seen = Clock::default();
+                    seen.insert_range(OriginId(1), 1 + seq / 2, seq.saturating_sub(2));
+                    op.body = Body::Clear(seen);
+                }
+                3 => op.body = Body::Spent { cleared_at: WallMs(9) },
+                4 => op.dot.origin = OriginId(2),
+                5 if !ops.is_empty() => {
+                    let first = &ops[length % ops.len()].0;
+                    if matches!(first.body, Body::Part(_) | Body::Value(_)) {
+                        op = Op {
+                            time: op.time,
+                            raised: true,
+                            ..first.clone()
+                        };
+                    }
+                }
+                _ => {}
+            }
+            if kind > 1 {
+                within = places;
+            }
+            ops.push((op, within));
+        }
+        ops
+    })
+}
+
+fn source(ops: &[Placed], block_bytes: usize) -> KeySource {
+    let disk = MemoryDisk::new();
+    let cache = Arc::new(BlockCache::new(1 << 20));
+    let of = |bit: u8| ops.iter().filter(move |(_, places)| places >> bit & 1 == 1);
+    let segments = [1, 2].map(|bit| {
+        let meta = SegmentMeta {
+            shard: 1,
+            number: u64::from(bit),
+            replaces: Vec::new(),
+        };
+        let mut writer =
+            SegmentWriter::with_block_bytes(disk.as_disk(), Path::new("/shard"), meta, block_bytes).unwrap();
+        for key in KEYS {
+            let other = [op(7, 1, 1, Body::Value("not of this key".into()))];
+            let ops: Vec<&Op> = match key {
+                "key" => of(bit).map(|(op, _)| op).collect(),
+                _ => other.iter().collect(),
+            };
+            for op in ops {
+                let (slot, user) = (SLOT, "user");
+                writer.push(EntryRef { slot, user, key, op }).unwrap();
+            }
+        }
+        let finished = writer.finish(SlotClocks::default(), SlotClocks::default(), &cache);
+        Arc::new(finished.unwrap())
+    });
+    KeySource {
+        slot: SLOT,
+        user: UserId::new("user").unwrap(),
+        key: Key::new("key").unwrap(),
+        memory: of(0).map(|(op, _)| op.clone()).collect(),
+        // A merge puts the older ops behind the newer ones.
+        segments: segments.into_iter().rev().collect(),
+    }
+}
+
+fn values(mut reader: KeyReader, budget_bytes: usize) -> Vec<String> {
+    let (mut values, mut open) = (Vec::new(), String::new());
+    loop {
+        let batch = reader.next_batch(budget_bytes).unwrap();
+        if batch.is_empty() {
+            assert_eq!(open, "", "a value without an end");
+            return values;
+        }
+        for fragment in batch {
+            open.push_str(fragment.text.as_ref());
+            if fragment.ends_value {
+                values.push(std::mem::take(&mut open));
+            }
+        }
+    }
+}
+
+fn folding(source: &KeySource) -> KeyReader {
+    KeyReader {
+        state: State::NotPlain,
+        ..KeyReader::new(source.clone(), 0, u64::MAX)
+    }
+}
+
+fn view_of(ops: &[Placed]) -> Vec<String> {
+    let mut model = KeyOps::default();
+    ops.iter().for_each(|(op, _)| model.insert(op.clone()));
+    model.view()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn the_short_way_and_the_fold_give_the_view(
+        ops in prop_oneof![3 => placed_ops(1), 1 => placed_ops(12)],
+        block_bytes in prop_oneof![Just(100usize), Just(16 * 1024)],
+        (offset, limit, budget) in (0u64..6, prop_oneof![Just(u64::MAX), 0u64..9], 0usize..4000),
+        warmed in any::<bool>(),
+    ) {
+        let source = source(&ops, block_bytes);
+        let view = view_of(&ops);
+        prop_assert_eq!(values(folding(&source), budget), view.clone());
+        let mut reader = KeyReader::new(source.clone(), offset, limit);
+        prop_assert_eq!(KeyReader::new(source.clone(), 0, 1).is_warm(), source.is_warm());
+        if warmed {
+            KeyReader::new(source.clone(), 0, 1).next().unwrap();
+            reader.is_warm();
+        }
+        let page: Vec<String> = view.iter().skip(offset as usize).take(limit.min(99) as usize).cloned().collect();
+        prop_assert_eq!(values(reader, budget), page);
+        prop_assert_eq!(KeyReader::new(source.clone(), offset, limit).count().unwrap(), view.len() as u64);
+        prop_assert_eq!(folding(&source).count().unwrap(), view.len() as u64);
+    }
+
+    #[test]
+    fn a_key_of_nothing_but_text_goes_the_short_way(ops in placed_ops(0), turns in (0usize..25, 0usize..25)) {
+        let mut ops = ops;
+        for (index, (_, places)) in ops.iter_mut().enumerate() {
+            *places = match index {
+                index if index < turns.0.min(turns.1) => 2,
+                index if index < turns.0.max(turns.1) => 4,
+                _ => 1,
+            };
+        }
+        let source = source(&ops, 16 * 1024);
+        let Plain::View(fragments) = plain::view(&source, Reach::Disk).unwrap() else {
+            panic!("it was folded");
+        };
+        prop_assert_eq!(fragments.iter().filter(|fragment| fragment.ends_value).count(), view_of(&ops).len());
+        // What was read is in reach now.
+        prop_assert!(KeyReader::new(source, 0, 1).is_warm());
+    }
+}
