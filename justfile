@@ -14,9 +14,15 @@ test:
 check:
     .ci/run
 
-# Measure speed side by side with rivals: "http" (other stores), "engine" (other storage engines), or both
+# Measure speed side by side with rivals: "http" (other stores), "engine" and "large" (other storage engines; more data than memory)
 bench what="http engine":
-    cargo bench --locked --features rivals {{ prepend("--bench ", what) }}
+    #!/usr/bin/env bash
+    set -euo pipefail
+    features=rivals
+    if [[ "{{ what }}" =~ engine|large ]] && benches/engines/rocksdb-library; then
+        features+=,rival-rocksdb
+    fi
+    cargo bench --locked --features "$features" {{ prepend("--bench ", what) }}
 
 # Simulate: all scenarios, or one of them, with one seed, which gives the same run every time
 sim scenario="" seed="":

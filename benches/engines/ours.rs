@@ -1,23 +1,24 @@
-//! One shard with all slots, used as the shard actor uses it: commits in line, everything else on threads beside.
+//! Ours: shards, used as their actors use them: commits in line, everything else on threads beside.
 
 use std::io;
-use std::path::Path;
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 
 use anyhow::Context;
-use kv_storage::core::slot::{KeyHash, shard_slots, slot_of};
+use kv_storage::core::slot::{KeyHash, SlotId, shard_of, shard_slots, slot_of};
 use kv_storage::core::stamp::OriginId;
 use kv_storage::os::RealDisk;
 use kv_storage::shard::{
     CleanupJob, MergeJob, MergeOutcome, Place, Shard, ShardConfig, SpaceJob, SpaceReady, Submitted, Write, WriteKind,
 };
 use kv_storage::store::cache::BlockCache;
-use kv_storage::store::disk::{DirEntry, Disk, DiskFile, DiskLock, OpenMode};
+use kv_storage::store::disk::Disk;
 use kv_storage::store::reader::KeyReader;
 use kv_storage::types::{Key, UserId, WallMs};
 
-use super::{CACHE_BYTES, Durability, Engine, Entry};
+use super::unsynced::LogsUnsynced;
+use super::{Durability, Engine, Entry, Setup};
 
 /// What is read of a list at once; a list here is shorter.
 const BATCH_BYTES: usize = 64 * 1024;
@@ -34,49 +35,36 @@ enum Done {
     Cleanup((Vec<u64>, u64)),
 }
 
-pub struct Ours {
+/// One shard, and the threads that run its jobs.
+struct Running {
     shard: Shard,
-    user: UserId,
-    now: WallMs,
-    idle_ms: u64,
     /// One thread for what writes wait for, one for merges.
     space: Sender<Job>,
     merges: Sender<Job>,
-    done: Receiver<Done>,
+    /// Locked by nobody: only `&mut self` uses it.
+    done: Mutex<Receiver<Done>>,
     under_way: usize,
 }
 
-impl Ours {
-    pub fn open(folder: &Path, durability: Durability) -> anyhow::Result<Self> {
-        let disk: Arc<dyn Disk> = match durability {
-            Durability::Synced => Arc::new(RealDisk),
-            Durability::Unsynced => Arc::new(LogsUnsynced),
-        };
-        let place = Place {
-            disk,
-            dir: folder.join("shard"),
-            shard: 0,
-            slots: shard_slots(0, 1),
-            cache: Arc::new(BlockCache::new(CACHE_BYTES)),
-        };
-        let config = ShardConfig::default();
-        let idle_ms = config.idle_ms;
-        let (shard, _) = Shard::open(place, config, OriginId(1))?;
+impl Running {
+    fn open(place: Place) -> anyhow::Result<Self> {
+        let (shard, _) = Shard::open(place, ShardConfig::default(), OriginId(1))?;
         let (report, done) = channel();
         let (space, merges) = (worker(report.clone()), worker(report));
         Ok(Self {
             shard,
-            user: UserId::new("bench")?,
-            now: WallMs(1_700_000_000_000),
-            idle_ms,
             space,
             merges,
-            done,
+            done: Mutex::new(done),
             under_way: 0,
         })
     }
 
-    fn start_jobs(&mut self) -> anyhow::Result<()> {
+    fn done(&mut self) -> &mut Receiver<Done> {
+        self.done.get_mut().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn start_jobs(&mut self, now: WallMs) -> anyhow::Result<()> {
         let gone = "a thread is gone";
         if let Some(job) = self.shard.next_space_job() {
             self.space.send(Job::Space(job)).ok().context(gone)?;
@@ -86,7 +74,7 @@ impl Ours {
             self.space.send(Job::Cleanup(job)).ok().context(gone)?;
             self.under_way += 1;
         }
-        if let Some(job) = self.shard.next_merge(self.now) {
+        if let Some(job) = self.shard.next_merge(now) {
             self.merges.send(Job::Merge(job)).ok().context(gone)?;
             self.under_way += 1;
         }
@@ -114,43 +102,43 @@ impl Ours {
     }
 
     /// Takes what is done, without waiting.
-    fn poll_jobs(&mut self) -> anyhow::Result<()> {
-        while let Ok(done) = self.done.try_recv() {
+    fn poll_jobs(&mut self, now: WallMs) -> anyhow::Result<()> {
+        while let Ok(done) = self.done().try_recv() {
             self.take(done)?;
         }
-        self.start_jobs()
+        self.start_jobs(now)
     }
 
-    fn wait_for_a_job(&mut self) -> anyhow::Result<()> {
-        self.start_jobs()?;
+    fn wait_for_a_job(&mut self, now: WallMs) -> anyhow::Result<()> {
+        self.start_jobs(now)?;
         anyhow::ensure!(
             self.under_way > 0,
             "the shard waits for nothing: {:?}",
             self.shard.stats()
         );
-        let done = self.done.recv()?;
+        let done = self.done().recv()?;
         self.take(done)
     }
 
-    fn commit_group(&mut self) -> anyhow::Result<()> {
+    fn commit_group(&mut self, now: WallMs) -> anyhow::Result<()> {
         if let Some(job) = self.shard.next_commit() {
             self.shard.committed(job.run());
         }
-        self.poll_jobs()
+        self.poll_jobs(now)
     }
 
-    fn submit(&mut self, mut write: Write) -> anyhow::Result<()> {
+    fn submit(&mut self, mut write: Write, now: WallMs) -> anyhow::Result<()> {
         let mut committed = false;
         loop {
-            match self.shard.submit(write, None, self.now)? {
+            match self.shard.submit(write, None, now)? {
                 Submitted::InGroup(_) | Submitted::Repeated(_) => return Ok(()),
                 Submitted::NeedsSpace(again) => {
                     write = again;
                     // A log gives way to the next one only when all of it is durable; that alone may be enough.
                     if committed {
-                        self.wait_for_a_job()?;
+                        self.wait_for_a_job(now)?;
                     } else {
-                        self.commit_group()?;
+                        self.commit_group(now)?;
                     }
                     committed = !committed;
                 }
@@ -158,20 +146,76 @@ impl Ours {
             }
         }
     }
+
+    /// As if a while had passed without writes, until there is nothing left to do.
+    fn settle(&mut self, now: WallMs) -> anyhow::Result<()> {
+        self.shard.tick(now);
+        self.poll_jobs(now)?;
+        while self.under_way > 0 {
+            self.wait_for_a_job(now)?;
+            self.poll_jobs(now)?;
+        }
+        Ok(())
+    }
+}
+
+pub struct Ours {
+    shards: Vec<Running>,
+    cache: Arc<BlockCache>,
+    user: UserId,
+    now: WallMs,
+    /// Whether a shard has taken ops that are not committed yet.
+    open_groups: Vec<bool>,
+}
+
+impl Ours {
+    /// Opens all shards at once, as a node does.
+    pub fn open(setup: &Setup<'_>) -> anyhow::Result<Self> {
+        let disk: Arc<dyn Disk> = match setup.durability {
+            Durability::Synced => Arc::new(RealDisk),
+            Durability::Unsynced => Arc::new(LogsUnsynced),
+        };
+        let cache = Arc::new(BlockCache::new(setup.cache_bytes));
+        let place = |index| Place {
+            disk: disk.clone(),
+            dir: setup.folder.join(format!("shard-{index}")),
+            shard: index,
+            slots: shard_slots(index, setup.shards),
+            cache: cache.clone(),
+        };
+        let shards = thread::scope(|scope| {
+            let opening: Vec<_> = (0..setup.shards)
+                .map(|index| scope.spawn(move || Running::open(place(index))))
+                .collect();
+            let joined = opening.into_iter().map(|thread| thread.join());
+            joined
+                .map(|opened| opened.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+                .collect::<anyhow::Result<Vec<_>>>()
+        })?;
+        Ok(Self {
+            open_groups: vec![false; shards.len()],
+            shards,
+            cache,
+            user: UserId::new("bench")?,
+            now: WallMs(1_700_000_000_000),
+        })
+    }
+
+    fn shard(&self, slot: SlotId) -> usize {
+        usize::from(shard_of(slot, self.shards.len() as u16))
+    }
 }
 
 impl Engine for Ours {
-    fn name(&self) -> &'static str {
-        "kv"
-    }
-
     fn commit(&mut self, entries: &[Entry<'_>]) -> anyhow::Result<()> {
         self.now.0 += 1;
         for entry in entries {
             let key = Key::new(entry.key)?;
             let hash = KeyHash::of(&self.user, &key);
-            self.submit(Write {
-                slot: slot_of(&self.user, hash),
+            let slot = slot_of(&self.user, hash);
+            let index = self.shard(slot);
+            let write = Write {
+                slot,
                 hash,
                 user: self.user.clone(),
                 key,
@@ -180,18 +224,26 @@ impl Engine for Ours {
                     finish: true,
                 },
                 request_id: None,
-            })?;
+            };
+            self.shards[index].submit(write, self.now)?;
+            self.open_groups[index] = true;
         }
-        self.commit_group()
+        for (shard, open) in self.shards.iter_mut().zip(&mut self.open_groups) {
+            if std::mem::take(open) {
+                shard.commit_group(self.now)?;
+            }
+        }
+        Ok(())
     }
 
-    fn get(&mut self, key: &str) -> anyhow::Result<(u64, usize)> {
+    fn get(&self, key: &str) -> anyhow::Result<(u64, usize)> {
         let key = Key::new(key)?;
         let hash = KeyHash::of(&self.user, &key);
-        let source = self
+        let slot = slot_of(&self.user, hash);
+        let source = self.shards[self.shard(slot)]
             .shard
             .reader()
-            .key(slot_of(&self.user, hash), hash, &self.user, &key)?;
+            .key(slot, hash, &self.user, &key)?;
         let mut reader = KeyReader::new(source, 0, u64::MAX);
         let (mut values, mut bytes) = (0, 0);
         loop {
@@ -207,27 +259,30 @@ impl Engine for Ours {
     }
 
     fn settle(&mut self) -> anyhow::Result<()> {
-        // As if a while had passed without writes.
-        self.now.0 += self.idle_ms;
-        self.shard.tick(self.now);
-        self.poll_jobs()?;
-        while self.under_way > 0 {
-            self.wait_for_a_job()?;
-            self.poll_jobs()?;
-        }
-        Ok(())
+        self.now.0 += ShardConfig::default().idle_ms;
+        self.shards.iter_mut().try_for_each(|shard| shard.settle(self.now))
+    }
+
+    fn catch_up(&mut self) -> anyhow::Result<()> {
+        self.settle()
     }
 
     fn bytes_per_idle_key(&self) -> Option<f64> {
-        let stats = self.shard.stats();
-        (stats.sealed_keys > 0).then(|| stats.segment_memory_bytes as f64 / stats.sealed_keys as f64)
+        let stats: Vec<_> = self.shards.iter().map(|running| running.shard.stats()).collect();
+        let keys: u64 = stats.iter().map(|stats| stats.sealed_keys).sum();
+        let bytes: u64 = stats.iter().map(|stats| stats.segment_memory_bytes).sum();
+        (keys > 0).then(|| bytes as f64 / keys as f64)
+    }
+
+    fn blocks_fetched(&self) -> Option<u64> {
+        Some(self.cache.misses())
     }
 }
 
 /// Runs jobs one after the other until their sender is dropped.
 fn worker(report: Sender<Done>) -> Sender<Job> {
     let (jobs, inbox) = channel();
-    std::thread::spawn(move || {
+    thread::spawn(move || {
         for job in inbox {
             let done = match job {
                 Job::Space(job) => Done::Space(job.run()),
@@ -240,74 +295,4 @@ fn worker(report: Sender<Done>) -> Sender<Job> {
         }
     });
     jobs
-}
-
-/// The real disk, but logs are left to the operating system. Everything else is synced as ever, as the rivals do it too.
-struct LogsUnsynced;
-
-impl Disk for LogsUnsynced {
-    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn DiskFile>> {
-        let file = RealDisk.open(path, mode)?;
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        match kv_storage::store::log::parse_file_name(name) {
-            Some(_) => Ok(Box::new(Unsynced(file))),
-            None => Ok(file),
-        }
-    }
-
-    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
-        RealDisk.create_dir_all(path)
-    }
-
-    fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
-        RealDisk.list(dir)
-    }
-
-    fn exists(&self, path: &Path) -> io::Result<bool> {
-        RealDisk.exists(path)
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        RealDisk.rename(from, to)
-    }
-
-    fn remove_file(&self, path: &Path) -> io::Result<()> {
-        RealDisk.remove_file(path)
-    }
-
-    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        RealDisk.sync_dir(dir)
-    }
-
-    fn lock(&self, path: &Path) -> io::Result<Box<dyn DiskLock>> {
-        RealDisk.lock(path)
-    }
-
-    fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
-        RealDisk.free_bytes(dir)
-    }
-}
-
-struct Unsynced(Box<dyn DiskFile>);
-
-impl DiskFile for Unsynced {
-    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
-        self.0.read_exact_at(buf, offset)
-    }
-
-    fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.0.write_all_at(bytes, offset)
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn len(&self) -> io::Result<u64> {
-        self.0.len()
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.0.set_len(len)
-    }
 }

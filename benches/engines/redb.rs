@@ -1,11 +1,8 @@
-//! redb: a copy-on-write B+tree.
-
-use std::path::Path;
+//! redb: a copy-on-write B+tree. As it comes, but for the cache.
 
 use redb::{Database, ReadableDatabase, TableDefinition};
 
-use super::fjall::place;
-use super::{CACHE_BYTES, Durability, Engine, Entry};
+use super::{Durability, Engine, Entry, Setup, place};
 
 const ENTRIES: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("entries");
 
@@ -15,26 +12,20 @@ pub struct Redb {
 }
 
 impl Redb {
-    pub fn open(folder: &Path, durability: Durability) -> anyhow::Result<Self> {
+    pub fn open(setup: &Setup<'_>) -> anyhow::Result<Self> {
         let database = Database::builder()
-            .set_cache_size(CACHE_BYTES as usize)
-            .create(folder.join("entries.redb"))?;
-        let durability = match durability {
+            .set_cache_size(setup.cache_bytes as usize)
+            .create(setup.folder.join("entries.redb"))?;
+        let durability = match setup.durability {
             Durability::Synced => redb::Durability::Immediate,
             Durability::Unsynced => redb::Durability::None,
         };
         Ok(Self { database, durability })
     }
-}
 
-impl Engine for Redb {
-    fn name(&self) -> &'static str {
-        "redb"
-    }
-
-    fn commit(&mut self, entries: &[Entry<'_>]) -> anyhow::Result<()> {
+    fn write(&self, entries: &[Entry<'_>], durability: redb::Durability) -> anyhow::Result<()> {
         let mut transaction = self.database.begin_write()?;
-        transaction.set_durability(self.durability)?;
+        transaction.set_durability(durability)?;
         {
             let mut table = transaction.open_table(ENTRIES)?;
             for entry in entries {
@@ -44,8 +35,14 @@ impl Engine for Redb {
         transaction.commit()?;
         Ok(())
     }
+}
 
-    fn get(&mut self, key: &str) -> anyhow::Result<(u64, usize)> {
+impl Engine for Redb {
+    fn commit(&mut self, entries: &[Entry<'_>]) -> anyhow::Result<()> {
+        self.write(entries, self.durability)
+    }
+
+    fn get(&self, key: &str) -> anyhow::Result<(u64, usize)> {
         let transaction = self.database.begin_read()?;
         let table = transaction.open_table(ENTRIES)?;
         let (mut values, mut bytes) = (0, 0);
@@ -58,14 +55,9 @@ impl Engine for Redb {
     }
 
     fn settle(&mut self) -> anyhow::Result<()> {
-        self.durability = redb::Durability::Immediate;
-        self.commit(&[])?;
+        // Whatever was not durable yet becomes so with the next commit that is.
+        self.write(&[], redb::Durability::Immediate)?;
         self.database.compact()?;
         Ok(())
-    }
-
-    fn bytes_per_idle_key(&self) -> Option<f64> {
-        // Nothing but its cache.
-        None
     }
 }
