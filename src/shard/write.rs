@@ -1,6 +1,7 @@
 //! Writing: from a request to a record in the open group.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use super::Shard;
 use super::published::those_of_key;
@@ -10,7 +11,7 @@ use crate::store::filter::{parts_tag, request_tag};
 use crate::store::log::record_bytes;
 use crate::store::memtable::{OpenParts, SharedMemtable};
 use crate::store::reader::{self, KeyPast, KeySource};
-use crate::store::segment::ReadError;
+use crate::store::segment::{ReadError, Segment};
 use crate::types::{Key, RequestId, UserId, WallMs};
 
 /// Keys whose unfinished bytes are remembered; beyond that they are counted anew.
@@ -76,6 +77,8 @@ pub enum WriteRefused {
 pub struct PastLookup {
     source: KeySource,
     request_id: Option<RequestId>,
+    /// Nothing is asked but whether the request id was taken; the source holds only what may tell.
+    only_request: bool,
     /// The key's newest op in each memtable.
     versions: Vec<Option<(u64, u32)>>,
     segments: BTreeSet<u64>,
@@ -85,7 +88,13 @@ pub struct PastLookup {
 impl PastLookup {
     /// Blocks on the disk.
     pub fn run(&mut self) -> Result<(), ReadError> {
-        self.found = reader::past(&self.source, self.request_id)?;
+        self.found = match self.request_id {
+            Some(id) if self.only_request => KeyPast {
+                repeated: reader::holds_request(&self.source, id)?,
+                open_parts_bytes: None,
+            },
+            id => reader::past(&self.source, id)?,
+        };
         Ok(())
     }
 }
@@ -115,7 +124,7 @@ impl Shard {
             WriteKind::Add { text, .. } => {
                 let open = past
                     .filter(|past| self.versions(&write) == past.versions)
-                    .map(|past| past.found.open_parts_bytes)
+                    .and_then(|past| past.found.open_parts_bytes)
                     .or_else(|| self.open_bytes(&write));
                 let Some(open) = open else {
                     let lookup = self.look_up(&write);
@@ -237,6 +246,36 @@ impl Shard {
     }
 
     fn look_up(&self, write: &Write) -> Box<PastLookup> {
+        let open_is_known = matches!(write.kind, WriteKind::Clear) || self.open_bytes(write).is_some();
+        let (source, only_request) = match write.request_id {
+            // A filter errs for 1 id in 256: to a list of a million that is a look-up for every few adds.
+            Some(id) if open_is_known => (self.request_source(write, id), true),
+            _ => (self.past_source(write), false),
+        };
+        Box::new(PastLookup {
+            request_id: write.request_id,
+            only_request,
+            versions: self.versions(write),
+            segments: self.segments.iter().map(|segment| segment.number()).collect(),
+            source,
+            found: KeyPast::default(),
+        })
+    }
+
+    /// The segments that may hold the request id; memtables were asked before.
+    fn request_source(&self, write: &Write, id: RequestId) -> KeySource {
+        let tag = request_tag(write.hash, id);
+        let may_hold = |segment: &&Arc<Segment>| segment.may_hold(tag);
+        KeySource {
+            slot: write.slot,
+            user: write.user.clone(),
+            key: write.key.clone(),
+            memory: Arc::new([]),
+            segments: self.segments.iter().filter(may_hold).cloned().collect(),
+        }
+    }
+
+    fn past_source(&self, write: &Write) -> KeySource {
         // Ops that are not durable yet count too: their fate and this write's are one, for they come first in the log.
         let mut memory = Vec::new();
         for memtable in self.memtables() {
@@ -250,20 +289,13 @@ impl Shard {
             );
         }
         memory.sort_by_key(Op::stamp);
-        let source = KeySource {
+        KeySource {
             slot: write.slot,
             user: write.user.clone(),
             key: write.key.clone(),
             memory: memory.into(),
             segments: those_of_key(&self.segments, write.hash),
-        };
-        Box::new(PastLookup {
-            request_id: write.request_id,
-            versions: self.versions(write),
-            segments: self.segments.iter().map(|segment| segment.number()).collect(),
-            source,
-            found: KeyPast::default(),
-        })
+        }
     }
 
     fn versions(&self, write: &Write) -> Vec<Option<(u64, u32)>> {

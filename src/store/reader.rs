@@ -375,22 +375,42 @@ pub fn holds_text(source: &KeySource) -> Result<bool, ReadError> {
 pub struct KeyPast {
     /// The request id was taken already.
     pub repeated: bool,
-    /// Bytes of the parts that no value has finished yet.
-    pub open_parts_bytes: u64,
+    /// Bytes of the parts that no value has finished yet; `None` if that was not asked.
+    pub open_parts_bytes: Option<u64>,
+}
+
+/// Whether one of the source's segments holds the request id. One pass over the key there, of which nothing is kept.
+pub fn holds_request(source: &KeySource, request_id: RequestId) -> Result<bool, ReadError> {
+    for segment in &source.segments {
+        let mut ops = segment.ops_of(source.slot, source.user.as_str(), source.key.as_str());
+        loop {
+            while ops.plain_run().is_some_and(|run| !run.has_request_ids) {
+                ops.skip_plain_run();
+            }
+            match ops.next()? {
+                Some(op) if op.request_id == Some(request_id) => return Ok(true),
+                Some(_) => {}
+                None => break,
+            }
+        }
+    }
+    Ok(false)
 }
 
 /// Looks a key's past up.
 pub fn past(source: &KeySource, request_id: Option<RequestId>) -> Result<KeyPast, ReadError> {
     let visibility = survey(source)?.visibility;
     let mut past = KeyPast::default();
+    let mut open_parts_bytes = 0;
     let mut ops = source.ops();
     while let Some(op) = ops.next()? {
         past.repeated |= request_id.is_some() && op.request_id == request_id;
         let open = visibility.end().is_none_or(|end| op.stamp() > end) && visibility.stands(&op);
         if let (Body::Part(text), true) = (&op.body, open) {
-            past.open_parts_bytes += text.len() as u64;
+            open_parts_bytes += text.len() as u64;
         }
     }
+    past.open_parts_bytes = Some(open_parts_bytes);
     Ok(past)
 }
 
