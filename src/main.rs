@@ -12,7 +12,10 @@ fn main() -> std::process::ExitCode {
 /// on such pieces stay in the arenas of the threads that asked for them: one value of 1 GiB, stored from parts, left 240 MiB behind
 /// in a node that needed 36. A bound that was set stays.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
-#[expect(unsafe_code, reason = "the C library is spoken to nowhere else, and offers no safe way")]
+#[expect(
+    unsafe_code,
+    reason = "the C library is spoken to nowhere else, and offers no safe way"
+)]
 fn give_large_memory_back() {
     const LARGE_BYTES: libc::c_int = 128 * 1024;
     // SAFETY: it takes two numbers, sets a parameter of the allocator, and is called before there is a second thread.

@@ -186,25 +186,42 @@ mod tests {
         assert_eq!(env.run_blocking(|| 1).await.ok(), Some(1));
     }
 
+    /// Long enough for a timer of milliseconds to fire on any machine, if there is someone to see to it.
+    const LONG: Duration = Duration::from_secs(20);
+
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn short_jobs_that_turn_out_long_do_not_keep_the_runtime_from_its_timers() {
+    async fn a_short_job_that_turns_out_long_does_not_keep_the_runtime_from_its_timers() {
         let env = env();
-        let (release, held) = std::sync::mpsc::channel::<()>();
-        let (second_release, second_held) = std::sync::mpsc::channel::<()>();
-        let wait = |held: std::sync::mpsc::Receiver<()>, env: crate::env::Env| {
-            tokio::spawn(async move { env.run_here(move || held.recv()).await })
-        };
-        // As many as there are workers.
-        let jobs = [wait(held, env.clone()), wait(second_held, env.clone())];
-        tokio::time::sleep(Duration::from_millis(5)).await;
-        let (timer, fired) = tokio::sync::oneshot::channel();
-        tokio::spawn(async move {
+        let (release, held) = std::sync::mpsc::channel();
+        let job = tokio::spawn(async move {
+            // Whoever sees to the timers goes on with this, and blocks.
             tokio::time::sleep(Duration::from_millis(5)).await;
-            let _ = timer.send(());
+            env.run_here(move || held.recv_timeout(LONG)).await
         });
-        fired.await.unwrap();
-        release.send(()).unwrap();
-        second_release.send(()).unwrap();
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_millis(30)).await;
+            release.send(()).unwrap();
+        });
+        assert!(matches!(job.await, Ok(Ok(Ok(())))));
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn as_many_long_jobs_as_there_are_workers_leave_the_runtime_a_thread() {
+        let env = env();
+        let (jobs, releases): (Vec<_>, Vec<_>) = (0..3)
+            .map(|_| {
+                let (release, held) = std::sync::mpsc::channel();
+                let env = env.clone();
+                let job = tokio::spawn(async move { env.run_here(move || held.recv_timeout(LONG)).await });
+                (job, release)
+            })
+            .unzip();
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_millis(30)).await;
+            for release in releases {
+                release.send(()).unwrap();
+            }
+        });
         for job in jobs {
             assert!(matches!(job.await, Ok(Ok(Ok(())))));
         }
