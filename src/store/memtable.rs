@@ -5,16 +5,20 @@
 //!
 //! Invariant: an op is shown only once the group that it was written in is durable (`durable_groups`).
 
+mod sealing;
+
 use bytes::Bytes;
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry as TableEntry;
 
 use super::filter::request_tag;
 use super::log::{self, Found, Place, Record, RecordHeader};
-use crate::core::clock::{Clock, SlotClocks};
+use crate::core::clock::Clock;
 use crate::core::op::{Body, Op};
 use crate::core::slot::{KeyHash, SlotId};
 use crate::types::{Key, RequestId, UserId};
+
+pub use sealing::MemoryKey;
 
 const NONE: u32 = u32::MAX;
 
@@ -325,60 +329,6 @@ impl Memtable {
             Some(((header.dot.slot, UserId::from_stored(user), key), seen))
         })
     }
-
-    /// Every key in (slot, user, key) order.
-    pub fn sorted_keys(&self) -> Vec<MemoryKey> {
-        let mut keys: Vec<_> = self
-            .keys
-            .iter()
-            .filter_map(|held| {
-                let (record, header, _) = self.record(held.last)?;
-                Some(((header.dot.slot, header.user(record), header.key(record)), held.last))
-            })
-            .collect();
-        keys.sort_unstable();
-        let text = std::str::from_utf8;
-        keys.into_iter()
-            .filter_map(|((slot, user, key), last)| {
-                Some(MemoryKey {
-                    slot,
-                    user: UserId::from_stored(text(user).ok()?),
-                    key: Key::new(text(key).ok()?).ok()?,
-                    last,
-                })
-            })
-            .collect()
-    }
-
-    /// The ops of a key that `sorted_keys` gave, in stamp order, all of them.
-    pub fn ops_of_sorted(&self, key: &MemoryKey) -> Vec<Op> {
-        let mut ops: Vec<Op> = self
-            .chain(Some(key.last))
-            .filter_map(|entry| self.op(entry, self.groups.len()))
-            .collect();
-        ops.sort_by_key(Op::stamp);
-        ops
-    }
-
-    /// The dots that it holds.
-    pub fn covered(&self) -> SlotClocks {
-        let mut clocks = SlotClocks::default();
-        for entry in 0..self.entries.len() as u32 {
-            if let Some((_, header, _)) = self.record(entry) {
-                clocks.insert(header.dot.slot, header.dot.origin, header.dot.seq);
-            }
-        }
-        clocks
-    }
-}
-
-/// A key of a memtable, as `sorted_keys` gives it.
-#[derive(Debug, Clone)]
-pub struct MemoryKey {
-    pub slot: SlotId,
-    pub user: UserId,
-    pub key: Key,
-    last: u32,
 }
 
 fn record_at<'a>(groups: &'a [Bytes], open: &'a [u8], group: u32, offset: u32) -> &'a [u8] {

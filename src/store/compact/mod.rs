@@ -213,15 +213,10 @@ impl Merge {
         Ok(Progress::Done(Box::new(finished?)))
     }
 
-    fn lowest(&self) -> Option<usize> {
-        let order = |head: &Head| {
-            let (name, op) = head.next.as_ref()?;
-            Some((name.clone(), op.stamp(), op.dot.seq))
-        };
-        (0..self.heads.len())
-            .filter_map(|index| Some((order(&self.heads[index])?, index)))
-            .min()
-            .map(|(_, index)| index)
+    /// The key that comes next.
+    fn lowest(&self) -> Option<KeyName> {
+        let names = self.heads.iter().filter_map(|head| Some(&head.next.as_ref()?.0));
+        names.min().cloned()
     }
 
     /// The next op of `name` in stamp order, if any input has one.
@@ -240,11 +235,7 @@ impl Merge {
 
     /// Merges one key; false when there is none left.
     fn merge_key(&mut self) -> Result<bool, MergeError> {
-        let Some(name) = self
-            .lowest()
-            .and_then(|index| self.heads[index].next.as_ref())
-            .map(|(name, _)| name.clone())
-        else {
+        let Some(name) = self.lowest() else {
             return Ok(false);
         };
         let mut kept = Vec::new();
