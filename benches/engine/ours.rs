@@ -212,6 +212,12 @@ impl Engine for Ours {
             self.wait_for_a_job()?;
             self.poll_jobs()?;
         }
+        // What was sealed only now left its logs.
+        self.shard.tick(self.now);
+        self.poll_jobs()?;
+        while self.under_way > 0 {
+            self.wait_for_a_job()?;
+        }
         Ok(())
     }
 

@@ -163,6 +163,33 @@ fn space_is_reclaimed_after_clears() {
     assert_eq!(rig.get("u", "key 1"), strings(&["new"]));
 }
 
+#[test]
+fn an_idle_shard_lets_its_spare_logs_go_and_goes_on_afterwards() {
+    let logs = |rig: &Rig| {
+        let names = rig.disk.as_disk().list(&place(&rig.disk).dir).unwrap();
+        names.iter().filter(|entry| entry.name.ends_with(".kvl")).count()
+    };
+    let mut rig = Rig::new(small());
+    let write = |rig: &mut Rig| {
+        for key in 0..4000u64 {
+            rig.add("u", &format!("key {key}"), &noise(key, 100));
+        }
+        rig.run_jobs();
+    };
+    write(&mut rig);
+    let busy = logs(&rig);
+    rig.shard.tick(rig.now);
+    rig.run_jobs();
+    assert_eq!(logs(&rig), busy, "it was not idle yet");
+    rig.now.0 += 60_000;
+    rig.shard.tick(rig.now);
+    rig.run_jobs();
+    assert!(busy > 2 && logs(&rig) <= 2, "{busy} logs, then {}", logs(&rig));
+    write(&mut rig);
+    rig.reopen();
+    assert_eq!(rig.get("u", "key 7"), strings(&[&noise(7, 100), &noise(7, 100)]));
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     Add {
