@@ -71,6 +71,7 @@ pub struct Memtable {
     requests: HashTable<RequestEntry>,
     /// The entries that are clears.
     clears: Vec<u32>,
+    has_parts: bool,
 }
 
 impl Memtable {
@@ -85,6 +86,7 @@ impl Memtable {
             keys: HashTable::new(),
             requests: HashTable::new(),
             clears: Vec::new(),
+            has_parts: false,
         }
     }
 
@@ -100,6 +102,7 @@ impl Memtable {
             let (user, key) = (found.header.user(record), found.header.key(record));
             let entry = memtable.index(hash, (user, key), 0, found.offset as u32);
             memtable.note(entry, hash, request, found.header.is_clear());
+            memtable.has_parts |= found.header.is_part();
         }
         memtable
     }
@@ -123,6 +126,11 @@ impl Memtable {
 
     pub fn clear_count(&self) -> u64 {
         self.clears.len() as u64
+    }
+
+    /// Whether any op is a part of a value.
+    pub fn has_parts(&self) -> bool {
+        self.has_parts
     }
 
     /// File offset behind everything appended so far.
@@ -157,6 +165,7 @@ impl Memtable {
         let name = (user.as_str().as_bytes(), key.as_str().as_bytes());
         let entry = self.index(hash, name, self.groups.len() as u32, offset as u32);
         self.note(entry, hash, op.request_id, matches!(op.body, Body::Clear(_)));
+        self.has_parts |= matches!(op.body, Body::Part(_));
     }
 
     /// Closes the open group, if anything is in it.
