@@ -31,7 +31,7 @@
 //!
 //! The shard's actor answers with a snapshot: the key's ops in memtables, and the segments whose filter lets the key through. The
 //! caller folds it: one pass learns what is visible, then the values stream out; small keys are read once and kept between the
-//! passes. Blocks come from the cache, or with one read each from the disk, on a thread that may block.
+//! passes. A key of nothing but text of one origin, which most are, needs no fold: its texts come as they lie there. Blocks come from the cache, or with one read each from the disk, on a thread that may block.
 //!
 //! # Architecture invariants
 //!
