@@ -260,6 +260,8 @@ impl Engine for Ours {
 
     fn settle(&mut self) -> anyhow::Result<()> {
         self.now.0 += ShardConfig::default().idle_ms;
+        self.shards.iter_mut().try_for_each(|shard| shard.settle(self.now))?;
+        // What was sealed only now left its logs.
         self.shards.iter_mut().try_for_each(|shard| shard.settle(self.now))
     }
 

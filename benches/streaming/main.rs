@@ -26,7 +26,10 @@ fn main() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let measured = runtime.block_on(measure::measure(&node, value_bytes, values))?;
     let first = measured.first;
-    println!("| what | time | memory before | peak | peak over the first {} MiB |", first.resident / MIB);
+    println!(
+        "| what | time | memory before | peak | peak over the first {} MiB |",
+        first.resident / MIB
+    );
     println!("| --- | ---: | ---: | ---: | ---: |");
     for row in &measured.rows {
         println!(

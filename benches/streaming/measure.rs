@@ -52,7 +52,11 @@ pub struct Measured {
 
 impl Measured {
     pub fn growth_bytes(&self) -> u64 {
-        self.rows.iter().map(|row| row.growth_bytes(self.first)).max().unwrap_or(0)
+        self.rows
+            .iter()
+            .map(|row| row.growth_bytes(self.first))
+            .max()
+            .unwrap_or(0)
     }
 }
 
@@ -202,7 +206,10 @@ async fn read_list(client: &Client, values: u64, order: &mut Vec<u64>) -> anyhow
     let mut stream = client.get_value_stream("list", Page::default()).await?;
     order.clear();
     while let Some(value) = stream.next_value().await? {
-        let index = value.get(..9).and_then(|digits| digits.parse().ok()).context("no index")?;
+        let index = value
+            .get(..9)
+            .and_then(|digits| digits.parse().ok())
+            .context("no index")?;
         anyhow::ensure!(value == listed(&payload, index), "value {index} is another");
         order.push(index);
     }

@@ -334,6 +334,11 @@ impl Shard {
         if std::mem::take(&mut self.reserved) {
             self.cleanup.push(Cleanup::RemoveReserve);
         }
+        self.let_spares_go();
+    }
+
+    /// Logs that nobody waits for take up space that others may need.
+    pub(super) fn let_spares_go(&mut self) {
         let spares = std::mem::take(&mut self.spares);
         self.cleanup.extend(spares.into_iter().map(Cleanup::RemoveLog));
     }

@@ -131,6 +131,37 @@ fn the_bytes_of_a_value_are_bounded_across_parts_segments_and_reopening() {
 }
 
 #[test]
+fn unfinished_parts_in_memory_count_although_no_count_of_them_is_remembered() {
+    let mut rig = Rig::new(ShardConfig {
+        value_bytes_max: 4 << 10,
+        ..small()
+    });
+    let add = |bytes: usize, finish| WriteKind::Add {
+        text: Text::from("x".repeat(bytes)),
+        finish,
+    };
+    for _ in 0..3 {
+        assert!(rig.write("u", "k", add(1 << 10, false), None).unwrap());
+    }
+    let refused = |rig: &mut Rig| {
+        let result = rig.write("u", "k", add((1 << 10) + 1, true), None);
+        assert!(matches!(result, Err(WriteRefused::ValueTooLong { .. })), "{result:?}");
+    };
+    // As when many other keys were written in parts.
+    rig.shard.open_parts.clear();
+    refused(&mut rig);
+    rig.run_jobs();
+    rig.reopen();
+    while let Some(job) = rig.shard.next_space_job() {
+        let made = job.run();
+        rig.shard.space_made(made);
+    }
+    assert_eq!(rig.shard.stats().frozen_memtables, 1, "it is not sealed yet");
+    refused(&mut rig);
+    assert!(rig.write("u", "k", add(1 << 10, true), None).unwrap());
+}
+
+#[test]
 fn space_is_reclaimed_after_clears() {
     let mut rig = Rig::new(small());
     for round in 0..20u64 {
@@ -161,6 +192,33 @@ fn space_is_reclaimed_after_clears() {
     rig.run_jobs();
     rig.reopen();
     assert_eq!(rig.get("u", "key 1"), strings(&["new"]));
+}
+
+#[test]
+fn an_idle_shard_lets_its_spare_logs_go_and_goes_on_afterwards() {
+    let logs = |rig: &Rig| {
+        let names = rig.disk.as_disk().list(&place(&rig.disk).dir).unwrap();
+        names.iter().filter(|entry| entry.name.ends_with(".kvl")).count()
+    };
+    let mut rig = Rig::new(small());
+    let write = |rig: &mut Rig| {
+        for key in 0..4000u64 {
+            rig.add("u", &format!("key {key}"), &noise(key, 100));
+        }
+        rig.run_jobs();
+    };
+    write(&mut rig);
+    let busy = logs(&rig);
+    rig.shard.tick(rig.now);
+    rig.run_jobs();
+    assert_eq!(logs(&rig), busy, "it was not idle yet");
+    rig.now.0 += 60_000;
+    rig.shard.tick(rig.now);
+    rig.run_jobs();
+    assert!(busy > 2 && logs(&rig) <= 2, "{busy} logs, then {}", logs(&rig));
+    write(&mut rig);
+    rig.reopen();
+    assert_eq!(rig.get("u", "key 7"), strings(&[&noise(7, 100), &noise(7, 100)]));
 }
 
 #[derive(Debug, Clone)]

@@ -315,6 +315,9 @@ impl Shard {
         if self.wanted_takeover && self.take_over() {
             self.wanted_takeover = false;
         }
+        if self.is_idle(now) {
+            self.let_spares_go();
+        }
     }
 
     fn is_idle(&self, now: WallMs) -> bool {

@@ -5,6 +5,8 @@
 //!
 //! Invariant: an op is shown only once the group that it was written in is durable (`durable_groups`).
 
+mod sealing;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -14,10 +16,12 @@ use parking_lot::RwLock;
 
 use super::filter::request_tag;
 use super::log::{self, Found, Place, Record, RecordHeader};
-use crate::core::clock::{Clock, SlotClocks};
+use crate::core::clock::Clock;
 use crate::core::op::{Body, Op};
 use crate::core::slot::{KeyHash, SlotId};
 use crate::types::{Key, RequestId, UserId};
+
+pub use sealing::MemoryKey;
 
 const NONE: u32 = u32::MAX;
 
@@ -75,6 +79,7 @@ pub struct Memtable {
     requests: HashTable<RequestEntry>,
     /// The entries that are clears.
     clears: Vec<u32>,
+    has_parts: bool,
 }
 
 impl Memtable {
@@ -90,6 +95,7 @@ impl Memtable {
             keys: HashTable::new(),
             requests: HashTable::new(),
             clears: Vec::new(),
+            has_parts: false,
         }
     }
 
@@ -106,6 +112,7 @@ impl Memtable {
             let (user, key) = (found.header.user(record), found.header.key(record));
             let entry = memtable.index(hash, (user, key), 0, found.offset as u32);
             memtable.note(entry, hash, request, found.header.is_clear());
+            memtable.has_parts |= found.header.is_part();
         }
         memtable
     }
@@ -129,6 +136,11 @@ impl Memtable {
 
     pub fn clear_count(&self) -> u64 {
         self.clears.len() as u64
+    }
+
+    /// Whether any op is a part of a value.
+    pub fn has_parts(&self) -> bool {
+        self.has_parts
     }
 
     /// File offset behind everything appended so far.
@@ -177,6 +189,7 @@ impl Memtable {
         let name = (user.as_str().as_bytes(), key.as_str().as_bytes());
         let entry = self.index(hash, name, self.groups.len() as u32, offset as u32);
         self.note(entry, hash, op.request_id, matches!(op.body, Body::Clear(_)));
+        self.has_parts |= matches!(op.body, Body::Part(_));
     }
 
     /// Closes the open group, if anything is in it.
@@ -349,60 +362,6 @@ impl Memtable {
             Some(((header.dot.slot, UserId::from_stored(user), key), seen))
         })
     }
-
-    /// Every key in (slot, user, key) order.
-    pub fn sorted_keys(&self) -> Vec<MemoryKey> {
-        let mut keys: Vec<_> = self
-            .keys
-            .iter()
-            .filter_map(|held| {
-                let (record, header, _) = self.record(held.last)?;
-                Some(((header.dot.slot, header.user(record), header.key(record)), held.last))
-            })
-            .collect();
-        keys.sort_unstable();
-        let text = std::str::from_utf8;
-        keys.into_iter()
-            .filter_map(|((slot, user, key), last)| {
-                Some(MemoryKey {
-                    slot,
-                    user: UserId::from_stored(text(user).ok()?),
-                    key: Key::new(text(key).ok()?).ok()?,
-                    last,
-                })
-            })
-            .collect()
-    }
-
-    /// The ops of a key that `sorted_keys` gave, in stamp order, all of them.
-    pub fn ops_of_sorted(&self, key: &MemoryKey) -> Vec<Op> {
-        let mut ops: Vec<Op> = self
-            .chain(Some(key.last))
-            .filter_map(|entry| self.op(entry, self.groups.len()))
-            .collect();
-        ops.sort_by_key(Op::stamp);
-        ops
-    }
-
-    /// The dots that it holds.
-    pub fn covered(&self) -> SlotClocks {
-        let mut clocks = SlotClocks::default();
-        for entry in 0..self.entries.len() as u32 {
-            if let Some((_, header, _)) = self.record(entry) {
-                clocks.insert(header.dot.slot, header.dot.origin, header.dot.seq);
-            }
-        }
-        clocks
-    }
-}
-
-/// A key of a memtable, as `sorted_keys` gives it.
-#[derive(Debug, Clone)]
-pub struct MemoryKey {
-    pub slot: SlotId,
-    pub user: UserId,
-    pub key: Key,
-    last: u32,
 }
 
 fn record_at<'a>(groups: &'a [Bytes], open: &'a [u8], group: u32, offset: u32) -> &'a [u8] {

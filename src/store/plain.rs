@@ -29,34 +29,47 @@ struct Piece {
     fragments: Range<usize>,
 }
 
+/// The pieces of all sources; almost always there is one.
+#[derive(Default)]
+struct Pieces {
+    first: Option<Piece>,
+    more: Vec<Piece>,
+}
+
+impl Pieces {
+    fn add(&mut self, span: TextSpan, fragments: Range<usize>) {
+        let piece = Piece { span, fragments };
+        match self.first {
+            None => self.first = Some(piece),
+            Some(_) => self.more.push(piece),
+        }
+    }
+}
+
 /// The view of a key whose ops in each segment lie in one block; memory is bounded by these blocks and the ops in memtables.
 pub(super) fn view(source: &KeySource, reach: Reach) -> Result<Plain, ReadError> {
-    let place = place_of(source.slot, source.user.as_str(), source.key.as_str());
     let mut fragments = Vec::new();
-    let mut pieces = Vec::new();
-    for segment in &source.segments {
-        let start = fragments.len();
-        match segment.texts_of(&place, reach, &mut fragments)? {
-            Texts::Absent => {}
-            Texts::Plain(span) => pieces.push(Piece {
-                span,
-                fragments: start..fragments.len(),
-            }),
-            Texts::Other => return Ok(Plain::Other),
-            Texts::OutOfReach => return Ok(Plain::OutOfReach),
+    let mut pieces = Pieces::default();
+    if !source.segments.is_empty() {
+        let place = place_of(source.slot, source.user.as_str(), source.key.as_str());
+        for segment in &source.segments {
+            let start = fragments.len();
+            match segment.texts_of(&place, reach, &mut fragments)? {
+                Texts::Absent => {}
+                Texts::Plain(span) => pieces.add(span, start..fragments.len()),
+                Texts::Other => return Ok(Plain::Other),
+                Texts::OutOfReach => return Ok(Plain::OutOfReach),
+            }
         }
     }
     if !source.memory.is_empty() {
         let start = fragments.len();
-        let Some(span) = texts_of_ops(&source.memory, &mut fragments) else {
-            return Ok(Plain::Other);
-        };
-        pieces.push(Piece {
-            span,
-            fragments: start..fragments.len(),
-        });
+        match texts_of_ops(&source.memory, &mut fragments) {
+            Some(span) => pieces.add(span, start..fragments.len()),
+            None => return Ok(Plain::Other),
+        }
     }
-    if pieces.len() > 1 {
+    if !pieces.more.is_empty() {
         match in_order(pieces, fragments) {
             Some(ordered) => fragments = ordered,
             None => return Ok(Plain::Other),
@@ -72,6 +85,7 @@ pub(super) fn view(source: &KeySource, reach: Reach) -> Result<Plain, ReadError>
 fn texts_of_ops(ops: &[Op], out: &mut Vec<Fragment>) -> Option<TextSpan> {
     let (first, last) = (ops.first()?, ops.last()?);
     let mut before = None;
+    out.reserve(ops.len());
     for op in ops {
         let (text, ends_value) = match &op.body {
             Body::Part(text) => (text, false),
@@ -95,7 +109,8 @@ fn texts_of_ops(ops: &[Op], out: &mut Vec<Fragment>) -> Option<TextSpan> {
 }
 
 /// The pieces one behind the other in time; None when they overlap or are not of one origin.
-fn in_order(mut pieces: Vec<Piece>, fragments: Vec<Fragment>) -> Option<Vec<Fragment>> {
+fn in_order(pieces: Pieces, fragments: Vec<Fragment>) -> Option<Vec<Fragment>> {
+    let mut pieces: Vec<Piece> = pieces.first.into_iter().chain(pieces.more).collect();
     let is_sorted = pieces.is_sorted_by_key(|piece| piece.span.first);
     pieces.sort_by_key(|piece| piece.span.first);
     let lie_apart = pieces

@@ -2,7 +2,7 @@
 
 use super::KeyName;
 use crate::core::clock::SlotClocks;
-use crate::core::op::{KeyedOp, Op};
+use crate::core::op::Op;
 use crate::store::memtable::{MemoryKey, SharedMemtable};
 use crate::store::segment::{DamagedBlock, ReadError, Scan};
 
@@ -11,7 +11,6 @@ pub(super) enum Input {
         memtable: SharedMemtable,
         keys: std::vec::IntoIter<MemoryKey>,
         ops: std::vec::IntoIter<Op>,
-        current: Option<KeyName>,
     },
     Segment {
         scan: Box<Scan>,
@@ -49,35 +48,34 @@ impl Salvage {
 }
 
 impl Input {
-    pub(super) fn next(&mut self) -> Result<Option<(KeyName, Op)>, ReadError> {
+    /// The next op; `name` is set when it may be of another key than the one before it.
+    pub(super) fn next(&mut self, name: &mut Option<KeyName>) -> Result<Option<Op>, ReadError> {
         match self {
             Self::Segment { scan, salvage } => loop {
-                match (scan.next(), &mut *salvage) {
+                match (scan.next_op(), &mut *salvage) {
                     (Err(ReadError::Damaged(_)), Some(salvage)) => salvage.damaged.extend(scan.skip_damaged()),
                     (Err(error), _) => return Err(error),
                     (Ok(None), _) => return Ok(None),
-                    (Ok(Some(KeyedOp { user, key, op })), salvage) => {
+                    (Ok(Some((op, is_new_run))), salvage) => {
                         if let Some(salvage) = salvage {
                             salvage.seen.insert(op.dot.slot, op.dot.origin, op.dot.seq);
                         }
-                        return Ok(Some(((op.dot.slot, user, key), op)));
+                        if is_new_run {
+                            *name = scan.name().map(|(user, key)| (op.dot.slot, user.clone(), key.clone()));
+                        }
+                        return Ok(Some(op));
                     }
                 }
             },
-            Self::Memtable {
-                memtable,
-                keys,
-                ops,
-                current,
-            } => loop {
-                if let (Some(op), Some(name)) = (ops.next(), &current) {
-                    return Ok(Some((name.clone(), op)));
+            Self::Memtable { memtable, keys, ops } => loop {
+                if let Some(op) = ops.next() {
+                    return Ok(Some(op));
                 }
                 let Some(key) = keys.next() else {
                     return Ok(None);
                 };
                 *ops = memtable.read().ops_of_sorted(&key).into_iter();
-                *current = Some((key.slot, key.user, key.key));
+                *name = Some((key.slot, key.user, key.key));
             },
         }
     }
@@ -85,12 +83,31 @@ impl Input {
 
 pub(super) struct Head {
     pub(super) input: Input,
-    pub(super) next: Option<(KeyName, Op)>,
+    /// Of the next op, while there is one.
+    name: Option<KeyName>,
+    pub(super) next: Option<Op>,
+    /// The next op is of the key that is being merged.
+    pub(super) is_at_key: bool,
 }
 
 impl Head {
-    pub(super) fn advance(&mut self) -> Result<Option<(KeyName, Op)>, ReadError> {
-        let next = self.input.next()?;
+    pub(super) fn new(input: Input) -> Self {
+        Self {
+            input,
+            name: None,
+            next: None,
+            is_at_key: false,
+        }
+    }
+
+    /// The key of the next op, if there is one.
+    pub(super) fn name(&self) -> Option<&KeyName> {
+        self.next.as_ref().and(self.name.as_ref())
+    }
+
+    /// Goes to the next op; gives the one before it.
+    pub(super) fn advance(&mut self) -> Result<Option<Op>, ReadError> {
+        let next = self.input.next(&mut self.name)?;
         Ok(std::mem::replace(&mut self.next, next))
     }
 }

@@ -132,14 +132,13 @@ impl Merge {
                     memtable: memtable.clone(),
                     keys: memtable.read().sorted_keys().into_iter(),
                     ops: Vec::new().into_iter(),
-                    current: None,
                 },
                 Source::Segment(segment) => Input::Segment {
                     scan: Box::new(segment.scan(None)),
                     salvage: context.salvage.then(Salvage::default),
                 },
             };
-            let mut head = Head { input, next: None };
+            let mut head = Head::new(input);
             head.advance()?;
             heads.push(head);
         }
@@ -214,38 +213,34 @@ impl Merge {
         Ok(Progress::Done(Box::new(finished?)))
     }
 
-    fn lowest(&self) -> Option<usize> {
-        let order = |head: &Head| {
-            let (name, op) = head.next.as_ref()?;
-            Some((name.clone(), op.stamp(), op.dot.seq))
-        };
-        (0..self.heads.len())
-            .filter_map(|index| Some((order(&self.heads[index])?, index)))
-            .min()
-            .map(|(_, index)| index)
+    /// Goes to the key that comes next, if there is one.
+    fn next_key(&mut self) -> Option<KeyName> {
+        let name = self.heads.iter().filter_map(Head::name).min().cloned()?;
+        for head in &mut self.heads {
+            head.is_at_key = head.name() == Some(&name);
+        }
+        Some(name)
     }
 
-    /// The next op of `name` in stamp order, if any input has one.
+    /// The next op of the key that `next_key` went to, in stamp order, if any input has one.
     fn next_of(&mut self, name: &KeyName) -> Result<Option<Op>, ReadError> {
         let lowest = self
             .heads
             .iter_mut()
-            .filter(|head| head.next.as_ref().is_some_and(|(other, _)| other == name))
-            .min_by_key(|head| head.next.as_ref().map(|(_, op)| (op.stamp(), op.dot.seq)));
+            .filter(|head| head.is_at_key)
+            .min_by_key(|head| head.next.as_ref().map(|op| (op.stamp(), op.dot.seq)));
         let Some(head) = lowest else {
             return Ok(None);
         };
         self.read_ops += 1;
-        Ok(head.advance()?.map(|(_, op)| op))
+        let op = head.advance()?;
+        head.is_at_key = head.name() == Some(name);
+        Ok(op)
     }
 
     /// Merges one key; false when there is none left.
     fn merge_key(&mut self) -> Result<bool, MergeError> {
-        let Some(name) = self
-            .lowest()
-            .and_then(|index| self.heads[index].next.as_ref())
-            .map(|(name, _)| name.clone())
-        else {
+        let Some(name) = self.next_key() else {
             return Ok(false);
         };
         let mut kept = Vec::new();
@@ -280,7 +275,10 @@ impl Merge {
                             scan: Box::new(segment.scan(Some((*slot, user.as_str(), key.as_str())))),
                             salvage: self.context.salvage.then(Salvage::default),
                         };
-                        while let Some((_, op)) = input.next()?.filter(|(other, _)| other == name) {
+                        let mut of = None;
+                        while let Some(op) = input.next(&mut of)?
+                            && of.as_ref() == Some(name)
+                        {
                             clears.extend(matches!(op.body, Body::Clear(_)).then_some(op));
                         }
                     }

@@ -40,6 +40,8 @@ pub(super) const PREFACE_BYTES: usize = 8 + 2;
 /// 4 /* number */ + 8 /* origin */
 pub(super) const ORIGIN_BYTES: usize = 4 + 8;
 pub(super) const RESTART_BYTES: usize = 4;
+/// Most texts that memory is taken for ahead of reading them.
+const RESERVED_TEXTS_MAX: u64 = 64;
 
 const fn malformed(what: &'static str) -> Malformed {
     Malformed { what }
@@ -269,6 +271,8 @@ impl Block {
         let mut cursor = Cursor::new(self.bytes.get(run.start..run.end).ok_or(wrong)?);
         let mut before = Before::start(self.base_ms);
         let mut times: Option<(HybridTime, HybridTime)> = None;
+        // What the run says is not believed for long lists.
+        out.reserve(run.ops.min(RESERVED_TEXTS_MAX) as usize);
         for _ in 0..run.ops {
             let Some((time, fragment)) = take_plain_text(&mut cursor, &self.bytes, &mut before)? else {
                 out.truncate(length);

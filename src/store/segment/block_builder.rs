@@ -18,7 +18,8 @@ pub struct RunBuilder {
     ops: Vec<u8>,
     count: u64,
     before: Before,
-    origins: BTreeMap<OriginIndex, OriginId>,
+    /// Each is named at least once: almost always one, and one after the other.
+    origins: Vec<(OriginIndex, OriginId)>,
     /// As long as every op is a plain value of one origin.
     plain: Option<PlainRun>,
 }
@@ -72,7 +73,9 @@ impl RunBuilder {
             _ => None,
         };
         put_op(&mut self.ops, &mut self.before, op, origin);
-        self.origins.insert(origin, op.dot.origin);
+        if self.origins.last().is_none_or(|(last, _)| *last != origin) {
+            self.origins.push((origin, op.dot.origin));
+        }
         self.count += 1;
     }
 
@@ -137,7 +140,7 @@ impl BlockBuilder {
         self.groups.extend_from_slice(&run.ops);
         self.last_place.clear();
         self.last_place.extend_from_slice(place);
-        self.origins.extend(&run.origins);
+        self.origins.extend(run.origins.iter().copied());
         self.group_count += 1;
         self.ops += run.count;
     }

@@ -9,7 +9,7 @@ use super::error::{DamagedBlock, ReadError};
 use super::index::BlockRef;
 use super::place::{parse_place, place_of};
 use super::{Malformed, Segment};
-use crate::core::op::KeyedOp;
+use crate::core::op::{KeyedOp, Op};
 use crate::core::slot::SlotId;
 use crate::types::{Key, UserId};
 
@@ -88,6 +88,19 @@ impl Scan {
         reason = "an error is not an item: reading stops there"
     )]
     pub fn next(&mut self) -> Result<Option<KeyedOp>, ReadError> {
+        let Some((op, _)) = self.next_op()? else {
+            return Ok(None);
+        };
+        Ok(self.name().map(|(user, key)| KeyedOp {
+            user: user.clone(),
+            key: key.clone(),
+            op,
+        }))
+    }
+
+    /// Like `next`, without the name; says whether the op is of another run of ops, and so perhaps of another key, than the one
+    /// before it.
+    pub fn next_op(&mut self) -> Result<Option<(Op, bool)>, ReadError> {
         if let Some(damaged) = &self.damaged {
             return Err(ReadError::Damaged(damaged.clone()));
         }
@@ -96,6 +109,12 @@ impl Scan {
             self.damaged = Some(damaged.clone());
         }
         result
+    }
+
+    /// Whose the op is that was given last.
+    pub fn name(&self) -> Option<(&UserId, &Key)> {
+        let run = self.current.as_ref()?.run.as_ref()?;
+        Some((&run.user, &run.key))
     }
 
     /// Goes on at that place, without reading what lies between. Never goes back.
@@ -132,7 +151,8 @@ impl Scan {
         self.damaged.take()
     }
 
-    fn advance(&mut self) -> Result<Option<KeyedOp>, ReadError> {
+    fn advance(&mut self) -> Result<Option<(Op, bool)>, ReadError> {
+        let mut is_new_run = false;
         loop {
             let Some(current) = &mut self.current else {
                 let Some(block) = self.next else { return Ok(None) };
@@ -153,16 +173,12 @@ impl Scan {
             let damaged = |error| self.segment.damaged(&current.block, error);
             if let Some(run) = &mut current.run {
                 if let Some(op) = run.ops.next().map_err(damaged)? {
-                    return Ok(Some(KeyedOp {
-                        user: run.user.clone(),
-                        key: run.key.clone(),
-                        op,
-                    }));
+                    return Ok(Some((op, is_new_run)));
                 }
                 current.run = None;
             }
             match next_run(&mut current.groups, self.from.as_deref(), &mut self.last_user).map_err(damaged)? {
-                Some(run) => current.run = Some(run),
+                Some(run) => (current.run, is_new_run) = (Some(run), true),
                 None => self.current = None,
             }
         }

@@ -46,6 +46,8 @@ pub struct SegmentWriter {
     /// Milliseconds of the first op: what all times of the segment are written against.
     base_ms: Option<u64>,
     origins: BTreeMap<OriginId, OriginIndex>,
+    /// Of the last op: mostly the next one's too.
+    last_origin: Option<(OriginId, OriginIndex)>,
     tags: Vec<u64>,
     stats: SegmentStats,
 }
@@ -97,6 +99,7 @@ impl SegmentWriter {
             incoming: Vec::new(),
             base_ms: None,
             origins: BTreeMap::new(),
+            last_origin: None,
             tags: Vec::new(),
             stats: SegmentStats::default(),
         })
@@ -160,9 +163,20 @@ impl SegmentWriter {
         }
     }
 
-    fn add_op(&mut self, op: &Op) -> Result<(), WriteError> {
+    fn number_of(&mut self, origin: OriginId) -> OriginIndex {
+        if let Some((last, number)) = self.last_origin
+            && last == origin
+        {
+            return number;
+        }
         let next = self.origins.len() as OriginIndex;
-        let origin = *self.origins.entry(op.dot.origin).or_insert(next);
+        let number = *self.origins.entry(origin).or_insert(next);
+        self.last_origin = Some((origin, number));
+        number
+    }
+
+    fn add_op(&mut self, op: &Op) -> Result<(), WriteError> {
+        let origin = self.number_of(op.dot.origin);
         if self.base_ms.is_none() {
             let base_ms = ms_of(op.time);
             self.base_ms = Some(base_ms);

@@ -1,0 +1,122 @@
+//! What a merge reads of a memtable: its keys in order, their ops, and the dots it holds.
+
+use super::Memtable;
+use crate::core::clock::SlotClocks;
+use crate::core::op::{Dot, Op};
+use crate::core::slot::{SYSTEM_SLOT, SlotId};
+use crate::core::stamp::OriginId;
+use crate::types::{Key, UserId};
+
+/// A key of a memtable, as `sorted_keys` gives it.
+#[derive(Debug, Clone)]
+pub struct MemoryKey {
+    pub slot: SlotId,
+    pub user: UserId,
+    pub key: Key,
+    last: u32,
+}
+
+impl Memtable {
+    /// Every key in (slot, user, key) order.
+    pub fn sorted_keys(&self) -> Vec<MemoryKey> {
+        let mut keys: Vec<_> = self
+            .keys
+            .iter()
+            .filter_map(|held| {
+                let (record, header, _) = self.record(held.last)?;
+                Some(((header.dot.slot, header.user(record), header.key(record)), held.last))
+            })
+            .collect();
+        keys.sort_unstable();
+        let text = std::str::from_utf8;
+        let mut last_user: Option<UserId> = None;
+        keys.into_iter()
+            .filter_map(|((slot, user, key), last)| {
+                // Neighbours mostly share their user: one name in memory is enough.
+                let user = match last_user.take().filter(|last| last.as_str().as_bytes() == user) {
+                    Some(last) => last,
+                    None => UserId::from_stored(text(user).ok()?),
+                };
+                last_user = Some(user.clone());
+                Some(MemoryKey {
+                    slot,
+                    user,
+                    key: Key::new(text(key).ok()?).ok()?,
+                    last,
+                })
+            })
+            .collect()
+    }
+
+    /// The ops of a key that `sorted_keys` gave, in stamp order, all of them.
+    pub fn ops_of_sorted(&self, key: &MemoryKey) -> Vec<Op> {
+        let mut ops: Vec<Op> = self
+            .chain(Some(key.last))
+            .filter_map(|entry| self.op(entry, self.groups.len()))
+            .collect();
+        ops.sort_by_key(Op::stamp);
+        ops
+    }
+
+    /// The dots that it holds.
+    pub fn covered(&self) -> SlotClocks {
+        let mut clocks = SlotClocks::default();
+        // In the order they were appended, the ops of a slot are mostly one run of sequences of one origin.
+        let mut runs: Vec<Option<(OriginId, u64, u64)>> = vec![None; usize::from(SYSTEM_SLOT.0) + 1];
+        for entry in 0..self.entries.len() as u32 {
+            let Some((_, header, _)) = self.record(entry) else {
+                continue;
+            };
+            let Dot { origin, slot, seq } = header.dot;
+            match runs.get_mut(usize::from(slot.0)) {
+                Some(Some((of, _, last))) if *of == origin && last.checked_add(1) == Some(seq) => *last = seq,
+                Some(run) => {
+                    if let Some((of, first, last)) = run.replace((origin, seq, seq)) {
+                        clocks.insert_range(slot, of, first, last);
+                    }
+                }
+                None => clocks.insert(slot, origin, seq),
+            }
+        }
+        for (slot, run) in runs.into_iter().enumerate() {
+            if let Some((origin, first, last)) = run {
+                clocks.insert_range(SlotId(slot as u16), origin, first, last);
+            }
+        }
+        clocks
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::core::op::Body;
+    use crate::core::slot::KeyHash;
+    use crate::core::stamp::HybridTime;
+
+    proptest! {
+        #[test]
+        fn it_covers_every_dot_it_holds_and_no_other(dots in proptest::collection::vec((1u64..3, 0u16..3, 1u64..9), 0..60)) {
+            let mut memtable = Memtable::new(1);
+            let mut covered = SlotClocks::default();
+            let (user, key) = (UserId::new("u").unwrap(), Key::new("k").unwrap());
+            let hash = KeyHash::of(&user, &key);
+            for (index, (origin, slot, seq)) in dots.into_iter().enumerate() {
+                // Mostly one behind the other, as they come about.
+                let seq = if index % 3 == 0 { seq } else { index as u64 + 10 };
+                let op = Op {
+                    dot: Dot { origin: OriginId(origin), slot: SlotId(slot * 512), seq },
+                    time: HybridTime(index as u64),
+                    raised: false,
+                    request_id: None,
+                    body: Body::Value("v".into()),
+                };
+                memtable.append(hash, &user, &key, &op);
+                covered.insert(op.dot.slot, op.dot.origin, op.dot.seq);
+            }
+            prop_assert_eq!(memtable.covered(), covered);
+        }
+    }
+}
