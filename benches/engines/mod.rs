@@ -95,9 +95,17 @@ pub struct Candidate {
     pub open: Open,
 }
 
+const OURS: &str = "kv";
+
+impl Candidate {
+    pub fn is_ours(&self) -> bool {
+        self.name == OURS
+    }
+}
+
 const CANDIDATES: &[Candidate] = &[
     Candidate {
-        name: "kv",
+        name: OURS,
         open: |setup| Ok(Box::new(ours::Ours::open(setup)?)),
     },
     #[cfg(feature = "rivals")]

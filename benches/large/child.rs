@@ -9,6 +9,7 @@ use hdrhistogram::Histogram;
 use kv_storage::bench::Payload;
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt, SeedableRng};
+use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 
 use super::engines::{self, Durability, Engine, Entry, LIST_LENGTH, Setup, WHOLE_LIST};
@@ -123,6 +124,7 @@ impl Child {
             in_flight: self.phase(engine, IN_FLIGHT, duration, seed + 2)?,
             resident_bytes: 1024 * figure("/proc/self/status", "VmRSS:")?,
             anonymous_bytes: 1024 * figure("/proc/self/status", "RssAnon:")?,
+            bytes_per_idle_key: engine.bytes_per_idle_key(),
         })
     }
 
@@ -130,6 +132,7 @@ impl Child {
     fn phase(&self, engine: &dyn Engine, threads: u64, duration: Duration, seed: u64) -> anyhow::Result<Phase> {
         let blocks_before = engine.blocks_fetched();
         let disk_before = figure("/proc/self/io", "read_bytes:")?;
+        let cpu_before = cpu_seconds();
         let start = Instant::now();
         let samples: Vec<anyhow::Result<Samples>> = thread::scope(|scope| {
             let readers: Vec<_> = (0..threads)
@@ -141,6 +144,7 @@ impl Child {
                 .collect()
         });
         let seconds = start.elapsed().as_secs_f64();
+        let cpu_seconds = cpu_seconds() - cpu_before;
         let mut all = Samples::new()?;
         for samples in samples {
             let samples = samples?;
@@ -155,6 +159,7 @@ impl Child {
             per_s: gets / seconds,
             p50_us: us(0.5),
             p99_us: us(0.99),
+            cpu_us: cpu_seconds * 1e6 / gets,
             disk_bytes: disk_bytes as f64 / gets,
             blocks: blocks.map(|(now, before)| (now - before) as f64 / gets),
             // With several threads, nobody knows whose blocks they were.
@@ -193,6 +198,12 @@ impl Samples {
             blocks: Histogram::new(3)?,
         })
     }
+}
+
+/// Processor time that this process has used.
+fn cpu_seconds() -> f64 {
+    let used = clock_gettime(ClockId::ProcessCPUTime);
+    used.tv_sec as f64 + used.tv_nsec as f64 / 1e9
 }
 
 /// The number behind `name` in a file of the kernel's.

@@ -38,6 +38,7 @@ pub struct Reading {
     /// Of the process, after all reads, bytes: everything, and without the files that it has mapped.
     pub resident_bytes: u64,
     pub anonymous_bytes: u64,
+    pub bytes_per_idle_key: Option<f64>,
 }
 
 /// What a while of reading came to.
@@ -46,6 +47,8 @@ pub struct Phase {
     pub per_s: f64,
     pub p50_us: f64,
     pub p99_us: f64,
+    /// Processor time of a get, the kernel's share included.
+    pub cpu_us: f64,
     /// Bytes that came from the disk, per get.
     pub disk_bytes: f64,
     /// Data blocks that the engine fetched for a get: mean, and (one get at a time) the 99th percentile.

@@ -72,7 +72,7 @@ pub struct Recovered {
     pub segments: Vec<Arc<Segment>>,
     /// In order of their numbers.
     pub logs: Vec<RecoveredLog>,
-    /// Log files that hold nothing that is needed.
+    /// Log files that hold nothing that is needed, in order of their numbers.
     pub spares: Vec<u64>,
     /// Files that were merged away and could not be removed.
     pub obsolete: Vec<u64>,
@@ -221,46 +221,46 @@ fn drop_replaced(place: &Place, replaced: &BTreeSet<u64>, found: &mut Recovered)
     found.unopened.retain(|number| !replaced.contains(number));
 }
 
+/// From the newest log to the oldest: each says where the one before it ends, so only one has to be in memory at a time.
 fn read_logs(place: &Place, numbers: Vec<u64>, found: &mut Recovered) -> Result<(), RecoverError> {
-    let mut read = Vec::new();
-    for number in numbers {
-        let path = place.dir.join(log::file_name(number));
-        let fail = |source| RecoverError::Io {
-            path: path.clone(),
-            source,
-        };
-        let file = place.disk.open(&path, OpenMode::ReadWrite).map_err(fail)?;
-        let (bytes, whole) = read_whole(&*file).map_err(fail)?;
-        match LogHeader::decode(&bytes) {
-            Err(HeaderError::NewerVersion(version)) => {
-                return Err(RecoverError::NewerVersion {
-                    path,
-                    found: version,
-                    known: log::VERSION,
-                });
-            }
-            header => read.push(ReadLog {
-                number,
-                file,
-                bytes,
-                whole,
-                previous: header
-                    .ok()
-                    .filter(|header| header.number == number)
-                    .map(|header| header.previous),
-            }),
-        }
-    }
-    for index in 0..read.len() {
-        let log = &read[index];
-        let known_end = read
-            .get(index + 1)
-            .and_then(|next| next.previous)
-            .filter(|previous| previous.number == log.number)
+    let mut previous: Option<log::Previous> = None;
+    for number in numbers.into_iter().rev() {
+        let log = read_log(place, number)?;
+        let known_end = previous
+            .filter(|previous| previous.number == number)
             .map(|previous| previous.end);
+        previous = log.previous;
         take_log(place, log, known_end, found)?;
     }
+    found.logs.reverse();
+    found.spares.sort_unstable();
     Ok(())
+}
+
+fn read_log(place: &Place, number: u64) -> Result<ReadLog, RecoverError> {
+    let path = place.dir.join(log::file_name(number));
+    let fail = |source| RecoverError::Io {
+        path: path.clone(),
+        source,
+    };
+    let file = place.disk.open(&path, OpenMode::ReadWrite).map_err(fail)?;
+    let (bytes, whole) = read_whole(&*file).map_err(fail)?;
+    let header = LogHeader::decode(&bytes);
+    if let Err(HeaderError::NewerVersion(version)) = header {
+        return Err(RecoverError::NewerVersion {
+            path,
+            found: version,
+            known: log::VERSION,
+        });
+    }
+    let header = header.ok().filter(|header| header.number == number);
+    Ok(ReadLog {
+        number,
+        file,
+        bytes,
+        whole,
+        previous: header.map(|header| header.previous),
+    })
 }
 
 /// The file's bytes, and whether all of it could be read. What cannot be read is taken for zeroes, so for damage; when nothing can be
@@ -295,7 +295,7 @@ struct ReadLog {
     previous: Option<log::Previous>,
 }
 
-fn take_log(place: &Place, log: &ReadLog, known_end: Option<u64>, found: &mut Recovered) -> Result<(), RecoverError> {
+fn take_log(place: &Place, log: ReadLog, known_end: Option<u64>, found: &mut Recovered) -> Result<(), RecoverError> {
     let (number, bytes) = (log.number, &log.bytes);
     let path = place.dir.join(log::file_name(number));
     let scan = log::scan(bytes, number, known_end);
@@ -317,7 +317,7 @@ fn take_log(place: &Place, log: &ReadLog, known_end: Option<u64>, found: &mut Re
     for dot in &scan.lost_dots {
         found.lost.insert(dot.slot, dot.origin, dot.seq);
     }
-    let memtable = Memtable::recovered(number, bytes.slice(..scan.end as usize), &scan.records, scan.end);
+    let memtable = Memtable::recovered(number, used_part(bytes, scan.end as usize), &scan.records, scan.end);
     found.covered.join(&memtable.covered());
     let newest = scan.records.iter().map(|record| record.header.time).max();
     found.max_time = found.max_time.max(newest.unwrap_or_default());
@@ -329,6 +329,14 @@ fn take_log(place: &Place, log: &ReadLog, known_end: Option<u64>, found: &mut Re
         damaged,
     });
     Ok(())
+}
+
+/// Most of a log may be space that was filled ahead, which a memtable must not keep in memory.
+fn used_part(bytes: &Bytes, end: usize) -> Bytes {
+    match end < bytes.len() / 2 {
+        true => Bytes::copy_from_slice(&bytes[..end]),
+        false => bytes.slice(..end),
+    }
 }
 
 /// What is read here may be in the page cache only, marked clean by a sync that failed. Written again, it is dirty again, and this
