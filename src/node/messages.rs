@@ -36,7 +36,7 @@ pub enum ShardMessage {
     },
     Tick,
     Past(PendingWrite, Box<PastLookup>, Result<(), OpError>),
-    /// Write and sync the open group, if there is one.
+    /// A group is open, and nothing else may come to remind of it.
     Commit,
     SpaceMade(Result<io::Result<SpaceReady>, Abandoned>),
     MergeStepped(Result<MergeOutcome, Abandoned>),

@@ -41,6 +41,8 @@ pub struct ShardState {
     inbox: Arc<Inbox>,
     /// A `Commit` is on its way.
     commit_asked: bool,
+    /// The last group was not one write alone.
+    several_write: bool,
     stats: Arc<Mutex<ShardStats>>,
     /// In the order of their groups.
     waiting: VecDeque<Waiting>,
@@ -74,6 +76,7 @@ impl Actor for ShardActor {
             gate,
             inbox,
             commit_asked: false,
+            several_write: false,
             stats,
             waiting: VecDeque::new(),
             parked: VecDeque::new(),
@@ -100,12 +103,7 @@ impl Actor for ShardActor {
                 state.unpark(&me);
             }
             ShardMessage::Past(pending, lookup, result) => state.take_past(&me, pending, &lookup, result),
-            ShardMessage::Commit => {
-                state.commit_asked = false;
-                state.commit(&me).await;
-                // A log gives way to the next only between two commits.
-                state.unpark(&me);
-            }
+            ShardMessage::Commit => state.commit_asked = false,
             ShardMessage::SpaceMade(result) => {
                 state
                     .shard
@@ -115,6 +113,7 @@ impl Actor for ShardActor {
             ShardMessage::MergeStepped(outcome) => state.merge_stepped(&me, outcome),
             ShardMessage::CleanedUp(result) => state.shard.cleaned_up(result.unwrap_or_default()),
         }
+        state.commit(&me).await;
         state.start_jobs(&me);
         if let Some(why) = state.shard.failure() {
             return Err(why.to_owned().into());
@@ -254,7 +253,7 @@ impl ShardState {
 
     fn start_jobs(&mut self, me: &ActorRef<ShardMessage>) {
         if self.shard.has_commit() && !self.commit_asked {
-            // Behind what has come in meanwhile, which is to be in the same group.
+            // What was parked until the last commit. Other messages have their turn in between.
             self.commit_asked = me.cast(ShardMessage::Commit).is_ok();
         }
         if let Some(job) = self.shard.next_space_job() {
@@ -288,12 +287,17 @@ impl ShardState {
         self.stopping.is_none() || !self.parked.is_empty()
     }
 
-    /// Commits all that has gathered by now, and answers. The actor does nothing else meanwhile, and need not: a group is written
-    /// only after the one before it, and reads do not pass here.
+    /// Commits what has gathered, and answers. The actor does nothing else meanwhile, and need not: a group is written only after
+    /// the one before it, and reads do not pass here.
     async fn commit(&mut self, me: &ActorRef<ShardMessage>) {
-        // Once around: what other tasks have ready comes into the same group.
-        tokio::task::yield_now().await;
-        self.take_writes(me);
+        if !self.shard.has_commit() {
+            return;
+        }
+        if self.several_write {
+            // Once around: what other tasks have ready comes into the same group.
+            tokio::task::yield_now().await;
+            self.take_writes(me);
+        }
         let Some(job) = self.shard.next_commit() else {
             return;
         };
@@ -306,12 +310,14 @@ impl ShardState {
         let result = result
             .await
             .unwrap_or_else(|abandoned| Err(io::Error::other(abandoned)));
-        let Some(durable) = self.shard.committed(result) else {
-            return;
-        };
-        while let Some(waiting) = self.waiting.pop_front_if(|waiting| waiting.group <= durable) {
+        let durable = self.shard.committed(result);
+        let waited = self.waiting.len();
+        while let Some(waiting) = self.waiting.pop_front_if(|waiting| Some(waiting.group) <= durable) {
             let _ = waiting.reply.send(Ok(waiting.added));
         }
+        self.several_write = waited - self.waiting.len() > 1;
+        // A log gives way to the next only between two commits.
+        self.unpark(me);
     }
 
     fn run_merge(&self, me: &ActorRef<ShardMessage>, job: MergeJob, pause: bool) {
