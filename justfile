@@ -14,7 +14,7 @@ test:
 check:
     .ci/run
 
-# Measure speed side by side with rivals: "http" (other stores), "engine" and "large" (other storage engines; more data than memory)
+# Measure: "http" (other stores), "engine" and "large" (other storage engines; more data than memory), "streaming" (one huge value and list), "overload"
 bench what="http engine":
     #!/usr/bin/env bash
     set -euo pipefail
@@ -31,3 +31,7 @@ sim scenario="" seed="":
 # Simulate with many seeds
 soak seeds="1000" scenario="":
     {{ if scenario != "" { "KV_SIM_SCENARIO=" + quote(scenario) } else { "" } }} KV_SIM_SEEDS={{ quote(seeds) }} cargo test --release --test sim -- --nocapture
+
+# A node under a steady load, an hour by default; leaves target/soak/soak.csv and soak.png
+soak-node seconds="3600" rate="2000":
+    KV_SOAK_SECONDS={{ quote(seconds) }} KV_SOAK_RATE={{ quote(rate) }} cargo bench --locked --features plot --bench soak

@@ -12,9 +12,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use anyhow::Context;
+use kv_storage::api;
 use kv_storage::bench::{KvProtocol, KvTarget, Payload};
 use kv_storage::client::{Client, password_hash};
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const USER: &str = "bench";
 const PASSWORD: &str = "bench";
@@ -92,6 +94,28 @@ impl Node {
     pub fn client(&self) -> anyhow::Result<Client> {
         let builder = Client::builder().url(self.address.to_string());
         Ok(builder.user(USER).password(PASSWORD).build()?)
+    }
+
+    /// The answer to a batch that is sent as it is, over a connection of its own.
+    pub async fn batch(&self, operations: Vec<api::Operation<'_>>) -> anyhow::Result<String> {
+        let body = serde_json::to_string(&api::Batch {
+            operations,
+            user: Some(api::User {
+                user_id: USER.into(),
+                password_hash: password_hash(PASSWORD).into(),
+            }),
+        })?;
+        let head = format!(
+            "POST {} HTTP/1.1\r\nhost: node\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+            api::path::BATCH,
+            body.len()
+        );
+        let mut stream = tokio::net::TcpStream::connect(self.address).await?;
+        stream.write_all(head.as_bytes()).await?;
+        stream.write_all(body.as_bytes()).await?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await?;
+        Ok(answer)
     }
 
     /// Speaks the API for the load generator.

@@ -102,8 +102,12 @@ impl<P: Protocol> Connection<P> {
             let measured = self.work.schedule.is_measured(due);
             self.work.record.borrow_mut().begun += u64::from(measured);
             self.under_way.operation = Some((operation, due, measured));
+            let sent = Instant::now();
             let outcome = self.exchange(operation).await;
             self.under_way.operation = None;
+            if let (Ok(answer), true) = (&outcome, measured) {
+                self.work.record.borrow_mut().answered(answer.status, sent.elapsed());
+            }
             self.note(operation, outcome, due, measured);
             self.after(outcome).await;
         }

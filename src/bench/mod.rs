@@ -32,5 +32,5 @@ pub use mix::{Mix, Operation};
 pub use payload::Payload;
 pub use protocol::{Answer, Garbled, Protocol, Step};
 pub use record::Latencies;
-pub use report::{Report, Second, thousands, time};
+pub use report::{Report, Second, Times, thousands, time};
 pub use run::{Load, LoadError, run};

@@ -98,6 +98,10 @@ pub struct Record {
     /// By operation: times of those that were done.
     pub done: [Latencies; Operation::ALL.len()],
     pub failed: BTreeMap<(Operation, Failed), u64>,
+    /// Times of those that were done, from when they were sent: what they waited inside the generator is left out.
+    pub served: Latencies,
+    /// The same of those that got another answer.
+    pub refused: Latencies,
     /// Measured operations that were begun.
     pub begun: u64,
     pub bytes_sent: u64,
@@ -136,6 +140,14 @@ impl Record {
         }
     }
 
+    /// An answer came `time` after its request was sent.
+    pub fn answered(&mut self, status: u16, time: Duration) {
+        match status {
+            STATUS_DONE => self.served.record(time),
+            _ => self.refused.record(time),
+        }
+    }
+
     pub fn add(&mut self, other: &Self) {
         for (sum, done) in self.done.iter_mut().zip(&other.done) {
             sum.add(done);
@@ -143,6 +155,8 @@ impl Record {
         for (kind, count) in &other.failed {
             *self.failed.entry(*kind).or_default() += count;
         }
+        self.served.add(&other.served);
+        self.refused.add(&other.refused);
         self.begun += other.begun;
         self.bytes_sent += other.bytes_sent;
         self.bytes_received += other.bytes_received;

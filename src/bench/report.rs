@@ -25,12 +25,35 @@ pub struct Report {
     pub operations: BTreeMap<&'static str, OperationReport>,
     /// Not done; by status or reason.
     pub errors: BTreeMap<String, u64>,
+    /// From sending to the answer, of operations that were done: without what they waited inside the generator.
+    pub served: Times,
+    /// The same of operations that got another answer.
+    pub refused: Times,
     /// Due by the rate, but every connection was still waiting for an answer at the end.
     pub never_sent: u64,
     pub bytes_sent: u64,
     pub bytes_received: u64,
     /// Every second of the run, the warm-up included; the last one may be shorter.
     pub timeline: Vec<Second>,
+}
+
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Times {
+    pub count: u64,
+    pub p50_us: f64,
+    pub p99_us: f64,
+    pub max_us: f64,
+}
+
+impl Times {
+    fn new(latencies: &Latencies) -> Self {
+        Self {
+            count: latencies.count(),
+            p50_us: latencies.percentile_us(50.0),
+            p99_us: latencies.percentile_us(99.0),
+            max_us: latencies.max_us(),
+        }
+    }
 }
 
 /// Of the operations of one kind that were done.
@@ -114,6 +137,8 @@ impl Report {
             done_per_s: done as f64 / seconds,
             operations,
             errors,
+            served: Times::new(&record.served),
+            refused: Times::new(&record.refused),
             never_sent: schedule
                 .measured_due()
                 .map_or(0, |due| due.saturating_sub(record.begun)),

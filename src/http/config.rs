@@ -25,6 +25,8 @@ pub const LINGER_BYTES_MAX: usize = 16 * 1024 * 1024;
 pub const LINGER_TIME: Duration = Duration::from_secs(5);
 /// Operations of one batch that are in flight at once.
 pub const BATCH_IN_FLIGHT_MAX: usize = 256;
+/// A body up to this size is read before its request is refused: it has come with its head, and the connection goes on.
+pub const BODY_READ_BEFORE_REFUSAL_MAX: u64 = 16 * 1024;
 /// When to come back after a refusal at the door: permits come free within milliseconds.
 pub const RETRY_AFTER_S: u32 = 1;
 
@@ -35,6 +37,9 @@ pub struct FrontConfig {
     pub connections_max: usize,
     /// Requests between the end of their head and the end of their answer.
     pub requests_in_flight_max: usize,
+    /// Requests at work once they queue for longer than a burst; see `admission`. Five times what keeps a node busy, so that a
+    /// request takes no more than about five times as long. Must be more than the connections of any one client.
+    pub requests_at_work_max: usize,
     /// Bytes of all bodies that are being read or worked on.
     pub body_bytes_in_flight_max: usize,
     /// Bytes of all answers that are being made or sent; a streamed one counts with its buffers.
@@ -59,6 +64,7 @@ impl Default for FrontConfig {
         Self {
             connections_max: 16_384,
             requests_in_flight_max: 4096,
+            requests_at_work_max: 320,
             body_bytes_in_flight_max: 64 * 1024 * 1024,
             answer_bytes_in_flight_max: 128 * 1024 * 1024,
             head_timeout: Duration::from_secs(15),

@@ -14,10 +14,11 @@ use tokio::time::Instant;
 use crate::quota::{Quota, Share};
 use crate::types::UserId;
 
+use super::admission::Admission;
 use super::answer::{Answer, AnswerBody, Hold};
 use super::backend::Backend;
 use super::body;
-use super::config::{FrontConfig, RETRY_AFTER_S};
+use super::config::{BODY_READ_BEFORE_REFUSAL_MAX, FrontConfig, RETRY_AFTER_S};
 use super::connection::{Activity, Busy, Connections};
 use super::failure::Failure;
 use super::metrics::{self, MetricSource, Metrics, Refusal};
@@ -35,6 +36,7 @@ pub struct Front<B> {
     pub(super) connections: Connections,
     /// One permit a request in flight.
     pub(super) requests: Arc<Semaphore>,
+    pub(super) admission: Admission,
     /// One permit a byte of a body in flight.
     pub(super) body_bytes: Quota,
     /// One permit a byte of an answer that is being made or sent. Apart from those of bodies: clients that are slow to take
@@ -52,6 +54,7 @@ impl<B: Backend> Front<B> {
             metrics: Metrics::new(sources),
             connections: Connections::default(),
             requests: Arc::new(Semaphore::new(config.requests_in_flight_max)),
+            admission: Admission::new(config.requests_at_work_max),
             body_bytes: Quota::new(config.body_bytes_in_flight_max),
             answer_bytes: Quota::new(config.answer_bytes_in_flight_max),
             draining: AtomicBool::new(false),
@@ -117,14 +120,12 @@ impl<B: Backend> Front<B> {
             Failure::method_not_allowed(call.allow())
         } else if let Some(shape) = call.shape() {
             match self.requests.clone().try_acquire_owned() {
+                _ if self.refuses_unread(&body) => self.overloaded(),
                 Ok(permit) => {
                     hold.permit = Some(permit);
                     return self.carry_out(call, shape, head, body, from, user).await;
                 }
-                Err(_) => {
-                    self.metrics.refused(Refusal::Requests);
-                    Failure::too_many("requests")
-                }
+                Err(_) => self.overloaded(),
             }
         } else {
             return self.probe(call);
@@ -133,6 +134,16 @@ impl<B: Backend> Front<B> {
             body::linger(&head.headers, body);
         }
         Err(refused)
+    }
+
+    /// A large body is not even read when its request would be refused.
+    fn refuses_unread(&self, body: &Incoming) -> bool {
+        body.size_hint().lower() > BODY_READ_BEFORE_REFUSAL_MAX && self.admission.is_full(Instant::now())
+    }
+
+    pub(super) fn overloaded(&self) -> Failure {
+        self.metrics.refused(Refusal::Requests);
+        Failure::too_many("requests")
     }
 
     async fn carry_out(
@@ -145,6 +156,10 @@ impl<B: Backend> Front<B> {
         user: &mut Option<UserId>,
     ) -> Result<Answer, Failure> {
         let body = body::read(self, &head.headers, body).await?;
+        // Before anything is spent on it; the place itself is taken when it is known who asks.
+        if self.admission.is_full(Instant::now()) {
+            return Err(self.overloaded());
+        }
         let submitted = Submitted::new(self, shape, body, &head.headers, from);
         // The rare calls are boxed, so that each connection has room only for the frequent ones.
         let result = match call {

@@ -31,6 +31,7 @@
 //! nothing but the faults. Nothing is revealed or changed before the credentials were checked.
 
 mod admin;
+mod admission;
 mod answer;
 mod backend;
 mod batch;

@@ -8,12 +8,14 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hyper::header::{AUTHORIZATION, HeaderMap};
 use serde::Deserialize;
+use tokio::time::Instant;
 
 use crate::api::{self, User};
 use crate::core::op::Text;
 use crate::types::{Key, PASSWORD_HASH_BYTES_MAX, RequestId, USER_ID_BYTES_MAX, UserId, check_length};
 use crate::users::{AuthError, Principal};
 
+use super::admission::Turn;
 use super::backend::Backend;
 use super::body::Held;
 use super::explain::{explain, unexplained};
@@ -34,6 +36,8 @@ pub struct Submitted<'f, B> {
     from: IpAddr,
     /// Set once the credentials were found good; for the log.
     user: OnceLock<UserId>,
+    /// Taken at the same moment: a login that has to wait is not at work.
+    turn: OnceLock<Turn<'f>>,
 }
 
 impl<'f, B: Backend> Submitted<'f, B> {
@@ -45,6 +49,7 @@ impl<'f, B: Backend> Submitted<'f, B> {
             basic: Basic::of(headers),
             from,
             user: OnceLock::new(),
+            turn: OnceLock::new(),
         }
     }
 
@@ -133,7 +138,10 @@ impl<'f, B: Backend> Submitted<'f, B> {
             Err(AuthError::Busy { .. }) => self.front.metrics.refused(Refusal::Logins),
             Err(AuthError::Store(_)) => {}
         }
-        Ok(verified?)
+        let principal = verified?;
+        let turn = self.front.admission.enter(Instant::now());
+        let _ = self.turn.set(turn.ok_or_else(|| self.front.overloaded())?);
+        Ok(principal)
     }
 }
 

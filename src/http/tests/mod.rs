@@ -8,6 +8,7 @@ mod described;
 mod fake;
 mod limits;
 mod lists;
+mod overload;
 mod protocol;
 mod random;
 mod rig;

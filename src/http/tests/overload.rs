@@ -1,0 +1,72 @@
+//! More requests than are worked on at once.
+
+use std::sync::atomic::Ordering::SeqCst;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use serde_json::json;
+
+use super::rig::{Rig, with_user};
+use crate::http::FrontConfig;
+use crate::http::admission::CALM_INTERVAL;
+
+const AT_WORK_MAX: usize = 4;
+
+/// A node that is at a standstill until its gate opens.
+fn stalled() -> Rig {
+    let rig = Rig::with(FrontConfig {
+        requests_at_work_max: AT_WORK_MAX,
+        ..FrontConfig::default()
+    });
+    rig.store.gate.forget_permits(usize::MAX);
+    rig
+}
+
+async fn until_at_work(rig: &Rig, count: usize) {
+    while rig.store.waiting.load(SeqCst) < count {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn when_a_queue_stands_more_is_refused_at_once_and_what_was_taken_is_served() {
+    let rig = stalled();
+    let add = with_user(json!({"key": "k", "value": "v"}));
+    let taken = async { join_all((0..AT_WORK_MAX).map(|_| rig.post("/add_value", &add))).await };
+    let refused = async {
+        until_at_work(&rig, AT_WORK_MAX).await;
+        tokio::time::sleep(CALM_INTERVAL).await;
+        let large = with_user(json!({"key": "k", "value": "v".repeat(100_000)}));
+        for body in [&add, &large] {
+            let answer = tokio::time::timeout(CALM_INTERVAL * 50, rig.post("/add_value", body)).await;
+            let reply = answer.expect("a refusal does not wait for those at work");
+            assert_eq!((reply.status, reply.header("retry-after")), (503, "1"));
+        }
+        assert_eq!(rig.get("/healthz").await.status, 200);
+        rig.store.gate.add_permits(1_000);
+    };
+    let (taken, ()) = tokio::join!(taken, refused);
+    assert!(taken.iter().all(|reply| reply.status == 200));
+    assert_eq!(rig.metric(r#"kv_http_refused_total{reason="requests"}"#).await, 2);
+    assert_eq!(rig.store.values("123", "k").len(), AT_WORK_MAX);
+    assert_eq!(
+        rig.post("/add_value", &add).await.status,
+        200,
+        "the places are free again"
+    );
+}
+
+#[tokio::test]
+async fn a_burst_is_taken_whole() {
+    let rig = stalled();
+    let add = with_user(json!({"key": "k", "value": "v"}));
+    let burst = async { join_all((0..5 * AT_WORK_MAX).map(|_| rig.post("/add_value", &add))).await };
+    let open = async {
+        // All but those that a slow machine did not send in time to be one burst.
+        let _ = tokio::time::timeout(Duration::from_secs(5), until_at_work(&rig, AT_WORK_MAX + 1)).await;
+        rig.store.gate.add_permits(1_000);
+    };
+    let (replies, ()) = tokio::join!(burst, open);
+    let served = replies.iter().filter(|reply| reply.status == 200).count();
+    assert!(served > AT_WORK_MAX, "{served} served");
+}
