@@ -4,6 +4,7 @@
 #![expect(clippy::disallowed_methods, reason = "runs a real node")]
 
 #[path = "../benches/streaming/measure.rs"]
+#[allow(dead_code, reason = "the benchmark shows more of it")]
 mod measure;
 #[path = "../benches/node/mod.rs"]
 mod node;

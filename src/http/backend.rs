@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use crate::core::op::Text;
 use crate::node::{Added, Fragment, KeyPage, Node, OpError, ValueReader};
@@ -42,6 +43,7 @@ pub trait Backend: Send + Sync + 'static {
         limit: usize,
     ) -> impl Future<Output = Result<KeyPage, OpError>> + Send;
     fn is_ready(&self) -> bool;
+    fn commit_time(&self) -> Duration;
 
     fn verify(
         &self,
@@ -111,6 +113,10 @@ impl Backend for Live {
 
     fn is_ready(&self) -> bool {
         self.node.is_ready()
+    }
+
+    fn commit_time(&self) -> Duration {
+        self.node.commit_time()
     }
 
     async fn verify(&self, user_id: &str, password_hash: &str, from: IpAddr) -> Result<Principal, AuthError> {

@@ -54,7 +54,7 @@ impl<B: Backend> Front<B> {
             metrics: Metrics::new(sources),
             connections: Connections::default(),
             requests: Arc::new(Semaphore::new(config.requests_in_flight_max)),
-            admission: Admission::new(config.requests_at_work_max),
+            admission: Admission::new(config.requests_at_work_max, config.requests_in_flight_max),
             body_bytes: Quota::new(config.body_bytes_in_flight_max),
             answer_bytes: Quota::new(config.answer_bytes_in_flight_max),
             draining: AtomicBool::new(false),

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use ractor::{Actor, ActorCell, ActorRef};
 use tokio::sync::oneshot;
@@ -251,6 +252,12 @@ impl Node {
     /// Whether every shard serves.
     pub fn is_ready(&self) -> bool {
         self.inner.doors.iter().all(ShardDoor::is_serving)
+    }
+
+    /// How long a commit takes now, where it takes longest. The system's own shard aside, which seldom commits.
+    pub fn commit_time(&self) -> Duration {
+        let shards = self.inner.doors.iter().take(usize::from(self.inner.shards));
+        shards.map(|door| door.commit_time.mean()).max().unwrap_or_default()
     }
 
     /// Figures for metrics, as of the shards' last tick.

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::oneshot;
 
 use super::OpError;
+use super::commit_time::CommitTime;
 use super::handle::Added;
 use super::inbox::Inbox;
 use super::jobs::JobGate;
@@ -49,4 +50,5 @@ pub struct ShardArguments {
     pub gate: JobGate,
     pub inbox: Arc<Inbox>,
     pub stats: Arc<Mutex<ShardStats>>,
+    pub commit_time: Arc<CommitTime>,
 }

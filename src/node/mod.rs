@@ -3,6 +3,7 @@
 //! `supervisor` starts one `shard_actor` per shard and one for the system's own key range, and starts a dead one again from its
 //! files. `permits` bounds what waits in mailboxes. `identity` is the data folder's lock and name.
 
+mod commit_time;
 pub mod error;
 pub mod handle;
 pub mod identity;

@@ -10,8 +10,10 @@ use std::time::Duration;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use super::OpError;
+use super::commit_time::CommitTime;
 use super::handle::Added;
 use super::inbox::Inbox;
 use super::jobs::{JobGate, Report};
@@ -44,6 +46,7 @@ pub struct ShardState {
     /// The last group was not one write alone.
     several_write: bool,
     stats: Arc<Mutex<ShardStats>>,
+    commit_time: Arc<CommitTime>,
     /// In the order of their groups.
     waiting: VecDeque<Waiting>,
     /// Writes that wait for log space, in the order they came.
@@ -69,6 +72,7 @@ impl Actor for ShardActor {
             gate,
             inbox,
             stats,
+            commit_time,
         } = arguments;
         let mut state = ShardState {
             shard,
@@ -78,6 +82,7 @@ impl Actor for ShardActor {
             commit_asked: false,
             several_write: false,
             stats,
+            commit_time,
             waiting: VecDeque::new(),
             parked: VecDeque::new(),
             stopping: None,
@@ -302,6 +307,7 @@ impl ShardState {
             return;
         };
         let permit = self.gate.0.clone().try_acquire_owned();
+        let started = Instant::now();
         let result = self.env.run_here(move || {
             let result = job.run();
             drop(permit);
@@ -310,6 +316,7 @@ impl ShardState {
         let result = result
             .await
             .unwrap_or_else(|abandoned| Err(io::Error::other(abandoned)));
+        self.commit_time.note(started.elapsed());
         let durable = self.shard.committed(result);
         let waited = self.waiting.len();
         while let Some(waiting) = self.waiting.pop_front_if(|waiting| Some(waiting.group) <= durable) {

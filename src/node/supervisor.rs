@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::OpError;
+use super::commit_time::CommitTime;
 use super::identity::Identity;
 use super::inbox::Inbox;
 use super::jobs::JobGate;
@@ -44,6 +45,7 @@ pub struct ShardDoor {
     serving: ArcSwapOption<Serving>,
     pub permits: Permits,
     pub stats: Arc<Mutex<ShardStats>>,
+    pub commit_time: Arc<CommitTime>,
     pub restarts: AtomicU64,
     gate: JobGate,
 }
@@ -199,6 +201,7 @@ impl SupervisorState {
             gate: door.gate.clone(),
             inbox: inbox.clone(),
             stats: door.stats.clone(),
+            commit_time: door.commit_time.clone(),
         };
         // No name: ractor's registry is global to the process, and one process may hold many nodes.
         let (actor, _) = Actor::spawn_linked(None, ShardActor, arguments, me.get_cell()).await?;

@@ -214,6 +214,10 @@ impl Backend for Arc<Fake> {
         })
     }
 
+    fn commit_time(&self) -> std::time::Duration {
+        std::time::Duration::ZERO
+    }
+
     fn is_ready(&self) -> bool {
         self.ready.load(SeqCst)
     }
