@@ -19,7 +19,7 @@ pub const CACHED_BLOCK_BYTES_MAX: usize = 256 * 1024;
 /// What an entry costs beside its bytes, roughly: key, links and the allocation's own header.
 const ENTRY_OVERHEAD_BYTES: u64 = 96;
 /// For sizing the table only.
-const TYPICAL_BLOCK_BYTES: u64 = 16 * 1024;
+const TYPICAL_BLOCK_BYTES: u64 = 8 * 1024;
 
 /// One block of one opened segment.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

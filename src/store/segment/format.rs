@@ -45,7 +45,7 @@ pub const BLOCK_HEADER_BYTES: usize = 4 + 1 + 4 + 4;
 pub const TRAILER_BYTES: usize = 8 + 8 + 4 + 8;
 
 /// What a block is cut at, raw: small enough that a cold read of one key is cheap, large enough to compress.
-pub const BLOCK_BYTES_TARGET: usize = 16 * 1024;
+pub const BLOCK_BYTES_TARGET: usize = 8 * 1024;
 /// The largest raw block: the longest text there is, or a very long clear, and everything around it.
 pub const BLOCK_BYTES_MAX: usize = 2 * BODY_BYTES_MAX;
 /// LZ4 cannot make more than this many bytes of one.
