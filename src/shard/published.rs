@@ -14,11 +14,10 @@ use arc_swap::ArcSwap;
 
 use super::Shard;
 use crate::core::clock::SlotClocks;
-use crate::core::op::Op;
 use crate::core::slot::{KeyHash, SlotId};
 use crate::store::filter::key_tag;
 use crate::store::keys::{KeyLister, KeyQuery};
-use crate::store::memtable::SharedMemtable;
+use crate::store::memtable::{MemoryOps, Memtable, SharedMemtable};
 use crate::store::reader::KeySource;
 use crate::store::segment::Segment;
 use crate::types::{Key, UserId};
@@ -139,13 +138,7 @@ pub(super) fn those_of_key(segments: &[Arc<Segment>], hash: KeyHash) -> Vec<Arc<
 }
 
 impl Readable {
-    fn memory_ops(&self, hash: KeyHash, user: &UserId, key: &Key) -> Arc<[Op]> {
-        let mut ops = Vec::new();
-        for memtable in &self.memtables {
-            let memtable = memtable.read();
-            memtable.ops_of(hash, user, key, memtable.durable_groups(), &mut ops);
-        }
-        ops.sort_by_key(Op::stamp);
-        ops.into()
+    fn memory_ops(&self, hash: KeyHash, user: &UserId, key: &Key) -> MemoryOps {
+        MemoryOps::of(&self.memtables, (hash, user, key), Memtable::durable_groups)
     }
 }

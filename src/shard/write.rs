@@ -9,7 +9,7 @@ use crate::core::op::{Body, Dot, Op, Text};
 use crate::core::slot::{KeyHash, SlotId};
 use crate::store::filter::{parts_tag, request_tag};
 use crate::store::log::record_bytes;
-use crate::store::memtable::{OpenParts, SharedMemtable};
+use crate::store::memtable::{MemoryOps, Memtable, OpenParts, SharedMemtable};
 use crate::store::reader::{self, KeyPast, KeySource};
 use crate::store::segment::{ReadError, Segment};
 use crate::types::{Key, RequestId, UserId, WallMs};
@@ -275,30 +275,20 @@ impl Shard {
             slot: write.slot,
             user: write.user.clone(),
             key: write.key.clone(),
-            memory: Arc::new([]),
+            memory: MemoryOps::default(),
             segments: self.segments.iter().filter(may_hold).cloned().collect(),
         }
     }
 
     fn past_source(&self, write: &Write) -> KeySource {
         // Ops that are not durable yet count too: their fate and this write's are one, for they come first in the log.
-        let mut memory = Vec::new();
-        for memtable in self.memtables() {
-            let memtable = memtable.read();
-            memtable.ops_of(
-                write.hash,
-                &write.user,
-                &write.key,
-                memtable.closed_groups(),
-                &mut memory,
-            );
-        }
-        memory.sort_by_key(Op::stamp);
+        let name = (write.hash, &write.user, &write.key);
+        let memory = MemoryOps::of(self.memtables(), name, Memtable::closed_groups);
         KeySource {
             slot: write.slot,
             user: write.user.clone(),
             key: write.key.clone(),
-            memory: memory.into(),
+            memory,
             segments: those_of_key(&self.segments, write.hash),
         }
     }

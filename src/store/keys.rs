@@ -9,9 +9,9 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::filter::key_tag;
+use super::memtable::MemoryOps;
 use super::reader::{KeySource, has_values, holds_text};
 use super::segment::{ReadError, Scan, ScanBlocks, Segment};
-use crate::core::op::Op;
 use crate::core::slot::{KeyHash, SlotId};
 use crate::types::{Key, UserId};
 
@@ -48,7 +48,7 @@ pub struct KeyLister {
     pub slots: Range<u16>,
     pub segments: Vec<Arc<Segment>>,
     /// Accepted keys that have ops in memtables, with those ops in stamp order.
-    pub memory: BTreeMap<Key, (SlotId, Arc<[Op]>)>,
+    pub memory: BTreeMap<Key, (SlotId, MemoryOps)>,
     /// Keys of memtables after this one were left out of `memory`.
     pub memory_cut: Option<Key>,
 }
@@ -143,7 +143,7 @@ impl KeyLister {
             slot,
             user: self.query.user.clone(),
             key: key.clone(),
-            memory: in_memory.map_or_else(|| Arc::from([]), |(_, ops)| ops.clone()),
+            memory: in_memory.map(|(_, ops)| ops.clone()).unwrap_or_default(),
             segments: self.segments_with(&key),
         };
         let wanted = if self.query.all {

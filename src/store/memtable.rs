@@ -5,6 +5,7 @@
 //!
 //! Invariant: an op is shown only once the group that it was written in is durable (`durable_groups`).
 
+mod key;
 mod sealing;
 
 use std::sync::Arc;
@@ -19,8 +20,10 @@ use super::log::{self, Found, Place, Record, RecordHeader};
 use crate::core::clock::Clock;
 use crate::core::op::{Body, Op};
 use crate::core::slot::{KeyHash, SlotId};
+use crate::core::stamp::Stamp;
 use crate::types::{Key, RequestId, UserId};
 
+pub use key::MemoryOps;
 pub use sealing::MemoryKey;
 
 const NONE: u32 = u32::MAX;
@@ -80,6 +83,9 @@ pub struct Memtable {
     /// The entries that are clears.
     clears: Vec<u32>,
     has_parts: bool,
+    /// The highest stamp so far, and whether each was higher than the one before it.
+    highest: Option<Stamp>,
+    in_order: bool,
 }
 
 impl Memtable {
@@ -96,6 +102,8 @@ impl Memtable {
             requests: HashTable::new(),
             clears: Vec::new(),
             has_parts: false,
+            highest: None,
+            in_order: true,
         }
     }
 
@@ -113,6 +121,10 @@ impl Memtable {
             let entry = memtable.index(hash, (user, key), 0, found.offset as u32);
             memtable.note(entry, hash, request, found.header.is_clear());
             memtable.has_parts |= found.header.is_part();
+            memtable.note_stamp(Stamp {
+                time: found.header.time,
+                origin: found.header.dot.origin,
+            });
         }
         memtable
     }
@@ -190,6 +202,18 @@ impl Memtable {
         let entry = self.index(hash, name, self.groups.len() as u32, offset as u32);
         self.note(entry, hash, op.request_id, matches!(op.body, Body::Clear(_)));
         self.has_parts |= matches!(op.body, Body::Part(_));
+        self.note_stamp(op.stamp());
+    }
+
+    fn note_stamp(&mut self, stamp: Stamp) {
+        let stamp = Some(stamp);
+        self.in_order &= self.highest < stamp;
+        self.highest = self.highest.max(stamp);
+    }
+
+    /// Whether its ops lie in the order of their stamps, as those that one shard stamped do.
+    fn is_in_order(&self) -> bool {
+        self.in_order
     }
 
     /// Closes the open group, if anything is in it.
@@ -280,12 +304,6 @@ impl Memtable {
         }
         let record = self.groups.get(group as usize)?.slice(offset as usize..);
         RecordHeader::decode_trusted(&record)?.op(&record)
-    }
-
-    /// The key's durable ops, appended to `out`, in no particular order.
-    pub fn ops_of(&self, hash: KeyHash, user: &UserId, key: &Key, durable_groups: usize, out: &mut Vec<Op>) {
-        let last = self.last_of(hash, user.as_str().as_bytes(), key.as_str().as_bytes());
-        out.extend(self.chain(last).filter_map(|entry| self.op(entry, durable_groups)));
     }
 
     /// In which closed (or, if equal to `closed_groups`, open) group the request id was taken for this key.

@@ -8,9 +8,10 @@
 
 use std::ops::Range;
 
+use super::memtable::MemoryOps;
 use super::reader::KeySource;
 use super::segment::{Reach, ReadError, TextSpan, Texts, place_of};
-use crate::core::op::{Body, Fragment, Op};
+use crate::core::op::{Body, Fragment};
 
 /// What the short way led to.
 pub(super) enum Plain {
@@ -82,12 +83,12 @@ pub(super) fn view(source: &KeySource, reach: Reach) -> Result<Plain, ReadError>
 }
 
 /// Appends the texts of ops in stamp order; None when they are not all plain.
-fn texts_of_ops(ops: &[Op], out: &mut Vec<Fragment>) -> Option<TextSpan> {
-    let (first, last) = (ops.first()?, ops.last()?);
+fn texts_of_ops(ops: &MemoryOps, out: &mut Vec<Fragment>) -> Option<TextSpan> {
+    let first = ops.get(0)?;
     let mut before = None;
     out.reserve(ops.len());
-    for op in ops {
-        let (text, ends_value) = match &op.body {
+    for op in ops.iter() {
+        let (text, ends_value) = match op.body {
             Body::Part(text) => (text, false),
             Body::Value(text) => (text, true),
             Body::Clear(_) | Body::Spent { .. } => return None,
@@ -96,15 +97,12 @@ fn texts_of_ops(ops: &[Op], out: &mut Vec<Fragment>) -> Option<TextSpan> {
             return None;
         }
         before = Some(op.time);
-        out.push(Fragment {
-            text: text.clone(),
-            ends_value,
-        });
+        out.push(Fragment { text, ends_value });
     }
     Some(TextSpan {
         origin: first.dot.origin,
         first: first.time,
-        last: last.time,
+        last: before?,
     })
 }
 

@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 
+use super::memtable::MemoryOps;
 use super::plain::{self, Plain};
 use super::segment::{OpCursor, Reach, ReadError, Segment};
 use crate::core::fold::{Survey, Surveyed, Visibility};
@@ -27,7 +28,7 @@ pub struct KeySource {
     pub user: UserId,
     pub key: Key,
     /// In stamp order.
-    pub memory: Arc<[Op]>,
+    pub memory: MemoryOps,
     pub segments: Vec<Arc<Segment>>,
 }
 
@@ -52,6 +53,7 @@ impl KeySource {
         MergedOps {
             memory: self.memory.clone(),
             memory_at: 0,
+            memory_next: None,
             cursors,
             started: false,
             last: None,
@@ -66,8 +68,9 @@ struct Head {
 
 /// A merge of sorted sources; copies of one op come out once.
 pub struct MergedOps {
-    memory: Arc<[Op]>,
+    memory: MemoryOps,
     memory_at: usize,
+    memory_next: Option<Op>,
     cursors: Vec<Head>,
     started: bool,
     last: Option<Op>,
@@ -84,11 +87,10 @@ impl MergedOps {
             for head in &mut self.cursors {
                 head.next = head.cursor.next()?;
             }
+            self.next_of_memory();
         }
         if self.cursors.is_empty() {
-            let op = self.memory.get(self.memory_at).cloned();
-            self.memory_at += 1;
-            return Ok(op);
+            return Ok(self.next_of_memory());
         }
         loop {
             let Some(op) = self.pop()? else {
@@ -107,8 +109,14 @@ impl MergedOps {
         }
     }
 
+    fn next_of_memory(&mut self) -> Option<Op> {
+        let next = self.memory.get(self.memory_at);
+        self.memory_at += 1;
+        std::mem::replace(&mut self.memory_next, next)
+    }
+
     fn pop(&mut self) -> Result<Option<Op>, ReadError> {
-        let from_memory = self.memory.get(self.memory_at).map(|op| (op.stamp(), op.dot.seq));
+        let from_memory = self.memory_next.as_ref().map(|op| (op.stamp(), op.dot.seq));
         let lowest = self
             .cursors
             .iter_mut()
@@ -118,10 +126,7 @@ impl MergedOps {
             .as_ref()
             .and_then(|head| head.next.as_ref().map(|op| (op.stamp(), op.dot.seq)));
         match (from_memory, lowest) {
-            (Some(memory), _) if from_disk.is_none_or(|disk| memory <= disk) => {
-                self.memory_at += 1;
-                Ok(self.memory.get(self.memory_at - 1).cloned())
-            }
+            (Some(memory), _) if from_disk.is_none_or(|disk| memory <= disk) => Ok(self.next_of_memory()),
             (_, Some(head)) => {
                 let next = head.cursor.next()?;
                 Ok(std::mem::replace(&mut head.next, next))

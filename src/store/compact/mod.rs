@@ -23,7 +23,7 @@ use input::{Head, Input, Salvage};
 use super::cache::BlockCache;
 use super::disk::Disk;
 use super::filter::key_tag;
-use super::memtable::SharedMemtable;
+use super::memtable::{MemoryOps, Memtable, SharedMemtable};
 use super::segment::{EntryRef, ReadError, Segment, SegmentMeta, SegmentWriter, WriteError, temporary_name};
 use crate::core::clock::{Clock, SlotClocks};
 use crate::core::op::{Body, Dot, Op};
@@ -283,10 +283,9 @@ impl Merge {
                         }
                     }
                     Source::Memtable(memtable) => {
-                        let mut ops = Vec::new();
-                        let memtable = memtable.read();
-                        memtable.ops_of(KeyHash::of(user, key), user, key, memtable.closed_groups(), &mut ops);
-                        clears.extend(ops.into_iter().filter(|op| matches!(op.body, Body::Clear(_))));
+                        let name = (KeyHash::of(user, key), user, key);
+                        let ops = MemoryOps::of([memtable], name, Memtable::closed_groups);
+                        clears.extend(ops.iter().filter(|op| matches!(op.body, Body::Clear(_))));
                     }
                 }
             }

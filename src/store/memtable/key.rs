@@ -1,0 +1,110 @@
+//! One key's ops in memtables, in the order of their stamps, for readers that go on while the memtables grow.
+//!
+//! Held are the places of the ops, 8 bytes each; an op is made when it is asked for. So a key with a hundred thousand ops in memory
+//! costs a reader less than a mebibyte.
+//!
+//! Invariant: what is held does not change: entries of a memtable stay as they are, and those that are added later are not in it.
+
+use std::sync::Arc;
+
+use super::{Memtable, SharedMemtable};
+use crate::core::op::Op;
+use crate::core::slot::KeyHash;
+use crate::core::stamp::Stamp;
+use crate::types::{Key, UserId};
+
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    /// Of `tables`.
+    table: u32,
+    entry: u32,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct MemoryOps {
+    /// Those that hold ops of the key.
+    tables: Vec<SharedMemtable>,
+    /// None stands for none.
+    places: Option<Arc<[Place]>>,
+}
+
+impl MemoryOps {
+    /// The key's ops in `tables`, oldest table first; of each, those in its first `groups` groups.
+    pub fn of<'a>(
+        tables: impl IntoIterator<Item = &'a SharedMemtable>,
+        (hash, user, key): (KeyHash, &UserId, &Key),
+        groups: impl Fn(&Memtable) -> usize,
+    ) -> Self {
+        let mut held = Self::default();
+        let mut places = Vec::new();
+        let mut in_order = true;
+        let mut last = None;
+        for table in tables {
+            let memtable = table.read();
+            let start = places.len();
+            let number = held.tables.len() as u32;
+            let entries = memtable.entries_of(hash, user, key, groups(&memtable));
+            places.extend(entries.map(|entry| Place { table: number, entry }));
+            // The chain of a key leads from its newest op to its oldest.
+            let added = places.get_mut(start..).unwrap_or_default();
+            let (Some(newest), Some(oldest)) = (added.first(), added.last()) else {
+                continue;
+            };
+            in_order &= memtable.is_in_order() && last < memtable.stamp(oldest.entry);
+            last = memtable.stamp(newest.entry);
+            added.reverse();
+            held.tables.push(table.clone());
+        }
+        if !in_order {
+            places.sort_by_cached_key(|place| held.stamp(*place));
+        }
+        held.places = (!places.is_empty()).then(|| places.into());
+        held
+    }
+
+    pub fn len(&self) -> usize {
+        self.places.as_ref().map_or(0, |places| places.len())
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.places.is_none()
+    }
+
+    pub fn get(&self, index: usize) -> Option<Op> {
+        let Place { table, entry } = *self.places.as_ref()?.get(index)?;
+        let memtable = self.tables.get(table as usize)?.read();
+        memtable.op(entry, memtable.closed_groups())
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = Op> + '_ {
+        (0..self.len()).filter_map(|index| self.get(index))
+    }
+
+    fn stamp(&self, place: Place) -> Option<Stamp> {
+        self.tables.get(place.table as usize)?.read().stamp(place.entry)
+    }
+}
+
+impl Memtable {
+    /// The key's entries in the first `groups` groups, newest first.
+    fn entries_of(&self, hash: KeyHash, user: &UserId, key: &Key, groups: usize) -> impl Iterator<Item = u32> + '_ {
+        let last = self.last_of(hash, user.as_str().as_bytes(), key.as_str().as_bytes());
+        let is_in = move |entry: &u32| {
+            let held = self.entries.get(*entry as usize);
+            held.is_some_and(|held| (held.group as usize) < groups)
+        };
+        self.chain(last).filter(is_in)
+    }
+
+    fn stamp(&self, entry: u32) -> Option<Stamp> {
+        let (_, header, _) = self.record(entry)?;
+        Some(Stamp {
+            time: header.time,
+            origin: header.dot.origin,
+        })
+    }
+}
+
+#[cfg(test)]
+#[path = "key_tests.rs"]
+mod tests;

@@ -1,0 +1,99 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::core::op::{Body, Dot};
+use crate::core::slot::slot_of;
+use crate::core::stamp::{HybridTime, OriginId};
+
+fn op(origin: u64, seq: u64, time: u64) -> Op {
+    Op {
+        dot: Dot {
+            origin: OriginId(origin),
+            slot: slot_of(
+                &UserId::new("u").unwrap(),
+                KeyHash::of(&UserId::new("u").unwrap(), &Key::new("k").unwrap()),
+            ),
+            seq,
+        },
+        time: HybridTime(time),
+        raised: false,
+        request_id: None,
+        body: Body::Value(format!("{origin}.{seq}").into()),
+    }
+}
+
+/// An op of key "k" or of another, by its origin and time; every so many ops the group is closed.
+#[derive(Debug, Clone)]
+struct Step {
+    other: bool,
+    origin: u64,
+    time: u64,
+    closes: bool,
+}
+
+prop_compose! {
+    fn any_step(sorted: bool)(other in any::<bool>(), origin in 1u64..3, time in 1u64..50, closes in any::<bool>()) -> Step {
+        let origin = if sorted { 1 } else { origin };
+        Step { other, origin, time, closes }
+    }
+}
+
+fn tables(sorted: bool) -> impl Strategy<Value = Vec<Vec<Step>>> {
+    let table = proptest::collection::vec(any_step(sorted), 0..20);
+    proptest::collection::vec(table, 0..4)
+}
+
+fn check(tables: Vec<Vec<Step>>, sorted: bool) -> Result<(), TestCaseError> {
+    let (user, key, other) = (
+        UserId::new("u").unwrap(),
+        Key::new("k").unwrap(),
+        Key::new("o").unwrap(),
+    );
+    let mut expected = Vec::new();
+    let (mut seq, mut clock) = (0, 0);
+    let mut made = Vec::new();
+    for (number, steps) in tables.into_iter().enumerate() {
+        let mut memtable = Memtable::new(number as u64);
+        let mut open = Vec::new();
+        for step in steps {
+            seq += 1;
+            clock += step.time;
+            let op = op(step.origin, seq, if sorted { clock } else { step.time * 1000 + seq });
+            let name = if step.other { &other } else { &key };
+            memtable.append(KeyHash::of(&user, name), &user, name, &op);
+            open.extend((!step.other).then_some(op));
+            if step.closes {
+                memtable.close_group();
+                let closed = memtable.closed_groups();
+                memtable.set_durable(closed);
+                expected.append(&mut open);
+            }
+        }
+        made.push(memtable.share());
+    }
+    expected.sort_by_key(Op::stamp);
+    let held = MemoryOps::of(&made, (KeyHash::of(&user, &key), &user, &key), Memtable::durable_groups);
+    prop_assert_eq!((held.len(), held.is_empty()), (expected.len(), expected.is_empty()));
+    // What is added later is not in it.
+    for table in &made {
+        let mut memtable = table.write();
+        memtable.append(KeyHash::of(&user, &key), &user, &key, &op(1, 1000, 1));
+        memtable.close_group();
+        let closed = memtable.closed_groups();
+        memtable.set_durable(closed);
+    }
+    prop_assert_eq!(held.iter().collect::<Vec<_>>(), expected);
+    Ok(())
+}
+
+proptest! {
+    #[test]
+    fn ops_in_order_come_out_in_order(tables in tables(true)) {
+        check(tables, true)?;
+    }
+
+    #[test]
+    fn ops_in_any_order_come_out_sorted(tables in tables(false)) {
+        check(tables, false)?;
+    }
+}
