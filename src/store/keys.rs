@@ -9,8 +9,9 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::filter::key_tag;
-use super::reader::{KeySource, has_values, holds_text};
+use super::reader::{has_values, holds_text};
 use super::segment::{ReadError, Scan, ScanBlocks, Segment};
+use super::source::KeySource;
 use crate::core::op::Op;
 use crate::core::slot::{KeyHash, SlotId};
 use crate::types::{Key, UserId};

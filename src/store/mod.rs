@@ -14,3 +14,4 @@ mod plain;
 pub mod reader;
 pub mod recover;
 pub mod segment;
+pub mod source;

@@ -8,8 +8,8 @@
 
 use std::ops::Range;
 
-use super::reader::KeySource;
 use super::segment::{Reach, ReadError, TextSpan, Texts, place_of};
+use super::source::KeySource;
 use crate::core::op::{Body, Fragment, Op};
 
 /// What the short way led to.

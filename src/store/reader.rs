@@ -5,131 +5,20 @@
 //! Memory: the key's ops that are still in memtables (shared buffers), one block per segment, and a bounded buffer that spares
 //! small keys the second pass.
 
-use std::sync::Arc;
-
+use super::filter::request_tag;
 use super::plain::{self, Plain};
-use super::segment::{OpCursor, Reach, ReadError, Segment};
+use super::segment::{Reach, ReadError};
+use super::source::{KeySource, MergedOps};
 use crate::core::fold::{Survey, Surveyed, Visibility};
 pub use crate::core::op::Fragment;
 use crate::core::op::{Body, Op};
-use crate::core::slot::SlotId;
-use crate::types::{Key, RequestId, UserId};
+use crate::core::slot::KeyHash;
+use crate::types::RequestId;
 
 /// Ops that a survey keeps for the fold, so that a small key is read once.
 const KEPT_OPS_MAX: usize = 256;
 /// Text that a survey keeps for the fold, bytes.
 const KEPT_TEXT_BYTES_MAX: usize = 256 * 1024;
-
-/// Where a key's ops come from.
-#[derive(Clone)]
-pub struct KeySource {
-    pub slot: SlotId,
-    pub user: UserId,
-    pub key: Key,
-    /// In stamp order.
-    pub memory: Arc<[Op]>,
-    pub segments: Vec<Arc<Segment>>,
-}
-
-impl KeySource {
-    /// Whether reading can begin without waiting for the disk.
-    pub fn is_warm(&self) -> bool {
-        self.segments
-            .iter()
-            .all(|segment| segment.is_cached(self.slot, self.user.as_str(), self.key.as_str()))
-    }
-
-    /// All ops of the key in stamp order.
-    pub fn ops(&self) -> MergedOps {
-        let cursors = self
-            .segments
-            .iter()
-            .map(|segment| Head {
-                cursor: segment.ops_of(self.slot, self.user.as_str(), self.key.as_str()),
-                next: None,
-            })
-            .collect();
-        MergedOps {
-            memory: self.memory.clone(),
-            memory_at: 0,
-            cursors,
-            started: false,
-            last: None,
-        }
-    }
-}
-
-struct Head {
-    cursor: OpCursor,
-    next: Option<Op>,
-}
-
-/// A merge of sorted sources; copies of one op come out once.
-pub struct MergedOps {
-    memory: Arc<[Op]>,
-    memory_at: usize,
-    cursors: Vec<Head>,
-    started: bool,
-    last: Option<Op>,
-}
-
-impl MergedOps {
-    #[expect(
-        clippy::should_implement_trait,
-        reason = "an iterator cannot fail and be asked again"
-    )]
-    pub fn next(&mut self) -> Result<Option<Op>, ReadError> {
-        if !self.started {
-            self.started = true;
-            for head in &mut self.cursors {
-                head.next = head.cursor.next()?;
-            }
-        }
-        if self.cursors.is_empty() {
-            let op = self.memory.get(self.memory_at).cloned();
-            self.memory_at += 1;
-            return Ok(op);
-        }
-        loop {
-            let Some(op) = self.pop()? else {
-                return Ok(None);
-            };
-            let copy = self
-                .last
-                .as_ref()
-                .is_some_and(|last| last.dot == op.dot && last.time == op.time);
-            if !copy {
-                if self.cursors.len() + self.memory.len().min(1) > 1 {
-                    self.last = Some(op.clone());
-                }
-                return Ok(Some(op));
-            }
-        }
-    }
-
-    fn pop(&mut self) -> Result<Option<Op>, ReadError> {
-        let from_memory = self.memory.get(self.memory_at).map(|op| (op.stamp(), op.dot.seq));
-        let lowest = self
-            .cursors
-            .iter_mut()
-            .filter(|head| head.next.is_some())
-            .min_by_key(|head| head.next.as_ref().map(|op| (op.stamp(), op.dot.seq)));
-        let from_disk = lowest
-            .as_ref()
-            .and_then(|head| head.next.as_ref().map(|op| (op.stamp(), op.dot.seq)));
-        match (from_memory, lowest) {
-            (Some(memory), _) if from_disk.is_none_or(|disk| memory <= disk) => {
-                self.memory_at += 1;
-                Ok(self.memory.get(self.memory_at - 1).cloned())
-            }
-            (_, Some(head)) => {
-                let next = head.cursor.next()?;
-                Ok(std::mem::replace(&mut head.next, next))
-            }
-            (_, None) => Ok(None),
-        }
-    }
-}
 
 /// What a first pass over a key found.
 struct Surveyor {
@@ -379,19 +268,13 @@ pub struct KeyPast {
     pub open_parts_bytes: Option<u64>,
 }
 
-/// Whether one of the source's segments holds the request id. One pass over the key there, of which nothing is kept.
+/// Whether one of the source's segments holds the request id. Reads few blocks of a long list (see `OpCursor::holds_request`).
 pub fn holds_request(source: &KeySource, request_id: RequestId) -> Result<bool, ReadError> {
+    let tag = request_tag(KeyHash::of(&source.user, &source.key), request_id);
     for segment in &source.segments {
-        let mut ops = segment.ops_of(source.slot, source.user.as_str(), source.key.as_str());
-        loop {
-            while ops.plain_run().is_some_and(|run| !run.has_request_ids) {
-                ops.skip_plain_run();
-            }
-            match ops.next()? {
-                Some(op) if op.request_id == Some(request_id) => return Ok(true),
-                Some(_) => {}
-                None => break,
-            }
+        let ops = segment.ops_of(source.slot, source.user.as_str(), source.key.as_str());
+        if ops.holds_request(tag, request_id)? {
+            return Ok(true);
         }
     }
     Ok(false)

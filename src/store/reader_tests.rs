@@ -1,6 +1,7 @@
 //! Whatever way a key is read, its view is that of the model (`core::key_ops`).
 
 use std::path::Path;
+use std::sync::Arc;
 
 use proptest::prelude::*;
 
@@ -8,11 +9,12 @@ use super::*;
 use crate::core::clock::{Clock, SlotClocks};
 use crate::core::key_ops::KeyOps;
 use crate::core::op::Dot;
+use crate::core::slot::SlotId;
 use crate::core::stamp::{HybridTime, OriginId};
 use crate::store::cache::BlockCache;
 use crate::store::memory_disk::MemoryDisk;
 use crate::store::segment::{EntryRef, SegmentMeta, SegmentWriter};
-use crate::types::WallMs;
+use crate::types::{Key, UserId, WallMs};
 
 const SLOT: SlotId = SlotId(5);
 const KEYS: [&str; 3] = ["before", "key", "later"];

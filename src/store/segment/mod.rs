@@ -39,7 +39,7 @@ pub use error::{DamagedBlock, OpenError, ReadError, WriteError};
 use footer::Footer;
 pub use footer::{SegmentStats, decode_footer};
 pub use format::{BLOCK_BYTES_TARGET, BlockSeat, FORMAT_VERSION};
-use format::{HEADER_BYTES, Header, TRAILER_BYTES, Trailer, open_block};
+use format::{BLOCK_TAGS_VERSION, HEADER_BYTES, Header, OLDEST_VERSION, TRAILER_BYTES, Trailer, open_block};
 use index::BlockRef;
 pub use place::place_of;
 pub use salvage::{Salvaged, decode_block, decode_raw_block, salvage};
@@ -167,7 +167,7 @@ impl Segment {
                 known: FORMAT_VERSION,
             });
         }
-        if header.version != FORMAT_VERSION {
+        if header.version < OLDEST_VERSION {
             return Err(damaged(Malformed { what: "format version" }));
         }
         if file_bytes < (HEADER_BYTES + TRAILER_BYTES) as u64 {
@@ -245,6 +245,10 @@ impl Segment {
     /// Whether the segment may hold anything with this tag (see `filter`). No is certain.
     pub fn may_hold(&self, tag: u64) -> bool {
         self.footer.filter.may_hold(tag)
+    }
+
+    fn has_block_tags(&self) -> bool {
+        self.header.version >= BLOCK_TAGS_VERSION
     }
 
     /// The ops of one key, in the order of their stamps. Reads nothing yet, and does not ask the filter.
