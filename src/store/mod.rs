@@ -15,3 +15,4 @@ pub mod reader;
 pub mod recover;
 pub mod segment;
 pub mod source;
+mod spread;

@@ -16,6 +16,8 @@ use crate::core::op::{Body, Fragment, Op};
 pub(super) enum Plain {
     /// The whole view.
     View(Vec<Fragment>),
+    /// The key's ops lie in more than one block of a segment (see `spread`).
+    Spread,
     /// The ops have to be folded.
     Other,
     /// A block is further away than the reader may go.
@@ -57,6 +59,7 @@ pub(super) fn view(source: &KeySource, reach: Reach) -> Result<Plain, ReadError>
             match segment.texts_of(&place, reach, &mut fragments)? {
                 Texts::Absent => {}
                 Texts::Plain(span) => pieces.add(span, start..fragments.len()),
+                Texts::Spread => return Ok(Plain::Spread),
                 Texts::Other => return Ok(Plain::Other),
                 Texts::OutOfReach => return Ok(Plain::OutOfReach),
             }
@@ -82,7 +85,7 @@ pub(super) fn view(source: &KeySource, reach: Reach) -> Result<Plain, ReadError>
 }
 
 /// Appends the texts of ops in stamp order; None when they are not all plain.
-fn texts_of_ops(ops: &[Op], out: &mut Vec<Fragment>) -> Option<TextSpan> {
+pub(super) fn texts_of_ops(ops: &[Op], out: &mut Vec<Fragment>) -> Option<TextSpan> {
     let (first, last) = (ops.first()?, ops.last()?);
     let mut before = None;
     out.reserve(ops.len());
@@ -113,9 +116,7 @@ fn in_order(pieces: Pieces, fragments: Vec<Fragment>) -> Option<Vec<Fragment>> {
     let mut pieces: Vec<Piece> = pieces.first.into_iter().chain(pieces.more).collect();
     let is_sorted = pieces.is_sorted_by_key(|piece| piece.span.first);
     pieces.sort_by_key(|piece| piece.span.first);
-    let lie_apart = pieces
-        .windows(2)
-        .all(|pair| pair[0].span.last < pair[1].span.first && pair[0].span.origin == pair[1].span.origin);
+    let lie_apart = pieces.windows(2).all(|pair| pair[0].span.is_followed_by(&pair[1].span));
     if !lie_apart {
         return None;
     }

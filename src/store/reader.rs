@@ -1,5 +1,5 @@
 //! Reading one key: its ops from the memtables and from every segment that may hold it, merged in stamp order and folded. Most keys
-//! need no fold and go the short way (`plain`).
+//! need no fold and go the short way (`plain`), and long lists of nothing but values one of their own (`spread`).
 //!
 //! A reader is a snapshot: it owns what it needs and goes on undisturbed while the shard writes, seals and compacts.
 //! Memory: the key's ops that are still in memtables (shared buffers), one block per segment, and a bounded buffer that spares
@@ -9,6 +9,7 @@ use super::filter::request_tag;
 use super::plain::{self, Plain};
 use super::segment::{Reach, ReadError};
 use super::source::{KeySource, MergedOps};
+use super::spread::Spread;
 use crate::core::fold::{Survey, Surveyed, Visibility};
 pub use crate::core::op::Fragment;
 use crate::core::op::{Body, Op};
@@ -63,9 +64,12 @@ fn survey(source: &KeySource) -> Result<Surveyor, ReadError> {
 /// How far a reader has come.
 enum State {
     New,
+    /// It is known that the ops lie in more than one block.
+    MayBeSpread,
     /// It is known that the ops have to be folded.
     NotPlain,
     Plain(std::vec::IntoIter<Fragment>),
+    Spread(Spread),
     Folded(Box<Visibility>, Ops),
 }
 
@@ -108,6 +112,7 @@ impl KeyReader {
         if matches!(self.state, State::New) {
             match plain::view(&self.source, Reach::Cache) {
                 Ok(Plain::View(fragments)) => self.state = State::Plain(fragments.into_iter()),
+                Ok(Plain::Spread) => self.state = State::MayBeSpread,
                 Ok(Plain::Other) => self.state = State::NotPlain,
                 Ok(Plain::OutOfReach) => return false,
                 // In the cache, and damaged: the next call says so.
@@ -115,9 +120,9 @@ impl KeyReader {
             }
         }
         match &self.state {
-            State::New | State::NotPlain => self.source.is_warm(),
+            State::New | State::NotPlain | State::MayBeSpread => self.source.is_warm(),
             State::Plain(_) | State::Folded(_, Ops::Kept(_)) => true,
-            State::Folded(_, Ops::Streamed(_)) => self.left == 0,
+            State::Spread(_) | State::Folded(_, Ops::Streamed(_)) => self.left == 0,
         }
     }
 
@@ -125,8 +130,12 @@ impl KeyReader {
         if matches!(self.state, State::New) {
             self.state = match plain::view(&self.source, Reach::Disk)? {
                 Plain::View(fragments) => State::Plain(fragments.into_iter()),
+                Plain::Spread => State::MayBeSpread,
                 Plain::Other | Plain::OutOfReach => State::NotPlain,
             };
+        }
+        if matches!(self.state, State::MayBeSpread) {
+            self.state = Spread::of(&self.source)?.map_or(State::NotPlain, State::Spread);
         }
         if matches!(self.state, State::NotPlain) {
             let Surveyor { visibility, kept } = survey(&self.source)?;
@@ -142,8 +151,12 @@ impl KeyReader {
     /// The next fragment of the view, from its very beginning on.
     fn next_shown(&mut self) -> Result<Option<Fragment>, ReadError> {
         let (visibility, ops) = match &mut self.state {
-            State::New | State::NotPlain => return Ok(None),
+            State::New | State::NotPlain | State::MayBeSpread => return Ok(None),
             State::Plain(fragments) => return Ok(fragments.next()),
+            State::Spread(values) => {
+                values.skip(std::mem::take(&mut self.skip))?;
+                return values.next();
+            }
             State::Folded(visibility, ops) => (visibility, ops),
         };
         while let Some(op) = ops.next()? {
@@ -223,7 +236,8 @@ impl KeyReader {
     pub fn count(mut self) -> Result<u64, ReadError> {
         self.start()?;
         let (visibility, ops) = match &mut self.state {
-            State::New | State::NotPlain => return Ok(0),
+            State::New | State::NotPlain | State::MayBeSpread => return Ok(0),
+            State::Spread(values) => return Ok(values.values()),
             State::Plain(fragments) => {
                 return Ok(fragments.filter(|fragment| fragment.ends_value).count() as u64);
             }

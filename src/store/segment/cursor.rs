@@ -106,9 +106,8 @@ impl OpCursor {
             while let State::At(block) = self.state
                 && !self.may_hold_request(&block, tag)
             {
-                // A plain block holds nothing but this key.
-                let goes_on = block.plain.is_some() || self.segment.goes_on(&block, &self.place);
-                self.state = self.behind(&block, goes_on);
+                let next = self.segment.behind(&block, &self.place);
+                self.state = next.map_or(State::Done, State::At);
                 self.has_begun = true;
             }
             match self.next()? {

@@ -20,6 +20,7 @@ mod ops;
 mod place;
 mod salvage;
 mod scan;
+mod spread;
 mod verify;
 mod writer;
 
@@ -44,6 +45,7 @@ use index::BlockRef;
 pub use place::place_of;
 pub use salvage::{Salvaged, decode_block, decode_raw_block, salvage};
 pub use scan::{Scan, ScanBlocks};
+pub use spread::Values;
 pub use writer::{EntryRef, SegmentWriter};
 
 use super::cache::{BlockCache, BlockKey};
@@ -101,6 +103,8 @@ pub enum Texts {
     Absent,
     /// Nothing but text, all of it in one block; it was appended.
     Plain(TextSpan),
+    /// The key's ops lie in more than one block.
+    Spread,
     /// Anything else: its ops have to be read.
     Other,
     OutOfReach,
@@ -265,7 +269,7 @@ impl Segment {
             return Ok(Texts::Absent);
         };
         if self.goes_on(&block, place) {
-            return Ok(Texts::Other);
+            return Ok(Texts::Spread);
         }
         let loaded = match reach {
             Reach::Disk => self.load(&block)?,
