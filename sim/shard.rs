@@ -16,7 +16,8 @@ use kv_storage::shard::{
 use kv_storage::store::cache::BlockCache;
 use kv_storage::store::disk::Disk;
 use kv_storage::store::keys::KeyQuery;
-use kv_storage::store::reader::{KeyReader, KeySource};
+use kv_storage::store::reader::KeyReader;
+use kv_storage::store::source::KeySource;
 use kv_storage::types::{Key, RequestId, UserId, WallMs};
 
 use crate::disk::Mount;

@@ -21,7 +21,7 @@ use kv_storage::shard::Shard;
 use kv_storage::store::recover::RecoverError;
 use kv_storage::types::WallMs;
 
-use copy::{Copy, add, files, fixtures, get, names};
+use copy::{Copy, add, add_with, files, fixtures, get, names};
 
 const USER: &str = "u";
 /// Its values are `one`, `two`, `three`.
@@ -37,6 +37,13 @@ const NOW: WallMs = WallMs(1_000_000);
 /// More than one block is meant to hold, and compresses well.
 fn long(word: &str) -> String {
     word.repeat(20_000 / word.len())
+}
+
+/// Ops of the long list.
+const LONG_LIST_VALUES: u64 = 120;
+
+fn long_list_request(value: u64) -> String {
+    format!("request {value}")
 }
 
 /// What opening an image must give.
@@ -75,7 +82,11 @@ fn assert_reads(shard: &Shard, expected: &Expected) {
 /// Opens the image, lets the shard come to rest, opens it again, adds to it and accepts what is lost: at every step it must
 /// give what is expected.
 fn check(name: &str, expected: &Expected) {
-    let copy = Copy::of(name);
+    check_version(1, name, expected);
+}
+
+fn check_version(version: u16, name: &str, expected: &Expected) {
+    let copy = Copy::of_version(version, name);
     let (mut shard, report) = copy.open();
     assert_eq!(report.torn_logs, expected.torn_logs);
     assert_eq!(report.damage.len(), expected.damage, "{:?}", report.damage);
@@ -123,6 +134,31 @@ const SEGMENT_2: &str = "segment-0000000000000002.kvs";
 fn a_sound_log_and_a_sound_segment_are_read() {
     check("sound-log", &SOUND);
     check("sound-segment", &SOUND);
+    check_version(2, "sound-segment", &SOUND);
+}
+
+#[test]
+fn a_long_list_remembers_its_request_ids_whatever_its_filter_tells() {
+    for version in [1, 2] {
+        let copy = Copy::of_version(version, "segment-long-list");
+        let (mut shard, _) = copy.open();
+        for _ in 0..2 {
+            let values = get(&shard, EAST).unwrap();
+            assert_eq!(values.len() as u64, LONG_LIST_VALUES * 3 / 4);
+            for value in 1..=LONG_LIST_VALUES {
+                let request = long_list_request(value);
+                assert!(
+                    !add_with(&mut shard, EAST, "again", Some(&request)),
+                    "v{version}, {request}"
+                );
+            }
+            assert_eq!(get(&shard, EAST).unwrap(), values);
+            drop(shard);
+            shard = copy.open().0;
+            shard.settle(NOW);
+        }
+        assert!(add_with(&mut shard, EAST, "new", Some("request new")));
+    }
 }
 
 #[test]
@@ -260,7 +296,7 @@ fn a_damaged_block_is_met_by_the_read_told_and_set_aside() {
 
 #[test]
 fn a_newer_version_is_refused_and_left_alone() {
-    for name in ["log-newer-version", "segment-newer-version"] {
+    for (name, known_of_it) in [("log-newer-version", 1), ("segment-newer-version", 2)] {
         let copy = Copy::of(name);
         let before = files(&copy.dir());
         let refused = copy.try_open().err().unwrap();
@@ -268,13 +304,13 @@ fn a_newer_version_is_refused_and_left_alone() {
             refused,
             RecoverError::NewerVersion {
                 found: 200,
-                known: 1,
+                known,
                 ..
-            }
+            } if known == known_of_it
         ));
         let text = refused.to_string();
         assert!(
-            text.contains("version 200") && text.contains("versions up to 1:"),
+            text.contains("version 200") && text.contains(&format!("versions up to {known_of_it}:")),
             "{text}"
         );
         assert!(files(&copy.dir()) == before, "{name} was touched");
@@ -345,7 +381,8 @@ fn every_image_has_its_line_and_its_check() {
     let readme = fs::read_to_string(fixtures().join("README.md")).unwrap();
     let checks = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file!())).unwrap();
     let mut images = 0;
-    for image in fs::read_dir(fixtures().join("v1")).unwrap() {
+    let versions = [1, 2].map(|version| fs::read_dir(fixtures().join(format!("v{version}"))).unwrap());
+    for image in versions.into_iter().flatten() {
         let name = image.unwrap().file_name().into_string().unwrap();
         assert!(readme.contains(&format!("| `{name}` |")), "{name} is not in README.md");
         assert!(checks.contains(&format!("\"{name}\"")), "nothing checks {name}");
@@ -362,6 +399,6 @@ fn every_image_has_its_line_and_its_check() {
 #[test]
 fn images_are_written_when_asked_for() {
     if let Some(dir) = std::env::var_os("KV_WRITE_FIXTURES") {
-        write::write_version_1(Path::new(&dir));
+        write::write_images(Path::new(&dir));
     }
 }

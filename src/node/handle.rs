@@ -16,8 +16,9 @@ use crate::core::slot::{KeyHash, SYSTEM_SLOT, SlotId, shard_of, slot_of};
 use crate::env::Env;
 use crate::shard::{Damaged, ShardStats, Write, WriteKind};
 use crate::store::keys::{KeyPage, KeyQuery};
-use crate::store::reader::{Fragment, KeyReader, KeySource};
+use crate::store::reader::{Fragment, KeyReader};
 use crate::store::segment::ReadError;
+use crate::store::source::KeySource;
 use crate::types::{Key, RequestId, UserId};
 
 /// What became of an add.

@@ -18,8 +18,8 @@ use crate::core::slot::{KeyHash, SlotId};
 use crate::store::filter::key_tag;
 use crate::store::keys::{KeyLister, KeyQuery};
 use crate::store::memtable::{MemoryOps, Memtable, SharedMemtable};
-use crate::store::reader::KeySource;
 use crate::store::segment::Segment;
+use crate::store::source::KeySource;
 use crate::types::{Key, UserId};
 
 /// Data of these slots is lost on this disk: the answer is with a peer, and never "not found".

@@ -10,8 +10,9 @@ use crate::core::slot::{KeyHash, SlotId};
 use crate::store::filter::{parts_tag, request_tag};
 use crate::store::log::record_bytes;
 use crate::store::memtable::{MemoryOps, Memtable, OpenParts, SharedMemtable};
-use crate::store::reader::{self, KeyPast, KeySource};
+use crate::store::reader::{self, KeyPast};
 use crate::store::segment::{ReadError, Segment};
+use crate::store::source::KeySource;
 use crate::types::{Key, RequestId, UserId, WallMs};
 
 /// Keys whose unfinished bytes are remembered; beyond that they are counted anew.
@@ -253,7 +254,7 @@ impl Shard {
     fn look_up(&self, write: &Write) -> Box<PastLookup> {
         let open_is_known = matches!(write.kind, WriteKind::Clear) || self.open_bytes(write).is_some();
         let (source, only_request) = match write.request_id {
-            // A filter errs for 1 id in 256: to a list of a million that is a look-up for every few adds.
+            // A filter errs for 1 id in 256: on a busy shard there is a look-up under way all the time.
             Some(id) if open_is_known => (self.request_source(write, id), true),
             _ => (self.past_source(write), false),
         };

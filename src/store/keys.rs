@@ -10,8 +10,9 @@ use std::sync::Arc;
 
 use super::filter::key_tag;
 use super::memtable::MemoryOps;
-use super::reader::{KeySource, has_values, holds_text};
+use super::reader::{has_values, holds_text};
 use super::segment::{ReadError, Scan, ScanBlocks, Segment};
+use super::source::KeySource;
 use crate::core::slot::{KeyHash, SlotId};
 use crate::types::{Key, UserId};
 

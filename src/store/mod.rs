@@ -14,3 +14,5 @@ mod plain;
 pub mod reader;
 pub mod recover;
 pub mod segment;
+pub mod source;
+mod spread;

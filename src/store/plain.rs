@@ -9,14 +9,19 @@
 use std::ops::Range;
 
 use super::memtable::MemoryOps;
-use super::reader::KeySource;
 use super::segment::{Reach, ReadError, TextSpan, Texts, place_of};
+use super::source::KeySource;
 use crate::core::op::{Body, Fragment};
+
+/// Of a key with more ops in memory, the list is not gathered.
+const MEMORY_OPS_MAX: usize = 1024;
 
 /// What the short way led to.
 pub(super) enum Plain {
     /// The whole view.
     View(Vec<Fragment>),
+    /// The key's ops lie in more than one block of a segment (see `spread`).
+    Spread,
     /// The ops have to be folded.
     Other,
     /// A block is further away than the reader may go.
@@ -58,10 +63,14 @@ pub(super) fn view(source: &KeySource, reach: Reach) -> Result<Plain, ReadError>
             match segment.texts_of(&place, reach, &mut fragments)? {
                 Texts::Absent => {}
                 Texts::Plain(span) => pieces.add(span, start..fragments.len()),
+                Texts::Spread => return Ok(Plain::Spread),
                 Texts::Other => return Ok(Plain::Other),
                 Texts::OutOfReach => return Ok(Plain::OutOfReach),
             }
         }
+    }
+    if source.memory.len() > MEMORY_OPS_MAX {
+        return Ok(Plain::Spread);
     }
     if !source.memory.is_empty() {
         let start = fragments.len();
@@ -111,9 +120,7 @@ fn in_order(pieces: Pieces, fragments: Vec<Fragment>) -> Option<Vec<Fragment>> {
     let mut pieces: Vec<Piece> = pieces.first.into_iter().chain(pieces.more).collect();
     let is_sorted = pieces.is_sorted_by_key(|piece| piece.span.first);
     pieces.sort_by_key(|piece| piece.span.first);
-    let lie_apart = pieces
-        .windows(2)
-        .all(|pair| pair[0].span.last < pair[1].span.first && pair[0].span.origin == pair[1].span.origin);
+    let lie_apart = pieces.windows(2).all(|pair| pair[0].span.is_followed_by(&pair[1].span));
     if !lie_apart {
         return None;
     }

@@ -1,140 +1,25 @@
 //! Reading one key: its ops from the memtables and from every segment that may hold it, merged in stamp order and folded. Most keys
-//! need no fold and go the short way (`plain`).
+//! need no fold and go the short way (`plain`), and long lists of nothing but values one of their own (`spread`).
 //!
 //! A reader is a snapshot: it owns what it needs and goes on undisturbed while the shard writes, seals and compacts.
 //! Memory: the key's ops that are still in memtables (shared buffers), one block per segment, and a bounded buffer that spares
 //! small keys the second pass.
 
-use std::sync::Arc;
-
-use super::memtable::MemoryOps;
+use super::filter::request_tag;
 use super::plain::{self, Plain};
-use super::segment::{OpCursor, Reach, ReadError, Segment};
+use super::segment::{Reach, ReadError};
+use super::source::{KeySource, MergedOps};
+use super::spread::Spread;
 use crate::core::fold::{Survey, Surveyed, Visibility};
 pub use crate::core::op::Fragment;
 use crate::core::op::{Body, Op};
-use crate::core::slot::SlotId;
-use crate::types::{Key, RequestId, UserId};
+use crate::core::slot::KeyHash;
+use crate::types::RequestId;
 
 /// Ops that a survey keeps for the fold, so that a small key is read once.
 const KEPT_OPS_MAX: usize = 256;
 /// Text that a survey keeps for the fold, bytes.
 const KEPT_TEXT_BYTES_MAX: usize = 256 * 1024;
-
-/// Where a key's ops come from.
-#[derive(Clone)]
-pub struct KeySource {
-    pub slot: SlotId,
-    pub user: UserId,
-    pub key: Key,
-    /// In stamp order.
-    pub memory: MemoryOps,
-    pub segments: Vec<Arc<Segment>>,
-}
-
-impl KeySource {
-    /// Whether reading can begin without waiting for the disk.
-    pub fn is_warm(&self) -> bool {
-        self.segments
-            .iter()
-            .all(|segment| segment.is_cached(self.slot, self.user.as_str(), self.key.as_str()))
-    }
-
-    /// All ops of the key in stamp order.
-    pub fn ops(&self) -> MergedOps {
-        let cursors = self
-            .segments
-            .iter()
-            .map(|segment| Head {
-                cursor: segment.ops_of(self.slot, self.user.as_str(), self.key.as_str()),
-                next: None,
-            })
-            .collect();
-        MergedOps {
-            memory: self.memory.clone(),
-            memory_at: 0,
-            memory_next: None,
-            cursors,
-            started: false,
-            last: None,
-        }
-    }
-}
-
-struct Head {
-    cursor: OpCursor,
-    next: Option<Op>,
-}
-
-/// A merge of sorted sources; copies of one op come out once.
-pub struct MergedOps {
-    memory: MemoryOps,
-    memory_at: usize,
-    memory_next: Option<Op>,
-    cursors: Vec<Head>,
-    started: bool,
-    last: Option<Op>,
-}
-
-impl MergedOps {
-    #[expect(
-        clippy::should_implement_trait,
-        reason = "an iterator cannot fail and be asked again"
-    )]
-    pub fn next(&mut self) -> Result<Option<Op>, ReadError> {
-        if !self.started {
-            self.started = true;
-            for head in &mut self.cursors {
-                head.next = head.cursor.next()?;
-            }
-            self.next_of_memory();
-        }
-        if self.cursors.is_empty() {
-            return Ok(self.next_of_memory());
-        }
-        loop {
-            let Some(op) = self.pop()? else {
-                return Ok(None);
-            };
-            let copy = self
-                .last
-                .as_ref()
-                .is_some_and(|last| last.dot == op.dot && last.time == op.time);
-            if !copy {
-                if self.cursors.len() + self.memory.len().min(1) > 1 {
-                    self.last = Some(op.clone());
-                }
-                return Ok(Some(op));
-            }
-        }
-    }
-
-    fn next_of_memory(&mut self) -> Option<Op> {
-        let next = self.memory.get(self.memory_at);
-        self.memory_at += 1;
-        std::mem::replace(&mut self.memory_next, next)
-    }
-
-    fn pop(&mut self) -> Result<Option<Op>, ReadError> {
-        let from_memory = self.memory_next.as_ref().map(|op| (op.stamp(), op.dot.seq));
-        let lowest = self
-            .cursors
-            .iter_mut()
-            .filter(|head| head.next.is_some())
-            .min_by_key(|head| head.next.as_ref().map(|op| (op.stamp(), op.dot.seq)));
-        let from_disk = lowest
-            .as_ref()
-            .and_then(|head| head.next.as_ref().map(|op| (op.stamp(), op.dot.seq)));
-        match (from_memory, lowest) {
-            (Some(memory), _) if from_disk.is_none_or(|disk| memory <= disk) => Ok(self.next_of_memory()),
-            (_, Some(head)) => {
-                let next = head.cursor.next()?;
-                Ok(std::mem::replace(&mut head.next, next))
-            }
-            (_, None) => Ok(None),
-        }
-    }
-}
 
 /// What a first pass over a key found.
 struct Surveyor {
@@ -179,9 +64,12 @@ fn survey(source: &KeySource) -> Result<Surveyor, ReadError> {
 /// How far a reader has come.
 enum State {
     New,
+    /// It is known that the ops lie in more than one block.
+    MayBeSpread,
     /// It is known that the ops have to be folded.
     NotPlain,
     Plain(std::vec::IntoIter<Fragment>),
+    Spread(Spread),
     Folded(Box<Visibility>, Ops),
 }
 
@@ -224,6 +112,7 @@ impl KeyReader {
         if matches!(self.state, State::New) {
             match plain::view(&self.source, Reach::Cache) {
                 Ok(Plain::View(fragments)) => self.state = State::Plain(fragments.into_iter()),
+                Ok(Plain::Spread) => self.state = State::MayBeSpread,
                 Ok(Plain::Other) => self.state = State::NotPlain,
                 Ok(Plain::OutOfReach) => return false,
                 // In the cache, and damaged: the next call says so.
@@ -231,9 +120,9 @@ impl KeyReader {
             }
         }
         match &self.state {
-            State::New | State::NotPlain => self.source.is_warm(),
+            State::New | State::NotPlain | State::MayBeSpread => self.source.is_warm(),
             State::Plain(_) | State::Folded(_, Ops::Kept(_)) => true,
-            State::Folded(_, Ops::Streamed(_)) => self.left == 0,
+            State::Spread(_) | State::Folded(_, Ops::Streamed(_)) => self.left == 0,
         }
     }
 
@@ -241,8 +130,12 @@ impl KeyReader {
         if matches!(self.state, State::New) {
             self.state = match plain::view(&self.source, Reach::Disk)? {
                 Plain::View(fragments) => State::Plain(fragments.into_iter()),
+                Plain::Spread => State::MayBeSpread,
                 Plain::Other | Plain::OutOfReach => State::NotPlain,
             };
+        }
+        if matches!(self.state, State::MayBeSpread) {
+            self.state = Spread::of(&self.source)?.map_or(State::NotPlain, State::Spread);
         }
         if matches!(self.state, State::NotPlain) {
             let Surveyor { visibility, kept } = survey(&self.source)?;
@@ -258,8 +151,12 @@ impl KeyReader {
     /// The next fragment of the view, from its very beginning on.
     fn next_shown(&mut self) -> Result<Option<Fragment>, ReadError> {
         let (visibility, ops) = match &mut self.state {
-            State::New | State::NotPlain => return Ok(None),
+            State::New | State::NotPlain | State::MayBeSpread => return Ok(None),
             State::Plain(fragments) => return Ok(fragments.next()),
+            State::Spread(values) => {
+                values.skip(std::mem::take(&mut self.skip))?;
+                return values.next();
+            }
             State::Folded(visibility, ops) => (visibility, ops),
         };
         while let Some(op) = ops.next()? {
@@ -339,7 +236,8 @@ impl KeyReader {
     pub fn count(mut self) -> Result<u64, ReadError> {
         self.start()?;
         let (visibility, ops) = match &mut self.state {
-            State::New | State::NotPlain => return Ok(0),
+            State::New | State::NotPlain | State::MayBeSpread => return Ok(0),
+            State::Spread(values) => return Ok(values.values()),
             State::Plain(fragments) => {
                 return Ok(fragments.filter(|fragment| fragment.ends_value).count() as u64);
             }
@@ -384,19 +282,13 @@ pub struct KeyPast {
     pub open_parts_bytes: Option<u64>,
 }
 
-/// Whether one of the source's segments holds the request id. One pass over the key there, of which nothing is kept.
+/// Whether one of the source's segments holds the request id. Reads few blocks of a long list (see `OpCursor::holds_request`).
 pub fn holds_request(source: &KeySource, request_id: RequestId) -> Result<bool, ReadError> {
+    let tag = request_tag(KeyHash::of(&source.user, &source.key), request_id);
     for segment in &source.segments {
-        let mut ops = segment.ops_of(source.slot, source.user.as_str(), source.key.as_str());
-        loop {
-            while ops.plain_run().is_some_and(|run| !run.has_request_ids) {
-                ops.skip_plain_run();
-            }
-            match ops.next()? {
-                Some(op) if op.request_id == Some(request_id) => return Ok(true),
-                Some(_) => {}
-                None => break,
-            }
+        let ops = segment.ops_of(source.slot, source.user.as_str(), source.key.as_str());
+        if ops.holds_request(tag, request_id)? {
+            return Ok(true);
         }
     }
     Ok(false)

@@ -1,6 +1,7 @@
 //! Whatever way a key is read, its view is that of the model (`core::key_ops`).
 
 use std::path::Path;
+use std::sync::Arc;
 
 use proptest::prelude::*;
 
@@ -8,11 +9,13 @@ use super::*;
 use crate::core::clock::{Clock, SlotClocks};
 use crate::core::key_ops::KeyOps;
 use crate::core::op::Dot;
+use crate::core::slot::{KeyHash, SlotId};
 use crate::core::stamp::{HybridTime, OriginId};
 use crate::store::cache::BlockCache;
 use crate::store::memory_disk::MemoryDisk;
+use crate::store::memtable::{MemoryOps, Memtable};
 use crate::store::segment::{EntryRef, SegmentMeta, SegmentWriter};
-use crate::types::WallMs;
+use crate::types::{Key, UserId, WallMs};
 
 const SLOT: SlotId = SlotId(5);
 const KEYS: [&str; 3] = ["before", "key", "later"];
@@ -87,10 +90,77 @@ fn placed_ops(odd: u32) -> impl Strategy<Value = Vec<Placed>> {
     })
 }
 
+/// How one op of a long list differs from a plain value.
+#[derive(Debug, Clone, Copy)]
+enum Odd {
+    Part,
+    Clear,
+    Spent,
+    OfOtherOrigin,
+    /// Its source is, and took again a request id that the first op has.
+    SourceOfOtherOrigin,
+    Raised,
+    InTwoSources,
+}
+
+/// Nothing but values, source after source; by chance one op is odd.
+fn long_list(odd: impl Strategy<Value = Option<(usize, Odd)>>) -> impl Strategy<Value = Vec<Placed>> {
+    let values = proptest::collection::vec((0usize..40, proptest::option::of(any::<[u8; 16]>())), 1..150);
+    let places = Just([1u8, 2, 4]).prop_shuffle();
+    (values, places, 1usize..150, 1usize..150, odd).prop_map(|(values, places, one, other, odd)| {
+        let turn = |index: usize| places[usize::from(index >= one) + usize::from(index >= other)];
+        let value = |(index, (length, id)): (usize, (usize, Option<[u8; 16]>))| {
+            let seq = index as u64 + 1;
+            let mut value = op(
+                1,
+                seq,
+                seq * 3,
+                Body::Value(format!("{seq}{}", "ä".repeat(length)).into()),
+            );
+            value.request_id = id.map(RequestId);
+            (value, turn(index))
+        };
+        let mut ops: Vec<Placed> = values.into_iter().enumerate().map(value).collect();
+        if let Some((at, odd)) = odd {
+            let at = at % ops.len();
+            let (first, place) = (RequestId([7; 16]), ops[at].1);
+            ops[0].0.request_id = Some(first);
+            if matches!(odd, Odd::SourceOfOtherOrigin) {
+                for (op, _) in ops.iter_mut().filter(|(_, places)| *places == place) {
+                    op.dot.origin = OriginId(2);
+                }
+            }
+            let (op, places) = &mut ops[at];
+            match odd {
+                Odd::Part => op.body = Body::Part("part".into()),
+                Odd::Clear => {
+                    let mut seen = Clock::default();
+                    seen.insert_range(OriginId(1), 1, at as u64 / 2 + 1);
+                    op.body = Body::Clear(seen);
+                }
+                Odd::Spent => op.body = Body::Spent { cleared_at: WallMs(9) },
+                Odd::OfOtherOrigin => op.dot.origin = OriginId(2),
+                Odd::SourceOfOtherOrigin => op.request_id = Some(first),
+                Odd::Raised => op.raised = true,
+                Odd::InTwoSources => *places = 7,
+            }
+        }
+        ops
+    })
+}
+
 fn source(ops: &[Placed], block_bytes: usize) -> KeySource {
-    let disk = MemoryDisk::new();
+    source_on(&MemoryDisk::new(), ops, block_bytes)
+}
+
+fn source_on(disk: &MemoryDisk, ops: &[Placed], block_bytes: usize) -> KeySource {
     let cache = Arc::new(BlockCache::new(1 << 20));
-    let of = |bit: u8| ops.iter().filter(move |(_, places)| places >> bit & 1 == 1);
+    // What is left of a cleared op never lies in a log, so not in memory either, but where a merge wrote it.
+    let places = |placed: &Placed| match &placed.0.body {
+        Body::Spent { .. } if placed.1 & 1 == 1 => placed.1 & !1 | 2,
+        _ => placed.1,
+    };
+    let of = |bit: u8| ops.iter().filter(move |placed| places(placed) >> bit & 1 == 1);
     let segments = [1, 2].map(|bit| {
         let meta = SegmentMeta {
             shard: 1,
@@ -113,11 +183,18 @@ fn source(ops: &[Placed], block_bytes: usize) -> KeySource {
         let finished = writer.finish(SlotClocks::default(), SlotClocks::default(), &cache);
         Arc::new(finished.unwrap())
     });
+    let (user, key) = (UserId::new("user").unwrap(), Key::new("key").unwrap());
+    let mut memtable = Memtable::new(9);
+    for (op, _) in of(0) {
+        memtable.append(KeyHash::of(&user, &key), &user, &key, op);
+    }
+    memtable.close_group();
+    let name = (KeyHash::of(&user, &key), &user, &key);
     KeySource {
         slot: SLOT,
-        user: UserId::new("user").unwrap(),
-        key: Key::new("key").unwrap(),
-        memory: of(0).map(|(op, _)| op.clone()).collect(),
+        memory: MemoryOps::of([&memtable.share()], name, Memtable::closed_groups),
+        user,
+        key,
         // A merge puts the older ops behind the newer ones.
         segments: segments.into_iter().rev().collect(),
     }
@@ -179,6 +256,35 @@ proptest! {
     }
 
     #[test]
+    fn a_page_of_a_long_list_is_that_of_the_view(
+        ops in long_list(proptest::option::of((0usize..150, prop_oneof![
+            Just(Odd::Part), Just(Odd::Clear), Just(Odd::Spent), Just(Odd::OfOtherOrigin),
+            Just(Odd::SourceOfOtherOrigin), Just(Odd::Raised), Just(Odd::InTwoSources),
+        ]))),
+        block_bytes in 60usize..1000,
+        (offset, limit, budget) in (0u64..160, prop_oneof![Just(u64::MAX), 0u64..30], 0usize..4000),
+        warmed in any::<bool>(),
+    ) {
+        let source = source(&ops, block_bytes);
+        let view = view_of(&ops);
+        let mut reader = KeyReader::new(source.clone(), offset, limit);
+        if warmed {
+            reader.is_warm();
+        }
+        let page: Vec<String> = view.iter().skip(offset as usize).take(limit.min(999) as usize).cloned().collect();
+        prop_assert_eq!(values(reader, budget), page);
+        prop_assert_eq!(KeyReader::new(source.clone(), offset, limit).count().unwrap(), view.len() as u64);
+        prop_assert_eq!(values(folding(&source), budget), view);
+    }
+
+    #[test]
+    fn a_list_of_nothing_but_values_is_not_folded(ops in long_list(Just(None)), block_bytes in 60usize..1000) {
+        let mut reader = KeyReader::new(source(&ops, block_bytes), 0, u64::MAX);
+        reader.start().unwrap();
+        prop_assert!(matches!(reader.state, State::Plain(_) | State::Spread(_)));
+    }
+
+    #[test]
     fn a_key_of_nothing_but_text_goes_the_short_way(ops in placed_ops(0), turns in (0usize..25, 0usize..25)) {
         let mut ops = ops;
         for (index, (_, places)) in ops.iter_mut().enumerate() {
@@ -195,5 +301,33 @@ proptest! {
         prop_assert_eq!(fragments.iter().filter(|fragment| fragment.ends_value).count(), view_of(&ops).len());
         // What was read is in reach now.
         prop_assert!(KeyReader::new(source, 0, 1).is_warm());
+    }
+}
+
+#[test]
+fn a_page_of_a_huge_list_reads_its_own_blocks_and_the_edges() {
+    let count = 50_000;
+    let value = |seq: u64| op(1, seq, seq, Body::Value(format!("value {seq}").into()));
+    // The first half is in one segment, the second in the other.
+    let ops: Vec<Placed> = (1..=count)
+        .map(|seq| (value(seq), if seq * 2 <= count { 2 } else { 4 }))
+        .collect();
+    for percent in [0, 50, 99] {
+        let disk = MemoryDisk::new();
+        let source = source_on(&disk, &ops, 1024);
+        let blocks: u32 = source.segments.iter().map(|segment| segment.block_count()).sum();
+        assert!(blocks > 500);
+        let before = disk.reads();
+        let offset = count * percent / 100;
+        let page = values(KeyReader::new(source.clone(), offset, 20), 1 << 16);
+        let expected: Vec<String> = (1..=20).map(|more| format!("value {}", offset + more)).collect();
+        assert_eq!(page, expected);
+        assert!(
+            disk.reads() - before <= 8,
+            "{} reads at {percent}%",
+            disk.reads() - before
+        );
+        assert_eq!(KeyReader::new(source, 0, u64::MAX).count().unwrap(), count);
+        assert!(disk.reads() - before <= 8, "{} reads to count", disk.reads() - before);
     }
 }

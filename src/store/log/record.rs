@@ -217,6 +217,10 @@ impl RecordHeader {
         self.kind == KIND_VALUE
     }
 
+    pub fn is_raised(&self) -> bool {
+        self.flags & FLAG_RAISED != 0
+    }
+
     pub fn is_clear(&self) -> bool {
         self.kind == KIND_CLEAR
     }
@@ -258,7 +262,7 @@ impl RecordHeader {
         Some(Op {
             dot: self.dot,
             time: self.time,
-            raised: self.flags & FLAG_RAISED != 0,
+            raised: self.is_raised(),
             request_id: self.request_id(record),
             body,
         })

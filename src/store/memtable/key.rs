@@ -11,6 +11,7 @@ use super::{Memtable, SharedMemtable};
 use crate::core::op::Op;
 use crate::core::slot::KeyHash;
 use crate::core::stamp::Stamp;
+use crate::store::segment::TextSpan;
 use crate::types::{Key, UserId};
 
 #[derive(Debug, Clone, Copy)]
@@ -78,6 +79,27 @@ impl MemoryOps {
 
     pub fn iter(&self) -> impl Iterator<Item = Op> + '_ {
         (0..self.len()).filter_map(|index| self.get(index))
+    }
+
+    /// From when to when, if all of them are values of one origin, none of them raised. Looks at their heads alone.
+    pub fn span_of_values(&self) -> Option<TextSpan> {
+        let mut span: Option<TextSpan> = None;
+        for place in self.places.iter().flat_map(|places| places.iter()) {
+            let memtable = self.tables.get(place.table as usize)?.read();
+            let (_, header, _) = memtable.record(place.entry)?;
+            let (origin, time) = (header.dot.origin, header.time);
+            let first = span.as_ref().map_or(time, |span| span.first);
+            let goes_on = span.is_none_or(|span| span.origin == origin && span.last < time);
+            if !header.is_value() || header.is_raised() || !goes_on {
+                return None;
+            }
+            span = Some(TextSpan {
+                origin,
+                first,
+                last: time,
+            });
+        }
+        span
     }
 
     fn stamp(&self, place: Place) -> Option<Stamp> {

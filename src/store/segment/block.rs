@@ -76,6 +76,13 @@ pub struct TextSpan {
     pub last: HybridTime,
 }
 
+impl TextSpan {
+    /// Whether the other one is of the same origin and begins when this one is over.
+    pub fn is_followed_by(&self, other: &Self) -> bool {
+        self.origin == other.origin && self.last < other.first
+    }
+}
+
 struct GroupHeader<'a> {
     shared: usize,
     rest: &'a [u8],

@@ -9,6 +9,8 @@ use super::index::BlockRef;
 use super::{Malformed, Segment};
 use crate::core::op::Op;
 use crate::core::slot::SlotId;
+use crate::store::filter::request_tag_in_block;
+use crate::types::RequestId;
 
 /// The ops of one key in the order of their stamps, block by block as they are asked for.
 ///
@@ -17,6 +19,8 @@ pub struct OpCursor {
     segment: Arc<Segment>,
     place: Vec<u8>,
     slot: SlotId,
+    /// Ordinal of the first block that can hold the key.
+    first: u32,
     /// Ops were found: every further block is one that the index says goes on with the key.
     has_begun: bool,
     state: State,
@@ -40,6 +44,7 @@ impl OpCursor {
             segment,
             place,
             slot,
+            first: start.map_or(0, |block| block.ordinal),
             has_begun: false,
             state: start.map_or(State::Done, State::At),
         }
@@ -92,6 +97,35 @@ impl OpCursor {
         {
             self.state = self.behind(block, true);
         }
+    }
+
+    /// Whether any op that is left has the request id, whose tag is `tag` (see `filter`). Blocks that the filter rules out, or that are
+    /// known to hold no request id, are not read.
+    pub fn holds_request(mut self, tag: u64, id: RequestId) -> Result<bool, ReadError> {
+        loop {
+            while let State::At(block) = self.state
+                && !self.may_hold_request(&block, tag)
+            {
+                let next = self.segment.behind(&block, &self.place);
+                self.state = next.map_or(State::Done, State::At);
+                self.has_begun = true;
+            }
+            match self.next()? {
+                Some(op) if op.request_id == Some(id) => return Ok(true),
+                Some(_) => {}
+                None => return Ok(false),
+            }
+        }
+    }
+
+    fn may_hold_request(&self, block: &BlockRef, tag: u64) -> bool {
+        if block.plain.is_some_and(|run| !run.has_request_ids) {
+            return false;
+        }
+        let ordinal = block.ordinal - self.first;
+        // Only a key in more than one block has tags by block.
+        let has_tags = self.segment.has_block_tags() && (ordinal > 0 || self.segment.goes_on(block, &self.place));
+        !has_tags || self.segment.may_hold(request_tag_in_block(tag, ordinal))
     }
 
     /// What follows a block: the next one when the key goes on there.

@@ -11,6 +11,9 @@
 //! blocks         varint count, varint bytes of the index, the index (`index.rs`)
 //! filter         the rest (`filter.rs`)
 //! ```
+//! The filter holds a tag for each key, for each key that has parts, and for each request id of a key; from version 2 on, also one for
+//! each request id in its block, counted from the key's first one, where the key's ops lie in more than one block.
+//!
 //! Corrupt if: anything is cut short; the largest block is larger than any may be; index or filter break a rule of theirs.
 
 use super::format::BLOCK_BYTES_MAX;

@@ -26,6 +26,8 @@
 //! length is not what the index says; the raw length is larger than the footer says any block is, or than LZ4 can make of
 //! the stored length; it does not decompress to exactly the raw length; the data breaks a rule of its own.
 //! The version is looked at once the header's checksum is right, and before anything else: a newer one is refused.
+//!
+//! Versions: 1; 2 has tags of request ids by block in its filter (see `footer.rs`), and all else is the same.
 
 use bytes::Bytes;
 use lz4_flex::block::{CompressTable, compress_into_with_table, decompress_into, get_maximum_output_size};
@@ -33,7 +35,11 @@ use lz4_flex::block::{CompressTable, compress_into_with_table, decompress_into, 
 use crate::store::codec::{Cursor, Malformed};
 use crate::types::BODY_BYTES_MAX;
 
-pub const FORMAT_VERSION: u16 = 1;
+pub const FORMAT_VERSION: u16 = 2;
+/// The first version that is read.
+pub(super) const OLDEST_VERSION: u16 = 1;
+/// The first version whose filter tells in which block of a key a request id may be.
+pub(super) const BLOCK_TAGS_VERSION: u16 = 2;
 const HEADER_MAGIC: &[u8; 8] = b"KVSSEG\r\n";
 const TRAILER_MAGIC: &[u8; 8] = b"KVSSEND\n";
 

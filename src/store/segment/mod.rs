@@ -20,6 +20,7 @@ mod ops;
 mod place;
 mod salvage;
 mod scan;
+mod spread;
 mod verify;
 mod writer;
 
@@ -39,11 +40,12 @@ pub use error::{DamagedBlock, OpenError, ReadError, WriteError};
 use footer::Footer;
 pub use footer::{SegmentStats, decode_footer};
 pub use format::{BLOCK_BYTES_TARGET, BlockSeat, FORMAT_VERSION};
-use format::{HEADER_BYTES, Header, TRAILER_BYTES, Trailer, open_block};
+use format::{BLOCK_TAGS_VERSION, HEADER_BYTES, Header, OLDEST_VERSION, TRAILER_BYTES, Trailer, open_block};
 use index::BlockRef;
 pub use place::place_of;
 pub use salvage::{Salvaged, decode_block, decode_raw_block, salvage};
 pub use scan::{Scan, ScanBlocks};
+pub use spread::Values;
 pub use writer::{EntryRef, SegmentWriter};
 
 use super::cache::{BlockCache, BlockKey};
@@ -101,6 +103,8 @@ pub enum Texts {
     Absent,
     /// Nothing but text, all of it in one block; it was appended.
     Plain(TextSpan),
+    /// The key's ops lie in more than one block.
+    Spread,
     /// Anything else: its ops have to be read.
     Other,
     OutOfReach,
@@ -167,7 +171,7 @@ impl Segment {
                 known: FORMAT_VERSION,
             });
         }
-        if header.version != FORMAT_VERSION {
+        if header.version < OLDEST_VERSION {
             return Err(damaged(Malformed { what: "format version" }));
         }
         if file_bytes < (HEADER_BYTES + TRAILER_BYTES) as u64 {
@@ -247,6 +251,10 @@ impl Segment {
         self.footer.filter.may_hold(tag)
     }
 
+    fn has_block_tags(&self) -> bool {
+        self.header.version >= BLOCK_TAGS_VERSION
+    }
+
     /// The ops of one key, in the order of their stamps. Reads nothing yet, and does not ask the filter.
     pub fn ops_of(self: &Arc<Self>, slot: SlotId, user: &str, key: &str) -> OpCursor {
         let place = place_of(slot, user, key);
@@ -261,7 +269,7 @@ impl Segment {
             return Ok(Texts::Absent);
         };
         if self.goes_on(&block, place) {
-            return Ok(Texts::Other);
+            return Ok(Texts::Spread);
         }
         let loaded = match reach {
             Reach::Disk => self.load(&block)?,

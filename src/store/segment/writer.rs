@@ -21,7 +21,7 @@ use crate::core::slot::{KeyHash, SlotId};
 use crate::core::stamp::{OriginId, Stamp};
 use crate::store::cache::BlockCache;
 use crate::store::disk::{Disk, OpenMode};
-use crate::store::filter::{Filter, key_tag, parts_tag, request_tag};
+use crate::store::filter::{Filter, key_tag, parts_tag, request_tag, request_tag_in_block};
 
 /// One op in sorted order.
 #[derive(Clone, Copy, Debug)]
@@ -32,7 +32,7 @@ pub struct EntryRef<'a> {
     pub op: &'a Op,
 }
 
-/// Memory: one block, a megabyte on its way to the disk, the index, and 8 bytes for each tag of the filter.
+/// Memory: one block, a megabyte on its way to the disk, the index, and 8 bytes for each tag of the filter (see `footer`).
 pub struct SegmentWriter {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
@@ -49,6 +49,8 @@ pub struct SegmentWriter {
     /// Of the last op: mostly the next one's too.
     last_origin: Option<(OriginId, OriginIndex)>,
     tags: Vec<u64>,
+    /// Of the request ids in `run`.
+    request_tags: Vec<u64>,
     stats: SegmentStats,
 }
 
@@ -59,6 +61,8 @@ struct CurrentKey {
     hash: KeyHash,
     stamp: Stamp,
     has_parts: bool,
+    /// That hold its ops so far.
+    blocks: u32,
 }
 
 impl SegmentWriter {
@@ -101,6 +105,7 @@ impl SegmentWriter {
             origins: BTreeMap::new(),
             last_origin: None,
             tags: Vec::new(),
+            request_tags: Vec::new(),
             stats: SegmentStats::default(),
         })
     }
@@ -122,7 +127,7 @@ impl SegmentWriter {
             return Err(WriteError::OutOfOrder);
         }
         if is_new_key {
-            self.end_run()?;
+            self.end_run(false)?;
             self.start_key(&entry);
         }
         self.count(entry.op);
@@ -144,6 +149,7 @@ impl SegmentWriter {
             hash,
             stamp: entry.op.stamp(),
             has_parts: false,
+            blocks: 0,
         });
         self.tags.push(key_tag(hash));
         self.stats.keys += 1;
@@ -154,9 +160,6 @@ impl SegmentWriter {
         self.stats.add(op);
         let Some(key) = &mut self.current else { return };
         key.stamp = op.stamp();
-        if let Some(request) = op.request_id {
-            self.tags.push(request_tag(key.hash, request));
-        }
         if matches!(op.body, Body::Part(_)) && !key.has_parts {
             key.has_parts = true;
             self.tags.push(parts_tag(key.hash));
@@ -192,6 +195,9 @@ impl SegmentWriter {
             self.cut_run()?;
         }
         self.run.push(op, origin);
+        if let (Some(request), Some(key)) = (op.request_id, &self.current) {
+            self.request_tags.push(request_tag(key.hash, request));
+        }
         if self.run.bytes() >= self.block_bytes_target {
             self.cut_run()?;
         }
@@ -200,16 +206,27 @@ impl SegmentWriter {
 
     /// The key goes on in another block.
     fn cut_run(&mut self) -> Result<(), WriteError> {
-        self.end_run()?;
+        self.end_run(true)?;
         self.blocks.seal()
     }
 
-    fn end_run(&mut self) -> Result<(), WriteError> {
-        if let Some(key) = &self.current
+    /// Puts the run into a block. `is_cut`: the key may go on in another one.
+    fn end_run(&mut self, is_cut: bool) -> Result<(), WriteError> {
+        if let Some(key) = &mut self.current
             && !self.run.is_empty()
         {
             self.blocks.add_run(&key.place, &self.run)?;
             self.run.reset(self.base_ms.unwrap_or_default());
+            // Of a key in one block, that one is read: a second tag would not be worth its memory.
+            if is_cut || key.blocks > 0 {
+                let in_block = self
+                    .request_tags
+                    .iter()
+                    .map(|&tag| request_tag_in_block(tag, key.blocks));
+                self.tags.extend(in_block);
+            }
+            self.tags.append(&mut self.request_tags);
+            key.blocks += 1;
         }
         Ok(())
     }
@@ -224,7 +241,7 @@ impl SegmentWriter {
         lost: SlotClocks,
         cache: &Arc<BlockCache>,
     ) -> Result<Segment, WriteError> {
-        self.end_run()?;
+        self.end_run(false)?;
         let done = self.blocks.finish_blocks()?;
         let filter = Filter::build(std::mem::take(&mut self.tags));
         let footer = FooterParts {

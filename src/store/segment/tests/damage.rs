@@ -129,7 +129,7 @@ fn a_newer_version_is_refused_by_its_name() {
     bytes[..HEADER_BYTES].copy_from_slice(&header.encode());
     let error = open(bytes).unwrap_err();
     assert!(
-        matches!(error, OpenError::NewerVersion { found: 2, known: 1, .. }),
+        matches!(error, OpenError::NewerVersion { found: 3, known: 2, .. }),
         "{error}"
     );
 }

@@ -6,6 +6,46 @@ fn hash_of(entry: &KeyedOp) -> KeyHash {
     KeyHash::of(&entry.user, &entry.key)
 }
 
+fn request(number: u64) -> RequestId {
+    RequestId((u128::from(number) << 40 | 1).to_le_bytes())
+}
+
+/// As a retried add asks.
+fn holds(segment: &Arc<Segment>, entry: &KeyedOp, id: RequestId) -> bool {
+    let tag = request_tag(hash_of(entry), id);
+    let ops = segment.ops_of(entry.op.dot.slot, entry.user.as_str(), entry.key.as_str());
+    segment.may_hold(tag) && ops.holds_request(tag, id).unwrap()
+}
+
+/// Keys from one op to many blocks, with whatever carries a request id.
+fn entries_with_requests() -> impl Strategy<Value = Vec<KeyedOp>> {
+    let one = (0u8..12, 0usize..70, 0u8..4, prop::bool::weighted(0.02));
+    let keys = proptest::collection::vec(proptest::collection::vec(one, 1..120), 1..5);
+    keys.prop_map(|keys| {
+        let mut entries = Vec::new();
+        for (key, ops) in keys.into_iter().enumerate() {
+            for (index, (kind, length, id, of_other_origin)) in ops.into_iter().enumerate() {
+                let seq = index as u64 + 1;
+                let mut op = value(seq, &"v".repeat(length));
+                match kind {
+                    0 => {
+                        op.body = Body::Spent {
+                            cleared_at: WallMs(seq),
+                        }
+                    }
+                    1 => op.body = Body::Part("part".into()),
+                    2 if length < 5 => op.body = Body::Clear(Clock::default()),
+                    _ => {}
+                }
+                op.dot.origin.0 += u64::from(of_other_origin);
+                op.request_id = (id > 0).then(|| request(seq));
+                entries.push(keyed(5, "u", &format!("key {key}"), op));
+            }
+        }
+        sorted(entries)
+    })
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(40))]
 
@@ -24,6 +64,18 @@ proptest! {
         prop_assert_eq!(segment.lost(), &lost());
         prop_assert_eq!(segment.replaces(), &[7, 8]);
         prop_assert_eq!(segment.stats().ops as usize, entries.len());
+    }
+
+    #[test]
+    fn every_request_id_is_found_and_no_other(
+        entries in prop_oneof![entries_with_requests(), any_entries()],
+        block_bytes in 100usize..1500,
+    ) {
+        let segment = write(&MemoryDisk::new(), &entries, block_bytes, &cache());
+        for (index, entry) in entries.iter().enumerate() {
+            prop_assert!(entry.op.request_id.is_none_or(|id| holds(&segment, entry, id)), "{entry:?}");
+            prop_assert!(!holds(&segment, entry, request(1000 + index as u64)));
+        }
     }
 
     #[test]
@@ -120,6 +172,56 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn request_ids_are_found_wherever_a_block_ends() {
+    for block_bytes in 60..140 {
+        for count in 1..=12 {
+            let entries: Vec<_> = (1..=count)
+                .map(|seq| {
+                    let mut op = value(seq, "some value");
+                    op.request_id = Some(request(seq));
+                    keyed(5, "u", "list", op)
+                })
+                .chain([keyed(5, "u", "list, next", value(1, "x"))])
+                .collect();
+            let segment = write(&MemoryDisk::new(), &entries, block_bytes, &cache());
+            for entry in entries.iter().filter(|entry| entry.op.request_id.is_some()) {
+                let id = entry.op.request_id.unwrap();
+                assert!(holds(&segment, entry, id), "{block_bytes} {count} {entry:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_new_request_id_for_a_huge_list_reads_almost_nothing_and_a_repeated_one_little() {
+    let with_id = |seq| {
+        let mut op = value(seq, "some value");
+        op.request_id = Some(request(seq));
+        keyed(5, "u", "list", op)
+    };
+    let entries: Vec<_> = (1..=50_000).map(with_id).collect();
+    let disk = MemoryDisk::new();
+    let segment = write(&disk, &entries, 4096, &Arc::new(BlockCache::new(0)));
+    let blocks = u64::from(segment.block_count());
+    assert!(blocks > 300);
+    let before = disk.reads();
+    let asked = 50_000;
+    for number in 100_000..100_000 + asked {
+        assert!(!holds(&segment, &entries[0], request(number)));
+    }
+    let new = disk.reads() - before;
+    for seq in 0..100 {
+        let entry = &entries[seq * 500];
+        assert!(holds(&segment, entry, entry.op.request_id.unwrap()));
+    }
+    let repeated = disk.reads() - before - new;
+    // A scan of the list for 1 in 256 would be 256 times as much.
+    let expected = asked * blocks / 256 / 256;
+    assert!(new < expected * 3 / 2, "{new} reads for {asked} ids in {blocks} blocks");
+    assert!(repeated < 300, "{repeated} reads for 100 ids");
 }
 
 #[test]

@@ -1,0 +1,109 @@
+//! No request id that was acknowledged counts again (guarantee G6), wherever its op came to lie: short lists, lists of many blocks, after
+//! merges, clears, and the salvage of a segment whose footer is damaged.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::store::segment;
+
+#[derive(Debug, Clone)]
+enum Step {
+    Add { key: u8, count: u8, size: usize },
+    Clear { key: u8 },
+    Jobs,
+    Seal,
+    Idle,
+    DamageFooter,
+    Retry,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    // Sizes that fill a block with few values, or with many.
+    let size = prop_oneof![Just(1000usize), Just(4096), 1usize..6000];
+    prop_oneof![
+        6 => (0u8..3, 1u8..40, size).prop_map(|(key, count, size)| Step::Add { key, count, size }),
+        1 => (0u8..3).prop_map(|key| Step::Clear { key }),
+        1 => Just(Step::Jobs),
+        2 => Just(Step::Seal),
+        1 => Just(Step::Idle),
+        1 => Just(Step::DamageFooter),
+        1 => Just(Step::Retry),
+    ]
+}
+
+fn name(key: u8) -> String {
+    format!("key-{key}")
+}
+
+fn add(rig: &mut Rig, key: u8, request: usize, size: usize) -> bool {
+    let kind = WriteKind::Add {
+        text: noise(request as u64, size).as_str().into(),
+        finish: true,
+    };
+    rig.write("user", &name(key), kind, Some(&request.to_string())).unwrap()
+}
+
+/// Flips a bit in the footer of the newest segment, if there is any; the next start has to salvage it.
+fn damage_footer(rig: &mut Rig) -> bool {
+    let dir = place(&rig.disk).dir;
+    let entries = rig.disk.as_disk().list(&dir).unwrap();
+    let numbers = entries.iter().filter_map(|entry| segment::parse_file_name(&entry.name));
+    let Some(number) = numbers.max() else {
+        return false;
+    };
+    let path = dir.join(segment::file_name(number));
+    let mut bytes = rig.disk.content(&path).unwrap();
+    let at = bytes.len() - 40;
+    bytes[at] ^= 1;
+    rig.disk.put(&path, bytes);
+    true
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn a_request_id_counts_once_whatever_happens_to_its_list(steps in proptest::collection::vec(step(), 1..24)) {
+        let mut rig = Rig::new(small());
+        let mut taken: Vec<(u8, usize)> = Vec::new();
+        for step in steps.into_iter().chain([Step::Seal, Step::Retry]) {
+            match step {
+                Step::Add { key, count, size } => {
+                    for _ in 0..count {
+                        let request = taken.len();
+                        prop_assert!(add(&mut rig, key, request, size), "a new one is taken");
+                        taken.push((key, request));
+                    }
+                }
+                Step::Clear { key } => rig.clear("user", &name(key)),
+                Step::Jobs => rig.run_jobs(),
+                Step::Seal => {
+                    rig.run_jobs();
+                    rig.reopen();
+                    rig.run_jobs();
+                }
+                Step::Idle => {
+                    rig.now.0 += 60_000;
+                    rig.shard.tick(rig.now);
+                    rig.run_jobs();
+                }
+                Step::DamageFooter => {
+                    rig.run_jobs();
+                    if damage_footer(&mut rig) {
+                        let report = rig.reopen();
+                        prop_assert!(!report.damage.is_empty());
+                        // As the node does; nobody knows what the footer said was dropped.
+                        rig.shard.set_origin(OriginId(1000 + taken.len() as u64));
+                        rig.run_jobs();
+                        rig.shard.accept_loss().unwrap();
+                    }
+                }
+                Step::Retry => {
+                    for &(key, request) in &taken {
+                        prop_assert!(!add(&mut rig, key, request, 1), "{request} of {key} was taken twice");
+                    }
+                }
+            }
+        }
+    }
+}

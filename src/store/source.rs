@@ -1,0 +1,124 @@
+//! Where the ops of one key come from: memtables and segments, merged in the order of their stamps.
+
+use std::sync::Arc;
+
+use super::memtable::MemoryOps;
+use super::segment::{OpCursor, ReadError, Segment};
+use crate::core::op::Op;
+use crate::core::slot::SlotId;
+use crate::types::{Key, UserId};
+
+/// Where a key's ops come from.
+#[derive(Clone)]
+pub struct KeySource {
+    pub slot: SlotId,
+    pub user: UserId,
+    pub key: Key,
+    /// In stamp order.
+    pub memory: MemoryOps,
+    pub segments: Vec<Arc<Segment>>,
+}
+
+impl KeySource {
+    /// Whether reading can begin without waiting for the disk.
+    pub fn is_warm(&self) -> bool {
+        self.segments
+            .iter()
+            .all(|segment| segment.is_cached(self.slot, self.user.as_str(), self.key.as_str()))
+    }
+
+    /// All ops of the key in stamp order.
+    pub fn ops(&self) -> MergedOps {
+        let cursors = self
+            .segments
+            .iter()
+            .map(|segment| Head {
+                cursor: segment.ops_of(self.slot, self.user.as_str(), self.key.as_str()),
+                next: None,
+            })
+            .collect();
+        MergedOps {
+            memory: self.memory.clone(),
+            memory_at: 0,
+            memory_next: None,
+            cursors,
+            started: false,
+            last: None,
+        }
+    }
+}
+
+struct Head {
+    cursor: OpCursor,
+    next: Option<Op>,
+}
+
+/// A merge of sorted sources; copies of one op come out once.
+pub struct MergedOps {
+    memory: MemoryOps,
+    memory_at: usize,
+    memory_next: Option<Op>,
+    cursors: Vec<Head>,
+    started: bool,
+    last: Option<Op>,
+}
+
+impl MergedOps {
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "an iterator cannot fail and be asked again"
+    )]
+    pub fn next(&mut self) -> Result<Option<Op>, ReadError> {
+        if !self.started {
+            self.started = true;
+            for head in &mut self.cursors {
+                head.next = head.cursor.next()?;
+            }
+            self.next_of_memory();
+        }
+        if self.cursors.is_empty() {
+            return Ok(self.next_of_memory());
+        }
+        loop {
+            let Some(op) = self.pop()? else {
+                return Ok(None);
+            };
+            let copy = self
+                .last
+                .as_ref()
+                .is_some_and(|last| last.dot == op.dot && last.time == op.time);
+            if !copy {
+                if self.cursors.len() + self.memory.len().min(1) > 1 {
+                    self.last = Some(op.clone());
+                }
+                return Ok(Some(op));
+            }
+        }
+    }
+
+    fn next_of_memory(&mut self) -> Option<Op> {
+        let next = self.memory.get(self.memory_at);
+        self.memory_at += 1;
+        std::mem::replace(&mut self.memory_next, next)
+    }
+
+    fn pop(&mut self) -> Result<Option<Op>, ReadError> {
+        let from_memory = self.memory_next.as_ref().map(|op| (op.stamp(), op.dot.seq));
+        let lowest = self
+            .cursors
+            .iter_mut()
+            .filter(|head| head.next.is_some())
+            .min_by_key(|head| head.next.as_ref().map(|op| (op.stamp(), op.dot.seq)));
+        let from_disk = lowest
+            .as_ref()
+            .and_then(|head| head.next.as_ref().map(|op| (op.stamp(), op.dot.seq)));
+        match (from_memory, lowest) {
+            (Some(memory), _) if from_disk.is_none_or(|disk| memory <= disk) => Ok(self.next_of_memory()),
+            (_, Some(head)) => {
+                let next = head.cursor.next()?;
+                Ok(std::mem::replace(&mut head.next, next))
+            }
+            (_, None) => Ok(None),
+        }
+    }
+}
