@@ -12,6 +12,17 @@ use crate::core::slot::SlotId;
 use crate::store::filter::request_tag_in_block;
 use crate::types::RequestId;
 
+/// Blocks of one key that are kept in the cache, a quarter of a mebibyte. What a longer list has beyond them would drive everything else
+/// out, to be read once.
+const KEPT_BLOCKS_MAX: u32 = 32;
+
+/// What becomes of a block that had to be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Keep {
+    InCache,
+    No,
+}
+
 /// The ops of one key in the order of their stamps, block by block as they are asked for.
 ///
 /// The texts it gives are slices of a cached block: they keep the whole block in memory for as long as they are held.
@@ -146,7 +157,10 @@ impl OpCursor {
     }
 
     fn enter(&mut self, block: BlockRef) -> Result<(), ReadError> {
-        let loaded = self.segment.load(&block)?;
+        let far = block.ordinal.saturating_sub(self.first) >= KEPT_BLOCKS_MAX;
+        let loaded = self
+            .segment
+            .load_with(&block, if far { Keep::No } else { Keep::InCache })?;
         let damaged = |error| self.segment.damaged(&block, error);
         let run = loaded.find(&self.place).map_err(damaged)?;
         self.state = match run {

@@ -35,6 +35,7 @@ use bytes::Bytes;
 pub(super) use block::Block;
 pub use block::TextSpan;
 pub use block_builder::PlainRun;
+use cursor::Keep;
 pub use cursor::OpCursor;
 pub use error::{DamagedBlock, OpenError, ReadError, WriteError};
 use footer::Footer;
@@ -329,12 +330,18 @@ impl Segment {
 
     /// From the cache, or from the disk and then into the cache.
     fn load(&self, block: &BlockRef) -> Result<Arc<Block>, ReadError> {
+        self.load_with(block, Keep::InCache)
+    }
+
+    fn load_with(&self, block: &BlockRef, keep: Keep) -> Result<Arc<Block>, ReadError> {
         let key = self.key_of(block);
         if let Some(held) = self.cache.get(key) {
             return Ok(held);
         }
         let loaded = Block::parse_for_lookups(self.read_block(block)?).map_err(|error| self.damaged(block, error))?;
-        self.cache.insert(key, loaded.clone());
+        if keep == Keep::InCache {
+            self.cache.insert(key, loaded.clone());
+        }
         Ok(loaded)
     }
 

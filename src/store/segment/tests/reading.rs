@@ -452,3 +452,16 @@ fn a_dump_tells_all_entries() {
         "{json}"
     );
 }
+
+#[test]
+fn a_long_list_read_whole_does_not_drive_the_rest_out_of_the_cache() {
+    let entries: Vec<_> = (1..=20_000)
+        .map(|seq| keyed(5, "u", "list", value(seq, &format!("{seq:0100}"))))
+        .collect();
+    let cache = Arc::new(BlockCache::new(64 << 20));
+    let segment = write(&MemoryDisk::new(), &entries, BLOCK_BYTES_TARGET, &cache);
+    assert!(segment.block_count() > 100, "{}", segment.block_count());
+    assert_eq!(ops_of(&segment, &entries[0]).unwrap().len(), entries.len());
+    let used = cache.used_bytes();
+    assert!(used > 0 && used < 1 << 20, "{used}");
+}
