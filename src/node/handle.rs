@@ -7,6 +7,7 @@ use std::time::Duration;
 use ractor::{Actor, ActorCell, ActorRef};
 use tokio::sync::oneshot;
 
+use super::inbox::Put;
 use super::messages::{PendingWrite, ShardMessage};
 use super::opening::{self, StartError};
 use super::supervisor::{Serving, ShardDoor, Supervisor, SupervisorMessage};
@@ -142,12 +143,16 @@ impl Node {
         {
             let serving = door.serving();
             let serving = serving.as_ref().ok_or(gone(false))?;
-            if serving.inbox.put(PendingWrite { write, reply, permit }) {
-                // If it is gone, so is whoever could answer.
-                serving.actor.cast(ShardMessage::Writes).map_err(|_| gone(true))?;
+            match serving.inbox.put(PendingWrite { write, reply, permit }) {
+                Put::Closed => return Err(gone(false)),
+                Put::Behind => {}
+                Put::First => {
+                    // An actor that cannot be told any more is ending, and closes its inbox.
+                    let _ = serving.actor.cast(ShardMessage::Writes);
+                }
             }
         }
-        // A dropped reply means that the actor died with the write in its inbox or half done.
+        // A dropped reply means that the actor died with the write half done.
         answer.await.map_err(|_| gone(true))?
     }
 

@@ -3,28 +3,57 @@
 //! They gather here while the actor is busy with a commit, and one message tells it of all of them: the more come at once, the
 //! less each one costs.
 //!
-//! Invariant: whenever writes lie here, a message that tells the actor of them is on its way.
+//! Invariant: whenever writes lie here, a message that tells the actor of them is on its way, or the actor is about to end. When it
+//! ends it closes the inbox, however it ends: readers keep the inbox in memory long after, and nobody would look into it again.
 
 use parking_lot::Mutex;
 
 use super::messages::PendingWrite;
 
-#[derive(Default)]
-pub struct Inbox(Mutex<Vec<PendingWrite>>);
+/// None once it is closed.
+pub struct Inbox(Mutex<Option<Vec<PendingWrite>>>);
+
+/// What came of a write put into an inbox.
+#[must_use]
+pub enum Put {
+    /// The actor has to be told: this write is the first since it last looked.
+    First,
+    Behind,
+    /// The actor has ended and will not see it.
+    Closed,
+}
+
+impl Default for Inbox {
+    fn default() -> Self {
+        Self(Mutex::new(Some(Vec::new())))
+    }
+}
 
 impl Inbox {
-    /// Whether the actor has to be told: this write is the first since it last looked.
-    #[must_use]
-    pub fn put(&self, write: PendingWrite) -> bool {
-        let mut writes = self.0.lock();
+    pub fn put(&self, write: PendingWrite) -> Put {
+        let mut inbox = self.0.lock();
+        let Some(writes) = &mut *inbox else {
+            return Put::Closed;
+        };
         writes.push(write);
-        writes.len() == 1
+        match writes.len() {
+            1 => Put::First,
+            _ => Put::Behind,
+        }
     }
 
     /// All of them, in the order they came.
     pub fn take(&self) -> Vec<PendingWrite> {
-        let mut writes = self.0.lock();
+        let mut inbox = self.0.lock();
+        let Some(writes) = &mut *inbox else {
+            return Vec::new();
+        };
         let room = writes.len();
-        std::mem::replace(&mut *writes, Vec::with_capacity(room))
+        std::mem::replace(writes, Vec::with_capacity(room))
+    }
+
+    /// Lets nothing more in, and gives what is left.
+    pub fn close(&self) -> Vec<PendingWrite> {
+        self.0.lock().take().unwrap_or_default()
     }
 }

@@ -1,7 +1,7 @@
 //! The actor around a shard: takes messages, hands the shard's jobs to where they may block, and answers.
 //!
 //! Invariant: an answer to a write is sent only when its group is durable. When the actor ends, every caller still waiting gets
-//! `ShardUnavailable`, by its reply channel being dropped.
+//! `ShardUnavailable`, by its reply channel being dropped; one whose write was not taken from the inbox yet hears that too.
 
 use std::collections::VecDeque;
 use std::io;
@@ -52,6 +52,13 @@ pub struct ShardState {
     /// Writes that wait for log space, in the order they came.
     parked: VecDeque<PendingWrite>,
     stopping: Option<oneshot::Sender<()>>,
+}
+
+/// However the actor ends.
+impl Drop for ShardState {
+    fn drop(&mut self) {
+        self.close_inbox(&OpError::ShardUnavailable { maybe_applied: false });
+    }
 }
 
 pub struct ShardActor;
@@ -361,11 +368,19 @@ impl ShardState {
         }));
     }
 
+    fn close_inbox(&self, why: &OpError) {
+        for pending in self.inbox.close() {
+            let _ = pending.reply.send(Err(why.clone()));
+        }
+    }
+
     fn stop_when_done(&mut self, me: &ActorRef<ShardMessage>) {
         if self.waiting.is_empty()
             && self.parked.is_empty()
             && let Some(done) = self.stopping.take()
         {
+            // Nothing of it was taken, and nothing will be. The state itself may live on for a while, with the supervisor.
+            self.close_inbox(&OpError::ShuttingDown);
             let _ = done.send(());
             me.stop(None);
         }

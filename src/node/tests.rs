@@ -223,3 +223,69 @@ async fn a_shard_that_cannot_be_opened_does_not_keep_the_others_from_serving() {
     }
     node.stop().await;
 }
+
+/// Jobs that the actor waits for take their time, and other tasks go on meanwhile.
+struct Slow;
+
+const SLOW: Duration = Duration::from_millis(10);
+
+impl Blocking for Slow {
+    fn submit(&self, job: Box<dyn FnOnce() + Send>) {
+        job();
+    }
+
+    fn run_here<'a>(&'a self, job: Box<dyn FnOnce() + Send + 'a>) -> BoxFuture<'a, ()> {
+        Box::pin(async move {
+            tokio::time::sleep(SLOW).await;
+            job();
+        })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn writes_that_come_after_a_stop_are_all_refused() {
+    let disk = MemoryDisk::new();
+    let node = Node::start(env(&disk), config()).await.unwrap();
+    node.stop().await;
+    let (user, keys) = (user(), [key(0), key(1), key(2)]);
+    let adds = keys.iter().map(|key| node.add(&user, key, "late".into(), true, None));
+    let answers = tokio::time::timeout(Duration::from_secs(60), join_all(adds)).await;
+    let answers = answers.expect("a write after the stop was never answered");
+    let refused = Err(OpError::ShardUnavailable { maybe_applied: false });
+    assert!(answers.iter().all(|answer| *answer == refused), "{answers:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn writes_that_a_dead_actor_never_took_are_answered_although_a_reader_of_it_lives_on() {
+    for by_kill in [false, true] {
+        let disk = MemoryDisk::new();
+        let slow = Env {
+            blocking: Arc::new(Slow),
+            ..env(&disk)
+        };
+        let node = Node::start(slow, config()).await.unwrap();
+        let (user, key) = (user(), key(0));
+        node.add(&user, &key, "first".into(), true, None).await.unwrap();
+        let mut reader = node.get(&user, &key, 0, u64::MAX).await.unwrap();
+        let failing = &disk.faults().fail_sync;
+        failing.store(!by_kill, std::sync::atomic::Ordering::Relaxed);
+        let late = async {
+            tokio::time::sleep(SLOW / 2).await;
+            if by_kill {
+                node.kill_shard_of(&user, &key);
+            }
+            node.add(&user, &key, "never taken".into(), true, None).await
+        };
+        let both = async { tokio::join!(node.add(&user, &key, "second".into(), true, None), late) };
+        let answers = tokio::time::timeout(Duration::from_secs(60), both).await;
+        let (second, late) = answers.expect("a write to a dying actor was never answered");
+        assert_eq!(second, Err(OpError::ShardUnavailable { maybe_applied: true }));
+        assert_eq!(late, Err(OpError::ShardUnavailable { maybe_applied: false }));
+        failing.store(false, std::sync::atomic::Ordering::Relaxed);
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        assert!(node.is_ready());
+        assert_eq!(node.figures()[0].waiting_requests, 0);
+        assert_eq!(reader.next(1000).await.unwrap().len(), 1);
+        node.stop().await;
+    }
+}
