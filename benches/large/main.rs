@@ -177,6 +177,8 @@ impl Bench {
     }
 
     fn read(&self, store: &Store, group: &MemoryGroup, round: u64, table: &mut Table) -> anyhow::Result<()> {
+        // Else the kernel would still be writing out what was filled, of this engine and of others.
+        rustix::fs::sync();
         page_cache::drop_below(store.folder.path())?;
         let what = What::Read {
             door: group.door(),

@@ -82,8 +82,8 @@ impl Admission {
     }
 
     /// Whether `enter` would refuse now.
-    pub fn is_full(&self, now: Instant) -> bool {
-        self.at_work.load(Relaxed) >= self.standing_max.load(Relaxed) && !self.is_burst(now)
+    pub fn is_full(&self, now: impl FnOnce() -> Instant) -> bool {
+        self.at_work.load(Relaxed) >= self.standing_max.load(Relaxed) && !self.is_burst(now())
     }
 
     fn is_burst(&self, now: Instant) -> bool {
@@ -116,7 +116,7 @@ mod tests {
             drop(at_work);
             admission.calm_us.store(0, Relaxed);
             let standing: Vec<_> = (0..most + 5)
-                .filter(|_| !admission.is_full(later))
+                .filter(|_| !admission.is_full(|| later))
                 .filter_map(|_| admission.enter(admission.start))
                 .collect();
             assert_eq!(standing.len(), most, "{commit_us} us");
@@ -136,9 +136,9 @@ mod tests {
         let start = Instant::now();
         let mut at_work = many(&admission, 3 * MAX, start);
         let later = start + CALM_INTERVAL;
-        assert!(admission.is_full(later) && admission.enter(later).is_none());
+        assert!(admission.is_full(|| later) && admission.enter(later).is_none());
         at_work.truncate(MAX - 1);
-        assert!(!admission.is_full(later));
+        assert!(!admission.is_full(|| later));
         assert_eq!(many(&admission, 2 * MAX, later).len(), 1);
     }
 
@@ -160,7 +160,7 @@ mod tests {
         let start = Instant::now();
         let at_work = many(&admission, MAX, start);
         let later = start + 10 * CALM_INTERVAL;
-        assert!(admission.is_full(later));
+        assert!(admission.is_full(|| later));
         drop(at_work);
         assert_eq!(many(&admission, 2 * MAX, later).len(), 2 * MAX);
     }

@@ -138,7 +138,7 @@ impl<B: Backend> Front<B> {
 
     /// A large body is not even read when its request would be refused.
     fn refuses_unread(&self, body: &Incoming) -> bool {
-        body.size_hint().lower() > BODY_READ_BEFORE_REFUSAL_MAX && self.admission.is_full(Instant::now())
+        body.size_hint().lower() > BODY_READ_BEFORE_REFUSAL_MAX && self.admission.is_full(Instant::now)
     }
 
     pub(super) fn overloaded(&self) -> Failure {
@@ -157,7 +157,7 @@ impl<B: Backend> Front<B> {
     ) -> Result<Answer, Failure> {
         let body = body::read(self, &head.headers, body).await?;
         // Before anything is spent on it; the place itself is taken when it is known who asks.
-        if self.admission.is_full(Instant::now()) {
+        if self.admission.is_full(Instant::now) {
             return Err(self.overloaded());
         }
         let submitted = Submitted::new(self, shape, body, &head.headers, from);

@@ -13,22 +13,16 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 use std::sync::Arc;
 
+use super::latency::Latencies;
 use super::route::Call;
 
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Statuses that are counted by themselves; any other counts as the last.
 pub const STATUSES: [u16; 14] = [200, 400, 401, 403, 404, 405, 408, 409, 413, 422, 500, 503, 507, 0];
-
-/// From a cached read to a request that waits for a slow disk.
-const LATENCY_BUCKETS_S: [f64; 17] = [
-    0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
-];
-
 /// Something that counts: it registers its metrics once, under the prefix `kv`, and goes on counting in its own copies.
 pub trait MetricSource {
     fn register(&self, registry: &mut Registry);
@@ -180,14 +174,14 @@ impl Metrics {
 #[derive(Debug)]
 struct Calls {
     counts: [[Counter; STATUSES.len()]; Call::ALL.len()],
-    latencies: [Histogram; Call::ALL.len()],
+    latencies: [Latencies; Call::ALL.len()],
 }
 
 impl Default for Calls {
     fn default() -> Self {
         Self {
             counts: Default::default(),
-            latencies: std::array::from_fn(|_| Histogram::new(LATENCY_BUCKETS_S)),
+            latencies: std::array::from_fn(|_| Latencies::default()),
         }
     }
 }
@@ -200,7 +194,7 @@ impl Calls {
             counter.inc();
         }
         if let Some(latency) = self.latencies.get(call as usize) {
-            latency.observe(took.as_secs_f64());
+            latency.observe(took);
         }
     }
 }

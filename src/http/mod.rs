@@ -43,6 +43,7 @@ mod escape;
 mod explain;
 mod failure;
 mod front;
+mod latency;
 mod metrics;
 mod openapi;
 mod request;

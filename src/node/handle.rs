@@ -94,11 +94,12 @@ impl Node {
         self.inner.fresh
     }
 
-    fn locate(&self, user: &UserId, key: &Key) -> (SlotId, KeyHash, &ShardDoor) {
+    /// The key's place, and the number of its shard's door.
+    fn locate(&self, user: &UserId, key: &Key) -> (SlotId, KeyHash, usize) {
         let hash = KeyHash::of(user, key);
         let slot = slot_of(user, hash);
         let shard = shard_of(slot, self.inner.shards);
-        (slot, hash, &self.inner.doors[usize::from(shard)])
+        (slot, hash, usize::from(shard))
     }
 
     /// Appends `text` to the value being assembled, and finishes it when `finish`. Durable on Ok.
@@ -128,7 +129,8 @@ impl Node {
         request_id: Option<RequestId>,
         bytes: usize,
     ) -> Result<Added, OpError> {
-        let (slot, hash, door) = self.locate(user, key);
+        let (slot, hash, index) = self.locate(user, key);
+        let door = &self.inner.doors[index];
         let permit = door.permits.take(bytes)?;
         let write = Write {
             slot,
@@ -156,18 +158,18 @@ impl Node {
         answer.await.map_err(|_| gone(true))?
     }
 
-    fn source(&self, user: &UserId, key: &Key) -> Result<(KeySource, &ShardDoor), OpError> {
-        let (slot, hash, door) = self.locate(user, key);
-        let source = door.reader()?.key(slot, hash, user, key);
-        Ok((source.map_err(damaged)?, door))
+    fn source(&self, user: &UserId, key: &Key) -> Result<(KeySource, usize), OpError> {
+        let (slot, hash, index) = self.locate(user, key);
+        let source = self.inner.doors[index].with_reader(|reader| reader.key(slot, hash, user, key))?;
+        Ok((source.map_err(damaged)?, index))
     }
 
     /// The values `offset..offset + limit` of the key's list as a stream; nothing beyond them is read into memory.
     pub async fn get(&self, user: &UserId, key: &Key, offset: u64, limit: u64) -> Result<ValueReader, OpError> {
         let (source, door) = self.source(user, key)?;
         Ok(ValueReader {
-            env: self.inner.env.clone(),
-            serving: door.serving().clone(),
+            node: self.inner.clone(),
+            door,
             reader: Some(KeyReader::new(source, offset, limit)),
         })
     }
@@ -181,7 +183,7 @@ impl Node {
         } else {
             self.inner.env.run_blocking(move || reader.count()).await?
         };
-        counted.map_err(|error| report(door.serving().as_deref(), error))
+        counted.map_err(|error| report(self.inner.doors[door].serving().as_deref(), error))
     }
 
     /// The user's keys that start with `prefix` and come after `after`, at most `limit`: those with at least one finished value.
@@ -312,9 +314,9 @@ fn report(serving: Option<&Serving>, error: ReadError) -> OpError {
 
 /// A snapshot of one key's list, read piece by piece.
 pub struct ValueReader {
-    env: Env,
-    /// Hears of damage.
-    serving: Option<Arc<Serving>>,
+    node: Arc<Inner>,
+    /// The shard that it reads from, which hears of damage.
+    door: usize,
     /// Absent after an error, and while a read of it was abandoned.
     reader: Option<KeyReader>,
 }
@@ -331,6 +333,7 @@ impl ValueReader {
             batch
         } else {
             let (reader, batch) = self
+                .node
                 .env
                 .run_blocking(move || {
                     let batch = reader.next_batch(budget_bytes);
@@ -342,7 +345,7 @@ impl ValueReader {
         };
         batch.map_err(|error| {
             self.reader = None;
-            report(self.serving.as_deref(), error)
+            report(self.node.doors[self.door].serving().as_deref(), error)
         })
     }
 }

@@ -58,11 +58,14 @@ impl ShardDoor {
 
     /// Fails while the shard is being opened anew.
     pub fn reader(&self) -> Result<ShardReader, OpError> {
+        self.with_reader(ShardReader::clone)
+    }
+
+    /// What `read` finds; fails while the shard is being opened anew.
+    pub fn with_reader<T>(&self, read: impl FnOnce(&ShardReader) -> T) -> Result<T, OpError> {
         let serving = self.serving();
-        let serving = serving
-            .as_ref()
-            .ok_or(OpError::ShardUnavailable { maybe_applied: false })?;
-        Ok(serving.reader.clone())
+        let gone = OpError::ShardUnavailable { maybe_applied: false };
+        Ok(read(&serving.as_ref().ok_or(gone)?.reader))
     }
 
     pub fn is_serving(&self) -> bool {
