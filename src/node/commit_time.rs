@@ -1,6 +1,6 @@
 //! How long a shard's commits take.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 /// Each commit counts for one part in so many.
@@ -8,17 +8,30 @@ const WEIGHT: u64 = 8;
 
 /// A running mean, written by the shard's actor alone.
 #[derive(Debug, Default)]
-pub struct CommitTime(AtomicU64);
+pub struct CommitTime {
+    mean_us: AtomicU64,
+    /// Something was noted since the last tick.
+    noted: AtomicBool,
+}
 
 impl CommitTime {
     pub fn note(&self, took: Duration) {
-        let mean = self.0.load(Relaxed);
+        let mean = self.mean_us.load(Relaxed);
         let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX / 2);
-        self.0.store(mean - mean / WEIGHT + took / WEIGHT, Relaxed);
+        self.mean_us.store(mean - mean / WEIGHT + took / WEIGHT, Relaxed);
+        self.noted.store(true, Relaxed);
+    }
+
+    /// To be called about once a second. Where nothing is committed nobody waits for it, however long the last one took: the mean
+    /// goes down by half.
+    pub fn tick(&self) {
+        if !self.noted.swap(false, Relaxed) {
+            self.mean_us.store(self.mean_us.load(Relaxed) / 2, Relaxed);
+        }
     }
 
     pub fn mean(&self) -> Duration {
-        Duration::from_micros(self.0.load(Relaxed))
+        Duration::from_micros(self.mean_us.load(Relaxed))
     }
 }
 
@@ -39,5 +52,15 @@ mod tests {
         assert!(near(1), "{:?}", time.mean());
         time.note(Duration::MAX);
         assert!(time.mean() > Duration::from_secs(1_000_000));
+    }
+
+    #[test]
+    fn a_stall_is_forgotten_where_nothing_is_committed_any_more() {
+        let time = CommitTime::default();
+        time.note(Duration::from_secs(8));
+        time.tick();
+        assert_eq!(time.mean(), Duration::from_secs(1), "it was noted since the last tick");
+        (0..20).for_each(|_| time.tick());
+        assert!(time.mean() < Duration::from_millis(1), "{:?}", time.mean());
     }
 }

@@ -254,6 +254,7 @@ impl ShardState {
 
     fn tick(&mut self) {
         self.shard.tick(self.env.wall.now());
+        self.commit_time.tick();
         self.publish_stats();
     }
 

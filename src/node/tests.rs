@@ -289,3 +289,24 @@ async fn writes_that_a_dead_actor_never_took_are_answered_although_a_reader_of_i
         node.stop().await;
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_disk_is_forgotten_when_nothing_is_written_any_more() {
+    let disk = MemoryDisk::new();
+    let slow = Env {
+        blocking: Arc::new(Slow),
+        ..env(&disk)
+    };
+    let node = Node::start(slow, config()).await.unwrap();
+    for index in 0..40 {
+        node.add(&user(), &key(index), "v".into(), true, None).await.unwrap();
+    }
+    assert!(node.commit_time() > SLOW / 2);
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert!(
+        node.commit_time() < Duration::from_millis(1),
+        "{:?}",
+        node.commit_time()
+    );
+    node.stop().await;
+}

@@ -103,10 +103,12 @@ impl ShardReader {
         }
         let mut found = BTreeMap::new();
         for memtable in &readable.memtables {
-            let memtable = memtable.read();
-            for (slot, key) in memtable.keys_of(&query.user, memtable.durable_groups(), |key| query.accepts(key)) {
-                found.insert(key, slot);
-            }
+            let keys = {
+                // Held for no longer than it takes: the shard's actor, and all who read behind it, wait meanwhile.
+                let memtable = memtable.read();
+                memtable.keys_of(&query.user, memtable.durable_groups(), |key| query.accepts(key))
+            };
+            found.extend(keys.into_iter().map(|(slot, key)| (key, slot)));
         }
         // The page can hold no more than `limit`; later keys wait for the next page.
         let kept: BTreeMap<_, _> = found

@@ -229,6 +229,32 @@ fn a_last_record_that_the_next_log_proves_is_lost_and_not_torn() {
 }
 
 #[test]
+fn each_log_is_held_against_the_one_behind_it() {
+    let disk = MemoryDisk::new();
+    let mut previous = Previous::default();
+    let mut last_records = Vec::new();
+    for number in 1..=4 {
+        let offsets = put_log(&disk, number, &[2 * number - 1, 2 * number], previous);
+        let end = offsets[2];
+        previous = Previous { number, end };
+        last_records.push(offsets[1]);
+    }
+    for (number, at) in (1..).zip(last_records) {
+        flip(&disk, &log_path(number), at + 60);
+    }
+    let found = recovered(&disk);
+    assert_eq!(log_numbers(&found), [1, 2, 3, 4]);
+    let lost: Vec<u64> = (1..=8)
+        .filter(|seq| found.lost.contains(SlotId(1), ORIGIN, *seq))
+        .collect();
+    assert_eq!(
+        (lost, found.torn_logs),
+        (vec![2, 4, 6], 1),
+        "only behind the newest there is none"
+    );
+}
+
+#[test]
 fn lost_records_that_nothing_names_concern_every_slot() {
     let disk = MemoryDisk::new();
     let offsets = put_log(&disk, 1, &[1, 2, 3], Previous::default());
