@@ -12,7 +12,7 @@ use super::*;
 use crate::env::{Blocking, BoxFuture, Entropy, Env, Listener, Net, WallClock};
 use crate::shard::ShardConfig;
 use crate::store::memory_disk::MemoryDisk;
-use crate::types::{Key, UserId, WallMs};
+use crate::types::{Key, RequestId, UserId, WallMs};
 
 /// Runs every job where it is submitted.
 struct Inline;
@@ -308,5 +308,102 @@ async fn a_slow_disk_is_forgotten_when_nothing_is_written_any_more() {
         "{:?}",
         node.commit_time()
     );
+    node.stop().await;
+}
+
+/// Adds until it is said to be done; a retry carries the same id.
+async fn add_surely(node: &Node, key: &Key, text: &str, finish: bool, id: RequestId) {
+    loop {
+        let user = user();
+        let add = node.add(&user, key, text.to_owned().into(), finish, Some(id));
+        match tokio::time::timeout(Duration::from_secs(60), add).await {
+            Err(_) => panic!("a write was never answered"),
+            Ok(Ok(_)) => return,
+            Ok(Err(OpError::ShardUnavailable { .. })) => tokio::time::sleep(Duration::from_millis(1)).await,
+            Ok(Err(error)) => panic!("{error}"),
+        }
+    }
+}
+
+/// The list, from one shard that did not die meanwhile.
+async fn list_of(node: &Node, key: &Key) -> Vec<String> {
+    loop {
+        let Ok(mut reader) = node.get(&user(), key, 0, u64::MAX).await else {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            continue;
+        };
+        let (mut values, mut open) = (Vec::new(), String::new());
+        loop {
+            let fragments = reader.next(2000).await.unwrap();
+            if fragments.is_empty() {
+                return values;
+            }
+            // The snapshot is kept while the shard goes on, and dies.
+            tokio::task::yield_now().await;
+            for fragment in fragments {
+                open.push_str(fragment.text.as_ref());
+                if fragment.ends_value {
+                    values.push(std::mem::take(&mut open));
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_shard_that_dies_again_and_again_under_load_loses_and_doubles_nothing() {
+    const WRITERS: usize = 8;
+    const VALUES: usize = 300;
+    const DEATHS: usize = 5;
+    let disk = MemoryDisk::new();
+    let threads = Env {
+        blocking: crate::os::env().blocking,
+        ..env(&disk)
+    };
+    let node = Node::start(threads, config()).await.unwrap();
+    let writers = (0..WRITERS).map(|writer| {
+        let node = node.clone();
+        tokio::spawn(async move {
+            let key = key(writer);
+            let mut expected = Vec::new();
+            for index in 0..VALUES {
+                let (front, back) = (format!("{index} {}", "x".repeat(index)), "y".repeat(index % 7));
+                let id = |part: u8| {
+                    RequestId(
+                        [part, writer as u8, index as u8, (index >> 8) as u8]
+                            .repeat(4)
+                            .try_into()
+                            .unwrap(),
+                    )
+                };
+                if index % 3 == 0 {
+                    add_surely(&node, &key, &front, false, id(1)).await;
+                    add_surely(&node, &key, &back, true, id(2)).await;
+                } else {
+                    add_surely(&node, &key, &format!("{front}{back}"), true, id(3)).await;
+                }
+                expected.push(format!("{front}{back}"));
+                if index % 10 == 9 {
+                    assert!(list_of(&node, &key).await == expected, "writer {writer} after {index}");
+                }
+            }
+        })
+    });
+    let writing = join_all(writers.collect::<Vec<_>>());
+    let killing = async {
+        // The pause before it is opened again doubles each time.
+        for _ in 0..DEATHS {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            while !node.is_ready() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            node.kill_shard_of(&user(), &key(0));
+        }
+    };
+    let (written, ()) = tokio::join!(writing, killing);
+    for written in written {
+        written.unwrap();
+    }
+    assert_eq!(node.figures()[0].restarts, DEATHS as u64);
     node.stop().await;
 }
