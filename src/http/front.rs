@@ -36,7 +36,9 @@ pub struct Front<B> {
     pub(super) connections: Connections,
     /// One permit a request in flight.
     pub(super) requests: Arc<Semaphore>,
-    pub(super) admission: Admission,
+    /// Of calls that write, and of those that do not: a disk that stands still must not stop what can be read without it.
+    pub(super) writes: Admission,
+    reads: Admission,
     /// One permit a byte of a body in flight.
     pub(super) body_bytes: Quota,
     /// One permit a byte of an answer that is being made or sent. Apart from those of bodies: clients that are slow to take
@@ -54,7 +56,8 @@ impl<B: Backend> Front<B> {
             metrics: Metrics::new(sources),
             connections: Connections::default(),
             requests: Arc::new(Semaphore::new(config.requests_in_flight_max)),
-            admission: Admission::new(config.requests_at_work_max, config.requests_in_flight_max),
+            writes: Admission::new(config.requests_at_work_max, config.requests_in_flight_max),
+            reads: Admission::new(config.requests_at_work_max, config.requests_in_flight_max),
             body_bytes: Quota::new(config.body_bytes_in_flight_max),
             answer_bytes: Quota::new(config.answer_bytes_in_flight_max),
             draining: AtomicBool::new(false),
@@ -120,7 +123,7 @@ impl<B: Backend> Front<B> {
             Failure::method_not_allowed(call.allow())
         } else if let Some(shape) = call.shape() {
             match self.requests.clone().try_acquire_owned() {
-                _ if self.refuses_unread(&body) => self.overloaded(),
+                _ if self.refuses_unread(call, &body) => self.overloaded(),
                 Ok(permit) => {
                     hold.permit = Some(permit);
                     return self.carry_out(call, shape, head, body, from, user).await;
@@ -137,8 +140,15 @@ impl<B: Backend> Front<B> {
     }
 
     /// A large body is not even read when its request would be refused.
-    fn refuses_unread(&self, body: &Incoming) -> bool {
-        body.size_hint().lower() > BODY_READ_BEFORE_REFUSAL_MAX && self.admission.is_full(Instant::now)
+    fn refuses_unread(&self, call: Call, body: &Incoming) -> bool {
+        body.size_hint().lower() > BODY_READ_BEFORE_REFUSAL_MAX && self.admission(call).is_full(Instant::now)
+    }
+
+    fn admission(&self, call: Call) -> &Admission {
+        match call {
+            Call::GetValue | Call::ListKeys => &self.reads,
+            _ => &self.writes,
+        }
     }
 
     pub(super) fn overloaded(&self) -> Failure {
@@ -157,10 +167,11 @@ impl<B: Backend> Front<B> {
     ) -> Result<Answer, Failure> {
         let body = body::read(self, &head.headers, body).await?;
         // Before anything is spent on it; the place itself is taken when it is known who asks.
-        if self.admission.is_full(Instant::now) {
+        let admission = self.admission(call);
+        if admission.is_full(Instant::now) {
             return Err(self.overloaded());
         }
-        let submitted = Submitted::new(self, shape, body, &head.headers, from);
+        let submitted = Submitted::new(self, admission, shape, body, &head.headers, from);
         // The rare calls are boxed, so that each connection has room only for the frequent ones.
         let result = match call {
             Call::AddValue => calls::add_value(&submitted).await,

@@ -15,7 +15,7 @@ use crate::core::op::Text;
 use crate::types::{Key, PASSWORD_HASH_BYTES_MAX, RequestId, USER_ID_BYTES_MAX, UserId, check_length};
 use crate::users::{AuthError, Principal};
 
-use super::admission::Turn;
+use super::admission::{Admission, Turn};
 use super::backend::Backend;
 use super::body::Held;
 use super::explain::{explain, unexplained};
@@ -30,6 +30,7 @@ const SHARED_TEXT_BYTES_MIN: usize = 16 * 1024;
 
 pub struct Submitted<'f, B> {
     pub front: &'f Front<B>,
+    admission: &'f Admission,
     shape: &'static Shape,
     body: Held,
     basic: Basic,
@@ -41,9 +42,17 @@ pub struct Submitted<'f, B> {
 }
 
 impl<'f, B: Backend> Submitted<'f, B> {
-    pub fn new(front: &'f Front<B>, shape: &'static Shape, body: Held, headers: &HeaderMap, from: IpAddr) -> Self {
+    pub fn new(
+        front: &'f Front<B>,
+        admission: &'f Admission,
+        shape: &'static Shape,
+        body: Held,
+        headers: &HeaderMap,
+        from: IpAddr,
+    ) -> Self {
         Self {
             front,
+            admission,
             shape,
             body,
             basic: Basic::of(headers),
@@ -139,7 +148,7 @@ impl<'f, B: Backend> Submitted<'f, B> {
             Err(AuthError::Store(_)) => {}
         }
         let principal = verified?;
-        let turn = self.front.admission.enter(Instant::now());
+        let turn = self.admission.enter(Instant::now());
         let _ = self.turn.set(turn.ok_or_else(|| self.front.overloaded())?);
         Ok(principal)
     }

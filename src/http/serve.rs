@@ -75,7 +75,7 @@ async fn sweep<B: Backend>(front: &Front<B>) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        front.admission.adapt(front.backend.commit_time());
+        front.writes.adapt(front.backend.commit_time());
         for reason in front
             .connections
             .sweep(started.elapsed().as_millis() as u64, &front.config)

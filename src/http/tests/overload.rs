@@ -43,6 +43,8 @@ async fn when_a_queue_stands_more_is_refused_at_once_and_what_was_taken_is_serve
             assert_eq!((reply.status, reply.header("retry-after")), (503, "1"));
         }
         assert_eq!(rig.get("/healthz").await.status, 200);
+        let read = rig.post("/get_value", &with_user(json!({"key": "k"}))).await;
+        assert_eq!(read.status, 200, "what can be read is read");
         rig.store.gate.add_permits(1_000);
     };
     let (taken, ()) = tokio::join!(taken, refused);
