@@ -2,8 +2,8 @@
 //!
 //! Invariants:
 //! - a job that panics ends alone. Its thread goes on, and whoever waits for it learns that it was abandoned;
-//! - short jobs on a worker's own thread never keep the runtime from its sockets and timers for longer than about four
-//!   milliseconds, however long they take: at least one worker is free of them, and it is awake by then.
+//! - short jobs on a worker's own thread do not keep the runtime from its sockets and timers, however long they turn out to take: at
+//!   least one worker is free of them, and within some milliseconds it is awake.
 
 #![expect(
     clippy::disallowed_methods,
