@@ -331,3 +331,17 @@ fn a_page_of_a_huge_list_reads_its_own_blocks_and_the_edges() {
         assert!(disk.reads() - before <= 8, "{} reads to count", disk.reads() - before);
     }
 }
+
+#[test]
+fn a_request_id_from_two_origins_counts_once_however_far_apart_they_lie() {
+    let with_id = |origin, time, text: &str| Op {
+        request_id: Some(RequestId([7; 16])),
+        ..op(origin, 1, time, Body::Value(text.into()))
+    };
+    // Each in a source of its own: one in a segment, the other in another one, or in memory.
+    for later in [0b001, 0b100] {
+        let ops = [(with_id(1, 10, "first"), 0b010), (with_id(2, 1_000, "again"), later)];
+        let reader = KeyReader::new(source(&ops, 16 * 1024), 0, u64::MAX);
+        assert_eq!(values(reader, 1 << 16), ["first"], "later in {later:b}");
+    }
+}
