@@ -17,6 +17,8 @@
 mod bare;
 mod etcd;
 mod machine;
+#[path = "../node/mod.rs"]
+mod node;
 mod resp;
 mod servers;
 mod table;
@@ -26,6 +28,7 @@ use std::time::Duration;
 use anyhow::Context;
 use kv_storage::bench::{Distribution, Load, Mix, Operation, Payload, Report, run};
 
+use node::setting;
 use servers::Server;
 use table::Sample;
 
@@ -76,8 +79,8 @@ fn main() -> anyhow::Result<()> {
         println!("run it with `cargo bench --bench http`");
         return Ok(());
     }
-    let seconds: f64 = number("KV_BENCH_SECONDS", 5.0)?;
-    let rounds: usize = number("KV_BENCH_ROUNDS", 3)?;
+    let seconds: f64 = setting("KV_BENCH_SECONDS", 5.0)?;
+    let rounds: usize = setting("KV_BENCH_ROUNDS", 3)?;
     let servers = servers::start_all()?;
     for server in &servers {
         let payload = Payload::new(ROWS[2].key_prefix, VALUE_BYTES, 1);
@@ -101,16 +104,6 @@ fn main() -> anyhow::Result<()> {
     println!("{}", table::markdown(&ROWS.map(|row| row.name), &samples));
     println!("{rounds} rounds of {seconds} s, medians; {}", machine::describe());
     Ok(())
-}
-
-fn number<T: std::str::FromStr>(variable: &str, default: T) -> anyhow::Result<T> {
-    match std::env::var(variable) {
-        Err(_) => Ok(default),
-        Ok(text) => text
-            .parse()
-            .ok()
-            .with_context(|| format!("{variable}: {text:?} is not a number")),
-    }
 }
 
 fn measure(server: &Server, row: Row, round: usize, duration: Duration) -> anyhow::Result<Sample> {

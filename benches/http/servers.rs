@@ -9,17 +9,16 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use kv_storage::api;
-use kv_storage::bench::{KvProtocol, KvTarget, Load, Operation, Payload, Protocol, Report};
-use kv_storage::client::{Client, password_hash};
+use kv_storage::bench::{Load, Operation, Payload, Protocol, Report};
+use kv_storage::client::Client;
 use tempfile::TempDir;
 
 use super::etcd::Etcd;
 use super::machine::{self, Cpu};
+use super::node::{self, PASSWORD, USER};
 use super::resp::Redis;
 use super::{bare, drive};
 
-const USER: &str = "bench";
-const PASSWORD: &str = "bench";
 const START_TIMEOUT: Duration = Duration::from_secs(20);
 /// The system's package tool, for rivals that are not installed.
 const INSTALLER: &str = "apt-get";
@@ -243,20 +242,10 @@ impl Server {
         Ok(())
     }
 
-    fn kv_protocol(&self, payload: &Payload) -> anyhow::Result<KvProtocol> {
-        let target = KvTarget {
-            authority: self.address.to_string(),
-            base_path: String::new(),
-            user_id: USER.to_owned(),
-            password_hash: password_hash(PASSWORD),
-        };
-        Ok(KvProtocol::new(&target, payload.clone())?)
-    }
-
     pub fn drive(&self, load: &Load, payload: &Payload) -> anyhow::Result<Report> {
         match self.kind {
             Kind::Kv | Kind::Bare => {
-                let protocol = self.kv_protocol(payload)?;
+                let protocol = node::protocol(self.address, payload)?;
                 drive(load, || protocol.clone())
             }
             Kind::Redis => drive(load, || Redis::new(payload.clone())),

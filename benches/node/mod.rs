@@ -18,8 +18,8 @@ use kv_storage::client::{Client, password_hash};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-const USER: &str = "bench";
-const PASSWORD: &str = "bench";
+pub const USER: &str = "bench";
+pub const PASSWORD: &str = "bench";
 pub const MIB: u64 = 1024 * 1024;
 const DISK_BLOCK_BYTES: u64 = 512;
 
@@ -120,13 +120,7 @@ impl Node {
 
     /// Speaks the API for the load generator.
     pub fn protocol(&self, payload: &Payload) -> anyhow::Result<KvProtocol> {
-        let target = KvTarget {
-            authority: self.address.to_string(),
-            base_path: String::new(),
-            user_id: USER.to_owned(),
-            password_hash: password_hash(PASSWORD),
-        };
-        Ok(KvProtocol::new(&target, payload.clone())?)
+        protocol(self.address, payload)
     }
 
     pub fn memory(&self) -> anyhow::Result<Memory> {
@@ -178,6 +172,17 @@ fn count_files(folder: &Path, files: &mut Files) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Speaks the API to the node at `address` for the load generator.
+pub fn protocol(address: SocketAddr, payload: &Payload) -> anyhow::Result<KvProtocol> {
+    let target = KvTarget {
+        authority: address.to_string(),
+        base_path: String::new(),
+        user_id: USER.to_owned(),
+        password_hash: password_hash(PASSWORD),
+    };
+    Ok(KvProtocol::new(&target, payload.clone())?)
 }
 
 /// A number from the environment.

@@ -1,5 +1,7 @@
 //! The calls on keys. Each checks the form of its body, then the credentials, then acts.
 
+use bytes::{BufMut, BytesMut};
+
 use crate::api::{
     AddValue, ClearKey, Count, GetValue, LIST_KEYS_ANSWER_BYTES_MAX, LIST_KEYS_LIMIT_DEFAULT, LIST_KEYS_LIMIT_MAX,
     ListKeys,
@@ -7,7 +9,6 @@ use crate::api::{
 use crate::node::KeyPage;
 use crate::quota::Share;
 use crate::types::KEY_BYTES_MAX;
-use bytes::{BufMut, BytesMut};
 
 use super::answer::Answer;
 use super::backend::Backend;

@@ -37,8 +37,8 @@ pub struct FrontConfig {
     pub connections_max: usize,
     /// Requests between the end of their head and the end of their answer.
     pub requests_in_flight_max: usize,
-    /// Requests at work once they queue for longer than a burst, where commits are short; see `admission`. Five times what keeps a node busy, so that a
-    /// request takes no more than about five times as long. Must be more than the connections of any one client.
+    /// Writes, and as many reads, at work once they queue for longer than a burst, where commits are short; see `admission`.
+    /// Five times what keeps a node busy, so that a request takes no more than about five times as long.
     pub requests_at_work_max: usize,
     /// Bytes of all bodies that are being read or worked on.
     pub body_bytes_in_flight_max: usize,

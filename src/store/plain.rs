@@ -52,7 +52,7 @@ impl Pieces {
     }
 }
 
-/// The view of a key whose ops in each segment lie in one block; memory is bounded by these blocks and the ops in memtables.
+/// The view of a key whose ops in each segment lie in one block; memory is bounded by these blocks and [`MEMORY_OPS_MAX`] ops.
 pub(super) fn view(source: &KeySource, reach: Reach) -> Result<Plain, ReadError> {
     let mut fragments = Vec::new();
     let mut pieces = Pieces::default();
