@@ -61,9 +61,22 @@ pub trait Listener: Send + 'static {
     fn accept(&mut self) -> BoxFuture<'_, io::Result<(Box<dyn Stream>, SocketAddr)>>;
 }
 
+/// A socket for datagrams. They may be lost, repeated, reordered and forged.
+pub trait Datagrams: Send + Sync + 'static {
+    fn local_addr(&self) -> io::Result<SocketAddr>;
+    /// One datagram, whole or not at all.
+    fn send_to<'a>(&'a self, bytes: &'a [u8], to: SocketAddr) -> BoxFuture<'a, io::Result<()>>;
+    /// The next datagram and where it claims to come from; what does not fit into `buffer` is cut off. An error concerns one datagram;
+    /// calling again is right.
+    fn recv_from<'a>(&'a self, buffer: &'a mut [u8]) -> BoxFuture<'a, io::Result<(usize, SocketAddr)>>;
+}
+
 /// The network.
 pub trait Net: Send + Sync + 'static {
     fn listen(&self, addr: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Listener>>>;
+    /// May take very long to fail: the caller sets a deadline.
+    fn connect(&self, addr: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Stream>>>;
+    fn datagrams(&self, addr: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Datagrams>>>;
 }
 
 /// Everything above, in one bundle that is cheap to clone.
