@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 
 use super::*;
-use crate::env::{Blocking, BoxFuture, Entropy, Env, Listener, Net, WallClock};
+use crate::env::{Blocking, BoxFuture, Datagrams, Entropy, Env, Listener, Net, Stream, WallClock};
 use crate::shard::ShardConfig;
 use crate::store::memory_disk::MemoryDisk;
 use crate::types::{Key, RequestId, UserId, WallMs};
@@ -27,6 +27,14 @@ struct NoNet;
 
 impl Net for NoNet {
     fn listen(&self, _addr: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Listener>>> {
+        Box::pin(async { Err(io::ErrorKind::Unsupported.into()) })
+    }
+
+    fn connect(&self, _: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Stream>>> {
+        Box::pin(async { Err(io::ErrorKind::Unsupported.into()) })
+    }
+
+    fn datagrams(&self, _: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Datagrams>>> {
         Box::pin(async { Err(io::ErrorKind::Unsupported.into()) })
     }
 }
