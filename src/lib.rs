@@ -12,6 +12,7 @@
 //! | [`store`] | the storage engine: log, memtable, segments, merges, recovery. Synchronous |
 //! | [`shard`] | one run of slots: a state machine that hands out its disk work as jobs |
 //! | [`env`] | what a node takes from outside: disk, sockets, wall clock, entropy, threads |
+//! | [`wire`] | the messages between nodes |
 //! | [`node`] | the actors around shards, their supervisor, and the handle to all of them |
 //! | [`users`] | who may use the store, and the check of every request's credentials |
 //! | [`api`] | the JSON bodies, shared by server, client and command line |
@@ -67,3 +68,4 @@ pub mod shard;
 pub mod store;
 pub mod types;
 pub mod users;
+pub mod wire;

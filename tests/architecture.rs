@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 const FILE_LINES_MAX: usize = 400;
 
 /// For each module of `src`, the modules it may use.
-const MAY_USE: [(&str, &[&str]); 17] = [
+const MAY_USE: [(&str, &[&str]); 18] = [
     ("types", &[]),
     ("quota", &[]),
     ("core", &["types"]),
@@ -19,7 +19,13 @@ const MAY_USE: [(&str, &[&str]); 17] = [
     ("store", &["types", "core"]),
     ("shard", &["types", "core", "store"]),
     ("config", &["types"]),
-    ("node", &["types", "quota", "core", "env", "store", "shard", "config"]),
+    ("wire", &["types", "core"]),
+    (
+        "node",
+        &[
+            "types", "quota", "core", "env", "store", "shard", "config", "wire", "net",
+        ],
+    ),
     ("users", &["types", "core", "env", "node"]),
     ("api", &["types"]),
     (

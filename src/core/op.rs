@@ -32,6 +32,11 @@ impl Text {
         &self.0
     }
 
+    /// The same buffer.
+    pub fn bytes(&self) -> Bytes {
+        self.0.clone()
+    }
+
     /// Byte length.
     pub fn len(&self) -> usize {
         self.0.len()
