@@ -145,6 +145,7 @@ impl ShardEngine {
             key: place.key.clone(),
             kind,
             request_id,
+            context: WriteContext::default(),
         };
         let mut past = None;
         for _ in 0..ROUNDS_MAX {
@@ -204,6 +205,7 @@ impl Engine for ShardEngine {
             shard: 0,
             slots: 0..SLOT_COUNT,
             cache: Arc::new(BlockCache::new(CACHE_BYTES)),
+            own_origins: None,
         };
         let config = ShardConfig {
             log_bytes: tuning.log_bytes,

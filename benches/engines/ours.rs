@@ -182,6 +182,7 @@ impl Ours {
             shard: index,
             slots: shard_slots(index, setup.shards),
             cache: cache.clone(),
+            own_origins: None,
         };
         let shards = thread::scope(|scope| {
             let opening: Vec<_> = (0..setup.shards)
@@ -224,6 +225,7 @@ impl Engine for Ours {
                     finish: true,
                 },
                 request_id: None,
+                context: WriteContext::default(),
             };
             self.shards[index].submit(write, self.now)?;
             self.open_groups[index] = true;

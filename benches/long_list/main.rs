@@ -66,6 +66,7 @@ impl LongList {
             shard: 0,
             slots: shard_slots(0, 1),
             cache: Arc::new(BlockCache::new(CACHE_BYTES)),
+            own_origins: None,
         };
         let (shard, _) = Shard::open(place, ShardConfig::default(), OriginId(1))?;
         Ok(Self {
@@ -128,6 +129,7 @@ impl LongList {
                 finish: true,
             },
             request_id: Some(RequestId::new(&format!("request {number}"))?),
+            context: WriteContext::default(),
         };
         let mut past = None;
         loop {

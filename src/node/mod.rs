@@ -11,10 +11,12 @@ mod inbox;
 mod jobs;
 mod messages;
 pub mod offline;
+pub mod local;
 mod opening;
 mod permits;
 mod shard_actor;
 mod supervisor;
+mod terms;
 
 use std::path::PathBuf;
 
@@ -23,8 +25,11 @@ use crate::shard::ShardConfig;
 pub use crate::store::keys::KeyPage;
 pub use crate::store::reader::Fragment;
 pub use error::OpError;
-pub use handle::{Added, Node, ShardFigures, ValueReader};
+pub use handle::{Node, ValueReader};
+pub use identity::Role;
+pub use local::{Added, ShardFigures};
 pub use opening::StartError;
+pub use terms::Terms;
 
 /// Memory for blocks of sealed segments when nothing else is asked for.
 pub const CACHE_BYTES_DEFAULT: u64 = 64 << 20;
@@ -38,6 +43,7 @@ pub struct NodeConfig {
     pub shards: u16,
     pub cache_bytes: u64,
     pub shard: ShardConfig,
+    pub role: Role,
 }
 
 impl NodeConfig {
@@ -48,6 +54,7 @@ impl NodeConfig {
             shards: 1,
             cache_bytes: CACHE_BYTES_DEFAULT,
             shard: ShardConfig::default(),
+            role: Role::Alone,
         }
     }
 }

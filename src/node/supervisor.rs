@@ -44,6 +44,8 @@ pub struct Serving {
 pub struct ShardDoor {
     serving: ArcSwapOption<Serving>,
     pub permits: Permits,
+    /// For ops that other replicas stamped: those whose clients wait elsewhere are not refused because this node has many of its own.
+    pub replica_permits: Permits,
     pub stats: Arc<Mutex<ShardStats>>,
     pub commit_time: Arc<CommitTime>,
     pub restarts: AtomicU64,

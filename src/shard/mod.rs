@@ -13,6 +13,7 @@
 mod cleanup;
 mod commit;
 mod published;
+mod replica;
 mod space;
 mod upkeep;
 mod write;
@@ -22,6 +23,7 @@ use std::sync::Arc;
 
 use crate::core::clock::{Clock, SlotClocks};
 use crate::core::slot::{KeyHash, SlotId};
+use crate::core::op::Dot;
 use crate::core::stamp::{HybridClock, OriginId};
 use crate::store::memtable::SharedMemtable;
 use crate::store::recover::{self, RecoverError};
@@ -36,9 +38,10 @@ pub use crate::store::recover::Place;
 pub use cleanup::CleanupJob;
 pub use commit::CommitJob;
 pub use published::{Damaged, ShardReader};
+pub use replica::Applied;
 pub use space::{SpaceJob, SpaceReady};
 pub use upkeep::{MergeJob, MergeOutcome};
-pub use write::{GroupNumber, PastLookup, Submitted, Write, WriteKind, WriteRefused};
+pub use write::{GroupNumber, PastLookup, Submitted, Write, WriteContext, WriteKind, WriteRefused};
 
 /// How a shard uses memory and disk.
 #[derive(Debug, Clone)]
@@ -55,6 +58,8 @@ pub struct ShardConfig {
     pub value_bytes_max: u64,
     /// Without writes for so long, a shard tidies up, milliseconds.
     pub idle_ms: u64,
+    /// The shard's ops have other replicas: a clear is kept until it is told that all of them know it (`Shard::set_stable`).
+    pub replicated: bool,
 }
 
 impl Default for ShardConfig {
@@ -66,6 +71,7 @@ impl Default for ShardConfig {
             fan_out: 4,
             value_bytes_max: crate::types::VALUE_BYTES_MAX,
             idle_ms: 20_000,
+            replicated: false,
         }
     }
 }
@@ -122,8 +128,15 @@ pub struct Shard {
     clock: HybridClock,
     /// The next sequence of this origin, per slot of the run.
     next_seq: Vec<u64>,
-    /// Dots held or dropped, of all that is sealed or was recovered.
+    /// Dots held or known to be dropped, those that are not durable yet too.
     covered: SlotClocks,
+    /// Of these, the ones that are dropped and that no file here says so of.
+    dropped: SlotClocks,
+    /// Dots of the open group, and of the one that is being committed.
+    open_dots: Vec<Dot>,
+    closed_dots: Vec<Dot>,
+    /// What every other replica's clock covers; absent where there is none.
+    stable: Option<SlotClocks>,
     /// Dots that were on this disk and are no more.
     lost: SlotClocks,
     active: Option<Active>,
@@ -193,11 +206,15 @@ impl Shard {
         };
         let mut shard = Self {
             next_seq: vec![1; place.slots.len()],
-            place,
-            config,
             origin,
             clock,
+            stable: config.replicated.then(SlotClocks::default),
+            place,
+            config,
             covered: found.covered,
+            dropped: SlotClocks::default(),
+            open_dots: Vec::new(),
+            closed_dots: Vec::new(),
             lost: found.lost,
             active: None,
             frozen: found
@@ -244,6 +261,7 @@ impl Shard {
             stats: ShardStats::default(),
         };
         shard.publish();
+        shard.publish_clock();
         shard.stats.quarantined_files = found.salvaged;
         shard.set_origin(origin);
         Ok((shard, report))

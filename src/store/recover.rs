@@ -49,6 +49,15 @@ pub struct Place {
     /// The run of slots; the system slot counts as one.
     pub slots: Range<u16>,
     pub cache: Arc<BlockCache>,
+    /// Origins whose sequences have no gaps on this disk: all of them where there are no other replicas, and else those that this disk ever
+    /// had. Another replica's ops arrive in any order.
+    pub own_origins: Option<Arc<BTreeSet<OriginId>>>,
+}
+
+impl Place {
+    fn has_no_gaps(&self, origin: OriginId) -> bool {
+        self.own_origins.as_ref().is_none_or(|own| own.contains(&origin))
+    }
 }
 
 #[derive(Debug, thiserror::Error)]

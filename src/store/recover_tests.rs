@@ -20,6 +20,7 @@ fn place(disk: &MemoryDisk) -> Place {
         shard: 0,
         slots: 0..4,
         cache: Arc::new(BlockCache::new(1 << 20)),
+        own_origins: None,
     }
 }
 

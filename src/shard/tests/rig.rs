@@ -27,6 +27,7 @@ pub(super) fn place(disk: &Arc<MemoryDisk>) -> Place {
         shard: 0,
         slots: shard_slots(0, 1),
         cache: Arc::new(BlockCache::new(1 << 20)),
+        own_origins: None,
     }
 }
 
@@ -76,6 +77,7 @@ impl Rig {
             key,
             kind,
             request_id: request.map(|text| RequestId::new(text).unwrap()),
+            context: WriteContext::default(),
         };
         self.now.0 += 1;
         let mut past = None;

@@ -1,5 +1,6 @@
-//! The handle of a running node: what the front and the users' service call.
+//! What this node does by itself, with its own shards and disk. Whether other replicas have to be asked is for others to say.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -8,14 +9,15 @@ use ractor::{Actor, ActorCell, ActorRef};
 use tokio::sync::oneshot;
 
 use super::inbox::Put;
-use super::messages::{PendingWrite, ShardMessage};
+use super::messages::{Pending, ShardMessage, Work};
 use super::opening::{self, StartError};
 use super::supervisor::{Serving, ShardDoor, Supervisor, SupervisorMessage};
+use super::permits::Permit;
 use super::{NodeConfig, OpError};
-use crate::core::op::Text;
+use crate::core::op::KeyedOp;
 use crate::core::slot::{KeyHash, SYSTEM_SLOT, SlotId, shard_of, slot_of};
 use crate::env::Env;
-use crate::shard::{Damaged, ShardStats, Write, WriteKind};
+use crate::shard::{Damaged, ShardStats, Write, WriteContext, WriteKind};
 use crate::store::keys::{KeyPage, KeyQuery};
 use crate::store::reader::{Fragment, KeyReader};
 use crate::store::segment::ReadError;
@@ -31,9 +33,9 @@ pub enum Added {
     Repeated,
 }
 
-/// Cheap to clone; all clones speak to the same node.
+/// Cheap to clone; all clones speak to the same shards.
 #[derive(Clone)]
-pub struct Node {
+pub struct Local {
     inner: Arc<Inner>,
 }
 
@@ -44,6 +46,15 @@ struct Inner {
     doors: Arc<[ShardDoor]>,
     supervisor: ActorRef<SupervisorMessage>,
     fresh: bool,
+}
+
+/// A write that is wanted.
+#[derive(Debug, Clone)]
+pub struct Wanted<'a> {
+    pub user: &'a UserId,
+    pub key: &'a Key,
+    pub kind: WriteKind,
+    pub request_id: Option<RequestId>,
 }
 
 /// Figures of one shard, for metrics.
@@ -57,7 +68,7 @@ pub struct ShardFigures {
     pub stats: ShardStats,
 }
 
-impl Node {
+impl Local {
     /// Opens the data folder and starts the node's actors.
     pub async fn start(env: Env, config: NodeConfig) -> Result<Self, StartError> {
         let opened = opening::open_at_once(env.clone(), config).await?;
@@ -89,11 +100,6 @@ impl Node {
         self.inner.supervisor.link(supervisor);
     }
 
-    /// Whether the data folder was made by this start.
-    pub fn is_fresh(&self) -> bool {
-        self.inner.fresh
-    }
-
     /// The key's place, and the number of its shard's door.
     fn locate(&self, user: &UserId, key: &Key) -> (SlotId, KeyHash, usize) {
         let hash = KeyHash::of(user, key);
@@ -102,50 +108,56 @@ impl Node {
         (slot, hash, usize::from(shard))
     }
 
-    /// Appends `text` to the value being assembled, and finishes it when `finish`. Durable on Ok.
-    pub async fn add(
+    /// Carries out one write. Durable on Ok. `stamped` hears of the op as soon as it has its name; it does not if the request id was
+    /// taken before.
+    pub async fn write(
         &self,
-        user: &UserId,
-        key: &Key,
-        text: Text,
-        finish: bool,
-        request_id: Option<RequestId>,
+        wanted: Wanted<'_>,
+        context: WriteContext,
+        stamped: Option<oneshot::Sender<KeyedOp>>,
     ) -> Result<Added, OpError> {
-        let bytes = text.len();
-        self.write(user, key, WriteKind::Add { text, finish }, request_id, bytes)
-            .await
-    }
-
-    /// Empties the key, unfinished parts too. Durable on Ok.
-    pub async fn clear(&self, user: &UserId, key: &Key) -> Result<(), OpError> {
-        self.write(user, key, WriteKind::Clear, None, 0).await.map(|_| ())
-    }
-
-    async fn write(
-        &self,
-        user: &UserId,
-        key: &Key,
-        kind: WriteKind,
-        request_id: Option<RequestId>,
-        bytes: usize,
-    ) -> Result<Added, OpError> {
-        let (slot, hash, index) = self.locate(user, key);
+        let (slot, hash, index) = self.locate(wanted.user, wanted.key);
         let door = &self.inner.doors[index];
+        let bytes = match &wanted.kind {
+            WriteKind::Add { text, .. } => text.len(),
+            WriteKind::Clear | WriteKind::ClearDots(_) => 0,
+        };
         let permit = door.permits.take(bytes)?;
         let write = Write {
             slot,
             hash,
-            user: user.clone(),
-            key: key.clone(),
-            kind,
-            request_id,
+            user: wanted.user.clone(),
+            key: wanted.key.clone(),
+            kind: wanted.kind,
+            request_id: wanted.request_id,
+            context,
         };
+        self.put(index, Work::Write(write, stamped), permit).await
+    }
+
+    /// Holds ops that other replicas stamped. Durable on Ok.
+    pub async fn apply(&self, ops: Vec<KeyedOp>) -> Result<(), OpError> {
+        let mut by_shard: BTreeMap<usize, Vec<KeyedOp>> = BTreeMap::new();
+        for op in ops {
+            let index = usize::from(shard_of(op.op.dot.slot, self.inner.shards));
+            by_shard.entry(index).or_default().push(op);
+        }
+        let puts = by_shard.into_iter().map(|(index, ops)| async move {
+            let bytes = ops.iter().map(|op| op.op.body.text_bytes()).sum();
+            let permit = self.inner.doors[index].replica_permits.take(bytes)?;
+            self.put(index, Work::Apply(ops), permit).await
+        });
+        futures_util::future::try_join_all(puts).await.map(|_| ())
+    }
+
+    async fn put(&self, index: usize, work: Work, permit: Permit) -> Result<Added, OpError> {
+        let door = &self.inner.doors[index];
         let (reply, answer) = oneshot::channel();
         let gone = |maybe_applied| OpError::ShardUnavailable { maybe_applied };
         {
             let serving = door.serving();
             let serving = serving.as_ref().ok_or(gone(false))?;
-            match serving.inbox.put(PendingWrite { write, reply, permit }) {
+            match serving.inbox.put(Pending { work, reply, permit }) {
                 Put::Closed => return Err(gone(false)),
                 Put::Behind => {}
                 Put::First => {
@@ -165,9 +177,9 @@ impl Node {
     }
 
     /// The values `offset..offset + limit` of the key's list as a stream; nothing beyond them is read into memory.
-    pub async fn get(&self, user: &UserId, key: &Key, offset: u64, limit: u64) -> Result<ValueReader, OpError> {
+    pub async fn get(&self, user: &UserId, key: &Key, offset: u64, limit: u64) -> Result<LocalReader, OpError> {
         let (source, door) = self.source(user, key)?;
-        Ok(ValueReader {
+        Ok(LocalReader {
             node: self.inner.clone(),
             door,
             reader: Some(KeyReader::new(source, offset, limit)),
@@ -313,7 +325,7 @@ fn report(serving: Option<&Serving>, error: ReadError) -> OpError {
 }
 
 /// A snapshot of one key's list, read piece by piece.
-pub struct ValueReader {
+pub struct LocalReader {
     node: Arc<Inner>,
     /// The shard that it reads from, which hears of damage.
     door: usize,
@@ -321,7 +333,7 @@ pub struct ValueReader {
     reader: Option<KeyReader>,
 }
 
-impl ValueReader {
+impl LocalReader {
     /// The next fragments, together about `budget_bytes` of text (always at least one fragment); empty at the end.
     pub async fn next(&mut self, budget_bytes: usize) -> Result<Vec<Fragment>, OpError> {
         let Some(mut reader) = self.reader.take() else {
