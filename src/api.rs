@@ -9,6 +9,8 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
+use crate::types::Consistency;
+
 pub use accept::read;
 
 pub mod path {
@@ -43,6 +45,9 @@ pub const BATCH_ANSWER_BYTES_MAX: usize = 8 * 1024 * 1024;
 pub const LIST_KEYS_ANSWER_BYTES_MAX: usize = 1024 * 1024;
 /// Most entries in the `detail` of one 422.
 pub const FIELD_ERRORS_MAX: usize = 1000;
+/// Longest time that a request may give the cluster for its answer, and what it gives when it says nothing.
+pub const DEADLINE_MS_MAX: u64 = 60_000;
+pub const DEADLINE_MS_DEFAULT: u64 = 10_000;
 
 /// Credentials; may come as HTTP Basic instead.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -72,6 +77,16 @@ pub struct AddValue<'a> {
         skip_serializing_if = "Option::is_none"
     )]
     pub request_id: Option<Cow<'a, str>>,
+    /// `quorum` when left out.
+    #[serde(
+        default,
+        deserialize_with = "accept::consistency",
+        serialize_with = "accept::consistency_name",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub consistency: Option<Consistency>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline_ms: Option<u64>,
     #[serde(
         borrow,
         default,
@@ -98,6 +113,16 @@ pub struct GetValue<'a> {
         skip_serializing_if = "std::ops::Not::not"
     )]
     pub count_only: bool,
+    /// `quorum` when left out.
+    #[serde(
+        default,
+        deserialize_with = "accept::consistency",
+        serialize_with = "accept::consistency_name",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub consistency: Option<Consistency>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline_ms: Option<u64>,
     #[serde(
         borrow,
         default,
@@ -111,6 +136,16 @@ pub struct GetValue<'a> {
 pub struct ClearKey<'a> {
     #[serde(borrow)]
     pub key: Cow<'a, str>,
+    /// `quorum` when left out.
+    #[serde(
+        default,
+        deserialize_with = "accept::consistency",
+        serialize_with = "accept::consistency_name",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub consistency: Option<Consistency>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline_ms: Option<u64>,
     #[serde(
         borrow,
         default,
@@ -139,6 +174,16 @@ pub struct ListKeys<'a> {
         skip_serializing_if = "Option::is_none"
     )]
     pub after: Option<Cow<'a, str>>,
+    /// `quorum` when left out.
+    #[serde(
+        default,
+        deserialize_with = "accept::consistency",
+        serialize_with = "accept::consistency_name",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub consistency: Option<Consistency>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline_ms: Option<u64>,
     #[serde(
         borrow,
         default,
@@ -161,6 +206,16 @@ pub struct KeyList {
 pub struct Batch<'a> {
     #[serde(borrow, deserialize_with = "accept::operations")]
     pub operations: Vec<Operation<'a>>,
+    /// `quorum` when left out.
+    #[serde(
+        default,
+        deserialize_with = "accept::consistency",
+        serialize_with = "accept::consistency_name",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub consistency: Option<Consistency>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline_ms: Option<u64>,
     #[serde(
         borrow,
         default,
@@ -168,6 +223,15 @@ pub struct Batch<'a> {
         skip_serializing_if = "Option::is_none"
     )]
     pub user: Option<User<'a>>,
+}
+
+/// How many replicas an operation of a batch must reach, and how long that may take; those of the batch when left out.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct OperationTerms {
+    #[serde(serialize_with = "accept::consistency_name", skip_serializing_if = "Option::is_none")]
+    pub consistency: Option<Consistency>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deadline_ms: Option<u64>,
 }
 
 /// `{"op":"add_value", "key":…, …}`: the body of the call of that name, without `user`.
@@ -180,6 +244,8 @@ pub enum Operation<'a> {
         finish_value: bool,
         #[serde(skip_serializing_if = "Option::is_none")]
         request_id: Option<Cow<'a, str>>,
+        #[serde(flatten)]
+        terms: OperationTerms,
     },
     GetValue {
         key: Cow<'a, str>,
@@ -189,9 +255,13 @@ pub enum Operation<'a> {
         limit: Option<u64>,
         #[serde(skip_serializing_if = "std::ops::Not::not")]
         count_only: bool,
+        #[serde(flatten)]
+        terms: OperationTerms,
     },
     ClearKey {
         key: Cow<'a, str>,
+        #[serde(flatten)]
+        terms: OperationTerms,
     },
 }
 

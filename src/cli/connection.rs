@@ -5,7 +5,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+
 use crate::client::{Client, ClientError};
+use crate::types::Consistency;
 
 use super::exit::{Advice, usage};
 use super::profile::{Folders, Found, split_urls};
@@ -28,6 +31,9 @@ pub struct ConnectionArgs {
     /// Profile with url, user and password: a name or a file [env: KV_PROFILE]
     #[arg(long, value_name = "NAME_OR_PATH")]
     pub profile: Option<String>,
+    /// How many replicas each request must reach: one, quorum or all [env: KV_CONSISTENCY] [default: quorum]
+    #[arg(long, value_name = "LEVEL", value_parser = PossibleValuesParser::new(Consistency::NAMES).try_map(|name| name.parse::<Consistency>()))]
+    pub consistency: Option<Consistency>,
     /// Seconds of silence after which a node counts as failed
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub timeout: u64,
@@ -51,6 +57,8 @@ pub struct Target {
     pub urls: Sourced<Vec<String>>,
     pub user: Sourced<String>,
     pub password: Sourced<String>,
+    /// None: the node's default.
+    pub consistency: Option<Consistency>,
 }
 
 /// The environment.
@@ -78,7 +86,31 @@ pub fn resolve(
             user.value, user.from
         )));
     };
-    Ok(Target { urls, user, password })
+    let consistency = consistency(args, variable, &found)?;
+    Ok(Target {
+        urls,
+        user,
+        password,
+        consistency,
+    })
+}
+
+fn consistency(args: &ConnectionArgs, variable: Variable, found: &Found) -> anyhow::Result<Option<Consistency>> {
+    if args.consistency.is_some() {
+        return Ok(args.consistency);
+    }
+    let environment = variable("KV_CONSISTENCY").map(|text| sourced(text, "KV_CONSISTENCY"));
+    let profile = || {
+        let text = found.profile.consistency.clone()?;
+        Some(sourced(text, format!("consistency in {}", found.path.display())))
+    };
+    let Some(Sourced { value, from }) = environment.or_else(profile) else {
+        return Ok(None);
+    };
+    let parsed = value.parse();
+    parsed
+        .map(Some)
+        .map_err(|error| usage(format!("{from}: {value:?} is no consistency: {error}")))
 }
 
 fn urls(args: &ConnectionArgs, variable: Variable, found: &Found) -> Sourced<Vec<String>> {
@@ -154,8 +186,11 @@ impl Connection {
             .urls(target.urls.value.iter())
             .user(&target.user.value)
             .password(&target.password.value)
-            .timeout(Duration::from_secs(args.timeout))
-            .build();
+            .timeout(Duration::from_secs(args.timeout));
+        let client = match target.consistency {
+            Some(consistency) => client.consistency(consistency).build(),
+            None => client.build(),
+        };
         match client {
             Ok(client) => Ok(Self { client, target }),
             Err(error) => Err(usage(format!("{error} (from {})", target.urls.from))),

@@ -28,6 +28,7 @@ impl World {
             user: Some(USER.to_owned()),
             password_file: Some(self.path("password")),
             profile: None,
+            consistency: None,
             timeout: 30,
         }
     }

@@ -53,6 +53,9 @@ pub struct Profile {
     /// Relative to the folder of the profile.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub password_file: Option<PathBuf>,
+    /// How many replicas each request must reach: one, quorum or all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub consistency: Option<String>,
 }
 
 /// A profile and where it was found.

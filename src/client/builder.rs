@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use super::entropy::to_hex;
 use super::error::ClientError;
 use super::transport::Transport;
-use super::{Client, Inner};
+use super::{Client, Consistency, Inner};
 
 /// Longest silence of a node before a call is given up or sent again.
 const TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
@@ -26,6 +26,7 @@ pub struct ClientBuilder {
     urls: Vec<String>,
     user_id: Option<String>,
     password_hash: Option<String>,
+    consistency: Option<Consistency>,
     timeout: Duration,
     retries: u32,
 }
@@ -36,6 +37,7 @@ impl Default for ClientBuilder {
             urls: Vec::new(),
             user_id: None,
             password_hash: None,
+            consistency: None,
             timeout: TIMEOUT_DEFAULT,
             retries: RETRIES_DEFAULT,
         }
@@ -70,6 +72,12 @@ impl ClientBuilder {
         self
     }
 
+    /// How many replicas each call must reach; left to the node, which takes a quorum, by default.
+    pub fn consistency(mut self, consistency: Consistency) -> Self {
+        self.consistency = Some(consistency);
+        self
+    }
+
     /// Longest silence of a node before a call is given up or sent again; 30 s by default.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
@@ -86,6 +94,7 @@ impl ClientBuilder {
     pub fn build(self) -> Result<Client, ClientError> {
         let missing = |what: &str| ClientError::Setup(format!("no {what} was given"));
         Ok(Client {
+            consistency: self.consistency,
             inner: Arc::new(Inner {
                 transport: Transport::new(&self.urls, self.timeout, self.retries)?,
                 user_id: self.user_id.ok_or_else(|| missing("user"))?,

@@ -49,6 +49,7 @@ use crate::api::{
     AddValue, Batch, BatchResults, ClearKey, Count, GetValue, KeyList, ListKeys, Operation, Status, User, path,
 };
 
+pub use crate::types::Consistency;
 pub use builder::{ClientBuilder, password_hash};
 pub use decode::{DecodeError, ValueDecoder, ValuePiece};
 pub use error::{ClientError, Failure};
@@ -76,6 +77,8 @@ pub type BatchResult = Result<serde_json::Value, ClientError>;
 #[derive(Clone)]
 pub struct Client {
     inner: Arc<Inner>,
+    /// None: the node's default.
+    consistency: Option<Consistency>,
 }
 
 struct Inner {
@@ -87,6 +90,14 @@ struct Inner {
 impl Client {
     pub fn builder() -> ClientBuilder {
         ClientBuilder::default()
+    }
+
+    /// The same client, whose calls ask for this consistency: `client.with_consistency(Consistency::One).get_value(key)`.
+    pub fn with_consistency(&self, consistency: Consistency) -> Self {
+        Self {
+            consistency: Some(consistency),
+            ..self.clone()
+        }
     }
 
     /// Appends `value` to the key's list. A value longer than [`PART_BYTES_MAX`] goes in parts; if that fails in the middle,
@@ -119,6 +130,8 @@ impl Client {
             value: text.into(),
             finish_value: finish,
             request_id: Some(request_id.into()),
+            consistency: self.consistency,
+            deadline_ms: None,
             user: Some(self.user()),
         };
         let _: Status = self.post(path::ADD_VALUE, &body, Repeat::Safe).await?;
@@ -175,6 +188,8 @@ impl Client {
     pub async fn clear_key(&self, key: &str) -> Result<(), ClientError> {
         let body = ClearKey {
             key: key.into(),
+            consistency: self.consistency,
+            deadline_ms: None,
             user: Some(self.user()),
         };
         let _: Status = self.post(path::CLEAR_KEY, &body, Repeat::Safe).await?;
@@ -192,6 +207,8 @@ impl Client {
             prefix: prefix.map(Cow::from),
             limit,
             after: after.map(Cow::from),
+            consistency: self.consistency,
+            deadline_ms: None,
             user: Some(self.user()),
         };
         self.post(path::LIST_KEYS, &body, Repeat::Safe).await
@@ -211,6 +228,8 @@ impl Client {
         let expected = operations.len();
         let body = encode(&Batch {
             operations,
+            consistency: self.consistency,
+            deadline_ms: None,
             user: Some(self.user()),
         })?;
         let (url, answer) = self.inner.transport.call(path::BATCH, body, Repeat::Safe).await?;
@@ -239,6 +258,8 @@ impl Client {
             offset: Some(page.offset).filter(|offset| *offset > 0),
             limit: page.limit,
             count_only,
+            consistency: self.consistency,
+            deadline_ms: None,
             user: Some(self.user()),
         }
     }

@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::fake_node::{FakeNode, Fault};
 use super::*;
+use crate::api::OperationTerms;
 
 /// An address at which nothing listens.
 fn dead_url() -> String {
@@ -240,6 +241,31 @@ async fn a_long_value_goes_in_parts_with_ids_of_their_own() {
 }
 
 #[tokio::test]
+async fn a_consistency_is_sent_with_every_call_of_that_client_and_with_no_other() {
+    let node = FakeNode::start();
+    let client = node.client();
+    let sure = client.with_consistency(Consistency::All);
+    sure.add_value("key", "value").await.unwrap();
+    sure.get_value("key").await.unwrap();
+    sure.list_keys(None, None, None).await.unwrap();
+    sure.batch(Vec::new()).await.unwrap();
+    sure.clear_key("key").await.unwrap();
+    client.count("key").await.unwrap();
+    let sent = node.sent("consistency");
+    assert_eq!(
+        sent,
+        [
+            json!("all"),
+            json!("all"),
+            json!("all"),
+            json!("all"),
+            json!("all"),
+            json!(null)
+        ]
+    );
+}
+
+#[tokio::test]
 async fn a_batch_gives_one_result_for_each_operation() {
     let node = FakeNode::start();
     let add = |key: &'static str| Operation::AddValue {
@@ -247,12 +273,14 @@ async fn a_batch_gives_one_result_for_each_operation() {
         value: "x".into(),
         finish_value: true,
         request_id: None,
+        terms: OperationTerms::default(),
     };
     let get = Operation::GetValue {
         key: "a".into(),
         offset: None,
         limit: None,
         count_only: false,
+        terms: OperationTerms::default(),
     };
     node.fail_next(Fault::RefuseInBatch(1));
     let results = node.client().batch(vec![add("a"), add("b"), get]).await.unwrap();

@@ -4,10 +4,20 @@ use std::future::Future;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use crate::core::op::Text;
 use crate::node::{Added, Fragment, KeyPage, Node, OpError, ValueReader};
-use crate::types::{Key, RequestId, UserId};
+use crate::types::{Consistency, Key, RequestId, UserId};
 use crate::users::{AuthError, Principal, UserInfo, Users, UsersError};
+
+/// How many replicas a request must reach, and until when it may be answered. A list that streams has reached them, or failed,
+/// before its first byte.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Terms {
+    pub consistency: Consistency,
+    pub deadline: Instant,
+}
 
 /// A snapshot of one key's list, read piece by piece; see [`ValueReader`].
 pub trait Reader: Send + 'static {
@@ -25,22 +35,25 @@ pub trait Backend: Send + Sync + 'static {
         text: Text,
         finish: bool,
         request_id: Option<RequestId>,
+        terms: Terms,
     ) -> impl Future<Output = Result<Added, OpError>> + Send;
-    fn clear(&self, user: &UserId, key: &Key) -> impl Future<Output = Result<(), OpError>> + Send;
+    fn clear(&self, user: &UserId, key: &Key, terms: Terms) -> impl Future<Output = Result<(), OpError>> + Send;
     fn get(
         &self,
         user: &UserId,
         key: &Key,
         offset: u64,
         limit: u64,
+        terms: Terms,
     ) -> impl Future<Output = Result<Self::Reader, OpError>> + Send;
-    fn count(&self, user: &UserId, key: &Key) -> impl Future<Output = Result<u64, OpError>> + Send;
+    fn count(&self, user: &UserId, key: &Key, terms: Terms) -> impl Future<Output = Result<u64, OpError>> + Send;
     fn list_keys(
         &self,
         user: &UserId,
         prefix: &str,
         after: Option<&str>,
         limit: usize,
+        terms: Terms,
     ) -> impl Future<Output = Result<KeyPage, OpError>> + Send;
     fn is_ready(&self) -> bool;
     fn commit_time(&self) -> Duration;
@@ -75,6 +88,7 @@ impl Reader for ValueReader {
     }
 }
 
+// One replica, for now: every level is the same, and it answers as fast as it can.
 impl Backend for Live {
     type Reader = ValueReader;
 
@@ -85,19 +99,20 @@ impl Backend for Live {
         text: Text,
         finish: bool,
         request_id: Option<RequestId>,
+        _: Terms,
     ) -> Result<Added, OpError> {
         self.node.add(user, key, text, finish, request_id).await
     }
 
-    async fn clear(&self, user: &UserId, key: &Key) -> Result<(), OpError> {
+    async fn clear(&self, user: &UserId, key: &Key, _: Terms) -> Result<(), OpError> {
         self.node.clear(user, key).await
     }
 
-    async fn get(&self, user: &UserId, key: &Key, offset: u64, limit: u64) -> Result<ValueReader, OpError> {
+    async fn get(&self, user: &UserId, key: &Key, offset: u64, limit: u64, _: Terms) -> Result<ValueReader, OpError> {
         self.node.get(user, key, offset, limit).await
     }
 
-    async fn count(&self, user: &UserId, key: &Key) -> Result<u64, OpError> {
+    async fn count(&self, user: &UserId, key: &Key, _: Terms) -> Result<u64, OpError> {
         self.node.count(user, key).await
     }
 
@@ -107,6 +122,7 @@ impl Backend for Live {
         prefix: &str,
         after: Option<&str>,
         limit: usize,
+        _: Terms,
     ) -> Result<KeyPage, OpError> {
         self.node.list_keys(user, prefix, after, limit).await
     }

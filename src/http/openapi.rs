@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::api::{BATCH_ANSWER_BYTES_MAX, BATCH_OPERATIONS_MAX, LIST_KEYS_LIMIT_DEFAULT, LIST_KEYS_LIMIT_MAX};
+use crate::api::{BATCH_ANSWER_BYTES_MAX, BATCH_OPERATIONS_MAX};
 use crate::types::{BODY_BYTES_MAX, KEY_BYTES_MAX, PASSWORD_HASH_BYTES_MAX, VALUE_BYTES_MAX};
 
 use super::config::{H2_HEADER_LIST_BYTES_MAX, HEAD_BYTES_MAX};
@@ -128,7 +128,7 @@ fn response(call: Call, status: u16) -> Value {
         422 => "The body is not what the call takes; `detail` has an entry for each bad field.".to_owned(),
         431 => format!("The head is larger than {HEAD_BYTES_MAX} bytes; the connection is closed."),
         500 => "The data asked for is damaged, or the disk failed.".to_owned(),
-        503 => "The node is overloaded, or a part of it is restarting: retry after the seconds in `Retry-After`. The \
+        503 => "The node is overloaded, a part of it is restarting, or too few replicas answered in time: retry after the seconds in `Retry-After`. The \
                 detail says when the request may have taken effect; a retry with the same `request_id` is safe."
             .to_owned(),
         507 => "The disk is full: adds are refused until space returns; reads and clear_key go on.".to_owned(),
@@ -275,8 +275,8 @@ fn field_schema(field: &Field) -> Value {
             schema
         }
         Kind::Flag { default } => json!({"type": "boolean", "default": default}),
-        Kind::Number { min, max } => json!({"type": "integer", "minimum": min, "maximum": max}),
-        Kind::OneOf(names) => json!({"type": "string", "enum": names}),
+        Kind::Number { min, max, .. } => json!({"type": "integer", "minimum": min, "maximum": max}),
+        Kind::OneOf { names, .. } => json!({"type": "string", "enum": names}),
         Kind::Object(shape) => reference(shape.name),
         Kind::Operations { max } => {
             json!({"type": "array", "items": reference(shape::OPERATION.name), "maxItems": max})
@@ -289,11 +289,18 @@ fn field_schema(field: &Field) -> Value {
         }
         Kind::Operations { max } => format!(" At most {max}."),
         Kind::Number {
-            max: LIST_KEYS_LIMIT_MAX,
+            max,
+            default: Some(default),
             ..
         } => {
-            schema["default"] = json!(LIST_KEYS_LIMIT_DEFAULT);
-            format!(" At most {LIST_KEYS_LIMIT_MAX}; {LIST_KEYS_LIMIT_DEFAULT} when left out.")
+            schema["default"] = json!(default);
+            format!(" At most {max}; {default} when left out.")
+        }
+        Kind::OneOf {
+            default: Some(default), ..
+        } => {
+            schema["default"] = json!(default);
+            format!(" `{default}` when left out.")
         }
         _ => String::new(),
     };

@@ -3,8 +3,10 @@
 //! Invariant: `explain` faults a body by this table exactly when the structs of `api` and the types of `types` refuse it;
 //! `openapi` publishes the same table.
 
-use crate::api::{BATCH_OPERATIONS_MAX, LIST_KEYS_LIMIT_MAX};
-use crate::types::{KEY_BYTES_MAX, PASSWORD_HASH_BYTES_MAX, REQUEST_ID_BYTES_MAX, USER_ID_BYTES_MAX};
+use crate::api::{
+    BATCH_OPERATIONS_MAX, DEADLINE_MS_DEFAULT, DEADLINE_MS_MAX, LIST_KEYS_LIMIT_DEFAULT, LIST_KEYS_LIMIT_MAX,
+};
+use crate::types::{Consistency, KEY_BYTES_MAX, PASSWORD_HASH_BYTES_MAX, REQUEST_ID_BYTES_MAX, USER_ID_BYTES_MAX};
 
 #[derive(Debug, Clone, Copy)]
 pub enum Kind {
@@ -19,8 +21,13 @@ pub enum Kind {
     Number {
         min: u64,
         max: u64,
+        /// What counts when it is left out, if that is a number.
+        default: Option<u64>,
     },
-    OneOf(&'static [&'static str]),
+    OneOf {
+        names: &'static [&'static str],
+        default: Option<&'static str>,
+    },
     Object(&'static Shape),
     /// A list of operations.
     Operations {
@@ -97,13 +104,21 @@ const REQUEST_ID: Field = field(
 const OFFSET: Field = field(
     "offset",
     Optional,
-    Kind::Number { min: 0, max: u64::MAX },
+    Kind::Number {
+        min: 0,
+        max: u64::MAX,
+        default: None,
+    },
     "Values to skip.",
 );
 const LIMIT: Field = field(
     "limit",
     Optional,
-    Kind::Number { min: 0, max: u64::MAX },
+    Kind::Number {
+        min: 0,
+        max: u64::MAX,
+        default: None,
+    },
     "Values to return at most.",
 );
 const COUNT_ONLY: Field = field(
@@ -112,6 +127,44 @@ const COUNT_ONLY: Field = field(
     Kind::Flag { default: false },
     "Answer with the length of the key's whole list instead of its values.",
 );
+const CONSISTENCY: Field = field(
+    "consistency",
+    Optional,
+    Kind::OneOf {
+        names: &Consistency::NAMES,
+        default: Some(Consistency::NAMES[1]),
+    },
+    "How many of the key's replicas must have stored, or been asked for, the data before the answer. What cannot be reached in \
+     time is 503. With one replica all are the same.",
+);
+const DEADLINE_MS: Field = field(
+    "deadline_ms",
+    Optional,
+    Kind::Number {
+        min: 1,
+        max: DEADLINE_MS_MAX,
+        default: Some(DEADLINE_MS_DEFAULT),
+    },
+    "Milliseconds that the nodes may take to reach them.",
+);
+/// In an operation of a batch those of the batch count when it has none.
+const OPERATION_CONSISTENCY: Field = Field {
+    kind: Kind::OneOf {
+        names: &Consistency::NAMES,
+        default: None,
+    },
+    about: "As in the body of the call; the batch's when left out.",
+    ..CONSISTENCY
+};
+const OPERATION_DEADLINE_MS: Field = Field {
+    kind: Kind::Number {
+        min: 1,
+        max: DEADLINE_MS_MAX,
+        default: None,
+    },
+    about: "As in the body of the call, from the beginning of the batch; the batch's when left out.",
+    ..DEADLINE_MS
+};
 const USER_FIELD: Field = field(
     "user",
     UnlessBasic,
@@ -154,15 +207,23 @@ pub static USER: Shape = Shape {
 };
 pub static ADD_VALUE: Shape = Shape {
     name: "AddValue",
-    fields: &[KEY, VALUE, FINISH_VALUE, REQUEST_ID, USER_FIELD],
+    fields: &[
+        KEY,
+        VALUE,
+        FINISH_VALUE,
+        REQUEST_ID,
+        CONSISTENCY,
+        DEADLINE_MS,
+        USER_FIELD,
+    ],
 };
 pub static GET_VALUE: Shape = Shape {
     name: "GetValue",
-    fields: &[KEY, OFFSET, LIMIT, COUNT_ONLY, USER_FIELD],
+    fields: &[KEY, OFFSET, LIMIT, COUNT_ONLY, CONSISTENCY, DEADLINE_MS, USER_FIELD],
 };
 pub static CLEAR_KEY: Shape = Shape {
     name: "ClearKey",
-    fields: &[KEY, USER_FIELD],
+    fields: &[KEY, CONSISTENCY, DEADLINE_MS, USER_FIELD],
 };
 pub static LIST_KEYS: Shape = Shape {
     name: "ListKeys",
@@ -182,6 +243,7 @@ pub static LIST_KEYS: Shape = Shape {
             Kind::Number {
                 min: 1,
                 max: LIST_KEYS_LIMIT_MAX,
+                default: Some(LIST_KEYS_LIMIT_DEFAULT),
             },
             "Keys to return at most. A page may hold fewer, also when more follow.",
         ),
@@ -194,6 +256,8 @@ pub static LIST_KEYS: Shape = Shape {
             },
             "Only keys after this one, in the order of their bytes: the `after` of the page before.",
         ),
+        CONSISTENCY,
+        DEADLINE_MS,
         USER_FIELD,
     ],
 };
@@ -208,6 +272,8 @@ pub static BATCH: Shape = Shape {
             },
             "Those on the same key are carried out in their order; those on different keys perhaps at the same time.",
         ),
+        CONSISTENCY,
+        DEADLINE_MS,
         USER_FIELD,
     ],
 };
@@ -217,7 +283,10 @@ pub static OPERATION: Shape = Shape {
         field(
             "op",
             Required,
-            Kind::OneOf(&OPS),
+            Kind::OneOf {
+                names: &OPS,
+                default: None,
+            },
             "The call to make; the other fields are those of its body.",
         ),
         KEY,
@@ -230,6 +299,8 @@ pub static OPERATION: Shape = Shape {
         OFFSET,
         LIMIT,
         COUNT_ONLY,
+        OPERATION_CONSISTENCY,
+        OPERATION_DEADLINE_MS,
     ],
 };
 /// `value` belongs to the first of them.
