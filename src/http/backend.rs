@@ -4,20 +4,10 @@ use std::future::Future;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use tokio::time::Instant;
-
 use crate::core::op::Text;
-use crate::node::{Added, Fragment, KeyPage, Node, OpError, ValueReader};
-use crate::types::{Consistency, Key, RequestId, UserId};
+use crate::node::{Added, Fragment, KeyPage, Node, OpError, Terms, ValueReader};
+use crate::types::{Key, RequestId, UserId};
 use crate::users::{AuthError, Principal, UserInfo, Users, UsersError};
-
-/// How many replicas a request must reach, and until when it may be answered. A list that streams has reached them, or failed,
-/// before its first byte.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Terms {
-    pub consistency: Consistency,
-    pub deadline: Instant,
-}
 
 /// A snapshot of one key's list, read piece by piece; see [`ValueReader`].
 pub trait Reader: Send + 'static {

@@ -20,7 +20,8 @@ use crate::quota::Share;
 use crate::types::{Key, RequestId, UserId};
 
 use super::answer::{Answer, to_json};
-use super::backend::{Backend, Terms};
+use super::Terms;
+use super::backend::Backend;
 use super::config::{ANSWER_FRAME_BYTES, BATCH_IN_FLIGHT_MAX};
 use super::failure::Failure;
 use super::front::Front;

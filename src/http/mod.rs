@@ -56,7 +56,8 @@ mod values;
 #[cfg(test)]
 mod tests;
 
-pub use backend::{Backend, Live, Reader, Terms};
+pub use crate::node::Terms;
+pub use backend::{Backend, Live, Reader};
 pub use config::FrontConfig;
 pub use explain::faults_of_body;
 pub use front::Front;

@@ -17,7 +17,8 @@ use crate::types::{Consistency, Key, PASSWORD_HASH_BYTES_MAX, RequestId, USER_ID
 use crate::users::{AuthError, Principal};
 
 use super::admission::{Admission, Turn};
-use super::backend::{Backend, Terms};
+use super::Terms;
+use super::backend::Backend;
 use super::body::Held;
 use super::explain::{explain, unexplained};
 use super::failure::Failure;

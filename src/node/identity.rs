@@ -144,9 +144,10 @@ impl Identity {
         saved
     }
 
-    /// The first copy of what the others hold is here: durable on Ok.
-    pub fn set_whole(&mut self, disk: &dyn Disk) -> Result<(), IdentityError> {
-        self.is_new = false;
+    /// Whether the node waits for its first copy of what the others hold: durable on Ok.
+    pub fn set_new(&mut self, is_new: bool, starts: u64, disk: &dyn Disk) -> Result<(), IdentityError> {
+        self.is_new = is_new;
+        self.starts = self.starts.max(starts);
         self.save(disk)
     }
 

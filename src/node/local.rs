@@ -16,13 +16,14 @@ use super::permits::Permit;
 use super::{NodeConfig, OpError};
 use crate::core::op::KeyedOp;
 use crate::core::slot::{KeyHash, SYSTEM_SLOT, SlotId, shard_of, slot_of};
+use crate::core::stamp::OriginId;
 use crate::env::Env;
 use crate::shard::{Damaged, ShardStats, Write, WriteContext, WriteKind};
 use crate::store::keys::{KeyPage, KeyQuery};
 use crate::store::reader::{Fragment, KeyReader};
 use crate::store::segment::ReadError;
 use crate::store::source::KeySource;
-use crate::types::{Key, RequestId, UserId};
+use crate::types::{Key, NodeId, RequestId, UserId};
 
 /// What became of an add.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,13 +40,28 @@ pub struct Local {
     inner: Arc<Inner>,
 }
 
-struct Inner {
+pub(super) struct Inner {
     env: Env,
     shards: u16,
     /// One per shard, and the system's last.
     doors: Arc<[ShardDoor]>,
     supervisor: ActorRef<SupervisorMessage>,
-    fresh: bool,
+    life: Life,
+    data_dir: std::path::PathBuf,
+}
+
+/// Who this node is, as its data folder said when it was opened.
+#[derive(Debug, Clone, Copy)]
+pub struct Life {
+    pub node: NodeId,
+    /// Of this start.
+    pub origin: OriginId,
+    /// Starts so far, this one included.
+    pub starts: u64,
+    /// It waits for its first copy of what the others hold.
+    pub is_new: bool,
+    /// The folder was made by this start.
+    pub is_fresh: bool,
 }
 
 /// A write that is wanted.
@@ -71,8 +87,16 @@ pub struct ShardFigures {
 impl Local {
     /// Opens the data folder and starts the node's actors.
     pub async fn start(env: Env, config: NodeConfig) -> Result<Self, StartError> {
+        let data_dir = config.data.clone();
         let opened = opening::open_at_once(env.clone(), config).await?;
-        let (shards, doors, fresh) = (opened.identity.shards, opened.doors.clone(), opened.identity.fresh);
+        let (shards, doors) = (opened.identity.shards, opened.doors.clone());
+        let life = Life {
+            node: opened.identity.node,
+            origin: opened.identity.origin,
+            starts: opened.identity.starts,
+            is_new: opened.identity.is_new,
+            is_fresh: opened.identity.fresh,
+        };
         let (supervisor, _) = Actor::spawn(None, Supervisor, opened)
             .await
             .map_err(|error| StartError::Actor(error.to_string()))?;
@@ -81,7 +105,8 @@ impl Local {
             shards,
             doors,
             supervisor,
-            fresh,
+            life,
+            data_dir,
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -95,13 +120,33 @@ impl Local {
         }
     }
 
+    pub fn data_dir(&self) -> &std::path::Path {
+        &self.inner.data_dir
+    }
+
+    pub fn life(&self) -> Life {
+        self.inner.life
+    }
+
+    pub(super) fn env(&self) -> &Env {
+        &self.inner.env
+    }
+
+    pub(super) fn doors(&self) -> &[ShardDoor] {
+        &self.inner.doors
+    }
+
+    pub(super) fn supervisor(&self) -> &ActorRef<SupervisorMessage> {
+        &self.inner.supervisor
+    }
+
     /// Puts the node's supervisor under another one, which hears when it ends.
     pub fn supervise_from(&self, supervisor: ActorCell) {
         self.inner.supervisor.link(supervisor);
     }
 
-    /// The key's place, and the number of its shard's door.
-    fn locate(&self, user: &UserId, key: &Key) -> (SlotId, KeyHash, usize) {
+    /// The key's slot and hash, and the number of its shard's door.
+    pub(super) fn locate(&self, user: &UserId, key: &Key) -> (SlotId, KeyHash, usize) {
         let hash = KeyHash::of(user, key);
         let slot = slot_of(user, hash);
         let shard = shard_of(slot, self.inner.shards);
@@ -177,18 +222,29 @@ impl Local {
     }
 
     /// The values `offset..offset + limit` of the key's list as a stream; nothing beyond them is read into memory.
-    pub async fn get(&self, user: &UserId, key: &Key, offset: u64, limit: u64) -> Result<LocalReader, OpError> {
-        let (source, door) = self.source(user, key)?;
-        Ok(LocalReader {
+    pub fn get(&self, user: &UserId, key: &Key, offset: u64, limit: u64) -> Result<LocalReader, OpError> {
+        let (source, _) = self.source(user, key)?;
+        Ok(self.read(source, offset, limit))
+    }
+
+    /// The same, of a snapshot that was taken before.
+    pub fn read(&self, source: KeySource, offset: u64, limit: u64) -> LocalReader {
+        LocalReader {
             node: self.inner.clone(),
-            door,
+            door: self.door_of(source.slot),
             reader: Some(KeyReader::new(source, offset, limit)),
-        })
+        }
     }
 
     /// How many values the key's list has.
     pub async fn count(&self, user: &UserId, key: &Key) -> Result<u64, OpError> {
-        let (source, door) = self.source(user, key)?;
+        let (source, _) = self.source(user, key)?;
+        self.count_of(source).await
+    }
+
+    /// The same, of a snapshot that was taken before.
+    pub async fn count_of(&self, source: KeySource) -> Result<u64, OpError> {
+        let door = self.door_of(source.slot);
         let mut reader = KeyReader::new(source, 0, u64::MAX);
         let counted = if reader.is_warm() {
             reader.count()
@@ -198,38 +254,12 @@ impl Local {
         counted.map_err(|error| report(self.inner.doors[door].serving().as_deref(), error))
     }
 
-    /// The user's keys that start with `prefix` and come after `after`, at most `limit`: those with at least one finished value.
-    pub async fn list_keys(
-        &self,
-        user: &UserId,
-        prefix: &str,
-        after: Option<&str>,
-        limit: usize,
-    ) -> Result<KeyPage, OpError> {
-        self.list(KeyQuery {
-            user: user.clone(),
-            prefix: prefix.to_owned(),
-            after: after.map(str::to_owned),
-            limit,
-            all: false,
-        })
-        .await
+    pub(super) fn door_of(&self, slot: SlotId) -> usize {
+        usize::from(shard_of(slot, self.inner.shards))
     }
 
-    /// The user's keys that come after `after` and hold anything, if only unfinished parts; at most `limit`. A key that was
-    /// cleared, and not added to since, holds nothing.
-    pub async fn list_all_keys(&self, user: &UserId, after: Option<&str>, limit: usize) -> Result<KeyPage, OpError> {
-        self.list(KeyQuery {
-            user: user.clone(),
-            prefix: String::new(),
-            after: after.map(str::to_owned),
-            limit,
-            all: true,
-        })
-        .await
-    }
-
-    async fn list(&self, query: KeyQuery) -> Result<KeyPage, OpError> {
+    /// A page of the user's keys that this node holds.
+    pub async fn list(&self, query: KeyQuery) -> Result<KeyPage, OpError> {
         let (shards, doors) = (usize::from(self.inner.shards), &self.inner.doors);
         let asked = if query.user.is_system() {
             &doors[shards..]
@@ -313,11 +343,11 @@ impl Local {
     }
 }
 
-fn damaged(lost: Damaged) -> OpError {
+pub(super) fn damaged(lost: Damaged) -> OpError {
     OpError::Damaged(lost.to_string())
 }
 
-fn report(serving: Option<&Serving>, error: ReadError) -> OpError {
+pub(super) fn report(serving: Option<&Serving>, error: ReadError) -> OpError {
     if let (ReadError::Damaged(block), Some(serving)) = (&error, serving) {
         let _ = serving.actor.cast(ShardMessage::Damage { segment: block.segment });
     }

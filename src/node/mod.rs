@@ -4,6 +4,7 @@
 //! files. `permits` bounds what waits in mailboxes. `identity` is the data folder's lock and name.
 
 mod commit_time;
+pub mod cluster;
 pub mod error;
 pub mod handle;
 pub mod identity;
@@ -13,10 +14,14 @@ mod messages;
 pub mod offline;
 pub mod local;
 mod opening;
+pub mod membership;
 mod permits;
+pub mod peers;
+pub mod replica;
 mod shard_actor;
 mod supervisor;
 mod terms;
+pub mod whole_file;
 
 use std::path::PathBuf;
 
@@ -24,10 +29,11 @@ use crate::shard::ShardConfig;
 
 pub use crate::store::keys::KeyPage;
 pub use crate::store::reader::Fragment;
+pub use cluster::{Cluster, ClusterConfig};
 pub use error::OpError;
 pub use handle::{Node, ValueReader};
 pub use identity::Role;
-pub use local::{Added, ShardFigures};
+pub use local::{Added, Life, Local, ShardFigures};
 pub use opening::StartError;
 pub use terms::Terms;
 
@@ -44,6 +50,8 @@ pub struct NodeConfig {
     pub cache_bytes: u64,
     pub shard: ShardConfig,
     pub role: Role,
+    /// Absent for a node that stands alone.
+    pub cluster: Option<ClusterConfig>,
 }
 
 impl NodeConfig {
@@ -55,6 +63,7 @@ impl NodeConfig {
             cache_bytes: CACHE_BYTES_DEFAULT,
             shard: ShardConfig::default(),
             role: Role::Alone,
+            cluster: None,
         }
     }
 }

@@ -25,6 +25,8 @@ pub enum StartError {
     #[error("the node's actors could not be started: {0}")]
     Actor(String),
     #[error(transparent)]
+    Cluster(#[from] super::cluster::ClusterError),
+    #[error(transparent)]
     Abandoned(#[from] Abandoned),
 }
 
@@ -124,6 +126,15 @@ pub async fn open_at_once(env: Env, config: NodeConfig) -> Result<SupervisorArgu
 }
 
 impl Plan {
+    /// With the origins that the node has now.
+    pub(super) fn with_own(&self, identity: &Identity) -> Self {
+        let mut plan = self.clone();
+        if plan.place.own_origins.is_some() {
+            plan.place.own_origins = Some(Arc::new(identity.own_origins()));
+        }
+        plan
+    }
+
     pub(super) fn open(&self, origin: OriginId) -> Opened {
         Shard::open(self.place.clone(), self.config.clone(), origin)
     }

@@ -1,0 +1,209 @@
+//! The handle of a running node: what the front and the users' service call.
+//!
+//! Where there are no other replicas, this node's own shards are all there is; else the cluster's coordinator says who has to be asked.
+
+use std::time::Duration;
+
+use ractor::ActorCell;
+
+use super::cluster::{Cluster, RemoteReader};
+use super::local::{Added, Local, LocalReader, ShardFigures, Wanted};
+use super::opening::StartError;
+use super::{NodeConfig, OpError, Terms};
+use crate::core::op::Text;
+use crate::env::Env;
+use crate::shard::{WriteContext, WriteKind};
+use crate::store::keys::{KeyPage, KeyQuery};
+use crate::store::reader::Fragment;
+use crate::types::{Key, RequestId, UserId};
+
+/// Cheap to clone; all clones speak to the same node.
+#[derive(Clone)]
+pub struct Node {
+    local: Local,
+    cluster: Option<Cluster>,
+}
+
+impl Node {
+    /// Opens the data folder and starts the node's actors; a member of a cluster begins to look for the others.
+    pub async fn start(env: Env, config: NodeConfig) -> Result<Self, StartError> {
+        let cluster = config.cluster.clone();
+        let local = Local::start(env.clone(), config).await?;
+        let cluster = match cluster {
+            None => None,
+            Some(config) => match Cluster::start(env, local.clone(), config).await {
+                Ok(cluster) => Some(cluster),
+                Err(error) => {
+                    local.stop().await;
+                    return Err(error.into());
+                }
+            },
+        };
+        Ok(Self { local, cluster })
+    }
+
+    /// Finishes what was accepted, and stops all actors.
+    pub async fn stop(&self) {
+        if let Some(cluster) = &self.cluster {
+            cluster.stop().await;
+        }
+        self.local.stop().await;
+    }
+
+    /// Puts the node's supervisor under another one, which hears when it ends.
+    pub fn supervise_from(&self, supervisor: ActorCell) {
+        self.local.supervise_from(supervisor);
+    }
+
+    /// This node's own part.
+    pub fn local(&self) -> &Local {
+        &self.local
+    }
+
+    /// Absent where there are no others.
+    pub fn cluster(&self) -> Option<&Cluster> {
+        self.cluster.as_ref()
+    }
+
+    async fn write(&self, wanted: Wanted<'_>, terms: Terms) -> Result<Added, OpError> {
+        match &self.cluster {
+            Some(cluster) => cluster.write(wanted, terms).await,
+            None => self.local.write(wanted, WriteContext::default(), None).await,
+        }
+    }
+
+    /// Appends `text` to the value being assembled, and finishes it when `finish`. Durable on Ok, as the terms say.
+    pub async fn add(
+        &self,
+        user: &UserId,
+        key: &Key,
+        text: Text,
+        finish: bool,
+        request_id: Option<RequestId>,
+        terms: Terms,
+    ) -> Result<Added, OpError> {
+        let wanted = Wanted {
+            user,
+            key,
+            kind: WriteKind::Add { text, finish },
+            request_id,
+        };
+        self.write(wanted, terms).await
+    }
+
+    /// Empties the key, unfinished parts too. Durable on Ok, as the terms say.
+    pub async fn clear(&self, user: &UserId, key: &Key, terms: Terms) -> Result<(), OpError> {
+        let wanted = Wanted {
+            user,
+            key,
+            kind: WriteKind::Clear,
+            request_id: None,
+        };
+        self.write(wanted, terms).await.map(|_| ())
+    }
+
+    /// The values `offset..offset + limit` of the key's list as a stream; nothing beyond them is read into memory.
+    pub async fn get(
+        &self,
+        user: &UserId,
+        key: &Key,
+        offset: u64,
+        limit: u64,
+        terms: Terms,
+    ) -> Result<ValueReader, OpError> {
+        match &self.cluster {
+            Some(cluster) => cluster.get(user, key, offset, limit, terms).await,
+            None => self.local.get(user, key, offset, limit).map(ValueReader::Local),
+        }
+    }
+
+    /// How many values the key's list has.
+    pub async fn count(&self, user: &UserId, key: &Key, terms: Terms) -> Result<u64, OpError> {
+        match &self.cluster {
+            Some(cluster) => cluster.count(user, key, terms).await,
+            None => self.local.count(user, key).await,
+        }
+    }
+
+    /// The user's keys that start with `prefix` and come after `after`, at most `limit`: those with at least one finished value.
+    pub async fn list_keys(
+        &self,
+        user: &UserId,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+        terms: Terms,
+    ) -> Result<KeyPage, OpError> {
+        let query = KeyQuery {
+            user: user.clone(),
+            prefix: prefix.to_owned(),
+            after: after.map(str::to_owned),
+            limit,
+            all: false,
+        };
+        self.list(query, terms).await
+    }
+
+    /// The user's keys that come after `after` and hold anything, if only unfinished parts; at most `limit`. A key that was
+    /// cleared, and not added to since, holds nothing.
+    pub async fn list_all_keys(
+        &self,
+        user: &UserId,
+        after: Option<&str>,
+        limit: usize,
+        terms: Terms,
+    ) -> Result<KeyPage, OpError> {
+        let query = KeyQuery {
+            user: user.clone(),
+            prefix: String::new(),
+            after: after.map(str::to_owned),
+            limit,
+            all: true,
+        };
+        self.list(query, terms).await
+    }
+
+    async fn list(&self, query: KeyQuery, terms: Terms) -> Result<KeyPage, OpError> {
+        match &self.cluster {
+            Some(cluster) => cluster.list(query, terms).await,
+            None => self.local.list(query).await,
+        }
+    }
+
+    /// Whether it serves: every shard does, and a member of a cluster was let in.
+    pub fn is_ready(&self) -> bool {
+        self.local.is_ready() && self.cluster.as_ref().is_none_or(Cluster::is_member)
+    }
+
+    /// How long a commit takes now, where it takes longest. The system's own shard aside, which seldom commits.
+    pub fn commit_time(&self) -> Duration {
+        self.local.commit_time()
+    }
+
+    /// Figures for metrics, as of the shards' last tick.
+    pub fn figures(&self) -> Vec<ShardFigures> {
+        self.local.figures()
+    }
+
+    /// Lets the actor of the shard that holds this key die, to see it come back.
+    pub fn kill_shard_of(&self, user: &UserId, key: &Key) {
+        self.local.kill_shard_of(user, key);
+    }
+}
+
+/// A snapshot of one key's list, read piece by piece.
+pub enum ValueReader {
+    Local(LocalReader),
+    /// From another node, which has the key.
+    Remote(RemoteReader),
+}
+
+impl ValueReader {
+    /// The next fragments, together about `budget_bytes` of text (always at least one fragment); empty at the end.
+    pub async fn next(&mut self, budget_bytes: usize) -> Result<Vec<Fragment>, OpError> {
+        match self {
+            Self::Local(reader) => reader.next(budget_bytes).await,
+            Self::Remote(reader) => reader.next(budget_bytes).await,
+        }
+    }
+}
