@@ -15,6 +15,10 @@ pub struct Running {
 
 /// Starts the node and its front; Ok when it serves.
 pub async fn start(config: &ServeConfig, first_admin: Option<FirstAdmin>) -> anyhow::Result<Running> {
+    // CLUSTER: here `config.cluster` becomes part of the server's settings, with the key read from its file.
+    if let Some(cluster) = &config.cluster {
+        tracing::warn!(listen = %cluster.listen, "this version runs single nodes: the settings of the cluster are ignored");
+    }
     let open_files = os::limits::raise_open_files();
     tracing::debug!(?open_files, "open files allowed");
     let server_config = ServerConfig {
