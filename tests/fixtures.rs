@@ -30,6 +30,10 @@ const EAST: &str = "east";
 const WEST: &str = "west";
 /// Of the ops in the images.
 const ORIGIN: u64 = 0xfeed;
+/// Of those that another replica sent.
+const OTHER_ORIGIN: u64 = 0xf00d;
+/// The request id of a cleared value.
+const SPENT_REQUEST: &str = "request spent";
 /// Slots of a shard that owns all.
 const SLOTS: u64 = 1024;
 const NOW: WallMs = WallMs(1_000_000);
@@ -135,6 +139,19 @@ fn a_sound_log_and_a_sound_segment_are_read() {
     check("sound-log", &SOUND);
     check("sound-segment", &SOUND);
     check_version(2, "sound-segment", &SOUND);
+}
+
+#[test]
+fn ops_of_other_replicas_are_read_in_order_and_a_spent_request_id_is_remembered() {
+    check_version(3, "log-of-replica", &SOUND);
+    let copy = Copy::of_version(3, "log-of-replica");
+    for _ in 0..2 {
+        let (mut shard, _) = copy.open();
+        assert!(!add_with(&mut shard, EAST, "again", Some(SPENT_REQUEST)));
+        shard.settle(NOW);
+        assert!(!add_with(&mut shard, EAST, "again", Some(SPENT_REQUEST)));
+        assert_reads(&shard, &SOUND);
+    }
 }
 
 #[test]
@@ -296,7 +313,7 @@ fn a_damaged_block_is_met_by_the_read_told_and_set_aside() {
 
 #[test]
 fn a_newer_version_is_refused_and_left_alone() {
-    for (name, known_of_it) in [("log-newer-version", 1), ("segment-newer-version", 2)] {
+    for (name, known_of_it) in [("log-newer-version", 2), ("segment-newer-version", 2)] {
         let copy = Copy::of(name);
         let before = files(&copy.dir());
         let refused = copy.try_open().err().unwrap();
@@ -381,7 +398,7 @@ fn every_image_has_its_line_and_its_check() {
     let readme = fs::read_to_string(fixtures().join("README.md")).unwrap();
     let checks = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file!())).unwrap();
     let mut images = 0;
-    let versions = [1, 2].map(|version| fs::read_dir(fixtures().join(format!("v{version}"))).unwrap());
+    let versions = [1, 2, 3].map(|version| fs::read_dir(fixtures().join(format!("v{version}"))).unwrap());
     for image in versions.into_iter().flatten() {
         let name = image.unwrap().file_name().into_string().unwrap();
         assert!(readme.contains(&format!("| `{name}` |")), "{name} is not in README.md");

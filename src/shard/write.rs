@@ -146,7 +146,9 @@ impl Shard {
                 let open = past
                     .filter(|past| self.versions(&write) == past.versions)
                     .and_then(|past| past.found.open_parts_bytes)
-                    .or_else(|| self.open_bytes(&write));
+                    .or_else(|| self.open_bytes(&write))
+                    // What was appended since is not counted: looked up again and again, a busy key would never be done.
+                    .or_else(|| past.and_then(|past| past.found.open_parts_bytes));
                 let Some(open) = open else {
                     let lookup = self.look_up(&write);
                     return Ok(Submitted::NeedsPast(write, lookup));
@@ -271,10 +273,16 @@ impl Shard {
             return Some(0);
         }
         let mut unfinished = 0;
+        let mut unclear = false;
         for memtable in self.memtables().rev() {
             match memtable.read().open_parts(write.hash, &write.user, &write.key) {
-                Some(OpenParts::Known(bytes)) => return Some(unfinished + bytes),
+                Some(OpenParts::Known(bytes)) => {
+                    let open = unfinished + bytes;
+                    return (!unclear || open == 0).then_some(open);
+                }
                 Some(OpenParts::Unfinished(bytes)) => unfinished += bytes,
+                Some(OpenParts::Unclear { has_parts: true }) => return None,
+                Some(OpenParts::Unclear { has_parts: false }) => unclear = true,
                 None => {}
             }
         }
@@ -283,7 +291,7 @@ impl Shard {
             .segments
             .iter()
             .any(|segment| segment.stats().parts > 0 && segment.may_hold(tag));
-        (!on_disk).then_some(unfinished)
+        (!on_disk && (!unclear || unfinished == 0)).then_some(unfinished)
     }
 
     fn look_up(&self, write: &Write) -> Box<PastLookup> {

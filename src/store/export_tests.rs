@@ -73,13 +73,9 @@ fn placed_ops() -> impl Strategy<Value = Vec<Placed>> {
                 },
                 _ => Body::Value(text()),
             };
-            // What is left of a cleared op does not lie in these logs.
-            let places = if kind == 2 { places & 0b1100 } else { places };
             let mut op = keyed(SLOTS[slot], length, origin, seq, body);
             op.op.request_id = (kind % 3 == 2).then_some(RequestId([kind; 16]));
-            if places > 0 {
-                ops.entry(op.op.dot).or_insert((op, places));
-            }
+            ops.entry(op.op.dot).or_insert((op, places));
         }
         ops.into_values().collect()
     })

@@ -24,6 +24,7 @@ use super::cache::BlockCache;
 use super::disk::Disk;
 use super::filter::key_tag;
 use super::memtable::{MemoryOps, Memtable, SharedMemtable};
+use super::order::{copy_of, rank_of};
 use super::segment::{EntryRef, ReadError, Segment, SegmentMeta, SegmentWriter, WriteError, temporary_name};
 use crate::core::clock::{Clock, SlotClocks};
 use crate::core::op::{Body, Dot, Op};
@@ -222,13 +223,13 @@ impl Merge {
         Some(name)
     }
 
-    /// The next op of the key that `next_key` went to, in stamp order, if any input has one.
+    /// The next op of the key that `next_key` went to, in order, if any input has one.
     fn next_of(&mut self, name: &KeyName) -> Result<Option<Op>, ReadError> {
         let lowest = self
             .heads
             .iter_mut()
             .filter(|head| head.is_at_key)
-            .min_by_key(|head| head.next.as_ref().map(|op| (op.stamp(), op.dot.seq)));
+            .min_by_key(|head| head.next.as_ref().map(rank_of));
         let Some(head) = lowest else {
             return Ok(None);
         };
@@ -302,10 +303,9 @@ impl Merge {
         ops: Vec<Op>,
     ) -> Result<Option<(Dot, HybridTime)>, MergeError> {
         for op in ops {
-            if previous == Some((op.dot, op.time)) {
+            if previous.replace(copy_of(&op)) == Some(copy_of(&op)) {
                 continue;
             }
-            previous = Some((op.dot, op.time));
             if clears.supersedes(&op) {
                 continue;
             }

@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use super::{Memtable, SharedMemtable};
+use super::{KeyEntry, Memtable, SharedMemtable};
 use crate::core::clock::Clock;
 use crate::core::op::Op;
 use crate::core::slot::KeyHash;
@@ -46,14 +46,17 @@ impl MemoryOps {
             let memtable = table.read();
             let start = places.len();
             let number = held.tables.len() as u32;
-            let entries = memtable.entries_of(hash, user, key, groups(&memtable));
+            let Some(held_key) = memtable.find(hash, user, key) else {
+                continue;
+            };
+            let entries = memtable.entries_of(held_key, groups(&memtable));
             places.extend(entries.map(|entry| Place { table: number, entry }));
             // The chain of a key leads from its newest op to its oldest.
             let added = places.get_mut(start..).unwrap_or_default();
             let (Some(newest), Some(oldest)) = (added.first(), added.last()) else {
                 continue;
             };
-            in_order &= memtable.is_in_order() && last < memtable.stamp(oldest.entry);
+            in_order &= held_key.in_order && last < memtable.stamp(oldest.entry);
             last = memtable.stamp(newest.entry);
             added.reverse();
             held.tables.push(table.clone());
@@ -126,28 +129,22 @@ impl MemoryOps {
     fn rank(&self, place: Place) -> Option<Rank> {
         let memtable = self.tables.get(place.table as usize)?.read();
         let (_, header, _) = memtable.record(place.entry)?;
-        let stamp = memtable.stamp(place.entry)?;
-        Some((stamp, header.dot.seq, true))
+        Some((header.stamp(), header.dot.seq, !header.is_spent()))
     }
 }
 
 impl Memtable {
     /// The key's entries in the first `groups` groups, newest first.
-    fn entries_of(&self, hash: KeyHash, user: &UserId, key: &Key, groups: usize) -> impl Iterator<Item = u32> + '_ {
-        let last = self.last_of(hash, user.as_str().as_bytes(), key.as_str().as_bytes());
+    fn entries_of(&self, key: KeyEntry, groups: usize) -> impl Iterator<Item = u32> + '_ {
         let is_in = move |entry: &u32| {
             let held = self.entries.get(*entry as usize);
             held.is_some_and(|held| (held.group as usize) < groups)
         };
-        self.chain(last).filter(is_in)
+        self.chain(Some(key.last)).filter(is_in)
     }
 
     fn stamp(&self, entry: u32) -> Option<Stamp> {
-        let (_, header, _) = self.record(entry)?;
-        Some(Stamp {
-            time: header.time,
-            origin: header.dot.origin,
-        })
+        self.record(entry).map(|(_, header, _)| header.stamp())
     }
 }
 

@@ -81,30 +81,46 @@ impl Memtable {
     /// The dots that it holds.
     pub fn covered(&self) -> SlotClocks {
         let mut clocks = SlotClocks::default();
-        // In the order they were appended, the ops of a slot are mostly one run of sequences of one origin.
-        let mut runs: Vec<Option<(OriginId, u64, u64)>> = vec![None; usize::from(SYSTEM_SLOT.0) + 1];
+        // In the order they were appended, the ops of one origin in a slot are mostly one run of sequences, with those of a few other
+        // origins between them.
+        let mut runs: Vec<Vec<Run>> = vec![Vec::new(); usize::from(SYSTEM_SLOT.0) + 1];
         for entry in 0..self.entries.len() as u32 {
             let Some((_, header, _)) = self.record(entry) else {
                 continue;
             };
             let Dot { origin, slot, seq } = header.dot;
-            match runs.get_mut(usize::from(slot.0)) {
-                Some(Some((of, _, last))) if *of == origin && last.checked_add(1) == Some(seq) => *last = seq,
+            let Some(runs) = runs.get_mut(usize::from(slot.0)) else {
+                clocks.insert(slot, origin, seq);
+                continue;
+            };
+            match runs.iter_mut().find(|run| run.origin == origin) {
+                Some(run) if run.last.checked_add(1) == Some(seq) => run.last = seq,
                 Some(run) => {
-                    if let Some((of, first, last)) = run.replace((origin, seq, seq)) {
-                        clocks.insert_range(slot, of, first, last);
-                    }
+                    clocks.insert_range(slot, origin, run.first, run.last);
+                    (run.first, run.last) = (seq, seq);
                 }
-                None => clocks.insert(slot, origin, seq),
+                None => runs.push(Run {
+                    origin,
+                    first: seq,
+                    last: seq,
+                }),
             }
         }
-        for (slot, run) in runs.into_iter().enumerate() {
-            if let Some((origin, first, last)) = run {
+        for (slot, runs) in runs.into_iter().enumerate() {
+            for Run { origin, first, last } in runs {
                 clocks.insert_range(SlotId(slot as u16), origin, first, last);
             }
         }
         clocks
     }
+}
+
+/// Sequences of one origin in one slot.
+#[derive(Debug, Clone, Copy)]
+struct Run {
+    origin: OriginId,
+    first: u64,
+    last: u64,
 }
 
 #[cfg(test)]
