@@ -12,6 +12,7 @@ mod jobs;
 mod messages;
 pub mod offline;
 mod opening;
+pub mod peers;
 mod permits;
 mod shard_actor;
 mod supervisor;
