@@ -13,6 +13,7 @@
 //! | [`shard`] | one run of slots: a state machine that hands out its disk work as jobs |
 //! | [`env`] | what a node takes from outside: disk, sockets, wall clock, entropy, threads |
 //! | [`wire`] | the messages between nodes |
+//! | [`net`] | what nodes say to each other, sealed under the cluster key: datagrams and streams of frames |
 //! | [`node`] | the actors around shards, their supervisor, and the handle to all of them |
 //! | [`users`] | who may use the store, and the check of every request's credentials |
 //! | [`api`] | the JSON bodies, shared by server, client and command line |
@@ -60,6 +61,7 @@ pub mod config;
 pub mod core;
 pub mod env;
 pub mod http;
+pub mod net;
 pub mod node;
 pub mod os;
 pub mod quota;

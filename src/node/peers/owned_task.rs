@@ -2,13 +2,11 @@
 
 use std::future::Future;
 
-use ractor::{ActorRef, Message};
+use ractor::ActorRef;
 use tokio::task::JoinHandle;
 
 /// The task ended without being asked, a panic included. The only thing that its actor is ever told.
 pub struct TaskEnded;
-
-impl Message for TaskEnded {}
 
 pub struct OwnedTask(JoinHandle<()>);
 

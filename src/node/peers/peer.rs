@@ -67,7 +67,7 @@ impl Peer {
 /// A request on its way. Resolves with the answer, or with `CallError::Lost`.
 #[derive(Debug)]
 #[must_use = "the answer is lost when this is dropped"]
-pub struct Call(oneshot::Receiver<Response>);
+pub struct Call(pub(super) oneshot::Receiver<Response>);
 
 impl Future for Call {
     type Output = Result<Response, CallError>;

@@ -32,8 +32,6 @@ pub enum PeersMessage {
     Kill(NodeId),
 }
 
-impl ractor::Message for PeersMessage {}
-
 pub struct PeersArguments {
     pub shared: Arc<Shared>,
     /// Where the socket listens.
