@@ -230,13 +230,39 @@ pub struct WireFragment {
     pub ends_value: bool,
 }
 
+/// A message as it is written, whose content somebody else owns: one request may go to several peers.
+#[derive(Serialize)]
+#[serde(rename = "Message")]
+enum Borrowed<'a> {
+    Request(u64, &'a Request),
+    Response(u64, &'a Response),
+}
+
+/// Writing to memory fails only where a type cannot be written at all, which a test would see.
+fn write(message: &impl Serialize, out: &mut Vec<u8>) {
+    if let Err(error) = rmp_serde::encode::write(out, message) {
+        debug_assert!(false, "a message that cannot be encoded: {error}");
+    }
+}
+
+impl Request {
+    /// Appends the message that makes this request under the name `id`.
+    pub fn encode(&self, id: u64, out: &mut Vec<u8>) {
+        write(&Borrowed::Request(id, self), out);
+    }
+}
+
+impl Response {
+    /// Appends the message that answers the request named `id`.
+    pub fn encode(&self, id: u64, out: &mut Vec<u8>) {
+        write(&Borrowed::Response(id, self), out);
+    }
+}
+
 impl Message {
     /// Appends the encoded message to `out`.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        // Writing to memory fails only where a type cannot be written at all, which a test would see.
-        if let Err(error) = rmp_serde::encode::write(out, self) {
-            debug_assert!(false, "a message that cannot be encoded: {error}");
-        }
+        write(self, out);
     }
 
     /// Takes the first message off `bytes`.

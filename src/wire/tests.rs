@@ -68,6 +68,21 @@ fn messages_stand_one_behind_the_other() {
 }
 
 #[test]
+fn a_message_is_written_alike_whoever_owns_its_content() {
+    let request = Request::Append(vec![WireOp::of(&op(Body::Value("value".into())))]);
+    let response = Response::Keys {
+        keys: vec!["key".to_owned()],
+        next_after: None,
+    };
+    let (mut borrowed, mut owned) = (Vec::new(), Vec::new());
+    request.encode(300, &mut borrowed);
+    response.encode(7, &mut borrowed);
+    Message::Request(300, request).encode(&mut owned);
+    Message::Response(7, response).encode(&mut owned);
+    assert_eq!(borrowed, owned);
+}
+
+#[test]
 fn names_beyond_their_limits_are_refused() {
     let mut long = op(Body::Value("x".into()));
     long.op.dot.seq = 0;
