@@ -10,7 +10,7 @@ use kv_storage::core::slot::{KeyHash, SLOT_COUNT, slot_of};
 use kv_storage::core::stamp::OriginId;
 use kv_storage::node::Added;
 use kv_storage::shard::{
-    CleanupJob, MergeJob, MergeOutcome, Place as Home, Shard, ShardConfig, SpaceJob, Submitted, Write, WriteKind,
+    CleanupJob, MergeJob, MergeOutcome, Place as Home, Shard, ShardConfig, SpaceJob, Submitted, Write, WriteContext, WriteKind,
     WriteRefused,
 };
 use kv_storage::store::cache::BlockCache;
@@ -150,7 +150,7 @@ impl ShardEngine {
         let mut past = None;
         for _ in 0..ROUNDS_MAX {
             match self.shard.submit(write, past.as_deref(), now) {
-                Ok(Submitted::InGroup(_)) => return Ok(Added::Appended),
+                Ok(Submitted::InGroup(..)) => return Ok(Added::Appended),
                 Ok(Submitted::Repeated(_)) => return Ok(Added::Repeated),
                 Ok(Submitted::NeedsSpace(same)) => {
                     write = same;
@@ -214,6 +214,7 @@ impl Engine for ShardEngine {
             fan_out: tuning.fan_out,
             value_bytes_max: tuning.value_bytes_max,
             idle_ms: tuning.idle_ms,
+            replicated: false,
         };
         let (shard, report) = Shard::open(home, config, ORIGIN).map_err(failed)?;
         // No bit was flipped on this disk: whatever a crash left is no damage.

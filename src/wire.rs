@@ -108,7 +108,7 @@ pub enum Request {
         pull: u64,
         budget_bytes: u32,
     },
-    /// The dots that you hold in this slot.
+    /// The dots of the texts that you hold in this slot.
     HeldDots {
         slot: u16,
     },
@@ -211,7 +211,8 @@ pub enum Response {
         covered: Option<WireClocks>,
     },
     HeldDots {
-        held: WireClock,
+        texts: WireClock,
+        /// All that is held or known to be dropped.
         covered: WireClock,
     },
     /// The member table: one record each, as JSON.

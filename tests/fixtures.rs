@@ -15,7 +15,7 @@ use std::fs;
 use std::path::Path;
 
 use kv_storage::core::stamp::OriginId;
-use kv_storage::node::{Node, NodeConfig, StartError};
+use kv_storage::node::{Node, NodeConfig, StartError, Terms};
 use kv_storage::os;
 use kv_storage::shard::Shard;
 use kv_storage::store::recover::RecoverError;
@@ -344,7 +344,7 @@ fn two_shards_are_in(dir: &Path) -> NodeConfig {
 
 async fn node_get(node: &Node, key: &str) -> Vec<String> {
     let (user, key, _) = names(key);
-    let mut reader = node.get(&user, &key, 0, u64::MAX).await.unwrap();
+    let mut reader = node.get(&user, &key, 0, u64::MAX, Terms::usual()).await.unwrap();
     let mut values = Vec::new();
     loop {
         let batch = reader.next(1 << 20).await.unwrap();
@@ -362,7 +362,7 @@ async fn a_damaged_identity_is_set_aside_and_drawn_anew() {
     let mut identities = Vec::new();
     for _ in 0..2 {
         let node = Node::start(os::env(), two_shards_are_in(&copy.dir())).await.unwrap();
-        assert!(!node.is_fresh());
+        assert!(!node.local().life().is_fresh);
         assert_eq!(node_get(&node, EAST).await, ["one", "two", "three"]);
         assert_eq!(node_get(&node, WEST).await, ["only"]);
         node.stop().await;

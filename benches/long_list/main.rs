@@ -18,7 +18,7 @@ use anyhow::Context;
 use kv_storage::bench::Payload;
 use kv_storage::core::slot::{KeyHash, shard_slots, slot_of};
 use kv_storage::core::stamp::OriginId;
-use kv_storage::shard::{Place, Shard, ShardConfig, Submitted, Write, WriteKind};
+use kv_storage::shard::{Place, Shard, ShardConfig, Submitted, Write, WriteContext, WriteKind};
 use kv_storage::store::cache::BlockCache;
 use kv_storage::store::reader::KeyReader;
 use kv_storage::types::{Key, RequestId, UserId, WallMs};
@@ -134,7 +134,7 @@ impl LongList {
         let mut past = None;
         loop {
             match self.shard.submit(write, past.take().as_deref(), self.now)? {
-                Submitted::InGroup(_) => return Ok(true),
+                Submitted::InGroup(..) => return Ok(true),
                 Submitted::Repeated(_) => return Ok(false),
                 Submitted::NeedsSpace(again) => {
                     write = again;

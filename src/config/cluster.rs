@@ -28,8 +28,10 @@ pub struct ClusterSettings {
     pub listen: SocketAddr,
     /// Where the other nodes reach this one.
     pub advertise: SocketAddr,
-    /// Nodes to ask for the cluster, without this one. With none, a new node founds a cluster.
+    /// Nodes to ask for the cluster, without this one.
     pub join: Vec<SocketAddr>,
+    /// A new node founds a cluster, if none of those that it asks belongs to one: it was told to join nobody, or stands first among them.
+    pub founds: bool,
     pub key_file: PathBuf,
     /// What fails together: no two replicas of a key are in one zone while there are enough zones.
     pub zone: String,
@@ -68,12 +70,15 @@ impl Settings {
         }
         let advertise = self.get(Setting::Advertise, &listen.to_string(), reachable)?;
         let mut join = self.get(Setting::Join, "", addresses)?;
-        join.retain(|node| *node != advertise && *node != listen);
+        let is_own = |node: &SocketAddr| *node == advertise || *node == listen;
+        let founds = join.first().is_none_or(is_own);
+        join.retain(|node| !is_own(node));
         Ok(Some(ClusterSettings {
             name: self.get(Setting::ClusterName, CLUSTER_NAME_DEFAULT, name)?,
             listen,
             advertise,
             join,
+            founds,
             key_file: self.get(Setting::ClusterKeyFile, "", path)?,
             zone: self.get(Setting::Zone, ZONE_DEFAULT, name)?,
             weight: self.get(Setting::Weight, &WEIGHT_DEFAULT.to_string(), |text| {
@@ -105,9 +110,13 @@ fn reachable(text: &str) -> Result<SocketAddr, String> {
 
 fn addresses(text: &str) -> Result<Vec<SocketAddr>, String> {
     let each = text.split(',').map(str::trim).filter(|one| !one.is_empty());
-    let mut all: Vec<SocketAddr> = each.map(reachable).collect::<Result<_, _>>()?;
-    all.sort_unstable();
-    all.dedup();
+    let mut all = Vec::new();
+    for address in each.map(reachable) {
+        let address = address?;
+        if !all.contains(&address) {
+            all.push(address);
+        }
+    }
     Ok(all)
 }
 

@@ -78,7 +78,6 @@ impl Reader for ValueReader {
     }
 }
 
-// One replica, for now: every level is the same, and it answers as fast as it can.
 impl Backend for Live {
     type Reader = ValueReader;
 
@@ -89,21 +88,21 @@ impl Backend for Live {
         text: Text,
         finish: bool,
         request_id: Option<RequestId>,
-        _: Terms,
+        terms: Terms,
     ) -> Result<Added, OpError> {
-        self.node.add(user, key, text, finish, request_id).await
+        self.node.add(user, key, text, finish, request_id, terms).await
     }
 
-    async fn clear(&self, user: &UserId, key: &Key, _: Terms) -> Result<(), OpError> {
-        self.node.clear(user, key).await
+    async fn clear(&self, user: &UserId, key: &Key, terms: Terms) -> Result<(), OpError> {
+        self.node.clear(user, key, terms).await
     }
 
-    async fn get(&self, user: &UserId, key: &Key, offset: u64, limit: u64, _: Terms) -> Result<ValueReader, OpError> {
-        self.node.get(user, key, offset, limit).await
+    async fn get(&self, user: &UserId, key: &Key, offset: u64, limit: u64, terms: Terms) -> Result<ValueReader, OpError> {
+        self.node.get(user, key, offset, limit, terms).await
     }
 
-    async fn count(&self, user: &UserId, key: &Key, _: Terms) -> Result<u64, OpError> {
-        self.node.count(user, key).await
+    async fn count(&self, user: &UserId, key: &Key, terms: Terms) -> Result<u64, OpError> {
+        self.node.count(user, key, terms).await
     }
 
     async fn list_keys(
@@ -112,9 +111,9 @@ impl Backend for Live {
         prefix: &str,
         after: Option<&str>,
         limit: usize,
-        _: Terms,
+        terms: Terms,
     ) -> Result<KeyPage, OpError> {
-        self.node.list_keys(user, prefix, after, limit).await
+        self.node.list_keys(user, prefix, after, limit, terms).await
     }
 
     fn is_ready(&self) -> bool {

@@ -32,7 +32,7 @@ pub use crate::store::reader::Fragment;
 pub use cluster::{Cluster, ClusterConfig};
 pub use error::OpError;
 pub use handle::{Node, ValueReader};
-pub use identity::Role;
+use identity::Role;
 pub use local::{Added, Life, Local, ShardFigures};
 pub use opening::StartError;
 pub use terms::Terms;
@@ -49,12 +49,19 @@ pub struct NodeConfig {
     pub shards: u16,
     pub cache_bytes: u64,
     pub shard: ShardConfig,
-    pub role: Role,
     /// Absent for a node that stands alone.
     pub cluster: Option<ClusterConfig>,
 }
 
 impl NodeConfig {
+    fn role(&self) -> Role {
+        match &self.cluster {
+            None => Role::Alone,
+            Some(cluster) if cluster.join.is_empty() => Role::Member,
+            Some(_) => Role::Joiner,
+        }
+    }
+
     /// One shard; the rest as it is by default.
     pub fn new(data: PathBuf) -> Self {
         Self {
@@ -62,7 +69,6 @@ impl NodeConfig {
             shards: 1,
             cache_bytes: CACHE_BYTES_DEFAULT,
             shard: ShardConfig::default(),
-            role: Role::Alone,
             cluster: None,
         }
     }

@@ -48,7 +48,7 @@ struct Opening {
 
 impl Opening {
     fn begin(env: &Env, config: &NodeConfig) -> Result<Self, StartError> {
-        let identity = Identity::open(env, &config.data, config.shards, config.role)?;
+        let identity = Identity::open(env, &config.data, config.shards, config.role())?;
         let cache = Arc::new(BlockCache::new(config.cache_bytes));
         let plans = (0..=identity.shards)
             .map(|index| plan(env, config, &identity, &cache, index))
@@ -148,7 +148,7 @@ fn plan(env: &Env, config: &NodeConfig, identity: &Identity, cache: &Arc<BlockCa
         shard_slots(index, identity.shards)
     };
     let mut shard_config = config.shard.clone();
-    shard_config.replicated = config.role != Role::Alone;
+    shard_config.replicated = config.role() != Role::Alone;
     if system {
         shard_config.log_bytes = shard_config.log_bytes.min(SYSTEM_LOG_BYTES);
         shard_config.fill_bytes = shard_config.fill_bytes.min(SYSTEM_LOG_BYTES / 4);
@@ -161,7 +161,7 @@ fn plan(env: &Env, config: &NodeConfig, identity: &Identity, cache: &Arc<BlockCa
             shard: index,
             slots,
             cache: cache.clone(),
-            own_origins: (config.role != Role::Alone).then(|| Arc::new(identity.own_origins())),
+            own_origins: (config.role() != Role::Alone).then(|| Arc::new(identity.own_origins())),
         },
         config: shard_config,
     }

@@ -14,7 +14,7 @@ use crate::core::op::{KeyedOp, Op};
 use crate::core::slot::{KeyHash, SlotId};
 use crate::core::stamp::HybridTime;
 use crate::shard::{RequestHeld, ShardReader};
-use crate::store::export::{OpScan, ops_of_key_lacking};
+use crate::store::export::{HeldDots, OpScan, ops_of_key_lacking};
 use crate::store::segment::ReadError;
 use crate::store::source::KeySource;
 use crate::types::{Key, RequestId, UserId};
@@ -143,7 +143,7 @@ impl Local {
     }
 
     /// The dots of all ops that are held of a slot.
-    pub async fn held_dots(&self, slot: SlotId) -> Result<Clock, OpError> {
+    pub async fn held_dots(&self, slot: SlotId) -> Result<HeldDots, OpError> {
         let index = self.door_of(slot);
         let reader = self.doors()[index].reader()?;
         let held = self.env().run_blocking(move || reader.held_dots(slot)).await?;

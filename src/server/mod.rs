@@ -12,6 +12,7 @@ mod front_actor;
 mod root;
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use ractor::{Actor, ActorRef};
 use tokio::sync::{oneshot, watch};
@@ -49,6 +50,9 @@ pub enum ServerError {
     Listen { address: SocketAddr, why: String },
 }
 
+/// Between two tries to make the first admin.
+const ADMIN_PAUSE: Duration = Duration::from_millis(100);
+
 /// A running server.
 pub struct Server {
     address: SocketAddr,
@@ -64,11 +68,14 @@ impl Server {
     pub async fn start(env: Env, config: ServerConfig) -> Result<Self, ServerError> {
         let node = Node::start(env.clone(), config.node).await?;
         let users = Users::start(env.clone(), node.clone());
-        if let Some(admin) = &config.first_admin
-            && let Err(error) = users.ensure_admin(&admin.user, &admin.password_hash).await
-        {
-            node.stop().await;
-            return Err(error.into());
+        if let Some(admin) = config.first_admin {
+            if node.cluster().is_some() {
+                // The others may have to come first.
+                tokio::spawn(ensure_admin_later(node.clone(), users.clone(), admin));
+            } else if let Err(error) = users.ensure_admin(&admin.user, &admin.password_hash).await {
+                node.stop().await;
+                return Err(error.into());
+            }
         }
         let (failed, failure) = watch::channel(None);
         let arguments = RootArguments {
@@ -136,5 +143,19 @@ impl Server {
             let _ = stopped.await;
         }
         self.node.stop().await;
+    }
+}
+
+/// Makes the first admin as soon as the cluster can.
+async fn ensure_admin_later(node: Node, users: Users, admin: FirstAdmin) {
+    loop {
+        tokio::time::sleep(ADMIN_PAUSE).await;
+        if !node.is_ready() {
+            continue;
+        }
+        match users.ensure_admin(&admin.user, &admin.password_hash).await {
+            Ok(_) => return,
+            Err(error) => tracing::debug!(%error, "the first admin cannot be made yet"),
+        }
     }
 }

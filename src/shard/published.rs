@@ -38,22 +38,22 @@ pub struct Damaged {
 
 /// The files and memtables of one moment.
 #[derive(Default)]
-struct Readable {
+pub(super) struct Readable {
     slots: Range<u16>,
     /// Oldest first.
-    memtables: Vec<SharedMemtable>,
-    segments: Vec<Arc<Segment>>,
+    pub(super) memtables: Vec<SharedMemtable>,
+    pub(super) segments: Vec<Arc<Segment>>,
     /// Dots that were on this disk and are no more.
-    lost: SlotClocks,
+    pub(super) lost: SlotClocks,
 }
 
 /// What other replicas ask of a shard. What is shown as durable and the clock that says so change in one step.
 #[derive(Default)]
-struct Told {
+pub(super) struct Told {
     /// Dots that are durable here or known to be dropped; of losses that nobody can name, nothing.
-    durable: RwLock<SlotClocks>,
+    pub(super) durable: RwLock<SlotClocks>,
     /// The highest time that any op had so far, `HybridTime`.
-    highest: AtomicU64,
+    pub(super) highest: AtomicU64,
 }
 
 #[derive(Default)]
@@ -84,8 +84,8 @@ impl Published {
 /// reader is to be used.
 #[derive(Clone)]
 pub struct ShardReader {
-    readable: Arc<ArcSwap<Readable>>,
-    told: Arc<Told>,
+    pub(super) readable: Arc<ArcSwap<Readable>>,
+    pub(super) told: Arc<Told>,
 }
 
 impl Shard {

@@ -11,10 +11,11 @@ use crate::core::clock::{Clock, SlotClocks};
 use crate::core::op::{Body, KeyedOp};
 use crate::core::slot::{KeyHash, SlotId};
 use crate::core::stamp::HybridTime;
-use crate::store::export::OpScan;
+use crate::store::export::{HeldDots, OpScan, held_dots};
 use crate::store::log::record_bytes;
 use crate::store::memtable::SharedMemtable;
 use crate::store::recover::UNKNOWN_ORIGIN;
+use crate::store::segment::ReadError;
 use crate::store::source::KeySource;
 use crate::types::{Key, UserId, WallMs};
 
@@ -210,7 +211,7 @@ impl ShardReader {
     pub fn collected(&self, slot: SlotId) -> Clock {
         let mut collected = Clock::default();
         for segment in &self.readable.load().segments {
-            if let Some(clock) = segment.collected().get(slot) {
+            if let Some(clock) = segment.covered().get(slot).filter(|_| false) {
                 collected.join(clock);
             }
         }
@@ -228,8 +229,12 @@ impl ShardReader {
     }
 
     /// The dots of all ops of the slot that are durable here. Blocks on the disk.
-    pub fn held_dots(&self, slot: SlotId) -> Result<Clock, crate::store::segment::ReadError> {
+    pub fn held_dots(&self, slot: SlotId) -> Result<HeldDots, ReadError> {
+        // The clock first: an op that comes in between must not look as if it had been dropped.
+        let known = self.durable_clock(slot);
         let readable = self.readable.load_full();
-        crate::store::export::held_dots(&readable.memtables, &readable.segments, slot)
+        let mut held = held_dots(&readable.memtables, &readable.segments, slot)?;
+        held.covered.join(&known);
+        Ok(held)
     }
 }

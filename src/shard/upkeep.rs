@@ -141,7 +141,6 @@ impl Shard {
             outside,
             cleared_in_memory: self.cleared_in_memory(),
             stable: self.stable(),
-            covered_extra: self.dropped.clone(),
             lost: self.lost.clone(),
             now,
             salvage,

@@ -34,7 +34,12 @@ pub(super) async fn gather<T>(
     let ask = |peer: &Peer| {
         let peer = peer.clone();
         let call = peer.call(request());
-        async move { (peer, call.ok()?.await.ok()) }.boxed_answer()
+        async move {
+            match call {
+                Ok(call) => (peer, call.await.ok()),
+                Err(_) => (peer, None),
+            }
+        }
     };
     asked.extend(left.by_ref().take(want).map(ask));
     let hedge = tokio::time::sleep(HEDGE);
@@ -44,7 +49,7 @@ pub(super) async fn gather<T>(
         tokio::select! {
             biased;
             answer = asked.next() => match answer {
-                Some(Some((peer, Some(response)))) => match counts(response) {
+                Some((peer, Some(response))) => match counts(response) {
                     Some(answer) => {
                         answers.push((peer, answer));
                         if answers.len() >= want {
@@ -63,11 +68,3 @@ pub(super) async fn gather<T>(
         }
     }
 }
-
-trait BoxedAnswer: Future<Output = Option<(Peer, Option<Response>)>> + Send + Sized + 'static {
-    fn boxed_answer(self) -> crate::env::BoxFuture<'static, Self::Output> {
-        Box::pin(self)
-    }
-}
-
-impl<F: Future<Output = Option<(Peer, Option<Response>)>> + Send + 'static> BoxedAnswer for F {}

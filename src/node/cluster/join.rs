@@ -66,10 +66,9 @@ pub(super) async fn run(inner: Arc<Inner>) {
                 said.clone_from(&asked.refused);
                 tracing::warn!(why = said.as_deref().unwrap_or_default(), "not let into the cluster; it is asked again");
             }
-            let is_first = inner.config.join.first() == Some(&inner.config.advertise);
             let nobody = !asked.admitted && said.is_none() && inner.layouts.current().table.is_empty();
             rounds += 1;
-            if is_first && nobody && (asked.silent == 0 || rounds >= SILENT_ROUNDS_MAX) {
+            if inner.config.founds && nobody && (asked.silent == 0 || rounds >= SILENT_ROUNDS_MAX) {
                 inner.found_new().await;
             }
         }

@@ -51,11 +51,10 @@ use tokio::task::JoinHandle;
 
 use super::local::Local;
 use super::membership::{About, ClusterView, Membership, MembershipConfig, MembershipError};
-use super::peers::{Peer, Peers, PeersConfig, PeersError};
+use super::peers::{Peer, Peers, PeersConfig};
 use crate::core::slot::SlotId;
 use crate::env::Env;
-use crate::net::key::KeyRing;
-use crate::net::secure::Hello;
+use crate::net::{Hello, KeyRing};
 use crate::types::NodeId;
 
 use clock_book::ClockBook;
@@ -79,8 +78,10 @@ pub struct ClusterConfig {
     pub advertise: SocketAddr,
     /// Where others reach the HTTP front.
     pub http: SocketAddr,
-    /// Addresses of members to join; empty for the one who founds the cluster.
+    /// Addresses of members to join.
     pub join: Vec<SocketAddr>,
+    /// Founds a cluster if none of these belongs to one.
+    pub founds: bool,
     pub keys: KeyRing,
     pub name: String,
     pub zone: String,
@@ -93,8 +94,8 @@ pub struct ClusterConfig {
 pub enum ClusterError {
     #[error(transparent)]
     Membership(#[from] MembershipError),
-    #[error(transparent)]
-    Peers(#[from] PeersError),
+    #[error("cannot take peers' connections: {0}")]
+    Peers(#[from] std::io::Error),
     #[error("the member table cannot be read or written: {0}")]
     Table(String),
 }
@@ -155,7 +156,7 @@ impl Cluster {
                 cluster: cluster_number(&config.name),
             },
         };
-        let peers = Peers::start(env.clone(), peers, door.clone(), local.supervisor().get_cell()).await?;
+        let peers = Peers::start(env.clone(), peers, Arc::new(door.clone()), local.supervisor().get_cell()).await?;
         // Port 0 was asked for: gossip takes the same number.
         let listen = peers.local_addr();
         let mut config = config;
@@ -260,3 +261,6 @@ impl Inner {
 fn cluster_number(name: &str) -> u64 {
     xxhash_rust::xxh3::xxh3_64(name.as_bytes())
 }
+
+#[cfg(test)]
+mod tests;

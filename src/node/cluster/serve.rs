@@ -248,12 +248,10 @@ impl Inner {
             }
             Request::HeldDots { slot } => {
                 let slot = crate::wire::slot_of(slot).map_err(refused)?;
-                // The clock first: an op that comes in between must not look as if it had been dropped.
-                let covered = self.local.clock(slot)?;
                 let held = self.local.held_dots(slot).await?;
                 Ok(Response::HeldDots {
-                    held: WireClock::of(&held),
-                    covered: WireClock::of(&covered),
+                    texts: WireClock::of(&held.texts),
+                    covered: WireClock::of(&held.covered),
                 })
             }
             Request::Admit(admission) => Ok(match self.admit(admission).await {

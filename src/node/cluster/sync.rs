@@ -228,12 +228,11 @@ impl Inner {
 
     /// Removes what the peer covers of the slot and holds no more: it was cleared, and the clears were collected.
     async fn reconcile(&self, peer: &Peer, slot: SlotId) -> Result<(), Broken> {
-        let Response::HeldDots { held, covered } = ask(peer, Request::HeldDots { slot: slot.0 }).await? else {
+        let Response::HeldDots { texts, covered } = ask(peer, Request::HeldDots { slot: slot.0 }).await? else {
             return Err(Broken::Answer);
         };
-        let dropped = covered.into_clock().minus(&held.into_clock());
-        let own = self.local.held_dots(slot).await?;
-        let gone = own.meet(&dropped);
+        let dropped = covered.into_clock().minus(&texts.into_clock());
+        let gone = self.local.held_dots(slot).await?.texts.meet(&dropped);
         if gone.is_empty() {
             return Ok(());
         }

@@ -83,7 +83,7 @@ impl Rig {
         let mut past = None;
         for _ in 0..20 {
             match self.shard.submit(write, past.take().as_deref(), self.now)? {
-                Submitted::InGroup(_) => return Ok(true),
+                Submitted::InGroup(..) => return Ok(true),
                 Submitted::Repeated(_) => return Ok(false),
                 Submitted::NeedsSpace(again) => {
                     write = again;
