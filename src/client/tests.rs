@@ -98,7 +98,7 @@ async fn when_a_node_is_down_the_next_address_is_used_and_kept() {
         .build()
         .unwrap();
     client.add_value("key", "x").await.unwrap();
-    assert_eq!(client.inner.transport.preferred_index(), 1);
+    assert_eq!(client.inner.transport.nodes.preferred(), 1);
     client.add_value("key", "y").await.unwrap();
     assert_eq!(node.list("key"), ["x", "y"]);
 }

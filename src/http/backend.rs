@@ -37,7 +37,13 @@ pub trait Backend: Send + Sync + 'static {
         request_id: Option<RequestId>,
         terms: Terms,
     ) -> impl Future<Output = Result<Added, OpError>> + Send;
-    fn clear(&self, user: &UserId, key: &Key, terms: Terms) -> impl Future<Output = Result<(), OpError>> + Send;
+    fn clear(
+        &self,
+        user: &UserId,
+        key: &Key,
+        request_id: Option<RequestId>,
+        terms: Terms,
+    ) -> impl Future<Output = Result<(), OpError>> + Send;
     fn get(
         &self,
         user: &UserId,
@@ -104,7 +110,7 @@ impl Backend for Live {
         self.node.add(user, key, text, finish, request_id).await
     }
 
-    async fn clear(&self, user: &UserId, key: &Key, _: Terms) -> Result<(), OpError> {
+    async fn clear(&self, user: &UserId, key: &Key, _: Option<RequestId>, _: Terms) -> Result<(), OpError> {
         self.node.clear(user, key).await
     }
 

@@ -99,7 +99,7 @@ const REQUEST_ID: Field = field(
         min: 1,
         max: Some(REQUEST_ID_BYTES_MAX),
     },
-    "However often an add with this id is sent to this key, it counts once.",
+    "However often an add or clear with this id is sent to this key, it counts once.",
 );
 const OFFSET: Field = field(
     "offset",
@@ -162,7 +162,7 @@ const OPERATION_DEADLINE_MS: Field = Field {
         max: DEADLINE_MS_MAX,
         default: None,
     },
-    about: "As in the body of the call, from the beginning of the batch; the batch's when left out.",
+    about: "As in the body of the call, from when the operation is begun; the batch's when left out.",
     ..DEADLINE_MS
 };
 const USER_FIELD: Field = field(
@@ -223,7 +223,7 @@ pub static GET_VALUE: Shape = Shape {
 };
 pub static CLEAR_KEY: Shape = Shape {
     name: "ClearKey",
-    fields: &[KEY, CONSISTENCY, DEADLINE_MS, USER_FIELD],
+    fields: &[KEY, REQUEST_ID, CONSISTENCY, DEADLINE_MS, USER_FIELD],
 };
 pub static LIST_KEYS: Shape = Shape {
     name: "ListKeys",
@@ -273,7 +273,10 @@ pub static BATCH: Shape = Shape {
             "Those on the same key are carried out in their order; those on different keys perhaps at the same time.",
         ),
         CONSISTENCY,
-        DEADLINE_MS,
+        Field {
+            about: "Milliseconds that the nodes may take to reach them, for each operation.",
+            ..DEADLINE_MS
+        },
         USER_FIELD,
     ],
 };

@@ -161,10 +161,22 @@ impl Backend for Arc<Fake> {
         Ok(Added::Appended)
     }
 
-    async fn clear(&self, user: &UserId, key: &Key, terms: Terms) -> Result<(), OpError> {
+    async fn clear(
+        &self,
+        user: &UserId,
+        key: &Key,
+        request_id: Option<RequestId>,
+        terms: Terms,
+    ) -> Result<(), OpError> {
         self.note(terms);
         self.pass_gate().await?;
-        self.keys.lock().unwrap().remove(&(user.clone(), key.clone()));
+        let mut keys = self.keys.lock().unwrap();
+        let held = keys.entry((user.clone(), key.clone())).or_default();
+        if request_id.is_some_and(|id| held.requests.contains(&id)) {
+            return Ok(());
+        }
+        held.requests.extend(request_id);
+        (held.values, held.open) = Default::default();
         Ok(())
     }
 
