@@ -4,6 +4,7 @@
 //! absent, and an object is never accepted in the form of an array (see `accept`).
 
 mod accept;
+mod cluster;
 mod users;
 
 use std::borrow::Cow;
@@ -13,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::types::Consistency;
 
 pub use accept::read;
+pub use cluster::{AskClusterStatus, ClusterStatus, Member, MemberState, RemoveNode, ReplaceNode};
 pub use users::{ListUsers, RemoveUser, SetPassword, UserChange, UserEntries, UserEntry};
 
 pub mod path {
@@ -25,6 +27,9 @@ pub mod path {
     pub const USERS_ADD: &str = "/users/add";
     pub const USERS_REMOVE: &str = "/users/remove";
     pub const USERS_PASSWD: &str = "/users/passwd";
+    pub const CLUSTER_STATUS: &str = "/cluster/status";
+    pub const CLUSTER_REMOVE: &str = "/cluster/remove";
+    pub const CLUSTER_REPLACE: &str = "/cluster/replace";
     pub const HEALTHZ: &str = "/healthz";
     pub const READYZ: &str = "/readyz";
     pub const METRICS: &str = "/metrics";

@@ -218,6 +218,7 @@ impl State {
                 let results: Vec<Value> = operations.iter().map(|operation| self.operation(operation)).collect();
                 json!({ "results": results })
             }
+            path::CLUSTER_STATUS => json!({"cluster": "kv", "node": "01", "replication": 3, "members": []}),
             path::USERS_LIST => json!({"users": [{"user_id": USER, "admin": true}]}),
             _ => json!({"status": "OK"}),
         };

@@ -28,6 +28,7 @@
 //! ```
 
 mod builder;
+mod cluster;
 mod course;
 mod decode;
 pub mod entropy;

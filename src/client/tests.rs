@@ -229,6 +229,28 @@ async fn a_change_of_users_is_not_sent_again_once_it_may_have_taken_effect() {
 }
 
 #[tokio::test]
+async fn the_cluster_is_asked_again_but_changed_once() {
+    let node = FakeNode::start();
+    node.fail_next(Fault::BreakAfter);
+    assert_eq!(node.client().cluster_status().await.unwrap().replication, 3);
+    node.client().cluster_remove("aa").await.unwrap();
+    node.fail_next(Fault::BreakAfter);
+    let error = node.client().cluster_replace("bb", "cc").await.unwrap_err();
+    assert!(matches!(error, ClientError::Broken { .. }), "{error}");
+    let paths = [
+        "/cluster/status",
+        "/cluster/status",
+        "/cluster/remove",
+        "/cluster/replace",
+    ];
+    assert_eq!(node.sent("path"), paths.map(|path| json!(path)));
+    assert_eq!(
+        (&node.sent("node")[2], &node.sent("new")[3]),
+        (&json!("aa"), &json!("cc"))
+    );
+}
+
+#[tokio::test]
 async fn a_long_value_goes_in_parts_with_ids_of_their_own() {
     let node = FakeNode::start();
     let value = "\u{1f600}".repeat(PART_BYTES_MAX / 2);

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::api::ClusterStatus;
 use crate::core::op::Text;
 use crate::node::{Added, Fragment, KeyPage, Node, OpError, ValueReader};
-use crate::types::{Consistency, Key, RequestId, UserId};
+use crate::types::{Consistency, Key, NodeId, RequestId, UserId};
 use crate::users::{AuthError, Principal, UserInfo, Users, UsersError};
 
 /// How many replicas a request must reach, and until when it may be answered. A list that streams has reached them, or failed,
@@ -17,6 +18,20 @@ use crate::users::{AuthError, Principal, UserInfo, Users, UsersError};
 pub struct Terms {
     pub consistency: Consistency,
     pub deadline: Instant,
+}
+
+/// Why a call on the cluster was not carried out.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ClusterError {
+    #[error("this node is not part of a cluster")]
+    Alone,
+    #[error("there is no node {0:?} in the cluster")]
+    Unknown(String),
+    /// It makes no sense as things are.
+    #[error("{0}")]
+    Refused(String),
+    #[error(transparent)]
+    Store(#[from] OpError),
 }
 
 /// A snapshot of one key's list, read piece by piece; see [`ValueReader`].
@@ -79,6 +94,10 @@ pub trait Backend: Send + Sync + 'static {
     fn remove_user(&self, user: &UserId) -> impl Future<Output = Result<(), UsersError>> + Send;
     fn set_password(&self, user: &UserId, password_hash: &str) -> impl Future<Output = Result<(), UsersError>> + Send;
     fn list_users(&self) -> impl Future<Output = Result<Vec<UserInfo>, UsersError>> + Send;
+
+    fn cluster_status(&self) -> impl Future<Output = Result<ClusterStatus, ClusterError>> + Send;
+    fn remove_node(&self, node: NodeId) -> impl Future<Output = Result<(), ClusterError>> + Send;
+    fn replace_node(&self, old: NodeId, new: NodeId) -> impl Future<Output = Result<(), ClusterError>> + Send;
 }
 
 /// The real node and its users.
@@ -159,5 +178,18 @@ impl Backend for Live {
 
     async fn list_users(&self) -> Result<Vec<UserInfo>, UsersError> {
         self.users.list().await
+    }
+
+    // CLUSTER: from here on, what the members' table and the gossip say.
+    async fn cluster_status(&self) -> Result<ClusterStatus, ClusterError> {
+        Err(ClusterError::Alone)
+    }
+
+    async fn remove_node(&self, _: NodeId) -> Result<(), ClusterError> {
+        Err(ClusterError::Alone)
+    }
+
+    async fn replace_node(&self, _: NodeId, _: NodeId) -> Result<(), ClusterError> {
+        Err(ClusterError::Alone)
     }
 }

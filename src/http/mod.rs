@@ -18,6 +18,7 @@
 //! | `calls` | add_value, get_value, clear_key, list_keys |
 //! | `batch` | many operations in one body |
 //! | `admin` | users |
+//! | `cluster` | the cluster and its members |
 //! | `values` | a key's list as JSON, as a stream |
 //! | `escape` | JSON text escaping |
 //! | `answer` | answers and their bodies |
@@ -37,6 +38,7 @@ mod backend;
 mod batch;
 mod body;
 mod calls;
+mod cluster;
 pub mod config;
 mod connection;
 mod escape;
@@ -56,7 +58,7 @@ mod values;
 #[cfg(test)]
 mod tests;
 
-pub use backend::{Backend, Live, Reader, Terms};
+pub use backend::{Backend, ClusterError, Live, Reader, Terms};
 pub use config::FrontConfig;
 pub use explain::faults_of_body;
 pub use front::Front;

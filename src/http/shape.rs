@@ -6,7 +6,10 @@
 use crate::api::{
     BATCH_OPERATIONS_MAX, DEADLINE_MS_DEFAULT, DEADLINE_MS_MAX, LIST_KEYS_LIMIT_DEFAULT, LIST_KEYS_LIMIT_MAX,
 };
-use crate::types::{Consistency, KEY_BYTES_MAX, PASSWORD_HASH_BYTES_MAX, REQUEST_ID_BYTES_MAX, USER_ID_BYTES_MAX};
+use crate::types::{
+    Consistency, KEY_BYTES_MAX, NODE_ID_TEXT_BYTES_MAX, PASSWORD_HASH_BYTES_MAX, REQUEST_ID_BYTES_MAX,
+    USER_ID_BYTES_MAX,
+};
 
 #[derive(Debug, Clone, Copy)]
 pub enum Kind {
@@ -184,6 +187,10 @@ const PASSWORD_HASH: Kind = Kind::Text {
     min: 1,
     max: Some(PASSWORD_HASH_BYTES_MAX),
 };
+const NODE_ID: Kind = Kind::Text {
+    min: 1,
+    max: Some(NODE_ID_TEXT_BYTES_MAX),
+};
 
 pub static USER: Shape = Shape {
     name: "User",
@@ -335,6 +342,30 @@ pub static USERS_PASSWD: Shape = Shape {
     fields: &[
         NAME,
         field("password_hash", Required, PASSWORD_HASH, "The user's new secret."),
+        USER_FIELD,
+    ],
+};
+pub static CLUSTER_STATUS: Shape = Shape {
+    name: "AskClusterStatus",
+    fields: &[USER_FIELD],
+};
+pub static CLUSTER_REMOVE: Shape = Shape {
+    name: "RemoveNode",
+    fields: &[
+        field("node", Required, NODE_ID, "The member's id, 16 hexadecimal digits."),
+        USER_FIELD,
+    ],
+};
+pub static CLUSTER_REPLACE: Shape = Shape {
+    name: "ReplaceNode",
+    fields: &[
+        field("old", Required, NODE_ID, "The id of the member that is lost."),
+        field(
+            "new",
+            Required,
+            NODE_ID,
+            "The id of the empty node that takes its place.",
+        ),
         USER_FIELD,
     ],
 };
