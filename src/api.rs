@@ -4,6 +4,8 @@
 //! absent, and an object is never accepted in the form of an array (see `accept`).
 
 mod accept;
+mod cluster;
+mod users;
 
 use std::borrow::Cow;
 
@@ -12,6 +14,8 @@ use serde::{Deserialize, Serialize};
 use crate::types::Consistency;
 
 pub use accept::read;
+pub use cluster::{AskClusterStatus, ClusterStatus, Member, MemberState, RemoveNode, ReplaceNode};
+pub use users::{ListUsers, RemoveUser, SetPassword, UserChange, UserEntries, UserEntry};
 
 pub mod path {
     pub const ADD_VALUE: &str = "/add_value";
@@ -23,6 +27,9 @@ pub mod path {
     pub const USERS_ADD: &str = "/users/add";
     pub const USERS_REMOVE: &str = "/users/remove";
     pub const USERS_PASSWD: &str = "/users/passwd";
+    pub const CLUSTER_STATUS: &str = "/cluster/status";
+    pub const CLUSTER_REMOVE: &str = "/cluster/remove";
+    pub const CLUSTER_REPLACE: &str = "/cluster/replace";
     pub const HEALTHZ: &str = "/healthz";
     pub const READYZ: &str = "/readyz";
     pub const METRICS: &str = "/metrics";
@@ -136,6 +143,13 @@ pub struct GetValue<'a> {
 pub struct ClearKey<'a> {
     #[serde(borrow)]
     pub key: Cow<'a, str>,
+    #[serde(
+        borrow,
+        default,
+        deserialize_with = "accept::text",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub request_id: Option<Cow<'a, str>>,
     /// `quorum` when left out.
     #[serde(
         default,
@@ -260,6 +274,8 @@ pub enum Operation<'a> {
     },
     ClearKey {
         key: Cow<'a, str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        request_id: Option<Cow<'a, str>>,
         #[serde(flatten)]
         terms: OperationTerms,
     },
@@ -287,87 +303,6 @@ pub struct Values {
 pub struct Count {
     pub key: String,
     pub count: u64,
-}
-
-/// Body of `users/list`: nothing but an admin's credentials.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct ListUsers<'a> {
-    #[serde(
-        borrow,
-        default,
-        deserialize_with = "accept::user",
-        skip_serializing_if = "Option::is_none"
-    )]
-    pub user: Option<User<'a>>,
-}
-
-/// Body of `users/add`; and what a client may send to `users/remove` and `users/passwd`, which read only the fields of
-/// [`RemoveUser`] and [`SetPassword`]. All but a `passwd` of one's own need an admin's credentials.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct UserChange<'a> {
-    /// The user it is about.
-    #[serde(borrow)]
-    pub name: Cow<'a, str>,
-    /// The new `password_hash`; not for `remove`.
-    #[serde(
-        borrow,
-        default,
-        deserialize_with = "accept::text",
-        skip_serializing_if = "Option::is_none"
-    )]
-    pub password_hash: Option<Cow<'a, str>>,
-    #[serde(
-        default,
-        deserialize_with = "accept::flag_or_no",
-        skip_serializing_if = "std::ops::Not::not"
-    )]
-    pub admin: bool,
-    #[serde(
-        borrow,
-        default,
-        deserialize_with = "accept::user",
-        skip_serializing_if = "Option::is_none"
-    )]
-    pub user: Option<User<'a>>,
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct RemoveUser<'a> {
-    #[serde(borrow)]
-    pub name: Cow<'a, str>,
-    #[serde(
-        borrow,
-        default,
-        deserialize_with = "accept::user",
-        skip_serializing_if = "Option::is_none"
-    )]
-    pub user: Option<User<'a>>,
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct SetPassword<'a> {
-    #[serde(borrow)]
-    pub name: Cow<'a, str>,
-    #[serde(borrow)]
-    pub password_hash: Cow<'a, str>,
-    #[serde(
-        borrow,
-        default,
-        deserialize_with = "accept::user",
-        skip_serializing_if = "Option::is_none"
-    )]
-    pub user: Option<User<'a>>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct UserEntry {
-    pub user_id: String,
-    pub admin: bool,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct UserEntries {
-    pub users: Vec<UserEntry>,
 }
 
 /// Every error: `detail` is a sentence, or for 422 a list of [`FieldError`].

@@ -176,6 +176,9 @@ impl fmt::Debug for NodeId {
     }
 }
 
+/// Longest text that is looked at as the id of a node.
+pub const NODE_ID_TEXT_BYTES_MAX: usize = 64;
+
 impl std::str::FromStr for NodeId {
     type Err = std::num::ParseIntError;
 

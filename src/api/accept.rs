@@ -130,7 +130,11 @@ impl<'de: 'a, 'a> Deserialize<'de> for Operation<'a> {
                 count_only: any.count_only,
                 terms,
             }),
-            "clear_key" => Ok(Self::ClearKey { key: any.key, terms }),
+            "clear_key" => Ok(Self::ClearKey {
+                key: any.key,
+                request_id: any.request_id,
+                terms,
+            }),
             other => Err(D::Error::unknown_variant(
                 other,
                 &["add_value", "get_value", "clear_key"],
@@ -215,6 +219,7 @@ mod tests {
             },
             Operation::ClearKey {
                 key: "k\n".into(),
+                request_id: Some("\"".into()),
                 terms: OperationTerms::default(),
             },
         ];

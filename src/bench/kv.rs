@@ -69,6 +69,7 @@ impl KvProtocol {
         })?;
         let clear = serde_json::to_string(&ClearKey {
             key: key(),
+            request_id: None,
             consistency: target.consistency,
             deadline_ms: None,
             user: user(),

@@ -19,7 +19,7 @@ const URL_DEFAULT: &str = "http://127.0.0.1:8000";
 #[derive(Debug, Clone, Default, clap::Args)]
 #[command(next_help_heading = "Connection")]
 pub struct ConnectionArgs {
-    /// Address of a node; several (repeated or with commas between) are tried in turn [env: KV_URL]
+    /// Address of a node; of several (repeated or with commas between) the next is asked when one fails or is silent [env: KV_URL]
     #[arg(long, value_name = "URL")]
     pub url: Vec<String>,
     /// Name to log in with [env: KV_USER]
@@ -37,6 +37,16 @@ pub struct ConnectionArgs {
     /// Seconds of silence after which a node counts as failed
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub timeout: u64,
+    /// Seconds after which a request is given up, over all nodes and tries; the nodes take at most 10 of them unless it is given
+    #[arg(long, value_name = "SECONDS", value_parser = deadline)]
+    pub deadline: Option<Duration>,
+}
+
+fn deadline(text: &str) -> Result<Duration, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) if (0.001..=86_400.0).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
+        _ => Err("write a number of seconds, from 0.001 to 86400".to_owned()),
+    }
 }
 
 /// A setting and where it came from.
@@ -188,10 +198,14 @@ impl Connection {
             .password(&target.password.value)
             .timeout(Duration::from_secs(args.timeout));
         let client = match target.consistency {
-            Some(consistency) => client.consistency(consistency).build(),
-            None => client.build(),
+            Some(consistency) => client.consistency(consistency),
+            None => client,
         };
-        match client {
+        let client = match args.deadline {
+            Some(deadline) => client.deadline(deadline),
+            None => client,
+        };
+        match client.build() {
             Ok(client) => Ok(Self { client, target }),
             Err(error) => Err(usage(format!("{error} (from {})", target.urls.from))),
         }

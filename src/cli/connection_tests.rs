@@ -164,3 +164,16 @@ fn the_consistency_comes_from_the_flag_or_the_environment_or_the_profile() {
         "{error}"
     );
 }
+
+#[test]
+fn a_profile_may_name_several_nodes() {
+    for urls in [
+        "urls = ['http://a', 'http://b']",
+        "url = 'http://a, http://b'",
+        "url = ['http://a', 'http://b']",
+    ] {
+        let profile = format!("{urls}\nuser = 'demo'\npassword = 'x'");
+        let target = World::new(&profile, &[]).resolve().unwrap();
+        assert_eq!(target.urls.value, ["http://a", "http://b"]);
+    }
+}

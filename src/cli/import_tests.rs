@@ -30,6 +30,7 @@ impl World {
             profile: None,
             consistency: None,
             timeout: 30,
+            deadline: None,
         }
     }
 

@@ -98,7 +98,7 @@ async fn when_a_node_is_down_the_next_address_is_used_and_kept() {
         .build()
         .unwrap();
     client.add_value("key", "x").await.unwrap();
-    assert_eq!(client.inner.transport.preferred_index(), 1);
+    assert_eq!(client.inner.transport.nodes.preferred(), 1);
     client.add_value("key", "y").await.unwrap();
     assert_eq!(node.list("key"), ["x", "y"]);
 }
@@ -226,6 +226,28 @@ async fn a_change_of_users_is_not_sent_again_once_it_may_have_taken_effect() {
     node.client().users_passwd("eve", "q").await.unwrap();
     assert_eq!(node.sent("password_hash").last(), Some(&json!(password_hash("q"))));
     node.client().users_remove("eve").await.unwrap();
+}
+
+#[tokio::test]
+async fn the_cluster_is_asked_again_but_changed_once() {
+    let node = FakeNode::start();
+    node.fail_next(Fault::BreakAfter);
+    assert_eq!(node.client().cluster_status().await.unwrap().replication, 3);
+    node.client().cluster_remove("aa").await.unwrap();
+    node.fail_next(Fault::BreakAfter);
+    let error = node.client().cluster_replace("bb", "cc").await.unwrap_err();
+    assert!(matches!(error, ClientError::Broken { .. }), "{error}");
+    let paths = [
+        "/cluster/status",
+        "/cluster/status",
+        "/cluster/remove",
+        "/cluster/replace",
+    ];
+    assert_eq!(node.sent("path"), paths.map(|path| json!(path)));
+    assert_eq!(
+        (&node.sent("node")[2], &node.sent("new")[3]),
+        (&json!("aa"), &json!("cc"))
+    );
 }
 
 #[tokio::test]

@@ -8,16 +8,18 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use hyper::StatusCode;
 use serde::Serialize;
+use tokio::time::Instant;
 
 use crate::api::{BATCH_ANSWER_BYTES_MAX, Batch, Detail, Operation, OperationTerms};
 use crate::quota::Share;
-use crate::types::{Key, RequestId, UserId};
+use crate::types::{Consistency, Key, RequestId, UserId};
 
 use super::answer::{Answer, to_json};
 use super::Terms;
@@ -38,7 +40,9 @@ struct Step<'a> {
     /// Its place in the batch.
     index: usize,
     act: Act<'a>,
-    terms: Terms,
+    /// Its time begins when it is begun.
+    consistency: Consistency,
+    patience: Duration,
 }
 
 enum Act<'a> {
@@ -52,7 +56,9 @@ enum Act<'a> {
         limit: u64,
     },
     Count,
-    Clear,
+    Clear {
+        request_id: Option<RequestId>,
+    },
 }
 
 pub async fn run<B: Backend>(submitted: &Submitted<'_, B>) -> Result<Answer, Failure> {
@@ -95,7 +101,7 @@ fn sort<'a, B: Backend>(
     common: OperationTerms,
 ) -> Result<BTreeMap<Key, Vec<Step<'a>>>, Failure> {
     let mut by_key: BTreeMap<Key, Vec<Step<'a>>> = BTreeMap::new();
-    let batch = submitted.terms(common.consistency, common.deadline_ms)?;
+    let common_patience = submitted.patience(common.deadline_ms)?;
     for (index, operation) in operations.into_iter().enumerate() {
         let (key, act, terms) = match operation {
             Operation::AddValue {
@@ -136,22 +142,22 @@ fn sort<'a, B: Backend>(
                 },
                 terms,
             ),
-            Operation::ClearKey { key, terms } => (key, Act::Clear, terms),
+            Operation::ClearKey { key, request_id, terms } => {
+                let request_id = submitted.request_id(request_id.as_deref())?;
+                (key, Act::Clear { request_id }, terms)
+            }
         };
-        let terms = match terms {
-            OperationTerms {
-                consistency: None,
-                deadline_ms: None,
-            } => batch,
-            own => submitted.terms(
-                own.consistency.or(common.consistency),
-                own.deadline_ms.or(common.deadline_ms),
-            )?,
+        let patience = match terms.deadline_ms {
+            None => common_patience,
+            own => submitted.patience(own)?,
         };
-        by_key
-            .entry(submitted.key(&key)?)
-            .or_default()
-            .push(Step { index, act, terms });
+        let step = Step {
+            index,
+            act,
+            consistency: terms.consistency.or(common.consistency).unwrap_or_default(),
+            patience,
+        };
+        by_key.entry(submitted.key(&key)?).or_default().push(step);
     }
     Ok(by_key)
 }
@@ -165,11 +171,16 @@ async fn one_key<B: Backend>(
 ) -> Vec<(usize, Bytes)> {
     let mut results = Vec::with_capacity(steps.len());
     let mut broken = false;
-    for Step { index, act, terms } in steps {
+    for step in steps {
+        let Step { index, act, .. } = step;
         let result = if broken {
             Err(Failure::new(StatusCode::SERVICE_UNAVAILABLE, NOT_CARRIED_OUT))
         } else {
-            let writes = matches!(act, Act::Add { .. } | Act::Clear);
+            let terms = Terms {
+                consistency: step.consistency,
+                deadline: Instant::now() + step.patience,
+            };
+            let writes = matches!(act, Act::Add { .. } | Act::Clear { .. });
             let result = one(submitted, user, &key, act, terms, room).await;
             broken = writes && result.is_err();
             result
@@ -199,8 +210,8 @@ async fn one<B: Backend>(
                 .await?;
             Ok(if finish { OK } else { IN_PROGRESS })
         }
-        Act::Clear => {
-            backend.clear(user, key, terms).await?;
+        Act::Clear { request_id } => {
+            backend.clear(user, key, request_id, terms).await?;
             Ok(OK)
         }
         Act::Count => {

@@ -46,10 +46,11 @@ pub async fn add_value<B: Backend>(submitted: &Submitted<'_, B>) -> Result<Answe
 pub async fn clear_key<B: Backend>(submitted: &Submitted<'_, B>) -> Result<Answer, Failure> {
     let body: ClearKey = submitted.parse()?;
     let key = submitted.key(&body.key)?;
+    let request_id = submitted.request_id(body.request_id.as_deref())?;
     let terms = submitted.terms(body.consistency, body.deadline_ms)?;
     let credentials = submitted.credentials(&body.user)?;
     let user = submitted.authenticate(credentials).await?.user;
-    submitted.front.backend.clear(&user, &key, terms).await?;
+    submitted.front.backend.clear(&user, &key, request_id, terms).await?;
     Ok(Answer::status_ok())
 }
 

@@ -95,14 +95,18 @@ impl<'f, B: Backend> Submitted<'f, B> {
 
     /// Counted from now: that the body came slowly is not the nodes' fault.
     pub fn terms(&self, consistency: Option<Consistency>, deadline_ms: Option<u64>) -> Result<Terms, Failure> {
+        Ok(Terms {
+            consistency: consistency.unwrap_or_default(),
+            deadline: Instant::now() + self.patience(deadline_ms)?,
+        })
+    }
+
+    pub fn patience(&self, deadline_ms: Option<u64>) -> Result<Duration, Failure> {
         let deadline_ms = deadline_ms.unwrap_or(DEADLINE_MS_DEFAULT);
         if !(1..=DEADLINE_MS_MAX).contains(&deadline_ms) {
             return Err(self.reject("deadline_ms is out of its range"));
         }
-        Ok(Terms {
-            consistency: consistency.unwrap_or_default(),
-            deadline: Instant::now() + Duration::from_millis(deadline_ms),
-        })
+        Ok(Duration::from_millis(deadline_ms))
     }
 
     pub fn password_hash<'t>(&self, text: Option<&'t str>) -> Result<&'t str, Failure> {

@@ -6,7 +6,10 @@
 use crate::api::{
     BATCH_OPERATIONS_MAX, DEADLINE_MS_DEFAULT, DEADLINE_MS_MAX, LIST_KEYS_LIMIT_DEFAULT, LIST_KEYS_LIMIT_MAX,
 };
-use crate::types::{Consistency, KEY_BYTES_MAX, PASSWORD_HASH_BYTES_MAX, REQUEST_ID_BYTES_MAX, USER_ID_BYTES_MAX};
+use crate::types::{
+    Consistency, KEY_BYTES_MAX, NODE_ID_TEXT_BYTES_MAX, PASSWORD_HASH_BYTES_MAX, REQUEST_ID_BYTES_MAX,
+    USER_ID_BYTES_MAX,
+};
 
 #[derive(Debug, Clone, Copy)]
 pub enum Kind {
@@ -99,7 +102,7 @@ const REQUEST_ID: Field = field(
         min: 1,
         max: Some(REQUEST_ID_BYTES_MAX),
     },
-    "However often an add with this id is sent to this key, it counts once.",
+    "However often an add or clear with this id is sent to this key, it counts once.",
 );
 const OFFSET: Field = field(
     "offset",
@@ -162,7 +165,7 @@ const OPERATION_DEADLINE_MS: Field = Field {
         max: DEADLINE_MS_MAX,
         default: None,
     },
-    about: "As in the body of the call, from the beginning of the batch; the batch's when left out.",
+    about: "As in the body of the call, from when the operation is begun; the batch's when left out.",
     ..DEADLINE_MS
 };
 const USER_FIELD: Field = field(
@@ -183,6 +186,10 @@ const NAME: Field = field(
 const PASSWORD_HASH: Kind = Kind::Text {
     min: 1,
     max: Some(PASSWORD_HASH_BYTES_MAX),
+};
+const NODE_ID: Kind = Kind::Text {
+    min: 1,
+    max: Some(NODE_ID_TEXT_BYTES_MAX),
 };
 
 pub static USER: Shape = Shape {
@@ -223,7 +230,7 @@ pub static GET_VALUE: Shape = Shape {
 };
 pub static CLEAR_KEY: Shape = Shape {
     name: "ClearKey",
-    fields: &[KEY, CONSISTENCY, DEADLINE_MS, USER_FIELD],
+    fields: &[KEY, REQUEST_ID, CONSISTENCY, DEADLINE_MS, USER_FIELD],
 };
 pub static LIST_KEYS: Shape = Shape {
     name: "ListKeys",
@@ -273,7 +280,10 @@ pub static BATCH: Shape = Shape {
             "Those on the same key are carried out in their order; those on different keys perhaps at the same time.",
         ),
         CONSISTENCY,
-        DEADLINE_MS,
+        Field {
+            about: "Milliseconds that the nodes may take to reach them, for each operation.",
+            ..DEADLINE_MS
+        },
         USER_FIELD,
     ],
 };
@@ -332,6 +342,30 @@ pub static USERS_PASSWD: Shape = Shape {
     fields: &[
         NAME,
         field("password_hash", Required, PASSWORD_HASH, "The user's new secret."),
+        USER_FIELD,
+    ],
+};
+pub static CLUSTER_STATUS: Shape = Shape {
+    name: "AskClusterStatus",
+    fields: &[USER_FIELD],
+};
+pub static CLUSTER_REMOVE: Shape = Shape {
+    name: "RemoveNode",
+    fields: &[
+        field("node", Required, NODE_ID, "The member's id, 16 hexadecimal digits."),
+        USER_FIELD,
+    ],
+};
+pub static CLUSTER_REPLACE: Shape = Shape {
+    name: "ReplaceNode",
+    fields: &[
+        field("old", Required, NODE_ID, "The id of the member that is lost."),
+        field(
+            "new",
+            Required,
+            NODE_ID,
+            "The id of the empty node that takes its place.",
+        ),
         USER_FIELD,
     ],
 };

@@ -92,12 +92,18 @@ impl Node {
     }
 
     /// Empties the key, unfinished parts too. Durable on Ok, as the terms say.
-    pub async fn clear(&self, user: &UserId, key: &Key, terms: Terms) -> Result<(), OpError> {
+    pub async fn clear(
+        &self,
+        user: &UserId,
+        key: &Key,
+        request_id: Option<RequestId>,
+        terms: Terms,
+    ) -> Result<(), OpError> {
         let wanted = Wanted {
             user,
             key,
             kind: WriteKind::Clear,
-            request_id: None,
+            request_id,
         };
         self.write(wanted, terms).await.map(|_| ())
     }

@@ -29,7 +29,7 @@ use crate::shard::ShardConfig;
 
 pub use crate::store::keys::KeyPage;
 pub use crate::store::reader::Fragment;
-pub use cluster::{Cluster, ClusterConfig};
+pub use cluster::{Cluster, ClusterConfig, MemberChange};
 pub use error::OpError;
 pub use handle::{Node, ValueReader};
 use identity::Role;

@@ -88,7 +88,7 @@ impl RecordStore for Node {
     }
 
     fn clear<'a>(&'a self, user: &'a UserId, key: &'a Key) -> BoxFuture<'a, Result<(), OpError>> {
-        Box::pin(Node::clear(self, user, key, Terms::usual()))
+        Box::pin(Node::clear(self, user, key, None, Terms::usual()))
     }
 }
 

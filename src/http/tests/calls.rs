@@ -337,3 +337,16 @@ async fn a_level_that_there_is_not_is_refused_with_those_that_there_are() {
     assert_eq!(detail[1]["loc"], json!(["body", "deadline_ms"]));
     assert!(rig.store.values("123", "k").is_empty());
 }
+
+#[tokio::test]
+async fn a_clear_with_a_request_id_counts_once() {
+    let rig = Rig::start();
+    let clear = with_user(json!({"key": "k", "request_id": "c1"}));
+    assert_eq!(rig.post("/clear_key", &clear).await.status, 200);
+    let add = with_user(json!({"key": "k", "value": "later"}));
+    assert_eq!(rig.post("/add_value", &add).await.status, 200);
+    assert_eq!(rig.post("/clear_key", &clear).await.status, 200);
+    let batch = with_user(json!({"operations": [{"op": "clear_key", "key": "k", "request_id": "c1"}]}));
+    assert_eq!(rig.post("/batch", &batch).await.status, 200);
+    assert_eq!(rig.store.values("123", "k"), ["later"]);
+}

@@ -9,10 +9,11 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
+use crate::api::{ClusterStatus, Member, MemberState};
 use crate::core::op::Text;
-use crate::http::{Backend, Reader, Terms};
+use crate::http::{Backend, ClusterError, Reader, Terms};
 use crate::node::{Added, Fragment, KeyPage, OpError};
-use crate::types::{Consistency, Key, RequestId, UserId};
+use crate::types::{Consistency, Key, NodeId, RequestId, UserId};
 use crate::users::{AuthError, Principal, UserInfo, UsersError};
 
 #[derive(Default)]
@@ -36,6 +37,8 @@ pub struct Fake {
     /// Writes wait for a permit from here.
     pub gate: Semaphore,
     pub waiting: AtomicUsize,
+    /// Of the cluster; none: this node is alone.
+    pub members: Mutex<Vec<Member>>,
     /// The terms of every operation, in order; the deadline as what is left of it.
     pub terms: Mutex<Vec<(Consistency, Duration)>>,
     /// Fragments that readers gave out.
@@ -54,6 +57,7 @@ impl Default for Fake {
             ready: AtomicBool::new(true),
             gate: Semaphore::new(Semaphore::MAX_PERMITS),
             waiting: AtomicUsize::new(0),
+            members: Mutex::default(),
             terms: Mutex::default(),
             pulled: Arc::default(),
         }
@@ -161,10 +165,22 @@ impl Backend for Arc<Fake> {
         Ok(Added::Appended)
     }
 
-    async fn clear(&self, user: &UserId, key: &Key, terms: Terms) -> Result<(), OpError> {
+    async fn clear(
+        &self,
+        user: &UserId,
+        key: &Key,
+        request_id: Option<RequestId>,
+        terms: Terms,
+    ) -> Result<(), OpError> {
         self.note(terms);
         self.pass_gate().await?;
-        self.keys.lock().unwrap().remove(&(user.clone(), key.clone()));
+        let mut keys = self.keys.lock().unwrap();
+        let held = keys.entry((user.clone(), key.clone())).or_default();
+        if request_id.is_some_and(|id| held.requests.contains(&id)) {
+            return Ok(());
+        }
+        held.requests.extend(request_id);
+        (held.values, held.open) = Default::default();
         Ok(())
     }
 
@@ -297,5 +313,35 @@ impl Backend for Arc<Fake> {
             admin: *admin,
         };
         Ok(users.iter().map(info).collect())
+    }
+
+    async fn cluster_status(&self) -> Result<ClusterStatus, ClusterError> {
+        let members = self.members.lock().unwrap().clone();
+        let first = members.first().ok_or(ClusterError::Alone)?;
+        Ok(ClusterStatus {
+            cluster: "kv".to_owned(),
+            node: first.node.clone(),
+            replication: 3,
+            members,
+        })
+    }
+
+    async fn remove_node(&self, node: NodeId) -> Result<(), ClusterError> {
+        let mut members = self.members.lock().unwrap();
+        let found = members.iter_mut().find(|member| member.node == node.to_string());
+        let member = found.ok_or_else(|| ClusterError::Unknown(node.to_string()))?;
+        if member.alive {
+            return Err(ClusterError::Refused(format!("{node} is alive; stop it first")));
+        }
+        member.state = MemberState::Removed;
+        Ok(())
+    }
+
+    async fn replace_node(&self, old: NodeId, new: NodeId) -> Result<(), ClusterError> {
+        self.remove_node(old).await?;
+        let mut members = self.members.lock().unwrap();
+        let found = members.iter_mut().find(|member| member.node == new.to_string());
+        found.ok_or_else(|| ClusterError::Unknown(new.to_string()))?.state = MemberState::Up;
+        Ok(())
     }
 }

@@ -40,6 +40,9 @@ fn field() -> impl Strategy<Value = String> {
         "password_hash",
         "name",
         "admin",
+        "node",
+        "old",
+        "new",
         "op",
         "operations",
         "other",
@@ -58,7 +61,7 @@ fn any_value() -> impl Strategy<Value = Value> {
 
 fn good() -> Value {
     json!({
-        "key": "k", "value": "v", "name": "n", "password_hash": "p", "limit": 1,
+        "key": "k", "value": "v", "name": "n", "node": "a", "old": "a", "new": "b", "password_hash": "p", "limit": 1,
         "user": {"user_id": "root", "password_hash": "secret"},
         "operations": [{"op": "add_value", "key": "k", "value": "v"}, {"op": "get_value", "key": "k"}],
     })

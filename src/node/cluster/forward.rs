@@ -33,7 +33,7 @@ impl Inner {
         terms: Terms,
     ) -> Result<Added, OpError> {
         count(&self.counters.forwarded);
-        let made = wanted.request_id.is_none() && matches!(wanted.kind, WriteKind::Add { .. });
+        let made = wanted.request_id.is_none();
         let request_id = match made {
             true => Some(self.new_request_id().0),
             false => wanted.request_id.map(|id| id.0),
@@ -96,7 +96,8 @@ impl Inner {
             return Err(self.no_quorum(terms.consistency.needed(replicas.len()), 0, false));
         }
         let (mut asked, mut tries) = (FuturesUnordered::new(), 0);
-        let (mut last, mut in_doubt) = (None, false);
+        let mut last = None;
+        let mut in_doubt = false;
         let mut next_due = tokio::time::Instant::now();
         loop {
             tokio::select! {

@@ -168,7 +168,7 @@ async fn what_one_node_took_all_nodes_show_in_the_same_order() {
         let page = node.list_keys(&user(), "", None, 10, Terms::usual()).await.unwrap();
         assert_eq!(page.keys, [key("k")]);
     }
-    rig.node(2).clear(&user(), &key("k"), Terms::usual()).await.unwrap();
+    rig.node(2).clear(&user(), &key("k"), None, Terms::usual()).await.unwrap();
     assert!(list(rig.node(1), "k", Consistency::Quorum).await.unwrap().is_empty());
     rig.end().await;
 }
@@ -185,7 +185,7 @@ async fn a_request_counts_once_through_whichever_nodes_it_came() {
     assert_eq!(add(1).await.unwrap(), Added::Repeated);
     assert_eq!(add(2).await.unwrap(), Added::Repeated);
     assert_eq!(list(rig.node(1), "k", Consistency::Quorum).await.unwrap(), ["v"]);
-    rig.node(1).clear(&user(), &key("k"), Terms::usual()).await.unwrap();
+    rig.node(1).clear(&user(), &key("k"), None, Terms::usual()).await.unwrap();
     assert_eq!(add(2).await.unwrap(), Added::Repeated, "cleared, it is still remembered");
     assert!(list(rig.node(0), "k", Consistency::Quorum).await.unwrap().is_empty());
     rig.end().await;
@@ -202,7 +202,7 @@ async fn a_node_that_was_away_gets_what_it_missed_and_two_of_three_go_on() {
             .await
             .unwrap();
     }
-    rig.node(0).clear(&user(), &key("before"), Terms::usual()).await.unwrap();
+    rig.node(0).clear(&user(), &key("before"), None, Terms::usual()).await.unwrap();
     let refused = rig
         .node(0)
         .add(&user(), &key("k"), "v".into(), true, None, at(Consistency::All))
