@@ -21,16 +21,12 @@ pub struct Answers {
 impl Answers {
     pub fn add(&self, id: u64, response: &Response) {
         let mut outgoing = self.outgoing.lock();
-        let added = outgoing
-            .batch
-            .add(MESSAGE_BYTES_MAX, |out| response.encode(id, out));
+        let added = outgoing.batch.add(MESSAGE_BYTES_MAX, |out| response.encode(id, out));
         if let Err(refused) = added {
             let why = format!("the answer takes {} bytes, more than one message may", refused.bytes);
             let refusal = Response::Failed(WireError::Refused(why));
             // Short enough for any limit.
-            let _ = outgoing
-                .batch
-                .add(MESSAGE_BYTES_MAX, |out| refusal.encode(id, out));
+            let _ = outgoing.batch.add(MESSAGE_BYTES_MAX, |out| refusal.encode(id, out));
         }
         let sleeper = outgoing.sleeper();
         drop(outgoing);

@@ -142,9 +142,7 @@ mod tests {
     use super::*;
 
     fn add(batch: &mut Batch, bytes: usize) {
-        batch
-            .add(usize::MAX, |out| out.resize(out.len() + bytes, 7))
-            .unwrap();
+        batch.add(usize::MAX, |out| out.resize(out.len() + bytes, 7)).unwrap();
     }
 
     fn lengths(batch: &Batch) -> Vec<usize> {

@@ -91,11 +91,7 @@ async fn dial(shared: &Shared, link: &Link, address: SocketAddr) -> Result<Chann
     dialled.await.unwrap_or(Err(DialError::Deadline))
 }
 
-async fn handshake(
-    shared: &Shared,
-    stream: Box<dyn Stream>,
-    expected: Option<NodeId>,
-) -> Result<Channel, DialError> {
+async fn handshake(shared: &Shared, stream: Box<dyn Stream>, expected: Option<NodeId>) -> Result<Channel, DialError> {
     let channel = net::connect(stream, &shared.local()).await;
     let channel = channel.map_err(WrongPeer::Handshake)?;
     shared.check(&channel.peer, expected)?;

@@ -30,6 +30,8 @@ pub enum PeersMessage {
     /// For tests: let the replicator of this peer die.
     #[cfg(test)]
     Kill(NodeId),
+    #[cfg(test)]
+    KillListener,
 }
 
 pub struct PeersArguments {
@@ -94,6 +96,8 @@ impl Actor for PeersSupervisor {
             }
             #[cfg(test)]
             PeersMessage::Kill(node) => state.replicators[&node].actor.kill(),
+            #[cfg(test)]
+            PeersMessage::KillListener => state.listener.iter().for_each(|listener| listener.kill()),
         }
         Ok(())
     }
