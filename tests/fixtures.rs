@@ -14,11 +14,13 @@ mod write;
 use std::fs;
 use std::path::Path;
 
+use kv_storage::core::clock::SlotClocks;
+use kv_storage::core::slot::slot_of;
 use kv_storage::core::stamp::OriginId;
 use kv_storage::node::{Node, NodeConfig, StartError, Terms};
 use kv_storage::os;
 use kv_storage::shard::Shard;
-use kv_storage::store::recover::RecoverError;
+use kv_storage::store::recover::{RecoverError, recover};
 use kv_storage::types::WallMs;
 
 use copy::{Copy, add, add_with, files, fixtures, get, names};
@@ -178,6 +180,31 @@ fn a_long_list_remembers_its_request_ids_whatever_its_filter_tells() {
     }
 }
 
+/// In the slot of `east`: the first two ops of the other origin.
+fn collected() -> SlotClocks {
+    let (user, _, hash) = names(EAST);
+    let mut clocks = SlotClocks::default();
+    clocks.insert_range(slot_of(&user, hash), OriginId(OTHER_ORIGIN), 1, 2);
+    clocks
+}
+
+#[test]
+fn what_was_collected_is_known_and_stays_so() {
+    check_version(3, "sound-segment", &SOUND);
+    check_version(3, "segment-collected", &SOUND);
+    let copy = Copy::of_version(3, "segment-collected");
+    for _ in 0..2 {
+        let found = recover(&copy.place()).unwrap();
+        assert_eq!(found.collected, collected());
+        let (mut shard, _) = copy.open();
+        add(&mut shard, WEST, "more");
+    }
+    for version in 1..=3 {
+        let found = recover(&Copy::of_version(version, "sound-segment").place()).unwrap();
+        assert!(found.collected.is_empty());
+    }
+}
+
 #[test]
 fn a_torn_tail_is_cut_and_is_no_loss() {
     let values: &[&str] = &["one", "two"];
@@ -313,7 +340,7 @@ fn a_damaged_block_is_met_by_the_read_told_and_set_aside() {
 
 #[test]
 fn a_newer_version_is_refused_and_left_alone() {
-    for (name, known_of_it) in [("log-newer-version", 2), ("segment-newer-version", 2)] {
+    for (name, known_of_it) in [("log-newer-version", 2), ("segment-newer-version", 3)] {
         let copy = Copy::of(name);
         let before = files(&copy.dir());
         let refused = copy.try_open().err().unwrap();

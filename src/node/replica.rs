@@ -33,10 +33,6 @@ pub struct Export {
 }
 
 impl Local {
-    /// The shard that holds the slot.
-    pub(super) fn reader_of(&self, slot: SlotId) -> Result<ShardReader, OpError> {
-        self.doors()[self.door_of(slot)].reader()
-    }
 
     /// Those of all shards that serve now.
     pub(super) fn readers(&self) -> impl Iterator<Item = ShardReader> + '_ {

@@ -2,13 +2,12 @@
 
 use std::sync::Arc;
 
+use super::cleanup::Cleanup;
 use super::{MergeError, Shard};
 use crate::core::clock::SlotClocks;
 use crate::store::compact::{Merge, MergeContext, Progress, Source};
 use crate::store::segment::{ReadError, Segment, SegmentMeta, SegmentWriter};
 use crate::types::WallMs;
-
-use super::cleanup::Cleanup;
 
 /// What a merge writes between two looks at the clients' needs, bytes.
 const STEP_BYTES: u64 = 1 << 20;
@@ -140,7 +139,9 @@ impl Shard {
             obsolete: self.obsolete.iter().copied().collect(),
             outside,
             cleared_in_memory: self.cleared_in_memory(),
+            memtables: self.memtables().cloned().collect(),
             stable: self.stable(),
+            covered_extra: self.dropped.clone(),
             lost: self.lost.clone(),
             now,
             salvage,

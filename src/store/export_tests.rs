@@ -212,7 +212,15 @@ proptest! {
             dots(held.iter().filter(|op| is(&op.op.body))).remove_slot(slot).unwrap_or_default()
         };
         prop_assert_eq!(told.covered, of_kind(|_| true));
-        prop_assert_eq!(told.texts, of_kind(|body| matches!(body, Body::Part(_) | Body::Value(_))));
+        let cleared = |op: &&KeyedOp| {
+            held.iter().any(|other| match &other.op.body {
+                Body::Clear(seen) => (&other.user, &other.key) == (&op.user, &op.key) && seen.contains(op.op.dot.origin, op.op.dot.seq),
+                _ => false,
+            })
+        };
+        let texts = held.iter().filter(|op| matches!(op.op.body, Body::Part(_) | Body::Value(_)));
+        let standing = dots(texts.filter(|op| !cleared(op))).remove_slot(slot).unwrap_or_default();
+        prop_assert_eq!(told.texts, standing);
         prop_assert_eq!(told.clears, of_kind(|body| matches!(body, Body::Clear(_))));
         prop_assert_eq!(told.spent, of_kind(|body| matches!(body, Body::Spent { .. })));
     }

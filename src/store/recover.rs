@@ -92,6 +92,8 @@ pub struct Recovered {
     pub reserved: bool,
     pub next_number: u64,
     pub covered: SlotClocks,
+    /// Clears that were collected, and all that they saw.
+    pub collected: SlotClocks,
     /// Dots that were on this disk and are no more.
     pub lost: SlotClocks,
     /// Of these, what segments' footers say.

@@ -96,7 +96,7 @@ impl Inner {
             return Err(self.no_quorum(terms.consistency.needed(replicas.len()), 0, false));
         }
         let (mut asked, mut tries) = (FuturesUnordered::new(), 0);
-        let mut last = None;
+        let mut last;
         let mut in_doubt = false;
         let mut next_due = tokio::time::Instant::now();
         loop {
@@ -112,7 +112,7 @@ impl Inner {
                     if !is_worth_another(&error) {
                         return Err(doubted(error, in_doubt));
                     }
-                    last = Some(error);
+                    last = error;
                     next_due = tokio::time::Instant::now();
                     if left.is_empty() && asked.is_empty() {
                         break;
@@ -140,7 +140,6 @@ impl Inner {
                 }
             }
         }
-        let last = last.unwrap_or(OpError::ShardUnavailable { maybe_applied: writes });
         Err(doubted(last, in_doubt))
     }
 }

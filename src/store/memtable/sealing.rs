@@ -1,9 +1,9 @@
 //! What a merge and an export read of a memtable: its keys in order, their ops, and the dots it holds.
 
 use super::{Memtable, RecordHeader};
-use crate::core::clock::SlotClocks;
+use crate::core::clock::{Clock, SlotClocks};
 use crate::core::op::{Dot, Op};
-use crate::core::slot::{SYSTEM_SLOT, SlotId};
+use crate::core::slot::{KeyHash, SYSTEM_SLOT, SlotId};
 use crate::core::stamp::OriginId;
 use crate::store::order::rank_of;
 use crate::types::{Key, UserId};
@@ -69,6 +69,14 @@ impl Memtable {
         ops.reverse();
         ops.sort_by_key(rank_of);
         ops
+    }
+
+    /// Whether it holds an op of the key with one of these dots, durable or not.
+    pub fn holds_any(&self, hash: KeyHash, user: &UserId, key: &Key, dots: &Clock) -> bool {
+        let last = self.find(hash, user, key).map(|held| held.last);
+        let is_one = |head: RecordHeader| dots.contains(head.dot.origin, head.dot.seq);
+        self.chain(last)
+            .any(|entry| self.record(entry).is_some_and(|(_, head, _)| is_one(head)))
     }
 
     /// The heads of the slot's ops in the first `groups` groups, in no particular order.

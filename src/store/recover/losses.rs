@@ -94,6 +94,7 @@ pub(super) fn lose_unknown(place: &Place, seq: u64, lost: &mut SlotClocks) {
 pub(super) fn take_footers(found: &mut Recovered) {
     for segment in &found.segments {
         found.covered.join(segment.covered());
+        found.collected.join(segment.collected());
         found.known_lost.join(segment.lost());
         found.max_time = found.max_time.max(segment.stats().max_time);
     }
