@@ -230,6 +230,8 @@ fn run(scenario: &str, usual_seeds: u64) {
         return;
     }
     let seeds = seeds(usual_seeds);
+    // To see all of what fails, not only the first.
+    let keep_going = std::env::var("KV_SIM_KEEP_GOING").is_ok();
     let bar = match seeds.end - seeds.start > SEEDS_DEFAULT {
         true => ProgressBar::new(seeds.end - seeds.start),
         false => ProgressBar::hidden(),
@@ -245,10 +247,13 @@ fn run(scenario: &str, usual_seeds: u64) {
             scope.spawn(|| {
                 loop {
                     let seed = next.fetch_add(1, Relaxed);
-                    if seed >= seeds.end || locked().failed.is_some() {
+                    if seed >= seeds.end || (locked().failed.is_some() && !keep_going) {
                         break;
                     }
                     let report = run_apart(scenario, seed, None);
+                    if keep_going && let Some(problem) = report.problems.first() {
+                        bar.suspend(|| println!("{scenario} {seed}: {problem}"));
+                    }
                     locked().take(seed, report);
                     bar.inc(1);
                 }
