@@ -134,7 +134,8 @@ impl Case<'_> {
             }
         }
         for add in &mut self.adds {
-            let may_cover = |clear: &&Write| clear.possible && clear.over_us.is_none_or(|over| over > add.write.began_us);
+            let may_cover =
+                |clear: &&Write| clear.possible && clear.over_us.is_none_or(|over| over > add.write.began_us);
             add.may_be_gone_us = self.clears.iter().filter(may_cover).map(|clear| clear.began_us).min();
             let known_us = add.known_us;
             let covers = |clear: &&Write| known_us.is_some_and(|known| clear.began_us > known);

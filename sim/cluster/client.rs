@@ -69,7 +69,11 @@ impl HttpClient {
         *sent = true;
         let response = sender.send_request(request).await.map_err(|error| error.to_string())?;
         let status = response.status().as_u16();
-        let body = response.into_body().collect().await.map_err(|error| error.to_string())?;
+        let body = response
+            .into_body()
+            .collect()
+            .await
+            .map_err(|error| error.to_string())?;
         let body = serde_json::from_slice(&body.to_bytes()).map_err(|error| error.to_string())?;
         Ok((status, body))
     }
@@ -82,7 +86,9 @@ impl HttpClient {
         if !is_open {
             let stream = self.net.connect((HostId(node).ip(), CLIENT_PORT).into()).await;
             let stream = stream.map_err(|error| error.to_string())?;
-            let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
+            let (sender, connection) = handshake(TokioIo::new(stream))
+                .await
+                .map_err(|error| error.to_string())?;
             tokio::spawn(async move {
                 // How it ended, the call in flight hears too.
                 let _ = connection.await;

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use super::history::Trouble;
 use super::net::{HostId, Link};
 use super::plan::{Fault, Plan, SECOND_US};
+use super::workload::FIRST_CLIENT;
 use super::world::World;
 use crate::disk;
 use crate::rng::Rng;
-use super::workload::FIRST_CLIENT;
 
 /// What happens to the world at a moment.
 #[derive(Debug, Clone)]
@@ -39,7 +39,9 @@ pub struct Faults {
 impl Faults {
     pub fn new(plan: &Plan, mut rng: Rng) -> Self {
         let first = rng.below(plan.nodes.into()) as u8;
-        let lossy = (0..plan.lossy_nodes).map(|nth| HostId((first + nth) % plan.nodes)).collect();
+        let lossy = (0..plan.lossy_nodes)
+            .map(|nth| HostId((first + nth) % plan.nodes))
+            .collect();
         Self {
             rng,
             kinds: plan.faults.clone(),
@@ -71,7 +73,11 @@ impl Faults {
     }
 
     fn plan_next(&mut self, fault: Fault, now_us: u64) {
-        let mean_us = self.kinds.iter().find(|(kind, _)| *kind == fault).map(|(_, mean_us)| *mean_us);
+        let mean_us = self
+            .kinds
+            .iter()
+            .find(|(kind, _)| *kind == fault)
+            .map(|(_, mean_us)| *mean_us);
         let at_us = now_us + self.rng.between(1, 2 * mean_us.unwrap_or(SECOND_US));
         if at_us < self.end_us {
             self.plan(at_us, Action::Strike(fault));
@@ -246,11 +252,19 @@ impl World {
 
     /// All links of one node, or those to one other.
     fn worsen(&mut self, id: HostId, now_us: u64, for_us: u64, change: impl Fn(&mut Link)) {
-        let only = self.rng.percent(50).then(|| HostId(self.rng.below(self.plan.nodes.into()) as u8));
+        let only = self
+            .rng
+            .percent(50)
+            .then(|| HostId(self.rng.below(self.plan.nodes.into()) as u8));
         let clients = (0..self.plan.load.clients).map(|client| HostId(FIRST_CLIENT + client));
         let others = self.hosts().into_iter().chain(clients);
-        let others: Vec<HostId> = others.filter(|other| *other != id && only.is_none_or(|only| only == *other)).collect();
-        let links: Vec<_> = others.into_iter().flat_map(|other| [(id, other), (other, id)]).collect();
+        let others: Vec<HostId> = others
+            .filter(|other| *other != id && only.is_none_or(|only| only == *other))
+            .collect();
+        let links: Vec<_> = others
+            .into_iter()
+            .flat_map(|other| [(id, other), (other, id)])
+            .collect();
         for (from, to) in &links {
             self.network.change_link(*from, *to, &change);
         }

@@ -33,7 +33,10 @@ pub struct Place {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum What {
-    Add { text: TextId, finish: bool },
+    Add {
+        text: TextId,
+        finish: bool,
+    },
     Clear,
     /// The whole list.
     Get,

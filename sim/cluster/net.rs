@@ -96,13 +96,25 @@ enum Event {
     /// The first packet of what this end sends is due at its peer.
     Arrival(EndId),
     /// The peer has read so many of this end's bytes.
-    Credit { to: EndId, bytes: usize },
-    Reset { to: EndId },
+    Credit {
+        to: EndId,
+        bytes: usize,
+    },
+    Reset {
+        to: EndId,
+    },
     /// A connection is asked for.
     Syn(u64),
     /// And made, or refused.
-    SynAnswer { connector: u64, end: Option<EndId> },
-    Datagram { from: SocketAddr, to: SocketAddr, bytes: Vec<u8> },
+    SynAnswer {
+        connector: u64,
+        end: Option<EndId>,
+    },
+    Datagram {
+        from: SocketAddr,
+        to: SocketAddr,
+        bytes: Vec<u8>,
+    },
 }
 
 struct Listening {

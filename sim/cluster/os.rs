@@ -123,7 +123,9 @@ unsafe extern "C" fn clock_gettime(clock: libc::clockid_t, time: *mut libc::time
 unsafe extern "C" fn epoll_wait(epoll: i32, events: *mut libc::epoll_event, max: i32, timeout_ms: i32) -> i32 {
     if !is_armed() {
         // SAFETY: the caller's promise is passed on; without a signal mask it is the same call.
-        return unsafe { libc::syscall(libc::SYS_epoll_pwait, epoll, events, max, timeout_ms, 0_usize, 8_usize) as i32 };
+        return unsafe {
+            libc::syscall(libc::SYS_epoll_pwait, epoll, events, max, timeout_ms, 0_usize, 8_usize) as i32
+        };
     }
     if timeout_ms != 0 {
         SLEPT_MS.set(Some(timeout_ms));

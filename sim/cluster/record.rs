@@ -86,7 +86,10 @@ impl Recorder {
         let mut inner = self.inner();
         let id = inner.texts.len() as TextId;
         let letter = ["x", "é", "\"", "\n"][id as usize % 4];
-        inner.texts.push(format!("<{id}:{}>", letter.repeat(filler_bytes as usize / letter.len())));
+        inner.texts.push(format!(
+            "<{id}:{}>",
+            letter.repeat(filler_bytes as usize / letter.len())
+        ));
         id
     }
 
@@ -105,8 +108,9 @@ impl Recorder {
             asked.place.key.into(),
             began_us,
         ];
-        self.trace
-            .note("call", &numbers, || format!("{:?} at {} -> {outcome:?}", asked.what, asked.level.name()));
+        self.trace.note("call", &numbers, || {
+            format!("{:?} at {} -> {outcome:?}", asked.what, asked.level.name())
+        });
         self.inner().history.calls.push(Call {
             op: asked.op,
             client: asked.client,
@@ -138,12 +142,18 @@ impl Recorder {
     /// What a status and body mean, be it a call's own or one in the results of a batch.
     pub fn answer(&self, what: &What, status: u16, body: &Json) -> Outcome {
         if status == 200 {
-            return Outcome::Answered(self.read(what, body).unwrap_or_else(|| Answer::Garbled(body.to_string())));
+            return Outcome::Answered(
+                self.read(what, body)
+                    .unwrap_or_else(|| Answer::Garbled(body.to_string())),
+            );
         }
         let detail = body["detail"].as_str().unwrap_or_default().to_owned();
         match status {
             // Nothing was changed: the words of the API for it.
-            503 if ["nothing was changed", "overloaded", "too many"].iter().any(|words| detail.contains(words)) => {
+            503 if ["nothing was changed", "overloaded", "too many"]
+                .iter()
+                .any(|words| detail.contains(words)) =>
+            {
                 Outcome::Refused(detail)
             }
             413 | 507 => Outcome::Refused(detail),
@@ -162,7 +172,10 @@ impl Recorder {
             What::Clear => (body["status"] == "OK").then_some(Answer::Ok),
             What::Count => body["count"].as_u64().map(Answer::Count),
             What::Get | What::Page => {
-                let values = body["value"].as_array()?.iter().map(|value| self.parse(value.as_str()?));
+                let values = body["value"]
+                    .as_array()?
+                    .iter()
+                    .map(|value| self.parse(value.as_str()?));
                 values.collect::<Option<_>>().map(Answer::Values)
             }
             What::List => {
@@ -199,7 +212,10 @@ impl Recorder {
             }
             What::Clear => ("/clear_key", json!({"key": key})),
             What::Get => ("/get_value", json!({"key": key})),
-            What::Page => ("/get_value", json!({"key": key, "offset": asked.op % 7, "limit": asked.op % 5 + 1})),
+            What::Page => (
+                "/get_value",
+                json!({"key": key, "offset": asked.op % 7, "limit": asked.op % 5 + 1}),
+            ),
             What::Count => ("/get_value", json!({"key": key, "count_only": true})),
             What::List => ("/list_keys", json!({})),
         };

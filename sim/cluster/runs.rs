@@ -74,7 +74,11 @@ fn run_here(scenario: &str, seed: u64) -> Report {
         events: trace.events(),
         calls: outcome.history.calls.len() as u64,
         answered: outcome.history.calls.iter().filter(answered).count() as u64,
-        faults: outcome.faults.iter().map(|(fault, count)| (format!("{fault:?}"), *count)).collect(),
+        faults: outcome
+            .faults
+            .iter()
+            .map(|(fault, count)| (format!("{fault:?}"), *count))
+            .collect(),
         statuses: outcome.statuses,
         simulated_us: outcome.simulated_us,
         cpu_ms: 0,
@@ -92,15 +96,24 @@ fn one_seed() {
     let panics = std::sync::Arc::new(Mutex::new(Vec::new()));
     let (seen, usual) = (panics.clone(), std::panic::take_hook());
     std::panic::set_hook(Box::new(move |info| {
-        seen.lock().unwrap_or_else(PoisonError::into_inner).push(format!("panic: {info}"));
+        seen.lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(format!("panic: {info}"));
         usual(info);
     }));
     // A fresh thread: std gives each its own seed for hash maps, once.
-    let thread = std::thread::Builder::new().stack_size(STACK_BYTES).spawn(move || run_here(&scenario, seed));
+    let thread = std::thread::Builder::new()
+        .stack_size(STACK_BYTES)
+        .spawn(move || run_here(&scenario, seed));
     let mut report = thread.expect("a thread can be started").join().unwrap_or_default();
-    report.problems.extend(panics.lock().unwrap_or_else(PoisonError::into_inner).drain(..));
+    report
+        .problems
+        .extend(panics.lock().unwrap_or_else(PoisonError::into_inner).drain(..));
     report.cpu_ms = cpu_ms();
-    println!("\n{REPORT}{}", serde_json::to_string(&report).expect("a report is plain data"));
+    println!(
+        "\n{REPORT}{}",
+        serde_json::to_string(&report).expect("a report is plain data")
+    );
 }
 
 /// What this process has taken of the processor.
@@ -110,7 +123,9 @@ fn cpu_ms() -> u64 {
 }
 
 fn log_to_stderr() {
-    let Ok(filter) = std::env::var("KV_SIM_LOG") else { return };
+    let Ok(filter) = std::env::var("KV_SIM_LOG") else {
+        return;
+    };
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
@@ -131,7 +146,13 @@ impl tracing_subscriber::fmt::time::FormatTime for SimulatedTime {
 fn run_apart(scenario: &str, seed: u64, trace: Option<&Path>) -> Report {
     let mut command = Command::new(std::env::current_exe().expect("this program has a path"));
     command
-        .args(["--exact", "cluster::runs::one_seed", "--ignored", "--nocapture", "--test-threads=1"])
+        .args([
+            "--exact",
+            "cluster::runs::one_seed",
+            "--ignored",
+            "--nocapture",
+            "--test-threads=1",
+        ])
         .env(CHILD, format!("{scenario} {seed}"))
         .stdout(Stdio::piped());
     if let Some(trace) = trace {
@@ -157,7 +178,9 @@ fn run_apart(scenario: &str, seed: u64, trace: Option<&Path>) -> Report {
         }
     };
     let said = reader.join().unwrap_or_default();
-    let report = said.lines().find_map(|line| serde_json::from_str(line.strip_prefix(REPORT)?).ok());
+    let report = said
+        .lines()
+        .find_map(|line| serde_json::from_str(line.strip_prefix(REPORT)?).ok());
     report.unwrap_or_else(|| Report {
         problems: vec![format!("no report: {ended}")],
         ..Report::default()
@@ -166,7 +189,10 @@ fn run_apart(scenario: &str, seed: u64, trace: Option<&Path>) -> Report {
 
 fn setting(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
-    Some(text.parse().unwrap_or_else(|_| panic!("{name} must be a number, not {text:?}")))
+    Some(
+        text.parse()
+            .unwrap_or_else(|_| panic!("{name} must be a number, not {text:?}")),
+    )
 }
 
 fn seeds(usual: u64) -> std::ops::Range<u64> {

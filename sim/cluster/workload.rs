@@ -39,7 +39,9 @@ pub struct Shared {
 }
 
 pub fn machines(plan: &Plan) -> impl Iterator<Item = HostId> {
-    (0..plan.load.clients).map(|client| HostId(FIRST_CLIENT + client)).chain([HostId(AUDITOR)])
+    (0..plan.load.clients)
+        .map(|client| HostId(FIRST_CLIENT + client))
+        .chain([HostId(AUDITOR)])
 }
 
 fn credentials(user: &str) -> Json {
@@ -131,7 +133,11 @@ impl Client {
         let load = &self.shared.plan.load;
         let (users, keys) = (load.users, load.keys);
         // One key is hot.
-        let key = if self.rng.percent(40) { 0 } else { self.rng.below(keys.into()) as u8 };
+        let key = if self.rng.percent(40) {
+            0
+        } else {
+            self.rng.below(keys.into()) as u8
+        };
         Place {
             user: self.rng.below(users.into()) as u8,
             key,
@@ -197,7 +203,11 @@ impl Client {
         let mut asked = self.draw_op(place, what);
         let is_add = matches!(asked.what, What::Add { .. });
         let with_id = is_add && self.rng.percent(85);
-        let attempts = if with_id { self.rng.between(1, self.shared.plan.load.attempts_max) } else { 1 };
+        let attempts = if with_id {
+            self.rng.between(1, self.shared.plan.load.attempts_max)
+        } else {
+            1
+        };
         for attempt in 0..attempts {
             if attempt > 0 {
                 sleep(Duration::from_millis(self.rng.between(1, 300))).await;
@@ -223,7 +233,10 @@ impl Client {
         let (node, level, batch) = (self.draw_node(first), self.draw_level(), self.shared.recorder.new_op());
         let mut ops = Vec::new();
         for at in 0..self.rng.between(1, 8) as usize {
-            let place = Place { user: first.user, ..self.draw_place() };
+            let place = Place {
+                user: first.user,
+                ..self.draw_place()
+            };
             let what = match self.draw_what() {
                 What::Page | What::List => What::Get,
                 what => what,
@@ -269,7 +282,9 @@ impl Client {
         loop {
             let reads = self.read_all_replicas(&places).await;
             let alike = reads.iter().all(|of_place| {
-                let answered = of_place.iter().all(|(_, _, outcome)| matches!(outcome, Outcome::Answered(_)));
+                let answered = of_place
+                    .iter()
+                    .all(|(_, _, outcome)| matches!(outcome, Outcome::Answered(_)));
                 answered && of_place.iter().all(|(_, _, outcome)| *outcome == of_place[0].2)
             });
             let late = os::now_us() - begun_us > CONVERGE_US_MAX;
@@ -282,7 +297,9 @@ impl Client {
                     self.shared.recorder.end(asked, began_us, outcome);
                 }
                 if late {
-                    return Err(format!("the nodes are not alike {CONVERGE_US_MAX} µs after the last fault: {refused:?}"));
+                    return Err(format!(
+                        "the nodes are not alike {CONVERGE_US_MAX} µs after the last fault: {refused:?}"
+                    ));
                 }
                 break;
             }

@@ -60,7 +60,9 @@ impl World {
         let plan = Arc::new(plan);
         let network = Network::new(rng.fork(), trace.clone(), plan.link, plan.streams);
         let recorder = Recorder::new(trace.clone());
-        let mut nodes: Vec<Node> = (0..plan.nodes).map(|id| Node::new(HostId(id), &plan, rng.fork())).collect();
+        let mut nodes: Vec<Node> = (0..plan.nodes)
+            .map(|id| Node::new(HostId(id), &plan, rng.fork()))
+            .collect();
         for node in &mut nodes {
             let (trace, id) = (trace.clone(), node.id);
             node.disk.watch(move |line| {
@@ -159,7 +161,8 @@ impl World {
         self.change_the_world(now_us);
         let concerned = self.network.deliver();
         // All clients are programs on one host.
-        self.ready.extend(concerned.into_iter().map(|id| id.min(HostId(FIRST_CLIENT))));
+        self.ready
+            .extend(concerned.into_iter().map(|id| id.min(HostId(FIRST_CLIENT))));
         if self.clients.timer_us.is_some_and(|at_us| at_us <= now_us) {
             self.ready.insert(HostId(FIRST_CLIENT));
         }
@@ -288,7 +291,11 @@ impl World {
     fn next_us(&self) -> Option<u64> {
         let hosts = self.nodes.iter().filter_map(Node::timer_us);
         let pauses = self.nodes.iter().filter_map(|node| node.paused_until_us);
-        let next = [self.network.next_event_us(), self.faults.next_us(), self.clients.timer_us];
+        let next = [
+            self.network.next_event_us(),
+            self.faults.next_us(),
+            self.clients.timer_us,
+        ];
         hosts
             .chain(pauses)
             .chain(self.restart_us.values().copied())

@@ -8,9 +8,10 @@ pub const ANSWER_US_MAX: u64 = 8_000_000;
 
 pub fn answers_come_in_time(judged: &Judged) -> Result<(), String> {
     let history = judged.history;
-    let late = history.calls.iter().filter(|call| {
-        !matches!(call.outcome, Outcome::Answered(_)) && call.ended_us - call.began_us > ANSWER_US_MAX
-    });
+    let late = history
+        .calls
+        .iter()
+        .filter(|call| !matches!(call.outcome, Outcome::Answered(_)) && call.ended_us - call.began_us > ANSWER_US_MAX);
     for call in late {
         let excused = history.troubles.iter().any(|trouble| {
             trouble.node.is_none_or(|node| node == call.node)

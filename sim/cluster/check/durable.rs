@@ -16,7 +16,12 @@ pub fn nothing_acknowledged_is_lost(judged: &Judged) -> Result<(), String> {
     for (case, read) in judged.reads().filter(|(_, read)| read.is_last) {
         let seen: BTreeSet<_> = texts_of(read).collect();
         if let Some(add) = case.adds.iter().filter(must_stay).find(|add| !seen.contains(&add.text)) {
-            return Err(format!("{} lacks {}, acknowledged at {:?} µs", name(read), add.text, add.write.acked_us));
+            return Err(format!(
+                "{} lacks {}, acknowledged at {:?} µs",
+                name(read),
+                add.text,
+                add.write.acked_us
+            ));
         }
     }
     Ok(())
@@ -32,9 +37,19 @@ mod tests {
         let check = nothing_acknowledged_is_lost;
         sample().add(1, 0, 1).get(&[&[1]], 2, 3).last_on(0).passes(check);
         sample().add(1, 0, 1).get(&[], 2, 3).last_on(0).fails(check);
-        sample().add(1, 0, 1).unanswered().get(&[], 2, 3).last_on(0).passes(check);
+        sample()
+            .add(1, 0, 1)
+            .unanswered()
+            .get(&[], 2, 3)
+            .last_on(0)
+            .passes(check);
         sample().clear(0, 1).add(1, 2, 3).get(&[], 4, 5).last_on(0).fails(check);
-        sample().add(1, 0, 3).clear(2, 3).get(&[], 4, 5).last_on(0).passes(check);
+        sample()
+            .add(1, 0, 3)
+            .clear(2, 3)
+            .get(&[], 4, 5)
+            .last_on(0)
+            .passes(check);
     }
 
     #[test]

@@ -27,7 +27,10 @@ fn in_real_time(case: &Case, read: &Call) -> Result<(), String> {
             && acked_us < add.write.began_us
             && add.write.acked_at_quorum_us().is_some()
         {
-            return Err(format!("{} has {text} before {later}, which was acknowledged before {text} was sent", name(read)));
+            return Err(format!(
+                "{} has {text} before {later}, which was acknowledged before {text} was sent",
+                name(read)
+            ));
         }
         if let Some(acked_us) = add.write.acked_at_quorum_us()
             && first.is_none_or(|(first_us, _)| acked_us < first_us)
@@ -64,9 +67,19 @@ fn in_one_order(case: &Case) -> Result<(), String> {
                 *before.entry(pair[1]).or_default() += 1;
             }
         }
-        before.extend(texts.iter().filter(|text| !before.contains_key(text)).map(|text| (*text, 0)).collect::<Vec<_>>());
+        before.extend(
+            texts
+                .iter()
+                .filter(|text| !before.contains_key(text))
+                .map(|text| (*text, 0))
+                .collect::<Vec<_>>(),
+        );
     }
-    let mut free: Vec<TextId> = before.iter().filter(|(_, count)| **count == 0).map(|(text, _)| *text).collect();
+    let mut free: Vec<TextId> = before
+        .iter()
+        .filter(|(_, count)| **count == 0)
+        .map(|(text, _)| *text)
+        .collect();
     let mut left = before.len();
     while let Some(text) = free.pop() {
         left -= 1;
@@ -82,7 +95,12 @@ fn in_one_order(case: &Case) -> Result<(), String> {
     if left == 0 {
         return Ok(());
     }
-    let circle: Vec<&TextId> = before.iter().filter(|(_, count)| **count > 0).map(|(text, _)| text).take(10).collect();
+    let circle: Vec<&TextId> = before
+        .iter()
+        .filter(|(_, count)| **count > 0)
+        .map(|(text, _)| text)
+        .take(10)
+        .collect();
     let place = case.reads.first().map(|read| read.place);
     Err(format!("the lists of {place:?} do not agree on an order of {circle:?}"))
 }
@@ -111,7 +129,10 @@ mod tests {
     #[test]
     fn three_lists_that_go_in_a_circle_are_found() {
         let three = sample().add(1, 0, 9).add(2, 0, 9).add(3, 0, 9);
-        let circle = three.get(&[&[1], &[2]], 10, 11).get(&[&[2], &[3]], 10, 11).get(&[&[3], &[1]], 10, 11);
+        let circle = three
+            .get(&[&[1], &[2]], 10, 11)
+            .get(&[&[2], &[3]], 10, 11)
+            .get(&[&[3], &[1]], 10, 11);
         circle.fails(order);
     }
 

@@ -21,7 +21,11 @@ pub fn parts(judged: &Judged) -> Result<(), String> {
                 && !seen.contains(&add.text)
         });
         if let Some(part) = missing {
-            return Err(format!("{} lacks part {}, acknowledged before a value in it was finished", name(read), part.text));
+            return Err(format!(
+                "{} lacks part {}, acknowledged before a value in it was finished",
+                name(read),
+                part.text
+            ));
         }
     }
     Ok(())

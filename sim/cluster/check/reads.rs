@@ -12,7 +12,12 @@ pub fn what_is_acknowledged_is_seen(judged: &Judged) -> Result<(), String> {
     for (case, read) in judged.reads().filter(|(_, read)| read.is_quorum()) {
         let seen: BTreeSet<_> = texts_of(read).collect();
         if let Some(add) = must_be_seen(case, read).find(|add| !seen.contains(&add.text)) {
-            return Err(format!("{} lacks {}, known since {:?} µs", name(read), add.text, add.known_us));
+            return Err(format!(
+                "{} lacks {}, known since {:?} µs",
+                name(read),
+                add.text,
+                add.known_us
+            ));
         }
     }
     for call in judged.history.calls.iter().filter(|call| call.is_quorum()) {
@@ -28,12 +33,19 @@ pub fn what_is_acknowledged_is_seen(judged: &Judged) -> Result<(), String> {
 fn must_be_seen<'c>(case: &'c Case, read: &Call) -> impl Iterator<Item = &'c Add> {
     let (began_us, ended_us) = (read.began_us, read.ended_us);
     let known = move |add: &&Add| add.write.finish && add.known_us.is_some_and(|known| known < began_us);
-    case.adds.iter().filter(known).filter(move |add| add.is_safe_at(ended_us))
+    case.adds
+        .iter()
+        .filter(known)
+        .filter(move |add| add.is_safe_at(ended_us))
 }
 
 fn check_count(judged: &Judged, call: &Call, count: u64) -> Result<(), String> {
     let Some(case) = judged.places.get(&call.place) else {
-        return if count == 0 { Ok(()) } else { Err(format!("{} is {count}", name(call))) };
+        return if count == 0 {
+            Ok(())
+        } else {
+            Err(format!("{} is {count}", name(call)))
+        };
     };
     let least = must_be_seen(case, call).count() as u64;
     let may = |add: &&Add| {
@@ -86,11 +98,21 @@ pub fn what_was_cleared_stays_cleared(judged: &Judged) -> Result<(), String> {
                     && texts_of(read).any(|text| text == add.text)
             });
             if let Some(read) = shown {
-                return Err(format!("{} shows {} again, gone since {gone_us} µs", name(read), add.text));
+                return Err(format!(
+                    "{} shows {} again, gone since {gone_us} µs",
+                    name(read),
+                    add.text
+                ));
             }
         }
     }
-    debug_assert!(judged.history.calls.iter().all(|call| call.what != What::Clear || call.list().is_none()));
+    debug_assert!(
+        judged
+            .history
+            .calls
+            .iter()
+            .all(|call| call.what != What::Clear || call.list().is_none())
+    );
     Ok(())
 }
 

@@ -42,11 +42,19 @@ impl Sample {
     }
 
     pub fn add(self, text: TextId, began: u64, ended: u64) -> Self {
-        self.call(What::Add { text, finish: true }, (began, ended), Outcome::Answered(Answer::Ok))
+        self.call(
+            What::Add { text, finish: true },
+            (began, ended),
+            Outcome::Answered(Answer::Ok),
+        )
     }
 
     pub fn part(self, text: TextId, began: u64, ended: u64) -> Self {
-        self.call(What::Add { text, finish: false }, (began, ended), Outcome::Answered(Answer::Ok))
+        self.call(
+            What::Add { text, finish: false },
+            (began, ended),
+            Outcome::Answered(Answer::Ok),
+        )
     }
 
     pub fn clear(self, began: u64, ended: u64) -> Self {
@@ -63,7 +71,11 @@ impl Sample {
     }
 
     pub fn list(self, keys: &[u8], began: u64, ended: u64) -> Self {
-        self.call(What::List, (began, ended), Outcome::Answered(Answer::Keys(keys.to_vec())))
+        self.call(
+            What::List,
+            (began, ended),
+            Outcome::Answered(Answer::Keys(keys.to_vec())),
+        )
     }
 
     /// The call that was made last was never answered.
@@ -106,6 +118,9 @@ impl Sample {
     }
 
     pub fn fails(&self, check: super::Check) {
-        assert!(check(&super::Judged::new(&self.history)).is_err(), "it should have failed");
+        assert!(
+            check(&super::Judged::new(&self.history)).is_err(),
+            "it should have failed"
+        );
     }
 }

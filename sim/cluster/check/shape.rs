@@ -26,8 +26,13 @@ pub fn nothing_is_invented(judged: &Judged) -> Result<(), String> {
                     user: call.place.user,
                     key: **key,
                 };
-                let adds = judged.places.get(&place).map(|case| case.adds.as_slice()).unwrap_or_default();
-                adds.iter().any(|add| add.write.possible && add.write.began_us < call.ended_us)
+                let adds = judged
+                    .places
+                    .get(&place)
+                    .map(|case| case.adds.as_slice())
+                    .unwrap_or_default();
+                adds.iter()
+                    .any(|add| add.write.possible && add.write.began_us < call.ended_us)
             };
             if let Some(key) = keys.iter().find(|key| !ever(key)) {
                 return Err(format!("{} names key {key}, which was never added to", name(call)));
@@ -54,7 +59,10 @@ fn check_value(judged: &Judged, call: &Call, value: &Value) -> Result<(), String
             return Err(format!("{} holds text {text}, whose add was refused", name(call)));
         }
         if add.write.finish != (at + 1 == value.len()) {
-            return Err(format!("{}: in value {value:?}, text {text} ends a value or should", name(call)));
+            return Err(format!(
+                "{}: in value {value:?}, text {text} ends a value or should",
+                name(call)
+            ));
         }
     }
     Ok(())
@@ -81,7 +89,11 @@ mod tests {
 
     #[test]
     fn a_list_of_what_was_added_is_fine() {
-        let sample = sample().part(1, 0, 1).add(2, 2, 3).add(3, 4, 5).get(&[&[1, 2], &[3]], 6, 7);
+        let sample = sample()
+            .part(1, 0, 1)
+            .add(2, 2, 3)
+            .add(3, 4, 5)
+            .get(&[&[1, 2], &[3]], 6, 7);
         sample.passes(nothing_is_invented);
         sample.passes(nothing_counts_twice);
     }
@@ -90,7 +102,11 @@ mod tests {
     fn what_nobody_added_is_found() {
         sample().get(&[&[1]], 6, 7).fails(nothing_is_invented);
         sample().add(1, 8, 9).get(&[&[1]], 6, 7).fails(nothing_is_invented);
-        sample().add(1, 0, 1).refused().get(&[&[1]], 6, 7).fails(nothing_is_invented);
+        sample()
+            .add(1, 0, 1)
+            .refused()
+            .get(&[&[1]], 6, 7)
+            .fails(nothing_is_invented);
     }
 
     #[test]
@@ -110,7 +126,10 @@ mod tests {
 
     #[test]
     fn a_text_that_counts_twice_is_found_in_two_values_and_in_one() {
-        sample().add(1, 0, 1).get(&[&[1], &[1]], 2, 3).fails(nothing_counts_twice);
+        sample()
+            .add(1, 0, 1)
+            .get(&[&[1], &[1]], 2, 3)
+            .fails(nothing_counts_twice);
         let parts = sample().part(1, 0, 1).add(2, 2, 3).add(3, 4, 5);
         parts.get(&[&[1, 2], &[1, 3]], 6, 7).fails(nothing_counts_twice);
     }

@@ -30,7 +30,11 @@ impl State {
         if !self.is_up(source) {
             return Err(ErrorKind::NetworkDown.into());
         }
-        let copies = if self.rng.percent(self.link(source, target).repeat_percent) { 2 } else { 1 };
+        let copies = if self.rng.percent(self.link(source, target).repeat_percent) {
+            2
+        } else {
+            1
+        };
         for _ in 0..copies {
             let (arrival_us, lost) = self.journey(source, target, HEADER_BYTES + bytes.len());
             if !lost && (source == target || !self.link(source, target).blocked) {

@@ -57,7 +57,12 @@ impl Net for HostNet {
         };
         let bound = self.bind(
             addr,
-            |state, port| state.machines.get(&host).is_some_and(|machine| machine.listeners.contains_key(&port)),
+            |state, port| {
+                state
+                    .machines
+                    .get(&host)
+                    .is_some_and(|machine| machine.listeners.contains_key(&port))
+            },
             |state, port| state.machine(host).listeners.insert(port, listening),
         );
         let network = self.network.clone();
@@ -79,7 +84,12 @@ impl Net for HostNet {
         let host = self.host;
         let bound = self.bind(
             addr,
-            |state, port| state.machines.get(&host).is_some_and(|machine| machine.sockets.contains_key(&port)),
+            |state, port| {
+                state
+                    .machines
+                    .get(&host)
+                    .is_some_and(|machine| machine.sockets.contains_key(&port))
+            },
             |state, port| state.machine(host).sockets.insert(port, Socket::default()),
         );
         let network = self.network.clone();
@@ -192,13 +202,19 @@ impl Datagrams for SimDatagrams {
     }
 
     fn recv_from<'a>(&'a self, buffer: &'a mut [u8]) -> BoxFuture<'a, io::Result<(usize, SocketAddr)>> {
-        Box::pin(poll_fn(move |context| self.network.state().poll_receive(self.address, buffer, context)))
+        Box::pin(poll_fn(move |context| {
+            self.network.state().poll_receive(self.address, buffer, context)
+        }))
     }
 }
 
 impl Drop for SimDatagrams {
     fn drop(&mut self) {
-        self.network.state().machine(self.host).sockets.remove(&self.address.port());
+        self.network
+            .state()
+            .machine(self.host)
+            .sockets
+            .remove(&self.address.port());
     }
 }
 

@@ -80,7 +80,9 @@ impl State {
     }
 
     fn send_syn(&mut self, id: u64) {
-        let Some(connector) = self.connectors.get(&id) else { return };
+        let Some(connector) = self.connectors.get(&id) else {
+            return;
+        };
         let (from, to) = (connector.from, HostId::of(connector.to.ip()));
         // An address that no host has swallows everything.
         let Some(to) = to else { return };
@@ -90,13 +92,18 @@ impl State {
     }
 
     pub(super) fn ask_to_connect(&mut self, id: u64) {
-        let Some(connector) = self.connectors.get(&id) else { return };
+        let Some(connector) = self.connectors.get(&id) else {
+            return;
+        };
         let (from, address, local) = (connector.from, connector.to, connector.local);
         let Some(to) = HostId::of(address.ip()) else { return };
         if !self.is_open(from, to) {
             return self.schedule(os::now_us() + SYN_RESEND_US, Event::Syn(id));
         }
-        let listening = self.machines.get_mut(&to).and_then(|machine| machine.listeners.get_mut(&address.port()));
+        let listening = self
+            .machines
+            .get_mut(&to)
+            .and_then(|machine| machine.listeners.get_mut(&address.port()));
         let end = match listening {
             Some(listening) if listening.backlog.len() >= BACKLOG => {
                 return self.schedule(os::now_us() + SYN_RESEND_US, Event::Syn(id));
@@ -113,7 +120,10 @@ impl State {
                 Some(client)
             }
         };
-        self.trace.note("connect", &[from.0.into(), to.0.into(), id, end.unwrap_or(0)], || address.to_string());
+        self.trace
+            .note("connect", &[from.0.into(), to.0.into(), id, end.unwrap_or(0)], || {
+                address.to_string()
+            });
         let (arrival_us, lost) = self.journey(to, from, HEADER_BYTES);
         let at_us = if lost { arrival_us + SYN_RESEND_US } else { arrival_us };
         self.schedule(at_us, Event::SynAnswer { connector: id, end });
@@ -133,7 +143,9 @@ impl State {
         {
             return self.schedule(os::now_us() + SYN_RESEND_US, Event::SynAnswer { connector: id, end });
         }
-        let Some(connector) = self.connectors.get_mut(&id) else { return };
+        let Some(connector) = self.connectors.get_mut(&id) else {
+            return;
+        };
         connector.ends = end;
         connector.outcome = Some(end.ok_or_else(|| ErrorKind::ConnectionRefused.into()));
         let waker = connector.waker.take();
@@ -215,7 +227,9 @@ impl State {
             return self.schedule(now_us + RESEND_US, Event::Arrival(id));
         }
         end.stuck_since_us = None;
-        let Some((_, packet)) = end.sent.pop_front() else { return };
+        let Some((_, packet)) = end.sent.pop_front() else {
+            return;
+        };
         let next_us = end.sent.front().map(|(next_us, _)| *next_us);
         if let Some(next_us) = next_us {
             self.schedule(next_us, Event::Arrival(id));
@@ -231,14 +245,22 @@ impl State {
 
     fn take_in(&mut self, id: EndId, peer: EndId, from: HostId, to: HostId, packet: Packet) {
         let trace = self.trace.clone();
-        let Some(end) = self.ends.get_mut(&peer).filter(|end| !end.orphan && end.broken.is_none()) else {
+        let Some(end) = self
+            .ends
+            .get_mut(&peer)
+            .filter(|end| !end.orphan && end.broken.is_none())
+        else {
             trace.note("astray", &[from.0.into(), to.0.into(), id], String::new);
             return self.send_reset(to, from, id);
         };
         match packet {
             Packet::Data(bytes) => {
                 let crc = crc32c::crc32c(&bytes);
-                trace.note("bytes", &[from.0.into(), to.0.into(), id, bytes.len() as u64, crc.into()], String::new);
+                trace.note(
+                    "bytes",
+                    &[from.0.into(), to.0.into(), id, bytes.len() as u64, crc.into()],
+                    String::new,
+                );
                 end.received.extend(bytes);
             }
             Packet::Fin => {
@@ -332,7 +354,9 @@ impl State {
 
     /// The program, or its whole machine (not `told`), has let go of this end.
     pub(super) fn abandon(&mut self, id: EndId, told: bool) {
-        let Some(end) = self.ends.get_mut(&id).filter(|end| !end.orphan) else { return };
+        let Some(end) = self.ends.get_mut(&id).filter(|end| !end.orphan) else {
+            return;
+        };
         let (host, peer_host, peer) = (end.host, end.peer_host, end.peer);
         let unread = !end.received.is_empty();
         end.reader = None;
@@ -368,7 +392,8 @@ impl State {
         let id = *open.get(self.rng.below(open.len() as u64) as usize)?;
         let end = self.ends.get(&id)?;
         let (peer, hosts) = (end.peer, (end.host, end.peer_host));
-        self.trace.note("cut", &[hosts.0.0.into(), hosts.1.0.into(), id], String::new);
+        self.trace
+            .note("cut", &[hosts.0.0.into(), hosts.1.0.into(), id], String::new);
         for (from, to) in [(id, peer), (peer, id)] {
             self.deliver_a_part(from, to);
         }

@@ -165,7 +165,10 @@ fn who_does_not_listen_refuses_and_who_is_down_is_silent() {
         let mut pair = Pair::new(3);
         pair.spawn(CLIENT, |net| send_and_hear(net, 10));
         pair.run_until(1_000_000);
-        assert_eq!(pair.said(), [format!("connect: {:?}", Some(ErrorKind::ConnectionRefused))]);
+        assert_eq!(
+            pair.said(),
+            [format!("connect: {:?}", Some(ErrorKind::ConnectionRefused))]
+        );
         pair.network.power_off(SERVER);
         pair.spawn(CLIENT, |net| send_and_hear(net, 10));
         pair.run_until(30_000_000);
