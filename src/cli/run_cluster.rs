@@ -4,12 +4,14 @@
 
 mod folder;
 mod keeper;
+mod live;
 mod ports;
 mod process;
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -32,8 +34,9 @@ const NODES_MAX: u16 = 7;
 
 #[derive(Debug, clap::Args)]
 pub struct RunClusterArgs {
-    /// Nodes to run [default: those of the folder; 1 in a new one]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=i64::from(NODES_MAX)))]
+    #[arg(
+        help = format!("Nodes to run, 1 to {NODES_MAX} [default: those of the folder; {NODES_DEFAULT} in a new one]"),
+        long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=i64::from(NODES_MAX)))]
     pub nodes: Option<u16>,
     /// Folder of everything: data, logs, password, key of the cluster and profile
     #[arg(long, default_value = LOCAL_CLUSTER_FOLDER)]
@@ -71,10 +74,13 @@ async fn run_until<F: AsyncFnMut()>(
     let count = folder.nodes(args.nodes)?;
     let starts = plan(&folder, args.listen, count)?;
     let mut nodes = Nodes::start(starts, program);
+    let above = live::Above::new();
+    let mut shown: Option<Pin<Box<dyn Future<Output = ()> + '_>>> = None;
     loop {
         let event = tokio::select! {
             biased;
             () = next_signal(), if nodes.stop != Stop::Kill => {
+                shown = None;
                 if nodes.stop == Stop::No {
                     print("stopping\n");
                 }
@@ -82,19 +88,31 @@ async fn run_until<F: AsyncFnMut()>(
                 continue;
             }
             event = nodes.next_event() => event,
+            () = poll_some(&mut shown) => continue,
         };
         match event {
             Some(Event::Ready { node, line }) => {
                 if nodes.is_ready() {
-                    eprintln!("node {node} serves again");
+                    above.line(&format!("node {node} serves again"));
                 } else if let Some(lines) = nodes.note_ready(node, line)? {
-                    folder.write_profile(nodes.urls())?;
+                    let urls = nodes.urls();
+                    folder.write_profile(urls.clone())?;
                     print(&format!("{lines}{}", what_next(&args.dir, count)));
+                    let client = if count > 1 { folder.client(&urls) } else { None };
+                    let above = &above;
+                    shown = Some(Box::pin(async move { above.show(&urls, client).await }));
                 }
             }
-            Some(Event::Died { report }) => eprintln!("{report}"),
+            Some(Event::Died { report }) => above.line(&report),
             None => return nodes.outcome(),
         }
+    }
+}
+
+async fn poll_some(future: &mut Option<Pin<Box<dyn Future<Output = ()> + '_>>>) {
+    match future {
+        Some(future) => future.await,
+        None => std::future::pending().await,
     }
 }
 

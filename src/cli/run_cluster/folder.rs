@@ -12,7 +12,7 @@ use crate::cli::cluster::new_key;
 use crate::cli::exit::usage;
 use crate::cli::profile::{PROFILE_FILE, Profile, Urls};
 use crate::cli::secret;
-use crate::client::entropy;
+use crate::client::{Client, entropy};
 
 use super::{NODES_DEFAULT, NODES_MAX};
 
@@ -113,6 +113,13 @@ impl Folder {
             secret::write_private(&key, &new_key())?;
         }
         Ok(key)
+    }
+
+    /// Speaks as the demo user.
+    pub fn client(&self, urls: &[String]) -> Option<Client> {
+        let password = secret::read_password(&self.password_file()).ok()?;
+        let builder = Client::builder().urls(urls).user(DEMO_USER).password(&password);
+        builder.retries(0).build().ok()
     }
 
     pub fn write_profile(&self, mut urls: Vec<String>) -> anyhow::Result<()> {
