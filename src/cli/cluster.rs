@@ -216,7 +216,7 @@ fn yes_or_no(flag: bool) -> String {
     if flag { "yes" } else { "no" }.to_owned()
 }
 
-fn behind(member: &Member) -> String {
+pub fn behind(member: &Member) -> String {
     if member.lag_ops == 0 {
         return "-".to_owned();
     }
@@ -229,7 +229,7 @@ fn behind(member: &Member) -> String {
 }
 
 /// Columns as wide as they need to be, two spaces apart.
-fn table<const N: usize>(heads: &[&str; N], rows: &[[String; N]]) -> String {
+pub fn table<const N: usize>(heads: &[&str; N], rows: &[[String; N]]) -> String {
     let mut text = String::new();
     let widths: [usize; N] = std::array::from_fn(|column| {
         let cells = rows.iter().map(|row| row[column].chars().count());

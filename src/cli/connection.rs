@@ -32,7 +32,7 @@ pub struct ConnectionArgs {
     #[arg(long, value_name = "NAME_OR_PATH")]
     pub profile: Option<String>,
     /// How many replicas each request must reach: one, quorum or all [env: KV_CONSISTENCY] [default: quorum]
-    #[arg(long, value_name = "LEVEL", value_parser = PossibleValuesParser::new(Consistency::NAMES).try_map(|name| name.parse::<Consistency>()))]
+    #[arg(long, value_name = "LEVEL", hide_possible_values = true, value_parser = PossibleValuesParser::new(Consistency::NAMES).try_map(|name| name.parse::<Consistency>()))]
     pub consistency: Option<Consistency>,
     /// Seconds of silence after which a node counts as failed
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = clap::value_parser!(u64).range(1..=86_400))]

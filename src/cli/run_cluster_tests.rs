@@ -1,7 +1,11 @@
-//! The cluster's folder and the life of its node, played by a shell script.
+//! The cluster's folder and the life of its nodes, played by a shell script.
 
+use std::fs;
 use std::os::unix::fs::MetadataExt;
+use std::time::Duration;
 
+use super::super::profile::{Profile, Urls};
+use super::folder::{KEY_FILE, PASSWORD_BYTES};
 use super::*;
 
 const READY: &str = "echo 'kv-storage ready: listening on http://127.0.0.1:4711, data in d'\n";
@@ -18,7 +22,7 @@ impl World {
     fn new() -> Self {
         let root = tempfile::tempdir().unwrap();
         let args = RunClusterArgs {
-            nodes: 1,
+            nodes: Some(1),
             dir: root.path().join("cluster"),
             listen: "127.0.0.1:0".parse().unwrap(),
         };
@@ -29,21 +33,25 @@ impl World {
         self.args.dir.join(name)
     }
 
-    /// Runs `script` as the node; `signals` signals come once the profile is there.
+    /// Runs `script` as the nodes; `signals` signals come once the profile is there.
     async fn run(&self, script: &str, signals: usize) -> anyhow::Result<()> {
+        self.run_until(script, signals, &self.path(PROFILE_FILE)).await
+    }
+
+    /// The same, but that the signals come once `sign` is there.
+    async fn run_until(&self, script: &str, signals: usize, sign: &Path) -> anyhow::Result<()> {
         let path = self.root.path().join("node.sh");
         fs::write(&path, script).unwrap();
         let program = Program {
             path: "/bin/sh".into(),
             first_args: vec![path.display().to_string()],
         };
-        let profile = self.path(PROFILE_FILE);
         let mut left = signals;
         let mut next_signal = async || {
             if left == 0 {
                 return std::future::pending().await;
             }
-            while !profile.exists() {
+            while !sign.exists() {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
             left -= 1;
@@ -85,18 +93,130 @@ async fn a_second_start_keeps_the_password() {
 }
 
 #[tokio::test]
-async fn a_node_that_dies_is_reported_with_the_end_of_its_log() {
+async fn a_node_that_dies_before_it_serves_is_reported_with_the_end_of_its_log() {
     let world = World::new();
     let long = "i=0; while [ $i -lt 50 ]; do echo line $i >&2; i=$((i+1)); done\n";
-    for script in [format!("{long}exit 3\n"), format!("{READY}{long}exit 3\n")] {
-        let error = world.run(&script, 0).await.unwrap_err().to_string();
-        assert!(error.contains("exit status: 3"), "{error}");
+    let error = world.run(&format!("{long}exit 3\n"), 0).await.unwrap_err().to_string();
+    assert!(
+        error.contains("node 1 stopped by itself") && error.contains("exit status: 3"),
+        "{error}"
+    );
+    assert!(
+        error.contains("line 49") && error.contains("line 30") && !error.contains("line 29"),
+        "{error}"
+    );
+    assert!(error.contains("node-1.log"), "{error}");
+}
+
+#[tokio::test]
+async fn a_node_that_died_is_started_again_at_its_address() {
+    let world = World::new();
+    let mark = world.root.path().join("died");
+    let die_once = format!(
+        "echo \"$@\" >&2\n{OBEYS}{READY}[ -e {0} ] || {{ touch {0}; exit 7; }}\n",
+        mark.display()
+    );
+    // The signal comes when it serves again.
+    let second = "touch $(dirname $0)/again\n";
+    let signal_at = world.root.path().join("again");
+    let script = format!("{die_once}{second}{SERVES}");
+    world.run_until(&script, 1, &signal_at).await.unwrap();
+    let log = fs::read_to_string(world.path("node-1.log")).unwrap();
+    let starts: Vec<&str> = log.lines().filter(|line| line.contains("serve --data")).collect();
+    assert_eq!(starts.len(), 2, "{log}");
+    assert!(
+        starts[0].contains("--listen 127.0.0.1:0") && starts[1].contains("--listen 127.0.0.1:4711"),
+        "{log}"
+    );
+}
+
+#[tokio::test]
+async fn a_node_that_dies_at_once_every_time_is_given_up() {
+    let world = World::new();
+    let script = format!("echo \"$@\" >&2\n{READY}exit 3\n");
+    let error = format!("{:#}", world.run(&script, 0).await.unwrap_err());
+    assert!(
+        error.contains("not started again") && error.contains("exit status: 3"),
+        "{error}"
+    );
+    let log = fs::read_to_string(world.path("node-1.log")).unwrap();
+    assert_eq!(log.matches("serve --data").count(), 3);
+}
+
+/// As a node of number N says: it serves at the port 4710 + N.
+const READY_AT: &str =
+    "dir=$3; n=${dir##*-}; echo \"kv-storage ready: listening on http://127.0.0.1:471$n, data in d\"\n";
+
+#[tokio::test]
+async fn several_nodes_share_a_key_and_the_others_join_the_first() {
+    let mut world = World::new();
+    world.args.nodes = Some(3);
+    let script = format!("echo \"$@\" >&2\nmkdir -p $3\n{OBEYS}{READY_AT}{SERVES}");
+    world.run(&script, 1).await.unwrap();
+    let key = world.path(KEY_FILE);
+    assert_eq!(fs::metadata(&key).unwrap().mode() & 0o777, 0o600);
+    let first_key = fs::read_to_string(&key).unwrap();
+    let profile: Profile = toml::from_str(&fs::read_to_string(world.path(PROFILE_FILE)).unwrap()).unwrap();
+    let urls = [1, 2, 3].map(|number| format!("http://127.0.0.1:471{number}"));
+    assert_eq!(profile.url.unwrap().list(), urls);
+    let dir = world.args.dir.clone();
+    let command = |number: usize| {
+        let log = fs::read_to_string(dir.join(format!("node-{number}.log"))).unwrap();
+        assert!(log.contains("stopped"), "{log}");
+        log.lines().next().unwrap().to_owned()
+    };
+    for number in 1..=3 {
+        let command = command(number);
         assert!(
-            error.contains("line 49") && error.contains("line 30") && !error.contains("line 29"),
-            "{error}"
+            command.contains(&format!("--data {}", world.path(&format!("node-{number}")).display())),
+            "{command}"
         );
-        assert!(error.contains("node-1.log"), "{error}");
+        assert!(
+            command.contains("--cluster-listen 127.0.0.1:") && command.contains("cluster-key"),
+            "{command}"
+        );
+        let joins = command.matches("--join").count();
+        assert_eq!(joins, if number == 1 { 0 } else { 2 }, "{command}");
+        assert_eq!(command.contains("--user demo"), number == 1, "{command}");
     }
+    // Again, with as many nodes as are there.
+    world.args.nodes = None;
+    fs::remove_file(world.path(PROFILE_FILE)).unwrap();
+    world.run(&script, 1).await.unwrap();
+    assert_eq!(fs::read_to_string(&key).unwrap(), first_key);
+    assert_eq!(command(3).matches("--join").count(), 2);
+    // A first node without its data does not found a cluster beside that of the others.
+    fs::remove_dir(world.path("node-1")).unwrap();
+    fs::remove_file(world.path(PROFILE_FILE)).unwrap();
+    world.run(&script, 1).await.unwrap();
+    assert_eq!(command(1).matches("--join").count(), 2);
+}
+
+#[tokio::test]
+async fn when_one_of_several_nodes_does_not_start_the_others_are_stopped() {
+    let mut world = World::new();
+    world.args.nodes = Some(2);
+    let script = format!("{OBEYS}case $3 in *-2) exit 3;; esac\n{READY_AT}{SERVES}");
+    let error = world.run(&script, 0).await.unwrap_err().to_string();
+    assert!(error.contains("node 2 stopped by itself"), "{error}");
+    let log = fs::read_to_string(world.path("node-1.log")).unwrap();
+    assert!(!log.contains("serving") || log.contains("stopped"), "{log}");
+}
+
+#[tokio::test]
+async fn when_one_of_several_nodes_is_given_up_the_others_go_on() {
+    let mut world = World::new();
+    world.args.nodes = Some(2);
+    let (count, sign) = (world.root.path().join("count"), world.root.path().join("sign"));
+    let second = format!("sleep 0.2; echo x >> {}; exit 3", count.display());
+    let first = format!(
+        "while [ ! -e {0} ] || [ $(wc -l < {0}) -lt 3 ]; do sleep 0.05; done; sleep 1.5; touch {1}",
+        count.display(),
+        sign.display()
+    );
+    let script = format!("{OBEYS}{READY_AT}case $3 in *-2) {second};; *) {first};; esac\n{SERVES}");
+    world.run_until(&script, 1, &sign).await.unwrap();
+    assert_eq!(fs::read_to_string(&count).unwrap().lines().count(), 3);
 }
 
 #[tokio::test]
@@ -118,18 +238,38 @@ async fn a_port_in_use_is_said_before_anything_is_started() {
 }
 
 #[tokio::test]
-async fn more_than_one_node_is_refused() {
-    let mut world = World::new();
-    world.args.nodes = 3;
-    let error = world.run("exit 0", 0).await.unwrap_err();
-    assert!(error.to_string().contains("--nodes 3"), "{error}");
+async fn a_folder_keeps_its_number_of_nodes() {
+    let world = World::new();
+    fs::create_dir_all(world.path("node-1")).unwrap();
+    fs::write(world.path(PASSWORD_FILE), "x").unwrap();
+    let nodes = |asked| Folder::prepare(&world.args.dir).unwrap().nodes(asked);
+    assert_eq!((nodes(None).unwrap(), nodes(Some(1)).unwrap()), (1, 1));
+    let error = nodes(Some(3)).unwrap_err();
+    assert!(error.to_string().contains("a single node"), "{error}");
     assert_eq!(crate::cli::exit::exit_of(&error), Exit::Usage);
+    fs::create_dir_all(world.path("node-3")).unwrap();
+    fs::write(world.path(KEY_FILE), "x").unwrap();
+    assert_eq!((nodes(None).unwrap(), nodes(Some(4)).unwrap()), (3, 4));
+    let error = nodes(Some(2)).unwrap_err();
+    assert!(
+        error.to_string().contains("--nodes 2") && error.to_string().contains("holds 3 nodes"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_new_folder_has_the_usual_number_of_nodes() {
+    let world = World::new();
+    assert_eq!(
+        Folder::prepare(&world.args.dir).unwrap().nodes(None).unwrap(),
+        NODES_DEFAULT
+    );
 }
 
 #[tokio::test]
 async fn data_without_its_password_is_not_given_a_new_one() {
     let world = World::new();
-    fs::create_dir_all(world.path(NODE)).unwrap();
+    fs::create_dir_all(world.path("node-1")).unwrap();
     let error = world.run("exit 0", 0).await.unwrap_err().to_string();
     assert!(error.contains(PASSWORD_FILE) && error.contains("begin anew"), "{error}");
 }
@@ -146,6 +286,6 @@ async fn a_folder_is_run_by_one_process_at_a_time() {
 
 #[test]
 fn the_next_steps_name_the_profile_of_another_folder() {
-    assert!(!what_next(Path::new("kv-cluster")).contains("KV_PROFILE"));
-    assert!(what_next(Path::new("/tmp/x")).contains("KV_PROFILE=/tmp/x/profile.toml"));
+    assert!(!what_next(Path::new("kv-cluster"), 1).contains("KV_PROFILE"));
+    assert!(what_next(Path::new("/tmp/x"), 3).contains("KV_PROFILE=/tmp/x/profile.toml"));
 }

@@ -51,6 +51,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::time::Instant;
 
 use crate::api::{
     AddValue, Batch, BatchResults, ClearKey, Count, DEADLINE_MS_MAX, GetValue, KeyList, ListKeys, Operation, Status,
@@ -165,10 +166,11 @@ impl Client {
 
     pub async fn get_value_page(&self, key: &str, page: Page) -> Result<Vec<String>, ClientError> {
         let mut rounds_left = self.limits.patience.rounds_max;
+        let deadline = Instant::now() + self.limits.patience.deadline;
         loop {
             rounds_left = rounds_left.saturating_sub(1);
             match self.read_page(key, page).await {
-                Err(ClientError::Broken { .. }) if rounds_left > 0 => {}
+                Err(ClientError::Broken { .. }) if rounds_left > 0 && Instant::now() < deadline => {}
                 outcome => return outcome,
             }
         }

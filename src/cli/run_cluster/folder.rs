@@ -1,0 +1,171 @@
+//! The folder of a local cluster: `node-1`, `node-2`, … with their logs, the demo user's password, the cluster's key, the profile.
+//!
+//! Invariant: only one process at a time runs it; and what was made once (password, key) is made again only with everything else.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+
+use crate::cli::cluster::new_key;
+use crate::cli::exit::usage;
+use crate::cli::profile::{PROFILE_FILE, Profile, Urls};
+use crate::cli::secret;
+use crate::client::{Client, entropy};
+
+use super::{NODES_DEFAULT, NODES_MAX};
+
+/// The user that is made, an admin.
+pub const DEMO_USER: &str = "demo";
+pub const PASSWORD_FILE: &str = "demo-password";
+pub const KEY_FILE: &str = "cluster-key";
+/// Of randomness, in the demo user's password.
+pub const PASSWORD_BYTES: usize = 16;
+const LOCK_FILE: &str = "lock";
+
+pub struct Folder {
+    path: PathBuf,
+    lock: fs::File,
+    /// How many nodes were in it before this run.
+    found: usize,
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // Closing the file is not enough: a child that is just being started holds a copy of it until it runs its program.
+        let _ = self.lock.unlock();
+    }
+}
+
+impl Folder {
+    pub fn prepare(path: &Path) -> anyhow::Result<Self> {
+        fs::create_dir_all(path).with_context(|| format!("cannot make the folder {}", path.display()))?;
+        let mut folder = Self {
+            path: path.to_path_buf(),
+            lock: lock(path)?,
+            found: 0,
+        };
+        // A node that was removed in between is started again under its number, empty.
+        folder.found = (1..=usize::from(NODES_MAX))
+            .rev()
+            .find(|number| folder.data(*number).exists())
+            .unwrap_or(0);
+        let password = folder.password_file();
+        if !password.exists() {
+            if folder.found > 0 {
+                anyhow::bail!(
+                    "{} is gone, but the data of its user is there: put the file back, or remove {} to begin anew",
+                    password.display(),
+                    path.display()
+                );
+            }
+            secret::write_private(&password, &format!("{}\n", entropy::hex::<PASSWORD_BYTES>()))?;
+        }
+        Ok(folder)
+    }
+
+    /// How many nodes to run.
+    pub fn nodes(&self, asked: Option<u16>) -> anyhow::Result<u16> {
+        // At most NODES_MAX.
+        let found = self.found as u16;
+        let Some(asked) = asked else {
+            return Ok(if found == 0 { NODES_DEFAULT } else { found });
+        };
+        let here = self.path.display();
+        if asked < found {
+            return Err(usage(format!(
+                "--nodes {asked}: {here} holds {found} nodes, and its data needs them; leave --nodes out, or choose another folder \
+                 with --dir"
+            )));
+        }
+        if found == 1 && asked > 1 && !self.path.join(KEY_FILE).exists() {
+            return Err(usage(format!(
+                "--nodes {asked}: {here} holds a single node, which is no cluster; leave --nodes out, or choose another folder with \
+                 --dir"
+            )));
+        }
+        Ok(asked)
+    }
+
+    /// Whether this node is the one that begins a cluster, rather than join it. When others are there, and it is not any more,
+    /// they have the data.
+    pub fn founds(&self, number: usize) -> bool {
+        number == 1 && (self.found <= 1 || self.data(1).exists())
+    }
+
+    pub fn data(&self, number: usize) -> PathBuf {
+        self.path.join(format!("node-{number}"))
+    }
+
+    pub fn log(&self, number: usize) -> PathBuf {
+        self.path.join(format!("node-{number}.log"))
+    }
+
+    pub fn password_file(&self) -> PathBuf {
+        self.path.join(PASSWORD_FILE)
+    }
+
+    /// The file of the key that the nodes share; made when there is none.
+    pub fn cluster_key(&self) -> anyhow::Result<PathBuf> {
+        let key = self.path.join(KEY_FILE);
+        if !key.exists() {
+            secret::write_private(&key, &new_key())?;
+        }
+        Ok(key)
+    }
+
+    /// Speaks as the demo user.
+    pub fn client(&self, urls: &[String]) -> Option<Client> {
+        let password = secret::read_password(&self.password_file()).ok()?;
+        let builder = Client::builder().urls(urls).user(DEMO_USER).password(&password);
+        builder.retries(0).build().ok()
+    }
+
+    pub fn write_profile(&self, mut urls: Vec<String>) -> anyhow::Result<()> {
+        let url = match urls.pop() {
+            Some(only) if urls.is_empty() => Urls::One(only),
+            last => {
+                urls.extend(last);
+                Urls::Several(urls)
+            }
+        };
+        let profile = Profile {
+            url: Some(url),
+            user: Some(DEMO_USER.to_owned()),
+            password: None,
+            password_file: Some(PASSWORD_FILE.into()),
+            consistency: None,
+        };
+        secret::write_private(&self.path.join(PROFILE_FILE), &toml::to_string(&profile)?)
+    }
+}
+
+fn lock(folder: &Path) -> anyhow::Result<fs::File> {
+    let place = || format!("cannot lock the folder {}", folder.display());
+    let file = fs::File::create(folder.join(LOCK_FILE)).with_context(place)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(fs::TryLockError::WouldBlock) => anyhow::bail!(
+            "{} is run by another `kv run-cluster` already; stop that, or choose another folder with --dir",
+            folder.display()
+        ),
+        Err(fs::TryLockError::Error(error)) => Err(error).with_context(place),
+    }
+}
+
+/// A new log; the one of the run before is kept beside it.
+pub fn new_log(log: &Path) -> anyhow::Result<fs::File> {
+    let old = log.with_extension("log.old");
+    match fs::rename(log, old) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+        _ => {}
+    }
+    fs::File::create(log).with_context(|| format!("cannot write {}", log.display()))
+}
+
+/// The log of a node that is started again in the same run.
+pub fn same_log(log: &Path) -> anyhow::Result<fs::File> {
+    let opened = fs::OpenOptions::new().append(true).create(true).open(log);
+    opened.with_context(|| format!("cannot write {}", log.display()))
+}

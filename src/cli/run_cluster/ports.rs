@@ -1,0 +1,93 @@
+//! Which ports the nodes of a local cluster listen on.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+
+use anyhow::Context;
+
+use crate::cli::exit::usage;
+
+/// From a node's port for clients to the one for its peers.
+const PEER_PORT_OFFSET: u16 = 100;
+
+/// One for each node; all 0 when the first is.
+pub fn http(first: SocketAddr, count: u16) -> anyhow::Result<Vec<SocketAddr>> {
+    let addresses = (0..count).map(|index| after(first, if first.port() == 0 { 0 } else { index }));
+    let addresses = addresses.collect::<anyhow::Result<Vec<_>>>()?;
+    for address in &addresses {
+        check(*address, TcpListener::bind(address).map(drop))?;
+    }
+    Ok(addresses)
+}
+
+/// Where the nodes speak to each other. They must know these before they start, so none is 0.
+pub fn peers(first: SocketAddr, count: u16) -> anyhow::Result<Vec<SocketAddr>> {
+    if first.port() == 0 {
+        return free(first, count);
+    }
+    let addresses = (0..count).map(|index| after(first, PEER_PORT_OFFSET + index));
+    let addresses = addresses.collect::<anyhow::Result<Vec<_>>>()?;
+    for address in &addresses {
+        check(*address, TcpListener::bind(address).map(drop))?;
+        check(*address, UdpSocket::bind(address).map(drop))?;
+    }
+    Ok(addresses)
+}
+
+fn after(first: SocketAddr, by: u16) -> anyhow::Result<SocketAddr> {
+    let Some(port) = first.port().checked_add(by) else {
+        return Err(usage(format!(
+            "--listen {first}: the other ports that are needed would be beyond 65535; choose a lower one"
+        )));
+    };
+    Ok(SocketAddr::new(first.ip(), port))
+}
+
+/// The listener is closed again at once: this only turns the usual mistake into a clear message before anything is made.
+fn check(address: SocketAddr, bound: io::Result<()>) -> anyhow::Result<()> {
+    match bound {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => anyhow::bail!(
+            "{address} is in use, perhaps by a node that runs already; stop that, or choose another port with --listen"
+        ),
+        Err(error) => Err(error).with_context(|| format!("cannot listen on {address}")),
+    }
+}
+
+/// Ports that nothing uses now, for TCP and UDP.
+fn free(at: SocketAddr, count: u16) -> anyhow::Result<Vec<SocketAddr>> {
+    let place = || format!("cannot listen on {at}");
+    let mut held = Vec::new();
+    while held.len() < usize::from(count) {
+        let tcp = TcpListener::bind(at).with_context(place)?;
+        let address = tcp.local_addr().with_context(place)?;
+        if let Ok(udp) = UdpSocket::bind(address) {
+            held.push((address, tcp, udp));
+        }
+    }
+    Ok(held.into_iter().map(|(address, ..)| address).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_follow_each_other_and_those_of_peers_are_a_hundred_higher() {
+        let first: SocketAddr = "127.0.0.1:41200".parse().unwrap();
+        let ports = |addresses: Vec<SocketAddr>| addresses.iter().map(SocketAddr::port).collect::<Vec<_>>();
+        assert_eq!(ports(http(first, 3).unwrap()), [41200, 41201, 41202]);
+        assert_eq!(ports(peers(first, 3).unwrap()), [41300, 41301, 41302]);
+        let last: SocketAddr = "127.0.0.1:65530".parse().unwrap();
+        assert!(peers(last, 1).unwrap_err().to_string().contains("65535"));
+    }
+
+    #[test]
+    fn without_a_port_the_peers_still_know_theirs_beforehand() {
+        let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        assert_eq!(http(any, 2).unwrap(), [any, any]);
+        let peers = peers(any, 3).unwrap();
+        assert!(peers.iter().all(|peer| peer.port() != 0));
+        assert!(peers[0] != peers[1] && peers[1] != peers[2] && peers[0] != peers[2]);
+    }
+}
