@@ -28,7 +28,7 @@ use keeper::{Event, Keeper, Stop};
 use process::{Program, Start};
 
 /// Nodes of a new folder when nothing else is asked for.
-pub const NODES_DEFAULT: u16 = 1;
+pub const NODES_DEFAULT: u16 = 3;
 /// More than this on one machine shows nothing new.
 const NODES_MAX: u16 = 7;
 
