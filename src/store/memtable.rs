@@ -290,13 +290,20 @@ impl Memtable {
         self.find(hash, user, key).map(|held| (self.number, held.last))
     }
 
-    /// The op of the entry, if its group is durable.
-    fn op(&self, entry: u32, durable_groups: usize) -> Option<Op> {
+    /// The op of the entry, if it is in the first `groups` groups, of which the open one is the last.
+    fn op(&self, entry: u32, groups: usize) -> Option<Op> {
         let Entry { group, offset, .. } = *self.entries.get(entry as usize)?;
-        if group as usize >= durable_groups {
+        if group as usize >= groups {
             return None;
         }
-        let record = self.groups.get(group as usize)?.slice(offset as usize..);
+        let record = match self.groups.get(group as usize) {
+            Some(bytes) => bytes.slice(offset as usize..),
+            None => {
+                let record = self.open.get(offset as usize..)?;
+                let length = RecordHeader::decode_trusted(record)?.total_bytes() as usize;
+                Bytes::copy_from_slice(record.get(..length)?)
+            }
+        };
         RecordHeader::decode_trusted(&record)?.op(&record)
     }
 

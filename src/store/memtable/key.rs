@@ -83,7 +83,8 @@ impl MemoryOps {
     pub fn get(&self, index: usize) -> Option<Op> {
         let Place { table, entry } = *self.places.as_ref()?.get(index)?;
         let memtable = self.tables.get(table as usize)?.read();
-        memtable.op(entry, memtable.closed_groups())
+        // Those in the open group too, if they were asked for.
+        memtable.op(entry, memtable.closed_groups() + 1)
     }
 
     /// Without the ops whose dots are `known`.

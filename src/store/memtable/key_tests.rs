@@ -50,7 +50,7 @@ fn check(tables: Vec<Vec<Step>>, sorted: bool) -> Result<(), TestCaseError> {
         Key::new("o").unwrap(),
     );
     let mut expected = Vec::new();
-    let (mut seq, mut clock) = (0, 0);
+    let (mut seq, mut clock, mut left_open) = (0, 0, 0);
     let mut made = Vec::new();
     for (number, steps) in tables.into_iter().enumerate() {
         let mut memtable = Memtable::new(number as u64);
@@ -69,11 +69,16 @@ fn check(tables: Vec<Vec<Step>>, sorted: bool) -> Result<(), TestCaseError> {
                 expected.append(&mut open);
             }
         }
+        left_open += open.len();
         made.push(memtable.share());
     }
     expected.sort_by_key(Op::stamp);
     let held = MemoryOps::of(&made, (KeyHash::of(&user, &key), &user, &key), Memtable::durable_groups);
     prop_assert_eq!((held.len(), held.is_empty()), (expected.len(), expected.is_empty()));
+    // Those of the open group come when they are asked for.
+    let open_too = |memtable: &Memtable| memtable.closed_groups() + 1;
+    let all = MemoryOps::of(&made, (KeyHash::of(&user, &key), &user, &key), open_too);
+    prop_assert_eq!(all.iter().count(), expected.len() + left_open);
     // What is added later is not in it.
     for table in &made {
         let mut memtable = table.write();
