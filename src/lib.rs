@@ -12,6 +12,7 @@
 //! | [`store`] | the storage engine: log, memtable, segments, merges, recovery. Synchronous |
 //! | [`shard`] | one run of slots: a state machine that hands out its disk work as jobs |
 //! | [`env`] | what a node takes from outside: disk, sockets, wall clock, entropy, threads |
+//! | [`wire`] | the messages between nodes |
 //! | [`net`] | what nodes say to each other, sealed under the cluster key: datagrams and streams of frames |
 //! | [`node`] | the actors around shards, their supervisor, and the handle to all of them |
 //! | [`users`] | who may use the store, and the check of every request's credentials |
@@ -69,3 +70,4 @@ pub mod shard;
 pub mod store;
 pub mod types;
 pub mod users;
+pub mod wire;

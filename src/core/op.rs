@@ -32,6 +32,11 @@ impl Text {
         &self.0
     }
 
+    /// The same buffer.
+    pub fn bytes(&self) -> Bytes {
+        self.0.clone()
+    }
+
     /// Byte length.
     pub fn len(&self) -> usize {
         self.0.len()
@@ -86,6 +91,16 @@ pub enum Body {
     /// What is left of a cleared op that carried a request id, so that a late retry still counts as done. `cleared_at` is when
     /// it was cleared, from which the time to remember it runs.
     Spent { cleared_at: WallMs },
+}
+
+impl Body {
+    /// Bytes of its text.
+    pub fn text_bytes(&self) -> usize {
+        match self {
+            Self::Part(text) | Self::Value(text) => text.len(),
+            Self::Clear(_) | Self::Spent { .. } => 0,
+        }
+    }
 }
 
 /// One op of a key that is known from the context.

@@ -1,0 +1,161 @@
+//! One connection to a peer, for the requests of this node, from its handshake to its end. One task does all of it: what came is
+//! handed out and what gathered meanwhile is written in the same turn.
+
+use std::convert::Infallible;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, MissedTickBehavior};
+
+use super::batch::send;
+use super::link::Link;
+use super::peer::Call;
+use crate::net::{Channel, FrameError, FrameReader};
+use crate::wire::{Message, Request, Response, WireRefused};
+
+/// How often the peer is asked whether it is there. This also keeps the connection in the memory of whatever lies between.
+const KEEP_ALIVE_MS: u64 = 500;
+/// A peer that owes an answer and says nothing for so long is given up: it is frozen or unreachable, or so overloaded that it makes no
+/// difference. Keep-alives are answered on the spot, however much work it has.
+const SILENCE_MS_MAX: u64 = 3_000;
+/// While so much is taken off our hands between two keep-alives, answers may be late only because large requests fill a slow line.
+/// Enough that what the buffers of both systems can hold is soon full when nobody reads it.
+const BULK_BYTES_MIN: u64 = 512 << 10;
+
+/// Why a connection is no more.
+#[derive(Debug, thiserror::Error)]
+pub enum Ended {
+    #[error("the peer closed it")]
+    Closed,
+    #[error("it cannot be read: {0}")]
+    Read(#[from] FrameError),
+    #[error("it cannot be written: {0}")]
+    Write(#[from] io::Error),
+    #[error("the peer has gone silent")]
+    Silent,
+    #[error("the peer sends garbage: {0}")]
+    Garbage(#[from] WireRefused),
+    #[error("the peer sends requests where answers belong")]
+    NoAnswer,
+    #[error("the peer sends answers where requests belong")]
+    NoRequest,
+}
+
+impl Ended {
+    /// It was the peer that broke the rules.
+    pub fn is_garbage(&self) -> bool {
+        matches!(self, Self::Garbage(_) | Self::NoAnswer | Self::NoRequest)
+    }
+}
+
+/// Takes calls until the connection ends.
+pub async fn run(link: &Arc<Link>, channel: Channel) -> Ended {
+    let Channel { reader, writer, .. } = channel;
+    let _opened = link.open();
+    let ended: Result<Infallible, Ended> = tokio::select! {
+        biased;
+        ended = receive(link, reader) => ended,
+        ended = send(&**link, writer, &link.counters.frames_sent) => ended.map_err(Ended::from),
+        ended = watch(link) => ended,
+    };
+    match ended {
+        Err(ended) => ended,
+        Ok(never) => match never {},
+    }
+}
+
+async fn receive(link: &Link, mut reader: FrameReader) -> Result<Infallible, Ended> {
+    let mut answers = Vec::new();
+    loop {
+        let mut frame = reader.recv().await?;
+        if frame.is_none() {
+            return Err(Ended::Closed);
+        }
+        while let Some(bytes) = frame {
+            decode(&bytes, &mut answers)?;
+            frame = reader.try_recv()?;
+        }
+        link.answered(&mut answers);
+    }
+}
+
+fn decode(mut bytes: &[u8], answers: &mut Vec<(u64, Response)>) -> Result<(), Ended> {
+    while !bytes.is_empty() {
+        match Message::decode(&mut bytes)? {
+            Message::Response(id, response) => answers.push((id, response)),
+            Message::Request(..) => return Err(Ended::NoAnswer),
+        }
+    }
+    Ok(())
+}
+
+/// Keeps the connection alive, and ends when the peer does not.
+async fn watch(link: &Link) -> Result<Infallible, Ended> {
+    let mut ticks = tokio::time::interval(Duration::from_millis(KEEP_ALIVE_MS));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut signs = Signs::new(link);
+    let mut ping: Option<(Call, Instant)> = None;
+    loop {
+        tokio::select! {
+            biased;
+            answer = answer(&mut ping) => {
+                if let (Ok(_), Some((_, sent))) = (answer, ping.take()) {
+                    link.counters.round_trip_us.set(sent.elapsed().as_micros() as u64);
+                }
+            }
+            now = ticks.tick() => {
+                signs.look(link, now);
+                if signs.silence(link, now) >= Duration::from_millis(SILENCE_MS_MAX) {
+                    link.counters.silent.add(1);
+                    return Err(Ended::Silent);
+                }
+                if ping.is_none() {
+                    // Where no more can wait, enough waits to show whether the peer is there.
+                    ping = link.call(&Request::Ping).ok().map(|answer| (Call(answer), now));
+                }
+            }
+        }
+    }
+}
+
+async fn answer(ping: &mut Option<(Call, Instant)>) -> Result<Response, super::CallError> {
+    match ping {
+        Some((call, _)) => call.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Signs of life: bytes, so that a large message does not look like silence while it comes.
+struct Signs {
+    looked: Instant,
+    seen: Instant,
+    received: u64,
+    sent: u64,
+}
+
+impl Signs {
+    fn new(link: &Link) -> Self {
+        Self {
+            looked: Instant::now(),
+            seen: Instant::now(),
+            received: link.meter.received(),
+            sent: link.meter.sent(),
+        }
+    }
+
+    fn look(&mut self, link: &Link, now: Instant) {
+        let (received, sent) = (link.meter.received(), link.meter.sent());
+        // It was this node that stood still; what has come meanwhile is not read yet.
+        let was_away = now - self.looked > 2 * Duration::from_millis(KEEP_ALIVE_MS);
+        if received != self.received || sent - self.sent >= BULK_BYTES_MIN || was_away {
+            self.seen = now;
+        }
+        (self.looked, self.received, self.sent) = (now, received, sent);
+    }
+
+    /// For how long the peer has owed an answer and shown no sign.
+    fn silence(&self, link: &Link, now: Instant) -> Duration {
+        link.waiting().min(now - self.seen)
+    }
+}

@@ -1,0 +1,201 @@
+//! The link to one peer, as its callers and its connection share it.
+//!
+//! Invariants:
+//! - a call is in the link only while there is a connection; when that ends, every call of it ends too, and none moves to the next one:
+//!   the peer may have carried it out;
+//! - what waits for a peer is bounded in count and bytes, from the call to its answer, whether or not somebody still wants the answer. A
+//!   frozen peer costs that much memory and no more.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::{oneshot, watch};
+use tokio::time::Instant;
+
+use super::CallError;
+use super::batch::{Batch, Outgoing, Source};
+use super::figures::{LinkCounters, PeerFigures};
+use super::meter::Meter;
+use super::pending::{Pending, Waiting};
+use crate::types::NodeId;
+use crate::wire::{MESSAGE_BYTES_MAX, Request, Response};
+
+/// Encoded requests that may wait for one peer, bytes: a few of the largest, so that none of them has to find the queue empty.
+pub const CALLS_BYTES_MAX: usize = 32 << 20;
+
+pub struct Link {
+    pub node: NodeId,
+    /// Where it is said to be now.
+    pub address: Mutex<SocketAddr>,
+    pub connections: watch::Sender<u64>,
+    pub counters: LinkCounters,
+    /// Of all its connections.
+    pub meter: Arc<Meter>,
+    live: Mutex<Option<Live>>,
+    /// What `now_us` counts from.
+    epoch: Instant,
+    /// When the peer was last heard of.
+    heard_us: AtomicU64,
+}
+
+/// What there is while there is a connection.
+#[derive(Default)]
+struct Live {
+    outgoing: Outgoing,
+    pending: Pending,
+}
+
+impl Link {
+    pub fn new(node: NodeId, address: SocketAddr) -> Self {
+        Self {
+            node,
+            address: Mutex::new(address),
+            connections: watch::Sender::new(0),
+            counters: LinkCounters::default(),
+            meter: Arc::default(),
+            live: Mutex::default(),
+            epoch: Instant::now(),
+            heard_us: AtomicU64::new(0),
+        }
+    }
+
+    pub fn now_us(&self) -> u64 {
+        self.epoch.elapsed().as_micros() as u64
+    }
+
+    pub fn is_up(&self) -> bool {
+        self.live.lock().is_some()
+    }
+
+    pub fn call(&self, request: &Request) -> Result<oneshot::Receiver<Response>, CallError> {
+        let (reply, answer) = oneshot::channel();
+        let since_us = self.now_us();
+        let mut live = self.live.lock();
+        let Live { outgoing, pending } = live.as_mut().ok_or(CallError::NotConnected)?;
+        let Some(id) = pending.next_id() else {
+            drop(live);
+            return Err(self.busy());
+        };
+        let room = CALLS_BYTES_MAX - pending.bytes();
+        let added = outgoing
+            .batch
+            .add(room.min(MESSAGE_BYTES_MAX), |out| request.encode(id, out));
+        let bytes = match added {
+            Ok(bytes) => bytes,
+            Err(refused) => {
+                drop(live);
+                let too_large = refused.bytes > MESSAGE_BYTES_MAX;
+                return Err(if too_large {
+                    CallError::TooLarge { bytes: refused.bytes }
+                } else {
+                    self.busy()
+                });
+            }
+        };
+        let waiting = Waiting { reply, since_us, bytes };
+        pending.add(id, waiting);
+        let sleeper = outgoing.sleeper();
+        drop(live);
+        if let Some(sleeper) = sleeper {
+            sleeper.wake();
+        }
+        self.counters.requests.add(1);
+        Ok(answer)
+    }
+
+    fn busy(&self) -> CallError {
+        self.counters.busy.add(1);
+        CallError::Busy
+    }
+
+    /// From now on calls are taken, until the guard is dropped.
+    pub fn open(self: &Arc<Self>) -> Opened {
+        self.heard();
+        *self.live.lock() = Some(Live::default());
+        self.connections.send_modify(|count| *count += 1);
+        Opened(self.clone())
+    }
+
+    /// Hands out the answers, emptying `answers`. Those that nobody waits for are dropped.
+    pub fn answered(&self, answers: &mut Vec<(u64, Response)>) {
+        self.heard();
+        self.counters.responses.add(answers.len() as u64);
+        let mut ready = Vec::with_capacity(answers.len());
+        if let Some(Live { pending, .. }) = &mut *self.live.lock() {
+            ready.extend(answers.drain(..).map(|(id, response)| (pending.take(id), response)));
+        }
+        // Woken without the lock: they may call again at once.
+        for (waiting, response) in ready {
+            if let Some(waiting) = waiting {
+                let _ = waiting.reply.send(response);
+            }
+        }
+    }
+
+    pub fn heard(&self) {
+        self.heard_us.store(self.now_us(), Relaxed);
+    }
+
+    fn oldest_since_us(&self) -> Option<u64> {
+        self.live.lock().as_ref()?.pending.oldest_since_us()
+    }
+
+    pub fn waiting(&self) -> Duration {
+        let oldest = self.oldest_since_us();
+        let waited = oldest.map(|since| self.now_us().saturating_sub(since));
+        Duration::from_micros(waited.unwrap_or_default())
+    }
+
+    pub fn silence(&self) -> Duration {
+        let oldest = self.oldest_since_us();
+        let since = oldest.map(|since| since.max(self.heard_us.load(Relaxed)));
+        let silent = since.map(|since| self.now_us().saturating_sub(since));
+        Duration::from_micros(silent.unwrap_or_default())
+    }
+
+    pub fn figures(&self) -> PeerFigures {
+        let (is_up, waiting, waiting_bytes) = match &*self.live.lock() {
+            Some(Live { pending, .. }) => (true, pending.count() as u64, pending.bytes() as u64),
+            None => (false, 0, 0),
+        };
+        PeerFigures {
+            is_up,
+            waiting,
+            waiting_bytes,
+            bytes_sent: self.meter.sent(),
+            bytes_received: self.meter.received(),
+            requests: self.counters.requests.get(),
+            responses: self.counters.responses.get(),
+            frames_sent: self.counters.frames_sent.get(),
+            connects: *self.connections.borrow(),
+            dial_failures: self.counters.dial_failures.get(),
+            busy: self.counters.busy.get(),
+            silent: self.counters.silent.get(),
+            round_trip_us: self.counters.round_trip_us.get(),
+        }
+    }
+}
+
+impl Source for Link {
+    fn poll_outgoing(&self, context: &Context<'_>, batch: Option<&mut Batch>) -> Poll<()> {
+        match &mut *self.live.lock() {
+            Some(Live { outgoing, .. }) => outgoing.poll_take(context, batch),
+            None => Poll::Pending,
+        }
+    }
+}
+
+/// A connection that takes calls. Dropped however the connection ends: all its calls fail then.
+pub struct Opened(Arc<Link>);
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        let live = self.0.live.lock().take();
+        // Without the lock: this wakes everyone who waits.
+        drop(live);
+    }
+}

@@ -1,0 +1,79 @@
+//! A peer as the rest of the node sees it: something that is asked, and answers.
+//!
+//! Invariant: nothing waits for a place in the queue. A request is on its way when `call` returns, or it is refused.
+
+use std::borrow::Borrow;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::sync::{oneshot, watch};
+
+use super::CallError;
+use super::figures::PeerFigures;
+use super::link::Link;
+use crate::types::NodeId;
+use crate::wire::{Request, Response};
+
+/// The link to one peer. Clones share it.
+#[derive(Clone)]
+pub struct Peer(pub(super) Arc<Link>);
+
+impl fmt::Debug for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "peer {}", self.node())
+    }
+}
+
+impl Peer {
+    pub fn node(&self) -> NodeId {
+        self.0.node
+    }
+
+    /// Whether there is a connection now. The peer may be frozen all the same: see `silence`.
+    pub fn is_up(&self) -> bool {
+        self.0.is_up()
+    }
+
+    /// How long the oldest request without an answer has waited; zero if none waits.
+    pub fn waiting(&self) -> Duration {
+        self.0.waiting()
+    }
+
+    /// For how long nothing at all has come from the peer while a request waited. Unlike `waiting` it stays low while one request
+    /// takes its time and others are answered; a frozen peer shows here.
+    pub fn silence(&self) -> Duration {
+        self.0.silence()
+    }
+
+    /// Sends the request, or refuses it at once. Who drops the `Call` loses the answer; the request is made all the same.
+    pub fn call(&self, request: impl Borrow<Request>) -> Result<Call, CallError> {
+        self.0.call(request.borrow()).map(Call)
+    }
+
+    /// Grows by one each time a connection has been made; 0 before the first.
+    pub fn connections(&self) -> watch::Receiver<u64> {
+        self.0.connections.subscribe()
+    }
+
+    pub fn figures(&self) -> PeerFigures {
+        self.0.figures()
+    }
+}
+
+/// A request on its way. Resolves with the answer, or with `CallError::Lost`.
+#[derive(Debug)]
+#[must_use = "the answer is lost when this is dropped"]
+pub struct Call(pub(super) oneshot::Receiver<Response>);
+
+impl Future for Call {
+    type Output = Result<Response, CallError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let answer = ready!(Pin::new(&mut self.0).poll(context));
+        Poll::Ready(answer.map_err(|_| CallError::Lost))
+    }
+}

@@ -1,0 +1,260 @@
+//! One connection of another node, whose requests are answered. One task does most of it: it reads, answers what can be answered on the
+//! spot, drives the short work, and writes all answers that are ready in one go.
+//!
+//! Invariants:
+//! - what a connection has at work is bounded, and so are the answers that wait to be written; beyond that nothing more is read from it;
+//! - the service hears of a connection's end exactly once, however it ends, and none of its requests is at work any more then.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use tokio::task::JoinHandle;
+
+use super::answers::Answers;
+use super::batch::send;
+use super::connection::Ended;
+use super::figures::Counter;
+use super::link::CALLS_BYTES_MAX;
+use super::meter::{Meter, Metered};
+use super::pending::CALLS_MAX;
+use super::shared::{Shared, WrongPeer};
+use crate::env::{BoxFuture, Stream};
+use crate::net::{self, Channel, FrameReader};
+use crate::quota::Share;
+use crate::types::NodeId;
+use crate::wire::{Message, Request, Response, WireError};
+
+/// Requests of one connection at work, and their bytes: as many as an honest peer has without an answer, so that only others are stopped.
+const AT_WORK_MAX: usize = CALLS_MAX;
+const AT_WORK_BYTES_MAX: usize = CALLS_BYTES_MAX;
+/// A peer that asks for nothing and is not even alive for so long is gone: its own keep-alives come every half second.
+const SILENCE_MS_MAX: u64 = 10_000;
+
+/// From the first byte to the end. `handshake` is held until it is known who that is.
+pub async fn serve(shared: Arc<Shared>, stream: Box<dyn Stream>, handshake: Share) {
+    let meter = Arc::new(Meter::default());
+    let stream = Metered::new(stream, shared.meter.clone());
+    let stream = Metered::new(Box::new(stream), meter.clone());
+    let channel = match let_in(&shared, Box::new(stream)).await {
+        Ok(channel) => channel,
+        Err(error) => {
+            shared.counters.refused.add(1);
+            if shared.may_complain() {
+                tracing::warn!(why = %error, "a connection to the peer port was refused");
+            }
+            return;
+        }
+    };
+    drop(handshake);
+    shared.counters.accepted.add(1);
+    let served = Served::new(shared, channel.peer.node);
+    let Err(ended) = run(&served, channel, &meter).await;
+    if ended.is_garbage() {
+        served.shared.counters.garbage.add(1);
+        tracing::warn!(node = %served.from, why = %ended, "the connection of a peer was closed");
+    } else {
+        tracing::debug!(node = %served.from, why = %ended, "the connection of a peer ended");
+    }
+}
+
+async fn let_in(shared: &Shared, stream: Box<dyn Stream>) -> Result<Channel, WrongPeer> {
+    let channel = net::accept(stream, &shared.local()).await?;
+    shared.check(&channel.peer, None)?;
+    Ok(channel)
+}
+
+/// A connection that is served.
+struct Served {
+    shared: Arc<Shared>,
+    from: NodeId,
+    connection: u64,
+}
+
+impl Served {
+    fn new(shared: Arc<Shared>, from: NodeId) -> Self {
+        shared.counters.serving.fetch_add(1, Relaxed);
+        let connection = shared.connections.fetch_add(1, Relaxed);
+        Self {
+            shared,
+            from,
+            connection,
+        }
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.shared.counters.serving.fetch_sub(1, Relaxed);
+        self.shared.service.connection_ended(self.from, self.connection);
+    }
+}
+
+async fn run(served: &Served, channel: Channel, meter: &Meter) -> Result<Infallible, Ended> {
+    let answers = Answers::default();
+    let frames = Counter::default();
+    tokio::select! {
+        biased;
+        ended = Server::new(served, &answers).receive(channel.reader) => ended,
+        ended = send(&answers, channel.writer, &frames) => ended.map_err(Ended::from),
+        ended = watch(meter) => ended,
+    }
+}
+
+async fn watch(meter: &Meter) -> Result<Infallible, Ended> {
+    let mut received = meter.received();
+    loop {
+        tokio::time::sleep(Duration::from_millis(SILENCE_MS_MAX)).await;
+        let now = meter.received();
+        if now == received {
+            return Err(Ended::Silent);
+        }
+        received = now;
+    }
+}
+
+struct Server<'a> {
+    served: &'a Served,
+    answers: &'a Answers,
+    work: FuturesUnordered<Work>,
+    /// Encoded requests of all work.
+    work_bytes: usize,
+}
+
+impl<'a> Server<'a> {
+    fn new(served: &'a Served, answers: &'a Answers) -> Self {
+        Self {
+            served,
+            answers,
+            work: FuturesUnordered::new(),
+            work_bytes: 0,
+        }
+    }
+
+    async fn receive(mut self, mut reader: FrameReader) -> Result<Infallible, Ended> {
+        loop {
+            self.answers.room().await;
+            tokio::select! {
+                biased;
+                Some(done) = self.work.next() => self.finish(done),
+                frame = reader.recv() => {
+                    let mut frame = Some(frame?.ok_or(Ended::Closed)?);
+                    while let Some(bytes) = frame {
+                        self.take_frame(&bytes).await?;
+                        frame = reader.try_recv()?;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn take_frame(&mut self, frame: &Bytes) -> Result<(), Ended> {
+        let mut rest = &frame[..];
+        while !rest.is_empty() {
+            self.make_room().await;
+            let left = rest.len();
+            match Message::decode(&mut rest)? {
+                Message::Request(id, request) => self.begin(id, request, left - rest.len()),
+                Message::Response(..) => return Err(Ended::NoRequest),
+            }
+        }
+        Ok(())
+    }
+
+    /// Until another request may be taken.
+    async fn make_room(&mut self) {
+        while self.work.len() >= AT_WORK_MAX || self.work_bytes >= AT_WORK_BYTES_MAX {
+            self.answers.room().await;
+            if let Some(done) = self.work.next().await {
+                self.finish(done);
+            }
+        }
+    }
+
+    fn begin(&mut self, id: u64, request: Request, bytes: usize) {
+        let Served {
+            shared,
+            from,
+            connection,
+        } = self.served;
+        shared.counters.requests.add(1);
+        let now = match request {
+            Request::Ping => Some(Response::Done),
+            _ => shared.service.answer_now(*from, &request),
+        };
+        if let Some(response) = now {
+            self.answers.add(id, &response);
+            return;
+        }
+        let is_short = matches!(
+            request,
+            Request::Ask(_) | Request::Append(_) | Request::Digest { .. } | Request::Compare { .. }
+        );
+        let answer = shared.service.answer(*from, *connection, request);
+        let answer = match is_short {
+            true => Answer::Here(answer),
+            false => Answer::There(tokio::spawn(answer)),
+        };
+        self.work_bytes += bytes;
+        self.work.push(Work { id, bytes, answer });
+    }
+
+    fn finish(&mut self, done: Done) {
+        self.work_bytes -= done.bytes;
+        self.answers.add(done.id, &done.response);
+    }
+}
+
+/// A request at work.
+struct Work {
+    id: u64,
+    bytes: usize,
+    answer: Answer,
+}
+
+struct Done {
+    id: u64,
+    bytes: usize,
+    response: Response,
+}
+
+enum Answer {
+    /// In the connection's own task: when a commit answers many of them at once, that wakes one task, not many.
+    Here(BoxFuture<'static, Response>),
+    /// In a task of its own, as it may keep its thread for a while.
+    There(JoinHandle<Response>),
+}
+
+impl Future for Work {
+    type Output = Done;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Done> {
+        let response = match &mut self.answer {
+            Answer::Here(answer) => ready!(answer.as_mut().poll(context)),
+            Answer::There(task) => ready!(Pin::new(task).poll(context)).unwrap_or_else(|_panicked| {
+                let maybe_applied = true;
+                Response::Failed(WireError::Unavailable { maybe_applied })
+            }),
+        };
+        Poll::Ready(Done {
+            id: self.id,
+            bytes: self.bytes,
+            response,
+        })
+    }
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        if let Answer::There(task) = &self.answer {
+            task.abort();
+        }
+    }
+}

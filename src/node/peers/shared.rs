@@ -1,0 +1,113 @@
+//! What all connections of a node share, and who is let in.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use arc_swap::ArcSwap;
+
+use super::figures::Counters;
+use super::meter::Meter;
+use super::peer::Peer;
+use super::seldom::Seldom;
+use super::{PeerService, PeersConfig};
+use crate::env::Env;
+use crate::net::{HandshakeError, Hello, KeyRing, Local, Versions};
+use crate::quota::Quota;
+use crate::types::NodeId;
+
+/// Versions of the messages in `wire` that this node speaks.
+pub const VERSIONS: Versions = Versions { lowest: 1, highest: 1 };
+/// Handshakes of others that run at once. Each costs some key agreements and a few kilobytes; the rest is turned away at the door.
+const HANDSHAKES_MAX: usize = 64;
+
+pub struct Shared {
+    pub env: Env,
+    pub service: Arc<dyn PeerService>,
+    /// Every member but this node itself.
+    pub links: ArcSwap<BTreeMap<NodeId, Peer>>,
+    pub counters: Counters,
+    /// Of all connections that are served.
+    pub meter: Arc<Meter>,
+    pub handshakes: Quota,
+    /// Numbers given to connections.
+    pub connections: AtomicU64,
+    keys: KeyRing,
+    node: NodeId,
+    generation: u64,
+    cluster: AtomicU64,
+    complaints: Seldom,
+}
+
+/// Whoever proved the key is still not the one that was meant.
+#[derive(Debug, thiserror::Error)]
+pub enum WrongPeer {
+    #[error("it is of another cluster: {0:016x}")]
+    OtherCluster(u64),
+    #[error("it is another node: {0}")]
+    OtherNode(NodeId),
+    #[error("it has this node's own id")]
+    Myself,
+    #[error(transparent)]
+    Handshake(#[from] HandshakeError),
+}
+
+impl Shared {
+    pub fn new(env: Env, config: PeersConfig, service: Arc<dyn PeerService>) -> Self {
+        Self {
+            env,
+            service,
+            links: ArcSwap::default(),
+            counters: Counters::default(),
+            meter: Arc::default(),
+            handshakes: Quota::new(HANDSHAKES_MAX),
+            connections: AtomicU64::new(0),
+            keys: config.keys,
+            node: config.hello.node,
+            generation: config.hello.generation,
+            cluster: AtomicU64::new(config.hello.cluster),
+            complaints: Seldom::default(),
+        }
+    }
+
+    pub fn node(&self) -> NodeId {
+        self.node
+    }
+
+    pub fn set_cluster(&self, cluster: u64) {
+        self.cluster.store(cluster, Relaxed);
+    }
+
+    pub fn local(&self) -> Local {
+        Local {
+            keys: self.keys.clone(),
+            versions: VERSIONS,
+            hello: Hello {
+                node: self.node,
+                generation: self.generation,
+                cluster: self.cluster.load(Relaxed),
+            },
+            entropy: self.env.entropy.clone(),
+        }
+    }
+
+    /// A node that is of no cluster yet may speak to any, and be spoken to.
+    pub fn check(&self, peer: &Hello, expected: Option<NodeId>) -> Result<(), WrongPeer> {
+        let own = self.cluster.load(Relaxed);
+        if peer.cluster != own && peer.cluster != 0 && own != 0 {
+            return Err(WrongPeer::OtherCluster(peer.cluster));
+        }
+        if peer.node == self.node {
+            return Err(WrongPeer::Myself);
+        }
+        match expected {
+            Some(expected) if expected != peer.node => Err(WrongPeer::OtherNode(peer.node)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether a complaint about someone who is not let in may be logged.
+    pub fn may_complain(&self) -> bool {
+        self.complaints.is_due()
+    }
+}

@@ -1,0 +1,196 @@
+//! What a connection carries.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+
+use super::rig::{Rig, address, bytes, compare, config, count, digest, panic_apart, panic_here, seconds, start};
+use crate::node::peers::{CALLS_MAX, Call, CallError};
+use crate::os::net::RealNet;
+use crate::types::NodeId;
+use crate::wire::{MESSAGE_BYTES_MAX, Request, Response, WireError};
+
+fn is_count(response: Result<Response, CallError>, expected: u64) -> bool {
+    matches!(response, Ok(Response::Count(got)) if got == expected)
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_are_answered_on_the_spot_at_once_and_later() {
+    let rig = Rig::new().await;
+    let peer = rig.peer();
+    assert!(matches!(peer.call(Request::Ping).unwrap().await, Ok(Response::Done)));
+    let answer = peer.call(digest(17)).unwrap().await;
+    assert!(matches!(answer, Ok(Response::Digest { digest: 17, .. })));
+    assert!(is_count(peer.call(compare(9)).unwrap().await, 9));
+    let later = peer.call(count(3, Duration::from_millis(700))).unwrap();
+    assert!(is_count(peer.call(&bytes(5)).unwrap().await, 5));
+    assert!(is_count(later.await, 3));
+    assert_eq!(peer.figures().waiting, 0);
+}
+
+async fn call_often(peer: &crate::node::peers::Peer, calls: u64) {
+    let mut waiting: VecDeque<(u64, Call)> = VecDeque::new();
+    for number in 0..calls {
+        loop {
+            let request = match number % 3 {
+                0 => digest(number as u16),
+                1 => compare(number % 50),
+                _ => count(number, Duration::from_millis(number * 7919 % 50)),
+            };
+            match peer.call(request) {
+                Ok(call) => break waiting.push_back((number, call)),
+                Err(error) => {
+                    assert_eq!(error, CallError::Busy);
+                    let (number, call) = waiting.pop_front().unwrap();
+                    check(number, call.await);
+                }
+            }
+        }
+    }
+    for (number, call) in waiting {
+        check(number, call.await);
+    }
+}
+
+fn check(number: u64, answer: Result<Response, CallError>) {
+    match answer.unwrap() {
+        Response::Digest { digest, .. } => assert_eq!((digest, number % 3), (number, 0)),
+        Response::Count(got) if number % 3 == 1 => assert_eq!(got, number % 50),
+        Response::Count(got) => assert_eq!((got, number % 3), (number, 2)),
+        other => panic!("{number} was answered with {other:?}"),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn ten_thousand_calls_at_once_get_their_own_answers() {
+    let rig = Rig::new().await;
+    call_often(&rig.peer(), 10_000).await;
+    assert!(rig.peer().figures().busy > 0);
+    assert_eq!(rig.peer().figures().connects, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn real_sockets_carry_calls_both_ways() {
+    let net = Arc::new(RealNet);
+    let mut configs = [config(1), config(2)];
+    configs
+        .iter_mut()
+        .for_each(|config| config.listen = ([127, 0, 0, 1], 0).into());
+    let [one, two] = configs;
+    let (one, two) = (start(net.clone(), one).await, start(net, two).await);
+    one.know(&[(1, one.peers.local_addr()), (2, two.peers.local_addr())]);
+    two.know(&[(1, one.peers.local_addr()), (2, two.peers.local_addr())]);
+    let (there, back) = (one.peer(2), two.peer(1));
+    assert!(one.peers.get(NodeId(1)).is_none());
+    for peer in [&there, &back] {
+        peer.connections().wait_for(|count| *count == 1).await.unwrap();
+    }
+    tokio::join!(call_often(&there, 10_000), call_often(&back, 10_000));
+    one.peers.stop().await;
+    two.peers.stop().await;
+    assert_eq!((one.service.ended.lock().len(), two.service.ended.lock().len()), (1, 1));
+    assert!(matches!(there.call(Request::Ping), Err(CallError::NotConnected)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_made_at_once_share_frames() {
+    let rig = Rig::new().await;
+    seconds(1).await;
+    let before = rig.peer().figures();
+    let calls: Vec<_> = (0..1000).map(|slot| rig.peer().call(digest(slot)).unwrap()).collect();
+    assert!(join_all(calls).await.iter().all(Result::is_ok));
+    let after = rig.peer().figures();
+    assert!(after.frames_sent - before.frames_sent <= 2, "{after:?}");
+    assert!(after.requests - before.requests >= 1000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_largest_message_travels_and_a_larger_one_is_refused() {
+    let rig = Rig::new().await;
+    let text = MESSAGE_BYTES_MAX - 100;
+    let calls: Vec<_> = (0..3).map(|_| rig.peer().call(bytes(text)).unwrap()).collect();
+    assert!(matches!(
+        rig.peer().call(bytes(text * 2)),
+        Err(CallError::TooLarge { .. })
+    ));
+    for call in calls {
+        assert!(is_count(call.await, text as u64));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_does_not_want_the_answer_any_more_takes_no_place_for_ever() {
+    let rig = Rig::new().await;
+    for _ in 0..3 {
+        for _ in 0..CALLS_MAX - 1 {
+            drop(rig.peer().call(count(1, Duration::from_millis(100))).unwrap());
+        }
+        seconds(1).await;
+        assert_eq!(rig.peer().figures().waiting, 0);
+    }
+    assert_eq!(rig.two.service.begun.load(Relaxed), 3 * (CALLS_MAX as u64 - 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_takes_its_time_is_not_silence() {
+    let rig = Rig::new().await;
+    let call = rig.peer().call(count(1, Duration::from_secs(20))).unwrap();
+    seconds(19).await;
+    assert!(rig.peer().waiting() >= Duration::from_secs(19));
+    assert!(rig.peer().silence() <= Duration::from_millis(500));
+    assert!(is_count(call.await, 1));
+    assert_eq!(
+        (rig.peer().figures().connects, rig.peer().waiting()),
+        (1, Duration::ZERO)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_in_an_answer_is_told_and_harms_no_other_call() {
+    let rig = Rig::new().await;
+    let other = rig.peer().call(count(1, Duration::from_secs(1))).unwrap();
+    let answer = rig.peer().call(panic_apart()).unwrap().await;
+    let expected = WireError::Unavailable { maybe_applied: true };
+    assert!(matches!(answer, Ok(Response::Failed(error)) if error == expected));
+    assert!(is_count(other.await, 1));
+    // In the connection's own task it is the end of the connection.
+    let answer = rig.peer().call(panic_here()).unwrap().await;
+    assert_eq!(answer.unwrap_err(), CallError::Lost);
+    rig.peer().connections().wait_for(|count| *count == 2).await.unwrap();
+    assert_eq!(rig.two.service.ended.lock().len(), 1);
+    assert!(is_count(rig.peer().call(bytes(1)).unwrap().await, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_pair_says_little() {
+    let rig = Rig::new().await;
+    rig.two.know(&[(1, address(1))]);
+    seconds(2).await;
+    let bytes = || {
+        let (there, back) = (rig.peer().figures(), rig.two.peer(1).figures());
+        there.bytes_sent + there.bytes_received + back.bytes_sent + back.bytes_received
+    };
+    let before = bytes();
+    seconds(100).await;
+    let each_second = (bytes() - before) / 100;
+    assert!(each_second < 500, "{each_second} bytes a second");
+    assert_eq!(rig.two.peer(1).figures().connects, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stranger_is_asked_once_by_address() {
+    let rig = Rig::new().await;
+    let limit = Duration::from_secs(1);
+    let answer = rig.two.peers.call_address(address(1), bytes(7), limit).await;
+    assert!(matches!(answer, Ok((NodeId(1), Response::Count(7)))));
+    seconds(1).await;
+    assert_eq!(rig.one.peers.figures().serving, 0);
+    let slow = count(1, Duration::from_secs(2));
+    let late = rig.two.peers.call_address(address(1), slow, limit).await;
+    assert_eq!(late.unwrap_err(), CallError::Deadline);
+    let nobody = rig.two.peers.call_address(address(9), Request::Ping, limit).await;
+    assert!(matches!(nobody, Err(CallError::Unreachable(_))));
+}

@@ -1,0 +1,282 @@
+//! The messages between nodes, as MessagePack. Pure data: `net` carries the bytes, `node` gives them meaning.
+//!
+//! A frame on a connection is one or more messages, one behind the other. A *request* names itself by an id that the sender chose; its
+//! *response* carries that id. Responses come in any order.
+//!
+//! Compatibility: messages are arrays whose fields stand in a fixed order; a new version of the protocol (see `net`) may add fields at
+//! the end and variants at the end, and a node speaks to a peer in the highest version that both know.
+//!
+//! Invariant: whatever was decoded is within the limits of `types`, or the message is refused as a whole.
+
+mod op;
+mod terms;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+pub use op::{WireClock, WireClocks, WireOp};
+pub(crate) use op::{key_of, slot_of, user_of};
+pub use terms::{WireError, WireTerms};
+
+/// Largest encoded message: one op with a text of the largest size, and room for its names. Senders batch well below it.
+pub const MESSAGE_BYTES_MAX: usize = crate::types::BODY_BYTES_MAX + (64 << 10);
+
+#[derive(Debug, thiserror::Error)]
+pub enum WireRefused {
+    #[error("not a message of this protocol: {0}")]
+    Decode(#[from] rmp_serde::decode::Error),
+    #[error("a message names {what} beyond its limit")]
+    Limit { what: &'static str },
+}
+
+/// One message. Field order is the encoding.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum Message {
+    Request(u64, Request),
+    Response(u64, Response),
+}
+
+/// What one node asks of another.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum Request {
+    /// "Are you there": answered with `Done`.
+    Ping,
+    /// Before a write is stamped: what do you know that it has to come after?
+    Ask(Ask),
+    /// Hold these ops. Answered with `Done` when they are durable.
+    Append(Vec<WireOp>),
+    /// The digest of your durable clock of this slot.
+    Digest {
+        slot: u16,
+    },
+    /// What you hold of this key and I lack, by my clock of its slot, and your clock.
+    SyncKey {
+        slot: u16,
+        user: String,
+        key: String,
+        known: WireClock,
+    },
+    /// Carry this write out, as its coordinator.
+    Write(ForwardedWrite),
+    /// Begin to read a key, as its coordinator. The reader gets the given number, which later `ReadNext` name.
+    Read {
+        reader: u64,
+        user: String,
+        key: String,
+        offset: u64,
+        limit: u64,
+        terms: WireTerms,
+    },
+    ReadNext {
+        reader: u64,
+        budget_bytes: u32,
+    },
+    /// Forget the reader; not answered with more than `Done`.
+    ReadEnd {
+        reader: u64,
+    },
+    Count {
+        user: String,
+        key: String,
+        terms: WireTerms,
+    },
+    /// Keys that you hold, by your own disk alone.
+    ListKeys {
+        user: String,
+        prefix: String,
+        after: Option<String>,
+        limit: u32,
+        all: bool,
+    },
+    /// First on every connection: this is my so-many-th start, in the life that this origin names. Answered with `Done`, or with
+    /// `OlderCopy` if the peer has met a later life of this node: then its disk is an older copy of itself.
+    Introduce {
+        starts: u64,
+        life: u64,
+    },
+    /// Compare the clocks of all slots that we share: the digest of mine.
+    Compare {
+        digest: u64,
+    },
+    /// Your clocks of these slots; here are mine.
+    Clocks {
+        slots: Vec<(u16, WireClock)>,
+    },
+    /// Begin to send me the ops with these dots. The pull gets the given number, which `PullNext` names.
+    Pull {
+        pull: u64,
+        wants: WireClocks,
+    },
+    PullNext {
+        pull: u64,
+        budget_bytes: u32,
+    },
+    /// The dots of the texts that you hold in this slot.
+    HeldDots {
+        slot: u16,
+    },
+    /// Let this node into the cluster.
+    Admit(Admission),
+    /// Does your disk hold any user's data?
+    HasData,
+    /// Figures of yourself, as JSON, for an admin's eyes.
+    Status,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Ask {
+    pub slot: u16,
+    /// The key and the request id that may have been taken.
+    pub request: Option<(String, String, [u8; 16])>,
+    /// For a clear: the clock of the slot is asked for.
+    pub clock: bool,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Admission {
+    /// 16 hex digits.
+    pub node: u64,
+    pub peer: String,
+    pub http: String,
+    pub zone: String,
+    pub weight: u32,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ForwardedWrite {
+    pub user: String,
+    pub key: String,
+    pub kind: ForwardedKind,
+    pub request_id: Option<[u8; 16]>,
+    /// The request id was made by the front for this one try: nobody can have taken it before.
+    pub is_first_try: bool,
+    pub terms: WireTerms,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum ForwardedKind {
+    Add {
+        #[serde(with = "op::text")]
+        text: Bytes,
+        finish: bool,
+    },
+    Clear,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum Response {
+    Done,
+    Failed(WireError),
+    /// The answer to `Ask`.
+    Asked {
+        /// Whether this replica's word counts for the slot; if not, the rest says nothing.
+        votes: bool,
+        /// The highest time it knows.
+        time: u64,
+        /// The op that took the request id.
+        held: Option<WireOp>,
+        clock: Option<WireClock>,
+    },
+    Digest {
+        votes: bool,
+        digest: u64,
+    },
+    SyncedKey {
+        votes: bool,
+        clock: WireClock,
+        ops: Vec<WireOp>,
+        /// There are more: ask again with the clock that these ops lead to.
+        more: bool,
+    },
+    /// The answer to `Write`: whether the request id had been taken before.
+    Written {
+        repeated: bool,
+    },
+    /// Fragments of values: text, and whether it ends its value. None left: the end.
+    Page(Vec<WireFragment>),
+    Count(u64),
+    Keys {
+        keys: Vec<String>,
+        next_after: Option<String>,
+    },
+    /// The answer to `Introduce`: so many starts were seen already.
+    OlderCopy {
+        starts: u64,
+    },
+    /// The answer to `Compare` where the digests are equal.
+    Same,
+    /// The answer to `Compare` where they are not: the digest of each slot that is not empty.
+    Differ(Vec<(u16, u64)>),
+    /// Clocks, and of each slot what was collected.
+    Clocks(Vec<(u16, WireClock, WireClock)>),
+    /// The next ops of a pull. `covered` comes with the last: of the wanted dots, those that are known here; what was not sent of them was
+    /// cleared.
+    Pulled {
+        ops: Vec<WireOp>,
+        covered: Option<WireClocks>,
+    },
+    HeldDots {
+        texts: WireClock,
+        /// All that is held or known to be dropped.
+        covered: WireClock,
+    },
+    /// The member table: one record each, as JSON.
+    Admitted {
+        cluster: String,
+        records: Vec<String>,
+    },
+    HasData(bool),
+    Status(String),
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct WireFragment {
+    #[serde(with = "op::text")]
+    pub text: Bytes,
+    pub ends_value: bool,
+}
+
+/// A message as it is written, whose content somebody else owns: one request may go to several peers.
+#[derive(Serialize)]
+#[serde(rename = "Message")]
+enum Borrowed<'a> {
+    Request(u64, &'a Request),
+    Response(u64, &'a Response),
+}
+
+/// Writing to memory fails only where a type cannot be written at all, which a test would see.
+fn write(message: &impl Serialize, out: &mut Vec<u8>) {
+    if let Err(error) = rmp_serde::encode::write(out, message) {
+        debug_assert!(false, "a message that cannot be encoded: {error}");
+    }
+}
+
+impl Request {
+    /// Appends the message that makes this request under the name `id`.
+    pub fn encode(&self, id: u64, out: &mut Vec<u8>) {
+        write(&Borrowed::Request(id, self), out);
+    }
+}
+
+impl Response {
+    /// Appends the message that answers the request named `id`.
+    pub fn encode(&self, id: u64, out: &mut Vec<u8>) {
+        write(&Borrowed::Response(id, self), out);
+    }
+}
+
+impl Message {
+    /// Appends the encoded message to `out`.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        write(self, out);
+    }
+
+    /// Takes the first message off `bytes`.
+    pub fn decode(bytes: &mut &[u8]) -> Result<Self, WireRefused> {
+        let mut decoder = rmp_serde::Deserializer::new(&mut *bytes);
+        Ok(Self::deserialize(&mut decoder)?)
+    }
+}
+
+#[cfg(test)]
+mod tests;
