@@ -14,6 +14,7 @@ mod preamble;
 mod record;
 mod replay;
 pub mod secure;
+pub mod tls;
 
 pub use datagram::{DATAGRAM_BYTES_MAX, Newest, Opener, Refused, RefusedCounts, Sealer};
 pub use frame_reader::{FrameError, FrameReader};
@@ -22,3 +23,4 @@ pub use key::{ClusterKey, KeyRing};
 pub use preamble::Versions;
 pub use record::FRAME_BYTES_MAX;
 pub use secure::{Channel, HandshakeError, Hello, Local, accept, connect};
+pub use tls::{Tls, TlsError, TlsPem};
