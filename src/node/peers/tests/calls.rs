@@ -26,7 +26,7 @@ async fn requests_are_answered_on_the_spot_at_once_and_later() {
     assert!(matches!(answer, Ok(Response::Digest { digest: 17, .. })));
     assert!(is_count(peer.call(compare(9)).unwrap().await, 9));
     let later = peer.call(count(3, Duration::from_millis(700))).unwrap();
-    assert!(is_count(peer.call(&bytes(5)).unwrap().await, 5));
+    assert!(is_count(peer.call(bytes(5)).unwrap().await, 5));
     assert!(is_count(later.await, 3));
     assert_eq!(peer.figures().waiting, 0);
 }
