@@ -4,7 +4,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use kv_storage::env::Env;
 use kv_storage::http::FrontConfig;
-use kv_storage::node::NodeConfig;
+use kv_storage::net::KeyRing;
+use kv_storage::node::{ClusterConfig, NodeConfig};
 use kv_storage::server::{FirstAdmin, Server, ServerConfig};
 use kv_storage::types::UserId;
 use kv_storage::users::PasswordCost;
@@ -13,13 +14,15 @@ use tokio::sync::Notify;
 use super::env::{Pace, PacedBlocking, SeededEntropy, Wall};
 use super::host::Host;
 use super::net::{HostId, Network};
-use super::plan::Plan;
+use super::plan::{Plan, Topology};
 use crate::disk::{Mount, SimDisk};
 use crate::engine::DATA_DIR;
 use crate::rng::Rng;
 
 /// Where clients reach every node.
 pub const CLIENT_PORT: u16 = 8000;
+/// Where nodes reach each other.
+const PEER_PORT: u16 = 7000;
 pub const ADMIN: &str = "admin";
 pub const PASSWORD: &str = "correct horse";
 
@@ -150,6 +153,7 @@ fn server_config(plan: &Plan, id: HostId) -> ServerConfig {
             shards: plan.shards,
             cache_bytes: 1 << 20,
             shard: plan.shard.clone(),
+            cluster: (plan.topology == Topology::Cluster).then(|| cluster_config(plan, id)),
             ..NodeConfig::new(DATA_DIR.into())
         },
         front: FrontConfig::default(),
@@ -160,5 +164,22 @@ fn server_config(plan: &Plan, id: HostId) -> ServerConfig {
         }),
         // What it takes to guess them is no subject of the simulation.
         password_cost: PasswordCost::new(8, 1).expect("within Argon2's limits"),
+    }
+}
+
+/// Each knows all others, and the first founds the cluster if there is none.
+fn cluster_config(plan: &Plan, id: HostId) -> ClusterConfig {
+    let others = (0..plan.nodes).map(HostId).filter(|other| *other != id);
+    ClusterConfig {
+        listen: (id.ip(), PEER_PORT).into(),
+        advertise: (id.ip(), PEER_PORT).into(),
+        http: (id.ip(), CLIENT_PORT).into(),
+        join: others.map(|other| (other.ip(), PEER_PORT).into()).collect(),
+        founds: id == HostId(0),
+        keys: KeyRing::parse(&"5e".repeat(32)).expect("64 hexadecimal digits are a key"),
+        name: "simulated".to_owned(),
+        zone: String::new(),
+        weight: 100,
+        replication: plan.replication.into(),
     }
 }

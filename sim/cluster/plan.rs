@@ -15,6 +15,8 @@ pub const SECOND_US: u64 = 1_000_000;
 pub enum Topology {
     /// Each node is a store of its own, and each key has one home among them.
     Separate,
+    /// All are members of one.
+    Cluster,
 }
 
 /// A kind of fault, in the words of the report.
@@ -117,12 +119,12 @@ impl Plan {
     /// The default swarm: everything drawn.
     pub fn swarm(rng: &mut Rng) -> Self {
         let nodes = *rng.pick(&[1, 2, 3, 3, 3, 3, 4, 5, 5, 5, 5, 6, 7]);
-        Self::draw(rng, nodes)
+        Self::draw(rng, Topology::Cluster, nodes)
     }
 
     /// Five nodes, as the speed of the simulation is measured.
     pub fn five(rng: &mut Rng) -> Self {
-        Self::draw(rng, 5)
+        Self::draw(rng, Topology::Cluster, 5)
     }
 
     /// No faults at all.
@@ -134,8 +136,12 @@ impl Plan {
         plan
     }
 
-    fn draw(rng: &mut Rng, nodes: u8) -> Self {
-        let topology = Topology::Separate;
+    /// Nodes that stand alone.
+    pub fn alone(rng: &mut Rng) -> Self {
+        Self::draw(rng, Topology::Separate, 3)
+    }
+
+    fn draw(rng: &mut Rng, topology: Topology, nodes: u8) -> Self {
         let replication = (*rng.pick(&[1, 2, 3, 3, 3, 3, 5])).min(nodes);
         let calm_links = rng.percent(40);
         let skew_ms = *rng.pick(&[0, 0, 50, 5_000, 300_000]);

@@ -30,10 +30,11 @@ const STACK_BYTES: usize = 16 << 20;
 
 type Scenario = fn(&mut Rng) -> Plan;
 
-const SCENARIOS: [(&str, Scenario); 3] = [
+const SCENARIOS: [(&str, Scenario); 4] = [
     ("cluster", Plan::swarm),
     ("cluster-five", Plan::five),
     ("cluster-calm", Plan::calm),
+    ("alone", Plan::alone),
 ];
 
 /// What a child says of its run.
@@ -323,6 +324,11 @@ fn cluster() {
 #[test]
 fn cluster_calm() {
     run("cluster-calm", 2);
+}
+
+#[test]
+fn alone() {
+    run("alone", 4);
 }
 
 #[test]

@@ -94,13 +94,38 @@ impl Client {
         let plan = self.shared.plan.clone();
         let nodes = match plan.topology {
             Topology::Separate => 0..plan.nodes,
+            Topology::Cluster => 0..1,
         };
+        if plan.topology == Topology::Cluster {
+            for node in 0..plan.nodes {
+                self.wait_for_members(node).await?;
+            }
+        }
         for node in nodes {
             for user in 0..plan.load.users {
                 self.add_user(node, user).await?;
             }
         }
         Ok(())
+    }
+
+    /// Until this node knows all others as members.
+    async fn wait_for_members(&mut self, node: u8) -> Result<(), String> {
+        let body = json!({"user": credentials(ADMIN)});
+        loop {
+            let reply = self.http.call(node, "/cluster/status", &body).await;
+            if let Reply::Status(200, status) = &reply {
+                let members = status["members"].as_array().map_or(&[][..], Vec::as_slice);
+                let up = members.iter().filter(|member| member["state"] == "up" && member["alive"] == true);
+                if up.count() == usize::from(self.shared.plan.nodes) {
+                    return Ok(());
+                }
+            }
+            if os::now_us() > SETUP_US_MAX {
+                return Err(format!("the cluster did not come together: node {node} says {reply:?}"));
+            }
+            sleep(Duration::from_millis(100)).await;
+        }
     }
 
     async fn add_user(&mut self, node: u8, user: u8) -> Result<(), String> {
@@ -177,6 +202,7 @@ impl Client {
     fn draw_node(&mut self, place: Place) -> u8 {
         match self.shared.plan.topology {
             Topology::Separate => home(&self.shared.plan, place),
+            Topology::Cluster => self.rng.below(self.shared.plan.nodes.into()) as u8,
         }
     }
 
@@ -323,6 +349,7 @@ impl Client {
                     let home = home(&self.shared.plan, *place);
                     home..home + 1
                 }
+                Topology::Cluster => 0..self.shared.plan.nodes,
             };
             let mut of_place = Vec::new();
             for node in nodes {
