@@ -177,6 +177,7 @@ fn cluster_config(plan: &Plan, id: HostId) -> ClusterConfig {
         join: others.map(|other| (other.ip(), PEER_PORT).into()).collect(),
         founds: id == HostId(0),
         keys: KeyRing::parse(&"5e".repeat(32)).expect("64 hexadecimal digits are a key"),
+        tls: None,
         name: "simulated".to_owned(),
         zone: String::new(),
         weight: 100,

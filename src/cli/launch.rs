@@ -67,6 +67,7 @@ fn cluster_config(settings: &ClusterSettings, http: SocketAddr) -> anyhow::Resul
         join: settings.join.clone(),
         founds: settings.founds,
         keys,
+        tls: None,
         name: settings.name.clone(),
         zone: settings.zone.clone(),
         weight: settings.weight.into(),

@@ -51,6 +51,13 @@ pub struct Tls {
     pub(super) server: Arc<ServerConfig>,
 }
 
+impl std::fmt::Debug for Tls {
+    /// Without the key.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("certificates")
+    }
+}
+
 impl Tls {
     /// Certificates are valid or not by `wall`.
     pub fn from_pem(pem: TlsPem<'_>, wall: Arc<dyn WallClock>) -> Result<Self, TlsError> {

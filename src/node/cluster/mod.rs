@@ -54,7 +54,7 @@ use super::membership::{About, ClusterView, Membership, MembershipConfig, Member
 use super::peers::{Peer, Peers, PeersConfig};
 use crate::core::slot::SlotId;
 use crate::env::Env;
-use crate::net::{Hello, KeyRing};
+use crate::net::{Hello, KeyRing, Tls};
 use crate::types::NodeId;
 
 use clock_book::ClockBook;
@@ -83,6 +83,8 @@ pub struct ClusterConfig {
     /// Founds a cluster if none of these belongs to one.
     pub founds: bool,
     pub keys: KeyRing,
+    /// Certificates for the connections between nodes, instead of the key; gossip goes by the key all the same.
+    pub tls: Option<Tls>,
     pub name: String,
     pub zone: String,
     pub weight: u32,
@@ -150,6 +152,7 @@ impl Cluster {
         let peers = PeersConfig {
             listen: config.listen,
             keys: keys.clone(),
+            tls: config.tls.clone(),
             hello: Hello {
                 node: life.node,
                 generation: life.starts,

@@ -58,6 +58,7 @@ impl Rig {
                 .collect(),
             founds: index == 0,
             keys: KeyRing::parse(&"ab".repeat(32)).unwrap(),
+            tls: None,
             name: "test".to_owned(),
             zone: "z".to_owned(),
             weight: 100,

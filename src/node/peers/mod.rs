@@ -38,7 +38,7 @@ use ractor::{Actor, ActorCell, ActorRef};
 use tokio::sync::oneshot;
 
 use crate::env::{BoxFuture, Env};
-use crate::net::{Hello, KeyRing};
+use crate::net::{Hello, KeyRing, Tls};
 use crate::types::NodeId;
 use crate::wire::{Request, Response};
 use link::Link;
@@ -66,6 +66,8 @@ pub trait PeerService: Send + Sync + 'static {
 pub struct PeersConfig {
     pub listen: SocketAddr,
     pub keys: KeyRing,
+    /// Certificates instead of the key.
+    pub tls: Option<Tls>,
     /// Who this node says it is; cluster 0 while it is of none.
     pub hello: Hello,
 }

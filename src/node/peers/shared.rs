@@ -12,7 +12,7 @@ use super::peer::Peer;
 use super::seldom::Seldom;
 use super::{PeerService, PeersConfig};
 use crate::env::Env;
-use crate::net::{HandshakeError, Hello, KeyRing, Local, Versions};
+use crate::net::{HandshakeError, Hello, KeyRing, Local, Tls, Versions};
 use crate::quota::Quota;
 use crate::types::NodeId;
 
@@ -32,6 +32,7 @@ pub struct Shared {
     pub handshakes: Quota,
     /// Numbers given to connections.
     pub connections: AtomicU64,
+    tls: Option<Tls>,
     keys: KeyRing,
     node: NodeId,
     generation: u64,
@@ -63,6 +64,7 @@ impl Shared {
             handshakes: Quota::new(HANDSHAKES_MAX),
             connections: AtomicU64::new(0),
             keys: config.keys,
+            tls: config.tls,
             node: config.hello.node,
             generation: config.hello.generation,
             cluster: AtomicU64::new(config.hello.cluster),
@@ -81,6 +83,7 @@ impl Shared {
     pub fn local(&self) -> Local {
         Local {
             keys: self.keys.clone(),
+            tls: self.tls.clone(),
             versions: VERSIONS,
             hello: Hello {
                 node: self.node,

@@ -162,6 +162,7 @@ pub fn config(number: u64) -> PeersConfig {
     PeersConfig {
         listen: address(number),
         keys: keys(7),
+        tls: None,
         hello: Hello {
             node: NodeId(number),
             generation: 1,
