@@ -10,8 +10,8 @@ use kv_storage::core::slot::{KeyHash, SLOT_COUNT, slot_of};
 use kv_storage::core::stamp::OriginId;
 use kv_storage::node::Added;
 use kv_storage::shard::{
-    CleanupJob, MergeJob, MergeOutcome, Place as Home, Shard, ShardConfig, SpaceJob, Submitted, Write, WriteKind,
-    WriteRefused,
+    CleanupJob, MergeJob, MergeOutcome, Place as Home, Shard, ShardConfig, SpaceJob, Submitted, Write, WriteContext,
+    WriteKind, WriteRefused,
 };
 use kv_storage::store::cache::BlockCache;
 use kv_storage::store::disk::Disk;
@@ -145,11 +145,12 @@ impl ShardEngine {
             key: place.key.clone(),
             kind,
             request_id,
+            context: WriteContext::default(),
         };
         let mut past = None;
         for _ in 0..ROUNDS_MAX {
             match self.shard.submit(write, past.as_deref(), now) {
-                Ok(Submitted::InGroup(_)) => return Ok(Added::Appended),
+                Ok(Submitted::InGroup(..)) => return Ok(Added::Appended),
                 Ok(Submitted::Repeated(_)) => return Ok(Added::Repeated),
                 Ok(Submitted::NeedsSpace(same)) => {
                     write = same;
@@ -204,6 +205,7 @@ impl Engine for ShardEngine {
             shard: 0,
             slots: 0..SLOT_COUNT,
             cache: Arc::new(BlockCache::new(CACHE_BYTES)),
+            own_origins: None,
         };
         let config = ShardConfig {
             log_bytes: tuning.log_bytes,
@@ -212,6 +214,7 @@ impl Engine for ShardEngine {
             fan_out: tuning.fan_out,
             value_bytes_max: tuning.value_bytes_max,
             idle_ms: tuning.idle_ms,
+            replicated: false,
         };
         let (shard, report) = Shard::open(home, config, ORIGIN).map_err(failed)?;
         // No bit was flipped on this disk: whatever a crash left is no damage.

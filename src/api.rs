@@ -4,12 +4,18 @@
 //! absent, and an object is never accepted in the form of an array (see `accept`).
 
 mod accept;
+mod cluster;
+mod users;
 
 use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
+use crate::types::Consistency;
+
 pub use accept::read;
+pub use cluster::{AskClusterStatus, ClusterStatus, Member, MemberState, RemoveNode, ReplaceNode};
+pub use users::{ListUsers, RemoveUser, SetPassword, UserChange, UserEntries, UserEntry};
 
 pub mod path {
     pub const ADD_VALUE: &str = "/add_value";
@@ -21,6 +27,9 @@ pub mod path {
     pub const USERS_ADD: &str = "/users/add";
     pub const USERS_REMOVE: &str = "/users/remove";
     pub const USERS_PASSWD: &str = "/users/passwd";
+    pub const CLUSTER_STATUS: &str = "/cluster/status";
+    pub const CLUSTER_REMOVE: &str = "/cluster/remove";
+    pub const CLUSTER_REPLACE: &str = "/cluster/replace";
     pub const HEALTHZ: &str = "/healthz";
     pub const READYZ: &str = "/readyz";
     pub const METRICS: &str = "/metrics";
@@ -43,6 +52,9 @@ pub const BATCH_ANSWER_BYTES_MAX: usize = 8 * 1024 * 1024;
 pub const LIST_KEYS_ANSWER_BYTES_MAX: usize = 1024 * 1024;
 /// Most entries in the `detail` of one 422.
 pub const FIELD_ERRORS_MAX: usize = 1000;
+/// Longest time that a request may give the cluster for its answer, and what it gives when it says nothing.
+pub const DEADLINE_MS_MAX: u64 = 60_000;
+pub const DEADLINE_MS_DEFAULT: u64 = 10_000;
 
 /// Credentials; may come as HTTP Basic instead.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -72,6 +84,16 @@ pub struct AddValue<'a> {
         skip_serializing_if = "Option::is_none"
     )]
     pub request_id: Option<Cow<'a, str>>,
+    /// `quorum` when left out.
+    #[serde(
+        default,
+        deserialize_with = "accept::consistency",
+        serialize_with = "accept::consistency_name",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub consistency: Option<Consistency>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline_ms: Option<u64>,
     #[serde(
         borrow,
         default,
@@ -98,6 +120,16 @@ pub struct GetValue<'a> {
         skip_serializing_if = "std::ops::Not::not"
     )]
     pub count_only: bool,
+    /// `quorum` when left out.
+    #[serde(
+        default,
+        deserialize_with = "accept::consistency",
+        serialize_with = "accept::consistency_name",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub consistency: Option<Consistency>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline_ms: Option<u64>,
     #[serde(
         borrow,
         default,
@@ -111,6 +143,23 @@ pub struct GetValue<'a> {
 pub struct ClearKey<'a> {
     #[serde(borrow)]
     pub key: Cow<'a, str>,
+    #[serde(
+        borrow,
+        default,
+        deserialize_with = "accept::text",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub request_id: Option<Cow<'a, str>>,
+    /// `quorum` when left out.
+    #[serde(
+        default,
+        deserialize_with = "accept::consistency",
+        serialize_with = "accept::consistency_name",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub consistency: Option<Consistency>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline_ms: Option<u64>,
     #[serde(
         borrow,
         default,
@@ -139,6 +188,16 @@ pub struct ListKeys<'a> {
         skip_serializing_if = "Option::is_none"
     )]
     pub after: Option<Cow<'a, str>>,
+    /// `quorum` when left out.
+    #[serde(
+        default,
+        deserialize_with = "accept::consistency",
+        serialize_with = "accept::consistency_name",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub consistency: Option<Consistency>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline_ms: Option<u64>,
     #[serde(
         borrow,
         default,
@@ -161,6 +220,16 @@ pub struct KeyList {
 pub struct Batch<'a> {
     #[serde(borrow, deserialize_with = "accept::operations")]
     pub operations: Vec<Operation<'a>>,
+    /// `quorum` when left out.
+    #[serde(
+        default,
+        deserialize_with = "accept::consistency",
+        serialize_with = "accept::consistency_name",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub consistency: Option<Consistency>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline_ms: Option<u64>,
     #[serde(
         borrow,
         default,
@@ -168,6 +237,15 @@ pub struct Batch<'a> {
         skip_serializing_if = "Option::is_none"
     )]
     pub user: Option<User<'a>>,
+}
+
+/// How many replicas an operation of a batch must reach, and how long that may take; those of the batch when left out.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct OperationTerms {
+    #[serde(serialize_with = "accept::consistency_name", skip_serializing_if = "Option::is_none")]
+    pub consistency: Option<Consistency>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deadline_ms: Option<u64>,
 }
 
 /// `{"op":"add_value", "key":…, …}`: the body of the call of that name, without `user`.
@@ -180,6 +258,8 @@ pub enum Operation<'a> {
         finish_value: bool,
         #[serde(skip_serializing_if = "Option::is_none")]
         request_id: Option<Cow<'a, str>>,
+        #[serde(flatten)]
+        terms: OperationTerms,
     },
     GetValue {
         key: Cow<'a, str>,
@@ -189,9 +269,15 @@ pub enum Operation<'a> {
         limit: Option<u64>,
         #[serde(skip_serializing_if = "std::ops::Not::not")]
         count_only: bool,
+        #[serde(flatten)]
+        terms: OperationTerms,
     },
     ClearKey {
         key: Cow<'a, str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        request_id: Option<Cow<'a, str>>,
+        #[serde(flatten)]
+        terms: OperationTerms,
     },
 }
 
@@ -217,87 +303,6 @@ pub struct Values {
 pub struct Count {
     pub key: String,
     pub count: u64,
-}
-
-/// Body of `users/list`: nothing but an admin's credentials.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct ListUsers<'a> {
-    #[serde(
-        borrow,
-        default,
-        deserialize_with = "accept::user",
-        skip_serializing_if = "Option::is_none"
-    )]
-    pub user: Option<User<'a>>,
-}
-
-/// Body of `users/add`; and what a client may send to `users/remove` and `users/passwd`, which read only the fields of
-/// [`RemoveUser`] and [`SetPassword`]. All but a `passwd` of one's own need an admin's credentials.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct UserChange<'a> {
-    /// The user it is about.
-    #[serde(borrow)]
-    pub name: Cow<'a, str>,
-    /// The new `password_hash`; not for `remove`.
-    #[serde(
-        borrow,
-        default,
-        deserialize_with = "accept::text",
-        skip_serializing_if = "Option::is_none"
-    )]
-    pub password_hash: Option<Cow<'a, str>>,
-    #[serde(
-        default,
-        deserialize_with = "accept::flag_or_no",
-        skip_serializing_if = "std::ops::Not::not"
-    )]
-    pub admin: bool,
-    #[serde(
-        borrow,
-        default,
-        deserialize_with = "accept::user",
-        skip_serializing_if = "Option::is_none"
-    )]
-    pub user: Option<User<'a>>,
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct RemoveUser<'a> {
-    #[serde(borrow)]
-    pub name: Cow<'a, str>,
-    #[serde(
-        borrow,
-        default,
-        deserialize_with = "accept::user",
-        skip_serializing_if = "Option::is_none"
-    )]
-    pub user: Option<User<'a>>,
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct SetPassword<'a> {
-    #[serde(borrow)]
-    pub name: Cow<'a, str>,
-    #[serde(borrow)]
-    pub password_hash: Cow<'a, str>,
-    #[serde(
-        borrow,
-        default,
-        deserialize_with = "accept::user",
-        skip_serializing_if = "Option::is_none"
-    )]
-    pub user: Option<User<'a>>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct UserEntry {
-    pub user_id: String,
-    pub admin: bool,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct UserEntries {
-    pub users: Vec<UserEntry>,
 }
 
 /// Every error: `detail` is a sentence, or for 422 a list of [`FieldError`].

@@ -2,15 +2,20 @@
 //!
 //! Invariant: a `ServeConfig` is usable as it is; every error names the setting, where it came from and what would be right.
 
+mod cluster;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use tracing_subscriber::EnvFilter;
 
 use crate::types::UserId;
+
+pub use cluster::{ClusterSettings, REPLICATION_DEFAULT, REPLICATION_MAX, WEIGHT_DEFAULT, WEIGHT_MAX, ZONE_DEFAULT};
 
 pub const LISTEN_DEFAULT: &str = "127.0.0.1:8000";
 pub const DATA_DEFAULT: &str = "data";
@@ -42,10 +47,18 @@ pub enum Setting {
     ActiveSegmentBytes,
     LogFormat,
     LogFilter,
+    ClusterListen,
+    Advertise,
+    Join,
+    ClusterKeyFile,
+    Zone,
+    Weight,
+    Replication,
+    ClusterName,
 }
 
 impl Setting {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 17] = [
         Self::Data,
         Self::Listen,
         Self::User,
@@ -55,6 +68,14 @@ impl Setting {
         Self::ActiveSegmentBytes,
         Self::LogFormat,
         Self::LogFilter,
+        Self::ClusterListen,
+        Self::Advertise,
+        Self::Join,
+        Self::ClusterKeyFile,
+        Self::Zone,
+        Self::Weight,
+        Self::Replication,
+        Self::ClusterName,
     ];
 
     pub fn name(self) -> &'static str {
@@ -68,6 +89,14 @@ impl Setting {
             Self::ActiveSegmentBytes => "active_segment_bytes",
             Self::LogFormat => "log_format",
             Self::LogFilter => "log_filter",
+            Self::ClusterListen => "cluster_listen",
+            Self::Advertise => "advertise",
+            Self::Join => "join",
+            Self::ClusterKeyFile => "cluster_key_file",
+            Self::Zone => "zone",
+            Self::Weight => "weight",
+            Self::Replication => "replication",
+            Self::ClusterName => "cluster_name",
         }
     }
 
@@ -111,9 +140,24 @@ pub enum ConfigError {
     },
     #[error("{} is given, but {} is not: the first admin needs both", .given.flag(), .missing.flag())]
     HalfAnAdmin { given: Setting, missing: Setting },
+    #[error(
+        "{} is given, but {} is not: without it this node belongs to no cluster; give it, or leave {0} out",
+        .given.flag(), Setting::ClusterListen.flag()
+    )]
+    NoCluster { given: Setting },
+    #[error(
+        "{} is given, but {} is not: the nodes of a cluster know each other by a key; `kv cluster keygen FILE` makes one, to be \
+         copied to all of them", Setting::ClusterListen.flag(), Setting::ClusterKeyFile.flag()
+    )]
+    NoClusterKey,
+    #[error(
+        "{} {listen} is no address that other nodes could reach: give the one of this machine with {}",
+        Setting::ClusterListen.flag(), Setting::Advertise.flag()
+    )]
+    NothingToAdvertise { listen: SocketAddr },
     #[error("{}: unknown setting {name:?}; there are: {}", path.display(), names())]
     UnknownKey { path: PathBuf, name: String },
-    #[error("{}: {name} must be a text or a whole number", path.display())]
+    #[error("{}: {name} must be {}", if name == Setting::Join.name() { "a text or a list of texts" } else { "a text or a whole number" }, path.display())]
     NotPlain { path: PathBuf, name: String },
     #[error("{}: {why}", path.display())]
     File { path: PathBuf, why: String },
@@ -157,6 +201,8 @@ pub struct ServeConfig {
     pub log_format: LogFormat,
     /// Directives as tracing's `EnvFilter` takes them.
     pub log_filter: String,
+    /// None: a node of its own.
+    pub cluster: Option<ClusterSettings>,
 }
 
 /// The text of the settings from all sources; build it from the strongest source to the weakest.
@@ -194,10 +240,14 @@ impl Settings {
             let text = match value {
                 toml::Value::String(text) => text,
                 toml::Value::Integer(number) => number.to_string(),
+                toml::Value::Array(list) if setting == Setting::Join => match texts(&list) {
+                    Some(texts) => texts.join(","),
+                    None => return Err(ConfigError::NotPlain { path: path_buf(), name }),
+                },
                 _ => return Err(ConfigError::NotPlain { path: path_buf(), name }),
             };
             let text = match setting {
-                Setting::Data | Setting::PasswordFile => beside(path, &text),
+                Setting::Data | Setting::PasswordFile | Setting::ClusterKeyFile => beside(path, &text),
                 _ => text,
             };
             self.offer(setting, text, Source::File(path_buf()));
@@ -213,7 +263,9 @@ impl Settings {
             data: self.get(Setting::Data, DATA_DEFAULT, path)?,
             listen: self.get(Setting::Listen, LISTEN_DEFAULT, address)?,
             first_admin: self.first_admin()?,
-            shards: self.get(Setting::Shards, &shards_default().to_string(), shards)?,
+            shards: self.get(Setting::Shards, &shards_default().to_string(), |text| {
+                whole(text, 1, SHARDS_MAX)
+            })?,
             block_cache_bytes: self.get(
                 Setting::BlockCacheBytes,
                 &BLOCK_CACHE_BYTES_DEFAULT.to_string(),
@@ -226,7 +278,12 @@ impl Settings {
             )?,
             log_format: self.get(Setting::LogFormat, "text", log_format)?,
             log_filter: self.get(Setting::LogFilter, "info", log_filter)?,
+            cluster: self.cluster()?,
         })
+    }
+
+    fn has(&self, setting: Setting) -> bool {
+        self.given.contains_key(&setting)
     }
 
     fn get<T>(
@@ -247,8 +304,7 @@ impl Settings {
 
     fn first_admin(&self) -> Result<Option<FirstAdmin>, ConfigError> {
         let half = |given, missing| Err(ConfigError::HalfAnAdmin { given, missing });
-        let given = |setting| self.given.contains_key(&setting);
-        match (given(Setting::User), given(Setting::PasswordFile)) {
+        match (self.has(Setting::User), self.has(Setting::PasswordFile)) {
             (false, false) => Ok(None),
             (true, false) => half(Setting::User, Setting::PasswordFile),
             (false, true) => half(Setting::PasswordFile, Setting::User),
@@ -260,6 +316,11 @@ impl Settings {
             })),
         }
     }
+}
+
+/// None when something else is among them.
+fn texts(list: &[toml::Value]) -> Option<Vec<&str>> {
+    list.iter().map(toml::Value::as_str).collect()
 }
 
 /// `text` as a path, relative to the folder of `file`.
@@ -295,10 +356,10 @@ pub fn shards_default() -> u16 {
         .min(SHARDS_DEFAULT_MAX)
 }
 
-fn shards(text: &str) -> Result<u16, String> {
+fn whole<T: FromStr + PartialOrd + fmt::Display>(text: &str, min: T, max: T) -> Result<T, String> {
     match text.parse() {
-        Ok(count) if (1..=SHARDS_MAX).contains(&count) => Ok(count),
-        _ => Err(format!("write a number from 1 to {SHARDS_MAX}")),
+        Ok(number) if min <= number && number <= max => Ok(number),
+        _ => Err(format!("write a number from {min} to {max}")),
     }
 }
 

@@ -84,12 +84,100 @@ fn every_setting_refuses_what_it_cannot_be() {
         (Setting::ActiveSegmentBytes, &["1KiB", "1TiB", "9999GiB"]),
         (Setting::LogFormat, &["", "TEXT"]),
         (Setting::LogFilter, &["kv_storage=loud"]),
+        (Setting::ClusterListen, &["", "7000", "host:7000", "127.0.0.1:0"]),
     ] {
         for text in texts {
             let error = from_flag(setting, text).expect_err(text).to_string();
             assert!(error.contains(&setting.flag()), "{error}");
         }
     }
+    for (setting, texts) in [
+        (Setting::Advertise, &["0.0.0.0:7000", "127.0.0.1:0", "host"][..]),
+        (Setting::Join, &["127.0.0.1:7001,x", "127.0.0.1:0", "0.0.0.0:1"]),
+        (Setting::Zone, &["", "a\nb", &"z".repeat(65)]),
+        (Setting::ClusterName, &["", &"n".repeat(65)]),
+        (Setting::Weight, &["0", "1001", "x"]),
+        (Setting::Replication, &["0", "8", "-1"]),
+        (Setting::ClusterKeyFile, &[""]),
+    ] {
+        for text in texts {
+            let error = in_cluster(&[(setting, text)]).expect_err(text).to_string();
+            assert!(error.starts_with(&setting.flag()), "{error}");
+        }
+    }
+}
+
+/// With a key file and an address to listen on, unless they are given otherwise.
+fn in_cluster(given: &[(Setting, &str)]) -> Result<ClusterSettings, ConfigError> {
+    let usual = [
+        (Setting::ClusterListen, "127.0.0.1:7000"),
+        (Setting::ClusterKeyFile, "key"),
+    ];
+    let mut settings = Settings::default();
+    for (setting, text) in given.iter().chain(&usual) {
+        settings.offer(*setting, *text, Source::Flag);
+    }
+    settings.into_config().map(|config| config.cluster.expect("a cluster"))
+}
+
+#[test]
+fn without_cluster_listen_a_node_is_its_own_and_no_setting_of_a_cluster_is_taken() {
+    assert_eq!(Settings::default().into_config().unwrap().cluster, None);
+    for setting in Setting::ALL
+        .into_iter()
+        .skip_while(|setting| *setting != Setting::Advertise)
+    {
+        let error = from_flag(setting, "127.0.0.1:7001").unwrap_err().to_string();
+        assert!(
+            error.starts_with(&setting.flag()) && error.contains("--cluster-listen"),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn a_cluster_has_defaults_for_all_but_its_address_and_key() {
+    let cluster = in_cluster(&[]).unwrap();
+    assert_eq!((cluster.name.as_str(), cluster.zone.as_str()), ("kv", "default"));
+    assert_eq!((cluster.weight, cluster.replication), (100, 3));
+    assert_eq!(cluster.advertise, cluster.listen);
+    assert!(cluster.join.is_empty());
+    let error = from_flag(Setting::ClusterListen, "127.0.0.1:7000")
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("--cluster-key-file") && error.contains("kv cluster keygen"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_node_that_listens_everywhere_must_say_where_it_is_reached() {
+    let everywhere = (Setting::ClusterListen, "[::]:7000");
+    let error = in_cluster(&[everywhere]).unwrap_err().to_string();
+    assert!(error.contains("--advertise") && error.contains("[::]:7000"), "{error}");
+    let cluster = in_cluster(&[everywhere, (Setting::Advertise, "10.0.0.1:7000")]).unwrap();
+    assert_eq!(cluster.advertise.to_string(), "10.0.0.1:7000");
+}
+
+#[test]
+fn one_list_of_nodes_to_join_does_for_all_of_them() {
+    let all = (
+        Setting::Join,
+        "127.0.0.1:7002, localhost:7000,127.0.0.1:7001,127.0.0.1:7001,",
+    );
+    let ports = |cluster: ClusterSettings| cluster.join.iter().map(SocketAddr::port).collect::<Vec<_>>();
+    assert_eq!(ports(in_cluster(&[all]).unwrap()), [7001, 7002]);
+    let cluster = "cluster_listen = '127.0.0.1:7000'\ncluster_key_file = 'key'\nweight = 7";
+    let config = from_file(&format!("{cluster}\njoin = ['127.0.0.1:7003', '127.0.0.1:7004']")).unwrap();
+    let cluster = config.cluster.unwrap();
+    assert_eq!(
+        (cluster.key_file.as_path(), cluster.weight),
+        (Path::new("/etc/kv/key"), 7)
+    );
+    assert_eq!(ports(cluster), [7003, 7004]);
+    let error = from_file("join = [1]").unwrap_err().to_string();
+    assert!(error.contains("a list of texts"), "{error}");
 }
 
 #[test]

@@ -108,6 +108,58 @@ impl RequestId {
     }
 }
 
+/// How many of a key's replicas must have done their part before a request is answered. With one replica all are the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub enum Consistency {
+    One,
+    /// More than half.
+    #[default]
+    Quorum,
+    All,
+}
+
+impl Consistency {
+    pub const ALL: [Self; 3] = [Self::One, Self::Quorum, Self::All];
+    /// As the API and the command line write them, in the same order.
+    pub const NAMES: [&'static str; 3] = ["one", "quorum", "all"];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::One => "one",
+            Self::Quorum => "quorum",
+            Self::All => "all",
+        }
+    }
+
+    /// How many of so many replicas that is.
+    pub fn needed(self, replicas: usize) -> usize {
+        match self {
+            Self::One => replicas.min(1),
+            Self::Quorum => (replicas / 2 + 1).min(replicas),
+            Self::All => replicas,
+        }
+    }
+}
+
+impl fmt::Display for Consistency {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("write one, quorum or all")]
+pub struct NoConsistency;
+
+impl std::str::FromStr for Consistency {
+    type Err = NoConsistency;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let found = Self::ALL.into_iter().find(|level| level.name() == text);
+        found.ok_or(NoConsistency)
+    }
+}
+
 /// A node of the cluster: a random number that its data folder keeps. Another folder is another node.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct NodeId(pub u64);
@@ -124,6 +176,9 @@ impl fmt::Debug for NodeId {
     }
 }
 
+/// Longest text that is looked at as the id of a node.
+pub const NODE_ID_TEXT_BYTES_MAX: usize = 64;
+
 impl std::str::FromStr for NodeId {
     type Err = std::num::ParseIntError;
 
@@ -135,3 +190,29 @@ impl std::str::FromStr for NodeId {
 /// Milliseconds since the Unix epoch, as some wall clock claims. Never used to decide which op wins.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
 pub struct WallMs(pub u64);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_consistency_is_read_as_it_is_written() {
+        assert_eq!(Consistency::ALL.map(Consistency::name), Consistency::NAMES);
+        for level in Consistency::ALL {
+            assert_eq!(level.name().parse(), Ok(level));
+        }
+        assert_eq!("Quorum".parse::<Consistency>(), Err(NoConsistency));
+    }
+
+    #[test]
+    fn two_quorums_of_a_key_share_a_replica() {
+        for replicas in 1..=7 {
+            let quorum = Consistency::Quorum.needed(replicas);
+            assert!(quorum * 2 > replicas && (quorum - 1) * 2 <= replicas);
+            assert_eq!(
+                (Consistency::One.needed(replicas), Consistency::All.needed(replicas)),
+                (1, replicas)
+            );
+        }
+    }
+}

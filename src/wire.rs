@@ -15,6 +15,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 pub use op::{WireClock, WireClocks, WireOp};
+pub(crate) use op::{key_of, slot_of, user_of};
 pub use terms::{WireError, WireTerms};
 
 /// Largest encoded message: one op with a text of the largest size, and room for its names. Senders batch well below it.
@@ -87,6 +88,12 @@ pub enum Request {
         limit: u32,
         all: bool,
     },
+    /// First on every connection: this is my so-many-th start, in the life that this origin names. Answered with `Done`, or with
+    /// `OlderCopy` if the peer has met a later life of this node: then its disk is an older copy of itself.
+    Introduce {
+        starts: u64,
+        life: u64,
+    },
     /// Compare the clocks of all slots that we share: the digest of mine.
     Compare {
         digest: u64,
@@ -104,7 +111,7 @@ pub enum Request {
         pull: u64,
         budget_bytes: u32,
     },
-    /// The dots that you hold in this slot.
+    /// The dots of the texts that you hold in this slot.
     HeldDots {
         slot: u16,
     },
@@ -192,6 +199,10 @@ pub enum Response {
         keys: Vec<String>,
         next_after: Option<String>,
     },
+    /// The answer to `Introduce`: so many starts were seen already.
+    OlderCopy {
+        starts: u64,
+    },
     /// The answer to `Compare` where the digests are equal.
     Same,
     /// The answer to `Compare` where they are not: the digest of each slot that is not empty.
@@ -205,7 +216,8 @@ pub enum Response {
         covered: Option<WireClocks>,
     },
     HeldDots {
-        held: WireClock,
+        texts: WireClock,
+        /// All that is held or known to be dropped.
         covered: WireClock,
     },
     /// The member table: one record each, as JSON.

@@ -259,6 +259,26 @@ fn only_the_edge_asks_the_operating_system() {
 }
 
 #[test]
+fn only_membership_names_chitchat() {
+    let named = |source: &Source| {
+        source
+            .code
+            .lines()
+            .any(|line| without_comment(line).contains("chitchat::"))
+    };
+    let wrong: Vec<PathBuf> = sources()
+        .into_iter()
+        .filter(|source| {
+            named(source)
+                && !source.path.starts_with("node/membership")
+                && source.path != Path::new("node/membership.rs")
+        })
+        .map(|source| source.path)
+        .collect();
+    assert!(wrong.is_empty(), "{wrong:?}");
+}
+
+#[test]
 fn every_file_can_be_read_in_one_sitting() {
     let mut wrong = Vec::new();
     for source in sources() {

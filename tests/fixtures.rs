@@ -14,11 +14,13 @@ mod write;
 use std::fs;
 use std::path::Path;
 
+use kv_storage::core::clock::SlotClocks;
+use kv_storage::core::slot::slot_of;
 use kv_storage::core::stamp::OriginId;
-use kv_storage::node::{Node, NodeConfig, StartError};
+use kv_storage::node::{Node, NodeConfig, StartError, Terms};
 use kv_storage::os;
 use kv_storage::shard::Shard;
-use kv_storage::store::recover::RecoverError;
+use kv_storage::store::recover::{RecoverError, recover};
 use kv_storage::types::WallMs;
 
 use copy::{Copy, add, add_with, files, fixtures, get, names};
@@ -30,6 +32,10 @@ const EAST: &str = "east";
 const WEST: &str = "west";
 /// Of the ops in the images.
 const ORIGIN: u64 = 0xfeed;
+/// Of those that another replica sent.
+const OTHER_ORIGIN: u64 = 0xf00d;
+/// The request id of a cleared value.
+const SPENT_REQUEST: &str = "request spent";
 /// Slots of a shard that owns all.
 const SLOTS: u64 = 1024;
 const NOW: WallMs = WallMs(1_000_000);
@@ -138,6 +144,19 @@ fn a_sound_log_and_a_sound_segment_are_read() {
 }
 
 #[test]
+fn ops_of_other_replicas_are_read_in_order_and_a_spent_request_id_is_remembered() {
+    check_version(3, "log-of-replica", &SOUND);
+    let copy = Copy::of_version(3, "log-of-replica");
+    for _ in 0..2 {
+        let (mut shard, _) = copy.open();
+        assert!(!add_with(&mut shard, EAST, "again", Some(SPENT_REQUEST)));
+        shard.settle(NOW);
+        assert!(!add_with(&mut shard, EAST, "again", Some(SPENT_REQUEST)));
+        assert_reads(&shard, &SOUND);
+    }
+}
+
+#[test]
 fn a_long_list_remembers_its_request_ids_whatever_its_filter_tells() {
     for version in [1, 2] {
         let copy = Copy::of_version(version, "segment-long-list");
@@ -158,6 +177,31 @@ fn a_long_list_remembers_its_request_ids_whatever_its_filter_tells() {
             shard.settle(NOW);
         }
         assert!(add_with(&mut shard, EAST, "new", Some("request new")));
+    }
+}
+
+/// In the slot of `east`: the first two ops of the other origin.
+fn collected() -> SlotClocks {
+    let (user, _, hash) = names(EAST);
+    let mut clocks = SlotClocks::default();
+    clocks.insert_range(slot_of(&user, hash), OriginId(OTHER_ORIGIN), 1, 2);
+    clocks
+}
+
+#[test]
+fn what_was_collected_is_known_and_stays_so() {
+    check_version(3, "sound-segment", &SOUND);
+    check_version(3, "segment-collected", &SOUND);
+    let copy = Copy::of_version(3, "segment-collected");
+    for _ in 0..2 {
+        let found = recover(&copy.place()).unwrap();
+        assert_eq!(found.collected, collected());
+        let (mut shard, _) = copy.open();
+        add(&mut shard, WEST, "more");
+    }
+    for version in 1..=3 {
+        let found = recover(&Copy::of_version(version, "sound-segment").place()).unwrap();
+        assert!(found.collected.is_empty());
     }
 }
 
@@ -296,7 +340,7 @@ fn a_damaged_block_is_met_by_the_read_told_and_set_aside() {
 
 #[test]
 fn a_newer_version_is_refused_and_left_alone() {
-    for (name, known_of_it) in [("log-newer-version", 1), ("segment-newer-version", 2)] {
+    for (name, known_of_it) in [("log-newer-version", 2), ("segment-newer-version", 3)] {
         let copy = Copy::of(name);
         let before = files(&copy.dir());
         let refused = copy.try_open().err().unwrap();
@@ -327,7 +371,7 @@ fn two_shards_are_in(dir: &Path) -> NodeConfig {
 
 async fn node_get(node: &Node, key: &str) -> Vec<String> {
     let (user, key, _) = names(key);
-    let mut reader = node.get(&user, &key, 0, u64::MAX).await.unwrap();
+    let mut reader = node.get(&user, &key, 0, u64::MAX, Terms::usual()).await.unwrap();
     let mut values = Vec::new();
     loop {
         let batch = reader.next(1 << 20).await.unwrap();
@@ -345,7 +389,7 @@ async fn a_damaged_identity_is_set_aside_and_drawn_anew() {
     let mut identities = Vec::new();
     for _ in 0..2 {
         let node = Node::start(os::env(), two_shards_are_in(&copy.dir())).await.unwrap();
-        assert!(!node.is_fresh());
+        assert!(!node.local().life().is_fresh);
         assert_eq!(node_get(&node, EAST).await, ["one", "two", "three"]);
         assert_eq!(node_get(&node, WEST).await, ["only"]);
         node.stop().await;
@@ -381,7 +425,7 @@ fn every_image_has_its_line_and_its_check() {
     let readme = fs::read_to_string(fixtures().join("README.md")).unwrap();
     let checks = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file!())).unwrap();
     let mut images = 0;
-    let versions = [1, 2].map(|version| fs::read_dir(fixtures().join(format!("v{version}"))).unwrap());
+    let versions = [1, 2, 3].map(|version| fs::read_dir(fixtures().join(format!("v{version}"))).unwrap());
     for image in versions.into_iter().flatten() {
         let name = image.unwrap().file_name().into_string().unwrap();
         assert!(readme.contains(&format!("| `{name}` |")), "{name} is not in README.md");

@@ -10,7 +10,8 @@ use kv_storage::core::slot::{KeyHash, SlotId, shard_of, shard_slots, slot_of};
 use kv_storage::core::stamp::OriginId;
 use kv_storage::os::RealDisk;
 use kv_storage::shard::{
-    CleanupJob, MergeJob, MergeOutcome, Place, Shard, ShardConfig, SpaceJob, SpaceReady, Submitted, Write, WriteKind,
+    CleanupJob, MergeJob, MergeOutcome, Place, Shard, ShardConfig, SpaceJob, SpaceReady, Submitted, Write,
+    WriteContext, WriteKind,
 };
 use kv_storage::store::cache::BlockCache;
 use kv_storage::store::disk::Disk;
@@ -131,7 +132,7 @@ impl Running {
         let mut committed = false;
         loop {
             match self.shard.submit(write, None, now)? {
-                Submitted::InGroup(_) | Submitted::Repeated(_) => return Ok(()),
+                Submitted::InGroup(..) | Submitted::Repeated(_) => return Ok(()),
                 Submitted::NeedsSpace(again) => {
                     write = again;
                     // A log gives way to the next one only when all of it is durable; that alone may be enough.
@@ -182,6 +183,7 @@ impl Ours {
             shard: index,
             slots: shard_slots(index, setup.shards),
             cache: cache.clone(),
+            own_origins: None,
         };
         let shards = thread::scope(|scope| {
             let opening: Vec<_> = (0..setup.shards)
@@ -224,6 +226,7 @@ impl Engine for Ours {
                     finish: true,
                 },
                 request_id: None,
+                context: WriteContext::default(),
             };
             self.shards[index].submit(write, self.now)?;
             self.open_groups[index] = true;

@@ -278,6 +278,7 @@ impl Server {
             value: payload.value_text(number).into(),
             finish_value: true,
             request_id: None,
+            terms: api::OperationTerms::default(),
         };
         tokio::runtime::Runtime::new()?.block_on(async {
             for bundle in bundles(keys * list_length) {

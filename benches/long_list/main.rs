@@ -18,7 +18,7 @@ use anyhow::Context;
 use kv_storage::bench::Payload;
 use kv_storage::core::slot::{KeyHash, shard_slots, slot_of};
 use kv_storage::core::stamp::OriginId;
-use kv_storage::shard::{Place, Shard, ShardConfig, Submitted, Write, WriteKind};
+use kv_storage::shard::{Place, Shard, ShardConfig, Submitted, Write, WriteContext, WriteKind};
 use kv_storage::store::cache::BlockCache;
 use kv_storage::store::reader::KeyReader;
 use kv_storage::types::{Key, RequestId, UserId, WallMs};
@@ -66,6 +66,7 @@ impl LongList {
             shard: 0,
             slots: shard_slots(0, 1),
             cache: Arc::new(BlockCache::new(CACHE_BYTES)),
+            own_origins: None,
         };
         let (shard, _) = Shard::open(place, ShardConfig::default(), OriginId(1))?;
         Ok(Self {
@@ -128,11 +129,12 @@ impl LongList {
                 finish: true,
             },
             request_id: Some(RequestId::new(&format!("request {number}"))?),
+            context: WriteContext::default(),
         };
         let mut past = None;
         loop {
             match self.shard.submit(write, past.take().as_deref(), self.now)? {
-                Submitted::InGroup(_) => return Ok(true),
+                Submitted::InGroup(..) => return Ok(true),
                 Submitted::Repeated(_) => return Ok(false),
                 Submitted::NeedsSpace(again) => {
                     write = again;

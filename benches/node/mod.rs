@@ -100,6 +100,8 @@ impl Node {
     pub async fn batch(&self, operations: Vec<api::Operation<'_>>) -> anyhow::Result<String> {
         let body = serde_json::to_string(&api::Batch {
             operations,
+            consistency: None,
+            deadline_ms: None,
             user: Some(api::User {
                 user_id: USER.into(),
                 password_hash: password_hash(PASSWORD).into(),
@@ -181,6 +183,7 @@ pub fn protocol(address: SocketAddr, payload: &Payload) -> anyhow::Result<KvProt
         base_path: String::new(),
         user_id: USER.to_owned(),
         password_hash: password_hash(PASSWORD),
+        consistency: None,
     };
     Ok(KvProtocol::new(&target, payload.clone())?)
 }

@@ -82,6 +82,7 @@ fn fill(node: &Node, payload: &Payload) -> anyhow::Result<()> {
         value: payload.value_text(number).into(),
         finish_value: true,
         request_id: None,
+        terms: api::OperationTerms::default(),
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {

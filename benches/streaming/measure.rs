@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use futures_util::{StreamExt, TryStreamExt, stream};
-use kv_storage::api::Operation;
+use kv_storage::api::{Operation, OperationTerms};
 use kv_storage::bench::Payload;
 use kv_storage::client::{Client, Page};
 
@@ -191,6 +191,7 @@ async fn store_batch(node: &Node, indexes: Range<u64>) -> anyhow::Result<()> {
         value: listed(&payload, index).into(),
         finish_value: true,
         request_id: None,
+        terms: OperationTerms::default(),
     };
     let answer = node.batch(indexes.map(add).collect()).await?;
     let done = answer.matches("\"status_code\":200").count() as u64;

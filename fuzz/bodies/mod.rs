@@ -110,8 +110,10 @@ fn read_segment(bytes: Bytes) {
 
 /// The inside of a footer, whose checksum has held.
 pub fn footer(input: &[u8]) {
-    for blocks_end in [input.len() as u64, u64::MAX] {
-        let _ = segment::decode_footer(input, blocks_end);
+    for version in 1..=segment::FORMAT_VERSION {
+        for blocks_end in [input.len() as u64, u64::MAX] {
+            let _ = segment::decode_footer(input, version, blocks_end);
+        }
     }
 }
 

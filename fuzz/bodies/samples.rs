@@ -47,7 +47,7 @@ pub fn clocks() -> Vec<Vec<u8>> {
 }
 
 /// Ops of several kinds and keys, in the order of a segment.
-fn ops(users: &[&str], with_spent: bool) -> Vec<(UserId, Key, Op)> {
+fn ops(users: &[&str]) -> Vec<(UserId, Key, Op)> {
     let mut all = Vec::new();
     for user in users {
         for index in 0..12u64 {
@@ -59,7 +59,7 @@ fn ops(users: &[&str], with_spent: bool) -> Vec<(UserId, Key, Op)> {
             let body = match index % 6 {
                 0 => Body::Part("part ".repeat(index as usize).into()),
                 1 => Body::Clear(clock(&[(1, 1, index + 1), (9, 2, 2)])),
-                2 if with_spent => Body::Spent {
+                2 => Body::Spent {
                     cleared_at: WallMs(1_000),
                 },
                 _ => Body::Value(format!("значение {index} {}", "x".repeat(40 * index as usize)).into()),
@@ -90,7 +90,7 @@ pub fn logs() -> Vec<Vec<u8>> {
     };
     let mut bytes = header.encode().to_vec();
     let mut group_start = 0;
-    for (ordinal, (user, key, op)) in (0..).zip(&ops(&["a", "ab"], false)) {
+    for (ordinal, (user, key, op)) in (0..).zip(&ops(&["a", "ab"])) {
         let offset = bytes.len() as u64;
         if ordinal % 2 == 0 {
             group_start = offset;
@@ -124,7 +124,7 @@ fn segment_of(users: &[&str]) -> Vec<u8> {
     };
     let writer = SegmentWriter::with_block_bytes(disk, dir.path(), meta, BLOCK_BYTES);
     let mut writer = writer.expect("a segment can be begun");
-    for (user, key, op) in &ops(users, true) {
+    for (user, key, op) in &ops(users) {
         let entry = EntryRef {
             slot: op.dot.slot,
             user: user.as_str(),

@@ -7,8 +7,10 @@ use std::marker::PhantomData;
 
 use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Visitor};
 use serde::forward_to_deserialize_any;
+use serde::ser::{Serialize, Serializer};
 
-use super::{BATCH_OPERATIONS_MAX, Operation, User};
+use super::{BATCH_OPERATIONS_MAX, Operation, OperationTerms, User};
+use crate::types::Consistency;
 
 /// Reads a body that must be one JSON object.
 pub fn read<'de, T: Deserialize<'de>>(body: &'de [u8]) -> Result<T, serde_json::Error> {
@@ -39,6 +41,20 @@ pub(super) fn text<'de: 'a, 'a, D: Deserializer<'de>>(from: D) -> Result<Option<
 
 pub(super) fn user<'de: 'a, 'a, D: Deserializer<'de>>(from: D) -> Result<Option<User<'a>>, D::Error> {
     Ok(Option::<Object<User<'a>>>::deserialize(from)?.map(|user| user.0))
+}
+
+pub(super) fn consistency<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Consistency>, D::Error> {
+    let name = text(from)?;
+    let parse = |name: Cow<'_, str>| {
+        name.parse()
+            .map_err(|_| D::Error::unknown_variant(&name, &Consistency::NAMES))
+    };
+    name.map(parse).transpose()
+}
+
+#[expect(clippy::ref_option, reason = "serde passes a reference to the field")]
+pub(super) fn consistency_name<S: Serializer>(level: &Option<Consistency>, to: S) -> Result<S::Ok, S::Error> {
+    level.map(Consistency::name).serialize(to)
 }
 
 /// Stops at the limit, so that a long list costs no memory.
@@ -86,25 +102,39 @@ struct AnyOperation<'a> {
     limit: Option<u64>,
     #[serde(default, deserialize_with = "flag_or_no")]
     count_only: bool,
+    #[serde(default, deserialize_with = "consistency")]
+    consistency: Option<Consistency>,
+    #[serde(default)]
+    deadline_ms: Option<u64>,
 }
 
 impl<'de: 'a, 'a> Deserialize<'de> for Operation<'a> {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let any = Object::<AnyOperation<'a>>::deserialize(from)?.0;
+        let terms = OperationTerms {
+            consistency: any.consistency,
+            deadline_ms: any.deadline_ms,
+        };
         match &*any.op {
             "add_value" => Ok(Self::AddValue {
                 key: any.key,
                 value: any.value.ok_or_else(|| D::Error::missing_field("value"))?,
                 finish_value: any.finish_value,
                 request_id: any.request_id,
+                terms,
             }),
             "get_value" => Ok(Self::GetValue {
                 key: any.key,
                 offset: any.offset,
                 limit: any.limit,
                 count_only: any.count_only,
+                terms,
             }),
-            "clear_key" => Ok(Self::ClearKey { key: any.key }),
+            "clear_key" => Ok(Self::ClearKey {
+                key: any.key,
+                request_id: any.request_id,
+                terms,
+            }),
             other => Err(D::Error::unknown_variant(
                 other,
                 &["add_value", "get_value", "clear_key"],
@@ -175,21 +205,36 @@ mod tests {
                 value: "v".into(),
                 finish_value: false,
                 request_id: Some("r".into()),
+                terms: OperationTerms::default(),
             },
             Operation::GetValue {
                 key: "k".into(),
                 offset: Some(1),
                 limit: None,
                 count_only: true,
+                terms: OperationTerms {
+                    consistency: Some(Consistency::One),
+                    deadline_ms: Some(5),
+                },
             },
-            Operation::ClearKey { key: "k\n".into() },
+            Operation::ClearKey {
+                key: "k\n".into(),
+                request_id: Some("\"".into()),
+                terms: OperationTerms::default(),
+            },
         ];
         let text = serde_json::to_vec(&Batch {
             operations: operations.clone(),
+            consistency: Some(Consistency::All),
+            deadline_ms: None,
             user: None,
         })
         .unwrap();
-        assert_eq!(read::<Batch>(&text).unwrap().operations, operations);
+        let batch = read::<Batch>(&text).unwrap();
+        assert_eq!(
+            (batch.operations, batch.consistency),
+            (operations, Some(Consistency::All))
+        );
     }
 
     #[test]

@@ -5,6 +5,7 @@ use super::mix::Operation;
 use super::payload::{Payload, key_digits};
 use super::protocol::{Garbled, Protocol, Step};
 use crate::api::{AddValue, ClearKey, GetValue, User, path};
+use crate::types::Consistency;
 
 /// Stand in for a key's digits and a value while a request is rendered.
 const KEY_MARK: &str = "@KEY@";
@@ -19,6 +20,7 @@ pub struct KvTarget {
     pub base_path: String,
     pub user_id: String,
     pub password_hash: String,
+    pub consistency: Option<Consistency>,
 }
 
 /// A request with gaps for the key's digits and the value.
@@ -52,6 +54,8 @@ impl KvProtocol {
             value: VALUE_MARK.into(),
             finish_value: true,
             request_id: None,
+            consistency: target.consistency,
+            deadline_ms: None,
             user: user(),
         })?;
         let get = serde_json::to_string(&GetValue {
@@ -59,10 +63,15 @@ impl KvProtocol {
             offset: None,
             limit: None,
             count_only: false,
+            consistency: target.consistency,
+            deadline_ms: None,
             user: user(),
         })?;
         let clear = serde_json::to_string(&ClearKey {
             key: key(),
+            request_id: None,
+            consistency: target.consistency,
+            deadline_ms: None,
             user: user(),
         })?;
         let templates = [
@@ -132,6 +141,7 @@ mod tests {
             base_path: "/kv".to_owned(),
             user_id: user_id.to_owned(),
             password_hash: "hash".to_owned(),
+            consistency: None,
         };
         let mut protocol = KvProtocol::new(&target, Payload::new("b\"\\-", 100, 1)).unwrap();
         let mut out = Vec::new();

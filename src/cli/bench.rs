@@ -210,6 +210,7 @@ impl Hosts {
                 base_path: uri.path().trim_end_matches('/').to_owned(),
                 user_id: target.user.value.clone(),
                 password_hash: password_hash(&target.password.value),
+                consistency: target.consistency,
             };
             hosts.push((address, node));
         }

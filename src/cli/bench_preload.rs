@@ -5,7 +5,7 @@
 use anyhow::Context;
 use futures_util::{TryStreamExt, stream};
 
-use crate::api::{Count, Operation};
+use crate::api::{Count, Operation, OperationTerms};
 use crate::bench::Payload;
 use crate::client::Client;
 
@@ -65,6 +65,7 @@ impl<'a> Preload<'a> {
                     value: self.payload.value_text(scattered(key, index)).into(),
                     finish_value: true,
                     request_id: None,
+                    terms: OperationTerms::default(),
                 });
                 bytes += self.payload.value_bytes();
                 if batch.len() >= ADDS_PER_BATCH || bytes >= BYTES_PER_BATCH {
@@ -82,6 +83,7 @@ impl<'a> Preload<'a> {
             offset: None,
             limit: None,
             count_only: true,
+            terms: OperationTerms::default(),
         };
         let results = self.client.batch((start..end).map(count).collect()).await?;
         let mut counts = Vec::with_capacity(results.len());

@@ -82,6 +82,7 @@ async fn a_node_is_measured_with_the_users_own_connection_settings() {
         base_path: String::new(),
         user_id: client.user_id().to_owned(),
         password_hash: password_hash(PASSWORD),
+        consistency: None,
     };
     let load = Load {
         addresses: vec![address],

@@ -5,7 +5,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+
 use crate::client::{Client, ClientError};
+use crate::types::Consistency;
 
 use super::exit::{Advice, usage};
 use super::profile::{Folders, Found, split_urls};
@@ -16,7 +19,7 @@ const URL_DEFAULT: &str = "http://127.0.0.1:8000";
 #[derive(Debug, Clone, Default, clap::Args)]
 #[command(next_help_heading = "Connection")]
 pub struct ConnectionArgs {
-    /// Address of a node; several (repeated or with commas between) are tried in turn [env: KV_URL]
+    /// Address of a node; of several (repeated or with commas between) the next is asked when one fails or is silent [env: KV_URL]
     #[arg(long, value_name = "URL")]
     pub url: Vec<String>,
     /// Name to log in with [env: KV_USER]
@@ -28,9 +31,22 @@ pub struct ConnectionArgs {
     /// Profile with url, user and password: a name or a file [env: KV_PROFILE]
     #[arg(long, value_name = "NAME_OR_PATH")]
     pub profile: Option<String>,
+    /// How many replicas each request must reach: one, quorum or all [env: KV_CONSISTENCY] [default: quorum]
+    #[arg(long, value_name = "LEVEL", value_parser = PossibleValuesParser::new(Consistency::NAMES).try_map(|name| name.parse::<Consistency>()))]
+    pub consistency: Option<Consistency>,
     /// Seconds of silence after which a node counts as failed
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub timeout: u64,
+    /// Seconds after which a request is given up, over all nodes and tries; the nodes take at most 10 of them unless it is given
+    #[arg(long, value_name = "SECONDS", value_parser = deadline)]
+    pub deadline: Option<Duration>,
+}
+
+fn deadline(text: &str) -> Result<Duration, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) if (0.001..=86_400.0).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
+        _ => Err("write a number of seconds, from 0.001 to 86400".to_owned()),
+    }
 }
 
 /// A setting and where it came from.
@@ -51,6 +67,8 @@ pub struct Target {
     pub urls: Sourced<Vec<String>>,
     pub user: Sourced<String>,
     pub password: Sourced<String>,
+    /// None: the node's default.
+    pub consistency: Option<Consistency>,
 }
 
 /// The environment.
@@ -78,7 +96,31 @@ pub fn resolve(
             user.value, user.from
         )));
     };
-    Ok(Target { urls, user, password })
+    let consistency = consistency(args, variable, &found)?;
+    Ok(Target {
+        urls,
+        user,
+        password,
+        consistency,
+    })
+}
+
+fn consistency(args: &ConnectionArgs, variable: Variable, found: &Found) -> anyhow::Result<Option<Consistency>> {
+    if args.consistency.is_some() {
+        return Ok(args.consistency);
+    }
+    let environment = variable("KV_CONSISTENCY").map(|text| sourced(text, "KV_CONSISTENCY"));
+    let profile = || {
+        let text = found.profile.consistency.clone()?;
+        Some(sourced(text, format!("consistency in {}", found.path.display())))
+    };
+    let Some(Sourced { value, from }) = environment.or_else(profile) else {
+        return Ok(None);
+    };
+    let parsed = value.parse();
+    parsed
+        .map(Some)
+        .map_err(|error| usage(format!("{from}: {value:?} is no consistency: {error}")))
 }
 
 fn urls(args: &ConnectionArgs, variable: Variable, found: &Found) -> Sourced<Vec<String>> {
@@ -154,9 +196,16 @@ impl Connection {
             .urls(target.urls.value.iter())
             .user(&target.user.value)
             .password(&target.password.value)
-            .timeout(Duration::from_secs(args.timeout))
-            .build();
-        match client {
+            .timeout(Duration::from_secs(args.timeout));
+        let client = match target.consistency {
+            Some(consistency) => client.consistency(consistency),
+            None => client,
+        };
+        let client = match args.deadline {
+            Some(deadline) => client.deadline(deadline),
+            None => client,
+        };
+        match client.build() {
             Ok(client) => Ok(Self { client, target }),
             Err(error) => Err(usage(format!("{error} (from {})", target.urls.from))),
         }

@@ -142,3 +142,38 @@ fn advice_says_where_the_settings_came_from() {
     let text = advice(&ClientError::Unreachable { tried: Vec::new() }, &target).unwrap();
     assert!(text.contains("KV_URL") && text.contains("kv run-cluster"), "{text}");
 }
+
+#[test]
+fn the_consistency_comes_from_the_flag_or_the_environment_or_the_profile() {
+    let profile = format!("{PROFILE}\nconsistency = 'one'");
+    let mut world = World::new(&profile, &[("KV_CONSISTENCY", "all")]);
+    assert_eq!(world.resolve().unwrap().consistency, Some(Consistency::All));
+    world.args.consistency = Some(Consistency::Quorum);
+    assert_eq!(world.resolve().unwrap().consistency, Some(Consistency::Quorum));
+    assert_eq!(
+        World::new(&profile, &[]).resolve().unwrap().consistency,
+        Some(Consistency::One)
+    );
+    assert_eq!(World::new(PROFILE, &[]).resolve().unwrap().consistency, None);
+    let error = World::new(PROFILE, &[("KV_CONSISTENCY", "most")])
+        .resolve()
+        .unwrap_err();
+    let error = error.to_string();
+    assert!(
+        error.contains("KV_CONSISTENCY") && error.contains("one, quorum or all"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_profile_may_name_several_nodes() {
+    for urls in [
+        "urls = ['http://a', 'http://b']",
+        "url = 'http://a, http://b'",
+        "url = ['http://a', 'http://b']",
+    ] {
+        let profile = format!("{urls}\nuser = 'demo'\npassword = 'x'");
+        let target = World::new(&profile, &[]).resolve().unwrap();
+        assert_eq!(target.urls.value, ["http://a", "http://b"]);
+    }
+}

@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::Context;
 use indicatif::ProgressBar;
 
-use crate::api::{BATCH_OPERATIONS_MAX, Operation};
+use crate::api::{BATCH_OPERATIONS_MAX, Operation, OperationTerms};
 use crate::client::{Client, ClientError, PART_BYTES_MAX, entropy};
 use crate::types::KEY_BYTES_MAX;
 
@@ -279,6 +279,7 @@ impl<'a> Import<'a> {
             value: Cow::from(op.text.as_str()),
             finish_value: op.finish,
             request_id: Some(Cow::from(request_id(&self.import_id, op))),
+            terms: OperationTerms::default(),
         });
         let first_line = self.batch.first().map_or(0, |op| op.line);
         let sent = self.client.batch(operations.collect()).await;

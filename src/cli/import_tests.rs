@@ -28,7 +28,9 @@ impl World {
             user: Some(USER.to_owned()),
             password_file: Some(self.path("password")),
             profile: None,
+            consistency: None,
             timeout: 30,
+            deadline: None,
         }
     }
 

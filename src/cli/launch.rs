@@ -1,11 +1,17 @@
 //! The one place where the command line meets the node.
 
-use crate::config::ServeConfig;
+use std::net::SocketAddr;
+
+use anyhow::Context;
+
+use crate::config::{ClusterSettings, ServeConfig};
 use crate::http::FrontConfig;
-use crate::node::NodeConfig;
+use crate::net::KeyRing;
+use crate::node::{ClusterConfig, NodeConfig};
 use crate::os;
 use crate::server::{FirstAdmin, Server, ServerConfig};
 use crate::shard::ShardConfig;
+use crate::users::PasswordCost;
 
 /// A node that serves, and whether anybody can log in.
 pub struct Running {
@@ -15,6 +21,10 @@ pub struct Running {
 
 /// Starts the node and its front; Ok when it serves.
 pub async fn start(config: &ServeConfig, first_admin: Option<FirstAdmin>) -> anyhow::Result<Running> {
+    let cluster = match &config.cluster {
+        Some(settings) => Some(cluster_config(settings, config.listen)?),
+        None => None,
+    };
     let open_files = os::limits::raise_open_files();
     tracing::debug!(?open_files, "open files allowed");
     let server_config = ServerConfig {
@@ -26,13 +36,40 @@ pub async fn start(config: &ServeConfig, first_admin: Option<FirstAdmin>) -> any
                 log_bytes: config.active_segment_bytes,
                 ..ShardConfig::default()
             },
+            cluster,
         },
         front: FrontConfig::default(),
         listen: config.listen,
         first_admin,
+        password_cost: PasswordCost::default(),
     };
     let server = Server::start(os::env(), server_config).await?;
     // When even this cannot be read, the node serves what it can; `users` logs why.
     let has_users = !server.users().is_empty().await.unwrap_or(false);
     Ok(Running { server, has_users })
+}
+
+/// With the key read from its file.
+fn cluster_config(settings: &ClusterSettings, http: SocketAddr) -> anyhow::Result<ClusterConfig> {
+    let path = &settings.key_file;
+    let text = std::fs::read_to_string(path);
+    let text = text.with_context(|| format!("cannot read the cluster key file {}", path.display()))?;
+    let keys = KeyRing::parse(&text).with_context(|| format!("the cluster key file {}", path.display()))?;
+    // The front may take every address; others reach it where they reach the node.
+    let ip = match http.ip().is_unspecified() {
+        true => settings.advertise.ip(),
+        false => http.ip(),
+    };
+    Ok(ClusterConfig {
+        listen: settings.listen,
+        advertise: settings.advertise,
+        http: SocketAddr::new(ip, http.port()),
+        join: settings.join.clone(),
+        founds: settings.founds,
+        keys,
+        name: settings.name.clone(),
+        zone: settings.zone.clone(),
+        weight: settings.weight.into(),
+        replication: settings.replication.into(),
+    })
 }

@@ -9,6 +9,7 @@
 mod add;
 mod bench;
 mod bench_preload;
+mod cluster;
 mod connection;
 mod exit;
 mod export;
@@ -69,6 +70,9 @@ enum Command {
     /// Manage who may use the store
     #[command(subcommand)]
     Users(users::UsersCommand),
+    /// Look at and change the nodes of a cluster
+    #[command(subcommand)]
+    Cluster(cluster::ClusterCommand),
     /// Write keys and values as JSON Lines: {"key":…,"value":[…]} for each key
     Export(export::ExportArgs),
     /// Add the keys and values of such a file
@@ -123,6 +127,7 @@ async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::ClearKey(args) => get::clear(args).await,
         Command::Keys(args) => keys::run(args).await,
         Command::Users(command) => users::run(command).await,
+        Command::Cluster(command) => cluster::run(command).await,
         Command::Export(args) => export::run(args).await,
         Command::Import(args) => import::run(args).await,
         Command::Serve(args) => {

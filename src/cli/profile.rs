@@ -44,7 +44,8 @@ pub fn split_urls(text: &str) -> Vec<String> {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Profile {
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// One node or several.
+    #[serde(alias = "urls", skip_serializing_if = "Option::is_none")]
     pub url: Option<Urls>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
@@ -53,6 +54,9 @@ pub struct Profile {
     /// Relative to the folder of the profile.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub password_file: Option<PathBuf>,
+    /// How many replicas each request must reach: one, quorum or all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub consistency: Option<String>,
 }
 
 /// A profile and where it was found.

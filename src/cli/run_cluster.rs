@@ -215,6 +215,7 @@ impl Folder {
             user: Some(DEMO_USER.to_owned()),
             password: None,
             password_file: Some(PASSWORD_FILE.into()),
+            consistency: None,
         };
         secret::write_private(&self.path.join(PROFILE_FILE), &toml::to_string(&profile)?)
     }

@@ -44,6 +44,30 @@ pub struct ServeArgs {
     /// TOML file with settings, named like the flags with _ for -; flags and environment win over it [env: KV_CONFIG]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// Address and port for the other nodes of a cluster, UDP and TCP; without it the node is alone [env: KV_CLUSTER_LISTEN]
+    #[arg(long, value_name = "ADDR:PORT", help_heading = "Cluster")]
+    pub cluster_listen: Option<String>,
+    /// Where the other nodes reach this one [env: KV_ADVERTISE] [default: that of --cluster-listen]
+    #[arg(long, value_name = "ADDR:PORT", help_heading = "Cluster")]
+    pub advertise: Option<String>,
+    /// Other nodes (repeated or with commas between), of which one must be up; a new node without any founds the cluster [env: KV_JOIN]
+    #[arg(long, value_name = "ADDR:PORT", help_heading = "Cluster")]
+    pub join: Vec<String>,
+    /// File with the key that all nodes of the cluster share; `kv cluster keygen` makes it [env: KV_CLUSTER_KEY_FILE]
+    #[arg(long, value_name = "FILE", help_heading = "Cluster")]
+    pub cluster_key_file: Option<String>,
+    /// What fails together with this node, such as a rack; replicas go to different zones [env: KV_ZONE] [default: default]
+    #[arg(long, value_name = "ZONE", help_heading = "Cluster")]
+    pub zone: Option<String>,
+    /// Share of the data, against the weights of the other nodes: 1 to 1000 [env: KV_WEIGHT] [default: 100]
+    #[arg(long, value_name = "N", help_heading = "Cluster")]
+    pub weight: Option<String>,
+    /// Replicas of each key, 1 to 7; counts only when the cluster is founded [env: KV_REPLICATION] [default: 3]
+    #[arg(long, value_name = "N", help_heading = "Cluster")]
+    pub replication: Option<String>,
+    /// Name of the cluster: nodes of another one are strangers [env: KV_CLUSTER_NAME] [default: kv]
+    #[arg(long, visible_alias = "name", value_name = "NAME", help_heading = "Cluster")]
+    pub cluster_name: Option<String>,
     /// Shards that share the keys; counts only when the data folder is made [env: KV_SHARDS] [default: one per processor, at most 16]
     #[arg(long, value_name = "N", help_heading = "Tuning")]
     pub shards: Option<String>,
@@ -83,7 +107,8 @@ impl ServeArgs {
         Ok(settings.into_config()?)
     }
 
-    fn flags(self) -> [(Setting, Option<String>); 9] {
+    fn flags(self) -> [(Setting, Option<String>); 17] {
+        let join = (!self.join.is_empty()).then(|| self.join.join(","));
         [
             (Setting::Data, self.data),
             (Setting::Listen, self.listen),
@@ -94,6 +119,14 @@ impl ServeArgs {
             (Setting::ActiveSegmentBytes, self.active_segment_bytes),
             (Setting::LogFormat, self.log_format),
             (Setting::LogFilter, self.log_filter),
+            (Setting::ClusterListen, self.cluster_listen),
+            (Setting::Advertise, self.advertise),
+            (Setting::Join, join),
+            (Setting::ClusterKeyFile, self.cluster_key_file),
+            (Setting::Zone, self.zone),
+            (Setting::Weight, self.weight),
+            (Setting::Replication, self.replication),
+            (Setting::ClusterName, self.cluster_name),
         ]
     }
 }
@@ -276,6 +309,17 @@ mod tests {
         let config = args.into_config(variable).unwrap();
         assert_eq!((config.listen.port(), config.shards), (1, 2));
         assert_eq!(config.data, dir.path().join("d"));
+    }
+
+    #[test]
+    fn nodes_to_join_may_be_repeated_or_have_commas_between() {
+        let args = ServeArgs {
+            cluster_listen: Some("127.0.0.1:7000".to_owned()),
+            cluster_key_file: Some("key".to_owned()),
+            join: vec!["127.0.0.1:7001,127.0.0.1:7002".to_owned(), "127.0.0.1:7003".to_owned()],
+            ..ServeArgs::default()
+        };
+        assert_eq!(args.into_config(|_| None).unwrap().cluster.unwrap().join.len(), 3);
     }
 
     #[test]

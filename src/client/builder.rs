@@ -5,15 +5,18 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
+use super::course::Patience;
 use super::entropy::to_hex;
 use super::error::ClientError;
-use super::transport::Transport;
-use super::{Client, Inner};
+use super::transport::{Limits, Transport};
+use super::{Client, Consistency, Inner, deadline_ms};
 
 /// Longest silence of a node before a call is given up or sent again.
 const TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
 /// Rounds through all addresses after the first: about two seconds when nothing listens.
 const RETRIES_DEFAULT: u32 = 4;
+/// Longest time of a call.
+const DEADLINE_DEFAULT: Duration = Duration::from_secs(60);
 
 /// What stands for a password in the API: the lower-case hexadecimal SHA-256 of its text.
 pub fn password_hash(password: &str) -> String {
@@ -26,8 +29,10 @@ pub struct ClientBuilder {
     urls: Vec<String>,
     user_id: Option<String>,
     password_hash: Option<String>,
+    consistency: Option<Consistency>,
     timeout: Duration,
     retries: u32,
+    deadline: Option<Duration>,
 }
 
 impl Default for ClientBuilder {
@@ -36,14 +41,17 @@ impl Default for ClientBuilder {
             urls: Vec::new(),
             user_id: None,
             password_hash: None,
+            consistency: None,
             timeout: TIMEOUT_DEFAULT,
             retries: RETRIES_DEFAULT,
+            deadline: None,
         }
     }
 }
 
 impl ClientBuilder {
-    /// The address of a node, `http://HOST:PORT`. Given several times, the client goes on with the next when one fails.
+    /// The address of a node, `http://HOST:PORT`. Given several times, the client goes on with the next when one fails,
+    /// and asks the next one too when one is silent.
     pub fn url(mut self, url: impl Into<String>) -> Self {
         self.urls.push(url.into());
         self
@@ -70,6 +78,12 @@ impl ClientBuilder {
         self
     }
 
+    /// How many replicas each call must reach; left to the node, which takes a quorum, by default.
+    pub fn consistency(mut self, consistency: Consistency) -> Self {
+        self.consistency = Some(consistency);
+        self
+    }
+
     /// Longest silence of a node before a call is given up or sent again; 30 s by default.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
@@ -82,12 +96,29 @@ impl ClientBuilder {
         self
     }
 
+    /// Longest time of a call, all tries and pauses included; of a list that streams, until its first byte. 60 s by default, of
+    /// which a node takes 10 to reach the other replicas; a deadline that is set here is told to the nodes too.
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = Some(deadline);
+        self
+    }
+
     /// Nothing is sent yet.
     pub fn build(self) -> Result<Client, ClientError> {
         let missing = |what: &str| ClientError::Setup(format!("no {what} was given"));
+        let patience = Patience {
+            rounds_max: self.retries.saturating_add(1),
+            deadline: self.deadline.unwrap_or(DEADLINE_DEFAULT),
+        };
         Ok(Client {
+            consistency: self.consistency,
+            limits: Limits {
+                timeout: self.timeout,
+                patience,
+            },
+            deadline_ms: self.deadline.map(deadline_ms),
             inner: Arc::new(Inner {
-                transport: Transport::new(&self.urls, self.timeout, self.retries)?,
+                transport: Transport::new(&self.urls, self.timeout)?,
                 user_id: self.user_id.ok_or_else(|| missing("user"))?,
                 password_hash: self.password_hash.ok_or_else(|| missing("password"))?,
             }),

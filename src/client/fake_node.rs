@@ -37,6 +37,8 @@ pub enum Fault {
     CutAnswer(usize),
     /// No answer ever comes.
     Silence,
+    /// The usual, so much later.
+    Late(Duration),
     /// The operation of this number in a batch is refused with 503; the others are done.
     RefuseInBatch(usize),
 }
@@ -51,6 +53,8 @@ pub struct State {
     /// Every request, in order, with the path under "path".
     pub requests: Vec<Value>,
     pub faults: VecDeque<Fault>,
+    /// What happens when `faults` has nothing more.
+    pub always: Option<Fault>,
 }
 
 #[derive(Clone)]
@@ -96,6 +100,11 @@ impl FakeNode {
         self.with(|state| state.faults.push_back(fault));
     }
 
+    /// From now on, every request.
+    pub fn fail_always(&self, fault: Fault) {
+        self.with(|state| state.always = Some(fault));
+    }
+
     pub fn with<T>(&self, look: impl FnOnce(&mut State) -> T) -> T {
         look(&mut self.state.lock().unwrap())
     }
@@ -121,7 +130,7 @@ impl FakeNode {
         body["path"] = json!(path);
         let fault = self.with(|state| {
             state.requests.push(body.clone());
-            state.faults.pop_front()
+            state.faults.pop_front().or_else(|| state.always.clone())
         });
         match fault {
             Some(Fault::Answer(status, answer)) => Ok(response(status, &answer)),
@@ -153,6 +162,11 @@ impl FakeNode {
                     })
                     .collect();
                 Ok(response(200, &json!({ "results": results })))
+            }
+            Some(Fault::Late(by)) => {
+                tokio::time::sleep(by).await;
+                let (status, answer) = self.with(|state| state.carry_out(&body));
+                Ok(response(status, &answer))
             }
             None | Some(Fault::None) => {
                 let (status, answer) = self.with(|state| state.carry_out(&body));
@@ -204,6 +218,7 @@ impl State {
                 let results: Vec<Value> = operations.iter().map(|operation| self.operation(operation)).collect();
                 json!({ "results": results })
             }
+            path::CLUSTER_STATUS => json!({"cluster": "kv", "node": "01", "replication": 3, "members": []}),
             path::USERS_LIST => json!({"users": [{"user_id": USER, "admin": true}]}),
             _ => json!({"status": "OK"}),
         };
@@ -251,8 +266,11 @@ impl State {
 
     fn clear(&mut self, body: &Value) -> Value {
         let key = body["key"].as_str().unwrap();
-        self.lists.remove(key);
-        self.parts.remove(key);
+        let request_id = body["request_id"].as_str();
+        if request_id.is_none_or(|id| self.seen.insert((key.to_owned(), id.to_owned()))) {
+            self.lists.remove(key);
+            self.parts.remove(key);
+        }
         json!({"status": "OK"})
     }
 

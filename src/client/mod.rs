@@ -1,6 +1,7 @@
 //! The typed async client.
 //!
-//! Invariant: every add carries a request id, so a call is retried, at this node or the next one, and still counts once.
+//! Invariant: every add and clear carries a request id, so a call is tried again, at this node or the next one or at two at the
+//! same time, and still counts once.
 //!
 //! ```no_run
 //! use kv_storage::client::{Client, ClientError};
@@ -27,11 +28,16 @@
 //! ```
 
 mod builder;
+mod cluster;
+mod course;
 mod decode;
 pub mod entropy;
 mod error;
 #[cfg(test)]
+mod failover_tests;
+#[cfg(test)]
 pub(crate) mod fake_node;
+mod nodes;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -40,20 +46,24 @@ mod users;
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::api::{
-    AddValue, Batch, BatchResults, ClearKey, Count, GetValue, KeyList, ListKeys, Operation, Status, User, path,
+    AddValue, Batch, BatchResults, ClearKey, Count, DEADLINE_MS_MAX, GetValue, KeyList, ListKeys, Operation, Status,
+    User, path,
 };
 
+pub use crate::types::Consistency;
 pub use builder::{ClientBuilder, password_hash};
+use course::Repeat;
 pub use decode::{DecodeError, ValueDecoder, ValuePiece};
 pub use error::{ClientError, Failure};
 pub use stream::{BodyStream, ValueStream};
-use transport::{Repeat, Transport};
+use transport::{Limits, Transport};
 
 /// Longest text that is sent in one request; longer values go in parts. JSON may write a byte as six, and even then the body
 /// stays below the limit of one request.
@@ -76,6 +86,11 @@ pub type BatchResult = Result<serde_json::Value, ClientError>;
 #[derive(Clone)]
 pub struct Client {
     inner: Arc<Inner>,
+    /// None: the node's default.
+    consistency: Option<Consistency>,
+    limits: Limits,
+    /// What the nodes are told about the deadline; None: their own default.
+    deadline_ms: Option<u64>,
 }
 
 struct Inner {
@@ -87,6 +102,22 @@ struct Inner {
 impl Client {
     pub fn builder() -> ClientBuilder {
         ClientBuilder::default()
+    }
+
+    /// The same client, whose calls ask for this consistency: `client.with_consistency(Consistency::One).get_value(key)`.
+    pub fn with_consistency(&self, consistency: Consistency) -> Self {
+        Self {
+            consistency: Some(consistency),
+            ..self.clone()
+        }
+    }
+
+    /// The same client, whose calls end within this time, all tries and pauses included; a list that streams, until its first byte.
+    pub fn with_deadline(&self, deadline: Duration) -> Self {
+        let mut client = self.clone();
+        client.limits.patience.deadline = deadline;
+        client.deadline_ms = Some(deadline_ms(deadline));
+        client
     }
 
     /// Appends `value` to the key's list. A value longer than [`PART_BYTES_MAX`] goes in parts; if that fails in the middle,
@@ -119,6 +150,8 @@ impl Client {
             value: text.into(),
             finish_value: finish,
             request_id: Some(request_id.into()),
+            consistency: self.consistency,
+            deadline_ms: self.deadline_ms,
             user: Some(self.user()),
         };
         let _: Status = self.post(path::ADD_VALUE, &body, Repeat::Safe).await?;
@@ -131,7 +164,7 @@ impl Client {
     }
 
     pub async fn get_value_page(&self, key: &str, page: Page) -> Result<Vec<String>, ClientError> {
-        let mut rounds_left = self.inner.transport.rounds_max;
+        let mut rounds_left = self.limits.patience.rounds_max;
         loop {
             rounds_left = rounds_left.saturating_sub(1);
             match self.read_page(key, page).await {
@@ -157,10 +190,9 @@ impl Client {
 
     /// The answer of `get_value` in the words of the API, byte for byte.
     pub async fn get_value_body(&self, key: &str, page: Page) -> Result<BodyStream, ClientError> {
-        let transport = &self.inner.transport;
         let body = encode(&self.get_request(key, page, false))?;
-        let answer = transport.open(path::GET_VALUE, body).await?;
-        Ok(BodyStream::new(answer, transport.timeout))
+        let answer = self.inner.transport.open(path::GET_VALUE, body, self.limits).await?;
+        Ok(BodyStream::new(answer, self.limits.timeout))
     }
 
     /// How many values the key has.
@@ -170,11 +202,13 @@ impl Client {
         Ok(answer.count)
     }
 
-    /// Removes all values and unfinished parts of the key. When the connection breaks it is sent again, so it may take effect
-    /// twice before this returns.
+    /// Removes all values and unfinished parts of the key.
     pub async fn clear_key(&self, key: &str) -> Result<(), ClientError> {
         let body = ClearKey {
             key: key.into(),
+            request_id: Some(entropy::hex::<16>().into()),
+            consistency: self.consistency,
+            deadline_ms: self.deadline_ms,
             user: Some(self.user()),
         };
         let _: Status = self.post(path::CLEAR_KEY, &body, Repeat::Safe).await?;
@@ -192,15 +226,21 @@ impl Client {
             prefix: prefix.map(Cow::from),
             limit,
             after: after.map(Cow::from),
+            consistency: self.consistency,
+            deadline_ms: self.deadline_ms,
             user: Some(self.user()),
         };
         self.post(path::LIST_KEYS, &body, Repeat::Safe).await
     }
 
-    /// Carries out the operations in order and gives one result each. Adds without a request id get one.
+    /// Carries out the operations in order and gives one result each. Adds and clears without a request id get one.
     pub async fn batch(&self, mut operations: Vec<Operation<'_>>) -> Result<Vec<BatchResult>, ClientError> {
         for operation in &mut operations {
             if let Operation::AddValue {
+                request_id: request_id @ None,
+                ..
+            }
+            | Operation::ClearKey {
                 request_id: request_id @ None,
                 ..
             } = operation
@@ -211,9 +251,11 @@ impl Client {
         let expected = operations.len();
         let body = encode(&Batch {
             operations,
+            consistency: self.consistency,
+            deadline_ms: self.deadline_ms,
             user: Some(self.user()),
         })?;
-        let (url, answer) = self.inner.transport.call(path::BATCH, body, Repeat::Safe).await?;
+        let (url, answer) = self.call(path::BATCH, body, Repeat::Safe).await?;
         let BatchResults { results } = decode_answer(&url, &answer)?;
         if results.len() != expected {
             let what = format!("{} results for {expected} operations", results.len());
@@ -239,6 +281,8 @@ impl Client {
             offset: Some(page.offset).filter(|offset| *offset > 0),
             limit: page.limit,
             count_only,
+            consistency: self.consistency,
+            deadline_ms: self.deadline_ms,
             user: Some(self.user()),
         }
     }
@@ -249,9 +293,18 @@ impl Client {
         body: &impl Serialize,
         repeat: Repeat,
     ) -> Result<T, ClientError> {
-        let (url, answer) = self.inner.transport.call(path, encode(body)?, repeat).await?;
+        let (url, answer) = self.call(path, encode(body)?, repeat).await?;
         decode_answer(&url, &answer)
     }
+
+    async fn call(&self, path: &str, body: Bytes, repeat: Repeat) -> Result<(String, Bytes), ClientError> {
+        self.inner.transport.call(path, body, repeat, self.limits).await
+    }
+}
+
+/// As the API takes it.
+fn deadline_ms(deadline: Duration) -> u64 {
+    u64::try_from(deadline.as_millis()).map_or(DEADLINE_MS_MAX, |ms| ms.clamp(1, DEADLINE_MS_MAX))
 }
 
 fn encode(body: &impl Serialize) -> Result<Bytes, ClientError> {

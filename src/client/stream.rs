@@ -1,20 +1,23 @@
 //! Answers that are read as they arrive.
 
-use bytes::Bytes;
-use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use std::collections::VecDeque;
 use std::time::Duration;
-use tokio::time::timeout;
+
+use bytes::Bytes;
+use hyper::body::Incoming;
 
 use super::decode::{ValueDecoder, ValuePiece};
 use super::error::ClientError;
-use super::transport::{Answer, broken, innermost};
+use super::transport::{Answer, next_bytes};
 
 /// The bytes of an answer, as they come.
+///
+/// Until the first of them, and for a short answer until the last, another node is asked when one fails. After that it cannot be
+/// gone on with elsewhere: what was added or cleared meanwhile may have moved every value to another place.
 pub struct BodyStream {
     url: String,
-    body: Incoming,
+    begun: Bytes,
+    rest: Option<Incoming>,
     timeout: Duration,
 }
 
@@ -22,30 +25,20 @@ impl BodyStream {
     pub(super) fn new(answer: Answer, timeout: Duration) -> Self {
         Self {
             url: answer.url,
-            body: answer.response.into_body(),
+            begun: answer.begun,
+            rest: answer.rest,
             timeout,
         }
     }
 
     /// The next bytes; None at the end of a whole answer.
     pub async fn next(&mut self) -> Result<Option<Bytes>, ClientError> {
-        loop {
-            let frame = match timeout(self.timeout, self.body.frame()).await {
-                Err(_) => {
-                    let reason = format!("nothing came for {} s", self.timeout.as_secs_f32());
-                    return Err(broken(&self.url, reason));
-                }
-                Ok(None) => return Ok(None),
-                Ok(Some(Err(error))) => {
-                    let reason = format!("the answer broke off: {}", innermost(&error));
-                    return Err(broken(&self.url, reason));
-                }
-                Ok(Some(Ok(frame))) => frame,
-            };
-            // Trailers say nothing here.
-            if let Ok(data) = frame.into_data() {
-                return Ok(Some(data));
-            }
+        if !self.begun.is_empty() {
+            return Ok(Some(std::mem::take(&mut self.begun)));
+        }
+        match &mut self.rest {
+            Some(rest) => next_bytes(&self.url, rest, self.timeout).await,
+            None => Ok(None),
         }
     }
 }

@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::fake_node::{FakeNode, Fault};
 use super::*;
+use crate::api::OperationTerms;
 
 /// An address at which nothing listens.
 fn dead_url() -> String {
@@ -97,7 +98,7 @@ async fn when_a_node_is_down_the_next_address_is_used_and_kept() {
         .build()
         .unwrap();
     client.add_value("key", "x").await.unwrap();
-    assert_eq!(client.inner.transport.preferred_index(), 1);
+    assert_eq!(client.inner.transport.nodes.preferred(), 1);
     client.add_value("key", "y").await.unwrap();
     assert_eq!(node.list("key"), ["x", "y"]);
 }
@@ -228,6 +229,28 @@ async fn a_change_of_users_is_not_sent_again_once_it_may_have_taken_effect() {
 }
 
 #[tokio::test]
+async fn the_cluster_is_asked_again_but_changed_once() {
+    let node = FakeNode::start();
+    node.fail_next(Fault::BreakAfter);
+    assert_eq!(node.client().cluster_status().await.unwrap().replication, 3);
+    node.client().cluster_remove("aa").await.unwrap();
+    node.fail_next(Fault::BreakAfter);
+    let error = node.client().cluster_replace("bb", "cc").await.unwrap_err();
+    assert!(matches!(error, ClientError::Broken { .. }), "{error}");
+    let paths = [
+        "/cluster/status",
+        "/cluster/status",
+        "/cluster/remove",
+        "/cluster/replace",
+    ];
+    assert_eq!(node.sent("path"), paths.map(|path| json!(path)));
+    assert_eq!(
+        (&node.sent("node")[2], &node.sent("new")[3]),
+        (&json!("aa"), &json!("cc"))
+    );
+}
+
+#[tokio::test]
 async fn a_long_value_goes_in_parts_with_ids_of_their_own() {
     let node = FakeNode::start();
     let value = "\u{1f600}".repeat(PART_BYTES_MAX / 2);
@@ -240,6 +263,31 @@ async fn a_long_value_goes_in_parts_with_ids_of_their_own() {
 }
 
 #[tokio::test]
+async fn a_consistency_is_sent_with_every_call_of_that_client_and_with_no_other() {
+    let node = FakeNode::start();
+    let client = node.client();
+    let sure = client.with_consistency(Consistency::All);
+    sure.add_value("key", "value").await.unwrap();
+    sure.get_value("key").await.unwrap();
+    sure.list_keys(None, None, None).await.unwrap();
+    sure.batch(Vec::new()).await.unwrap();
+    sure.clear_key("key").await.unwrap();
+    client.count("key").await.unwrap();
+    let sent = node.sent("consistency");
+    assert_eq!(
+        sent,
+        [
+            json!("all"),
+            json!("all"),
+            json!("all"),
+            json!("all"),
+            json!("all"),
+            json!(null)
+        ]
+    );
+}
+
+#[tokio::test]
 async fn a_batch_gives_one_result_for_each_operation() {
     let node = FakeNode::start();
     let add = |key: &'static str| Operation::AddValue {
@@ -247,12 +295,14 @@ async fn a_batch_gives_one_result_for_each_operation() {
         value: "x".into(),
         finish_value: true,
         request_id: None,
+        terms: OperationTerms::default(),
     };
     let get = Operation::GetValue {
         key: "a".into(),
         offset: None,
         limit: None,
         count_only: false,
+        terms: OperationTerms::default(),
     };
     node.fail_next(Fault::RefuseInBatch(1));
     let results = node.client().batch(vec![add("a"), add("b"), get]).await.unwrap();

@@ -7,8 +7,8 @@ use serde::Serialize;
 
 use crate::api::{Status, User, UserChange, UserEntries, UserEntry, path};
 
+use super::course::Repeat;
 use super::error::ClientError;
-use super::transport::Repeat;
 use super::{Client, password_hash};
 
 #[derive(Serialize)]

@@ -1,9 +1,13 @@
 //! Clocks: which sequences of which origins a replica holds or knows to be cleared.
 //!
-//! Laws (property-tested): `join` is commutative, associative and idempotent; `a.join(b)` covers exactly what `a` or `b`
-//! covers; `a.minus(b)` covers exactly what `a` covers and `b` does not.
+//! Laws (property-tested): `join` and `meet` are commutative, associative and idempotent; `a.join(b)` covers exactly what `a` or `b`
+//! covers; `a.meet(b)` what both cover; `a.minus(b)` what `a` covers and `b` does not.
+//!
+//! Invariant: no origin has an empty set, so clocks that cover the same are equal, and have one digest on every machine.
 
 use std::collections::BTreeMap;
+
+use xxhash_rust::xxh3::Xxh3;
 
 use super::slot::SlotId;
 use super::stamp::OriginId;
@@ -98,6 +102,36 @@ impl SeqSet {
         result
     }
 
+    /// What both hold.
+    pub fn meet(&self, other: &Self) -> Self {
+        let ranges = self.overlaps(other).collect();
+        Self { ranges }
+    }
+
+    /// Whether there is a sequence that both hold.
+    pub fn meets(&self, other: &Self) -> bool {
+        self.overlaps(other).next().is_some()
+    }
+
+    /// The ranges of what both hold. No two of them touch: between them, one of the sets has a gap.
+    fn overlaps<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = (u64, u64)> + 'a {
+        let (mut a, mut b) = (self.ranges.as_slice(), other.ranges.as_slice());
+        std::iter::from_fn(move || {
+            while let ([(a_first, a_last), ..], [(b_first, b_last), ..]) = (a, b) {
+                let overlap = (*a_first.max(b_first), *a_last.min(b_last));
+                if a_last <= b_last {
+                    a = &a[1..];
+                } else {
+                    b = &b[1..];
+                }
+                if overlap.0 <= overlap.1 {
+                    return Some(overlap);
+                }
+            }
+            None
+        })
+    }
+
     pub fn covers(&self, other: &Self) -> bool {
         other.minus(self).is_empty()
     }
@@ -161,8 +195,41 @@ impl Clock {
         result
     }
 
+    /// What both cover.
+    pub fn meet(&self, other: &Self) -> Self {
+        let both = |(origin, set): (&OriginId, &SeqSet)| Some((*origin, set.meet(other.origins.get(origin)?)));
+        let origins = self.origins.iter().filter_map(both);
+        Self {
+            origins: origins.filter(|(_, set)| !set.is_empty()).collect(),
+        }
+    }
+
+    /// Whether there is a dot that both cover.
+    pub fn meets(&self, other: &Self) -> bool {
+        let meets = |(origin, set): (&OriginId, &SeqSet)| other.origins.get(origin).is_some_and(|held| held.meets(set));
+        self.origins.iter().any(meets)
+    }
+
     pub fn covers(&self, other: &Self) -> bool {
         other.minus(self).is_empty()
+    }
+
+    /// 64-bit XXH3 of what it covers, the same on every machine and in every version: nodes compare it. 0 for the empty clock alone.
+    pub fn digest(&self) -> u64 {
+        if self.is_empty() {
+            return 0;
+        }
+        let mut hash = Xxh3::new();
+        for (origin, set) in &self.origins {
+            // How many ranges there are comes first, so that no set can pass for one and the next origin.
+            hash.update(&origin.0.to_le_bytes());
+            hash.update(&(set.ranges.len() as u64).to_le_bytes());
+            for (first, last) in &set.ranges {
+                hash.update(&first.to_le_bytes());
+                hash.update(&last.to_le_bytes());
+            }
+        }
+        hash.digest().max(1)
     }
 }
 
@@ -204,7 +271,19 @@ impl SlotClocks {
     }
 
     pub fn join_slot(&mut self, slot: SlotId, clock: &Clock) {
-        self.slots.entry(slot).or_default().join(clock);
+        if !clock.is_empty() {
+            self.slots.entry(slot).or_default().join(clock);
+        }
+    }
+
+    /// Takes the slot's clock out.
+    pub fn remove_slot(&mut self, slot: SlotId) -> Option<Clock> {
+        self.slots.remove(&slot)
+    }
+
+    /// Keeps the slots that `wanted` accepts.
+    pub fn retain_slots(&mut self, mut wanted: impl FnMut(SlotId) -> bool) {
+        self.slots.retain(|slot, _| wanted(*slot));
     }
 
     pub fn join(&mut self, other: &Self) {
@@ -226,6 +305,19 @@ impl SlotClocks {
             }
         }
         result
+    }
+
+    /// What both cover.
+    pub fn meet(&self, other: &Self) -> Self {
+        let both = |(slot, clock): (&SlotId, &Clock)| Some((*slot, clock.meet(other.slots.get(slot)?)));
+        let slots = self.slots.iter().filter_map(both);
+        Self {
+            slots: slots.filter(|(_, clock)| !clock.is_empty()).collect(),
+        }
+    }
+
+    pub fn covers(&self, other: &Self) -> bool {
+        other.minus(self).is_empty()
     }
 }
 
@@ -254,6 +346,14 @@ mod tests {
         (set, model)
     }
 
+    fn slot_clocks(ranges: &[(u64, u64)]) -> SlotClocks {
+        let mut clocks = SlotClocks::default();
+        for &(first, last) in ranges {
+            clocks.insert_range(SlotId((first % 2) as u16), OriginId(first % 3), first, last);
+        }
+        clocks
+    }
+
     fn listed(set: &SeqSet) -> BTreeSet<u64> {
         set.ranges().iter().flat_map(|&(first, last)| first..=last).collect()
     }
@@ -271,6 +371,38 @@ mod tests {
             prop_assert_eq!(listed(&joined), &model_a | &model_b);
             prop_assert_eq!(listed(&set_a.minus(&set_b)), &model_a - &model_b);
             prop_assert_eq!(set_a.covers(&set_b), model_a.is_superset(&model_b));
+            let met = set_a.meet(&set_b);
+            prop_assert_eq!(listed(&met), &model_a & &model_b);
+            prop_assert_eq!(&met, &build(met.ranges()).0, "of one form");
+            prop_assert_eq!(set_a.meets(&set_b), !met.is_empty());
+        }
+
+        #[test]
+        fn meet_is_what_minus_and_join_say_it_is(a in ranges(), b in ranges(), c in ranges()) {
+            let (a, b, c) = (slot_clocks(&a), slot_clocks(&b), slot_clocks(&c));
+            let join = |x: &SlotClocks, y: &SlotClocks| { let mut z = x.clone(); z.join(y); z };
+            prop_assert_eq!(a.meet(&b), a.minus(&a.minus(&b)));
+            prop_assert_eq!(a.meet(&b), b.meet(&a));
+            prop_assert_eq!(a.meet(&b).meet(&c), a.meet(&b.meet(&c)));
+            prop_assert_eq!(a.meet(&a), a.clone());
+            prop_assert_eq!(a.meet(&join(&b, &c)), join(&a.meet(&b), &a.meet(&c)));
+            prop_assert_eq!(join(&a.meet(&b), &a.minus(&b)), a.clone());
+            prop_assert!(a.covers(&a.meet(&b)) && b.covers(&a.meet(&b)));
+            let none = Clock::default();
+            for (slot, clock) in a.slots() {
+                let other = b.get(slot).unwrap_or(&none);
+                prop_assert_eq!(clock.meets(other), !clock.meet(other).is_empty());
+            }
+        }
+
+        #[test]
+        fn clocks_are_equal_when_their_digests_are(a in ranges(), b in ranges(), reversed in any::<bool>()) {
+            let clock = |ranges: &[(u64, u64)]| slot_clocks(ranges).remove_slot(SlotId(0)).unwrap_or_default();
+            let mut b = if reversed { a.iter().rev().copied().collect() } else { b };
+            b.extend(b.clone());
+            let (a, b) = (clock(&a), clock(&b));
+            prop_assert_eq!(a == b, a.digest() == b.digest());
+            prop_assert_eq!(a.is_empty(), a.digest() == 0);
         }
 
         #[test]
@@ -288,6 +420,30 @@ mod tests {
             prop_assert_eq!(join(&join(&a, &b), &c), join(&a, &join(&b, &c)));
             prop_assert_eq!(join(&a, &a), a);
         }
+    }
+
+    #[test]
+    fn the_digest_of_a_known_clock_never_changes() {
+        let mut clock = Clock::default();
+        assert_eq!(clock.digest(), 0);
+        clock.insert_range(OriginId(0xfeed), 1, 9);
+        clock.insert(OriginId(0xfeed), 12);
+        clock.insert(OriginId(7), 3);
+        let numbers: [u64; 9] = [7, 1, 3, 3, 0xfeed, 2, 1, 9, 12];
+        let mut bytes: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
+        bytes.extend_from_slice(&12u64.to_le_bytes());
+        assert_eq!(clock.digest(), xxhash_rust::xxh3::xxh3_64(&bytes));
+        assert_eq!(clock.digest(), 2_385_063_920_369_125_527);
+    }
+
+    #[test]
+    fn slots_can_be_taken_out() {
+        let mut clocks = slot_clocks(&[(2, 5), (3, 9)]);
+        clocks.join_slot(SlotId(9), &Clock::default());
+        assert_eq!(clocks.slots().map(|(slot, _)| slot.0).collect::<Vec<_>>(), [0, 1]);
+        assert_eq!(clocks.remove_slot(SlotId(1)).unwrap().count(), 7);
+        clocks.retain_slots(|slot| slot.0 > 0);
+        assert!(clocks.is_empty());
     }
 
     #[test]

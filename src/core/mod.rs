@@ -4,5 +4,6 @@ pub mod clock;
 pub mod fold;
 pub mod key_ops;
 pub mod op;
+pub mod placement;
 pub mod slot;
 pub mod stamp;

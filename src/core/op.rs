@@ -93,6 +93,16 @@ pub enum Body {
     Spent { cleared_at: WallMs },
 }
 
+impl Body {
+    /// Bytes of its text.
+    pub fn text_bytes(&self) -> usize {
+        match self {
+            Self::Part(text) | Self::Value(text) => text.len(),
+            Self::Clear(_) | Self::Spent { .. } => 0,
+        }
+    }
+}
+
 /// One op of a key that is known from the context.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Op {

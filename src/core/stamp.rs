@@ -47,6 +47,11 @@ impl HybridClock {
         HybridTime::from_wall(now).max(HybridTime(self.last.0.saturating_add(1)))
     }
 
+    /// The same, after `seen` too.
+    pub fn next_after(&self, seen: HybridTime, now: WallMs) -> HybridTime {
+        self.next(now).max(HybridTime(seen.0.saturating_add(1)))
+    }
+
     /// From here on, times are later than `seen`.
     pub fn observe(&mut self, seen: HybridTime) {
         self.last = self.last.max(seen);

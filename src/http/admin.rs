@@ -10,7 +10,7 @@ use super::backend::Backend;
 use super::failure::Failure;
 use super::request::Submitted;
 
-fn only_admins(principal: &Principal) -> Result<(), Failure> {
+pub(super) fn only_admins(principal: &Principal) -> Result<(), Failure> {
     if principal.admin {
         return Ok(());
     }

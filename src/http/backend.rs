@@ -4,10 +4,26 @@ use std::future::Future;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use super::members;
+use crate::api::ClusterStatus;
 use crate::core::op::Text;
-use crate::node::{Added, Fragment, KeyPage, Node, OpError, ValueReader};
-use crate::types::{Key, RequestId, UserId};
+use crate::node::{Added, Fragment, KeyPage, MemberChange, Node, OpError, Terms, ValueReader};
+use crate::types::{Key, NodeId, RequestId, UserId};
 use crate::users::{AuthError, Principal, UserInfo, Users, UsersError};
+
+/// Why a call on the cluster was not carried out.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ClusterError {
+    #[error("this node is not part of a cluster")]
+    Alone,
+    #[error("there is no node {0:?} in the cluster")]
+    Unknown(String),
+    /// It makes no sense as things are.
+    #[error("{0}")]
+    Refused(String),
+    #[error(transparent)]
+    Store(#[from] OpError),
+}
 
 /// A snapshot of one key's list, read piece by piece; see [`ValueReader`].
 pub trait Reader: Send + 'static {
@@ -25,22 +41,31 @@ pub trait Backend: Send + Sync + 'static {
         text: Text,
         finish: bool,
         request_id: Option<RequestId>,
+        terms: Terms,
     ) -> impl Future<Output = Result<Added, OpError>> + Send;
-    fn clear(&self, user: &UserId, key: &Key) -> impl Future<Output = Result<(), OpError>> + Send;
+    fn clear(
+        &self,
+        user: &UserId,
+        key: &Key,
+        request_id: Option<RequestId>,
+        terms: Terms,
+    ) -> impl Future<Output = Result<(), OpError>> + Send;
     fn get(
         &self,
         user: &UserId,
         key: &Key,
         offset: u64,
         limit: u64,
+        terms: Terms,
     ) -> impl Future<Output = Result<Self::Reader, OpError>> + Send;
-    fn count(&self, user: &UserId, key: &Key) -> impl Future<Output = Result<u64, OpError>> + Send;
+    fn count(&self, user: &UserId, key: &Key, terms: Terms) -> impl Future<Output = Result<u64, OpError>> + Send;
     fn list_keys(
         &self,
         user: &UserId,
         prefix: &str,
         after: Option<&str>,
         limit: usize,
+        terms: Terms,
     ) -> impl Future<Output = Result<KeyPage, OpError>> + Send;
     fn is_ready(&self) -> bool;
     fn commit_time(&self) -> Duration;
@@ -60,6 +85,10 @@ pub trait Backend: Send + Sync + 'static {
     fn remove_user(&self, user: &UserId) -> impl Future<Output = Result<(), UsersError>> + Send;
     fn set_password(&self, user: &UserId, password_hash: &str) -> impl Future<Output = Result<(), UsersError>> + Send;
     fn list_users(&self) -> impl Future<Output = Result<Vec<UserInfo>, UsersError>> + Send;
+
+    fn cluster_status(&self) -> impl Future<Output = Result<ClusterStatus, ClusterError>> + Send;
+    fn remove_node(&self, node: NodeId) -> impl Future<Output = Result<(), ClusterError>> + Send;
+    fn replace_node(&self, old: NodeId, new: NodeId) -> impl Future<Output = Result<(), ClusterError>> + Send;
 }
 
 /// The real node and its users.
@@ -85,20 +114,34 @@ impl Backend for Live {
         text: Text,
         finish: bool,
         request_id: Option<RequestId>,
+        terms: Terms,
     ) -> Result<Added, OpError> {
-        self.node.add(user, key, text, finish, request_id).await
+        self.node.add(user, key, text, finish, request_id, terms).await
     }
 
-    async fn clear(&self, user: &UserId, key: &Key) -> Result<(), OpError> {
-        self.node.clear(user, key).await
+    async fn clear(
+        &self,
+        user: &UserId,
+        key: &Key,
+        request_id: Option<RequestId>,
+        terms: Terms,
+    ) -> Result<(), OpError> {
+        self.node.clear(user, key, request_id, terms).await
     }
 
-    async fn get(&self, user: &UserId, key: &Key, offset: u64, limit: u64) -> Result<ValueReader, OpError> {
-        self.node.get(user, key, offset, limit).await
+    async fn get(
+        &self,
+        user: &UserId,
+        key: &Key,
+        offset: u64,
+        limit: u64,
+        terms: Terms,
+    ) -> Result<ValueReader, OpError> {
+        self.node.get(user, key, offset, limit, terms).await
     }
 
-    async fn count(&self, user: &UserId, key: &Key) -> Result<u64, OpError> {
-        self.node.count(user, key).await
+    async fn count(&self, user: &UserId, key: &Key, terms: Terms) -> Result<u64, OpError> {
+        self.node.count(user, key, terms).await
     }
 
     async fn list_keys(
@@ -107,8 +150,9 @@ impl Backend for Live {
         prefix: &str,
         after: Option<&str>,
         limit: usize,
+        terms: Terms,
     ) -> Result<KeyPage, OpError> {
-        self.node.list_keys(user, prefix, after, limit).await
+        self.node.list_keys(user, prefix, after, limit, terms).await
     }
 
     fn is_ready(&self) -> bool {
@@ -137,5 +181,22 @@ impl Backend for Live {
 
     async fn list_users(&self) -> Result<Vec<UserInfo>, UsersError> {
         self.users.list().await
+    }
+
+    async fn cluster_status(&self) -> Result<ClusterStatus, ClusterError> {
+        let cluster = self.node.cluster().ok_or(ClusterError::Alone)?;
+        Ok(members::status_of(cluster.status().await))
+    }
+
+    async fn remove_node(&self, node: NodeId) -> Result<(), ClusterError> {
+        let cluster = self.node.cluster().ok_or(ClusterError::Alone)?;
+        let removed = cluster.change_members(MemberChange::Remove(node)).await;
+        removed.map_err(members::refused)
+    }
+
+    async fn replace_node(&self, old: NodeId, new: NodeId) -> Result<(), ClusterError> {
+        let cluster = self.node.cluster().ok_or(ClusterError::Alone)?;
+        let replaced = cluster.change_members(MemberChange::Replace { old, new }).await;
+        replaced.map_err(members::refused)
     }
 }

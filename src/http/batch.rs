@@ -8,17 +8,20 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use hyper::StatusCode;
 use serde::Serialize;
+use tokio::time::Instant;
 
-use crate::api::{BATCH_ANSWER_BYTES_MAX, Batch, Detail, Operation};
+use crate::api::{BATCH_ANSWER_BYTES_MAX, Batch, Detail, Operation, OperationTerms};
 use crate::quota::Share;
-use crate::types::{Key, RequestId, UserId};
+use crate::types::{Consistency, Key, RequestId, UserId};
 
+use super::Terms;
 use super::answer::{Answer, to_json};
 use super::backend::Backend;
 use super::config::{ANSWER_FRAME_BYTES, BATCH_IN_FLIGHT_MAX};
@@ -37,6 +40,9 @@ struct Step<'a> {
     /// Its place in the batch.
     index: usize,
     act: Act<'a>,
+    /// Its time begins when it is begun.
+    consistency: Consistency,
+    patience: Duration,
 }
 
 enum Act<'a> {
@@ -50,13 +56,19 @@ enum Act<'a> {
         limit: u64,
     },
     Count,
-    Clear,
+    Clear {
+        request_id: Option<RequestId>,
+    },
 }
 
 pub async fn run<B: Backend>(submitted: &Submitted<'_, B>) -> Result<Answer, Failure> {
     let body: Batch = submitted.parse()?;
     let count = body.operations.len();
-    let by_key = sort(submitted, body.operations)?;
+    let common = OperationTerms {
+        consistency: body.consistency,
+        deadline_ms: body.deadline_ms,
+    };
+    let by_key = sort(submitted, body.operations, common)?;
     let credentials = submitted.credentials(&body.user)?;
     let user = submitted.authenticate(credentials).await?.user;
 
@@ -86,15 +98,18 @@ pub async fn run<B: Backend>(submitted: &Submitted<'_, B>) -> Result<Answer, Fai
 fn sort<'a, B: Backend>(
     submitted: &Submitted<'_, B>,
     operations: Vec<Operation<'a>>,
+    common: OperationTerms,
 ) -> Result<BTreeMap<Key, Vec<Step<'a>>>, Failure> {
     let mut by_key: BTreeMap<Key, Vec<Step<'a>>> = BTreeMap::new();
+    let common_patience = submitted.patience(common.deadline_ms)?;
     for (index, operation) in operations.into_iter().enumerate() {
-        let (key, act) = match operation {
+        let (key, act, terms) = match operation {
             Operation::AddValue {
                 key,
                 value,
                 finish_value,
                 request_id,
+                terms,
             } => {
                 let request_id = submitted.request_id(request_id.as_deref())?;
                 (
@@ -104,24 +119,45 @@ fn sort<'a, B: Backend>(
                         finish: finish_value,
                         request_id,
                     },
+                    terms,
                 )
             }
             Operation::GetValue {
-                key, count_only: true, ..
-            } => (key, Act::Count),
-            Operation::GetValue { key, offset, limit, .. } => (
+                key,
+                count_only: true,
+                terms,
+                ..
+            } => (key, Act::Count, terms),
+            Operation::GetValue {
+                key,
+                offset,
+                limit,
+                terms,
+                ..
+            } => (
                 key,
                 Act::Get {
                     offset: offset.unwrap_or(0),
                     limit: limit.unwrap_or(u64::MAX),
                 },
+                terms,
             ),
-            Operation::ClearKey { key } => (key, Act::Clear),
+            Operation::ClearKey { key, request_id, terms } => {
+                let request_id = submitted.request_id(request_id.as_deref())?;
+                (key, Act::Clear { request_id }, terms)
+            }
         };
-        by_key
-            .entry(submitted.key(&key)?)
-            .or_default()
-            .push(Step { index, act });
+        let patience = match terms.deadline_ms {
+            None => common_patience,
+            own => submitted.patience(own)?,
+        };
+        let step = Step {
+            index,
+            act,
+            consistency: terms.consistency.or(common.consistency).unwrap_or_default(),
+            patience,
+        };
+        by_key.entry(submitted.key(&key)?).or_default().push(step);
     }
     Ok(by_key)
 }
@@ -135,12 +171,17 @@ async fn one_key<B: Backend>(
 ) -> Vec<(usize, Bytes)> {
     let mut results = Vec::with_capacity(steps.len());
     let mut broken = false;
-    for Step { index, act } in steps {
+    for step in steps {
+        let Step { index, act, .. } = step;
         let result = if broken {
             Err(Failure::new(StatusCode::SERVICE_UNAVAILABLE, NOT_CARRIED_OUT))
         } else {
-            let writes = matches!(act, Act::Add { .. } | Act::Clear);
-            let result = one(submitted, user, &key, act, room).await;
+            let terms = Terms {
+                consistency: step.consistency,
+                deadline: Instant::now() + step.patience,
+            };
+            let writes = matches!(act, Act::Add { .. } | Act::Clear { .. });
+            let result = one(submitted, user, &key, act, terms, room).await;
             broken = writes && result.is_err();
             result
         };
@@ -154,6 +195,7 @@ async fn one<B: Backend>(
     user: &UserId,
     key: &Key,
     act: Act<'_>,
+    terms: Terms,
     room: &Room<'_, B>,
 ) -> Result<Bytes, Failure> {
     let backend = &submitted.front.backend;
@@ -164,16 +206,16 @@ async fn one<B: Backend>(
             request_id,
         } => {
             backend
-                .add(user, key, submitted.text(value), finish, request_id)
+                .add(user, key, submitted.text(value), finish, request_id, terms)
                 .await?;
             Ok(if finish { OK } else { IN_PROGRESS })
         }
-        Act::Clear => {
-            backend.clear(user, key).await?;
+        Act::Clear { request_id } => {
+            backend.clear(user, key, request_id, terms).await?;
             Ok(OK)
         }
         Act::Count => {
-            let count = backend.count(user, key).await?;
+            let count = backend.count(user, key, terms).await?;
             Ok(to_json(&Counted {
                 status_code: 200,
                 key: key.as_str(),
@@ -181,7 +223,7 @@ async fn one<B: Backend>(
             }))
         }
         Act::Get { offset, limit } => {
-            let reader = backend.get(user, key, offset, limit).await?;
+            let reader = backend.get(user, key, offset, limit, terms).await?;
             values(List::new(br#"{"status_code":200,"#, key, reader), room).await
         }
     }

@@ -27,13 +27,14 @@ pub async fn add_value<B: Backend>(submitted: &Submitted<'_, B>) -> Result<Answe
     let body: AddValue = submitted.parse()?;
     let key = submitted.key(&body.key)?;
     let request_id = submitted.request_id(body.request_id.as_deref())?;
+    let terms = submitted.terms(body.consistency, body.deadline_ms)?;
     let credentials = submitted.credentials(&body.user)?;
     let user = submitted.authenticate(credentials).await?.user;
     let text = submitted.text(body.value);
     submitted
         .front
         .backend
-        .add(&user, &key, text, body.finish_value, request_id)
+        .add(&user, &key, text, body.finish_value, request_id, terms)
         .await?;
     Ok(if body.finish_value {
         Answer::status_ok()
@@ -45,27 +46,30 @@ pub async fn add_value<B: Backend>(submitted: &Submitted<'_, B>) -> Result<Answe
 pub async fn clear_key<B: Backend>(submitted: &Submitted<'_, B>) -> Result<Answer, Failure> {
     let body: ClearKey = submitted.parse()?;
     let key = submitted.key(&body.key)?;
+    let request_id = submitted.request_id(body.request_id.as_deref())?;
+    let terms = submitted.terms(body.consistency, body.deadline_ms)?;
     let credentials = submitted.credentials(&body.user)?;
     let user = submitted.authenticate(credentials).await?.user;
-    submitted.front.backend.clear(&user, &key).await?;
+    submitted.front.backend.clear(&user, &key, request_id, terms).await?;
     Ok(Answer::status_ok())
 }
 
 pub async fn get_value<B: Backend>(submitted: &Submitted<'_, B>) -> Result<Answer, Failure> {
     let body: GetValue = submitted.parse()?;
     let key = submitted.key(&body.key)?;
+    let terms = submitted.terms(body.consistency, body.deadline_ms)?;
     let credentials = submitted.credentials(&body.user)?;
     let user = submitted.authenticate(credentials).await?.user;
     let backend = &submitted.front.backend;
     if body.count_only {
-        let count = backend.count(&user, &key).await?;
+        let count = backend.count(&user, &key, terms).await?;
         return Ok(Answer::of(&Count {
             key: body.key.into_owned(),
             count,
         }));
     }
     let (offset, limit) = (body.offset.unwrap_or(0), body.limit.unwrap_or(u64::MAX));
-    let reader = backend.get(&user, &key, offset, limit).await?;
+    let reader = backend.get(&user, &key, offset, limit, terms).await?;
     values::answer(List::new(b"{", &key, reader), submitted.front).await
 }
 
@@ -77,6 +81,7 @@ pub async fn list_keys<B: Backend>(submitted: &Submitted<'_, B>) -> Result<Answe
     if too_long || !(1..=LIST_KEYS_LIMIT_MAX).contains(&limit) {
         return Err(submitted.reject("a limit is exceeded"));
     }
+    let terms = submitted.terms(body.consistency, body.deadline_ms)?;
     let credentials = submitted.credentials(&body.user)?;
     let user = submitted.authenticate(credentials).await?.user;
 
@@ -86,7 +91,7 @@ pub async fn list_keys<B: Backend>(submitted: &Submitted<'_, B>) -> Result<Answe
         let page = submitted
             .front
             .backend
-            .list_keys(&user, &prefix, listing.after.as_deref(), step)
+            .list_keys(&user, &prefix, listing.after.as_deref(), step, terms)
             .await?;
         let before = listing.out.len();
         let done = listing.append(&page);

@@ -98,8 +98,8 @@ impl Faults {
 
     /// Checks what was seen in one object's fields.
     fn check_object(&mut self, shape: &Shape, seen: &[Option<Seen>]) {
-        let op = shape.fields.iter().zip(seen).find_map(|(_, seen)| match seen {
-            Some(Seen::Text { choice, .. }) => *choice,
+        let op = shape.fields.iter().zip(seen).find_map(|(field, seen)| match seen {
+            Some(Seen::Text { choice, .. }) if field.presence == Presence::Required => *choice,
             _ => None,
         });
         for (field, seen) in shape.fields.iter().zip(seen) {
@@ -126,9 +126,9 @@ impl Faults {
             (Kind::Text { .. }, _) => self.add("string_type", "Input should be a valid string"),
             (Kind::Flag { .. }, Seen::Flag) => {}
             (Kind::Flag { .. }, _) => self.add("bool_type", "Input should be a valid boolean"),
-            (Kind::Number { min, max }, seen) => self.check_number(*min, *max, seen),
-            (Kind::OneOf(_), Seen::Text { choice: Some(_), .. }) => {}
-            (Kind::OneOf(names), _) => self.add("literal_error", format!("Input should be {}", one_of(names))),
+            (Kind::Number { min, max, .. }, seen) => self.check_number(*min, *max, seen),
+            (Kind::OneOf { .. }, Seen::Text { choice: Some(_), .. }) => {}
+            (Kind::OneOf { names, .. }, _) => self.add("literal_error", format!("Input should be {}", one_of(names))),
             (Kind::Object(_), Seen::Object) => {}
             (Kind::Object(_), _) => self.add(
                 "model_attributes_type",
@@ -254,7 +254,7 @@ impl<'de> Visitor<'de> for Probe<'_> {
 
     fn visit_str<E: Error>(self, text: &str) -> Result<Seen, E> {
         let choice = match self.kind {
-            Some(Kind::OneOf(names)) => names.iter().find(|name| **name == text).copied(),
+            Some(Kind::OneOf { names, .. }) => names.iter().find(|name| **name == text).copied(),
             _ => None,
         };
         Ok(Seen::Text {

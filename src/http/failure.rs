@@ -108,7 +108,21 @@ impl From<OpError> for Failure {
                 RETRY_AFTER_S,
                 format!("{error}: a retry with the same request_id is safe, one without may count twice"),
             ),
-            OpError::ShardUnavailable { maybe_applied: false } => {
+            OpError::Quorum {
+                maybe_applied: true, ..
+            }
+            | OpError::Deadline { maybe_applied: true } => Self::busy(
+                RETRY_AFTER_S,
+                format!(
+                    "{error}; this request may have taken effect: a retry with the same request_id is safe, one without \
+                     may count twice"
+                ),
+            ),
+            OpError::ShardUnavailable { maybe_applied: false }
+            | OpError::Quorum {
+                maybe_applied: false, ..
+            }
+            | OpError::Deadline { maybe_applied: false } => {
                 Self::busy(RETRY_AFTER_S, format!("{error}: nothing was changed"))
             }
             OpError::ShuttingDown => Self::busy(RETRY_AFTER_S, error.to_string()),
@@ -177,6 +191,28 @@ mod tests {
         let not = Failure::from(OpError::ShardUnavailable { maybe_applied: false });
         assert!(words(&not).contains("nothing was changed"));
         assert!(maybe.retry_after_s.is_some() && not.retry_after_s.is_some());
+    }
+
+    #[test]
+    fn too_few_replicas_are_counted_and_the_doubt_is_named() {
+        let failed = |maybe_applied| {
+            Failure::from(OpError::Quorum {
+                needed: 2,
+                answered: 1,
+                maybe_applied,
+            })
+        };
+        let maybe = failed(true);
+        assert!(
+            words(&maybe).contains("2 replicas are needed and 1 answered"),
+            "{maybe:?}"
+        );
+        assert!(words(&maybe).contains("may have taken effect") && words(&maybe).contains("same request_id is safe"));
+        assert!(words(&failed(false)).contains("nothing was changed"));
+        assert_eq!((maybe.status.as_u16(), maybe.retry_after_s), (503, Some(RETRY_AFTER_S)));
+        let late = Failure::from(OpError::Deadline { maybe_applied: true });
+        assert!(words(&late).contains("deadline") && words(&late).contains("may have taken effect"));
+        assert_eq!((late.status.as_u16(), late.retry_after_s), (503, Some(RETRY_AFTER_S)));
     }
 
     #[test]

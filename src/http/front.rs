@@ -26,7 +26,7 @@ use super::openapi;
 use super::request::Submitted;
 use super::route::Call;
 use super::shape::Shape;
-use super::{admin, batch, calls};
+use super::{admin, batch, calls, cluster};
 
 /// The front's state, shared by all its connections.
 pub struct Front<B> {
@@ -146,7 +146,7 @@ impl<B: Backend> Front<B> {
 
     fn admission(&self, call: Call) -> &Admission {
         match call {
-            Call::GetValue | Call::ListKeys => &self.reads,
+            Call::GetValue | Call::ListKeys | Call::ClusterStatus => &self.reads,
             _ => &self.writes,
         }
     }
@@ -183,6 +183,9 @@ impl<B: Backend> Front<B> {
             Call::UsersAdd => Box::pin(admin::add(&submitted)).await,
             Call::UsersRemove => Box::pin(admin::remove(&submitted)).await,
             Call::UsersPasswd => Box::pin(admin::passwd(&submitted)).await,
+            Call::ClusterStatus => Box::pin(cluster::status(&submitted)).await,
+            Call::ClusterRemove => Box::pin(cluster::remove(&submitted)).await,
+            Call::ClusterReplace => Box::pin(cluster::replace(&submitted)).await,
             Call::Healthz | Call::Readyz | Call::Metrics | Call::OpenApi | Call::Unknown => Err(Failure::not_found()),
         };
         *user = submitted.into_user();

@@ -18,6 +18,7 @@
 //! | `calls` | add_value, get_value, clear_key, list_keys |
 //! | `batch` | many operations in one body |
 //! | `admin` | users |
+//! | `cluster` | the cluster and its members |
 //! | `values` | a key's list as JSON, as a stream |
 //! | `escape` | JSON text escaping |
 //! | `answer` | answers and their bodies |
@@ -37,6 +38,7 @@ mod backend;
 mod batch;
 mod body;
 mod calls;
+mod cluster;
 pub mod config;
 mod connection;
 mod escape;
@@ -44,6 +46,7 @@ mod explain;
 mod failure;
 mod front;
 mod latency;
+mod members;
 mod metrics;
 mod openapi;
 mod request;
@@ -56,7 +59,8 @@ mod values;
 #[cfg(test)]
 mod tests;
 
-pub use backend::{Backend, Live, Reader};
+pub use crate::node::Terms;
+pub use backend::{Backend, ClusterError, Live, Reader};
 pub use config::FrontConfig;
 pub use explain::faults_of_body;
 pub use front::Front;

@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::api::{BATCH_ANSWER_BYTES_MAX, BATCH_OPERATIONS_MAX, LIST_KEYS_LIMIT_DEFAULT, LIST_KEYS_LIMIT_MAX};
+use crate::api::{BATCH_ANSWER_BYTES_MAX, BATCH_OPERATIONS_MAX};
 use crate::types::{BODY_BYTES_MAX, KEY_BYTES_MAX, PASSWORD_HASH_BYTES_MAX, VALUE_BYTES_MAX};
 
 use super::config::{H2_HEADER_LIST_BYTES_MAX, HEAD_BYTES_MAX};
@@ -11,7 +11,7 @@ use super::metrics;
 use super::route::Call;
 use super::shape::{self, Field, Kind, Presence, Shape};
 
-const SHAPES: [&Shape; 11] = [
+const SHAPES: [&Shape; 14] = [
     &shape::USER,
     &shape::ADD_VALUE,
     &shape::GET_VALUE,
@@ -23,6 +23,9 @@ const SHAPES: [&Shape; 11] = [
     &shape::USERS_ADD,
     &shape::USERS_REMOVE,
     &shape::USERS_PASSWD,
+    &shape::CLUSTER_STATUS,
+    &shape::CLUSTER_REMOVE,
+    &shape::CLUSTER_REPLACE,
 ];
 
 /// The whole document.
@@ -88,6 +91,9 @@ fn summary(call: Call) -> &'static str {
         Call::UsersAdd => "Adds a user. For admins.",
         Call::UsersRemove => "Removes a user with all of their keys. For admins.",
         Call::UsersPasswd => "Changes a user's password: one's own, or as an admin anyone's.",
+        Call::ClusterStatus => "The cluster's members, as this node sees them. For admins.",
+        Call::ClusterRemove => "Takes a node out of the cluster, for good. For admins.",
+        Call::ClusterReplace => "Gives the place of a lost node to an empty one. For admins.",
         Call::Healthz => "Whether the process serves.",
         Call::Readyz => "Whether every shard serves.",
         Call::Metrics => "What the node counts, in the OpenMetrics text format that Prometheus reads.",
@@ -106,6 +112,10 @@ pub(super) fn statuses(call: Call) -> &'static [u16] {
         Call::UsersAdd => &[200, 400, 401, 403, 405, 408, 409, 413, 422, 431, 500, 503, 507],
         Call::UsersRemove => &[200, 400, 401, 403, 404, 405, 408, 409, 413, 422, 431, 500, 503, 507],
         Call::UsersPasswd => &[200, 400, 401, 403, 404, 405, 408, 409, 413, 422, 431, 500, 503, 507],
+        Call::ClusterStatus => &[200, 400, 401, 403, 405, 408, 409, 413, 422, 431, 500, 503],
+        Call::ClusterRemove | Call::ClusterReplace => {
+            &[200, 400, 401, 403, 404, 405, 408, 409, 413, 422, 431, 500, 503, 507]
+        }
         Call::Readyz => &[200, 405, 431, 503],
         Call::Healthz | Call::Metrics | Call::OpenApi => &[200, 405, 431],
         Call::Unknown => &[404],
@@ -113,14 +123,17 @@ pub(super) fn statuses(call: Call) -> &'static [u16] {
 }
 
 fn response(call: Call, status: u16) -> Value {
+    let on_cluster = matches!(call, Call::ClusterStatus | Call::ClusterRemove | Call::ClusterReplace);
     let about = match status {
         200 => "Done.".to_owned(),
         400 => "The body, or the request itself, broke off or is not HTTP.".to_owned(),
         401 => "Invalid user_id or password; the same for an unknown user and a wrong password.".to_owned(),
         403 => "Only an admin may do this.".to_owned(),
+        404 if on_cluster => "There is no such node.".to_owned(),
         404 => "There is no such user.".to_owned(),
         405 => "The path takes another method; see `Allow`.".to_owned(),
         408 => "The body did not arrive in time.".to_owned(),
+        409 if on_cluster => "The node that answers is not part of a cluster, or it cannot be done as things are.".to_owned(),
         409 => "The user exists already, is being removed, or is the last admin.".to_owned(),
         413 => format!(
             "The body is larger than {BODY_BYTES_MAX} bytes, or a value would grow beyond {VALUE_BYTES_MAX} bytes."
@@ -128,7 +141,7 @@ fn response(call: Call, status: u16) -> Value {
         422 => "The body is not what the call takes; `detail` has an entry for each bad field.".to_owned(),
         431 => format!("The head is larger than {HEAD_BYTES_MAX} bytes; the connection is closed."),
         500 => "The data asked for is damaged, or the disk failed.".to_owned(),
-        503 => "The node is overloaded, or a part of it is restarting: retry after the seconds in `Retry-After`. The \
+        503 => "The node is overloaded, a part of it is restarting, or too few replicas answered in time: retry after the seconds in `Retry-After`. The \
                 detail says when the request may have taken effect; a retry with the same `request_id` is safe."
             .to_owned(),
         507 => "The disk is full: adds are refused until space returns; reads and clear_key go on.".to_owned(),
@@ -164,6 +177,7 @@ fn answer(call: Call) -> Value {
         Call::ListKeys => reference("KeyList"),
         Call::Batch => reference("BatchResults"),
         Call::UsersList => reference("UserEntries"),
+        Call::ClusterStatus => reference("ClusterStatus"),
         Call::OpenApi => json!({"type": "object"}),
         _ => reference("Ok"),
     }
@@ -224,6 +238,47 @@ fn schemas() -> Map<String, Value> {
         &["users"],
         json!({"users": {"type": "array", "items": reference("UserEntry")}}),
     );
+    let count = json!({"type": "integer", "minimum": 0});
+    let members = json!({"type": "array", "items": reference("Member")});
+    object(
+        "ClusterStatus",
+        &["cluster", "node", "replication", "members"],
+        json!({"cluster": text, "node": text, "replication": count, "members": members}),
+    );
+    let lag = |unit: &str| json!({"type": "number", "minimum": 0, "description": format!("{unit} behind the node that answers.")});
+    object(
+        "Member",
+        &[
+            "node",
+            "peer",
+            "http",
+            "zone",
+            "weight",
+            "state",
+            "alive",
+            "slots",
+            "lag_ops",
+            "lag_bytes",
+            "lag_seconds",
+            "unsynced_slots",
+            "clock_skew_ms",
+            "quarantined_segments",
+        ],
+        json!({
+            "node": {"type": "string", "description": "16 hexadecimal digits."},
+            "peer": {"type": "string", "description": "Where the other nodes reach it."},
+            "http": {"type": "string", "description": "Where clients reach it."},
+            "zone": text,
+            "weight": count,
+            "state": {"type": "string", "enum": crate::api::MemberState::NAMES},
+            "alive": {"type": "boolean", "description": "Whether it is heard of now."},
+            "slots": count,
+            "lag_ops": lag("Ops"), "lag_bytes": lag("Bytes"), "lag_seconds": lag("Seconds"),
+            "unsynced_slots": count,
+            "clock_skew_ms": {"type": "integer", "description": "Positive when its clock is ahead of the answering node's."},
+            "quarantined_segments": count,
+        }),
+    );
     let step = json!({"oneOf": [text, {"type": "integer"}]});
     object(
         "FieldError",
@@ -275,8 +330,8 @@ fn field_schema(field: &Field) -> Value {
             schema
         }
         Kind::Flag { default } => json!({"type": "boolean", "default": default}),
-        Kind::Number { min, max } => json!({"type": "integer", "minimum": min, "maximum": max}),
-        Kind::OneOf(names) => json!({"type": "string", "enum": names}),
+        Kind::Number { min, max, .. } => json!({"type": "integer", "minimum": min, "maximum": max}),
+        Kind::OneOf { names, .. } => json!({"type": "string", "enum": names}),
         Kind::Object(shape) => reference(shape.name),
         Kind::Operations { max } => {
             json!({"type": "array", "items": reference(shape::OPERATION.name), "maxItems": max})
@@ -289,11 +344,18 @@ fn field_schema(field: &Field) -> Value {
         }
         Kind::Operations { max } => format!(" At most {max}."),
         Kind::Number {
-            max: LIST_KEYS_LIMIT_MAX,
+            max,
+            default: Some(default),
             ..
         } => {
-            schema["default"] = json!(LIST_KEYS_LIMIT_DEFAULT);
-            format!(" At most {LIST_KEYS_LIMIT_MAX}; {LIST_KEYS_LIMIT_DEFAULT} when left out.")
+            schema["default"] = json!(default);
+            format!(" At most {max}; {default} when left out.")
+        }
+        Kind::OneOf {
+            default: Some(default), ..
+        } => {
+            schema["default"] = json!(default);
+            format!(" `{default}` when left out.")
         }
         _ => String::new(),
     };

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -10,11 +11,12 @@ use hyper::header::{AUTHORIZATION, HeaderMap};
 use serde::Deserialize;
 use tokio::time::Instant;
 
-use crate::api::{self, User};
+use crate::api::{self, DEADLINE_MS_DEFAULT, DEADLINE_MS_MAX, User};
 use crate::core::op::Text;
-use crate::types::{Key, PASSWORD_HASH_BYTES_MAX, RequestId, USER_ID_BYTES_MAX, UserId, check_length};
+use crate::types::{Consistency, Key, PASSWORD_HASH_BYTES_MAX, RequestId, USER_ID_BYTES_MAX, UserId, check_length};
 use crate::users::{AuthError, Principal};
 
+use super::Terms;
 use super::admission::{Admission, Turn};
 use super::backend::Backend;
 use super::body::Held;
@@ -89,6 +91,22 @@ impl<'f, B: Backend> Submitted<'f, B> {
 
     pub fn request_id(&self, text: Option<&str>) -> Result<Option<RequestId>, Failure> {
         text.map(RequestId::new).transpose().map_err(|error| self.reject(error))
+    }
+
+    /// Counted from now: that the body came slowly is not the nodes' fault.
+    pub fn terms(&self, consistency: Option<Consistency>, deadline_ms: Option<u64>) -> Result<Terms, Failure> {
+        Ok(Terms {
+            consistency: consistency.unwrap_or_default(),
+            deadline: Instant::now() + self.patience(deadline_ms)?,
+        })
+    }
+
+    pub fn patience(&self, deadline_ms: Option<u64>) -> Result<Duration, Failure> {
+        let deadline_ms = deadline_ms.unwrap_or(DEADLINE_MS_DEFAULT);
+        if !(1..=DEADLINE_MS_MAX).contains(&deadline_ms) {
+            return Err(self.reject("deadline_ms is out of its range"));
+        }
+        Ok(Duration::from_millis(deadline_ms))
     }
 
     pub fn password_hash<'t>(&self, text: Option<&'t str>) -> Result<&'t str, Failure> {

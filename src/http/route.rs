@@ -18,6 +18,9 @@ pub enum Call {
     UsersAdd,
     UsersRemove,
     UsersPasswd,
+    ClusterStatus,
+    ClusterRemove,
+    ClusterReplace,
     Healthz,
     Readyz,
     Metrics,
@@ -27,7 +30,7 @@ pub enum Call {
 }
 
 impl Call {
-    pub const ALL: [Call; 14] = [
+    pub const ALL: [Call; 17] = [
         Call::AddValue,
         Call::GetValue,
         Call::ClearKey,
@@ -37,6 +40,9 @@ impl Call {
         Call::UsersAdd,
         Call::UsersRemove,
         Call::UsersPasswd,
+        Call::ClusterStatus,
+        Call::ClusterRemove,
+        Call::ClusterReplace,
         Call::Healthz,
         Call::Readyz,
         Call::Metrics,
@@ -55,6 +61,9 @@ impl Call {
             path::USERS_ADD => Self::UsersAdd,
             path::USERS_REMOVE => Self::UsersRemove,
             path::USERS_PASSWD => Self::UsersPasswd,
+            path::CLUSTER_STATUS => Self::ClusterStatus,
+            path::CLUSTER_REMOVE => Self::ClusterRemove,
+            path::CLUSTER_REPLACE => Self::ClusterReplace,
             path::HEALTHZ => Self::Healthz,
             path::READYZ => Self::Readyz,
             path::METRICS => Self::Metrics,
@@ -74,6 +83,9 @@ impl Call {
             Self::UsersAdd => path::USERS_ADD,
             Self::UsersRemove => path::USERS_REMOVE,
             Self::UsersPasswd => path::USERS_PASSWD,
+            Self::ClusterStatus => path::CLUSTER_STATUS,
+            Self::ClusterRemove => path::CLUSTER_REMOVE,
+            Self::ClusterReplace => path::CLUSTER_REPLACE,
             Self::Healthz => path::HEALTHZ,
             Self::Readyz => path::READYZ,
             Self::Metrics => path::METRICS,
@@ -102,6 +114,9 @@ impl Call {
             Self::UsersAdd => Some(&shape::USERS_ADD),
             Self::UsersRemove => Some(&shape::USERS_REMOVE),
             Self::UsersPasswd => Some(&shape::USERS_PASSWD),
+            Self::ClusterStatus => Some(&shape::CLUSTER_STATUS),
+            Self::ClusterRemove => Some(&shape::CLUSTER_REMOVE),
+            Self::ClusterReplace => Some(&shape::CLUSTER_REPLACE),
             Self::Healthz | Self::Readyz | Self::Metrics | Self::OpenApi | Self::Unknown => None,
         }
     }

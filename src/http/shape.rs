@@ -3,8 +3,13 @@
 //! Invariant: `explain` faults a body by this table exactly when the structs of `api` and the types of `types` refuse it;
 //! `openapi` publishes the same table.
 
-use crate::api::{BATCH_OPERATIONS_MAX, LIST_KEYS_LIMIT_MAX};
-use crate::types::{KEY_BYTES_MAX, PASSWORD_HASH_BYTES_MAX, REQUEST_ID_BYTES_MAX, USER_ID_BYTES_MAX};
+use crate::api::{
+    BATCH_OPERATIONS_MAX, DEADLINE_MS_DEFAULT, DEADLINE_MS_MAX, LIST_KEYS_LIMIT_DEFAULT, LIST_KEYS_LIMIT_MAX,
+};
+use crate::types::{
+    Consistency, KEY_BYTES_MAX, NODE_ID_TEXT_BYTES_MAX, PASSWORD_HASH_BYTES_MAX, REQUEST_ID_BYTES_MAX,
+    USER_ID_BYTES_MAX,
+};
 
 #[derive(Debug, Clone, Copy)]
 pub enum Kind {
@@ -19,8 +24,13 @@ pub enum Kind {
     Number {
         min: u64,
         max: u64,
+        /// What counts when it is left out, if that is a number.
+        default: Option<u64>,
     },
-    OneOf(&'static [&'static str]),
+    OneOf {
+        names: &'static [&'static str],
+        default: Option<&'static str>,
+    },
     Object(&'static Shape),
     /// A list of operations.
     Operations {
@@ -92,18 +102,26 @@ const REQUEST_ID: Field = field(
         min: 1,
         max: Some(REQUEST_ID_BYTES_MAX),
     },
-    "However often an add with this id is sent to this key, it counts once.",
+    "However often an add or clear with this id is sent to this key, it counts once.",
 );
 const OFFSET: Field = field(
     "offset",
     Optional,
-    Kind::Number { min: 0, max: u64::MAX },
+    Kind::Number {
+        min: 0,
+        max: u64::MAX,
+        default: None,
+    },
     "Values to skip.",
 );
 const LIMIT: Field = field(
     "limit",
     Optional,
-    Kind::Number { min: 0, max: u64::MAX },
+    Kind::Number {
+        min: 0,
+        max: u64::MAX,
+        default: None,
+    },
     "Values to return at most.",
 );
 const COUNT_ONLY: Field = field(
@@ -112,6 +130,44 @@ const COUNT_ONLY: Field = field(
     Kind::Flag { default: false },
     "Answer with the length of the key's whole list instead of its values.",
 );
+const CONSISTENCY: Field = field(
+    "consistency",
+    Optional,
+    Kind::OneOf {
+        names: &Consistency::NAMES,
+        default: Some(Consistency::NAMES[1]),
+    },
+    "How many of the key's replicas must have stored, or been asked for, the data before the answer. What cannot be reached in \
+     time is 503. With one replica all are the same.",
+);
+const DEADLINE_MS: Field = field(
+    "deadline_ms",
+    Optional,
+    Kind::Number {
+        min: 1,
+        max: DEADLINE_MS_MAX,
+        default: Some(DEADLINE_MS_DEFAULT),
+    },
+    "Milliseconds that the nodes may take to reach them.",
+);
+/// In an operation of a batch those of the batch count when it has none.
+const OPERATION_CONSISTENCY: Field = Field {
+    kind: Kind::OneOf {
+        names: &Consistency::NAMES,
+        default: None,
+    },
+    about: "As in the body of the call; the batch's when left out.",
+    ..CONSISTENCY
+};
+const OPERATION_DEADLINE_MS: Field = Field {
+    kind: Kind::Number {
+        min: 1,
+        max: DEADLINE_MS_MAX,
+        default: None,
+    },
+    about: "As in the body of the call, from when the operation is begun; the batch's when left out.",
+    ..DEADLINE_MS
+};
 const USER_FIELD: Field = field(
     "user",
     UnlessBasic,
@@ -130,6 +186,10 @@ const NAME: Field = field(
 const PASSWORD_HASH: Kind = Kind::Text {
     min: 1,
     max: Some(PASSWORD_HASH_BYTES_MAX),
+};
+const NODE_ID: Kind = Kind::Text {
+    min: 1,
+    max: Some(NODE_ID_TEXT_BYTES_MAX),
 };
 
 pub static USER: Shape = Shape {
@@ -154,15 +214,23 @@ pub static USER: Shape = Shape {
 };
 pub static ADD_VALUE: Shape = Shape {
     name: "AddValue",
-    fields: &[KEY, VALUE, FINISH_VALUE, REQUEST_ID, USER_FIELD],
+    fields: &[
+        KEY,
+        VALUE,
+        FINISH_VALUE,
+        REQUEST_ID,
+        CONSISTENCY,
+        DEADLINE_MS,
+        USER_FIELD,
+    ],
 };
 pub static GET_VALUE: Shape = Shape {
     name: "GetValue",
-    fields: &[KEY, OFFSET, LIMIT, COUNT_ONLY, USER_FIELD],
+    fields: &[KEY, OFFSET, LIMIT, COUNT_ONLY, CONSISTENCY, DEADLINE_MS, USER_FIELD],
 };
 pub static CLEAR_KEY: Shape = Shape {
     name: "ClearKey",
-    fields: &[KEY, USER_FIELD],
+    fields: &[KEY, REQUEST_ID, CONSISTENCY, DEADLINE_MS, USER_FIELD],
 };
 pub static LIST_KEYS: Shape = Shape {
     name: "ListKeys",
@@ -182,6 +250,7 @@ pub static LIST_KEYS: Shape = Shape {
             Kind::Number {
                 min: 1,
                 max: LIST_KEYS_LIMIT_MAX,
+                default: Some(LIST_KEYS_LIMIT_DEFAULT),
             },
             "Keys to return at most. A page may hold fewer, also when more follow.",
         ),
@@ -194,6 +263,8 @@ pub static LIST_KEYS: Shape = Shape {
             },
             "Only keys after this one, in the order of their bytes: the `after` of the page before.",
         ),
+        CONSISTENCY,
+        DEADLINE_MS,
         USER_FIELD,
     ],
 };
@@ -208,6 +279,11 @@ pub static BATCH: Shape = Shape {
             },
             "Those on the same key are carried out in their order; those on different keys perhaps at the same time.",
         ),
+        CONSISTENCY,
+        Field {
+            about: "Milliseconds that the nodes may take to reach them, for each operation.",
+            ..DEADLINE_MS
+        },
         USER_FIELD,
     ],
 };
@@ -217,7 +293,10 @@ pub static OPERATION: Shape = Shape {
         field(
             "op",
             Required,
-            Kind::OneOf(&OPS),
+            Kind::OneOf {
+                names: &OPS,
+                default: None,
+            },
             "The call to make; the other fields are those of its body.",
         ),
         KEY,
@@ -230,6 +309,8 @@ pub static OPERATION: Shape = Shape {
         OFFSET,
         LIMIT,
         COUNT_ONLY,
+        OPERATION_CONSISTENCY,
+        OPERATION_DEADLINE_MS,
     ],
 };
 /// `value` belongs to the first of them.
@@ -261,6 +342,30 @@ pub static USERS_PASSWD: Shape = Shape {
     fields: &[
         NAME,
         field("password_hash", Required, PASSWORD_HASH, "The user's new secret."),
+        USER_FIELD,
+    ],
+};
+pub static CLUSTER_STATUS: Shape = Shape {
+    name: "AskClusterStatus",
+    fields: &[USER_FIELD],
+};
+pub static CLUSTER_REMOVE: Shape = Shape {
+    name: "RemoveNode",
+    fields: &[
+        field("node", Required, NODE_ID, "The member's id, 16 hexadecimal digits."),
+        USER_FIELD,
+    ],
+};
+pub static CLUSTER_REPLACE: Shape = Shape {
+    name: "ReplaceNode",
+    fields: &[
+        field("old", Required, NODE_ID, "The id of the member that is lost."),
+        field(
+            "new",
+            Required,
+            NODE_ID,
+            "The id of the empty node that takes its place.",
+        ),
         USER_FIELD,
     ],
 };

@@ -7,8 +7,7 @@ use std::io;
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, ReadHalf};
 
-use super::noise::TAG_BYTES;
-use super::record::{FRAME_BYTES_MAX, FRAME_LENGTH_BYTES, LENGTH_BYTES, RecordCipher};
+use super::record::{FRAME_BYTES_MAX, FRAME_LENGTH_BYTES, LENGTH_BYTES, NotAuthentic, RecordCipher};
 use crate::env::Stream;
 
 /// Room for one read: a whole record, the longest there is.
@@ -106,18 +105,11 @@ impl FrameReader {
             return Ok(false);
         };
         let length = usize::from(u16::from_be_bytes(*length));
-        if length < TAG_BYTES {
-            return Err(FrameError::NotAuthentic);
-        }
         let Some(record) = self.sealed.get(LENGTH_BYTES..LENGTH_BYTES + length) else {
             return Ok(false);
         };
-        let start = self.plain.len();
-        // As long as the ciphertext, so that it can be decrypted in this very place.
-        self.plain.resize(start + length, 0);
-        let opened = self.cipher.open(record, &mut self.plain[start..]);
-        let opened = opened.map_err(|_| FrameError::NotAuthentic)?;
-        self.plain.truncate(start + opened);
+        let opened = self.cipher.open(record, &mut self.plain);
+        let opened = opened.map_err(|NotAuthentic| FrameError::NotAuthentic)?;
         self.sealed.advance(LENGTH_BYTES + length);
         self.ended = opened == 0;
         Ok(true)

@@ -14,11 +14,13 @@ mod preamble;
 mod record;
 mod replay;
 pub mod secure;
+pub mod tls;
 
-pub use datagram::{DATAGRAM_BYTES_MAX, Opener, Refused, RefusedCounts, Sealer};
+pub use datagram::{DATAGRAM_BYTES_MAX, Newest, Opener, Refused, RefusedCounts, Sealer};
 pub use frame_reader::{FrameError, FrameReader};
 pub use frame_writer::{FrameTooLong, FrameWriter};
 pub use key::{ClusterKey, KeyRing};
 pub use preamble::Versions;
 pub use record::FRAME_BYTES_MAX;
 pub use secure::{Channel, HandshakeError, Hello, Local, accept, connect};
+pub use tls::{Tls, TlsError, TlsPem};

@@ -16,7 +16,7 @@ pub const ANSWER_BYTES: usize = 4 /* magic */ + 1 /* verdict */ + 2 /* lowest */
 
 /// They differ, so that a side that hears itself does not take that for a peer.
 const FIRST_MAGIC: [u8; 4] = *b"kvp>";
-const ANSWER_MAGIC: [u8; 4] = *b"kvp<";
+pub const ANSWER_MAGIC: [u8; 4] = *b"kvp<";
 
 /// Versions of the protocol that a node speaks, both included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +26,13 @@ pub struct Versions {
 }
 
 impl Versions {
+    pub fn only(version: u16) -> Self {
+        Self {
+            lowest: version,
+            highest: version,
+        }
+    }
+
     /// The highest that both speak.
     pub fn agree(self, other: Self) -> Option<u16> {
         let highest = self.highest.min(other.highest);

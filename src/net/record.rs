@@ -9,6 +9,9 @@
 //! A frame may span records and a record may hold many frames. An empty record is the end: a stream that closes without one was cut off.
 //! Records are numbered by both sides, so one that is left out, repeated or moved does not decrypt.
 
+use std::sync::Arc;
+
+use bytes::BytesMut;
 use snow::StatelessTransportState;
 
 use super::noise::{MESSAGE_BYTES_MAX, TAG_BYTES};
@@ -26,36 +29,65 @@ pub const FRAME_BYTES_MAX: usize = (16 << 20) + (64 << 10);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NotAuthentic;
 
-/// Encrypts one direction of a stream, or decrypts it.
-pub struct RecordCipher {
-    noise: std::sync::Arc<StatelessTransportState>,
-    /// Of the next record.
-    number: u64,
+/// Protects one direction of a stream.
+pub enum RecordCipher {
+    Noise {
+        noise: Arc<StatelessTransportState>,
+        /// Of the next record.
+        number: u64,
+    },
+    /// The stream beneath does it: TLS.
+    Beneath,
 }
 
 impl RecordCipher {
-    /// `number` is that of the direction's next record.
-    pub fn new(noise: std::sync::Arc<StatelessTransportState>, number: u64) -> Self {
-        Self { noise, number }
+    /// From the direction's first record on.
+    pub fn noise(noise: Arc<StatelessTransportState>) -> Self {
+        Self::Noise { noise, number: 0 }
+    }
+
+    /// What is added to a plaintext.
+    fn overhead_bytes(&self) -> usize {
+        match self {
+            Self::Noise { .. } => TAG_BYTES,
+            Self::Beneath => 0,
+        }
     }
 
     /// Appends a record of at most [`PLAIN_BYTES_MAX`] bytes.
     pub fn seal(&mut self, plain: &[u8], out: &mut Vec<u8>) -> Result<(), snow::Error> {
         debug_assert!(plain.len() <= PLAIN_BYTES_MAX);
-        let length = plain.len() + TAG_BYTES;
-        let start = out.len();
+        let length = plain.len() + self.overhead_bytes();
         out.extend_from_slice(&(length as u16).to_be_bytes());
-        out.resize(start + LENGTH_BYTES + length, 0);
-        self.noise
-            .write_message(self.number, plain, &mut out[start + LENGTH_BYTES..])?;
-        self.number += 1;
+        match self {
+            Self::Noise { noise, number } => {
+                let start = out.len();
+                out.resize(start + length, 0);
+                noise.write_message(*number, plain, &mut out[start..])?;
+                *number += 1;
+            }
+            Self::Beneath => out.extend_from_slice(plain),
+        }
         Ok(())
     }
 
-    /// Decrypts what follows a record's length into `out`, which is as long. Gives the length of the plaintext.
-    pub fn open(&mut self, sealed: &[u8], out: &mut [u8]) -> Result<usize, NotAuthentic> {
-        let read = self.noise.read_message(self.number, sealed, out);
-        self.number += 1;
-        read.map_err(|_| NotAuthentic)
+    /// Appends what a record holds; `sealed` is what follows its length. Gives how many bytes that are.
+    pub fn open(&mut self, sealed: &[u8], out: &mut BytesMut) -> Result<usize, NotAuthentic> {
+        match self {
+            Self::Noise { noise, number } => {
+                let start = out.len();
+                // As long as the ciphertext, so that it can be decrypted in this very place.
+                out.resize(start + sealed.len(), 0);
+                let opened = noise.read_message(*number, sealed, &mut out[start..]);
+                let opened = opened.map_err(|_| NotAuthentic)?;
+                *number += 1;
+                out.truncate(start + opened);
+                Ok(opened)
+            }
+            Self::Beneath => {
+                out.extend_from_slice(sealed);
+                Ok(sealed.len())
+            }
+        }
     }
 }

@@ -20,6 +20,15 @@ pub enum OpError {
     Damaged(String),
     #[error("the disk failed: {0}")]
     Disk(String),
+    #[error("{needed} {} needed and {answered} answered", if *needed == 1 { "replica is" } else { "replicas are" })]
+    Quorum {
+        needed: usize,
+        answered: usize,
+        maybe_applied: bool,
+    },
+    /// The time that the request gave is over.
+    #[error("no answer within the request's deadline")]
+    Deadline { maybe_applied: bool },
     #[error("the node is shutting down")]
     ShuttingDown,
 }

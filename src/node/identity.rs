@@ -1,8 +1,13 @@
 //! The data folder: its lock, and the file that says who this node is.
 //!
-//! `node.json` holds the format version, the number of shards and the origin. It is written whole to another name, synced and
-//! renamed. If it is damaged it is set aside: the number of shards stands in the shards' folder names too, and the origin is drawn anew.
+//! `node.json` holds the format version, the number of shards, the node's id, its origins and how often it was started. It is written whole
+//! to another name, synced and renamed. If it is damaged it is set aside: the number of shards stands in the shards' folder names too, and the
+//! origin and the id are drawn anew.
+//!
+//! Invariant: a member of a cluster takes a new origin with each start. What it had stamped and not made durable before it died may live
+//! on with its peers, and a copy of its folder may have been put back: neither can make it use a name twice.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -11,10 +16,14 @@ use serde::{Deserialize, Serialize};
 use crate::core::stamp::OriginId;
 use crate::env::{Entropy, Env};
 use crate::store::disk::{Disk, DiskLock, OpenMode};
+use crate::types::NodeId;
 
 const FILE: &str = "node.json";
 const LOCK: &str = "node.lock";
-pub const VERSION: u32 = 1;
+/// Version 1 knew of no cluster.
+pub const VERSION: u32 = 2;
+/// The file is some hundred bytes long, and 20 more with each start in a cluster.
+const RECORD_BYTES_MAX: u64 = 16 << 20;
 /// Most shards a node can have: one per slot would be the end of it.
 pub const SHARDS_MAX: u16 = 256;
 
@@ -22,8 +31,29 @@ pub const SHARDS_MAX: u16 = 256;
 struct Record {
     version: u32,
     shards: u16,
-    /// 16 hex digits.
+    /// 16 hex digits, as are the others.
     origin: String,
+    #[serde(default)]
+    node: String,
+    /// Origins of former lives.
+    #[serde(default)]
+    former: Vec<String>,
+    #[serde(default)]
+    starts: u64,
+    /// The node is a member and waits for its first copy of what the others hold.
+    #[serde(default)]
+    is_new: bool,
+}
+
+/// What the node is started as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// There are no others.
+    Alone,
+    /// The first member, or one that was a member before.
+    Member,
+    /// To join others, should the folder be new.
+    Joiner,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +71,13 @@ pub struct Identity {
     dir: PathBuf,
     pub shards: u16,
     pub origin: OriginId,
+    pub node: NodeId,
+    /// Origins of former lives of this disk.
+    pub former: Vec<OriginId>,
+    /// Starts as a member of a cluster, this one included.
+    pub starts: u64,
+    /// What the other replicas hold did not come yet, so that this one's word counts for nothing.
+    pub is_new: bool,
     /// Made just now.
     pub fresh: bool,
     lock: Option<Box<dyn DiskLock>>,
@@ -48,7 +85,7 @@ pub struct Identity {
 
 impl Identity {
     /// Opens the folder, making it if need be. `shards` counts only then.
-    pub fn open(env: &Env, dir: &Path, shards: u16) -> Result<Self, IdentityError> {
+    pub fn open(env: &Env, dir: &Path, shards: u16, role: Role) -> Result<Self, IdentityError> {
         let fail = |source| IdentityError::Io {
             path: dir.to_owned(),
             source,
@@ -73,30 +110,78 @@ impl Identity {
             dir: dir.to_owned(),
             shards: created.unwrap_or(shards),
             origin: OriginId(0),
+            node: NodeId(0),
+            former: Vec::new(),
+            starts: 0,
+            is_new: created.is_none() && role == Role::Joiner,
             fresh: created.is_none(),
             lock: Some(lock),
         };
-        match record.and_then(|record| u64::from_str_radix(&record.origin, 16).ok()) {
-            Some(origin) if origin != 0 => identity.origin = OriginId(origin),
-            _ => identity.renew_origin(&*env.disk, &*env.entropy)?,
+        identity.take_record(record);
+        if identity.node.0 == 0 {
+            identity.node = NodeId(env.entropy.u64().max(1));
+        }
+        let is_member = role != Role::Alone;
+        identity.starts += u64::from(is_member);
+        if is_member || identity.origin.0 == 0 {
+            identity.renew_origin(&*env.disk, &*env.entropy)?;
         }
         Ok(identity)
     }
 
     /// Takes a new origin: durable on Ok.
     pub fn renew_origin(&mut self, disk: &dyn Disk, entropy: &dyn Entropy) -> Result<(), IdentityError> {
-        let origin = OriginId(entropy.u64().max(1));
+        let before = self.origin;
+        self.origin = OriginId(entropy.u64().max(1));
+        if before.0 != 0 {
+            self.former.push(before);
+        }
+        let saved = self.save(disk);
+        if saved.is_err() {
+            self.former.retain(|origin| *origin != before);
+            self.origin = before;
+        }
+        saved
+    }
+
+    /// Whether the node waits for its first copy of what the others hold: durable on Ok.
+    pub fn set_new(&mut self, is_new: bool, starts: u64, disk: &dyn Disk) -> Result<(), IdentityError> {
+        self.is_new = is_new;
+        self.starts = self.starts.max(starts);
+        self.save(disk)
+    }
+
+    /// Every origin that this disk ever had.
+    pub fn own_origins(&self) -> BTreeSet<OriginId> {
+        self.former.iter().copied().chain([self.origin]).collect()
+    }
+
+    fn take_record(&mut self, record: Option<Record>) {
+        let Some(record) = record else {
+            return;
+        };
+        let number = |text: &str| u64::from_str_radix(text, 16).unwrap_or(0);
+        self.origin = OriginId(number(&record.origin));
+        self.node = NodeId(number(&record.node));
+        self.former = record.former.iter().map(|text| OriginId(number(text))).collect();
+        self.starts = record.starts;
+        self.is_new = record.is_new;
+    }
+
+    fn save(&self, disk: &dyn Disk) -> Result<(), IdentityError> {
         let record = Record {
             version: VERSION,
             shards: self.shards,
-            origin: format!("{:016x}", origin.0),
+            origin: format!("{:016x}", self.origin.0),
+            node: self.node.to_string(),
+            former: self.former.iter().map(|origin| format!("{:016x}", origin.0)).collect(),
+            starts: self.starts,
+            is_new: self.is_new,
         };
         write(disk, &self.dir, &record).map_err(|source| IdentityError::Io {
             path: self.dir.join(FILE),
             source,
-        })?;
-        self.origin = origin;
-        Ok(())
+        })
     }
 
     /// Lets others use the folder; nothing below it may be touched any more.
@@ -148,8 +233,7 @@ fn read(disk: &dyn Disk, dir: &Path) -> Result<Option<Record>, IdentityError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         opened => opened.map_err(fail)?,
     };
-    // It is some 60 bytes long; of anything longer, only that it is no such file matters.
-    let length = file.len().map_err(fail)?.min(4096) as usize;
+    let length = file.len().map_err(fail)?.min(RECORD_BYTES_MAX) as usize;
     let mut bytes = vec![0; length];
     file.read_exact_at(&mut bytes, 0).map_err(fail)?;
     #[derive(Deserialize)]

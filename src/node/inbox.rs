@@ -8,10 +8,10 @@
 
 use parking_lot::Mutex;
 
-use super::messages::PendingWrite;
+use super::messages::Pending;
 
 /// None once it is closed.
-pub struct Inbox(Mutex<Option<Vec<PendingWrite>>>);
+pub struct Inbox(Mutex<Option<Vec<Pending>>>);
 
 /// What came of a write put into an inbox.
 #[must_use]
@@ -30,7 +30,7 @@ impl Default for Inbox {
 }
 
 impl Inbox {
-    pub fn put(&self, write: PendingWrite) -> Put {
+    pub fn put(&self, write: Pending) -> Put {
         let mut inbox = self.0.lock();
         let Some(writes) = &mut *inbox else {
             return Put::Closed;
@@ -43,7 +43,7 @@ impl Inbox {
     }
 
     /// All of them, in the order they came.
-    pub fn take(&self) -> Vec<PendingWrite> {
+    pub fn take(&self) -> Vec<Pending> {
         let mut inbox = self.0.lock();
         let Some(writes) = &mut *inbox else {
             return Vec::new();
@@ -53,7 +53,7 @@ impl Inbox {
     }
 
     /// Lets nothing more in, and gives what is left.
-    pub fn close(&self) -> Vec<PendingWrite> {
+    pub fn close(&self) -> Vec<Pending> {
         self.0.lock().take().unwrap_or_default()
     }
 }

@@ -7,18 +7,29 @@ use tokio::sync::oneshot;
 
 use super::OpError;
 use super::commit_time::CommitTime;
-use super::handle::Added;
 use super::inbox::Inbox;
 use super::jobs::JobGate;
+use super::local::Added;
 use super::permits::Permit;
+use crate::core::clock::SlotClocks;
+use crate::core::op::KeyedOp;
+use crate::core::slot::SlotId;
 use crate::env::{Abandoned, Env};
 use crate::shard::{MergeOutcome, PastLookup, Shard, ShardStats, SpaceReady, Write};
 
 pub type Reply<T> = oneshot::Sender<Result<T, OpError>>;
 
-/// A write, who waits for it, and its place in the queue.
-pub struct PendingWrite {
-    pub write: Write,
+/// What a shard is to make durable.
+pub enum Work {
+    /// A write, and who wants to know the op that it becomes as soon as it has a name, before it is durable.
+    Write(Write, Option<oneshot::Sender<KeyedOp>>),
+    /// Ops that another replica stamped.
+    Apply(Vec<KeyedOp>),
+}
+
+/// Work, who waits for it, and its place in the queue.
+pub struct Pending {
+    pub work: Work,
     pub reply: Reply<Added>,
     pub permit: Permit,
 }
@@ -36,7 +47,13 @@ pub enum ShardMessage {
         done: oneshot::Sender<()>,
     },
     Tick,
-    Past(PendingWrite, Box<PastLookup>, Result<(), OpError>),
+    /// Dots that a peer knows and does not hold any more, all of whose clears are durable here.
+    KnowDropped(SlotClocks),
+    /// All other replicas of these slots have sent what they have.
+    Heal(Vec<SlotId>),
+    /// What every other replica's clock covers.
+    Stable(SlotClocks),
+    Past(Pending, Box<PastLookup>, Result<(), OpError>),
     /// A group is open, and nothing else may come to remind of it.
     Commit,
     SpaceMade(Result<io::Result<SpaceReady>, Abandoned>),

@@ -1,21 +1,28 @@
 //! A node: the actors, and the handle through which everything above talks to them. The only module that names ractor.
 //!
 //! `supervisor` starts one `shard_actor` per shard and one for the system's own key range, and starts a dead one again from its
-//! files. `permits` bounds what waits in mailboxes. `identity` is the data folder's lock and name.
+//! files. `permits` bounds what waits in mailboxes. `identity` is the data folder's lock and name. `membership` is the
+//! gossip that tells which other nodes there are; nothing else names chitchat.
 
+pub mod cluster;
 mod commit_time;
 pub mod error;
 pub mod handle;
 pub mod identity;
 mod inbox;
 mod jobs;
+pub mod local;
+pub mod membership;
 mod messages;
 pub mod offline;
 mod opening;
 pub mod peers;
 mod permits;
+pub mod replica;
 mod shard_actor;
 mod supervisor;
+mod terms;
+pub mod whole_file;
 
 use std::path::PathBuf;
 
@@ -23,9 +30,13 @@ use crate::shard::ShardConfig;
 
 pub use crate::store::keys::KeyPage;
 pub use crate::store::reader::Fragment;
+pub use cluster::{Cluster, ClusterConfig, MemberChange};
 pub use error::OpError;
-pub use handle::{Added, Node, ShardFigures, ValueReader};
+pub use handle::{Node, ValueReader};
+use identity::Role;
+pub use local::{Added, Life, Local, ShardFigures};
 pub use opening::StartError;
+pub use terms::Terms;
 
 /// Memory for blocks of sealed segments when nothing else is asked for.
 pub const CACHE_BYTES_DEFAULT: u64 = 64 << 20;
@@ -39,9 +50,19 @@ pub struct NodeConfig {
     pub shards: u16,
     pub cache_bytes: u64,
     pub shard: ShardConfig,
+    /// Absent for a node that stands alone.
+    pub cluster: Option<ClusterConfig>,
 }
 
 impl NodeConfig {
+    fn role(&self) -> Role {
+        match &self.cluster {
+            None => Role::Alone,
+            Some(cluster) if cluster.join.is_empty() => Role::Member,
+            Some(_) => Role::Joiner,
+        }
+    }
+
     /// One shard; the rest as it is by default.
     pub fn new(data: PathBuf) -> Self {
         Self {
@@ -49,6 +70,7 @@ impl NodeConfig {
             shards: 1,
             cache_bytes: CACHE_BYTES_DEFAULT,
             shard: ShardConfig::default(),
+            cluster: None,
         }
     }
 }

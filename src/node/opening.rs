@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::NodeConfig;
-use super::identity::{Identity, IdentityError};
+use super::identity::{Identity, IdentityError, Role};
 use super::supervisor::{ShardDoor, SupervisorArguments};
 use crate::core::slot::{SYSTEM_SLOT, shard_slots};
 use crate::core::stamp::OriginId;
@@ -24,6 +24,8 @@ pub enum StartError {
     Recover(#[from] RecoverError),
     #[error("the node's actors could not be started: {0}")]
     Actor(String),
+    #[error(transparent)]
+    Cluster(#[from] super::cluster::ClusterError),
     #[error(transparent)]
     Abandoned(#[from] Abandoned),
 }
@@ -46,7 +48,7 @@ struct Opening {
 
 impl Opening {
     fn begin(env: &Env, config: &NodeConfig) -> Result<Self, StartError> {
-        let identity = Identity::open(env, &config.data, config.shards)?;
+        let identity = Identity::open(env, &config.data, config.shards, config.role())?;
         let cache = Arc::new(BlockCache::new(config.cache_bytes));
         let plans = (0..=identity.shards)
             .map(|index| plan(env, config, &identity, &cache, index))
@@ -124,6 +126,15 @@ pub async fn open_at_once(env: Env, config: NodeConfig) -> Result<SupervisorArgu
 }
 
 impl Plan {
+    /// With the origins that the node has now.
+    pub(super) fn with_own(&self, identity: &Identity) -> Self {
+        let mut plan = self.clone();
+        if plan.place.own_origins.is_some() {
+            plan.place.own_origins = Some(Arc::new(identity.own_origins()));
+        }
+        plan
+    }
+
     pub(super) fn open(&self, origin: OriginId) -> Opened {
         Shard::open(self.place.clone(), self.config.clone(), origin)
     }
@@ -137,6 +148,7 @@ fn plan(env: &Env, config: &NodeConfig, identity: &Identity, cache: &Arc<BlockCa
         shard_slots(index, identity.shards)
     };
     let mut shard_config = config.shard.clone();
+    shard_config.replicated = config.role() != Role::Alone;
     if system {
         shard_config.log_bytes = shard_config.log_bytes.min(SYSTEM_LOG_BYTES);
         shard_config.fill_bytes = shard_config.fill_bytes.min(SYSTEM_LOG_BYTES / 4);
@@ -149,6 +161,7 @@ fn plan(env: &Env, config: &NodeConfig, identity: &Identity, cache: &Arc<BlockCa
             shard: index,
             slots,
             cache: cache.clone(),
+            own_origins: (config.role() != Role::Alone).then(|| Arc::new(identity.own_origins())),
         },
         config: shard_config,
     }

@@ -3,6 +3,8 @@
 //! Invariant: an answer to a write is sent only when its group is durable. When the actor ends, every caller still waiting gets
 //! `ShardUnavailable`, by its reply channel being dropped; one whose write was not taken from the inbox yet hears that too.
 
+mod intake;
+
 use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -14,14 +16,13 @@ use tokio::time::Instant;
 
 use super::OpError;
 use super::commit_time::CommitTime;
-use super::handle::Added;
 use super::inbox::Inbox;
 use super::jobs::{JobGate, Report};
-use super::messages::{PendingWrite, Reply, ShardArguments, ShardMessage};
+use super::local::Added;
+use super::messages::{Pending, Reply, ShardArguments, ShardMessage};
 use super::permits::Permit;
 use crate::env::{Abandoned, Env};
-use crate::shard::{GroupNumber, MergeError, MergeJob, MergeOutcome, PastLookup, Shard, ShardStats, Submitted};
-use crate::store::segment::ReadError;
+use crate::shard::{GroupNumber, MergeError, MergeJob, MergeOutcome, Shard, ShardStats};
 
 /// How often a shard looks for work that only time makes due.
 const TICK_MS: u64 = 1000;
@@ -50,7 +51,7 @@ pub struct ShardState {
     /// In the order of their groups.
     waiting: VecDeque<Waiting>,
     /// Writes that wait for log space, in the order they came.
-    parked: VecDeque<PendingWrite>,
+    parked: VecDeque<Pending>,
     stopping: Option<oneshot::Sender<()>>,
 }
 
@@ -122,6 +123,9 @@ impl Actor for ShardActor {
                     .space_made(result.unwrap_or_else(|abandoned| Err(io::Error::other(abandoned))));
                 state.unpark(&me);
             }
+            ShardMessage::KnowDropped(dots) => state.shard.know_dropped(&dots),
+            ShardMessage::Heal(slots) => state.shard.heal(&slots),
+            ShardMessage::Stable(stable) => state.shard.set_stable(stable),
             ShardMessage::MergeStepped(outcome) => state.merge_stepped(&me, outcome),
             ShardMessage::CleanedUp(result) => state.shard.cleaned_up(result.unwrap_or_default()),
         }
@@ -136,109 +140,6 @@ impl Actor for ShardActor {
 }
 
 impl ShardState {
-    fn take_writes(&mut self, me: &ActorRef<ShardMessage>) {
-        for pending in self.inbox.take() {
-            self.take_write(me, pending);
-        }
-    }
-
-    fn take_write(&mut self, me: &ActorRef<ShardMessage>, pending: PendingWrite) {
-        if self.stopping.is_some() {
-            let _ = pending.reply.send(Err(OpError::ShuttingDown));
-        } else if self.parked.is_empty() {
-            self.submit(me, pending, None);
-        } else {
-            // Behind those that came first.
-            self.parked.push_back(pending);
-        }
-    }
-
-    fn submit(&mut self, me: &ActorRef<ShardMessage>, pending: PendingWrite, past: Option<&PastLookup>) {
-        let PendingWrite { write, reply, permit } = pending;
-        let (group, added) = match self.shard.submit(write, past, self.env.wall.now()) {
-            Ok(Submitted::InGroup(group)) => (Some(group), Added::Appended),
-            Ok(Submitted::Repeated(group)) => (group, Added::Repeated),
-            Ok(Submitted::NeedsSpace(write)) => {
-                self.parked.push_front(PendingWrite { write, reply, permit });
-                return;
-            }
-            Ok(Submitted::NeedsPast(write, lookup)) => {
-                self.look_up(me, PendingWrite { write, reply, permit }, lookup);
-                return;
-            }
-            Err(refused) => {
-                let _ = reply.send(Err(refused.into()));
-                return;
-            }
-        };
-        match group {
-            None => {
-                let _ = reply.send(Ok(added));
-            }
-            Some(group) => {
-                let at = self.waiting.partition_point(|waiting| waiting.group <= group);
-                let waiting = Waiting {
-                    group,
-                    added,
-                    reply,
-                    _permit: permit,
-                };
-                self.waiting.insert(at, waiting);
-            }
-        }
-    }
-
-    /// Tries the parked writes again, in order, until one has to wait on.
-    fn unpark(&mut self, me: &ActorRef<ShardMessage>) {
-        let mut left = self.parked.len();
-        while left > 0 {
-            let Some(pending) = self.parked.pop_front() else {
-                return;
-            };
-            self.submit(me, pending, None);
-            if self.parked.len() >= left {
-                return;
-            }
-            left = self.parked.len();
-        }
-    }
-
-    fn look_up(&self, me: &ActorRef<ShardMessage>, pending: PendingWrite, mut lookup: Box<PastLookup>) {
-        let me = me.clone();
-        self.spawn_job(
-            move || {
-                let result = lookup.run();
-                (lookup, result)
-            },
-            move |result| {
-                let Ok((lookup, result)) = result else {
-                    return;
-                };
-                if let Err(ReadError::Damaged(block)) = &result {
-                    let _ = me.cast(ShardMessage::Damage { segment: block.segment });
-                }
-                let _ = me.cast(ShardMessage::Past(pending, lookup, result.map_err(OpError::from)));
-            },
-        );
-    }
-
-    fn take_past(
-        &mut self,
-        me: &ActorRef<ShardMessage>,
-        pending: PendingWrite,
-        lookup: &PastLookup,
-        result: Result<(), OpError>,
-    ) {
-        match result {
-            Err(error) => {
-                let _ = pending.reply.send(Err(error));
-            }
-            Ok(()) if self.parked.is_empty() => self.submit(me, pending, Some(lookup)),
-            // By its turn the look-up may be stale; then there will be another.
-            Ok(()) => self.parked.push_back(pending),
-        }
-    }
-
     fn merge_stepped(&mut self, me: &ActorRef<ShardMessage>, outcome: Result<MergeOutcome, Abandoned>) {
         match outcome {
             Ok(MergeOutcome::More(job)) if self.wants_upkeep() => self.run_merge(me, job, true),

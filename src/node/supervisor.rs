@@ -44,6 +44,8 @@ pub struct Serving {
 pub struct ShardDoor {
     serving: ArcSwapOption<Serving>,
     pub permits: Permits,
+    /// For ops that other replicas stamped: those whose clients wait elsewhere are not refused because this node has many of its own.
+    pub replica_permits: Permits,
     pub stats: Arc<Mutex<ShardStats>>,
     pub commit_time: Arc<CommitTime>,
     pub restarts: AtomicU64,
@@ -81,6 +83,13 @@ pub enum SupervisorMessage {
     },
     /// Finish what was accepted and end.
     Stop { done: oneshot::Sender<()> },
+    /// Whether the node waits for its first copy of what the others hold; answered when that is durable.
+    SetNew {
+        is_new: bool,
+        /// At least so many starts there were.
+        starts: u64,
+        done: oneshot::Sender<Result<(), String>>,
+    },
     /// For tests and the simulation: let a shard's actor die.
     KillShard { index: u16 },
 }
@@ -161,6 +170,10 @@ impl Actor for Supervisor {
                 let _ = done.send(());
                 me.stop(None);
             }
+            SupervisorMessage::SetNew { is_new, starts, done } => {
+                let saved = state.identity.set_new(is_new, starts, &*state.env.disk);
+                let _ = done.send(saved.map_err(|error| error.to_string()));
+            }
             SupervisorMessage::KillShard { index } => {
                 let door = state.doors.get(usize::from(index));
                 if let Some(serving) = door.and_then(|door| door.serving.load_full()) {
@@ -237,7 +250,10 @@ impl SupervisorState {
             self.env.clone(),
             self.doors[usize::from(index)].gate.clone(),
         );
-        let (plan, origin) = (self.plans[usize::from(index)].clone(), self.identity.origin);
+        let (plan, origin) = (
+            self.plans[usize::from(index)].with_own(&self.identity),
+            self.identity.origin,
+        );
         let stopping = self.stopping.clone();
         tokio::spawn(async move {
             tokio::time::sleep(Duration::from_millis(pause_ms)).await;

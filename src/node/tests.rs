@@ -97,13 +97,13 @@ async fn every_write_is_answered_while_logs_give_way_to_one_another() {
         let keys: Vec<Key> = (0..40).map(key).collect();
         let adds = keys
             .iter()
-            .map(|key| node.add(&user, key, "x".repeat(1000).into(), true, None));
+            .map(|key| node.add(&user, key, "x".repeat(1000).into(), true, None, Terms::usual()));
         let answers = tokio::time::timeout(Duration::from_secs(30), join_all(adds)).await;
         let answers = answers.unwrap_or_else(|_| panic!("a write of round {round} was never answered"));
         assert!(answers.iter().all(Result::is_ok));
     }
     for index in 0..40 {
-        assert_eq!(node.count(&user(), &key(index)).await.unwrap(), 20);
+        assert_eq!(node.count(&user(), &key(index), Terms::usual()).await.unwrap(), 20);
     }
     node.stop().await;
 }
@@ -116,7 +116,7 @@ async fn a_stop_does_not_wait_for_writes_that_only_a_merge_makes_room_for() {
     let keys: Vec<Key> = (0..2000).map(key).collect();
     let adds = keys
         .iter()
-        .map(|key| node.add(&user, key, "x".repeat(1000).into(), true, None));
+        .map(|key| node.add(&user, key, "x".repeat(1000).into(), true, None, Terms::usual()));
     let begun = tokio::time::Instant::now();
     let (answers, ()) = tokio::join!(join_all(adds), node.stop());
     assert!(answers.iter().any(Result::is_ok));
@@ -129,18 +129,22 @@ async fn a_failed_sync_restarts_the_shard_and_what_was_acknowledged_is_there() {
     let disk = MemoryDisk::new();
     let node = Node::start(env(&disk), config()).await.unwrap();
     let (user, key) = (user(), key(0));
-    node.add(&user, &key, "first".into(), true, None).await.unwrap();
+    node.add(&user, &key, "first".into(), true, None, Terms::usual())
+        .await
+        .unwrap();
     let failing = &disk.faults().fail_sync;
     failing.store(true, std::sync::atomic::Ordering::Relaxed);
-    let refused = node.add(&user, &key, "second".into(), true, None).await;
+    let refused = node.add(&user, &key, "second".into(), true, None, Terms::usual()).await;
     assert_eq!(refused, Err(OpError::ShardUnavailable { maybe_applied: true }));
     tokio::time::sleep(Duration::from_secs(20)).await;
     assert!(!node.is_ready(), "it is not opened while syncs fail");
     failing.store(false, std::sync::atomic::Ordering::Relaxed);
     tokio::time::sleep(Duration::from_secs(20)).await;
     assert!(node.is_ready());
-    node.add(&user, &key, "third".into(), true, None).await.unwrap();
-    let count = node.count(&user, &key).await.unwrap();
+    node.add(&user, &key, "third".into(), true, None, Terms::usual())
+        .await
+        .unwrap();
+    let count = node.count(&user, &key, Terms::usual()).await.unwrap();
     assert!((2..=3).contains(&count), "{count} values");
     node.stop().await;
 }
@@ -151,7 +155,9 @@ async fn damage_that_meets_a_full_disk_does_not_end_the_node() {
     let node = Node::start(env(&disk), config()).await.unwrap();
     let (user, key) = (user(), key(0));
     for _ in 0..3 {
-        node.add(&user, &key, "value".into(), true, None).await.unwrap();
+        node.add(&user, &key, "value".into(), true, None, Terms::usual())
+            .await
+            .unwrap();
     }
     let dir = PathBuf::from("/data/shard-000-of-001");
     let log = crate::store::disk::Disk::list(&disk, &dir)
@@ -171,7 +177,10 @@ async fn damage_that_meets_a_full_disk_does_not_end_the_node() {
         .store(u64::MAX, std::sync::atomic::Ordering::Relaxed);
     tokio::time::sleep(Duration::from_secs(20)).await;
     assert!(node.is_ready(), "the shard is back");
-    assert!(matches!(node.count(&user, &key).await, Err(OpError::Damaged(_))));
+    assert!(matches!(
+        node.count(&user, &key, Terms::usual()).await,
+        Err(OpError::Damaged(_))
+    ));
     node.stop().await;
 }
 
@@ -181,8 +190,10 @@ async fn a_node_that_has_stopped_leaves_its_folder_alone_and_can_be_started_agai
     let (user, key) = (user(), key(0));
     for round in 1..4 {
         let node = Node::start(env(&disk), config()).await.unwrap();
-        node.add(&user, &key, "value".into(), true, None).await.unwrap();
-        assert_eq!(node.count(&user, &key).await.unwrap(), round);
+        node.add(&user, &key, "value".into(), true, None, Terms::usual())
+            .await
+            .unwrap();
+        assert_eq!(node.count(&user, &key, Terms::usual()).await.unwrap(), round);
         // It is stopped while a shard waits to be opened anew.
         node.kill_shard_of(&user, &key);
         while node.is_ready() {
@@ -205,7 +216,9 @@ async fn a_shard_that_cannot_be_opened_does_not_keep_the_others_from_serving() {
     let node = Node::start(env(&disk), config()).await.unwrap();
     let user = user();
     for index in 0..20 {
-        node.add(&user, &key(index), "kept".into(), true, None).await.unwrap();
+        node.add(&user, &key(index), "kept".into(), true, None, Terms::usual())
+            .await
+            .unwrap();
     }
     node.stop().await;
     let bad = |dir: Option<&str>| *disk.faults().bad_folder.lock().unwrap() = dir.map(PathBuf::from);
@@ -214,7 +227,7 @@ async fn a_shard_that_cannot_be_opened_does_not_keep_the_others_from_serving() {
     assert!(!node.is_ready());
     let mut unavailable = 0;
     for index in 0..20 {
-        match node.count(&user, &key(index)).await {
+        match node.count(&user, &key(index), Terms::usual()).await {
             Ok(count) => assert_eq!(count, 1),
             Err(error) => {
                 assert_eq!(error, OpError::ShardUnavailable { maybe_applied: false });
@@ -227,7 +240,7 @@ async fn a_shard_that_cannot_be_opened_does_not_keep_the_others_from_serving() {
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert!(node.is_ready());
     for index in 0..20 {
-        assert_eq!(node.count(&user, &key(index)).await.unwrap(), 1);
+        assert_eq!(node.count(&user, &key(index), Terms::usual()).await.unwrap(), 1);
     }
     node.stop().await;
 }
@@ -256,7 +269,9 @@ async fn writes_that_come_after_a_stop_are_all_refused() {
     let node = Node::start(env(&disk), config()).await.unwrap();
     node.stop().await;
     let (user, keys) = (user(), [key(0), key(1), key(2)]);
-    let adds = keys.iter().map(|key| node.add(&user, key, "late".into(), true, None));
+    let adds = keys
+        .iter()
+        .map(|key| node.add(&user, key, "late".into(), true, None, Terms::usual()));
     let answers = tokio::time::timeout(Duration::from_secs(60), join_all(adds)).await;
     let answers = answers.expect("a write after the stop was never answered");
     let refused = Err(OpError::ShardUnavailable { maybe_applied: false });
@@ -273,8 +288,10 @@ async fn writes_that_a_dead_actor_never_took_are_answered_although_a_reader_of_i
         };
         let node = Node::start(slow, config()).await.unwrap();
         let (user, key) = (user(), key(0));
-        node.add(&user, &key, "first".into(), true, None).await.unwrap();
-        let mut reader = node.get(&user, &key, 0, u64::MAX).await.unwrap();
+        node.add(&user, &key, "first".into(), true, None, Terms::usual())
+            .await
+            .unwrap();
+        let mut reader = node.get(&user, &key, 0, u64::MAX, Terms::usual()).await.unwrap();
         let failing = &disk.faults().fail_sync;
         failing.store(!by_kill, std::sync::atomic::Ordering::Relaxed);
         let late = async {
@@ -282,9 +299,10 @@ async fn writes_that_a_dead_actor_never_took_are_answered_although_a_reader_of_i
             if by_kill {
                 node.kill_shard_of(&user, &key);
             }
-            node.add(&user, &key, "never taken".into(), true, None).await
+            node.add(&user, &key, "never taken".into(), true, None, Terms::usual())
+                .await
         };
-        let both = async { tokio::join!(node.add(&user, &key, "second".into(), true, None), late) };
+        let both = async { tokio::join!(node.add(&user, &key, "second".into(), true, None, Terms::usual()), late) };
         let answers = tokio::time::timeout(Duration::from_secs(60), both).await;
         let (second, late) = answers.expect("a write to a dying actor was never answered");
         assert_eq!(second, Err(OpError::ShardUnavailable { maybe_applied: true }));
@@ -307,7 +325,9 @@ async fn a_slow_disk_is_forgotten_when_nothing_is_written_any_more() {
     };
     let node = Node::start(slow, config()).await.unwrap();
     for index in 0..40 {
-        node.add(&user(), &key(index), "v".into(), true, None).await.unwrap();
+        node.add(&user(), &key(index), "v".into(), true, None, Terms::usual())
+            .await
+            .unwrap();
     }
     assert!(node.commit_time() > SLOW / 2);
     tokio::time::sleep(Duration::from_secs(30)).await;
@@ -323,7 +343,7 @@ async fn a_slow_disk_is_forgotten_when_nothing_is_written_any_more() {
 async fn add_surely(node: &Node, key: &Key, text: &str, finish: bool, id: RequestId) {
     loop {
         let user = user();
-        let add = node.add(&user, key, text.to_owned().into(), finish, Some(id));
+        let add = node.add(&user, key, text.to_owned().into(), finish, Some(id), Terms::usual());
         match tokio::time::timeout(Duration::from_secs(60), add).await {
             Err(_) => panic!("a write was never answered"),
             Ok(Ok(_)) => return,
@@ -336,7 +356,7 @@ async fn add_surely(node: &Node, key: &Key, text: &str, finish: bool, id: Reques
 /// The list, from one shard that did not die meanwhile.
 async fn list_of(node: &Node, key: &Key) -> Vec<String> {
     loop {
-        let Ok(mut reader) = node.get(&user(), key, 0, u64::MAX).await else {
+        let Ok(mut reader) = node.get(&user(), key, 0, u64::MAX, Terms::usual()).await else {
             tokio::time::sleep(Duration::from_millis(1)).await;
             continue;
         };

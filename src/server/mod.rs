@@ -12,6 +12,7 @@ mod front_actor;
 mod root;
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use ractor::{Actor, ActorRef};
 use tokio::sync::{oneshot, watch};
@@ -20,7 +21,7 @@ use crate::env::Env;
 use crate::http::{FrontConfig, Live};
 use crate::node::{Node, NodeConfig, StartError};
 use crate::types::UserId;
-use crate::users::{Users, UsersError};
+use crate::users::{PasswordCost, Users, UsersError};
 
 use root::{Root, RootArguments, RootMessage};
 
@@ -37,6 +38,7 @@ pub struct ServerConfig {
     pub front: FrontConfig,
     pub listen: SocketAddr,
     pub first_admin: Option<FirstAdmin>,
+    pub password_cost: PasswordCost,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +50,9 @@ pub enum ServerError {
     #[error("cannot listen on {address}: {why}")]
     Listen { address: SocketAddr, why: String },
 }
+
+/// Between two tries to make the first admin.
+const ADMIN_PAUSE: Duration = Duration::from_millis(100);
 
 /// A running server.
 pub struct Server {
@@ -63,12 +68,15 @@ impl Server {
     /// Starts everything; Ok when it serves.
     pub async fn start(env: Env, config: ServerConfig) -> Result<Self, ServerError> {
         let node = Node::start(env.clone(), config.node).await?;
-        let users = Users::start(env.clone(), node.clone());
-        if let Some(admin) = &config.first_admin
-            && let Err(error) = users.ensure_admin(&admin.user, &admin.password_hash).await
-        {
-            node.stop().await;
-            return Err(error.into());
+        let users = Users::start(env.clone(), node.clone(), config.password_cost.clone());
+        if let Some(admin) = config.first_admin {
+            if node.cluster().is_some() {
+                // The others may have to come first.
+                tokio::spawn(ensure_admin_later(node.clone(), users.clone(), admin));
+            } else if let Err(error) = users.ensure_admin(&admin.user, &admin.password_hash).await {
+                node.stop().await;
+                return Err(error.into());
+            }
         }
         let (failed, failure) = watch::channel(None);
         let arguments = RootArguments {
@@ -136,5 +144,19 @@ impl Server {
             let _ = stopped.await;
         }
         self.node.stop().await;
+    }
+}
+
+/// Makes the first admin as soon as the cluster can.
+async fn ensure_admin_later(node: Node, users: Users, admin: FirstAdmin) {
+    loop {
+        tokio::time::sleep(ADMIN_PAUSE).await;
+        if !node.is_ready() {
+            continue;
+        }
+        match users.ensure_admin(&admin.user, &admin.password_hash).await {
+            Ok(_) => return,
+            Err(error) => tracing::debug!(%error, "the first admin cannot be made yet"),
+        }
     }
 }

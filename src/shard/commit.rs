@@ -54,6 +54,7 @@ impl Shard {
         let number = self.groups;
         self.groups += 1;
         self.commit_under_way = Some(number);
+        self.closed_dots = std::mem::take(&mut self.open_dots);
         Some(CommitJob {
             group: GroupNumber(number),
             file: active.file.file.clone(),
@@ -71,10 +72,7 @@ impl Shard {
         match result {
             Ok(()) => {
                 self.durable_groups = number + 1;
-                if let Some(active) = &self.active {
-                    let durable = self.durable_groups.saturating_sub(active.first_group);
-                    active.memtable.write().set_durable(durable as usize);
-                }
+                self.show_durable();
                 self.stats.commits += 1;
                 Some(GroupNumber(number))
             }

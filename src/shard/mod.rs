@@ -13,6 +13,8 @@
 mod cleanup;
 mod commit;
 mod published;
+mod replica;
+mod requests;
 mod space;
 mod upkeep;
 mod write;
@@ -21,6 +23,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use crate::core::clock::{Clock, SlotClocks};
+use crate::core::op::Dot;
 use crate::core::slot::{KeyHash, SlotId};
 use crate::core::stamp::{HybridClock, OriginId};
 use crate::store::memtable::SharedMemtable;
@@ -36,9 +39,11 @@ pub use crate::store::recover::Place;
 pub use cleanup::CleanupJob;
 pub use commit::CommitJob;
 pub use published::{Damaged, ShardReader};
+pub use replica::Applied;
+pub use requests::RequestHeld;
 pub use space::{SpaceJob, SpaceReady};
 pub use upkeep::{MergeJob, MergeOutcome};
-pub use write::{GroupNumber, PastLookup, Submitted, Write, WriteKind, WriteRefused};
+pub use write::{GroupNumber, PastLookup, Submitted, Write, WriteContext, WriteKind, WriteRefused};
 
 /// How a shard uses memory and disk.
 #[derive(Debug, Clone)]
@@ -55,6 +60,8 @@ pub struct ShardConfig {
     pub value_bytes_max: u64,
     /// Without writes for so long, a shard tidies up, milliseconds.
     pub idle_ms: u64,
+    /// The shard's ops have other replicas: a clear is kept until it is told that all of them know it (`Shard::set_stable`).
+    pub replicated: bool,
 }
 
 impl Default for ShardConfig {
@@ -66,6 +73,7 @@ impl Default for ShardConfig {
             fan_out: 4,
             value_bytes_max: crate::types::VALUE_BYTES_MAX,
             idle_ms: 20_000,
+            replicated: false,
         }
     }
 }
@@ -122,8 +130,15 @@ pub struct Shard {
     clock: HybridClock,
     /// The next sequence of this origin, per slot of the run.
     next_seq: Vec<u64>,
-    /// Dots held or dropped, of all that is sealed or was recovered.
+    /// Dots held or known to be dropped, those that are not durable yet too.
     covered: SlotClocks,
+    /// Of these, the ones that are dropped and that no file here says so of.
+    dropped: SlotClocks,
+    /// Dots of the open group, and of the one that is being committed.
+    open_dots: Vec<Dot>,
+    closed_dots: Vec<Dot>,
+    /// What every other replica's clock covers; absent where there is none.
+    stable: Option<SlotClocks>,
     /// Dots that were on this disk and are no more.
     lost: SlotClocks,
     active: Option<Active>,
@@ -193,11 +208,15 @@ impl Shard {
         };
         let mut shard = Self {
             next_seq: vec![1; place.slots.len()],
-            place,
-            config,
             origin,
             clock,
+            stable: config.replicated.then(SlotClocks::default),
+            place,
+            config,
             covered: found.covered,
+            dropped: SlotClocks::default(),
+            open_dots: Vec::new(),
+            closed_dots: Vec::new(),
             lost: found.lost,
             active: None,
             frozen: found
@@ -244,6 +263,7 @@ impl Shard {
             stats: ShardStats::default(),
         };
         shard.publish();
+        shard.publish_clock();
         shard.stats.quarantined_files = found.salvaged;
         shard.set_origin(origin);
         Ok((shard, report))

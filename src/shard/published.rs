@@ -9,12 +9,15 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
+use parking_lot::RwLock;
 
 use super::Shard;
 use crate::core::clock::SlotClocks;
 use crate::core::slot::{KeyHash, SlotId};
+use crate::core::stamp::HybridTime;
 use crate::store::filter::key_tag;
 use crate::store::keys::{KeyLister, KeyQuery};
 use crate::store::memtable::{MemoryOps, Memtable, SharedMemtable};
@@ -35,29 +38,60 @@ pub struct Damaged {
 
 /// The files and memtables of one moment.
 #[derive(Default)]
-struct Readable {
+pub(super) struct Readable {
     slots: Range<u16>,
     /// Oldest first.
-    memtables: Vec<SharedMemtable>,
-    segments: Vec<Arc<Segment>>,
+    pub(super) memtables: Vec<SharedMemtable>,
+    pub(super) segments: Vec<Arc<Segment>>,
     /// Dots that were on this disk and are no more.
-    lost: SlotClocks,
+    pub(super) lost: SlotClocks,
+}
+
+/// What other replicas ask of a shard. What is shown as durable and the clock that says so change in one step.
+#[derive(Default)]
+pub(super) struct Told {
+    /// Dots that are durable here or known to be dropped; of losses that nobody can name, nothing.
+    pub(super) durable: RwLock<SlotClocks>,
+    /// The highest time that any op had so far, `HybridTime`.
+    pub(super) highest: AtomicU64,
 }
 
 #[derive(Default)]
-pub(super) struct Published(Arc<ArcSwap<Readable>>);
+pub(super) struct Published {
+    readable: Arc<ArcSwap<Readable>>,
+    told: Arc<Told>,
+}
+
+impl Published {
+    pub(super) fn tell_time(&self, time: HybridTime) {
+        self.told.highest.fetch_max(time.0, Ordering::AcqRel);
+    }
+
+    /// Runs `show`, which lets readers see more, and adds what it says to the durable clock, in one step.
+    pub(super) fn tell_durable(&self, show: impl FnOnce(&mut SlotClocks)) {
+        show(&mut self.told.durable.write());
+    }
+
+    pub(super) fn tell_lost(&self, lost: &SlotClocks) {
+        let mut durable = self.told.durable.write();
+        *durable = durable.minus(lost);
+    }
+}
 
 /// Reads from a shard without asking it. Cheap to clone.
 ///
 /// It shows what that shard acknowledged, also after the shard has ended; when the shard was opened anew, the new one's
 /// reader is to be used.
 #[derive(Clone)]
-pub struct ShardReader(Arc<ArcSwap<Readable>>);
+pub struct ShardReader {
+    pub(super) readable: Arc<ArcSwap<Readable>>,
+    pub(super) told: Arc<Told>,
+}
 
 impl Shard {
     /// To be called when a memtable or a segment came or went, before anything relies on it.
     pub(super) fn publish(&self) {
-        self.published.0.store(Arc::new(Readable {
+        self.published.readable.store(Arc::new(Readable {
             slots: self.place.slots.clone(),
             memtables: self.memtables().cloned().collect(),
             segments: self.segments.clone(),
@@ -66,14 +100,17 @@ impl Shard {
     }
 
     pub fn reader(&self) -> ShardReader {
-        ShardReader(self.published.0.clone())
+        ShardReader {
+            readable: self.published.readable.clone(),
+            told: self.published.told.clone(),
+        }
     }
 }
 
 impl ShardReader {
     /// A snapshot of one key: all that is durable now.
     pub fn key(&self, slot: SlotId, hash: KeyHash, user: &UserId, key: &Key) -> Result<KeySource, Damaged> {
-        let readable = self.0.load();
+        let readable = self.readable.load();
         if let Some(lost) = readable.lost.get(slot) {
             return Err(Damaged {
                 first_slot: slot.0,
@@ -92,7 +129,7 @@ impl ShardReader {
 
     /// A snapshot to list keys from. Looks at every key in memory.
     pub fn keys(&self, query: KeyQuery) -> Result<KeyLister, Damaged> {
-        let readable = self.0.load_full();
+        let readable = self.readable.load_full();
         let lost = &readable.lost;
         if let (Some((first, _)), Some((last, _))) = (lost.slots().next(), lost.slots().last()) {
             return Err(Damaged {

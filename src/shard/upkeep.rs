@@ -2,13 +2,12 @@
 
 use std::sync::Arc;
 
+use super::cleanup::Cleanup;
 use super::{MergeError, Shard};
 use crate::core::clock::SlotClocks;
 use crate::store::compact::{Merge, MergeContext, Progress, Source};
 use crate::store::segment::{ReadError, Segment, SegmentMeta, SegmentWriter};
 use crate::types::WallMs;
-
-use super::cleanup::Cleanup;
 
 /// What a merge writes between two looks at the clients' needs, bytes.
 const STEP_BYTES: u64 = 1 << 20;
@@ -140,7 +139,9 @@ impl Shard {
             obsolete: self.obsolete.iter().copied().collect(),
             outside,
             cleared_in_memory: self.cleared_in_memory(),
-            stable: self.covered.clone(),
+            memtables: self.memtables().cloned().collect(),
+            stable: self.stable(),
+            covered_extra: self.dropped.clone(),
             lost: self.lost.clone(),
             now,
             salvage,
@@ -204,7 +205,7 @@ impl Shard {
 
     fn install(&mut self, running: Running, segment: Arc<Segment>) {
         self.stats.merges += 1;
-        self.covered.join(segment.covered());
+        self.dropped = self.dropped.minus(segment.covered());
         if running.seals
             && let Some(frozen) = self.frozen.pop_front()
         {
@@ -234,13 +235,15 @@ impl Shard {
 
     /// After a salvage the clock is smaller than before: it is derived from the footers anew.
     fn recount_covered(&mut self) {
-        self.covered = SlotClocks::default();
+        let before = std::mem::replace(&mut self.covered, self.dropped.clone());
         for segment in &self.segments {
             self.covered.join(segment.covered());
         }
-        for frozen in &self.frozen {
-            self.covered.join(&frozen.memtable.read().covered());
+        let memtables: Vec<_> = self.memtables().cloned().collect();
+        for memtable in memtables {
+            self.covered.join(&memtable.read().covered());
         }
+        self.published.tell_lost(&before.minus(&self.covered));
     }
 
     /// Runs every job that is due, here and now. Blocks on the disk. For tools and tests; a node runs jobs elsewhere.
@@ -294,6 +297,7 @@ impl Shard {
         self.covered.join(&lost);
         self.lost = SlotClocks::default();
         self.publish();
+        self.publish_clock();
         Ok(lost.count())
     }
 

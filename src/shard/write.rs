@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use super::Shard;
 use super::published::those_of_key;
-use crate::core::op::{Body, Dot, Op, Text};
+use crate::core::clock::Clock;
+use crate::core::op::{Body, Dot, KeyedOp, Op, Text};
 use crate::core::slot::{KeyHash, SlotId};
+use crate::core::stamp::HybridTime;
 use crate::store::filter::{parts_tag, request_tag};
 use crate::store::log::record_bytes;
 use crate::store::memtable::{MemoryOps, Memtable, OpenParts, SharedMemtable};
@@ -25,11 +27,20 @@ pub struct GroupNumber(pub u64);
 #[derive(Debug, Clone)]
 pub enum WriteKind {
     /// A piece of a value, the last one when `finish`.
-    Add {
-        text: Text,
-        finish: bool,
-    },
+    Add { text: Text, finish: bool },
+    /// Removes all that this replica and `WriteContext::also_seen` cover.
     Clear,
+    /// Removes exactly the ops of the key with these dots.
+    ClearDots(Clock),
+}
+
+/// What other replicas know that a write has to come after.
+#[derive(Debug, Clone, Default)]
+pub struct WriteContext {
+    /// It is stamped later than this.
+    pub after: HybridTime,
+    /// A clear removes these too.
+    pub also_seen: Clock,
 }
 
 /// One write to one key of the shard.
@@ -41,9 +52,15 @@ pub struct Write {
     pub key: Key,
     pub kind: WriteKind,
     pub request_id: Option<RequestId>,
+    pub context: WriteContext,
 }
 
 impl Write {
+    /// Whether it is let through where only what frees space is.
+    fn is_clear(&self) -> bool {
+        !matches!(self.kind, WriteKind::Add { .. })
+    }
+
     /// After `next_op`, when the write has to wait.
     fn take_text_back(&mut self, op: Op) {
         if let (WriteKind::Add { text, .. }, Body::Value(taken) | Body::Part(taken)) = (&mut self.kind, op.body) {
@@ -54,8 +71,8 @@ impl Write {
 
 /// What became of a write that was not refused.
 pub enum Submitted {
-    /// Durable once this group is.
-    InGroup(GroupNumber),
+    /// This op came of it, durable once this group is.
+    InGroup(GroupNumber, KeyedOp),
     /// Its request id was taken before; durable once that group is, or already.
     Repeated(Option<GroupNumber>),
     /// The log has no room right now: submit it again when a job was done. Writes after it have to wait behind it.
@@ -121,12 +138,14 @@ impl Shard {
             return Ok(Submitted::NeedsPast(write, lookup));
         }
         let open_bytes = match &write.kind {
-            WriteKind::Clear => 0,
+            WriteKind::Clear | WriteKind::ClearDots(_) => 0,
             WriteKind::Add { text, .. } => {
                 let open = past
                     .filter(|past| self.versions(&write) == past.versions)
                     .and_then(|past| past.found.open_parts_bytes)
-                    .or_else(|| self.open_bytes(&write));
+                    .or_else(|| self.open_bytes(&write))
+                    // What was appended since is not counted: looked up again and again, a busy key would never be done.
+                    .or_else(|| past.and_then(|past| past.found.open_parts_bytes));
                 let Some(open) = open else {
                     let lookup = self.look_up(&write);
                     return Ok(Submitted::NeedsPast(write, lookup));
@@ -145,26 +164,39 @@ impl Shard {
     fn append(&mut self, mut write: Write, open_bytes: u64, now: WallMs) -> Result<Submitted, WriteRefused> {
         let op = self.next_op(&mut write, now);
         let bytes = record_bytes(write.user.as_str(), write.key.as_str(), &op) as u64;
-        let clear = matches!(write.kind, WriteKind::Clear);
+        let clear = write.is_clear();
         let has_room = self.make_room(bytes, clear)?;
         let index = self.slot_index(write.slot);
-        let Some(active) = self.active.as_mut().filter(|_| has_room) else {
+        if !has_room {
             write.take_text_back(op);
             return Ok(Submitted::NeedsSpace(write));
-        };
-        active.memtable.write().append(write.hash, &write.user, &write.key, &op);
-        self.clock.observe(op.time);
+        }
+        self.put(write.hash, &write.user, &write.key, &op, now);
         self.next_seq[index] += 1;
-        self.last_write = now;
-        self.clears_since_merge += u64::from(clear);
         match write.kind {
             WriteKind::Add { finish: false, .. } => self.remember_open_parts(write.hash, open_bytes),
-            WriteKind::Add { .. } | WriteKind::Clear if self.open_parts.is_empty() => {}
-            WriteKind::Add { .. } | WriteKind::Clear => {
+            _ if self.open_parts.is_empty() => {}
+            _ => {
                 self.open_parts.remove(&write.hash);
             }
         }
-        Ok(Submitted::InGroup(GroupNumber(self.groups)))
+        let Write { user, key, .. } = write;
+        Ok(Submitted::InGroup(GroupNumber(self.groups), KeyedOp { user, key, op }))
+    }
+
+    /// Puts the op into the open group of the active memtable, which has room for it.
+    pub(super) fn put(&mut self, hash: KeyHash, user: &UserId, key: &Key, op: &Op, now: WallMs) {
+        let Some(active) = &self.active else {
+            debug_assert!(false, "no room was made");
+            return;
+        };
+        active.memtable.write().append(hash, user, key, op);
+        self.clock.observe(op.time);
+        self.published.tell_time(op.time);
+        self.covered.insert(op.dot.slot, op.dot.origin, op.dot.seq);
+        self.open_dots.push(op.dot);
+        self.last_write = now;
+        self.clears_since_merge += u64::from(matches!(op.body, Body::Clear(_)));
     }
 
     /// The op that the write becomes if it is appended now. Changes nothing but that the text is moved out of the write.
@@ -176,8 +208,10 @@ impl Shard {
             WriteKind::Clear => {
                 let mut seen = self.covered.get(write.slot).cloned().unwrap_or_default();
                 seen.insert_range(self.origin, 1, seq - 1);
+                seen.join(&write.context.also_seen);
                 Body::Clear(seen)
             }
+            WriteKind::ClearDots(dots) => Body::Clear(dots.clone()),
         };
         Op {
             dot: Dot {
@@ -185,7 +219,7 @@ impl Shard {
                 slot: write.slot,
                 seq,
             },
-            time: self.clock.next(now),
+            time: self.clock.next_after(write.context.after, now),
             raised: false,
             request_id: write.request_id,
             body,
@@ -236,10 +270,16 @@ impl Shard {
             return Some(0);
         }
         let mut unfinished = 0;
+        let mut unclear = false;
         for memtable in self.memtables().rev() {
             match memtable.read().open_parts(write.hash, &write.user, &write.key) {
-                Some(OpenParts::Known(bytes)) => return Some(unfinished + bytes),
+                Some(OpenParts::Known(bytes)) => {
+                    let open = unfinished + bytes;
+                    return (!unclear || open == 0).then_some(open);
+                }
                 Some(OpenParts::Unfinished(bytes)) => unfinished += bytes,
+                Some(OpenParts::Unclear { has_parts: true }) => return None,
+                Some(OpenParts::Unclear { has_parts: false }) => unclear = true,
                 None => {}
             }
         }
@@ -248,11 +288,11 @@ impl Shard {
             .segments
             .iter()
             .any(|segment| segment.stats().parts > 0 && segment.may_hold(tag));
-        (!on_disk).then_some(unfinished)
+        (!on_disk && (!unclear || unfinished == 0)).then_some(unfinished)
     }
 
     fn look_up(&self, write: &Write) -> Box<PastLookup> {
-        let open_is_known = matches!(write.kind, WriteKind::Clear) || self.open_bytes(write).is_some();
+        let open_is_known = write.is_clear() || self.open_bytes(write).is_some();
         let (source, only_request) = match write.request_id {
             // A filter errs for 1 id in 256: on a busy shard there is a look-up under way all the time.
             Some(id) if open_is_known => (self.request_source(write, id), true),

@@ -3,9 +3,13 @@
 //! The very buffers that were written to the log are kept and shared with readers; the index adds one small entry per key and
 //! one per op.
 //!
+//! Ops may be of any origin, come in any order of their stamps, and come twice: what reads them puts them in order.
+//!
 //! Invariant: an op is shown only once the group that it was written in is durable (`durable_groups`).
 
 mod key;
+mod listing;
+mod parts;
 mod sealing;
 
 use std::sync::Arc;
@@ -17,13 +21,12 @@ use parking_lot::RwLock;
 
 use super::filter::request_tag;
 use super::log::{self, Found, Place, Record, RecordHeader};
-use crate::core::clock::Clock;
-use crate::core::op::{Body, Op};
-use crate::core::slot::{KeyHash, SlotId};
-use crate::core::stamp::Stamp;
+use crate::core::op::Op;
+use crate::core::slot::KeyHash;
 use crate::types::{Key, RequestId, UserId};
 
 pub use key::MemoryOps;
+pub use parts::OpenParts;
 pub use sealing::MemoryKey;
 
 const NONE: u32 = u32::MAX;
@@ -40,21 +43,16 @@ struct Entry {
 struct KeyEntry {
     hash: KeyHash,
     last: u32,
+    /// Its ops lie in the order of their stamps, each of its own, as those do that one shard stamped.
+    in_order: bool,
+    one_origin: bool,
+    has_parts: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct RequestEntry {
     tag: u64,
     entry: u32,
-}
-
-/// What a key's newest ops in this memtable say of the value being assembled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OpenParts {
-    /// A value or a clear is here, and this many bytes of parts after it.
-    Known(u64),
-    /// Only parts are here, so many bytes; what was before them decides.
-    Unfinished(u64),
 }
 
 /// A group on its way to the log.
@@ -83,9 +81,6 @@ pub struct Memtable {
     /// The entries that are clears.
     clears: Vec<u32>,
     has_parts: bool,
-    /// The highest stamp so far, and whether each was higher than the one before it.
-    highest: Option<Stamp>,
-    in_order: bool,
 }
 
 impl Memtable {
@@ -102,8 +97,6 @@ impl Memtable {
             requests: HashTable::new(),
             clears: Vec::new(),
             has_parts: false,
-            highest: None,
-            in_order: true,
         }
     }
 
@@ -115,16 +108,10 @@ impl Memtable {
         memtable.durable_groups = 1;
         for found in records {
             let record = &file[found.offset as usize..];
-            let hash = KeyHash::of_bytes(found.header.user(record), found.header.key(record));
-            let request = found.header.request_id(record);
-            let (user, key) = (found.header.user(record), found.header.key(record));
-            let entry = memtable.index(hash, (user, key), 0, found.offset as u32);
-            memtable.note(entry, hash, request, found.header.is_clear());
-            memtable.has_parts |= found.header.is_part();
-            memtable.note_stamp(Stamp {
-                time: found.header.time,
-                origin: found.header.dot.origin,
-            });
+            let name = (found.header.user(record), found.header.key(record));
+            let hash = KeyHash::of_bytes(name.0, name.1);
+            memtable.index(hash, name, &found.header, (0, found.offset as u32));
+            memtable.note(hash, found.header.request_id(record), &found.header);
         }
         memtable
     }
@@ -198,22 +185,11 @@ impl Memtable {
             op,
         };
         log::put_record(&mut self.open, place, record);
-        let name = (user.as_str().as_bytes(), key.as_str().as_bytes());
-        let entry = self.index(hash, name, self.groups.len() as u32, offset as u32);
-        self.note(entry, hash, op.request_id, matches!(op.body, Body::Clear(_)));
-        self.has_parts |= matches!(op.body, Body::Part(_));
-        self.note_stamp(op.stamp());
-    }
-
-    fn note_stamp(&mut self, stamp: Stamp) {
-        let stamp = Some(stamp);
-        self.in_order &= self.highest < stamp;
-        self.highest = self.highest.max(stamp);
-    }
-
-    /// Whether its ops lie in the order of their stamps, as those that one shard stamped do.
-    fn is_in_order(&self) -> bool {
-        self.in_order
+        if let Some(header) = self.open.get(offset..).and_then(RecordHeader::decode_trusted) {
+            let name = (user.as_str().as_bytes(), key.as_str().as_bytes());
+            self.index(hash, name, &header, (self.groups.len() as u32, offset as u32));
+            self.note(hash, op.request_id, &header);
+        }
     }
 
     /// Closes the open group, if anything is in it.
@@ -232,8 +208,14 @@ impl Memtable {
         Some(group)
     }
 
-    /// Puts the record of the key (user, key) behind the others of its key; gives the number of its entry.
-    fn index(&mut self, hash: KeyHash, (user, key): (&[u8], &[u8]), group: u32, offset: u32) -> u32 {
+    /// Puts the record of the key (user, key) behind the others of its key.
+    fn index(
+        &mut self,
+        hash: KeyHash,
+        (user, key): (&[u8], &[u8]),
+        header: &RecordHeader,
+        (group, offset): (u32, u32),
+    ) {
         let Self {
             groups,
             open,
@@ -244,9 +226,22 @@ impl Memtable {
         let number = entries.len() as u32;
         let is_same = |held: &KeyEntry| held.hash == hash && same_key(groups, open, entries, held.last, user, key);
         let previous = match keys.entry(hash.0, is_same, |held| held.hash.0) {
-            TableEntry::Occupied(mut held) => std::mem::replace(&mut held.get_mut().last, number),
+            TableEntry::Occupied(mut held) => {
+                let held = held.get_mut();
+                let last = header_at(groups, open, entries, held.last).map(|(_, last)| last);
+                held.in_order &= last.is_some_and(|last| last.stamp() < header.stamp());
+                held.one_origin &= last.is_some_and(|last| last.dot.origin == header.dot.origin);
+                held.has_parts |= header.is_part();
+                std::mem::replace(&mut held.last, number)
+            }
             TableEntry::Vacant(vacant) => {
-                vacant.insert(KeyEntry { hash, last: number });
+                vacant.insert(KeyEntry {
+                    hash,
+                    last: number,
+                    in_order: true,
+                    one_origin: true,
+                    has_parts: header.is_part(),
+                });
                 NONE
             }
         };
@@ -255,12 +250,13 @@ impl Memtable {
             offset,
             previous,
         });
-        number
     }
 
-    /// What else is to be found of an entry.
-    fn note(&mut self, entry: u32, hash: KeyHash, request: Option<RequestId>, is_clear: bool) {
-        if is_clear {
+    /// What else is to be found of the entry that was put in last.
+    fn note(&mut self, hash: KeyHash, request: Option<RequestId>, header: &RecordHeader) {
+        let entry = self.entries.len() as u32 - 1;
+        self.has_parts |= header.is_part();
+        if header.is_clear() {
             self.clears.push(entry);
         }
         if let Some(id) = request {
@@ -270,18 +266,17 @@ impl Memtable {
         }
     }
 
-    fn last_of(&self, hash: KeyHash, user: &[u8], key: &[u8]) -> Option<u32> {
-        self.keys
-            .find(hash.0, |held| {
-                held.hash == hash && same_key(&self.groups, &self.open, &self.entries, held.last, user, key)
-            })
-            .map(|held| held.last)
+    fn find(&self, hash: KeyHash, user: &UserId, key: &Key) -> Option<KeyEntry> {
+        let (user, key) = (user.as_str().as_bytes(), key.as_str().as_bytes());
+        let is_same = |held: &KeyEntry| {
+            held.hash == hash && same_key(&self.groups, &self.open, &self.entries, held.last, user, key)
+        };
+        self.keys.find(hash.0, is_same).copied()
     }
 
     fn record(&self, entry: u32) -> Option<(&[u8], RecordHeader, u32)> {
-        let Entry { group, offset, .. } = *self.entries.get(entry as usize)?;
-        let record = record_at(&self.groups, &self.open, group, offset);
-        Some((record, RecordHeader::decode_trusted(record)?, group))
+        let (record, header) = header_at(&self.groups, &self.open, &self.entries, entry)?;
+        Some((record, header, self.entries.get(entry as usize)?.group))
     }
 
     /// The entries of a key, newest first.
@@ -292,8 +287,7 @@ impl Memtable {
 
     /// A number that changes whenever an op is appended to the key.
     pub fn version_of(&self, hash: KeyHash, user: &UserId, key: &Key) -> Option<(u64, u32)> {
-        let last = self.last_of(hash, user.as_str().as_bytes(), key.as_str().as_bytes())?;
-        Some((self.number, last))
+        self.find(hash, user, key).map(|held| (self.number, held.last))
     }
 
     /// The op of the entry, if its group is durable.
@@ -319,78 +313,21 @@ impl Memtable {
         })?;
         self.entries.get(held.entry as usize).map(|entry| entry.group as usize)
     }
-
-    /// What is being assembled under the key, as far as this memtable knows; `None` if it has no op of the key.
-    pub fn open_parts(&self, hash: KeyHash, user: &UserId, key: &Key) -> Option<OpenParts> {
-        let last = self.last_of(hash, user.as_str().as_bytes(), key.as_str().as_bytes())?;
-        let mut bytes = 0;
-        for entry in self.chain(Some(last)) {
-            let (_, header, _) = self.record(entry)?;
-            if !header.is_part() {
-                return Some(OpenParts::Known(bytes));
-            }
-            bytes += header.content_bytes() as u64;
-        }
-        Some(OpenParts::Unfinished(bytes))
-    }
-
-    /// The user's keys that `wanted` accepts, each with its slot, in no particular order. Only keys with a durable op.
-    pub fn keys_of(
-        &self,
-        user: &UserId,
-        durable_groups: usize,
-        mut wanted: impl FnMut(&str) -> bool,
-    ) -> Vec<(SlotId, Key)> {
-        let user = user.as_str().as_bytes();
-        let mut keys = Vec::new();
-        for held in &self.keys {
-            let Some((record, header, _)) = self.record(held.last) else {
-                continue;
-            };
-            if header.user(record) != user {
-                continue;
-            }
-            let Ok(key) = std::str::from_utf8(header.key(record)) else {
-                continue;
-            };
-            let durable = |entry: u32| {
-                self.entries
-                    .get(entry as usize)
-                    .is_some_and(|held| (held.group as usize) < durable_groups)
-            };
-            if wanted(key)
-                && self.chain(Some(held.last)).any(durable)
-                && let Ok(key) = Key::new(key)
-            {
-                keys.push((header.dot.slot, key));
-            }
-        }
-        keys
-    }
-
-    /// What each durable clear saw, with its key.
-    pub fn cleared_keys(&self, durable_groups: usize) -> impl Iterator<Item = ((SlotId, UserId, Key), Clock)> + '_ {
-        self.clears.iter().filter_map(move |&entry| {
-            let Body::Clear(seen) = self.op(entry, durable_groups)?.body else {
-                return None;
-            };
-            let (record, header, _) = self.record(entry)?;
-            let user = std::str::from_utf8(header.user(record)).ok()?;
-            let key = Key::new(std::str::from_utf8(header.key(record)).ok()?).ok()?;
-            Some(((header.dot.slot, UserId::from_stored(user), key), seen))
-        })
-    }
 }
 
-fn record_at<'a>(groups: &'a [Bytes], open: &'a [u8], group: u32, offset: u32) -> &'a [u8] {
+fn header_at<'a>(
+    groups: &'a [Bytes],
+    open: &'a [u8],
+    entries: &[Entry],
+    entry: u32,
+) -> Option<(&'a [u8], RecordHeader)> {
+    let Entry { group, offset, .. } = *entries.get(entry as usize)?;
     let bytes = groups.get(group as usize).map_or(open, |group| &group[..]);
-    bytes.get(offset as usize..).unwrap_or_default()
+    let record = bytes.get(offset as usize..)?;
+    Some((record, RecordHeader::decode_trusted(record)?))
 }
 
 fn same_key(groups: &[Bytes], open: &[u8], entries: &[Entry], entry: u32, user: &[u8], key: &[u8]) -> bool {
-    let Some(held) = entries.get(entry as usize) else {
-        return false;
-    };
-    let record = record_at(groups, open, held.group, held.offset);
-    RecordHeader::decode_trusted(record).is_some_and(|header| header.user(record) == user && header.key(record) == key)
+    header_at(groups, open, entries, entry)
+        .is_some_and(|(record, header)| header.user(record) == user && header.key(record) == key)
 }

@@ -4,12 +4,14 @@ pub mod cache;
 pub mod codec;
 pub mod compact;
 pub mod disk;
+pub mod export;
 pub mod filter;
 pub mod keys;
 pub mod log;
 #[cfg(test)]
 pub mod memory_disk;
 pub mod memtable;
+mod order;
 mod plain;
 pub mod reader;
 pub mod recover;

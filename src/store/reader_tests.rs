@@ -155,12 +155,7 @@ fn source(ops: &[Placed], block_bytes: usize) -> KeySource {
 
 fn source_on(disk: &MemoryDisk, ops: &[Placed], block_bytes: usize) -> KeySource {
     let cache = Arc::new(BlockCache::new(1 << 20));
-    // What is left of a cleared op never lies in a log, so not in memory either, but where a merge wrote it.
-    let places = |placed: &Placed| match &placed.0.body {
-        Body::Spent { .. } if placed.1 & 1 == 1 => placed.1 & !1 | 2,
-        _ => placed.1,
-    };
-    let of = |bit: u8| ops.iter().filter(move |placed| places(placed) >> bit & 1 == 1);
+    let of = |bit: u8| ops.iter().filter(move |placed| placed.1 >> bit & 1 == 1);
     let segments = [1, 2].map(|bit| {
         let meta = SegmentMeta {
             shard: 1,

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use super::memtable::MemoryOps;
+use super::order::{copy_of, rank_of};
 use super::segment::{OpCursor, ReadError, Segment};
-use crate::core::op::Op;
+use crate::core::op::{Dot, Op};
 use crate::core::slot::SlotId;
+use crate::core::stamp::HybridTime;
 use crate::types::{Key, UserId};
 
 /// Where a key's ops come from.
@@ -60,7 +62,7 @@ pub struct MergedOps {
     memory_next: Option<Op>,
     cursors: Vec<Head>,
     started: bool,
-    last: Option<Op>,
+    last: Option<(Dot, HybridTime)>,
 }
 
 impl MergedOps {
@@ -83,14 +85,7 @@ impl MergedOps {
             let Some(op) = self.pop()? else {
                 return Ok(None);
             };
-            let copy = self
-                .last
-                .as_ref()
-                .is_some_and(|last| last.dot == op.dot && last.time == op.time);
-            if !copy {
-                if self.cursors.len() + self.memory.len().min(1) > 1 {
-                    self.last = Some(op.clone());
-                }
+            if self.last.replace(copy_of(&op)) != Some(copy_of(&op)) {
                 return Ok(Some(op));
             }
         }
@@ -103,15 +98,13 @@ impl MergedOps {
     }
 
     fn pop(&mut self) -> Result<Option<Op>, ReadError> {
-        let from_memory = self.memory_next.as_ref().map(|op| (op.stamp(), op.dot.seq));
+        let from_memory = self.memory_next.as_ref().map(rank_of);
         let lowest = self
             .cursors
             .iter_mut()
             .filter(|head| head.next.is_some())
-            .min_by_key(|head| head.next.as_ref().map(|op| (op.stamp(), op.dot.seq)));
-        let from_disk = lowest
-            .as_ref()
-            .and_then(|head| head.next.as_ref().map(|op| (op.stamp(), op.dot.seq)));
+            .min_by_key(|head| head.next.as_ref().map(rank_of));
+        let from_disk = lowest.as_ref().and_then(|head| head.next.as_ref().map(rank_of));
         match (from_memory, lowest) {
             (Some(memory), _) if from_disk.is_none_or(|disk| memory <= disk) => Ok(self.next_of_memory()),
             (_, Some(head)) => {

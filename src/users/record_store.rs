@@ -1,9 +1,13 @@
 //! Where records are kept: as the lists of the system user, in the store itself.
 
+use std::time::Duration;
+
+use tokio::time::Instant;
+
 use crate::core::op::Text;
 use crate::env::BoxFuture;
-use crate::node::{Fragment, KeyPage, Node, OpError, ValueReader};
-use crate::types::{Key, UserId};
+use crate::node::{Fragment, KeyPage, Node, OpError, Terms, ValueReader};
+use crate::types::{Consistency, Key, UserId};
 
 use super::record::KEY_PREFIX;
 
@@ -11,6 +15,8 @@ use super::record::KEY_PREFIX;
 const RECORD_BYTES_MAX: usize = 16 * 1024;
 /// Values read at most after the count was taken: those are changes made in between, of which there are hardly any.
 const READ_VALUES_MAX: u64 = 1000;
+/// How long a quorum of the others may take to answer.
+const READ_TIME_MAX: Duration = Duration::from_secs(2);
 /// Times that a list may shrink between its count and its reading; more cannot be by chance.
 const READ_ATTEMPTS_MAX: usize = 4;
 
@@ -38,10 +44,20 @@ impl RecordStore for Node {
         Box::pin(async move {
             let system = UserId::system();
             for _ in 0..READ_ATTEMPTS_MAX {
-                let Some(last) = self.count(&system, key).await?.checked_sub(1) else {
+                let mut terms = quick();
+                let count = match self.count(&system, key, terms).await {
+                    // Cut off from the others, a node still lets those in whom it knows.
+                    Err(OpError::Quorum { .. } | OpError::Deadline { .. }) => {
+                        terms.consistency = Consistency::One;
+                        terms.deadline = quick().deadline;
+                        self.count(&system, key, terms).await?
+                    }
+                    counted => counted?,
+                };
+                let Some(last) = count.checked_sub(1) else {
                     return Ok(None);
                 };
-                let reader = self.get(&system, key, last, READ_VALUES_MAX).await?;
+                let reader = self.get(&system, key, last, READ_VALUES_MAX, terms).await?;
                 // None: the list was cleared after it was counted.
                 if let Some(record) = last_value(reader).await? {
                     return Ok(Some(record));
@@ -53,13 +69,17 @@ impl RecordStore for Node {
 
     fn append<'a>(&'a self, key: &'a Key, record: String) -> BoxFuture<'a, Result<(), OpError>> {
         Box::pin(async move {
-            self.add(&UserId::system(), key, Text::from(record), true, None).await?;
+            self.add(&UserId::system(), key, Text::from(record), true, None, Terms::usual())
+                .await?;
             Ok(())
         })
     }
 
     fn list_records<'a>(&'a self, after: Option<&'a str>, limit: usize) -> BoxFuture<'a, Result<KeyPage, OpError>> {
-        Box::pin(async move { self.list_keys(&UserId::system(), KEY_PREFIX, after, limit).await })
+        Box::pin(async move {
+            self.list_keys(&UserId::system(), KEY_PREFIX, after, limit, Terms::usual())
+                .await
+        })
     }
 
     fn list_all_keys<'a>(
@@ -68,11 +88,19 @@ impl RecordStore for Node {
         after: Option<&'a str>,
         limit: usize,
     ) -> BoxFuture<'a, Result<KeyPage, OpError>> {
-        Box::pin(Node::list_all_keys(self, user, after, limit))
+        Box::pin(Node::list_all_keys(self, user, after, limit, Terms::usual()))
     }
 
     fn clear<'a>(&'a self, user: &'a UserId, key: &'a Key) -> BoxFuture<'a, Result<(), OpError>> {
-        Box::pin(Node::clear(self, user, key))
+        Box::pin(Node::clear(self, user, key, None, Terms::usual()))
+    }
+}
+
+/// A login waits for it.
+fn quick() -> Terms {
+    Terms {
+        deadline: Instant::now() + READ_TIME_MAX,
+        ..Terms::usual()
     }
 }
 

@@ -5,6 +5,7 @@ use super::rig::{Rig, with_user};
 use crate::api::BATCH_ANSWER_BYTES_MAX;
 use crate::http::FrontConfig;
 use crate::node::OpError;
+use crate::types::Consistency;
 
 async fn results(rig: &Rig, operations: Value) -> Vec<Value> {
     let reply = rig.post("/batch", &with_user(json!({"operations": operations}))).await;
@@ -108,4 +109,23 @@ async fn what_a_batch_reads_takes_permits_of_answers() {
         200
     );
     assert_eq!(rig.front.free_answer_bytes(), 200_000);
+}
+
+#[tokio::test]
+async fn an_operation_has_the_terms_of_its_batch_unless_it_has_its_own() {
+    let rig = Rig::start();
+    let batch = json!({"consistency": "one", "deadline_ms": 50_000, "operations": [
+        {"op": "get_value", "key": "a"},
+        {"op": "clear_key", "key": "b", "consistency": "all"},
+        {"op": "add_value", "key": "c", "value": "v", "deadline_ms": 20_000},
+    ]});
+    assert_eq!(rig.post("/batch", &with_user(batch)).await.status, 200);
+    let mut terms = rig.store.terms.lock().unwrap().clone();
+    let in_tens = |left: std::time::Duration| left.as_secs_f64().div_euclid(10.0) as u64;
+    terms.sort_unstable();
+    let terms: Vec<_> = terms.into_iter().map(|(level, left)| (level, in_tens(left))).collect();
+    assert_eq!(
+        terms,
+        [(Consistency::One, 1), (Consistency::One, 4), (Consistency::All, 4)]
+    );
 }

@@ -4,9 +4,11 @@ use bytes::Bytes;
 use hyper::Method;
 use serde_json::json;
 use std::sync::atomic::Ordering::SeqCst;
+use std::time::Duration;
 
 use super::rig::{Rig, request, whole, with_user};
 use crate::node::OpError;
+use crate::types::Consistency;
 
 #[tokio::test]
 async fn the_seeds_examples_are_answered_as_they_say() {
@@ -292,4 +294,59 @@ async fn head_gets_the_headers_of_get_over_both_protocols() {
         assert_eq!((reply.status, reply.body.len()), (200, 0));
         assert_eq!(reply.header("content-length"), full.body.len().to_string());
     }
+}
+
+#[tokio::test]
+async fn terms_reach_the_node_and_are_a_quorum_in_ten_seconds_when_left_out() {
+    let rig = Rig::start();
+    let asked = json!({"key": "k", "value": "v", "consistency": "all", "deadline_ms": 60_000});
+    for path in ["/add_value", "/get_value", "/clear_key", "/list_keys"] {
+        assert_eq!(rig.post(path, &with_user(asked.clone())).await.status, 200);
+        let plain = json!({"key": "k", "value": "v", "consistency": null, "deadline_ms": null});
+        assert_eq!(rig.post(path, &with_user(plain)).await.status, 200);
+    }
+    let counted = with_user(json!({"key": "k", "count_only": true, "consistency": "one"}));
+    assert_eq!(rig.post("/get_value", &counted).await.status, 200);
+    let terms = rig.store.terms.lock().unwrap().clone();
+    let levels: Vec<Consistency> = terms.iter().map(|(level, _)| *level).collect();
+    let each = [Consistency::All, Consistency::Quorum];
+    assert_eq!(
+        levels,
+        [each, each, each, each]
+            .concat()
+            .into_iter()
+            .chain([Consistency::One])
+            .collect::<Vec<_>>()
+    );
+    for (level, left) in terms {
+        let most = if level == Consistency::All { 60 } else { 10 };
+        let most = Duration::from_secs(most);
+        assert!(left <= most && left > most / 2, "{left:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_level_that_there_is_not_is_refused_with_those_that_there_are() {
+    let rig = Rig::start();
+    let add = with_user(json!({"key": "k", "value": "v", "consistency": "most", "deadline_ms": 0}));
+    let reply = rig.post("/add_value", &add).await;
+    assert_eq!(reply.status, 422);
+    let detail = &reply.json()["detail"];
+    assert_eq!(detail[0]["loc"], json!(["body", "consistency"]));
+    assert_eq!(detail[0]["msg"], "Input should be 'one', 'quorum' or 'all'");
+    assert_eq!(detail[1]["loc"], json!(["body", "deadline_ms"]));
+    assert!(rig.store.values("123", "k").is_empty());
+}
+
+#[tokio::test]
+async fn a_clear_with_a_request_id_counts_once() {
+    let rig = Rig::start();
+    let clear = with_user(json!({"key": "k", "request_id": "c1"}));
+    assert_eq!(rig.post("/clear_key", &clear).await.status, 200);
+    let add = with_user(json!({"key": "k", "value": "later"}));
+    assert_eq!(rig.post("/add_value", &add).await.status, 200);
+    assert_eq!(rig.post("/clear_key", &clear).await.status, 200);
+    let batch = with_user(json!({"operations": [{"op": "clear_key", "key": "k", "request_id": "c1"}]}));
+    assert_eq!(rig.post("/batch", &batch).await.status, 200);
+    assert_eq!(rig.store.values("123", "k"), ["later"]);
 }

@@ -4,13 +4,16 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
+use crate::api::{ClusterStatus, Member, MemberState};
 use crate::core::op::Text;
-use crate::http::{Backend, Reader};
+use crate::http::{Backend, ClusterError, Reader, Terms};
 use crate::node::{Added, Fragment, KeyPage, OpError};
-use crate::types::{Key, RequestId, UserId};
+use crate::types::{Consistency, Key, NodeId, RequestId, UserId};
 use crate::users::{AuthError, Principal, UserInfo, UsersError};
 
 #[derive(Default)]
@@ -34,6 +37,10 @@ pub struct Fake {
     /// Writes wait for a permit from here.
     pub gate: Semaphore,
     pub waiting: AtomicUsize,
+    /// Of the cluster; none: this node is alone.
+    pub members: Mutex<Vec<Member>>,
+    /// The terms of every operation, in order; the deadline as what is left of it.
+    pub terms: Mutex<Vec<(Consistency, Duration)>>,
     /// Fragments that readers gave out.
     pub pulled: Arc<AtomicUsize>,
 }
@@ -50,12 +57,19 @@ impl Default for Fake {
             ready: AtomicBool::new(true),
             gate: Semaphore::new(Semaphore::MAX_PERMITS),
             waiting: AtomicUsize::new(0),
+            members: Mutex::default(),
+            terms: Mutex::default(),
             pulled: Arc::default(),
         }
     }
 }
 
 impl Fake {
+    fn note(&self, terms: Terms) {
+        let left = terms.deadline.saturating_duration_since(Instant::now());
+        self.terms.lock().unwrap().push((terms.consistency, left));
+    }
+
     fn failure(&self) -> Result<(), OpError> {
         self.fail.lock().unwrap().clone().map_or(Ok(()), Err)
     }
@@ -132,7 +146,9 @@ impl Backend for Arc<Fake> {
         text: Text,
         finish: bool,
         request_id: Option<RequestId>,
+        terms: Terms,
     ) -> Result<Added, OpError> {
+        self.note(terms);
         self.pass_gate().await?;
         let mut keys = self.keys.lock().unwrap();
         let held = keys.entry((user.clone(), key.clone())).or_default();
@@ -149,13 +165,34 @@ impl Backend for Arc<Fake> {
         Ok(Added::Appended)
     }
 
-    async fn clear(&self, user: &UserId, key: &Key) -> Result<(), OpError> {
+    async fn clear(
+        &self,
+        user: &UserId,
+        key: &Key,
+        request_id: Option<RequestId>,
+        terms: Terms,
+    ) -> Result<(), OpError> {
+        self.note(terms);
         self.pass_gate().await?;
-        self.keys.lock().unwrap().remove(&(user.clone(), key.clone()));
+        let mut keys = self.keys.lock().unwrap();
+        let held = keys.entry((user.clone(), key.clone())).or_default();
+        if request_id.is_some_and(|id| held.requests.contains(&id)) {
+            return Ok(());
+        }
+        held.requests.extend(request_id);
+        (held.values, held.open) = Default::default();
         Ok(())
     }
 
-    async fn get(&self, user: &UserId, key: &Key, offset: u64, limit: u64) -> Result<FakeReader, OpError> {
+    async fn get(
+        &self,
+        user: &UserId,
+        key: &Key,
+        offset: u64,
+        limit: u64,
+        terms: Terms,
+    ) -> Result<FakeReader, OpError> {
+        self.note(terms);
         self.failure()?;
         if let Some(rest) = key.as_str().strip_prefix(LONG) {
             let (left, breaks) = rest.strip_prefix("broken:").map_or((rest, false), |left| (left, true));
@@ -183,7 +220,8 @@ impl Backend for Arc<Fake> {
         Ok(FakeReader::Held(fragments.collect()))
     }
 
-    async fn count(&self, user: &UserId, key: &Key) -> Result<u64, OpError> {
+    async fn count(&self, user: &UserId, key: &Key, terms: Terms) -> Result<u64, OpError> {
+        self.note(terms);
         self.failure()?;
         let keys = self.keys.lock().unwrap();
         Ok(keys
@@ -197,7 +235,9 @@ impl Backend for Arc<Fake> {
         prefix: &str,
         after: Option<&str>,
         limit: usize,
+        terms: Terms,
     ) -> Result<KeyPage, OpError> {
+        self.note(terms);
         self.failure()?;
         let keys = self.keys.lock().unwrap();
         let mut found = keys.iter().filter(|((of, key), _)| {
@@ -273,5 +313,35 @@ impl Backend for Arc<Fake> {
             admin: *admin,
         };
         Ok(users.iter().map(info).collect())
+    }
+
+    async fn cluster_status(&self) -> Result<ClusterStatus, ClusterError> {
+        let members = self.members.lock().unwrap().clone();
+        let first = members.first().ok_or(ClusterError::Alone)?;
+        Ok(ClusterStatus {
+            cluster: "kv".to_owned(),
+            node: first.node.clone(),
+            replication: 3,
+            members,
+        })
+    }
+
+    async fn remove_node(&self, node: NodeId) -> Result<(), ClusterError> {
+        let mut members = self.members.lock().unwrap();
+        let found = members.iter_mut().find(|member| member.node == node.to_string());
+        let member = found.ok_or_else(|| ClusterError::Unknown(node.to_string()))?;
+        if member.alive {
+            return Err(ClusterError::Refused(format!("{node} is alive; stop it first")));
+        }
+        member.state = MemberState::Removed;
+        Ok(())
+    }
+
+    async fn replace_node(&self, old: NodeId, new: NodeId) -> Result<(), ClusterError> {
+        self.remove_node(old).await?;
+        let mut members = self.members.lock().unwrap();
+        let found = members.iter_mut().find(|member| member.node == new.to_string());
+        found.ok_or_else(|| ClusterError::Unknown(new.to_string()))?.state = MemberState::Up;
+        Ok(())
     }
 }

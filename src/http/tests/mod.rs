@@ -4,6 +4,7 @@ mod admin;
 mod batch;
 mod bodies;
 mod calls;
+mod cluster;
 mod described;
 mod fake;
 mod limits;

@@ -17,7 +17,7 @@ fn leaf() -> impl Strategy<Value = Value> {
         (0u64..20_000).prop_map(Value::from),
         any::<f64>().prop_map(Value::from),
         "[a-z\"\\\\ж]{0,3}".prop_map(Value::from),
-        prop::sample::select(vec!["add_value", "get_value", "clear_key"]).prop_map(Value::from),
+        prop::sample::select(vec!["add_value", "get_value", "clear_key", "quorum", "one"]).prop_map(Value::from),
         prop::sample::select(vec![0usize, 1, 256, 257, 1024, 1025]).prop_map(|bytes| Value::from("x".repeat(bytes))),
     ]
 }
@@ -31,6 +31,8 @@ fn field() -> impl Strategy<Value = String> {
         "offset",
         "limit",
         "count_only",
+        "consistency",
+        "deadline_ms",
         "prefix",
         "after",
         "user",
@@ -38,6 +40,9 @@ fn field() -> impl Strategy<Value = String> {
         "password_hash",
         "name",
         "admin",
+        "node",
+        "old",
+        "new",
         "op",
         "operations",
         "other",
@@ -56,7 +61,7 @@ fn any_value() -> impl Strategy<Value = Value> {
 
 fn good() -> Value {
     json!({
-        "key": "k", "value": "v", "name": "n", "password_hash": "p", "limit": 1,
+        "key": "k", "value": "v", "name": "n", "node": "a", "old": "a", "new": "b", "password_hash": "p", "limit": 1,
         "user": {"user_id": "root", "password_hash": "secret"},
         "operations": [{"op": "add_value", "key": "k", "value": "v"}, {"op": "get_value", "key": "k"}],
     })

@@ -4,12 +4,16 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use proptest::prelude::*;
+use snow::StatelessTransportState;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::time::Instant;
 
+use super::over_noise::{MESSAGE_1_BYTES, transport};
 use super::*;
 use crate::net::frame_reader::FrameError;
 use crate::net::key::ClusterKey;
+use crate::net::noise::{self, HANDSHAKE_BYTES};
+use crate::net::preamble::First;
 use crate::net::record::{FRAME_BYTES_MAX, PLAIN_BYTES_MAX};
 use crate::os::entropy::OsEntropy;
 
@@ -22,6 +26,7 @@ fn ring(byte: u8) -> KeyRing {
 fn local(node: u64, keys: KeyRing, versions: Versions) -> Local {
     Local {
         keys,
+        tls: None,
         versions,
         hello: Hello {
             node: NodeId(node),
@@ -128,9 +133,9 @@ async fn a_frame_that_is_too_long_is_refused_by_both_sides() {
     let (read, write) = tokio::io::split(Box::new(c) as Box<dyn Stream>);
     let (noise_a, noise_b) = noise_pair();
     drop(read);
-    let mut forger = FrameWriter::new(write, RecordCipher::new(noise_a, 0));
+    let mut forger = FrameWriter::new(write, RecordCipher::noise(noise_a));
     let (read, _write) = tokio::io::split(Box::new(d) as Box<dyn Stream>);
-    let mut reader = FrameReader::new(read, RecordCipher::new(noise_b, 0));
+    let mut reader = FrameReader::new(read, RecordCipher::noise(noise_b));
     forger.queue_raw(&(FRAME_BYTES_MAX as u32 + 1).to_le_bytes()).unwrap();
     forger.flush().await.unwrap();
     match reader.recv().await {
@@ -358,7 +363,7 @@ async fn a_recorded_connection_cannot_be_played_again() {
 async fn a_record_that_is_repeated_or_left_out_is_noticed() {
     for repeat in [true, false] {
         let (noise_a, noise_b) = noise_pair();
-        let mut cipher = RecordCipher::new(noise_a, 0);
+        let mut cipher = RecordCipher::noise(noise_a);
         let mut records = vec![Vec::new(); 3];
         for (record, frame) in records.iter_mut().zip([b"\x01\0\0\0a", b"\x01\0\0\0b", b"\x01\0\0\0c"]) {
             cipher.seal(frame, record).unwrap();
@@ -367,7 +372,7 @@ async fn a_record_that_is_repeated_or_left_out_is_noticed() {
         a.write_all(&records[0]).await.unwrap();
         a.write_all(&records[if repeat { 0 } else { 2 }]).await.unwrap();
         let (read, _write) = tokio::io::split(Box::new(b) as Box<dyn Stream>);
-        let mut reader = FrameReader::new(read, RecordCipher::new(noise_b, 0));
+        let mut reader = FrameReader::new(read, RecordCipher::noise(noise_b));
         assert_eq!(reader.recv().await.unwrap().unwrap(), "a");
         assert!(matches!(reader.recv().await, Err(FrameError::NotAuthentic)));
     }

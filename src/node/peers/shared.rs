@@ -81,6 +81,7 @@ impl Shared {
     pub fn local(&self) -> Local {
         Local {
             keys: self.keys.clone(),
+            tls: None,
             versions: VERSIONS,
             hello: Hello {
                 node: self.node,

@@ -241,6 +241,7 @@ fn a_repeated_request_is_told_although_its_key_is_written_all_the_time() {
             finish: true,
         },
         request_id: Some(RequestId::new("r").unwrap()),
+        context: WriteContext::default(),
     };
     rig.run_jobs();
     let Ok(Submitted::NeedsPast(write, mut lookup)) = rig.shard.submit(write, None, rig.now) else {

@@ -27,6 +27,7 @@ pub(super) fn place(disk: &Arc<MemoryDisk>) -> Place {
         shard: 0,
         slots: shard_slots(0, 1),
         cache: Arc::new(BlockCache::new(1 << 20)),
+        own_origins: None,
     }
 }
 
@@ -76,12 +77,13 @@ impl Rig {
             key,
             kind,
             request_id: request.map(|text| RequestId::new(text).unwrap()),
+            context: WriteContext::default(),
         };
         self.now.0 += 1;
         let mut past = None;
         for _ in 0..20 {
             match self.shard.submit(write, past.take().as_deref(), self.now)? {
-                Submitted::InGroup(_) => return Ok(true),
+                Submitted::InGroup(..) => return Ok(true),
                 Submitted::Repeated(_) => return Ok(false),
                 Submitted::NeedsSpace(again) => {
                     write = again;

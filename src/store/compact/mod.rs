@@ -1,14 +1,17 @@
 //! Sealing and compaction: a sorted merge of memtables and segments into one new segment.
 //!
 //! What is left out:
-//! - an op that a clear of its key covers; if it carries a request id, a `Spent` record of it stays for
-//!   [`REQUEST_ID_KEPT_MS`] after it was cleared;
+//! - an op that a clear of its key covers;
 //! - a copy of an op, and a copy that a raised one supersedes;
 //! - a clear that a later clear of the key includes;
-//! - a clear that has nothing left to do: every replica's clock covers it and all that it saw (`stable`), and no segment outside the
-//!   merge can hold an op of the key.
+//! - a clear that has nothing left to do: every replica's clock covers it and all that it saw (`stable`), and nothing outside the
+//!   merge can hold an op that it covers. It is *collected*: the segment's footer keeps its dot and all that it saw.
 //!
-//! Invariant: the new segment's clock covers all that the clocks of its inputs cover, so nothing that is dropped comes back.
+//! What is dropped and carries a request id leaves a `Spent` record for [`REQUEST_ID_KEPT_MS`], so that a late retry of it does nothing: least
+//! of all one of a clear, which would remove what was added since.
+//!
+//! Invariant: the new segment's clock covers all that the clocks of its inputs cover, so nothing that is dropped comes back; and what
+//! its inputs say was collected, it says too.
 
 mod clears;
 mod input;
@@ -24,6 +27,7 @@ use super::cache::BlockCache;
 use super::disk::Disk;
 use super::filter::key_tag;
 use super::memtable::{MemoryOps, Memtable, SharedMemtable};
+use super::order::{copy_of, rank_of};
 use super::segment::{EntryRef, ReadError, Segment, SegmentMeta, SegmentWriter, WriteError, temporary_name};
 use crate::core::clock::{Clock, SlotClocks};
 use crate::core::op::{Body, Dot, Op};
@@ -85,12 +89,16 @@ pub struct MergeContext {
     pub outside: Vec<Arc<Segment>>,
     /// What clears that are still in memtables saw, by key.
     pub cleared_in_memory: BTreeMap<KeyName, Clock>,
-    /// What every replica's clock covers.
+    /// Memtables that are not inputs: those that the merge itself seals may be among them.
+    pub memtables: Vec<SharedMemtable>,
+    /// What every replica's durable clock covered, this one's included, when the merge began or earlier.
     pub stable: SlotClocks,
+    /// Dots known to be dropped elsewhere, which the new segment's clock takes in.
+    pub covered_extra: SlotClocks,
     /// Dots known to exist that this replica has lost, beyond what the inputs say.
     pub lost: SlotClocks,
     pub now: WallMs,
-    /// Go on behind damaged blocks, and count what they held as lost.
+    /// Go on behind damaged blocks, and count what they held as lost. No clear is collected.
     pub salvage: bool,
 }
 
@@ -117,6 +125,9 @@ pub enum Progress {
 impl Merge {
     pub fn start(sources: Vec<Source>, mut context: MergeContext) -> Result<Self, MergeError> {
         let mut replaces: Vec<u64> = sources.iter().map(Source::number).collect();
+        context
+            .memtables
+            .retain(|memtable| !replaces.contains(&memtable.read().number()));
         replaces.append(&mut context.obsolete);
         replaces.sort_unstable();
         replaces.dedup();
@@ -181,7 +192,7 @@ impl Merge {
         self.writer.abandon();
     }
 
-    fn finish(self) -> Result<Progress, MergeError> {
+    fn finish(mut self) -> Result<Progress, MergeError> {
         let mut covered = SlotClocks::default();
         let mut lost = self.context.lost;
         for source in &self.sources {
@@ -190,6 +201,7 @@ impl Merge {
                 Source::Segment(segment) => {
                     covered.join(segment.covered());
                     lost.join(segment.lost());
+                    self.writer.add_collected(segment.collected());
                 }
             }
         }
@@ -203,6 +215,7 @@ impl Merge {
                 lost.join(&missing);
             }
         }
+        covered.join(&self.context.covered_extra);
         let lost = lost.minus(&covered);
         let temporary = self.context.dir.join(temporary_name(self.context.number));
         let finished = self.writer.finish(covered, lost, &self.context.cache);
@@ -222,13 +235,13 @@ impl Merge {
         Some(name)
     }
 
-    /// The next op of the key that `next_key` went to, in stamp order, if any input has one.
+    /// The next op of the key that `next_key` went to, in order, if any input has one.
     fn next_of(&mut self, name: &KeyName) -> Result<Option<Op>, ReadError> {
         let lowest = self
             .heads
             .iter_mut()
             .filter(|head| head.is_at_key)
-            .min_by_key(|head| head.next.as_ref().map(|op| (op.stamp(), op.dot.seq)));
+            .min_by_key(|head| head.next.as_ref().map(rank_of));
         let Some(head) = lowest else {
             return Ok(None);
         };
@@ -302,10 +315,9 @@ impl Merge {
         ops: Vec<Op>,
     ) -> Result<Option<(Dot, HybridTime)>, MergeError> {
         for op in ops {
-            if previous == Some((op.dot, op.time)) {
+            if previous.replace(copy_of(&op)) == Some(copy_of(&op)) {
                 continue;
             }
-            previous = Some((op.dot, op.time));
             if clears.supersedes(&op) {
                 continue;
             }
@@ -322,30 +334,50 @@ impl Merge {
         Ok(previous)
     }
 
-    fn what_stays(&self, name: &KeyName, clears: &KeyClears, op: Op) -> Option<Op> {
+    fn what_stays(&mut self, name: &KeyName, clears: &KeyClears, op: Op) -> Option<Op> {
         let cleared = clears.cleared.contains(op.dot.origin, op.dot.seq);
         match &op.body {
             Body::Part(_) | Body::Value(_) if !cleared => Some(op),
-            Body::Part(_) | Body::Value(_) => {
-                op.request_id?;
-                let cleared_at = clears.last_time.wall().max(self.context.now);
-                Some(Op {
-                    body: Body::Spent { cleared_at },
-                    ..op
-                })
-            }
+            Body::Part(_) | Body::Value(_) => self.left_of(clears, op),
             Body::Spent { cleared_at } => {
                 let age_ms = self.context.now.0.saturating_sub(cleared_at.0);
                 (age_ms < REQUEST_ID_KEPT_MS).then_some(op)
             }
-            Body::Clear(seen) => {
-                let useless = clears.includes(&op.dot, seen) || self.is_collected(name, &op.dot, seen);
-                (!useless).then_some(op)
+            // The other one stands for it, and for all that it saw.
+            Body::Clear(seen) if clears.includes(&op.dot, seen) => self.left_of(clears, op),
+            Body::Clear(seen) if self.is_collected(name, &op.dot, seen) => {
+                let mut collected = SlotClocks::default();
+                collected.join_slot(op.dot.slot, seen);
+                collected.insert(op.dot.slot, op.dot.origin, op.dot.seq);
+                self.writer.add_collected(&collected);
+                self.left_of(clears, op)
             }
+            Body::Clear(_) => Some(op),
         }
     }
 
-    /// Whether every replica knows of the clear and of all that it saw, and nothing outside the merge needs it.
+    /// What stays of an op that is dropped: its request id, if it has one.
+    fn left_of(&self, clears: &KeyClears, op: Op) -> Option<Op> {
+        op.request_id?;
+        let cleared_at = clears.last_time.wall().max(self.context.now);
+        let body = Body::Spent { cleared_at };
+        Some(Op { body, ..op })
+    }
+
+    /// Whether the clear has nothing left to do, here and everywhere.
+    ///
+    /// Elsewhere: every replica holds it or has dropped it, and none takes any op again that it covers, for all their clocks cover
+    /// it. Whose clock is set back (an old disk, damage) does not cover what is said to be collected, and reconciles.
+    ///
+    /// Here: an op that it covers can lie
+    /// - in an input: then it is dropped, in this very merge;
+    /// - in a segment outside: its filter is asked;
+    /// - in a memtable. Ops of other origins come in any order, so one that the clear covers may have come after the clear was sealed, and
+    ///   its memtable may be sealed after this merge: then it would come out with nothing to hide it. So memtables are asked, for ops
+    ///   that are not durable yet too.
+    ///
+    /// None can come while the merge runs: this replica's own clock covered all of them when it began (`stable`), and what its clock
+    /// covers it does not take. A damaged input may hold one that cannot be read, so a salvage collects nothing.
     fn is_collected(&self, name: &KeyName, dot: &Dot, seen: &Clock) -> bool {
         let (slot, user, key) = name;
         let known = self
@@ -353,7 +385,16 @@ impl Merge {
             .stable
             .get(*slot)
             .is_some_and(|stable| stable.contains(dot.origin, dot.seq) && stable.covers(seen));
-        let tag = key_tag(KeyHash::of(user, key));
-        known && !self.context.outside.iter().any(|segment| segment.may_hold(tag))
+        if !known || self.context.salvage {
+            return false;
+        }
+        let hash = KeyHash::of(user, key);
+        let mut memtables = self.context.memtables.iter();
+        let mut outside = self.context.outside.iter();
+        !outside.any(|segment| segment.may_hold(key_tag(hash)))
+            && !memtables.any(|memtable| memtable.read().holds_any(hash, user, key, seen))
     }
 }
+
+#[cfg(test)]
+mod tests;

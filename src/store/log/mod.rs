@@ -6,8 +6,11 @@
 //! record  = header_crc:u32 body_crc:u32 body_bytes:u32 group_back:u32 ordinal:u32
 //!           user_bytes:u16 key_bytes:u16 slot:u16 kind:u8 flags:u8 zero:u32 origin:u64 seq:u64 time:u64,
 //!           body = user key [request id, 16 bytes] content, zeroes to a multiple of 8
-//! content = the text of a part or value; the encoded clock of a clear
+//! kind    = 1 part, 2 value, 3 clear, 4 spent
+//! content = the text of a part or value; the encoded clock of a clear; when what is spent was cleared:u64
 //! ```
+//!
+//! Versions: 1; 2 may have records of kind 4, which a replica is sent, and all else is the same.
 //!
 //! All integers are little-endian. Both checksums are CRC32C over (log number, offset of the record) and then the bytes, so a
 //! record of another log, another place or a former life of a recycled file never passes for one of this log: two logs of a
@@ -34,7 +37,7 @@ pub use record::{Place, Record, RecordHeader, put_record, record_bytes};
 pub use scan::{Found, Scan, scan};
 
 pub const MAGIC: [u8; 4] = *b"KVLG";
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 /// One sector, so that it is written whole or not at all.
 pub const HEADER_BYTES: usize = 512;
 const HEADER_USED_BYTES: usize =

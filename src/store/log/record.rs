@@ -5,9 +5,9 @@ use bytes::Bytes;
 use super::HEADER_BYTES;
 use crate::core::op::{Body, Dot, Op, Text};
 use crate::core::slot::{SLOT_COUNT, SlotId};
-use crate::core::stamp::{HybridTime, OriginId};
+use crate::core::stamp::{HybridTime, OriginId, Stamp};
 use crate::store::codec::{Cursor, put_clock};
-use crate::types::{KEY_BYTES_MAX, RequestId, USER_ID_BYTES_MAX};
+use crate::types::{KEY_BYTES_MAX, RequestId, USER_ID_BYTES_MAX, WallMs};
 
 pub const RECORD_HEADER_BYTES: usize = 4 /* header crc */ + 4 /* body crc */ + 4 /* body length */ + 4 /* group back */
     + 4 /* ordinal */ + 2 /* user length */ + 2 /* key length */ + 2 /* slot */ + 1 /* kind */ + 1 /* flags */
@@ -17,6 +17,9 @@ pub(super) const ALIGN: usize = 8;
 const KIND_PART: u8 = 1;
 const KIND_VALUE: u8 = 2;
 const KIND_CLEAR: u8 = 3;
+const KIND_SPENT: u8 = 4;
+/// When it was cleared.
+const SPENT_BYTES: usize = 8;
 const FLAG_REQUEST_ID: u8 = 1;
 const FLAG_RAISED: u8 = 2;
 
@@ -55,13 +58,13 @@ pub fn record_bytes(user: &str, key: &str, op: &Op) -> usize {
             put_clock(&mut encoded, context);
             encoded.len()
         }
-        Body::Spent { .. } => 0,
+        Body::Spent { .. } => SPENT_BYTES,
     };
     let request = op.request_id.map_or(0, |id| id.0.len());
     (RECORD_HEADER_BYTES + user.len() + key.len() + request + content).next_multiple_of(ALIGN)
 }
 
-/// Appends the record to `out`. A `Spent` op never goes into a log: only compaction makes them.
+/// Appends the record to `out`.
 pub fn put_record(out: &mut Vec<u8>, place: Place, record: Record<'_>) {
     let start = out.len();
     let body_start = start + RECORD_HEADER_BYTES;
@@ -86,9 +89,9 @@ pub fn put_record(out: &mut Vec<u8>, place: Place, record: Record<'_>) {
             put_clock(out, context);
             KIND_CLEAR
         }
-        Body::Spent { .. } => {
-            debug_assert!(false, "a spent op in a log");
-            0
+        Body::Spent { cleared_at } => {
+            out.extend_from_slice(&cleared_at.0.to_le_bytes());
+            KIND_SPENT
         }
     };
     let body_bytes = (out.len() - body_start) as u32;
@@ -171,7 +174,7 @@ impl RecordHeader {
     pub fn decode(bytes: &[u8], number: u64, offset: u64) -> Option<Self> {
         let checked = bytes.get(..RECORD_HEADER_BYTES)?;
         // Almost every place that is no header fails here, so that searching unused space needs no checksums.
-        if !(KIND_PART..=KIND_CLEAR).contains(&checked[26]) || checked[28..32] != [0; 4] {
+        if !(KIND_PART..=KIND_SPENT).contains(&checked[26]) || checked[28..32] != [0; 4] {
             return None;
         }
         let crc = u32::from_le_bytes(*checked.first_chunk()?);
@@ -225,6 +228,17 @@ impl RecordHeader {
         self.kind == KIND_CLEAR
     }
 
+    pub fn is_spent(&self) -> bool {
+        self.kind == KIND_SPENT
+    }
+
+    pub fn stamp(&self) -> Stamp {
+        Stamp {
+            time: self.time,
+            origin: self.dot.origin,
+        }
+    }
+
     /// Bytes of text of a part or value.
     pub fn content_bytes(&self) -> usize {
         RECORD_HEADER_BYTES + self.body_bytes as usize - self.content_start()
@@ -257,6 +271,9 @@ impl RecordHeader {
             KIND_PART => Body::Part(Text::from_utf8(content).ok()?),
             KIND_VALUE => Body::Value(Text::from_utf8(content).ok()?),
             KIND_CLEAR => Body::Clear(Cursor::new(&content).clock().ok()?),
+            KIND_SPENT => Body::Spent {
+                cleared_at: WallMs(u64::from_le_bytes(content[..].try_into().ok()?)),
+            },
             _ => return None,
         };
         Some(Op {

@@ -10,13 +10,16 @@ use crate::core::clock::Clock;
 use crate::core::op::{Body, Dot, Op};
 use crate::core::slot::SlotId;
 use crate::core::stamp::{HybridTime, OriginId};
-use crate::types::RequestId;
+use crate::types::{RequestId, WallMs};
 
 const NUMBER: u64 = 5;
 
 fn op(seq: u64) -> Op {
-    let body = match seq % 3 {
+    let body = match seq % 4 {
         0 => Body::Part(format!("part {seq}").into()),
+        3 => Body::Spent {
+            cleared_at: WallMs(seq),
+        },
         1 => Body::Value("x".repeat(seq as usize * 3).into()),
         _ => {
             let mut context = Clock::default();
@@ -179,6 +182,12 @@ fn the_header_comes_back_and_damage_or_a_newer_version_is_told() {
         flipped[at] ^= 4;
         assert_eq!(LogHeader::decode(&flipped), Err(HeaderError::Damaged));
     }
+    // The first version said no more and no less.
+    let mut first = bytes;
+    first[4] = 1;
+    let crc = crc32c::crc32c(&first[..HEADER_USED_BYTES]);
+    first[HEADER_USED_BYTES..HEADER_USED_BYTES + 4].copy_from_slice(&crc.to_le_bytes());
+    assert_eq!(LogHeader::decode(&first), Ok(header));
     let mut newer = bytes;
     newer[4] = 9;
     let crc = crc32c::crc32c(&newer[..HEADER_USED_BYTES]);

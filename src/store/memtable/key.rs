@@ -1,4 +1,4 @@
-//! One key's ops in memtables, in the order of their stamps, for readers that go on while the memtables grow.
+//! One key's ops in memtables, in their order (`order`), for readers that go on while the memtables grow.
 //!
 //! Held are the places of the ops, 8 bytes each; an op is made when it is asked for. So a key with a hundred thousand ops in memory
 //! costs a reader less than a mebibyte.
@@ -7,10 +7,12 @@
 
 use std::sync::Arc;
 
-use super::{Memtable, SharedMemtable};
+use super::{KeyEntry, Memtable, SharedMemtable};
+use crate::core::clock::Clock;
 use crate::core::op::Op;
 use crate::core::slot::KeyHash;
 use crate::core::stamp::Stamp;
+use crate::store::order::Rank;
 use crate::store::segment::TextSpan;
 use crate::types::{Key, UserId};
 
@@ -30,7 +32,7 @@ pub struct MemoryOps {
 }
 
 impl MemoryOps {
-    /// The key's ops in `tables`, oldest table first; of each, those in its first `groups` groups.
+    /// The key's ops in `tables`, oldest table first, copies of one op once; of each, those in its first `groups` groups.
     pub fn of<'a>(
         tables: impl IntoIterator<Item = &'a SharedMemtable>,
         (hash, user, key): (KeyHash, &UserId, &Key),
@@ -44,20 +46,27 @@ impl MemoryOps {
             let memtable = table.read();
             let start = places.len();
             let number = held.tables.len() as u32;
-            let entries = memtable.entries_of(hash, user, key, groups(&memtable));
+            let Some(held_key) = memtable.find(hash, user, key) else {
+                continue;
+            };
+            let entries = memtable.entries_of(held_key, groups(&memtable));
             places.extend(entries.map(|entry| Place { table: number, entry }));
             // The chain of a key leads from its newest op to its oldest.
             let added = places.get_mut(start..).unwrap_or_default();
             let (Some(newest), Some(oldest)) = (added.first(), added.last()) else {
                 continue;
             };
-            in_order &= memtable.is_in_order() && last < memtable.stamp(oldest.entry);
+            in_order &= held_key.in_order && last < memtable.stamp(oldest.entry);
             last = memtable.stamp(newest.entry);
             added.reverse();
             held.tables.push(table.clone());
         }
-        if !in_order {
-            places.sort_by_cached_key(|place| held.stamp(*place));
+        if !in_order && places.len() > 1 {
+            let mut ranked: Vec<_> = places.iter().map(|place| (held.rank(*place), *place)).collect();
+            ranked.sort_by_key(|(rank, _)| *rank);
+            // Of copies of one op, the first counts.
+            ranked.dedup_by_key(|(rank, _)| rank.map(|(stamp, seq, _)| (stamp, seq)));
+            places = ranked.into_iter().map(|(_, place)| place).collect();
         }
         held.places = (!places.is_empty()).then(|| places.into());
         held
@@ -75,6 +84,21 @@ impl MemoryOps {
         let Place { table, entry } = *self.places.as_ref()?.get(index)?;
         let memtable = self.tables.get(table as usize)?.read();
         memtable.op(entry, memtable.closed_groups())
+    }
+
+    /// Without the ops whose dots are `known`.
+    pub fn lacking(&self, known: &Clock) -> Self {
+        let lacks = |place: &&Place| {
+            let memtable = self.tables.get(place.table as usize).map(|table| table.read());
+            let dot = memtable.and_then(|memtable| Some(memtable.record(place.entry)?.1.dot));
+            dot.is_some_and(|dot| !known.contains(dot.origin, dot.seq))
+        };
+        let places = self.places.iter().flat_map(|places| places.iter());
+        let places: Vec<Place> = places.filter(lacks).copied().collect();
+        Self {
+            tables: self.tables.clone(),
+            places: (!places.is_empty()).then(|| places.into()),
+        }
     }
 
     pub fn iter(&self) -> impl Iterator<Item = Op> + '_ {
@@ -102,28 +126,25 @@ impl MemoryOps {
         span
     }
 
-    fn stamp(&self, place: Place) -> Option<Stamp> {
-        self.tables.get(place.table as usize)?.read().stamp(place.entry)
+    fn rank(&self, place: Place) -> Option<Rank> {
+        let memtable = self.tables.get(place.table as usize)?.read();
+        let (_, header, _) = memtable.record(place.entry)?;
+        Some((header.stamp(), header.dot.seq, !header.is_spent()))
     }
 }
 
 impl Memtable {
     /// The key's entries in the first `groups` groups, newest first.
-    fn entries_of(&self, hash: KeyHash, user: &UserId, key: &Key, groups: usize) -> impl Iterator<Item = u32> + '_ {
-        let last = self.last_of(hash, user.as_str().as_bytes(), key.as_str().as_bytes());
+    fn entries_of(&self, key: KeyEntry, groups: usize) -> impl Iterator<Item = u32> + '_ {
         let is_in = move |entry: &u32| {
             let held = self.entries.get(*entry as usize);
             held.is_some_and(|held| (held.group as usize) < groups)
         };
-        self.chain(last).filter(is_in)
+        self.chain(Some(key.last)).filter(is_in)
     }
 
     fn stamp(&self, entry: u32) -> Option<Stamp> {
-        let (_, header, _) = self.record(entry)?;
-        Some(Stamp {
-            time: header.time,
-            origin: header.dot.origin,
-        })
+        self.record(entry).map(|(_, header, _)| header.stamp())
     }
 }
 

@@ -96,4 +96,43 @@ proptest! {
     fn ops_in_any_order_come_out_sorted(tables in tables(false)) {
         check(tables, false)?;
     }
+
+    /// Ops as replicas get them: of several origins, in any order, and again and again; some are what a peer has left of them.
+    #[test]
+    fn a_copy_comes_out_once_and_what_is_left_of_a_cleared_op_stands(
+        given in proptest::collection::vec((1u64..4, 1u64..8, any::<bool>(), any::<bool>()), 0..40),
+        cuts in (0usize..40, 0usize..40),
+    ) {
+        let (user, key) = (UserId::new("u").unwrap(), Key::new("k").unwrap());
+        let hash = KeyHash::of(&user, &key);
+        let mut tables = vec![Memtable::new(0), Memtable::new(1), Memtable::new(2)];
+        let mut expected = std::collections::BTreeMap::new();
+        for (index, (origin, seq, spent, closes)) in given.into_iter().enumerate() {
+            let mut op = op(origin, seq, seq * 10);
+            if spent {
+                op.body = Body::Spent { cleared_at: crate::types::WallMs(3) };
+            }
+            let table = &mut tables[usize::from(index >= cuts.0) + usize::from(index >= cuts.1)];
+            table.append(hash, &user, &key, &op);
+            if closes {
+                table.close_group();
+            }
+            let rank = crate::store::order::rank_of;
+            let held = expected.entry((op.stamp(), op.dot)).or_insert_with(|| op.clone());
+            if rank(&op) < rank(held) {
+                *held = op;
+            }
+        }
+        for table in &mut tables {
+            table.close_group();
+        }
+        let tables: Vec<_> = tables.into_iter().map(Memtable::share).collect();
+        let held = MemoryOps::of(&tables, (hash, &user, &key), Memtable::closed_groups);
+        prop_assert_eq!(held.iter().collect::<Vec<_>>(), expected.into_values().collect::<Vec<_>>());
+        let mut known = Clock::default();
+        known.insert_range(OriginId(1), 2, 5);
+        known.insert_range(OriginId(3), 1, 9);
+        let lacking: Vec<Op> = held.iter().filter(|op| !known.contains(op.dot.origin, op.dot.seq)).collect();
+        prop_assert_eq!(held.lacking(&known).iter().collect::<Vec<_>>(), lacking);
+    }
 }

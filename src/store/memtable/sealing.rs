@@ -1,13 +1,14 @@
-//! What a merge reads of a memtable: its keys in order, their ops, and the dots it holds.
+//! What a merge and an export read of a memtable: its keys in order, their ops, and the dots it holds.
 
-use super::Memtable;
-use crate::core::clock::SlotClocks;
+use super::{Memtable, RecordHeader};
+use crate::core::clock::{Clock, SlotClocks};
 use crate::core::op::{Dot, Op};
-use crate::core::slot::{SYSTEM_SLOT, SlotId};
+use crate::core::slot::{KeyHash, SYSTEM_SLOT, SlotId};
 use crate::core::stamp::OriginId;
+use crate::store::order::rank_of;
 use crate::types::{Key, UserId};
 
-/// A key of a memtable, as `sorted_keys` gives it.
+/// A key of a memtable, as `sorted_keys` gives it. Ops that the key gets later are not among its ops.
 #[derive(Debug, Clone)]
 pub struct MemoryKey {
     pub slot: SlotId,
@@ -19,12 +20,18 @@ pub struct MemoryKey {
 impl Memtable {
     /// Every key in (slot, user, key) order.
     pub fn sorted_keys(&self) -> Vec<MemoryKey> {
+        self.sorted_keys_of(|_| true)
+    }
+
+    /// Every key of the slots that are `wanted`, in (slot, user, key) order.
+    pub fn sorted_keys_of(&self, wanted: impl Fn(SlotId) -> bool) -> Vec<MemoryKey> {
         let mut keys: Vec<_> = self
             .keys
             .iter()
             .filter_map(|held| {
                 let (record, header, _) = self.record(held.last)?;
-                Some(((header.dot.slot, header.user(record), header.key(record)), held.last))
+                let slot = header.dot.slot;
+                wanted(slot).then(|| ((slot, header.user(record), header.key(record)), held.last))
             })
             .collect();
         keys.sort_unstable();
@@ -48,43 +55,80 @@ impl Memtable {
             .collect()
     }
 
-    /// The ops of a key that `sorted_keys` gave, in stamp order, all of them.
+    /// The ops of a key that `sorted_keys` gave, in their order, all of them.
     pub fn ops_of_sorted(&self, key: &MemoryKey) -> Vec<Op> {
-        let mut ops: Vec<Op> = self
-            .chain(Some(key.last))
-            .filter_map(|entry| self.op(entry, self.groups.len()))
-            .collect();
-        ops.sort_by_key(Op::stamp);
+        self.some_ops_of_sorted(key, self.groups.len(), |_| true)
+    }
+
+    /// Of the ops of a key that `sorted_keys` gave, those in the first `groups` groups whose dot is `wanted`, in their order.
+    pub fn some_ops_of_sorted(&self, key: &MemoryKey, groups: usize, wanted: impl Fn(&Dot) -> bool) -> Vec<Op> {
+        let is_wanted = |entry: &u32| self.record(*entry).is_some_and(|(_, header, _)| wanted(&header.dot));
+        let entries = self.chain(Some(key.last)).filter(is_wanted);
+        let mut ops: Vec<Op> = entries.filter_map(|entry| self.op(entry, groups)).collect();
+        // The chain leads from the newest op to the oldest, and mostly that is their order, reversed.
+        ops.reverse();
+        ops.sort_by_key(rank_of);
         ops
+    }
+
+    /// Whether it holds an op of the key with one of these dots, durable or not.
+    pub fn holds_any(&self, hash: KeyHash, user: &UserId, key: &Key, dots: &Clock) -> bool {
+        let last = self.find(hash, user, key).map(|held| held.last);
+        let is_one = |head: RecordHeader| dots.contains(head.dot.origin, head.dot.seq);
+        self.chain(last)
+            .any(|entry| self.record(entry).is_some_and(|(_, head, _)| is_one(head)))
+    }
+
+    /// The heads of the slot's ops in the first `groups` groups, in no particular order.
+    pub fn heads_of_slot(&self, slot: SlotId, groups: usize) -> impl Iterator<Item = RecordHeader> + '_ {
+        let headers = (0..self.entries.len() as u32).filter_map(|entry| self.record(entry));
+        let held = headers.filter(move |(_, header, group)| header.dot.slot == slot && (*group as usize) < groups);
+        held.map(|(_, header, _)| header)
     }
 
     /// The dots that it holds.
     pub fn covered(&self) -> SlotClocks {
         let mut clocks = SlotClocks::default();
-        // In the order they were appended, the ops of a slot are mostly one run of sequences of one origin.
-        let mut runs: Vec<Option<(OriginId, u64, u64)>> = vec![None; usize::from(SYSTEM_SLOT.0) + 1];
+        // In the order they were appended, the ops of one origin in a slot are mostly one run of sequences, with those of a few other
+        // origins between them.
+        let mut runs: Vec<Vec<Run>> = vec![Vec::new(); usize::from(SYSTEM_SLOT.0) + 1];
         for entry in 0..self.entries.len() as u32 {
             let Some((_, header, _)) = self.record(entry) else {
                 continue;
             };
             let Dot { origin, slot, seq } = header.dot;
-            match runs.get_mut(usize::from(slot.0)) {
-                Some(Some((of, _, last))) if *of == origin && last.checked_add(1) == Some(seq) => *last = seq,
+            let Some(runs) = runs.get_mut(usize::from(slot.0)) else {
+                clocks.insert(slot, origin, seq);
+                continue;
+            };
+            match runs.iter_mut().find(|run| run.origin == origin) {
+                Some(run) if run.last.checked_add(1) == Some(seq) => run.last = seq,
                 Some(run) => {
-                    if let Some((of, first, last)) = run.replace((origin, seq, seq)) {
-                        clocks.insert_range(slot, of, first, last);
-                    }
+                    clocks.insert_range(slot, origin, run.first, run.last);
+                    (run.first, run.last) = (seq, seq);
                 }
-                None => clocks.insert(slot, origin, seq),
+                None => runs.push(Run {
+                    origin,
+                    first: seq,
+                    last: seq,
+                }),
             }
         }
-        for (slot, run) in runs.into_iter().enumerate() {
-            if let Some((origin, first, last)) = run {
+        for (slot, runs) in runs.into_iter().enumerate() {
+            for Run { origin, first, last } in runs {
                 clocks.insert_range(SlotId(slot as u16), origin, first, last);
             }
         }
         clocks
     }
+}
+
+/// Sequences of one origin in one slot.
+#[derive(Debug, Clone, Copy)]
+struct Run {
+    origin: OriginId,
+    first: u64,
+    last: u64,
 }
 
 #[cfg(test)]

@@ -72,11 +72,14 @@ pub(super) fn salvage_segment(
         .map_err(|error| fail(&error))
 }
 
-/// Takes every gap in an origin's sequences for lost.
-pub(super) fn lose_gaps(found: &mut Recovered) {
+/// Takes every gap in the sequences of an origin that has none for lost.
+fn lose_gaps(place: &Place, found: &mut Recovered) {
     let mut gaps = SlotClocks::default();
     for (slot, clock) in found.covered.slots() {
-        for (origin, set) in clock.origins().filter(|(origin, _)| *origin != UNKNOWN_ORIGIN) {
+        for (origin, set) in clock
+            .origins()
+            .filter(|(origin, _)| *origin != UNKNOWN_ORIGIN && place.has_no_gaps(*origin))
+        {
             if let Some(last) = set.last() {
                 gaps.insert_range(slot, origin, 1, last);
             }
@@ -94,13 +97,14 @@ pub(super) fn lose_unknown(place: &Place, seq: u64, lost: &mut SlotClocks) {
 pub(super) fn take_footers(found: &mut Recovered) {
     for segment in &found.segments {
         found.covered.join(segment.covered());
+        found.collected.join(segment.collected());
         found.known_lost.join(segment.lost());
         found.max_time = found.max_time.max(segment.stats().max_time);
     }
 }
 
 pub(super) fn tell_losses(place: &Place, found: &mut Recovered) {
-    lose_gaps(found);
+    lose_gaps(place, found);
     let newly_lost = found.lost.minus(&found.covered).minus(&found.known_lost);
     if !newly_lost.is_empty() && found.damage.is_empty() {
         // A file is gone. What its origin gave out last may have been in it, and must not be given out again.

@@ -35,6 +35,7 @@ pub enum DumpLine {
         filter_and_index_bytes: usize,
         covered: Vec<ClockLine>,
         lost: Vec<ClockLine>,
+        collected: Vec<ClockLine>,
     },
     Block {
         ordinal: u32,
@@ -168,6 +169,7 @@ fn footer_line(segment: &Segment) -> DumpLine {
         filter_and_index_bytes: segment.memory_bytes(),
         covered: clock_lines(segment.covered()),
         lost: clock_lines(segment.lost()),
+        collected: clock_lines(segment.collected()),
     }
 }
 

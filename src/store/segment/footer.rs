@@ -8,6 +8,7 @@
 //! largest block  varint: raw bytes
 //! covered        slot clocks: the dots held here, or known to be dropped
 //! lost           slot clocks: the dots that are known to exist and that this replica lost
+//! collected      slot clocks, from version 3 on: the clears that were dropped because every replica knew them, and all that they saw
 //! blocks         varint count, varint bytes of the index, the index (`index.rs`)
 //! filter         the rest (`filter.rs`)
 //! ```
@@ -16,7 +17,7 @@
 //!
 //! Corrupt if: anything is cut short; the largest block is larger than any may be; index or filter break a rule of theirs.
 
-use super::format::BLOCK_BYTES_MAX;
+use super::format::{BLOCK_BYTES_MAX, COLLECTED_VERSION};
 use super::index::Index;
 use crate::core::clock::SlotClocks;
 use crate::core::op::{Body, Op};
@@ -71,6 +72,7 @@ pub struct Footer {
     pub raw_bytes_max: usize,
     pub covered: SlotClocks,
     pub lost: SlotClocks,
+    pub collected: SlotClocks,
     pub index: Index,
     pub filter: Filter,
 }
@@ -83,6 +85,7 @@ pub struct FooterParts<'a> {
     pub raw_bytes_max: usize,
     pub covered: &'a SlotClocks,
     pub lost: &'a SlotClocks,
+    pub collected: &'a SlotClocks,
     pub block_count: u32,
     pub index: &'a [u8],
     pub filter: &'a Filter,
@@ -100,6 +103,7 @@ impl FooterParts<'_> {
         put_varint(&mut out, self.raw_bytes_max as u64);
         put_slot_clocks(&mut out, self.covered);
         put_slot_clocks(&mut out, self.lost);
+        put_slot_clocks(&mut out, self.collected);
         put_varint(&mut out, u64::from(self.block_count));
         put_bytes(&mut out, self.index);
         self.filter.put(&mut out);
@@ -138,8 +142,8 @@ fn take_stats(cursor: &mut Cursor<'_>) -> Result<SegmentStats, Malformed> {
     })
 }
 
-/// `blocks_end` is the footer's own offset in the file.
-pub fn decode_footer(bytes: &[u8], blocks_end: u64) -> Result<Footer, Malformed> {
+/// `version` is that of the file; `blocks_end` is the footer's own offset in it.
+pub fn decode_footer(bytes: &[u8], version: u16, blocks_end: u64) -> Result<Footer, Malformed> {
     let mut cursor = Cursor::new(bytes);
     let mut replaces = Vec::new();
     for _ in 0..cursor.count()? {
@@ -154,6 +158,10 @@ pub fn decode_footer(bytes: &[u8], blocks_end: u64) -> Result<Footer, Malformed>
     }
     let covered = cursor.slot_clocks()?;
     let lost = cursor.slot_clocks()?;
+    let collected = match version >= COLLECTED_VERSION {
+        true => cursor.slot_clocks()?,
+        false => SlotClocks::default(),
+    };
     let block_count = u32::try_from(cursor.varint()?).map_err(|_| Malformed { what: "block count" })?;
     let index = Index::decode(cursor.bytes()?, block_count, blocks_end)?;
     let filter = Filter::decode(cursor.take(cursor.remaining())?)?;
@@ -164,6 +172,7 @@ pub fn decode_footer(bytes: &[u8], blocks_end: u64) -> Result<Footer, Malformed>
         raw_bytes_max,
         covered,
         lost,
+        collected,
         index,
         filter,
     })

@@ -21,6 +21,7 @@ mod place;
 mod salvage;
 mod scan;
 mod spread;
+mod texts;
 mod verify;
 mod writer;
 
@@ -47,13 +48,13 @@ pub use place::place_of;
 pub use salvage::{Salvaged, decode_block, decode_raw_block, salvage};
 pub use scan::{Scan, ScanBlocks};
 pub use spread::Values;
+pub use texts::Texts;
 pub use writer::{EntryRef, SegmentWriter};
 
 use super::cache::{BlockCache, BlockKey};
 use super::codec::Malformed;
 use super::disk::{Disk, DiskFile, OpenMode};
 use crate::core::clock::SlotClocks;
-use crate::core::op::Fragment;
 use crate::core::slot::SlotId;
 
 const PREFIX: &str = "segment-";
@@ -95,20 +96,6 @@ pub enum Reach {
     /// Never to the disk.
     Cache,
     Disk,
-}
-
-/// What [`Segment::texts_of`] found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Texts {
-    /// The segment has no op of the key.
-    Absent,
-    /// Nothing but text, all of it in one block; it was appended.
-    Plain(TextSpan),
-    /// The key's ops lie in more than one block.
-    Spread,
-    /// Anything else: its ops have to be read.
-    Other,
-    OutOfReach,
 }
 
 /// One open segment. The file stays readable through it after its name was removed.
@@ -201,7 +188,7 @@ impl Segment {
             file,
             file_bytes,
             blocks_end: trailer.footer_offset,
-            footer: decode_footer(&footer, trailer.footer_offset).map_err(damaged)?,
+            footer: decode_footer(&footer, header.version, trailer.footer_offset).map_err(damaged)?,
             uid: cache.segment_uid(),
             cache: cache.clone(),
         })
@@ -238,6 +225,12 @@ impl Segment {
         &self.footer.lost
     }
 
+    /// The clears that were dropped because every replica knew them and all that they saw, and all that. A replica whose clock does not
+    /// cover it may hold what they cleared, and nobody can send it the clear.
+    pub fn collected(&self) -> &SlotClocks {
+        &self.footer.collected
+    }
+
     pub fn block_count(&self) -> u32 {
         self.footer.index.count()
     }
@@ -261,32 +254,6 @@ impl Segment {
         let place = place_of(slot, user, key);
         let start = self.footer.index.find(&place);
         OpCursor::new(self.clone(), place, slot, start)
-    }
-
-    /// Appends the texts of the key at `place`, in the order of their stamps, when they can be had in the shortest way: all its ops
-    /// are text of one origin, as it was first stamped, and lie in one block that is in reach.
-    pub fn texts_of(&self, place: &[u8], reach: Reach, out: &mut Vec<Fragment>) -> Result<Texts, ReadError> {
-        let Some(block) = self.footer.index.find(place) else {
-            return Ok(Texts::Absent);
-        };
-        if self.goes_on(&block, place) {
-            return Ok(Texts::Spread);
-        }
-        let loaded = match reach {
-            Reach::Disk => self.load(&block)?,
-            Reach::Cache => match self.cache.get_if_held(self.key_of(&block)) {
-                Some(held) => held,
-                None => return Ok(Texts::OutOfReach),
-            },
-        };
-        let damaged = |error| self.damaged(&block, error);
-        let Some(run) = loaded.find(place).map_err(damaged)? else {
-            return Ok(Texts::Absent);
-        };
-        Ok(loaded
-            .texts(&run, out)
-            .map_err(damaged)?
-            .map_or(Texts::Other, Texts::Plain))
     }
 
     /// Whether the key's ops lie in one block and that needs no I/O.

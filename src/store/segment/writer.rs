@@ -52,6 +52,7 @@ pub struct SegmentWriter {
     /// Of the request ids in `run`.
     request_tags: Vec<u64>,
     stats: SegmentStats,
+    collected: SlotClocks,
 }
 
 /// The key whose ops are coming in.
@@ -107,6 +108,7 @@ impl SegmentWriter {
             tags: Vec::new(),
             request_tags: Vec::new(),
             stats: SegmentStats::default(),
+            collected: SlotClocks::default(),
         })
     }
 
@@ -231,6 +233,11 @@ impl SegmentWriter {
         Ok(())
     }
 
+    /// More of what was collected (see `Segment::collected`).
+    pub fn add_collected(&mut self, clocks: &SlotClocks) {
+        self.collected.join(clocks);
+    }
+
     /// Ends the file, gives it its name, and opens it. Durable on Ok; on Err it may or may not survive, whole.
     ///
     /// `covered` are the dots that are held here or known to be dropped; `lost` those that are known to exist and that this
@@ -251,6 +258,7 @@ impl SegmentWriter {
             raw_bytes_max: done.raw_bytes_max,
             covered: &covered,
             lost: &lost,
+            collected: &self.collected,
             block_count: done.block_count,
             index: &done.index,
             filter: &filter,

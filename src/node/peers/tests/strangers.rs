@@ -88,6 +88,7 @@ async fn garbage_on_the_port_is_harmless() {
 async fn insider(rig: &Rig) -> Channel {
     let local = Local {
         keys: keys(7),
+        tls: None,
         versions: VERSIONS,
         hello: Hello {
             node: NodeId(66),

@@ -190,11 +190,14 @@ fn a_footer_that_promises_too_large_blocks_is_refused() {
             raw_bytes_max,
             covered: &covered,
             lost: &covered,
+            collected: &covered,
             block_count: 0,
             index: &[],
             filter: &filter,
         };
-        decode_footer(&parts.encode(), 24).map(drop).map_err(|error| error.what)
+        decode_footer(&parts.encode(), FORMAT_VERSION, 24)
+            .map(drop)
+            .map_err(|error| error.what)
     };
     assert_eq!(footer(format::BLOCK_BYTES_MAX), Ok(()));
     assert_eq!(footer(format::BLOCK_BYTES_MAX + 1), Err("largest block"));

@@ -1,0 +1,336 @@
+//! `kv cluster`: the nodes of a cluster, and the key that they share.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use indicatif::HumanBytes;
+
+use crate::api::{ClusterStatus, Member, STATUS_OK};
+use crate::client::entropy;
+
+use super::add::print_status;
+use super::connection::{Connection, ConnectionArgs};
+use super::exit::usage;
+use super::get::output;
+use super::secret;
+
+const NODE_ID_DIGITS: usize = 16;
+/// Of randomness, in the key of a cluster.
+const KEY_BYTES: usize = 32;
+
+#[derive(Debug, clap::Subcommand)]
+pub enum ClusterCommand {
+    /// Print each node with its state and how far it is behind
+    Status(CommonArgs),
+    /// Print the nodes and their addresses
+    Members(CommonArgs),
+    /// Take a node out of the cluster, for good
+    Remove(RemoveArgs),
+    /// Give the place of a lost node to an empty one
+    Replace(ReplaceArgs),
+    /// Make the key that all nodes of a cluster share
+    Keygen(KeygenArgs),
+}
+
+#[derive(Debug, clap::Args)]
+pub struct CommonArgs {
+    /// Print the API's answer
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub connection: ConnectionArgs,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct RemoveArgs {
+    /// The node: its id, the beginning of it, or one of its addresses
+    pub node: String,
+    #[command(flatten)]
+    pub common: CommonArgs,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct ReplaceArgs {
+    /// The node that is lost: its id, the beginning of it, or one of its addresses
+    pub old: String,
+    /// The empty node that takes its place, likewise
+    pub new: String,
+    #[command(flatten)]
+    pub common: CommonArgs,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct KeygenArgs {
+    /// File to write, which must not exist [default: standard output]
+    pub file: Option<PathBuf>,
+}
+
+pub async fn run(command: ClusterCommand) -> anyhow::Result<()> {
+    match command {
+        ClusterCommand::Status(args) => {
+            let status = status(&Connection::new(&args.connection)?).await?;
+            let text = if args.json {
+                line_of(&status)?
+            } else {
+                status_text(&status)
+            };
+            print(&text)
+        }
+        ClusterCommand::Members(args) => {
+            let members = status(&Connection::new(&args.connection)?).await?.members;
+            let text = if args.json {
+                line_of(&members)?
+            } else {
+                members_text(&members)
+            };
+            print(&text)
+        }
+        ClusterCommand::Remove(args) => {
+            let connection = Connection::new(&args.common.connection)?;
+            let node = find(&status(&connection).await?, &args.node)?;
+            let removed = connection.client.cluster_remove(&node).await;
+            removed.map_err(|error| connection.explain(error.into()))?;
+            print_status(STATUS_OK, args.common.json)
+        }
+        ClusterCommand::Replace(args) => {
+            let connection = Connection::new(&args.common.connection)?;
+            let members = status(&connection).await?;
+            let (old, new) = (find(&members, &args.old)?, find(&members, &args.new)?);
+            let replaced = connection.client.cluster_replace(&old, &new).await;
+            replaced.map_err(|error| connection.explain(error.into()))?;
+            print_status(STATUS_OK, args.common.json)
+        }
+        ClusterCommand::Keygen(args) => match args.file {
+            Some(path) => write_new_key(&path),
+            None => print(&new_key()),
+        },
+    }
+}
+
+/// The key's file: one line.
+pub fn new_key() -> String {
+    format!("{}\n", entropy::hex::<KEY_BYTES>())
+}
+
+fn write_new_key(path: &Path) -> anyhow::Result<()> {
+    if path.exists() {
+        return Err(usage(format!(
+            "{} exists; nodes that have this key would not know those that have a new one",
+            path.display()
+        )));
+    }
+    secret::write_private(path, &new_key())
+}
+
+async fn status(connection: &Connection) -> anyhow::Result<ClusterStatus> {
+    let status = connection.client.cluster_status().await;
+    status.map_err(|error| connection.explain(error.into()))
+}
+
+fn print(text: &str) -> anyhow::Result<()> {
+    let mut out = output();
+    out.write_all(text.as_bytes())?;
+    Ok(out.flush()?)
+}
+
+fn line_of(answer: &impl serde::Serialize) -> anyhow::Result<String> {
+    Ok(serde_json::to_string(answer)? + "\n")
+}
+
+/// The id of the one node that `text` means.
+fn find(status: &ClusterStatus, text: &str) -> anyhow::Result<String> {
+    let is_meant = |member: &&Member| {
+        let by_id = !text.is_empty() && member.node.starts_with(&text.to_lowercase());
+        by_id || [&member.peer, &member.http].into_iter().any(|address| address == text)
+    };
+    let mut meant = status.members.iter().filter(is_meant);
+    match (meant.next(), meant.next()) {
+        (Some(member), None) => Ok(member.node.clone()),
+        (Some(_), Some(_)) => Err(usage(format!("{text:?} may be several nodes; give more of the id"))),
+        // The node that answers may not have heard of it yet.
+        (None, _) if text.len() == NODE_ID_DIGITS && text.bytes().all(|byte| byte.is_ascii_hexdigit()) => {
+            Ok(text.to_lowercase())
+        }
+        (None, _) => Err(usage(format!(
+            "there is no node {text:?}; `kv cluster members` lists them"
+        ))),
+    }
+}
+
+fn status_text(status: &ClusterStatus) -> String {
+    let heads = [
+        "NODE",
+        "STATE",
+        "ALIVE",
+        "HTTP",
+        "ZONE",
+        "WEIGHT",
+        "SLOTS",
+        "BEHIND",
+        "UNSYNCED",
+        "CLOCK",
+        "QUARANTINED",
+    ];
+    let row = |member: &Member| {
+        [
+            member.node.clone(),
+            member.state.name().to_owned(),
+            yes_or_no(member.alive),
+            member.http.clone(),
+            member.zone.clone(),
+            member.weight.to_string(),
+            member.slots.to_string(),
+            behind(member),
+            member.unsynced_slots.to_string(),
+            format!("{:+} ms", member.clock_skew_ms),
+            member.quarantined_segments.to_string(),
+        ]
+    };
+    let rows: Vec<_> = status.members.iter().map(row).collect();
+    format!(
+        "cluster {}, replication {}, as node {} sees it\n{}",
+        status.cluster,
+        status.replication,
+        status.node,
+        table(&heads, &rows)
+    )
+}
+
+fn members_text(members: &[Member]) -> String {
+    let row = |member: &Member| {
+        [
+            member.node.clone(),
+            member.state.name().to_owned(),
+            yes_or_no(member.alive),
+            member.http.clone(),
+            member.peer.clone(),
+            member.zone.clone(),
+        ]
+    };
+    let rows: Vec<_> = members.iter().map(row).collect();
+    table(&["NODE", "STATE", "ALIVE", "HTTP", "PEER", "ZONE"], &rows)
+}
+
+fn yes_or_no(flag: bool) -> String {
+    if flag { "yes" } else { "no" }.to_owned()
+}
+
+fn behind(member: &Member) -> String {
+    if member.lag_ops == 0 {
+        return "-".to_owned();
+    }
+    format!(
+        "{} ops, {}, {:.1} s",
+        member.lag_ops,
+        HumanBytes(member.lag_bytes),
+        member.lag_seconds
+    )
+}
+
+/// Columns as wide as they need to be, two spaces apart.
+fn table<const N: usize>(heads: &[&str; N], rows: &[[String; N]]) -> String {
+    let mut text = String::new();
+    let widths: [usize; N] = std::array::from_fn(|column| {
+        let cells = rows.iter().map(|row| row[column].chars().count());
+        cells.chain([heads[column].len()]).max().unwrap_or(0)
+    });
+    let heads = heads.map(str::to_owned);
+    for row in std::iter::once(&heads).chain(rows) {
+        let mut line = String::new();
+        for (cell, width) in row.iter().zip(widths) {
+            // Writing to a String cannot fail.
+            let _ = write!(line, "{cell:width$}  ");
+        }
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+    use crate::api::MemberState;
+    use crate::types::NodeId;
+
+    fn member(node: u64, port: u16) -> Member {
+        Member {
+            node: NodeId(node).to_string(),
+            peer: format!("127.0.0.1:{}", port + 100),
+            http: format!("127.0.0.1:{port}"),
+            zone: "default".to_owned(),
+            weight: 100,
+            state: MemberState::Up,
+            alive: true,
+            slots: 1024,
+            lag_ops: 0,
+            lag_bytes: 0,
+            lag_seconds: 0.0,
+            unsynced_slots: 0,
+            clock_skew_ms: 0,
+            quarantined_segments: 0,
+        }
+    }
+
+    fn cluster() -> ClusterStatus {
+        let late = Member {
+            state: MemberState::Joining,
+            alive: false,
+            lag_ops: 7,
+            lag_bytes: 2048,
+            lag_seconds: 1.25,
+            clock_skew_ms: -3,
+            ..member(0xab00_0000_0000_0001, 8001)
+        };
+        ClusterStatus {
+            cluster: "kv".to_owned(),
+            node: NodeId(1).to_string(),
+            replication: 3,
+            members: vec![member(1, 8000), late],
+        }
+    }
+
+    #[test]
+    fn the_status_is_a_table() {
+        assert_eq!(
+            status_text(&cluster()),
+            "\
+cluster kv, replication 3, as node 0000000000000001 sees it
+NODE              STATE    ALIVE  HTTP            ZONE     WEIGHT  SLOTS  BEHIND                  UNSYNCED  CLOCK  QUARANTINED
+0000000000000001  up       yes    127.0.0.1:8000  default  100     1024   -                       0         +0 ms  0
+ab00000000000001  joining  no     127.0.0.1:8001  default  100     1024   7 ops, 2.00 KiB, 1.2 s  0         -3 ms  0
+"
+        );
+        assert!(members_text(&cluster().members).contains("127.0.0.1:8101  default\n"));
+    }
+
+    #[test]
+    fn a_node_is_meant_by_the_beginning_of_its_id_or_an_address() {
+        let id = |text: &str| find(&cluster(), text);
+        for text in ["ab", "AB00000000000001", "127.0.0.1:8001", "127.0.0.1:8101"] {
+            assert_eq!(id(text).unwrap(), "ab00000000000001", "{text}");
+        }
+        assert_eq!(id("00ff00ff00ff00ff").unwrap(), "00ff00ff00ff00ff");
+        for text in ["", "c", "127.0.0.1", "+000000000000001", "127.0.0.1:9"] {
+            assert!(id(text).is_err(), "{text:?}");
+        }
+        let mut two = cluster();
+        two.members.push(member(0xac << 56, 8002));
+        assert!(find(&two, "a").unwrap_err().to_string().contains("several"));
+    }
+
+    #[test]
+    fn a_key_is_written_once_for_its_owner_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("key");
+        write_new_key(&path).unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(text.trim().len(), 2 * KEY_BYTES);
+        assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+        assert!(write_new_key(&path).unwrap_err().to_string().contains("exists"));
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+    }
+}

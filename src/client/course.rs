@@ -1,0 +1,247 @@
+//! The way of one request through the nodes: the next one when a try fails, a second one beside it when nothing comes, rounds with
+//! growing pauses when all have failed.
+//!
+//! Invariant: a request that may have taken effect is tried again only when its sender said that this is safe.
+
+use std::future::Future;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+
+use super::entropy;
+use super::error::{ClientError, Failure};
+use super::nodes::Nodes;
+
+/// First pause between two rounds; it doubles from round to round.
+const BACKOFF_MS: u64 = 100;
+/// Longest pause between two rounds.
+const BACKOFF_MS_MAX: u64 = 5_000;
+/// A `Retry-After` beyond this is cut: the node is asked again after at most this long.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(10);
+/// When a small request has no answer after so long, and its node answered nothing else meanwhile, it goes to the next node too.
+const HEDGE_AFTER: Duration = Duration::from_millis(300);
+/// A node that answers others meanwhile is slow, not gone: it is given longer, so that a load that is too much is not doubled.
+const HEDGE_AFTER_LIVELY: Duration = Duration::from_millis(1_000);
+/// Longer bodies are given longer: this much for each KiB.
+const HEDGE_AFTER_KIB: Duration = Duration::from_millis(1);
+
+/// Whether a request may be sent again after it may have taken effect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Repeat {
+    Safe,
+    Unsafe,
+}
+
+/// How long and how often to try.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Patience {
+    /// Rounds through all nodes.
+    pub rounds_max: u32,
+    /// For all tries and pauses together.
+    pub deadline: Duration,
+}
+
+pub(super) struct Course<'a> {
+    nodes: &'a Nodes,
+    repeat: Repeat,
+    patience: Patience,
+    /// What the body's size adds to the time after which the next node is asked too.
+    allowance: Duration,
+    /// Nodes that were not tried in this round, the next one last.
+    untried: Vec<usize>,
+    round: u32,
+    /// Failures to connect in this round.
+    unreachable: Vec<Failure>,
+    /// A try that may have taken effect.
+    broken: Option<ClientError>,
+    last: Option<ClientError>,
+    /// The node of the youngest try, and when it began.
+    youngest: (usize, Instant),
+}
+
+impl<'a> Course<'a> {
+    pub fn new(nodes: &'a Nodes, repeat: Repeat, patience: Patience, body_bytes: usize) -> Self {
+        Self {
+            nodes,
+            repeat,
+            patience,
+            allowance: HEDGE_AFTER_KIB * u32::try_from(body_bytes / 1024).unwrap_or(u32::MAX),
+            untried: nodes.order(),
+            round: 1,
+            unreachable: Vec::new(),
+            broken: None,
+            last: None,
+            youngest: (0, Instant::now()),
+        }
+    }
+
+    /// Tries until one succeeds. `attempt` is given the number of a node.
+    pub async fn run<T, F: Future<Output = Result<T, ClientError>>>(
+        mut self,
+        attempt: impl Fn(usize) -> F,
+    ) -> Result<T, ClientError> {
+        let deadline = Instant::now() + self.patience.deadline;
+        match timeout_at(deadline, self.try_all(attempt)).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(self.too_late()),
+        }
+    }
+
+    async fn try_all<T, F: Future<Output = Result<T, ClientError>>>(
+        &mut self,
+        attempt: impl Fn(usize) -> F,
+    ) -> Result<T, ClientError> {
+        let mut running = FuturesUnordered::new();
+        let begin = |node: usize| {
+            let tried = attempt(node);
+            async move { (node, tried.await) }
+        };
+        loop {
+            if running.is_empty() {
+                running.extend(self.next_node().map(begin));
+            }
+            let hedge_at = self.hedge_at();
+            let (node, outcome) = tokio::select! {
+                biased;
+                Some(ended) = running.next() => ended,
+                () = sleep_until(hedge_at), if self.may_hedge() => {
+                    // The node may have answered something since.
+                    if self.hedge_at() > Instant::now() {
+                        continue;
+                    }
+                    self.nodes.avoid(self.youngest.0);
+                    running.extend(self.next_node().map(begin));
+                    continue;
+                }
+            };
+            match outcome {
+                Ok(answer) => {
+                    self.nodes.prefer(node);
+                    return Ok(answer);
+                }
+                Err(error) => self.note(node, error)?,
+            }
+            if let Some(next) = self.next_node() {
+                running.push(begin(next));
+            } else if running.is_empty() {
+                self.next_round().await?;
+            }
+        }
+    }
+
+    fn next_node(&mut self) -> Option<usize> {
+        let node = self.untried.pop()?;
+        self.youngest = (node, Instant::now());
+        Some(node)
+    }
+
+    fn may_hedge(&self) -> bool {
+        self.repeat == Repeat::Safe && !self.untried.is_empty()
+    }
+
+    fn hedge_at(&self) -> Instant {
+        let (node, began) = self.youngest;
+        let silent_until = began + HEDGE_AFTER + self.allowance;
+        match self.nodes.last_answer(node) {
+            Some(heard) if heard >= began => {
+                let lively_until = began + HEDGE_AFTER_LIVELY + self.allowance;
+                lively_until.min(silent_until.max(heard + HEDGE_AFTER))
+            }
+            _ => silent_until,
+        }
+    }
+
+    /// Err when the request must not be tried again.
+    fn note(&mut self, node: usize, error: ClientError) -> Result<(), ClientError> {
+        let unsent = matches!(error, ClientError::Unreachable { .. });
+        if !error.is_passing() || !(unsent || self.repeat == Repeat::Safe) {
+            return Err(error);
+        }
+        self.nodes.avoid(node);
+        self.last = Some(match error {
+            ClientError::Unreachable { tried } => {
+                self.unreachable.extend(tried);
+                let tried = self.unreachable.clone();
+                ClientError::Unreachable { tried }
+            }
+            ClientError::Broken { .. } => self.broken.insert(error).clone(),
+            other => other,
+        });
+        Ok(())
+    }
+
+    async fn next_round(&mut self) -> Result<(), ClientError> {
+        let failed = self.failure();
+        if self.round >= self.patience.rounds_max {
+            return Err(failed);
+        }
+        sleep(pause(self.round, &failed)).await;
+        self.round += 1;
+        self.unreachable.clear();
+        self.untried = self.nodes.order();
+        Ok(())
+    }
+
+    /// What has to be said after the tries so far. That nothing was sent is only said when that is so.
+    fn failure(&self) -> ClientError {
+        match (&self.last, &self.broken) {
+            (Some(ClientError::Unreachable { .. }) | None, Some(broken)) => broken.clone(),
+            (Some(last), _) => last.clone(),
+            (None, None) => self.no_answer(),
+        }
+    }
+
+    fn too_late(&self) -> ClientError {
+        match self.failure() {
+            // The try that was cut off may have been sent.
+            ClientError::Unreachable { .. } => self.no_answer(),
+            other => other,
+        }
+    }
+
+    fn no_answer(&self) -> ClientError {
+        ClientError::Broken {
+            url: self.nodes.url(self.youngest.0).to_owned(),
+            reason: format!("none within {} s", self.patience.deadline.as_secs_f32()),
+        }
+    }
+}
+
+/// Half of the pause is random, so that clients that failed together do not come back together.
+fn pause(round: u32, error: &ClientError) -> Duration {
+    let full_ms = BACKOFF_MS
+        .saturating_mul(1 << round.saturating_sub(1).min(16))
+        .min(BACKOFF_MS_MAX);
+    let pause = Duration::from_millis(full_ms / 2 + entropy::u64() % (full_ms / 2 + 1));
+    match error {
+        ClientError::Overloaded {
+            retry_after: Some(asked),
+            ..
+        } => pause.max((*asked).min(RETRY_AFTER_MAX)),
+        _ => pause,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_and_keep_to_what_the_node_asked_for() {
+        let broken = ClientError::Broken {
+            url: "u".to_owned(),
+            reason: "r".to_owned(),
+        };
+        assert!(pause(1, &broken) <= Duration::from_millis(BACKOFF_MS));
+        assert!(pause(60, &broken) <= Duration::from_millis(BACKOFF_MS_MAX));
+        assert!(pause(60, &broken) >= Duration::from_millis(BACKOFF_MS_MAX / 2));
+        let asked = |seconds| ClientError::Overloaded {
+            detail: String::new(),
+            retry_after: Some(Duration::from_secs(seconds)),
+        };
+        assert_eq!(pause(1, &asked(3)), Duration::from_secs(3));
+        assert_eq!(pause(1, &asked(3600)), RETRY_AFTER_MAX);
+    }
+}

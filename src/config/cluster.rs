@@ -1,0 +1,130 @@
+//! The settings of a node that is part of a cluster.
+//!
+//! Invariant: without `cluster_listen` there is no cluster, and then no other setting of one may be given: a node that was meant to
+//! join must not start alone without a word.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use super::{ConfigError, Setting, Settings, address, path, whole};
+
+pub const CLUSTER_NAME_DEFAULT: &str = "kv";
+pub const ZONE_DEFAULT: &str = "default";
+pub const WEIGHT_DEFAULT: u16 = 100;
+pub const REPLICATION_DEFAULT: u8 = 3;
+/// Longest zone or cluster name, in bytes: they travel with all gossip.
+pub const NAME_BYTES_MAX: usize = 64;
+/// A node of the greatest weight gets a thousand times the data of one of the least.
+pub const WEIGHT_MAX: u16 = 1000;
+/// More replicas cost every write more than they can gain it.
+pub const REPLICATION_MAX: u8 = 7;
+
+/// What makes a node part of a cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClusterSettings {
+    /// Nodes that speak with other keys, or of another name, are strangers.
+    pub name: String,
+    /// Gossip over UDP and peers over TCP, at the same port.
+    pub listen: SocketAddr,
+    /// Where the other nodes reach this one.
+    pub advertise: SocketAddr,
+    /// Nodes to ask for the cluster, without this one.
+    pub join: Vec<SocketAddr>,
+    /// A new node founds a cluster, if none of those that it asks belongs to one: it was told to join nobody, or stands first among them.
+    pub founds: bool,
+    pub key_file: PathBuf,
+    /// What fails together: no two replicas of a key are in one zone while there are enough zones.
+    pub zone: String,
+    /// Share of the data, against the weights of the other nodes.
+    pub weight: u16,
+    /// Replicas of each key; counts only when the cluster is founded.
+    pub replication: u8,
+}
+
+/// All but `cluster_listen`.
+const OTHERS: [Setting; 7] = [
+    Setting::Advertise,
+    Setting::Join,
+    Setting::ClusterKeyFile,
+    Setting::Zone,
+    Setting::Weight,
+    Setting::Replication,
+    Setting::ClusterName,
+];
+
+impl Settings {
+    /// None: a node of its own.
+    pub(super) fn cluster(&self) -> Result<Option<ClusterSettings>, ConfigError> {
+        if !self.has(Setting::ClusterListen) {
+            return match OTHERS.into_iter().find(|setting| self.has(*setting)) {
+                Some(given) => Err(ConfigError::NoCluster { given }),
+                None => Ok(None),
+            };
+        }
+        if !self.has(Setting::ClusterKeyFile) {
+            return Err(ConfigError::NoClusterKey);
+        }
+        let listen = self.get(Setting::ClusterListen, "", port_given)?;
+        if listen.ip().is_unspecified() && !self.has(Setting::Advertise) {
+            return Err(ConfigError::NothingToAdvertise { listen });
+        }
+        let advertise = self.get(Setting::Advertise, &listen.to_string(), reachable)?;
+        let mut join = self.get(Setting::Join, "", addresses)?;
+        let is_own = |node: &SocketAddr| *node == advertise || *node == listen;
+        let founds = join.first().is_none_or(is_own);
+        join.retain(|node| !is_own(node));
+        Ok(Some(ClusterSettings {
+            name: self.get(Setting::ClusterName, CLUSTER_NAME_DEFAULT, name)?,
+            listen,
+            advertise,
+            join,
+            founds,
+            key_file: self.get(Setting::ClusterKeyFile, "", path)?,
+            zone: self.get(Setting::Zone, ZONE_DEFAULT, name)?,
+            weight: self.get(Setting::Weight, &WEIGHT_DEFAULT.to_string(), |text| {
+                whole(text, 1, WEIGHT_MAX)
+            })?,
+            replication: self.get(Setting::Replication, &REPLICATION_DEFAULT.to_string(), |text| {
+                whole(text, 1, REPLICATION_MAX)
+            })?,
+        }))
+    }
+}
+
+/// The other nodes must know the port before this one has bound it.
+fn port_given(text: &str) -> Result<SocketAddr, String> {
+    match address(text)? {
+        address if address.port() == 0 => Err("the port must not be 0: the other nodes have to know it".to_owned()),
+        address => Ok(address),
+    }
+}
+
+fn reachable(text: &str) -> Result<SocketAddr, String> {
+    match port_given(text)? {
+        address if address.ip().is_unspecified() => {
+            Err("no node can be reached at this address; write the one of this machine".to_owned())
+        }
+        address => Ok(address),
+    }
+}
+
+fn addresses(text: &str) -> Result<Vec<SocketAddr>, String> {
+    let each = text.split(',').map(str::trim).filter(|one| !one.is_empty());
+    let mut all = Vec::new();
+    for address in each.map(reachable) {
+        let address = address?;
+        if !all.contains(&address) {
+            all.push(address);
+        }
+    }
+    Ok(all)
+}
+
+fn name(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.len() > NAME_BYTES_MAX || text.chars().any(char::is_control) {
+        return Err(format!(
+            "write 1 to {NAME_BYTES_MAX} bytes of text without control characters"
+        ));
+    }
+    Ok(text.to_owned())
+}

@@ -1,0 +1,183 @@
+//! What this node knows of its peers' clocks, and of which slots it has everything that they had.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::Mutex;
+
+use crate::core::clock::{Clock, SlotClocks};
+use crate::core::slot::SlotId;
+use crate::types::NodeId;
+
+pub(super) struct ClockBook {
+    /// The first copy of what the others hold did not come yet.
+    is_new: AtomicBool,
+    pages: Mutex<BTreeMap<NodeId, Page>>,
+    /// Slots that were damaged when it was last looked.
+    damaged: Mutex<BTreeSet<SlotId>>,
+}
+
+/// Of one peer.
+#[derive(Default)]
+struct Page {
+    /// Its durable clocks, as it last told them.
+    clocks: SlotClocks,
+    /// Slots of which this node has had all that the peer had, at some time since its start and since they were damaged.
+    synced: BTreeSet<SlotId>,
+    /// What this node lacked when the clocks were last compared.
+    lacked: SlotClocks,
+    /// Of what it lacks now, how many ops.
+    lag_ops: u64,
+}
+
+impl ClockBook {
+    pub(super) fn new(is_new: bool) -> Self {
+        Self {
+            is_new: AtomicBool::new(is_new),
+            pages: Mutex::default(),
+            damaged: Mutex::default(),
+        }
+    }
+
+    pub(super) fn is_new(&self) -> bool {
+        self.is_new.load(Ordering::Acquire)
+    }
+
+    /// From here on, everything has to be copied again before this node's word counts.
+    pub(super) fn set_new(&self) {
+        self.is_new.store(true, Ordering::Release);
+        self.pages.lock().values_mut().for_each(|page| page.synced.clear());
+    }
+
+    pub(super) fn set_whole(&self) {
+        self.is_new.store(false, Ordering::Release);
+    }
+
+    /// The peer's clock of the slot, as it tells it.
+    pub(super) fn note(&self, peer: NodeId, slot: SlotId, clock: &Clock) {
+        let mut pages = self.pages.lock();
+        let page = pages.entry(peer).or_default();
+        page.clocks.remove_slot(slot);
+        page.clocks.join_slot(slot, clock);
+    }
+
+    /// The peer's clocks of these slots are the ones given.
+    pub(super) fn note_same(&self, peer: NodeId, slots: impl Iterator<Item = SlotId>, clocks: &SlotClocks) {
+        let mut pages = self.pages.lock();
+        let page = pages.entry(peer).or_default();
+        for slot in slots {
+            page.clocks.remove_slot(slot);
+            if let Some(clock) = clocks.get(slot) {
+                page.clocks.join_slot(slot, clock);
+            }
+            page.synced.insert(slot);
+        }
+    }
+
+    /// This node has all that the peer had of these slots.
+    pub(super) fn note_synced(&self, peer: NodeId, slots: impl IntoIterator<Item = SlotId>) {
+        self.pages.lock().entry(peer).or_default().synced.extend(slots);
+    }
+
+    /// Of what this node lacks now, what it also lacked when they were last compared: all else may just be on its way.
+    pub(super) fn lacked_before(&self, peer: NodeId, lacking: SlotClocks) -> SlotClocks {
+        let mut pages = self.pages.lock();
+        let page = pages.entry(peer).or_default();
+        page.lag_ops = lacking.count();
+        let both = page.lacked.meet(&lacking);
+        page.lacked = lacking;
+        both
+    }
+
+    /// How many ops this node lacked of the peer's when they last compared.
+    pub(super) fn lag_ops(&self, peer: NodeId) -> u64 {
+        self.pages.lock().get(&peer).map_or(0, |page| page.lag_ops)
+    }
+
+    /// Notes which slots are damaged; what was synced before a slot was damaged counts no more.
+    pub(super) fn note_damaged(&self, now: BTreeSet<SlotId>) {
+        let mut damaged = self.damaged.lock();
+        let news: Vec<SlotId> = now.difference(&damaged).copied().collect();
+        *damaged = now;
+        if !news.is_empty() {
+            for page in self.pages.lock().values_mut() {
+                news.iter().for_each(|slot| _ = page.synced.remove(slot));
+            }
+        }
+    }
+
+    /// Whether all that each of these peers had of the slot is here.
+    pub(super) fn has_all_of(&self, slot: SlotId, peers: impl IntoIterator<Item = NodeId>) -> bool {
+        let pages = self.pages.lock();
+        let has = |peer| pages.get(&peer).is_some_and(|page| page.synced.contains(&slot));
+        peers.into_iter().all(has)
+    }
+
+    /// Of each slot, what the clocks of all its other replicas cover.
+    pub(super) fn stable<'a>(&self, slots: impl Iterator<Item = (SlotId, Vec<&'a NodeId>)>) -> SlotClocks {
+        let pages = self.pages.lock();
+        let mut stable = SlotClocks::default();
+        for (slot, peers) in slots {
+            let mut clocks = peers.iter().map(|peer| pages.get(peer)?.clocks.get(slot));
+            let Some(Some(first)) = clocks.next() else {
+                continue;
+            };
+            let all = clocks.try_fold(first.clone(), |all, clock| Some(all.meet(clock?)));
+            if let Some(all) = all {
+                stable.join_slot(slot, &all);
+            }
+        }
+        stable
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::stamp::OriginId;
+
+    fn clock(last: u64) -> Clock {
+        let mut clock = Clock::default();
+        clock.insert_range(OriginId(1), 1, last);
+        clock
+    }
+
+    #[test]
+    fn stable_is_what_every_peer_is_known_to_cover() {
+        let book = ClockBook::new(false);
+        let (a, b, slot) = (NodeId(1), NodeId(2), SlotId(3));
+        book.note(a, slot, &clock(5));
+        let stable = |book: &ClockBook| book.stable([(slot, vec![&a, &b])].into_iter()).get(slot).cloned();
+        assert_eq!(stable(&book), None, "one of them has not told yet");
+        book.note(b, slot, &clock(3));
+        assert_eq!(stable(&book), Some(clock(3)));
+        book.note(b, slot, &clock(9));
+        assert_eq!(stable(&book), Some(clock(5)));
+    }
+
+    #[test]
+    fn what_was_synced_before_a_slot_was_damaged_counts_no_more() {
+        let book = ClockBook::new(false);
+        let (peer, slot) = (NodeId(1), SlotId(3));
+        book.note_synced(peer, [slot]);
+        assert!(book.has_all_of(slot, [peer]));
+        book.note_damaged([slot].into());
+        assert!(!book.has_all_of(slot, [peer]));
+        book.note_synced(peer, [slot]);
+        book.note_damaged([slot].into());
+        assert!(book.has_all_of(slot, [peer]), "it is still the same damage");
+    }
+
+    #[test]
+    fn only_what_was_lacking_twice_is_asked_for() {
+        let book = ClockBook::new(false);
+        let lacking = |last| {
+            let mut clocks = SlotClocks::default();
+            clocks.join_slot(SlotId(1), &clock(last));
+            clocks
+        };
+        assert!(book.lacked_before(NodeId(1), lacking(3)).is_empty());
+        assert_eq!(book.lacked_before(NodeId(1), lacking(5)), lacking(3));
+        assert_eq!(book.lag_ops(NodeId(1)), 5);
+    }
+}

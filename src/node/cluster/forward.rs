@@ -1,0 +1,354 @@
+//! Requests for slots that this node does not hold: one of the replicas carries them out.
+//!
+//! When it fails or is slow, the next one is asked. A write goes with a request id, so that it counts once whoever takes it.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+
+use super::write::Try;
+use super::{Inner, count};
+use crate::core::op::{Fragment, Text};
+use crate::node::local::{Added, Wanted};
+use crate::node::peers::Peer;
+use crate::node::replica::place_of;
+use crate::node::{OpError, Terms};
+use crate::shard::WriteKind;
+use crate::types::{Consistency, Key, NodeId, RequestId, UserId};
+use crate::wire::{ForwardedKind, ForwardedWrite, Request, Response, WireError, WireTerms};
+
+/// A replica that carries a request out gets so long before the next one is asked too.
+const HEDGE: Duration = Duration::from_millis(150);
+
+impl Inner {
+    pub(super) async fn forward_write(
+        &self,
+        wanted: Wanted<'_>,
+        replicas: &[NodeId],
+        which: Try,
+        terms: Terms,
+    ) -> Result<Added, OpError> {
+        count(&self.counters.forwarded);
+        let made = wanted.request_id.is_none();
+        let request_id = match made {
+            true => Some(self.new_request_id().0),
+            false => wanted.request_id.map(|id| id.0),
+        };
+        let kind = match wanted.kind {
+            WriteKind::Add { text, finish } => ForwardedKind::Add {
+                text: text.bytes(),
+                finish,
+            },
+            WriteKind::Clear | WriteKind::ClearDots(_) => ForwardedKind::Clear,
+        };
+        let request = |tries: usize| {
+            Request::Write(ForwardedWrite {
+                user: wanted.user.as_str().to_owned(),
+                key: wanted.key.as_str().to_owned(),
+                kind: kind.clone(),
+                request_id,
+                is_first_try: tries == 0 && (made || which == Try::First),
+                terms: wire_terms(terms),
+            })
+        };
+        let (_, response) = self.through(replicas, request, terms, true).await?;
+        match response {
+            Response::Written { repeated: true } => Ok(Added::Repeated),
+            Response::Written { repeated: false } => Ok(Added::Appended),
+            _ => Err(OpError::ShardUnavailable { maybe_applied: true }),
+        }
+    }
+
+    fn new_request_id(&self) -> RequestId {
+        let mut id = [0; 16];
+        self.env.entropy.fill(&mut id);
+        RequestId(id)
+    }
+
+    pub(super) async fn forward_count(&self, user: &UserId, key: &Key, terms: Terms) -> Result<u64, OpError> {
+        let (slot, _) = place_of(user, key);
+        let layout = self.layouts.current();
+        let request = |_| Request::Count {
+            user: user.as_str().to_owned(),
+            key: key.as_str().to_owned(),
+            terms: wire_terms(terms),
+        };
+        match self
+            .through(layout.placement.replicas(slot), request, terms, false)
+            .await?
+            .1
+        {
+            Response::Count(count) => Ok(count),
+            _ => Err(OpError::ShardUnavailable { maybe_applied: false }),
+        }
+    }
+
+    /// The answer of the first replica that carries the request out. `writes`: it may have had an effect where no answer came.
+    async fn through(
+        &self,
+        replicas: &[NodeId],
+        request: impl Fn(usize) -> Request,
+        terms: Terms,
+        writes: bool,
+    ) -> Result<(Peer, Response), OpError> {
+        let mut left: VecDeque<Peer> = self.up_peers(replicas).into();
+        if left.is_empty() {
+            return Err(self.no_quorum(terms.consistency.needed(replicas.len()), 0, false));
+        }
+        let (mut asked, mut tries) = (FuturesUnordered::new(), 0);
+        let mut last;
+        let mut in_doubt = false;
+        let mut next_due = tokio::time::Instant::now();
+        loop {
+            tokio::select! {
+                biased;
+                Some((peer, answer)) = asked.next(), if !asked.is_empty() => {
+                    let error = match answer {
+                        Ok(Response::Failed(error)) => error_of(error),
+                        Ok(response) => return Ok((peer, response)),
+                        Err(_) => OpError::ShardUnavailable { maybe_applied: writes },
+                    };
+                    in_doubt |= writes && maybe_applied(&error);
+                    if !is_worth_another(&error) {
+                        return Err(doubted(error, in_doubt));
+                    }
+                    last = error;
+                    next_due = tokio::time::Instant::now();
+                    if left.is_empty() && asked.is_empty() {
+                        break;
+                    }
+                }
+                () = tokio::time::sleep_until(next_due), if !left.is_empty() => {
+                    if let Some(peer) = left.pop_front() {
+                        if tries > 0 {
+                            count(&self.counters.hedged);
+                        }
+                        let call = peer.call(request(tries));
+                        tries += 1;
+                        asked.push(async move {
+                            let answer = match call {
+                                Ok(call) => call.await,
+                                Err(error) => Err(error),
+                            };
+                            (peer, answer)
+                        });
+                        next_due = tokio::time::Instant::now() + HEDGE;
+                    }
+                }
+                () = tokio::time::sleep_until(terms.deadline) => {
+                    return Err(OpError::Deadline { maybe_applied: writes });
+                }
+            }
+        }
+        Err(doubted(last, in_doubt))
+    }
+}
+
+/// Whether another replica may do better.
+fn is_worth_another(error: &OpError) -> bool {
+    matches!(
+        error,
+        OpError::ShardUnavailable { .. }
+            | OpError::ShuttingDown
+            | OpError::DiskFull
+            | OpError::Disk(_)
+            | OpError::Damaged(_)
+            | OpError::Overloaded { .. }
+            | OpError::Quorum {
+                maybe_applied: false,
+                ..
+            }
+    )
+}
+
+fn maybe_applied(error: &OpError) -> bool {
+    matches!(
+        error,
+        OpError::ShardUnavailable { maybe_applied: true }
+            | OpError::Deadline { maybe_applied: true }
+            | OpError::Quorum {
+                maybe_applied: true,
+                ..
+            }
+    )
+}
+
+/// The error, after a try whose outcome is not known.
+fn doubted(error: OpError, in_doubt: bool) -> OpError {
+    match error {
+        _ if !in_doubt || maybe_applied(&error) => error,
+        OpError::Quorum { needed, answered, .. } => OpError::Quorum {
+            needed,
+            answered,
+            maybe_applied: true,
+        },
+        _ => OpError::ShardUnavailable { maybe_applied: true },
+    }
+}
+
+/// A reader of a key's list on a node that holds it.
+pub struct RemoteReader {
+    peer: Peer,
+    reader: u64,
+    ended: bool,
+    first: Option<Vec<Fragment>>,
+}
+
+impl RemoteReader {
+    pub(super) async fn open(
+        inner: Arc<Inner>,
+        user: &UserId,
+        key: &Key,
+        offset: u64,
+        limit: u64,
+        terms: Terms,
+    ) -> Result<Self, OpError> {
+        count(&inner.counters.forwarded);
+        let (slot, _) = place_of(user, key);
+        let layout = inner.layouts.current();
+        // A number of its own for each try would be needed only if one peer were asked twice.
+        let reader = inner.next_number.fetch_add(1, Ordering::Relaxed);
+        let request = |_| Request::Read {
+            reader,
+            user: user.as_str().to_owned(),
+            key: key.as_str().to_owned(),
+            offset,
+            limit,
+            terms: wire_terms(terms),
+        };
+        let (peer, response) = inner
+            .through(layout.placement.replicas(slot), request, terms, false)
+            .await?;
+        let Response::Page(fragments) = response else {
+            return Err(OpError::ShardUnavailable { maybe_applied: false });
+        };
+        let ended = fragments.is_empty();
+        Ok(Self {
+            peer,
+            reader,
+            ended,
+            first: Some(fragments_of(fragments)?),
+        })
+    }
+
+    /// The next fragments, together about `budget_bytes` of text; empty at the end.
+    pub async fn next(&mut self, budget_bytes: usize) -> Result<Vec<Fragment>, OpError> {
+        if let Some(first) = self.first.take() {
+            return Ok(first);
+        }
+        if self.ended {
+            return Ok(Vec::new());
+        }
+        let request = Request::ReadNext {
+            reader: self.reader,
+            budget_bytes: budget_bytes.min(1 << 20) as u32,
+        };
+        let gone = OpError::ShardUnavailable { maybe_applied: false };
+        let call = self.peer.call(request).map_err(|_| gone.clone())?;
+        match call.await {
+            Ok(Response::Page(fragments)) => {
+                self.ended = fragments.is_empty();
+                fragments_of(fragments)
+            }
+            Ok(Response::Failed(error)) => Err(error_of(error)),
+            _ => Err(gone),
+        }
+    }
+}
+
+impl Drop for RemoteReader {
+    fn drop(&mut self) {
+        if !self.ended {
+            // The answer is of no interest, and if it cannot be sent, the connection's end closes the reader.
+            let _ = self.peer.call(Request::ReadEnd { reader: self.reader });
+        }
+    }
+}
+
+fn fragments_of(fragments: Vec<crate::wire::WireFragment>) -> Result<Vec<Fragment>, OpError> {
+    let text = |bytes| Text::from_utf8(bytes).map_err(|error| OpError::Damaged(error.to_string()));
+    fragments
+        .into_iter()
+        .map(|fragment| {
+            Ok(Fragment {
+                text: text(fragment.text)?,
+                ends_value: fragment.ends_value,
+            })
+        })
+        .collect()
+}
+
+pub(super) fn wire_terms(terms: Terms) -> WireTerms {
+    WireTerms {
+        level: match terms.consistency {
+            Consistency::One => 0,
+            Consistency::Quorum => 1,
+            Consistency::All => 2,
+        },
+        left_ms: u32::try_from(terms.left().as_millis()).unwrap_or(u32::MAX),
+    }
+}
+
+pub(super) fn terms_of(terms: WireTerms) -> Terms {
+    Terms {
+        consistency: match terms.level {
+            0 => Consistency::One,
+            1 => Consistency::Quorum,
+            _ => Consistency::All,
+        },
+        deadline: tokio::time::Instant::now() + Duration::from_millis(terms.left_ms.into()),
+    }
+}
+
+pub(super) fn wire_error(error: OpError) -> WireError {
+    let small = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+    match error {
+        OpError::Overloaded { retry_after_s, .. } => WireError::Overloaded { retry_after_s },
+        OpError::DiskFull => WireError::DiskFull,
+        OpError::ShardUnavailable { maybe_applied } => WireError::Unavailable { maybe_applied },
+        OpError::ValueTooLong { got, max } => WireError::ValueTooLong { got, max },
+        OpError::Damaged(what) => WireError::Damaged(what),
+        OpError::Disk(what) => WireError::Disk(what),
+        OpError::Quorum {
+            needed,
+            answered,
+            maybe_applied,
+        } => WireError::Quorum {
+            needed: small(needed),
+            answered: small(answered),
+            maybe_applied,
+        },
+        OpError::Deadline { maybe_applied } => WireError::Deadline { maybe_applied },
+        OpError::ShuttingDown => WireError::ShuttingDown,
+    }
+}
+
+pub(super) fn error_of(error: WireError) -> OpError {
+    match error {
+        WireError::Refused(why) => OpError::Disk(why),
+        WireError::Overloaded { retry_after_s } => OpError::Overloaded {
+            what: "a replica's queue",
+            retry_after_s,
+        },
+        WireError::DiskFull => OpError::DiskFull,
+        WireError::Unavailable { maybe_applied } => OpError::ShardUnavailable { maybe_applied },
+        WireError::ValueTooLong { got, max } => OpError::ValueTooLong { got, max },
+        WireError::Damaged(what) => OpError::Damaged(what),
+        WireError::Disk(what) => OpError::Disk(what),
+        WireError::Quorum {
+            needed,
+            answered,
+            maybe_applied,
+        } => OpError::Quorum {
+            needed: needed as usize,
+            answered: answered as usize,
+            maybe_applied,
+        },
+        WireError::Deadline { maybe_applied } => OpError::Deadline { maybe_applied },
+        WireError::ShuttingDown => OpError::ShuttingDown,
+    }
+}

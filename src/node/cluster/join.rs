@@ -1,0 +1,242 @@
+//! Coming in, letting in, and taking somebody's place.
+//!
+//! Nodes join freely while the cluster holds no user data. After that a node can only take the seat of another one: an empty node that comes
+//! from the address of a lost one takes its seat by itself, any other when an admin says so.
+//!
+//! Who founds: a node that is told to join nobody; or one that stands first in its own list of those to join, when none of the others
+//! belongs to a cluster. So the same list can be given to all, and a founder that has lost its disk finds its cluster again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::table::{MemberState, MemberTable, Record};
+use super::{Inner, TICK};
+use crate::node::OpError;
+use crate::types::NodeId;
+use crate::wire::{Admission, Request, Response, WireError};
+
+const ANSWER_MAX: Duration = Duration::from_secs(5);
+/// Rounds of asking in vain, with some addresses silent, before the first in the list founds a cluster: 10 seconds.
+const SILENT_ROUNDS_MAX: u32 = 20;
+
+/// A change of the member table that an admin asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MemberChange {
+    Remove(NodeId),
+    Replace { old: NodeId, new: NodeId },
+}
+
+/// Why the member table is not changed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MemberRefused {
+    #[error("this node is not a member of the cluster yet")]
+    NotMember,
+    #[error("there is no member {0}")]
+    Unknown(NodeId),
+    #[error("node {0} was removed from the cluster; start it with an empty data folder to join as a new one")]
+    Removed(NodeId),
+    #[error("node {0} is a member already")]
+    Member(NodeId),
+    #[error("node {0} was not seen: start it first, with --join and an empty data folder")]
+    NotSeen(NodeId),
+    #[error(
+        "the member {0} does not answer, and may hold user data: a node can join, or go, when all members are up and none holds any"
+    )]
+    Silent(NodeId),
+    #[error("the cluster holds user data: a node can only take a lost one's place, with `kv cluster replace OLD NEW`")]
+    HoldsData,
+    #[error(transparent)]
+    Store(#[from] OpError),
+}
+
+/// What came of a round of asking to be let in.
+#[derive(Default)]
+struct Asked {
+    /// Addresses that did not answer.
+    silent: usize,
+    admitted: bool,
+    refused: Option<String>,
+}
+
+/// Sees to it that this node belongs, for as long as it runs.
+pub(super) async fn run(inner: Arc<Inner>) {
+    let (mut rounds, mut said) = (0, None);
+    loop {
+        if !inner.layouts.current().table.is_up(inner.me) && !inner.config.join.is_empty() {
+            let asked = inner.ask_in().await;
+            if asked.refused.is_some() && asked.refused != said {
+                said.clone_from(&asked.refused);
+                tracing::warn!(
+                    why = said.as_deref().unwrap_or_default(),
+                    "not let into the cluster; it is asked again"
+                );
+            }
+            let nobody = !asked.admitted && said.is_none() && inner.layouts.current().table.is_empty();
+            rounds += 1;
+            if inner.config.founds && nobody && (asked.silent == 0 || rounds >= SILENT_ROUNDS_MAX) {
+                inner.found_new().await;
+            }
+        }
+        tokio::time::sleep(TICK).await;
+    }
+}
+
+impl Inner {
+    pub(super) fn own_record(&self, seat: u32, replication: u32) -> Record {
+        Record {
+            node: self.me.to_string(),
+            peer: self.config.advertise,
+            http: self.config.http,
+            zone: self.config.zone.clone(),
+            weight: self.config.weight,
+            state: MemberState::Up,
+            seat,
+            replaces: None,
+            replication,
+        }
+    }
+
+    async fn found_new(&self) {
+        match self.found().await {
+            Ok(()) => {
+                if self.local.set_whole().await.is_ok() {
+                    self.clocks.set_whole();
+                }
+                tracing::info!(node = %self.me, "founded a cluster");
+            }
+            Err(error) => tracing::error!(%error, "cannot found a cluster; it is tried again"),
+        }
+    }
+
+    /// Asks everybody in the list, until one lets this node in.
+    async fn ask_in(&self) -> Asked {
+        let mut asked = Asked::default();
+        let admission = Admission {
+            node: self.me.0,
+            peer: self.config.advertise.to_string(),
+            http: self.config.http.to_string(),
+            zone: self.config.zone.clone(),
+            weight: self.config.weight,
+        };
+        for address in self
+            .config
+            .join
+            .iter()
+            .filter(|address| **address != self.config.advertise)
+        {
+            let answer = self
+                .peers
+                .call_address(*address, Request::Admit(admission.clone()), ANSWER_MAX)
+                .await;
+            match answer {
+                Ok((_, Response::Admitted { records, .. })) => {
+                    self.take_table(MemberTable::of(&records));
+                    asked.admitted = true;
+                    return asked;
+                }
+                Ok((_, Response::Failed(WireError::Refused(why)))) if why == MemberRefused::NotMember.to_string() => {}
+                Ok((_, Response::Failed(WireError::Refused(why)))) => asked.refused = Some(why),
+                _ => asked.silent += 1,
+            }
+        }
+        asked
+    }
+
+    /// Lets a node in, or says why not.
+    pub(super) async fn admit(&self, admission: Admission) -> Result<Response, MemberRefused> {
+        let _one = self.changing.lock().await;
+        let table = self.layouts.current().table.clone();
+        let node = NodeId(admission.node);
+        let wrong = |what: &str| MemberRefused::Store(OpError::Disk(format!("not an address: {what}")));
+        let mut record = Record {
+            node: node.to_string(),
+            peer: admission.peer.parse().map_err(|_| wrong(&admission.peer))?,
+            http: admission.http.parse().map_err(|_| wrong(&admission.http))?,
+            zone: admission.zone,
+            weight: admission.weight.clamp(1, 1000),
+            state: MemberState::Up,
+            seat: table.next_seat(),
+            replaces: None,
+            replication: table.replication() as u32,
+        };
+        if !table.is_up(self.me) {
+            return Err(MemberRefused::NotMember);
+        }
+        match table.get(node) {
+            Some(held) if held.state == MemberState::Removed => return Err(MemberRefused::Removed(node)),
+            Some(held) => record.seat = held.seat,
+            None => {
+                let before = table.up().find(|(_, held)| held.peer == record.peer);
+                if let Some((lost, held)) = before {
+                    tracing::warn!(%lost, %node, "an empty node takes the seat of the one that had its address");
+                    record.seat = held.seat;
+                    record.replaces = Some(lost.to_string());
+                } else {
+                    self.check_no_data(&table).await?;
+                }
+            }
+        }
+        if table.get(node) != Some(&record) {
+            self.add_record(&record).await?;
+        }
+        Ok(Response::Admitted {
+            cluster: self.config.name.clone(),
+            records: self.own_records().await?,
+        })
+    }
+
+    async fn check_no_data(&self, table: &MemberTable) -> Result<(), MemberRefused> {
+        if self.local.holds_user_data() {
+            return Err(MemberRefused::HoldsData);
+        }
+        for (node, _) in table.up().filter(|(node, _)| *node != self.me) {
+            let call = self.peers.get(node).and_then(|peer| peer.call(Request::HasData).ok());
+            let call = call.ok_or(MemberRefused::Silent(node))?;
+            match tokio::time::timeout(ANSWER_MAX, call).await {
+                Ok(Ok(Response::HasData(false))) => {}
+                Ok(Ok(Response::HasData(true))) => return Err(MemberRefused::HoldsData),
+                _ => return Err(MemberRefused::Silent(node)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Changes the member table as an admin asks.
+    pub(super) async fn change_members(&self, change: MemberChange) -> Result<(), MemberRefused> {
+        let _one = self.changing.lock().await;
+        let table = self.layouts.current().table.clone();
+        if !table.is_up(self.me) {
+            return Err(MemberRefused::NotMember);
+        }
+        let up = |node| table.get(node).filter(|record| record.state == MemberState::Up);
+        let record = match change {
+            MemberChange::Remove(node) => {
+                let held = up(node).ok_or(MemberRefused::Unknown(node))?;
+                self.check_no_data(&table).await?;
+                Record {
+                    state: MemberState::Removed,
+                    ..held.clone()
+                }
+            }
+            MemberChange::Replace { old, new } => {
+                let held = up(old).ok_or(MemberRefused::Unknown(old))?;
+                match table.get(new).map(|record| record.state) {
+                    Some(MemberState::Up) => return Err(MemberRefused::Member(new)),
+                    Some(MemberState::Removed) => return Err(MemberRefused::Removed(new)),
+                    None => {}
+                }
+                let view = self.view();
+                let seen = view.nodes.get(&new).ok_or(MemberRefused::NotSeen(new))?;
+                Record {
+                    node: new.to_string(),
+                    peer: seen.about.peer,
+                    http: seen.about.http,
+                    zone: seen.about.zone.clone(),
+                    replaces: Some(old.to_string()),
+                    ..held.clone()
+                }
+            }
+        };
+        Ok(self.add_record(&record).await?)
+    }
+}

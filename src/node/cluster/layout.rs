@@ -1,0 +1,151 @@
+//! The member table as it is now, and the placement that follows from it.
+//!
+//! The table changes when its records do, wherever they were written: they come by the same stream as everything else. Links to the
+//! members follow the table, and their addresses the gossip.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use tokio::sync::watch;
+
+use super::table::{MemberTable, Record};
+use super::{ClusterError, Inner, TICK};
+use crate::core::placement::Placement;
+use crate::core::slot::SYSTEM_SLOT;
+use crate::node::membership::ClusterView;
+use crate::node::{OpError, Terms};
+use crate::types::{Consistency, Key, NodeId, UserId};
+
+/// The key of the system's range that holds the table.
+const TABLE_KEY: &str = "cluster/members";
+/// Records read at once, bytes.
+const READ_BYTES: usize = 64 << 10;
+
+/// One state of the table.
+#[derive(Default)]
+pub(super) struct Layout {
+    pub(super) table: MemberTable,
+    pub(super) placement: Placement,
+}
+
+#[derive(Default)]
+pub(super) struct Layouts {
+    current: ArcSwap<Layout>,
+    /// The digest of the system slot's clock that the table was read at.
+    read_at: parking_lot::Mutex<Option<u64>>,
+}
+
+impl Layouts {
+    pub(super) fn current(&self) -> Arc<Layout> {
+        self.current.load_full()
+    }
+}
+
+pub(super) fn table_key() -> Result<Key, OpError> {
+    Key::new(TABLE_KEY).map_err(|error| OpError::Disk(error.to_string()))
+}
+
+impl Inner {
+    /// The table's records, by this disk.
+    pub(super) async fn own_records(&self) -> Result<Vec<String>, OpError> {
+        let mut reader = self.local.get(&UserId::system(), &table_key()?, 0, u64::MAX)?;
+        let (mut records, mut open) = (Vec::new(), String::new());
+        loop {
+            let fragments = reader.next(READ_BYTES).await?;
+            if fragments.is_empty() {
+                return Ok(records);
+            }
+            for fragment in fragments {
+                open.push_str(fragment.text.as_ref());
+                if fragment.ends_value {
+                    records.push(std::mem::take(&mut open));
+                }
+            }
+        }
+    }
+
+    pub(super) async fn load_table(&self) -> Result<(), ClusterError> {
+        let digest = self
+            .local
+            .digest(SYSTEM_SLOT)
+            .map_err(|error| ClusterError::Table(error.to_string()))?;
+        if *self.layouts.read_at.lock() == Some(digest) {
+            return Ok(());
+        }
+        let records = self.own_records().await;
+        let records = records.map_err(|error| ClusterError::Table(error.to_string()))?;
+        *self.layouts.read_at.lock() = Some(digest);
+        if !records.is_empty() {
+            self.take_table(MemberTable::of(&records));
+        }
+        Ok(())
+    }
+
+    /// Goes by this table from here on.
+    pub(super) fn take_table(&self, table: MemberTable) {
+        if self.layouts.current().table == table {
+            return;
+        }
+        let placement = Placement::of(&table.seats(), table.replication());
+        tracing::info!(members = table.up().count(), "the member table changed");
+        self.layouts.current.store(Arc::new(Layout { table, placement }));
+    }
+
+    /// Adds a record to the table, at a quorum of the members that it has now.
+    pub(super) async fn add_record(&self, record: &Record) -> Result<(), OpError> {
+        let text = serde_json::to_string(record).map_err(|error| OpError::Disk(error.to_string()))?;
+        self.add_system_value(&table_key()?, text, Terms::usual()).await?;
+        // The others hear of it by the stream.
+        self.load_table()
+            .await
+            .map_err(|error| OpError::Disk(error.to_string()))
+    }
+
+    /// The first member of a new cluster.
+    pub(super) async fn found(&self) -> Result<(), ClusterError> {
+        let record = self.own_record(0, self.config.replication as u32);
+        let fail = |error: OpError| ClusterError::Table(error.to_string());
+        let text = serde_json::to_string(&record).map_err(|error| ClusterError::Table(error.to_string()))?;
+        // It is alone: its own disk is the quorum.
+        let key = table_key().map_err(fail)?;
+        let terms = Terms {
+            consistency: Consistency::One,
+            ..Terms::usual()
+        };
+        self.add_alone(&key, text, terms).await.map_err(fail)?;
+        self.load_table().await
+    }
+
+    fn set_links(&self, view: &ClusterView) {
+        let layout = self.layouts.current();
+        let others = layout.table.up().filter(|(node, _)| *node != self.me);
+        let address = |node: NodeId, record: &Record| -> SocketAddr {
+            let gossip = view.nodes.get(&node).filter(|seen| seen.alive);
+            gossip.map_or(record.peer, |seen| seen.about.peer)
+        };
+        let members: BTreeMap<NodeId, SocketAddr> =
+            others.map(|(node, record)| (node, address(node, record))).collect();
+        self.peers.set_members(&members);
+    }
+}
+
+/// Follows the table and the gossip for as long as the node runs.
+pub(super) async fn watch(inner: Arc<Inner>, mut view: watch::Receiver<ClusterView>) {
+    loop {
+        if let Err(error) = inner.load_table().await {
+            tracing::warn!(%error, "the member table cannot be read now");
+        }
+        let seen = view.borrow_and_update().clone();
+        inner.set_links(&seen);
+        tokio::select! {
+            biased;
+            changed = view.changed() => if changed.is_err() {
+                // Gossip has ended: the node is going down, or goes on by the table alone.
+                tokio::time::sleep(TICK).await;
+            },
+            () = tokio::time::sleep(TICK) => {}
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! Listing keys: every node lists what it holds, and where the replicas of a key do not agree, the key is read at a quorum.
+
+use std::collections::BTreeMap;
+
+use futures_util::future::join_all;
+
+use super::{Cluster, Inner};
+use crate::core::slot::{SLOT_COUNT, SlotId};
+use crate::node::local::Wanted;
+use crate::node::replica::place_of;
+use crate::node::{OpError, Terms};
+use crate::shard::{WriteContext, WriteKind};
+use crate::store::keys::{KeyPage, KeyQuery};
+use crate::types::{Consistency, Key, NodeId, UserId};
+use crate::wire::{Request, Response};
+
+/// What one node listed.
+struct Listed {
+    node: NodeId,
+    keys: Vec<Key>,
+    next_after: Option<Key>,
+}
+
+impl Cluster {
+    /// A page of the user's keys.
+    pub async fn list(&self, query: KeyQuery, terms: Terms) -> Result<KeyPage, OpError> {
+        let listed = tokio::time::timeout_at(terms.deadline, self.inner.list(query, terms)).await;
+        listed.unwrap_or(Err(OpError::Deadline { maybe_applied: false }))
+    }
+}
+
+impl Inner {
+    async fn list(&self, query: KeyQuery, terms: Terms) -> Result<KeyPage, OpError> {
+        let listed = self.list_everywhere(&query).await?;
+        self.check_enough(&listed, terms.consistency)?;
+        // A page of one node may end early; what others have beyond that point belongs to the next page.
+        let mut bound = listed.iter().filter_map(|one| one.next_after.clone()).min();
+        let mut found: BTreeMap<Key, Vec<NodeId>> = BTreeMap::new();
+        for one in &listed {
+            for key in one
+                .keys
+                .iter()
+                .filter(|key| bound.as_ref().is_none_or(|bound| *key <= bound))
+            {
+                found.entry(key.clone()).or_default().push(one.node);
+            }
+        }
+        let mut keys = Vec::new();
+        for (key, by) in found {
+            if keys.len() >= query.limit {
+                bound = keys.last().cloned();
+                break;
+            }
+            if self.is_listed(&query, &key, &by, &listed, terms).await? {
+                keys.push(key);
+            }
+        }
+        Ok(KeyPage {
+            keys,
+            next_after: bound,
+        })
+    }
+
+    async fn list_everywhere(&self, query: &KeyQuery) -> Result<Vec<Listed>, OpError> {
+        let layout = self.layouts.current();
+        let members: Vec<NodeId> = layout.table.up().map(|(node, _)| node).collect();
+        let calls = self.up_peers(&members).into_iter().map(|peer| {
+            let call = peer.call(Request::ListKeys {
+                user: query.user.as_str().to_owned(),
+                prefix: query.prefix.clone(),
+                after: query.after.clone(),
+                limit: u32::try_from(query.limit).unwrap_or(u32::MAX),
+                all: query.all,
+            });
+            async move {
+                let Ok(Response::Keys { keys, next_after }) = call.ok()?.await else {
+                    return None;
+                };
+                let key = |text: String| Key::new(&text).ok();
+                Some(Listed {
+                    node: peer.node(),
+                    keys: keys.into_iter().filter_map(key).collect(),
+                    next_after: next_after.and_then(key),
+                })
+            }
+        });
+        let (own, others) = tokio::join!(self.local.list(query.clone()), join_all(calls));
+        let mut listed: Vec<Listed> = others.into_iter().flatten().collect();
+        match own {
+            Ok(page) if !self.clocks.is_new() => listed.push(Listed {
+                node: self.me,
+                keys: page.keys,
+                next_after: page.next_after,
+            }),
+            Err(error) if listed.is_empty() => return Err(error),
+            _ => {}
+        }
+        Ok(listed)
+    }
+
+    /// Whether of every slot as many replicas listed their keys as the level asks for.
+    fn check_enough(&self, listed: &[Listed], level: Consistency) -> Result<(), OpError> {
+        let layout = self.layouts.current();
+        for slot in (0..SLOT_COUNT).map(SlotId) {
+            let replicas = layout.placement.replicas(slot);
+            let answered = replicas
+                .iter()
+                .filter(|node| listed.iter().any(|one| one.node == **node))
+                .count();
+            let needed = level.needed(replicas.len());
+            if answered < needed {
+                return Err(self.no_quorum(needed, answered, false));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a key that the nodes `by` listed belongs to the page.
+    async fn is_listed(
+        &self,
+        query: &KeyQuery,
+        key: &Key,
+        by: &[NodeId],
+        listed: &[Listed],
+        terms: Terms,
+    ) -> Result<bool, OpError> {
+        if query.all {
+            return Ok(true);
+        }
+        let (slot, _) = place_of(&query.user, key);
+        let layout = self.layouts.current();
+        let replicas = layout.placement.replicas(slot);
+        let answered = listed.iter().map(|one| one.node).filter(|node| replicas.contains(node));
+        let agree = answered.into_iter().all(|node| by.contains(&node));
+        if agree && by.iter().any(|node| replicas.contains(node)) {
+            return Ok(true);
+        }
+        Ok(Box::pin(self.count(&query.user, key, terms)).await? > 0)
+    }
+
+    /// Adds a value under a key of the system's own range.
+    pub(super) async fn add_system_value(&self, key: &Key, text: String, terms: Terms) -> Result<(), OpError> {
+        let wanted = Wanted {
+            user: &UserId::system(),
+            key,
+            kind: WriteKind::Add {
+                text: text.into(),
+                finish: true,
+            },
+            request_id: None,
+        };
+        self.write(wanted, super::write::Try::First, terms).await.map(|_| ())
+    }
+
+    /// The same, where there is nobody else yet.
+    pub(super) async fn add_alone(&self, key: &Key, text: String, terms: Terms) -> Result<(), OpError> {
+        let wanted = Wanted {
+            user: &UserId::system(),
+            key,
+            kind: WriteKind::Add {
+                text: text.into(),
+                finish: true,
+            },
+            request_id: None,
+        };
+        let added = self.local.write(wanted, WriteContext::default(), None);
+        let added = tokio::time::timeout_at(terms.deadline, added).await;
+        added
+            .unwrap_or(Err(OpError::Deadline { maybe_applied: true }))
+            .map(|_| ())
+    }
+}

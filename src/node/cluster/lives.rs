@@ -1,0 +1,104 @@
+//! Which life of each member this node has met last, to tell an older copy of a member's disk from the disk itself.
+//!
+//! A member counts its starts on its disk, and each start is a life of its own, named by its origin. Whoever comes with a number of starts
+//! that another life was met with, or with a smaller one, runs on an older copy: it must not vote by what that copy holds.
+//!
+//! The record is kept in `lives.json`, written before the answer, so that a node that restarts still knows.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+
+use crate::env::Env;
+use crate::node::local::Local;
+use crate::node::whole_file;
+use crate::types::NodeId;
+use crate::wire::{Response, WireError};
+
+const FILE: &str = "lives.json";
+const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// A life of a member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct Life {
+    starts: u64,
+    origin: u64,
+}
+
+pub(super) struct Lives {
+    path: PathBuf,
+    met: Arc<Mutex<BTreeMap<String, Life>>>,
+    /// One write at a time.
+    writing: tokio::sync::Mutex<()>,
+    /// Peers that know this node's life.
+    introduced: Mutex<BTreeSet<NodeId>>,
+}
+
+impl Lives {
+    pub(super) async fn open(env: &Env, local: &Local) -> Self {
+        let path = local.data_dir().join(FILE);
+        let (disk, at) = (env.disk.clone(), path.clone());
+        let read = env
+            .run_blocking(move || whole_file::read(&*disk, &at, FILE_BYTES_MAX))
+            .await;
+        let met = match read {
+            Ok(Ok(Some(bytes))) => serde_json::from_slice(&bytes).unwrap_or_else(|error| {
+                tracing::error!(path = %path.display(), %error, "the record of members' lives is damaged; it begins anew");
+                BTreeMap::new()
+            }),
+            Ok(Ok(None)) | Err(_) => BTreeMap::new(),
+            Ok(Err(error)) => {
+                tracing::error!(path = %path.display(), %error, "the record of members' lives cannot be read; it begins anew");
+                BTreeMap::new()
+            }
+        };
+        Self {
+            path,
+            met: Arc::new(Mutex::new(met)),
+            writing: tokio::sync::Mutex::default(),
+            introduced: Mutex::default(),
+        }
+    }
+
+    /// Meets a member; durable before it is answered with `Done`.
+    pub(super) async fn meet(&self, env: &Env, node: NodeId, starts: u64, origin: u64) -> Response {
+        let life = Life { starts, origin };
+        let name = node.to_string();
+        let _one = self.writing.lock().await;
+        match self.met.lock().get(&name) {
+            Some(met) if *met == life => return Response::Done,
+            Some(met) if met.starts >= starts => {
+                tracing::warn!(%node, starts, met = met.starts, "a member came with an older copy of its disk");
+                return Response::OlderCopy { starts: met.starts };
+            }
+            _ => {}
+        }
+        let bytes = {
+            let mut all = self.met.lock().clone();
+            all.insert(name.clone(), life);
+            serde_json::to_vec(&all).unwrap_or_default()
+        };
+        let (disk, path) = (env.disk.clone(), self.path.clone());
+        let written = env.run_blocking(move || whole_file::write(&*disk, &path, &bytes)).await;
+        match written {
+            Ok(Ok(())) => {
+                self.met.lock().insert(name, life);
+                Response::Done
+            }
+            Ok(Err(error)) => Response::Failed(WireError::Disk(error.to_string())),
+            Err(_) => Response::Failed(WireError::ShuttingDown),
+        }
+    }
+
+    /// Whether the peer knows this node's life, and finds nothing wrong with it.
+    pub(super) fn is_introduced(&self, peer: NodeId) -> bool {
+        self.introduced.lock().contains(&peer)
+    }
+
+    pub(super) fn set_introduced(&self, peer: NodeId) {
+        self.introduced.lock().insert(peer);
+    }
+}

@@ -1,0 +1,278 @@
+//! The node as a member of a cluster: who the others are, which of them hold what, and how requests are carried out by several of them.
+//!
+//! | file | job |
+//! | --- | --- |
+//! | `table` | the member table: who belongs. Kept as records of the system's own key range, which every node holds |
+//! | `layout` | the table and the placement that follows from it, watched for change |
+//! | `gather` | asking several replicas, until enough of them answered |
+//! | `write`, `read`, `list` | the coordinator: what a request's level asks for |
+//! | `forward` | requests for slots that this node does not hold |
+//! | `serve` | what this node answers to others |
+//! | `sync` | catching up: asking each peer for what this node lacks |
+//! | `join` | coming in, letting in, replacing |
+//! | `status` | what an admin is shown |
+//!
+//! # How the guarantees are met
+//!
+//! A write at quorum *asks first*: a quorum of the slot's replicas say the highest time they know, and whether they hold the request id.
+//! The op is stamped after all of these times, so it comes after every op that was acknowledged at a quorum before (G5), and its stamp never
+//! has to be changed; an acknowledged request id is always found (G6). Then it is appended here and at all other live replicas at once,
+//! and acknowledged when a quorum has it durably (G1). A clear also learns the quorum's clocks of the slot, and removes what they cover.
+//!
+//! A read at quorum compares digests of the slot's clock. Equal clocks mean equal sets of ops. Otherwise what each lacks of the key is
+//! exchanged, durably, before it is read (G4).
+//!
+//! What a peer misses, because it was away or its queue was full, it asks for itself, by its clock (`sync`).
+//!
+//! Invariant: a replica's word counts (it *votes*) only if its disk holds all that it ever acknowledged of the slot: not while it is new, not
+//! where it is damaged, not before the peer that asks has seen that it is no older copy of itself (`sync::Introduction`).
+
+mod clock_book;
+mod forward;
+mod gather;
+mod join;
+mod layout;
+mod list;
+mod lives;
+mod read;
+mod serve;
+mod status;
+mod sync;
+mod table;
+mod write;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::task::JoinHandle;
+
+use super::local::Local;
+use super::membership::{About, ClusterView, Membership, MembershipConfig, MembershipError};
+use super::peers::{Peer, Peers, PeersConfig};
+use crate::core::slot::SlotId;
+use crate::env::Env;
+use crate::net::{Hello, KeyRing};
+use crate::types::NodeId;
+
+use clock_book::ClockBook;
+use layout::Layouts;
+use lives::Lives;
+
+pub use forward::RemoteReader;
+pub use join::{MemberChange, MemberRefused};
+pub use status::{ClusterFigures, ClusterStatus, MemberStatus, OwnStatus};
+pub use table::{MemberState, MemberTable};
+
+/// How often the loops of a member look for what only time makes due.
+const TICK: Duration = Duration::from_millis(500);
+
+/// How a node takes part in a cluster; validated.
+#[derive(Debug, Clone)]
+pub struct ClusterConfig {
+    /// Takes gossip (UDP) and peers' connections (TCP).
+    pub listen: SocketAddr,
+    /// Where others reach that.
+    pub advertise: SocketAddr,
+    /// Where others reach the HTTP front.
+    pub http: SocketAddr,
+    /// Addresses of members to join.
+    pub join: Vec<SocketAddr>,
+    /// Founds a cluster if none of these belongs to one.
+    pub founds: bool,
+    pub keys: KeyRing,
+    pub name: String,
+    pub zone: String,
+    pub weight: u32,
+    /// Replicas of each slot. Counts only when the cluster is founded.
+    pub replication: usize,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ClusterError {
+    #[error(transparent)]
+    Membership(#[from] MembershipError),
+    #[error("cannot take peers' connections: {0}")]
+    Peers(#[from] std::io::Error),
+    #[error("the member table cannot be read or written: {0}")]
+    Table(String),
+}
+
+/// Cheap to clone; all clones are the same member.
+#[derive(Clone)]
+pub struct Cluster {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    env: Env,
+    local: Local,
+    me: NodeId,
+    config: ClusterConfig,
+    peers: Peers,
+    membership: Mutex<Option<Membership>>,
+    layouts: Layouts,
+    clocks: ClockBook,
+    lives: Lives,
+    counters: Counters,
+    serving: serve::Opened,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
+    stopping: AtomicBool,
+    /// Numbers readers and pulls of this node at its peers.
+    next_number: AtomicU64,
+    /// Held by whoever changes the member table.
+    changing: tokio::sync::Mutex<()>,
+}
+
+/// What went wrong or was repaired, since the start.
+#[derive(Debug, Default)]
+struct Counters {
+    quorum_failures: AtomicU64,
+    read_repairs: AtomicU64,
+    forwarded: AtomicU64,
+    hedged: AtomicU64,
+    pulled_ops: AtomicU64,
+    pulled_bytes: AtomicU64,
+    reconciled_slots: AtomicU64,
+}
+
+fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+impl Cluster {
+    pub async fn start(env: Env, local: Local, config: ClusterConfig) -> Result<Self, ClusterError> {
+        let life = local.life();
+        let keys = config.keys.clone();
+        let door = serve::Door::default();
+        let peers = PeersConfig {
+            listen: config.listen,
+            keys: keys.clone(),
+            hello: Hello {
+                node: life.node,
+                generation: life.starts,
+                cluster: cluster_number(&config.name),
+            },
+        };
+        let peers = Peers::start(
+            env.clone(),
+            peers,
+            Arc::new(door.clone()),
+            local.supervisor().get_cell(),
+        )
+        .await?;
+        // Port 0 was asked for: gossip takes the same number.
+        let listen = peers.local_addr();
+        let mut config = config;
+        if config.advertise.port() == 0 {
+            config.advertise.set_port(listen.port());
+        }
+        let membership = MembershipConfig {
+            node: life.node,
+            generation: life.starts,
+            cluster_name: config.name.clone(),
+            listen,
+            advertise: config.advertise,
+            seeds: config.join.clone(),
+            keys,
+            about: About {
+                peer: config.advertise,
+                http: config.http,
+                zone: config.zone.clone(),
+            },
+        };
+        let membership = Membership::start(&env, membership).await?;
+        let view = membership.view();
+        let inner = Arc::new(Inner {
+            lives: Lives::open(&env, &local).await,
+            clocks: ClockBook::new(life.is_new),
+            layouts: Layouts::default(),
+            env,
+            local,
+            me: life.node,
+            config,
+            peers,
+            membership: Mutex::new(Some(membership)),
+            counters: Counters::default(),
+            serving: serve::Opened::default(),
+            tasks: Mutex::default(),
+            stopping: AtomicBool::new(false),
+            next_number: AtomicU64::new(1),
+            changing: tokio::sync::Mutex::default(),
+        });
+        door.open(&inner);
+        inner.load_table().await?;
+        if inner.config.join.is_empty() && inner.layouts.current().table.is_empty() {
+            inner.found().await?;
+        }
+        let mut tasks = inner.tasks.lock();
+        tasks.push(tokio::spawn(layout::watch(inner.clone(), view)));
+        tasks.push(tokio::spawn(join::run(inner.clone())));
+        tasks.push(tokio::spawn(sync::run(inner.clone())));
+        drop(tasks);
+        Ok(Self { inner })
+    }
+
+    /// Whether this node belongs to the cluster, by the table as it knows it.
+    pub fn is_member(&self) -> bool {
+        self.inner.layouts.current().table.is_up(self.inner.me)
+    }
+
+    pub async fn stop(&self) {
+        self.inner.stopping.store(true, Ordering::Release);
+        for task in std::mem::take(&mut *self.inner.tasks.lock()) {
+            task.abort();
+        }
+        let membership = self.inner.membership.lock().take();
+        if let Some(membership) = membership {
+            membership.stop().await;
+        }
+        self.inner.peers.stop().await;
+    }
+}
+
+impl Inner {
+    /// Whether this node's own word counts for the slot.
+    fn votes(&self, slot: SlotId) -> bool {
+        !self.clocks.is_new() && self.local.is_whole(slot)
+    }
+
+    /// Who is there, by gossip.
+    fn view(&self) -> ClusterView {
+        let membership = self.membership.lock();
+        membership
+            .as_ref()
+            .map(|running| running.view().borrow().clone())
+            .unwrap_or_default()
+    }
+
+    fn refused_datagrams(&self) -> Vec<(&'static str, u64)> {
+        let membership = self.membership.lock();
+        let counters = membership.as_ref().map(Membership::counters);
+        counters
+            .map(|counters| counters.refused.by_reason().collect())
+            .unwrap_or_default()
+    }
+
+    /// The other replicas of these that are connected, those that answer first.
+    fn up_peers(&self, replicas: &[NodeId]) -> Vec<Peer> {
+        let others = replicas.iter().filter(|node| **node != self.me);
+        let mut peers: Vec<Peer> = others
+            .filter_map(|node| self.peers.get(*node))
+            .filter(|peer| peer.is_up() && self.lives.is_introduced(peer.node()))
+            .collect();
+        // A frozen peer shows by a request that waits for long; among those that answer, the order stays.
+        peers.sort_by_key(|peer| peer.waiting() > gather::SLOW);
+        peers
+    }
+}
+
+/// What tells one cluster's connections from another's.
+fn cluster_number(name: &str) -> u64 {
+    xxhash_rust::xxh3::xxh3_64(name.as_bytes())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,204 @@
+//! Reading at a level: enough replicas have to hold the same of the key before it is read from one.
+
+use super::forward::RemoteReader;
+use super::gather::gather;
+use super::{Cluster, Inner, count};
+use crate::core::clock::Clock;
+use crate::core::slot::SlotId;
+use crate::node::handle::ValueReader;
+use crate::node::local::{Added, Wanted};
+use crate::node::peers::Peer;
+use crate::node::replica::place_of;
+use crate::node::{OpError, Terms};
+use crate::store::source::KeySource;
+use crate::types::{Consistency, Key, NodeId, UserId};
+use crate::wire::{Request, Response, WireClock, WireOp};
+
+/// Ops of one key that go into one message, bytes.
+pub(super) const SYNC_KEY_BYTES: usize = 1 << 20;
+
+impl Cluster {
+    pub async fn write(&self, wanted: Wanted<'_>, terms: Terms) -> Result<Added, OpError> {
+        self.inner.write(wanted, super::write::Try::Any, terms).await
+    }
+
+    pub async fn get(
+        &self,
+        user: &UserId,
+        key: &Key,
+        offset: u64,
+        limit: u64,
+        terms: Terms,
+    ) -> Result<ValueReader, OpError> {
+        let inner = &self.inner;
+        match inner.source(user, key, terms).await? {
+            Some(source) => Ok(ValueReader::Local(inner.local.read(source, offset, limit))),
+            None => {
+                let reader = RemoteReader::open(inner.clone(), user, key, offset, limit, terms).await?;
+                Ok(ValueReader::Remote(reader))
+            }
+        }
+    }
+
+    pub async fn count(&self, user: &UserId, key: &Key, terms: Terms) -> Result<u64, OpError> {
+        self.inner.count(user, key, terms).await
+    }
+}
+
+impl Inner {
+    pub(super) async fn count(&self, user: &UserId, key: &Key, terms: Terms) -> Result<u64, OpError> {
+        match self.source(user, key, terms).await? {
+            Some(source) => self.local.count_of(source).await,
+            None => self.forward_count(user, key, terms).await,
+        }
+    }
+
+    /// A snapshot of the key as the level asks for; none where another node has to be asked for it.
+    pub(super) async fn source(&self, user: &UserId, key: &Key, terms: Terms) -> Result<Option<KeySource>, OpError> {
+        let (slot, _) = place_of(user, key);
+        let layout = self.layouts.current();
+        let replicas = layout.placement.replicas(slot);
+        if replicas.is_empty() {
+            return Err(self.no_quorum(1, 0, false));
+        }
+        let alone = replicas.len() == 1;
+        if !replicas.contains(&self.me) || !(alone || self.votes(slot)) {
+            return Ok(None);
+        }
+        if alone || terms.consistency == Consistency::One {
+            return self.local.source_at_digest(user, key).map(|(source, _)| Some(source));
+        }
+        let agreed = self.agree(user, key, slot, replicas, terms.consistency);
+        let agreed = tokio::time::timeout_at(terms.deadline, agreed).await;
+        agreed
+            .unwrap_or(Err(OpError::Deadline { maybe_applied: false }))
+            .map(Some)
+    }
+
+    /// A snapshot of which as many replicas as the level needs hold all.
+    async fn agree(
+        &self,
+        user: &UserId,
+        key: &Key,
+        slot: SlotId,
+        replicas: &[NodeId],
+        level: Consistency,
+    ) -> Result<KeySource, OpError> {
+        let need = level.needed(replicas.len());
+        let peers = self.up_peers(replicas);
+        let (source, digest) = self.local.source_at_digest(user, key)?;
+        let counts = |response| match response {
+            Response::Digest { votes: true, digest } => Some(digest),
+            _ => None,
+        };
+        let digests = gather(&peers, need - 1, || Request::Digest { slot: slot.0 }, counts).await;
+        let digests = digests.map_err(|answered| self.no_quorum(need, answered + 1, false))?;
+        if digests.iter().all(|(_, other)| *other == digest) {
+            return Ok(source);
+        }
+        count(&self.counters.read_repairs);
+        self.repair(user, key, slot, &peers, need).await
+    }
+
+    /// Lets as many replicas as are needed hold the same ops of the key, durably.
+    async fn repair(
+        &self,
+        user: &UserId,
+        key: &Key,
+        slot: SlotId,
+        peers: &[Peer],
+        need: usize,
+    ) -> Result<KeySource, OpError> {
+        let mine = WireClock::of(&self.local.clock(slot)?);
+        let request = || Request::SyncKey {
+            slot: slot.0,
+            user: user.as_str().to_owned(),
+            key: key.as_str().to_owned(),
+            known: mine.clone(),
+        };
+        let counts = |response| match response {
+            Response::SyncedKey {
+                votes: true,
+                clock,
+                ops,
+                more,
+            } => Some((clock.into_clock(), ops, more)),
+            _ => None,
+        };
+        let answers = gather(peers, need - 1, request, counts).await;
+        let answers = answers.map_err(|answered| self.no_quorum(need, answered + 1, false))?;
+        let mut theirs = Vec::new();
+        for (peer, (clock, ops, more)) in answers {
+            self.take_ops(ops).await?;
+            if more {
+                self.take_rest(user, key, slot, &peer).await?;
+            }
+            theirs.push((peer, clock));
+        }
+        // What they held when they were asked is here. What is here and not there goes there.
+        let (source, _) = self.local.source_at_digest(user, key)?;
+        for (peer, clock) in theirs {
+            if self.give(&source, &peer, clock).await.is_err() {
+                return Err(self.no_quorum(need, need - 1, false));
+            }
+        }
+        Ok(source)
+    }
+
+    pub(super) async fn take_ops(&self, ops: Vec<WireOp>) -> Result<(), OpError> {
+        let ops: Result<Vec<_>, _> = ops.into_iter().map(WireOp::into_op).collect();
+        // Nothing of what a peer cannot mean is taken.
+        let ops = ops.map_err(|error| OpError::Disk(error.to_string()))?;
+        match ops.is_empty() {
+            true => Ok(()),
+            false => self.local.apply(ops).await,
+        }
+    }
+
+    /// The key's ops that did not fit into the first answer.
+    async fn take_rest(&self, user: &UserId, key: &Key, slot: SlotId, peer: &Peer) -> Result<(), OpError> {
+        loop {
+            let request = Request::SyncKey {
+                slot: slot.0,
+                user: user.as_str().to_owned(),
+                key: key.as_str().to_owned(),
+                known: WireClock::of(&self.local.clock(slot)?),
+            };
+            let gone = OpError::ShardUnavailable { maybe_applied: false };
+            let Ok(call) = peer.call(request) else {
+                return Err(gone);
+            };
+            let Ok(Response::SyncedKey { ops, more, .. }) = call.await else {
+                return Err(gone);
+            };
+            let is_last = !more || ops.is_empty();
+            self.take_ops(ops).await?;
+            if is_last {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Sends the peer what it lacks of the snapshot, by its clock; on Ok it holds all of it durably.
+    async fn give(&self, source: &KeySource, peer: &Peer, mut known: Clock) -> Result<(), OpError> {
+        loop {
+            let (ops, more) = self
+                .local
+                .lacking(source.clone(), known.clone(), SYNC_KEY_BYTES)
+                .await?;
+            if ops.is_empty() {
+                return Ok(());
+            }
+            for keyed in &ops {
+                known.insert(keyed.op.dot.origin, keyed.op.dot.seq);
+            }
+            let gone = OpError::ShardUnavailable { maybe_applied: false };
+            let call = peer.call(Request::Append(ops.iter().map(WireOp::of).collect()));
+            match call.map_err(|_| gone.clone())?.await {
+                Ok(Response::Done) if !more => return Ok(()),
+                Ok(Response::Done) => {}
+                _ => return Err(gone),
+            }
+        }
+    }
+}

@@ -1,0 +1,383 @@
+//! What this node answers to other members.
+//!
+//! Invariant: what a peer opens here (readers, pulls) is bounded in number and ends with its connection, or when it was not used for
+//! `IDLE_MAX`.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use super::forward::{error_of, terms_of, wire_error};
+use super::read::SYNC_KEY_BYTES;
+use super::write::Try;
+use super::{Inner, MemberRefused};
+use crate::core::clock::Clock;
+use crate::core::op::{Fragment, Text};
+use crate::core::slot::SlotId;
+use crate::env::BoxFuture;
+use crate::node::OpError;
+use crate::node::handle::ValueReader;
+use crate::node::local::{Added, Wanted};
+use crate::node::peers::PeerService;
+use crate::node::replica::Export;
+use crate::shard::WriteKind;
+use crate::store::keys::KeyQuery;
+use crate::types::{Key, NodeId, RequestId, UserId};
+use crate::wire::{
+    Ask, ForwardedKind, ForwardedWrite, Request, Response, WireClock, WireClocks, WireError, WireFragment, WireOp,
+    WireTerms,
+};
+
+/// Readers, and pulls, that one connection may have open; beyond it the oldest is closed.
+const OPEN_MAX: usize = 1024;
+/// One that was not used for so long is closed when room is looked for.
+const IDLE_MAX: Duration = Duration::from_secs(60);
+/// Text in one page of a reader, bytes.
+const PAGE_BYTES_MAX: usize = 1 << 20;
+
+/// The way in for peers, open once the cluster stands.
+#[derive(Clone, Default)]
+pub(super) struct Door(Arc<OnceLock<Weak<Inner>>>);
+
+impl Door {
+    pub(super) fn open(&self, inner: &Arc<Inner>) {
+        // Opened once, by who made it.
+        let _ = self.0.set(Arc::downgrade(inner));
+    }
+
+    fn inner(&self) -> Option<Arc<Inner>> {
+        self.0.get()?.upgrade()
+    }
+}
+
+impl PeerService for Door {
+    fn answer_now(&self, from: NodeId, request: &Request) -> Option<Response> {
+        self.inner()?.answer_now(from, request)
+    }
+
+    fn answer(&self, from: NodeId, connection: u64, request: Request) -> BoxFuture<'static, Response> {
+        let inner = self.inner();
+        Box::pin(async move {
+            match inner {
+                Some(inner) => inner.answer(from, connection, request).await,
+                None => Response::Failed(WireError::Unavailable { maybe_applied: false }),
+            }
+        })
+    }
+
+    fn connection_ended(&self, from: NodeId, connection: u64) {
+        if let Some(inner) = self.inner() {
+            inner.serving.end(from, connection);
+        }
+    }
+}
+
+/// The number of something a peer has open: who, on which connection, and the number that the peer gave it.
+type OpenId = (NodeId, u64, u64);
+
+struct Open<T> {
+    thing: Arc<tokio::sync::Mutex<T>>,
+    used: Instant,
+}
+
+/// What peers have open here.
+#[derive(Default)]
+pub(super) struct Opened {
+    readers: Mutex<BTreeMap<OpenId, Open<ValueReader>>>,
+    pulls: Mutex<BTreeMap<OpenId, Open<Export>>>,
+}
+
+impl Opened {
+    fn end(&self, from: NodeId, connection: u64) {
+        let stays = |(node, number, _): &OpenId| (*node, *number) != (from, connection);
+        self.readers.lock().retain(|id, _| stays(id));
+        self.pulls.lock().retain(|id, _| stays(id));
+    }
+}
+
+fn put<T>(opened: &Mutex<BTreeMap<OpenId, Open<T>>>, id: OpenId, thing: T) {
+    let mut opened = opened.lock();
+    let now = Instant::now();
+    opened.retain(|_, open| now.duration_since(open.used) < IDLE_MAX);
+    let of_connection = opened.range((id.0, id.1, 0)..=(id.0, id.1, u64::MAX));
+    if of_connection.count() >= OPEN_MAX {
+        let oldest = opened.range((id.0, id.1, 0)..=(id.0, id.1, u64::MAX));
+        if let Some(oldest) = oldest.min_by_key(|(_, open)| open.used).map(|(id, _)| *id) {
+            opened.remove(&oldest);
+        }
+    }
+    let thing = Arc::new(tokio::sync::Mutex::new(thing));
+    opened.insert(id, Open { thing, used: now });
+}
+
+fn get<T>(opened: &Mutex<BTreeMap<OpenId, Open<T>>>, id: OpenId) -> Option<Arc<tokio::sync::Mutex<T>>> {
+    let mut opened = opened.lock();
+    let open = opened.get_mut(&id)?;
+    open.used = Instant::now();
+    Some(open.thing.clone())
+}
+
+impl Inner {
+    fn answer_now(&self, from: NodeId, request: &Request) -> Option<Response> {
+        match request {
+            Request::Ping => Some(Response::Done),
+            Request::Digest { slot } => {
+                let slot = crate::wire::slot_of(*slot).ok()?;
+                Some(match self.local.digest(slot) {
+                    Ok(digest) => Response::Digest {
+                        votes: self.votes(slot) && self.lives.is_introduced(from),
+                        digest,
+                    },
+                    Err(error) => Response::Failed(wire_error(error)),
+                })
+            }
+            Request::Ask(ask) => self.asked_now(from, ask),
+            _ => None,
+        }
+    }
+
+    /// The answer where memory knows it.
+    fn asked_now(&self, from: NodeId, ask: &Ask) -> Option<Response> {
+        let slot = crate::wire::slot_of(ask.slot).ok()?;
+        if let Some((user, key, id)) = &ask.request {
+            let (user, key) = (crate::wire::user_of(user).ok()?, crate::wire::key_of(key).ok()?);
+            if !matches!(self.local.may_hold_request(&user, &key, RequestId(*id)), Ok(false)) {
+                return None;
+            }
+        }
+        self.asked(from, slot, None, ask.clock).ok()
+    }
+
+    fn asked(&self, from: NodeId, slot: SlotId, held: Option<WireOp>, clock: bool) -> Result<Response, OpError> {
+        let clock = match clock {
+            true => Some(WireClock::of(&self.local.clock(slot)?)),
+            false => None,
+        };
+        Ok(Response::Asked {
+            votes: self.votes(slot) && self.lives.is_introduced(from),
+            // Read after the request id was looked for: an op that took it since has a time that counts.
+            time: self.local.highest_time(slot)?.0,
+            held,
+            clock,
+        })
+    }
+
+    async fn answer(self: &Arc<Self>, from: NodeId, connection: u64, request: Request) -> Response {
+        let answer = self.answer_or_fail(from, connection, request).await;
+        answer.unwrap_or_else(|error| Response::Failed(wire_error(error)))
+    }
+
+    async fn answer_or_fail(
+        self: &Arc<Self>,
+        from: NodeId,
+        connection: u64,
+        request: Request,
+    ) -> Result<Response, OpError> {
+        match request {
+            Request::Ping | Request::Digest { .. } => Ok(self
+                .answer_now(from, &request)
+                .unwrap_or(Response::Failed(WireError::Refused("no such slot".to_owned())))),
+            Request::Ask(ask) => self.answer_ask(from, ask).await,
+            Request::Append(ops) => {
+                self.take_ops(ops).await?;
+                Ok(Response::Done)
+            }
+            Request::SyncKey { user, key, known, .. } => {
+                let (user, key) = names(&user, &key)?;
+                self.answer_sync_key(from, &user, &key, known.into_clock()).await
+            }
+            Request::Write(write) => self.answer_write(write).await,
+            Request::Read {
+                reader,
+                user,
+                key,
+                offset,
+                limit,
+                terms,
+            } => {
+                let (user, key) = names(&user, &key)?;
+                let opened = self.open_reader(&user, &key, (offset, limit), terms).await?;
+                put(&self.serving.readers, (from, connection, reader), opened);
+                self.read_on((from, connection, reader), PAGE_BYTES_MAX).await
+            }
+            Request::ReadNext { reader, budget_bytes } => {
+                let budget = (budget_bytes as usize).min(PAGE_BYTES_MAX);
+                self.read_on((from, connection, reader), budget).await
+            }
+            Request::ReadEnd { reader } => {
+                self.serving.readers.lock().remove(&(from, connection, reader));
+                Ok(Response::Done)
+            }
+            Request::Count { user, key, terms } => {
+                let (user, key) = names(&user, &key)?;
+                let source = self.source(&user, &key, terms_of(terms)).await?;
+                let source = source.ok_or(OpError::ShardUnavailable { maybe_applied: false })?;
+                Ok(Response::Count(self.local.count_of(source).await?))
+            }
+            Request::ListKeys {
+                user,
+                prefix,
+                after,
+                limit,
+                all,
+            } => self.answer_list(&user, prefix, after, limit, all).await,
+            Request::Introduce { starts, life } => Ok(self.lives.meet(&self.env, from, starts, life).await),
+            Request::Compare { digest } => Ok(self.answer_compare(from, digest)),
+            Request::Clocks { slots } => self.answer_clocks(from, slots),
+            Request::Pull { pull, wants } => {
+                put(
+                    &self.serving.pulls,
+                    (from, connection, pull),
+                    self.local.export(&wants.into_clocks())?,
+                );
+                Ok(Response::Done)
+            }
+            Request::PullNext { pull, budget_bytes } => {
+                self.pull_on((from, connection, pull), budget_bytes as usize).await
+            }
+            Request::HeldDots { slot } => {
+                let slot = crate::wire::slot_of(slot).map_err(refused)?;
+                let held = self.local.held_dots(slot).await?;
+                Ok(Response::HeldDots {
+                    texts: WireClock::of(&held.texts),
+                    covered: WireClock::of(&held.covered),
+                })
+            }
+            Request::Admit(admission) => Ok(match self.admit(admission).await {
+                Ok(admitted) => admitted,
+                Err(MemberRefused::Store(error)) => return Err(error),
+                Err(refused) => Response::Failed(WireError::Refused(refused.to_string())),
+            }),
+            Request::HasData => Ok(Response::HasData(self.local.holds_user_data())),
+            Request::Status => Ok(Response::Status(self.own_status_json())),
+        }
+    }
+
+    async fn answer_ask(&self, from: NodeId, ask: Ask) -> Result<Response, OpError> {
+        let slot = crate::wire::slot_of(ask.slot).map_err(refused)?;
+        let held = match &ask.request {
+            None => None,
+            Some((user, key, id)) => {
+                let (user, key) = names(user, key)?;
+                self.local.op_of_request(&user, &key, RequestId(*id)).await?
+            }
+        };
+        self.asked(from, slot, held.as_ref().map(WireOp::of), ask.clock)
+    }
+
+    async fn answer_sync_key(&self, from: NodeId, user: &UserId, key: &Key, known: Clock) -> Result<Response, OpError> {
+        let (slot, _) = crate::node::replica::place_of(user, key);
+        // The clock first: what comes in between is sent, and sent once more by who asks.
+        let clock = self.local.clock(slot)?;
+        let (source, _) = self.local.source_at_digest(user, key)?;
+        let (ops, more) = self.local.lacking(source, known, SYNC_KEY_BYTES).await?;
+        Ok(Response::SyncedKey {
+            votes: self.votes(slot) && self.lives.is_introduced(from),
+            clock: WireClock::of(&clock),
+            ops: ops.iter().map(WireOp::of).collect(),
+            more,
+        })
+    }
+
+    async fn answer_write(&self, write: ForwardedWrite) -> Result<Response, OpError> {
+        let (user, key) = names(&write.user, &write.key)?;
+        let wanted = Wanted {
+            user: &user,
+            key: &key,
+            kind: match write.kind {
+                ForwardedKind::Add { text, finish } => WriteKind::Add {
+                    text: Text::from_utf8(text).map_err(refused)?,
+                    finish,
+                },
+                ForwardedKind::Clear => WriteKind::Clear,
+            },
+            request_id: write.request_id.map(RequestId),
+        };
+        let which = match write.is_first_try {
+            true => Try::First,
+            false => Try::Any,
+        };
+        let added = self.write_here(wanted, which, terms_of(write.terms)).await?;
+        Ok(Response::Written {
+            repeated: added == Added::Repeated,
+        })
+    }
+
+    async fn open_reader(
+        self: &Arc<Self>,
+        user: &UserId,
+        key: &Key,
+        (offset, limit): (u64, u64),
+        terms: WireTerms,
+    ) -> Result<ValueReader, OpError> {
+        let source = self.source(user, key, terms_of(terms)).await?;
+        // Sent here by a node with another member table: it is told to look elsewhere.
+        let source = source.ok_or(OpError::ShardUnavailable { maybe_applied: false })?;
+        Ok(ValueReader::Local(self.local.read(source, offset, limit)))
+    }
+
+    async fn read_on(&self, id: OpenId, budget_bytes: usize) -> Result<Response, OpError> {
+        let gone = OpError::ShardUnavailable { maybe_applied: false };
+        let reader = get(&self.serving.readers, id).ok_or(gone)?;
+        let page = reader.lock().await.next(budget_bytes).await;
+        if !matches!(&page, Ok(page) if !page.is_empty()) {
+            self.serving.readers.lock().remove(&id);
+        }
+        let fragment = |fragment: Fragment| WireFragment {
+            text: fragment.text.bytes(),
+            ends_value: fragment.ends_value,
+        };
+        Ok(Response::Page(page?.into_iter().map(fragment).collect()))
+    }
+
+    async fn pull_on(&self, id: OpenId, budget_bytes: usize) -> Result<Response, OpError> {
+        let gone = OpError::ShardUnavailable { maybe_applied: false };
+        let pull = get(&self.serving.pulls, id).ok_or(gone)?;
+        let mut export = pull.lock().await;
+        let ops = export.next(budget_bytes.min(PAGE_BYTES_MAX)).await?;
+        let covered = ops.is_empty().then(|| WireClocks::of(export.covered()));
+        if covered.is_some() {
+            self.serving.pulls.lock().remove(&id);
+        }
+        Ok(Response::Pulled {
+            ops: ops.iter().map(WireOp::of).collect(),
+            covered,
+        })
+    }
+
+    async fn answer_list(
+        &self,
+        user: &str,
+        prefix: String,
+        after: Option<String>,
+        limit: u32,
+        all: bool,
+    ) -> Result<Response, OpError> {
+        let query = KeyQuery {
+            user: crate::wire::user_of(user).map_err(refused)?,
+            prefix,
+            after,
+            limit: limit as usize,
+            all,
+        };
+        let page = self.local.list(query).await?;
+        Ok(Response::Keys {
+            keys: page.keys.iter().map(|key| key.as_str().to_owned()).collect(),
+            next_after: page.next_after.map(|key| key.as_str().to_owned()),
+        })
+    }
+}
+
+fn names(user: &str, key: &str) -> Result<(UserId, Key), OpError> {
+    Ok((
+        crate::wire::user_of(user).map_err(refused)?,
+        crate::wire::key_of(key).map_err(refused)?,
+    ))
+}
+
+fn refused(error: impl std::fmt::Display) -> OpError {
+    error_of(WireError::Refused(error.to_string()))
+}

@@ -1,0 +1,193 @@
+//! The member table: who belongs to the cluster. Pure.
+//!
+//! It is kept as the values of one key of the system's own key range, one record per change; the table is the fold of the records in
+//! the order of their stamps, so all nodes that hold the same records see the same table. The last record of a node counts.
+//!
+//! A member sits on a *seat*; placement knows seats alone. `replace` puts another node on a seat, and nothing has to move but the copy of
+//! what the old one held.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::core::placement::Seat;
+use crate::types::NodeId;
+
+/// What the table says of a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MemberState {
+    Up,
+    /// It belongs no more; its seat is empty or another's.
+    Removed,
+}
+
+/// One record, as JSON.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// 16 hex digits.
+    pub node: String,
+    pub peer: SocketAddr,
+    pub http: SocketAddr,
+    pub zone: String,
+    pub weight: u32,
+    pub state: MemberState,
+    pub seat: u32,
+    /// The node that had the seat until this record.
+    #[serde(default)]
+    pub replaces: Option<String>,
+    /// Replicas of each slot; the first record's counts.
+    pub replication: u32,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct MemberTable {
+    members: BTreeMap<NodeId, Record>,
+    replication: u32,
+}
+
+impl MemberTable {
+    /// What cannot be read is passed over: it is not of this version.
+    pub fn of(records: &[String]) -> Self {
+        let mut table = Self::default();
+        for text in records {
+            match serde_json::from_str::<Record>(text) {
+                Ok(record) => table.take(record),
+                Err(error) => tracing::warn!(%error, "a record of the member table cannot be read"),
+            }
+        }
+        table
+    }
+
+    fn take(&mut self, record: Record) {
+        let Ok(node) = record.node.parse::<NodeId>() else {
+            return;
+        };
+        if self.replication == 0 {
+            self.replication = record.replication.max(1);
+        }
+        let replaced = record.replaces.as_ref().and_then(|text| text.parse().ok());
+        if let Some(replaced) = replaced.and_then(|node: NodeId| self.members.get_mut(&node)) {
+            replaced.state = MemberState::Removed;
+        }
+        self.members.insert(node, record);
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+
+    pub fn replication(&self) -> usize {
+        self.replication as usize
+    }
+
+    pub fn is_up(&self, node: NodeId) -> bool {
+        self.members
+            .get(&node)
+            .is_some_and(|record| record.state == MemberState::Up)
+    }
+
+    pub fn get(&self, node: NodeId) -> Option<&Record> {
+        self.members.get(&node)
+    }
+
+    /// Those who belong.
+    pub fn up(&self) -> impl Iterator<Item = (NodeId, &Record)> {
+        self.members().filter(|(_, record)| record.state == MemberState::Up)
+    }
+
+    /// All that ever belonged.
+    pub fn members(&self) -> impl Iterator<Item = (NodeId, &Record)> {
+        self.members.iter().map(|(node, record)| (*node, record))
+    }
+
+    /// The seats in the order they were taken. Where two nodes claim one seat, because two changes were made at once, the lower id has
+    /// it, and the other one sits behind all others.
+    pub fn seats(&self) -> Vec<Seat> {
+        let mut seats = BTreeMap::new();
+        let mut late = Vec::new();
+        for (node, record) in self.up() {
+            let seat = Seat {
+                node,
+                zone: record.zone.clone(),
+                weight: record.weight,
+            };
+            match seats.entry(record.seat) {
+                std::collections::btree_map::Entry::Vacant(vacant) => _ = vacant.insert(seat),
+                std::collections::btree_map::Entry::Occupied(_) => late.push(seat),
+            }
+        }
+        seats.into_values().chain(late).collect()
+    }
+
+    /// A seat that nobody ever had.
+    pub fn next_seat(&self) -> u32 {
+        self.members
+            .values()
+            .map(|record| record.seat.saturating_add(1))
+            .max()
+            .unwrap_or(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(node: u64, seat: u32, state: MemberState) -> String {
+        let record = Record {
+            node: NodeId(node).to_string(),
+            peer: ([127, 0, 0, 1], 1).into(),
+            http: ([127, 0, 0, 1], 2).into(),
+            zone: "z".to_owned(),
+            weight: 100,
+            state,
+            seat,
+            replaces: None,
+            replication: 3,
+        };
+        serde_json::to_string(&record).unwrap()
+    }
+
+    fn sitting(records: &[String]) -> Vec<u64> {
+        MemberTable::of(records)
+            .seats()
+            .iter()
+            .map(|seat| seat.node.0)
+            .collect()
+    }
+
+    #[test]
+    fn the_last_record_of_a_node_counts_and_seats_keep_their_order() {
+        let mut records = vec![
+            record(9, 0, MemberState::Up),
+            record(5, 1, MemberState::Up),
+            record(7, 2, MemberState::Up),
+        ];
+        assert_eq!(sitting(&records), [9, 5, 7]);
+        records.extend([record(5, 1, MemberState::Removed), record(3, 1, MemberState::Up)]);
+        assert_eq!(sitting(&records), [9, 3, 7]);
+        assert_eq!(MemberTable::of(&records).next_seat(), 3);
+        assert!(!MemberTable::of(&records).is_up(NodeId(5)));
+    }
+
+    #[test]
+    fn two_that_claim_one_seat_both_sit() {
+        let records = [
+            record(9, 0, MemberState::Up),
+            record(5, 1, MemberState::Up),
+            record(7, 1, MemberState::Up),
+            record(8, 2, MemberState::Up),
+        ];
+        assert_eq!(sitting(&records), [9, 5, 8, 7]);
+    }
+
+    #[test]
+    fn records_that_cannot_be_read_are_passed_over() {
+        assert_eq!(
+            sitting(&["{".to_owned(), record(1, 0, MemberState::Up), "{\"node\":1}".to_owned()]),
+            [1]
+        );
+    }
+}

@@ -1,0 +1,300 @@
+//! Whole members in one process, on real sockets and in real folders.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tempfile::TempDir;
+use tokio::time::{Instant, sleep};
+
+use super::*;
+use crate::node::{Added, Node, NodeConfig, OpError, Terms};
+use crate::shard::ShardConfig;
+use crate::types::{Consistency, Key, RequestId, UserId};
+
+const LOOPBACK: ([u8; 4], u16) = ([127, 0, 0, 1], 0);
+const PATIENCE: Duration = Duration::from_secs(20);
+
+struct Rig {
+    dirs: Vec<TempDir>,
+    addresses: Vec<SocketAddr>,
+    nodes: Vec<Option<Node>>,
+}
+
+fn free_port() -> SocketAddr {
+    std::net::TcpListener::bind(SocketAddr::from(LOOPBACK))
+        .unwrap()
+        .local_addr()
+        .unwrap()
+}
+
+impl Rig {
+    async fn new(count: usize) -> Self {
+        let mut rig = Self {
+            dirs: (0..count).map(|_| TempDir::new().unwrap()).collect(),
+            addresses: (0..count).map(|_| free_port()).collect(),
+            nodes: (0..count).map(|_| None).collect(),
+        };
+        for index in 0..count {
+            rig.start(index).await;
+        }
+        rig.wait("all are members", |node| {
+            node.is_ready() && node.cluster().unwrap().inner.votes(SlotId(1))
+        })
+        .await;
+        rig.wait_linked().await;
+        rig
+    }
+
+    async fn start(&mut self, index: usize) {
+        let cluster = ClusterConfig {
+            listen: self.addresses[index],
+            advertise: self.addresses[index],
+            http: SocketAddr::from(LOOPBACK),
+            join: self
+                .addresses
+                .iter()
+                .copied()
+                .filter(|address| *address != self.addresses[index])
+                .collect(),
+            founds: index == 0,
+            keys: KeyRing::parse(&"ab".repeat(32)).unwrap(),
+            name: "test".to_owned(),
+            zone: "z".to_owned(),
+            weight: 100,
+            replication: 3,
+        };
+        let mut config = NodeConfig::new(self.dirs[index].path().join("data"));
+        config.shards = 2;
+        config.shard = ShardConfig {
+            log_bytes: 64 << 10,
+            fill_bytes: 16 << 10,
+            idle_ms: 1000,
+            ..ShardConfig::default()
+        };
+        config.cluster = Some(cluster);
+        self.nodes[index] = Some(Node::start(crate::os::env(), config).await.unwrap());
+    }
+
+    async fn stop(&mut self, index: usize) {
+        if let Some(node) = self.nodes[index].take() {
+            node.stop().await;
+        }
+    }
+
+    fn node(&self, index: usize) -> &Node {
+        self.nodes[index].as_ref().unwrap()
+    }
+
+    fn running(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.iter().flatten()
+    }
+
+    async fn wait(&self, what: &str, is_so: impl Fn(&Node) -> bool) {
+        let until = Instant::now() + PATIENCE;
+        while !self.running().all(&is_so) {
+            assert!(Instant::now() < until, "not in time: {what}");
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    async fn wait_linked(&self) {
+        let others = self.running().count() - 1;
+        self.wait("all are linked", |node| {
+            let inner = &node.cluster().unwrap().inner;
+            let members: Vec<_> = inner.layouts.current().table.up().map(|(node, _)| node).collect();
+            inner.up_peers(&members).len() == others
+        })
+        .await;
+    }
+
+    async fn wait_equal(&self) {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let mut clocks: Vec<_> = self.running().map(|node| node.local().clocks()).collect();
+            clocks.dedup();
+            if clocks.len() == 1 {
+                return;
+            }
+            assert!(Instant::now() < until, "the replicas do not become equal");
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    async fn end(mut self) {
+        for index in 0..self.nodes.len() {
+            self.stop(index).await;
+        }
+    }
+}
+
+fn user() -> UserId {
+    UserId::new("u").unwrap()
+}
+
+fn key(text: &str) -> Key {
+    Key::new(text).unwrap()
+}
+
+fn at(consistency: Consistency) -> Terms {
+    Terms {
+        consistency,
+        ..Terms::usual()
+    }
+}
+
+async fn add(node: &Node, name: &str, text: &str) -> Result<Added, OpError> {
+    node.add(&user(), &key(name), text.into(), true, None, Terms::usual())
+        .await
+}
+
+async fn list(node: &Node, name: &str, consistency: Consistency) -> Result<Vec<String>, OpError> {
+    let mut reader = node.get(&user(), &key(name), 0, u64::MAX, at(consistency)).await?;
+    let (mut values, mut open) = (Vec::new(), String::new());
+    loop {
+        let fragments = reader.next(1 << 20).await?;
+        if fragments.is_empty() {
+            return Ok(values);
+        }
+        for fragment in fragments {
+            open.push_str(fragment.text.as_ref());
+            if fragment.ends_value {
+                values.push(std::mem::take(&mut open));
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_one_node_took_all_nodes_show_in_the_same_order() {
+    let rig = Rig::new(3).await;
+    for round in 0..12 {
+        add(rig.node(round % 3), "k", &format!("v{round}")).await.unwrap();
+        let seen = list(rig.node((round + 1) % 3), "k", Consistency::Quorum).await.unwrap();
+        assert_eq!(seen, (0..=round).map(|at| format!("v{at}")).collect::<Vec<_>>());
+    }
+    rig.wait_equal().await;
+    let first = list(rig.node(0), "k", Consistency::One).await.unwrap();
+    for node in rig.running() {
+        assert_eq!(list(node, "k", Consistency::One).await.unwrap(), first);
+        let page = node.list_keys(&user(), "", None, 10, Terms::usual()).await.unwrap();
+        assert_eq!(page.keys, [key("k")]);
+    }
+    rig.node(2)
+        .clear(&user(), &key("k"), None, Terms::usual())
+        .await
+        .unwrap();
+    assert!(list(rig.node(1), "k", Consistency::Quorum).await.unwrap().is_empty());
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_counts_once_through_whichever_nodes_it_came() {
+    let rig = Rig::new(3).await;
+    let id = RequestId::new("r").unwrap();
+    let add = |index: usize| {
+        let node = rig.node(index).clone();
+        async move {
+            node.add(&user(), &key("k"), "v".into(), true, Some(id), Terms::usual())
+                .await
+        }
+    };
+    assert_eq!(add(0).await.unwrap(), Added::Appended);
+    assert_eq!(add(1).await.unwrap(), Added::Repeated);
+    assert_eq!(add(2).await.unwrap(), Added::Repeated);
+    assert_eq!(list(rig.node(1), "k", Consistency::Quorum).await.unwrap(), ["v"]);
+    rig.node(1)
+        .clear(&user(), &key("k"), None, Terms::usual())
+        .await
+        .unwrap();
+    assert_eq!(
+        add(2).await.unwrap(),
+        Added::Repeated,
+        "cleared, it is still remembered"
+    );
+    assert!(list(rig.node(0), "k", Consistency::Quorum).await.unwrap().is_empty());
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_was_away_gets_what_it_missed_and_two_of_three_go_on() {
+    let mut rig = Rig::new(3).await;
+    add(rig.node(0), "before", "v").await.unwrap();
+    rig.wait_equal().await;
+    rig.stop(1).await;
+    for round in 0..200 {
+        add(
+            rig.node(if round % 2 == 0 { 0 } else { 2 }),
+            &format!("k{}", round % 7),
+            &format!("{round}"),
+        )
+        .await
+        .unwrap();
+    }
+    rig.node(0)
+        .clear(&user(), &key("before"), None, Terms::usual())
+        .await
+        .unwrap();
+    let refused = rig
+        .node(0)
+        .add(&user(), &key("k"), "v".into(), true, None, at(Consistency::All))
+        .await;
+    assert!(
+        matches!(
+            refused,
+            Err(OpError::Quorum {
+                needed: 3,
+                answered: 2,
+                maybe_applied: false
+            })
+        ),
+        "{refused:?}"
+    );
+    rig.start(1).await;
+    rig.wait_linked().await;
+    rig.wait_equal().await;
+    for name in ["k0", "k3", "before"] {
+        let expected = list(rig.node(0), name, Consistency::One).await.unwrap();
+        assert_eq!(list(rig.node(1), name, Consistency::One).await.unwrap(), expected);
+    }
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_node_of_three_alone_does_not_claim_a_quorum() {
+    let mut rig = Rig::new(3).await;
+    add(rig.node(0), "k", "v").await.unwrap();
+    rig.wait_equal().await;
+    rig.stop(1).await;
+    rig.stop(2).await;
+    assert!(matches!(
+        add(rig.node(0), "k", "lost").await,
+        Err(OpError::Quorum { .. } | OpError::Deadline { .. })
+    ));
+    assert!(list(rig.node(0), "k", Consistency::Quorum).await.is_err());
+    assert_eq!(list(rig.node(0), "k", Consistency::One).await.unwrap(), ["v"]);
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_empty_disk_at_the_same_address_is_filled_again() {
+    let mut rig = Rig::new(3).await;
+    for round in 0..50 {
+        add(rig.node(round % 3), &format!("k{}", round % 5), &format!("{round}"))
+            .await
+            .unwrap();
+    }
+    rig.stop(2).await;
+    rig.dirs[2] = TempDir::new().unwrap();
+    rig.start(2).await;
+    rig.wait("the new one counts", |node| {
+        node.is_ready() && node.cluster().unwrap().inner.votes(SlotId(1))
+    })
+    .await;
+    rig.wait_equal().await;
+    for name in ["k0", "k4"] {
+        let expected = list(rig.node(0), name, Consistency::One).await.unwrap();
+        assert_eq!(expected.len(), 10);
+        assert_eq!(list(rig.node(2), name, Consistency::One).await.unwrap(), expected);
+    }
+    rig.end().await;
+}

@@ -1,0 +1,238 @@
+//! Writing at a level: ask, stamp, append everywhere, wait for enough.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use tokio::sync::oneshot;
+
+use super::gather::gather;
+use super::{Inner, count};
+use crate::core::clock::Clock;
+use crate::core::op::{KeyedOp, Op};
+use crate::core::slot::SlotId;
+use crate::core::stamp::HybridTime;
+use crate::env::BoxFuture;
+use crate::node::local::{Added, Wanted};
+use crate::node::peers::Peer;
+use crate::node::replica::place_of;
+use crate::node::{OpError, Terms};
+use crate::shard::{WriteContext, WriteKind};
+use crate::types::{Consistency, NodeId};
+use crate::wire::{Ask, Request, Response, WireOp};
+
+/// Whether anybody can have taken the request id before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Try {
+    /// The id was made for this very try.
+    First,
+    Any,
+}
+
+/// What a quorum said before a write is stamped.
+struct Asked {
+    context: WriteContext,
+    /// The op that took the request id.
+    held: Option<KeyedOp>,
+}
+
+impl Inner {
+    /// Carries a write out, here if this node holds the slot, or through one that does.
+    pub(super) async fn write(&self, wanted: Wanted<'_>, which: Try, terms: Terms) -> Result<Added, OpError> {
+        let (slot, _) = place_of(wanted.user, wanted.key);
+        let layout = self.layouts.current();
+        let replicas = layout.placement.replicas(slot);
+        if replicas.is_empty() {
+            return Err(self.no_quorum(1, 0, false));
+        }
+        if !replicas.contains(&self.me) {
+            return self.forward_write(wanted, replicas, which, terms).await;
+        }
+        match self.write_here(wanted.clone(), which, terms).await {
+            // Its own disk or shard is in the way: another replica may do it, as long as none of it was done here.
+            Err(OpError::DiskFull | OpError::ShardUnavailable { maybe_applied: false }) if replicas.len() > 1 => {
+                self.forward_write(wanted, replicas, which, terms).await
+            }
+            done => done,
+        }
+    }
+
+    /// Carries out a write that another node sent here because this one holds the slot.
+    pub(super) async fn write_here(&self, wanted: Wanted<'_>, which: Try, terms: Terms) -> Result<Added, OpError> {
+        let (slot, _) = place_of(wanted.user, wanted.key);
+        let layout = self.layouts.current();
+        let replicas = layout.placement.replicas(slot);
+        if !replicas.contains(&self.me) {
+            // Its member table is another one: it is told to look elsewhere.
+            return Err(OpError::ShardUnavailable { maybe_applied: false });
+        }
+        let started = AtomicBool::new(false);
+        let coordinated = self.coordinate(wanted, slot, replicas, which, terms.consistency, &started);
+        let done = tokio::time::timeout_at(terms.deadline, coordinated).await;
+        done.unwrap_or_else(|_| {
+            Err(OpError::Deadline {
+                maybe_applied: started.load(Ordering::Relaxed),
+            })
+        })
+    }
+
+    /// Carries out a write to a slot that this node holds. `started` is set when it may have had an effect.
+    pub(super) async fn coordinate(
+        &self,
+        wanted: Wanted<'_>,
+        slot: SlotId,
+        replicas: &[NodeId],
+        which: Try,
+        level: Consistency,
+        started: &AtomicBool,
+    ) -> Result<Added, OpError> {
+        if replicas.len() == 1 {
+            return self.local.write(wanted, WriteContext::default(), None).await;
+        }
+        let peers = self.up_peers(replicas);
+        let need = level.needed(replicas.len());
+        if peers.len() + 1 < need {
+            return Err(self.no_quorum(need, peers.len() + 1, false));
+        }
+        let mut context = WriteContext::default();
+        if level != Consistency::One {
+            let asked = self.ask(&peers, slot, &wanted, which, need).await?;
+            if let Some(op) = asked.held {
+                started.store(true, Ordering::Relaxed);
+                self.hold(op, &peers, need).await?;
+                return Ok(Added::Repeated);
+            }
+            context = asked.context;
+        }
+        started.store(true, Ordering::Relaxed);
+        let (stamped, op) = oneshot::channel();
+        let request = (wanted.user, wanted.key, wanted.request_id);
+        let mut local = Box::pin(self.local.write(wanted, context, Some(stamped)));
+        let op = tokio::select! {
+            biased;
+            Ok(op) = op => op,
+            done = &mut local => {
+                // Refused, or it was done before.
+                if done? == Added::Repeated && need > 1
+                    && let (user, key, Some(id)) = request
+                    && let Some(op) = self.local.op_of_request(user, key, id).await?
+                {
+                    self.hold(op, &peers, need).await?;
+                }
+                return Ok(Added::Repeated);
+            }
+        };
+        let appended = Box::pin(async move { local.await.map(|_| ()) });
+        self.spread(op, &peers, appended, need).await?;
+        Ok(Added::Appended)
+    }
+
+    /// Asks for what the write has to come after; this node's own word counts where it votes, and goes without saying.
+    async fn ask(
+        &self,
+        peers: &[Peer],
+        slot: SlotId,
+        wanted: &Wanted<'_>,
+        which: Try,
+        need: usize,
+    ) -> Result<Asked, OpError> {
+        let want = need - usize::from(self.votes(slot));
+        let request = || {
+            let request = wanted.request_id.filter(|_| which == Try::Any).map(|id| {
+                let (user, key) = (wanted.user.as_str(), wanted.key.as_str());
+                (user.to_owned(), key.to_owned(), id.0)
+            });
+            Request::Ask(Ask {
+                slot: slot.0,
+                request,
+                clock: matches!(wanted.kind, WriteKind::Clear),
+            })
+        };
+        let counts = |response| match response {
+            Response::Asked {
+                votes: true,
+                time,
+                held,
+                clock,
+            } => Some((time, held, clock)),
+            _ => None,
+        };
+        let answers = gather(peers, want, request, counts).await;
+        let answers = answers.map_err(|answered| self.no_quorum(need, answered + need - want, false))?;
+        let mut asked = Asked {
+            context: WriteContext::default(),
+            held: None,
+        };
+        for (_, (time, held, clock)) in answers {
+            asked.context.after = asked.context.after.max(HybridTime(time));
+            asked
+                .context
+                .also_seen
+                .join(&clock.map_or_else(Clock::default, |clock| clock.into_clock()));
+            let held = held.and_then(|op| op.into_op().ok());
+            // The first one counts.
+            asked.held = [asked.held, held]
+                .into_iter()
+                .flatten()
+                .min_by_key(|keyed| Op::stamp(&keyed.op));
+        }
+        Ok(asked)
+    }
+
+    /// Sees to it that `need` replicas hold an op that some replica already has.
+    pub(super) async fn hold(&self, op: KeyedOp, peers: &[Peer], need: usize) -> Result<(), OpError> {
+        let appended = Box::pin(self.local.apply(vec![op.clone()]));
+        self.spread(op, peers, appended, need).await
+    }
+
+    /// Sends the op to all peers, and waits until `need` replicas have it durably, this one, as `local` tells, among them or not.
+    async fn spread(
+        &self,
+        op: KeyedOp,
+        peers: &[Peer],
+        local: BoxFuture<'_, Result<(), OpError>>,
+        need: usize,
+    ) -> Result<(), OpError> {
+        let calls: Vec<_> = {
+            let op = WireOp::of(&op);
+            peers
+                .iter()
+                .map(|peer| peer.call(Request::Append(vec![op.clone()])))
+                .collect()
+        };
+        let mut acks: FuturesUnordered<BoxFuture<'_, Result<(), Option<OpError>>>> = FuturesUnordered::new();
+        acks.push(Box::pin(async move { local.await.map_err(Some) }));
+        for call in calls.into_iter().flatten() {
+            acks.push(Box::pin(async move {
+                match call.await {
+                    Ok(Response::Done) => Ok(()),
+                    _ => Err(None),
+                }
+            }));
+        }
+        let (mut durable, mut refused) = (0, None);
+        while let Some(ack) = acks.next().await {
+            match ack {
+                Ok(()) => durable += 1,
+                Err(error) => refused = refused.or(error),
+            }
+            if durable >= need {
+                return Ok(());
+            }
+        }
+        match refused {
+            // Nothing was done anywhere.
+            Some(error) if durable == 0 && peers.is_empty() => Err(error),
+            _ => Err(self.no_quorum(need, durable, true)),
+        }
+    }
+
+    pub(super) fn no_quorum(&self, needed: usize, answered: usize, maybe_applied: bool) -> OpError {
+        count(&self.counters.quorum_failures);
+        OpError::Quorum {
+            needed,
+            answered,
+            maybe_applied,
+        }
+    }
+}

@@ -1,0 +1,393 @@
+//! What this node does by itself, with its own shards and disk. Whether other replicas have to be asked is for others to say.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use ractor::{Actor, ActorCell, ActorRef};
+use tokio::sync::oneshot;
+
+use super::inbox::Put;
+use super::messages::{Pending, ShardMessage, Work};
+use super::opening::{self, StartError};
+use super::permits::Permit;
+use super::supervisor::{Serving, ShardDoor, Supervisor, SupervisorMessage};
+use super::{NodeConfig, OpError};
+use crate::core::op::KeyedOp;
+use crate::core::slot::{KeyHash, SYSTEM_SLOT, SlotId, shard_of, slot_of};
+use crate::core::stamp::OriginId;
+use crate::env::Env;
+use crate::shard::{Damaged, ShardStats, Write, WriteContext, WriteKind};
+use crate::store::keys::{KeyPage, KeyQuery};
+use crate::store::reader::{Fragment, KeyReader};
+use crate::store::segment::ReadError;
+use crate::store::source::KeySource;
+use crate::types::{Key, NodeId, RequestId, UserId};
+
+/// What became of an add.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Added {
+    /// It is durable now.
+    Appended,
+    /// The same request id had already been taken, and that is durable; nothing was added.
+    Repeated,
+}
+
+/// Cheap to clone; all clones speak to the same shards.
+#[derive(Clone)]
+pub struct Local {
+    inner: Arc<Inner>,
+}
+
+pub(super) struct Inner {
+    env: Env,
+    shards: u16,
+    /// One per shard, and the system's last.
+    doors: Arc<[ShardDoor]>,
+    supervisor: ActorRef<SupervisorMessage>,
+    life: Life,
+    data_dir: std::path::PathBuf,
+}
+
+/// Who this node is, as its data folder said when it was opened.
+#[derive(Debug, Clone, Copy)]
+pub struct Life {
+    pub node: NodeId,
+    /// Of this start.
+    pub origin: OriginId,
+    /// Starts so far, this one included.
+    pub starts: u64,
+    /// It waits for its first copy of what the others hold.
+    pub is_new: bool,
+    /// The folder was made by this start.
+    pub is_fresh: bool,
+}
+
+/// A write that is wanted.
+#[derive(Debug, Clone)]
+pub struct Wanted<'a> {
+    pub user: &'a UserId,
+    pub key: &'a Key,
+    pub kind: WriteKind,
+    pub request_id: Option<RequestId>,
+}
+
+/// Figures of one shard, for metrics.
+#[derive(Debug, Clone, Default)]
+pub struct ShardFigures {
+    /// `system` for the system's own.
+    pub name: String,
+    pub serving: bool,
+    pub waiting_requests: u64,
+    pub restarts: u64,
+    pub stats: ShardStats,
+}
+
+impl Local {
+    /// Opens the data folder and starts the node's actors.
+    pub async fn start(env: Env, config: NodeConfig) -> Result<Self, StartError> {
+        let data_dir = config.data.clone();
+        let opened = opening::open_at_once(env.clone(), config).await?;
+        let (shards, doors) = (opened.identity.shards, opened.doors.clone());
+        let life = Life {
+            node: opened.identity.node,
+            origin: opened.identity.origin,
+            starts: opened.identity.starts,
+            is_new: opened.identity.is_new,
+            is_fresh: opened.identity.fresh,
+        };
+        let (supervisor, _) = Actor::spawn(None, Supervisor, opened)
+            .await
+            .map_err(|error| StartError::Actor(error.to_string()))?;
+        let inner = Inner {
+            env,
+            shards,
+            doors,
+            supervisor,
+            life,
+            data_dir,
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Finishes what was accepted, and stops all actors.
+    pub async fn stop(&self) {
+        let (done, stopped) = oneshot::channel();
+        if self.inner.supervisor.cast(SupervisorMessage::Stop { done }).is_ok() {
+            // If the supervisor is gone already, so is everything below it.
+            let _ = stopped.await;
+        }
+    }
+
+    pub fn data_dir(&self) -> &std::path::Path {
+        &self.inner.data_dir
+    }
+
+    pub fn life(&self) -> Life {
+        self.inner.life
+    }
+
+    pub(super) fn env(&self) -> &Env {
+        &self.inner.env
+    }
+
+    pub(super) fn doors(&self) -> &[ShardDoor] {
+        &self.inner.doors
+    }
+
+    pub(super) fn supervisor(&self) -> &ActorRef<SupervisorMessage> {
+        &self.inner.supervisor
+    }
+
+    /// Puts the node's supervisor under another one, which hears when it ends.
+    pub fn supervise_from(&self, supervisor: ActorCell) {
+        self.inner.supervisor.link(supervisor);
+    }
+
+    /// The key's slot and hash, and the number of its shard's door.
+    pub(super) fn locate(&self, user: &UserId, key: &Key) -> (SlotId, KeyHash, usize) {
+        let hash = KeyHash::of(user, key);
+        let slot = slot_of(user, hash);
+        let shard = shard_of(slot, self.inner.shards);
+        (slot, hash, usize::from(shard))
+    }
+
+    /// Carries out one write. Durable on Ok. `stamped` hears of the op as soon as it has its name; it does not if the request id was
+    /// taken before.
+    pub async fn write(
+        &self,
+        wanted: Wanted<'_>,
+        context: WriteContext,
+        stamped: Option<oneshot::Sender<KeyedOp>>,
+    ) -> Result<Added, OpError> {
+        let (slot, hash, index) = self.locate(wanted.user, wanted.key);
+        let door = &self.inner.doors[index];
+        let bytes = match &wanted.kind {
+            WriteKind::Add { text, .. } => text.len(),
+            WriteKind::Clear | WriteKind::ClearDots(_) => 0,
+        };
+        let permit = door.permits.take(bytes)?;
+        let write = Write {
+            slot,
+            hash,
+            user: wanted.user.clone(),
+            key: wanted.key.clone(),
+            kind: wanted.kind,
+            request_id: wanted.request_id,
+            context,
+        };
+        self.put(index, Work::Write(write, stamped), permit).await
+    }
+
+    /// Holds ops that other replicas stamped. Durable on Ok.
+    pub async fn apply(&self, ops: Vec<KeyedOp>) -> Result<(), OpError> {
+        let mut by_shard: BTreeMap<usize, Vec<KeyedOp>> = BTreeMap::new();
+        for op in ops {
+            let index = usize::from(shard_of(op.op.dot.slot, self.inner.shards));
+            by_shard.entry(index).or_default().push(op);
+        }
+        let puts = by_shard.into_iter().map(|(index, ops)| async move {
+            let bytes = ops.iter().map(|op| op.op.body.text_bytes()).sum();
+            let permit = self.inner.doors[index].replica_permits.take(bytes)?;
+            self.put(index, Work::Apply(ops), permit).await
+        });
+        futures_util::future::try_join_all(puts).await.map(|_| ())
+    }
+
+    async fn put(&self, index: usize, work: Work, permit: Permit) -> Result<Added, OpError> {
+        let door = &self.inner.doors[index];
+        let (reply, answer) = oneshot::channel();
+        let gone = |maybe_applied| OpError::ShardUnavailable { maybe_applied };
+        {
+            let serving = door.serving();
+            let serving = serving.as_ref().ok_or(gone(false))?;
+            match serving.inbox.put(Pending { work, reply, permit }) {
+                Put::Closed => return Err(gone(false)),
+                Put::Behind => {}
+                Put::First => {
+                    // An actor that cannot be told any more is ending, and closes its inbox.
+                    let _ = serving.actor.cast(ShardMessage::Writes);
+                }
+            }
+        }
+        // A dropped reply means that the actor died with the write half done.
+        answer.await.map_err(|_| gone(true))?
+    }
+
+    fn source(&self, user: &UserId, key: &Key) -> Result<(KeySource, usize), OpError> {
+        let (slot, hash, index) = self.locate(user, key);
+        let source = self.inner.doors[index].with_reader(|reader| reader.key(slot, hash, user, key))?;
+        Ok((source.map_err(damaged)?, index))
+    }
+
+    /// The values `offset..offset + limit` of the key's list as a stream; nothing beyond them is read into memory.
+    pub fn get(&self, user: &UserId, key: &Key, offset: u64, limit: u64) -> Result<LocalReader, OpError> {
+        let (source, _) = self.source(user, key)?;
+        Ok(self.read(source, offset, limit))
+    }
+
+    /// The same, of a snapshot that was taken before.
+    pub fn read(&self, source: KeySource, offset: u64, limit: u64) -> LocalReader {
+        LocalReader {
+            node: self.inner.clone(),
+            door: self.door_of(source.slot),
+            reader: Some(KeyReader::new(source, offset, limit)),
+        }
+    }
+
+    /// How many values the key's list has.
+    pub async fn count(&self, user: &UserId, key: &Key) -> Result<u64, OpError> {
+        let (source, _) = self.source(user, key)?;
+        self.count_of(source).await
+    }
+
+    /// The same, of a snapshot that was taken before.
+    pub async fn count_of(&self, source: KeySource) -> Result<u64, OpError> {
+        let door = self.door_of(source.slot);
+        let mut reader = KeyReader::new(source, 0, u64::MAX);
+        let counted = if reader.is_warm() {
+            reader.count()
+        } else {
+            self.inner.env.run_blocking(move || reader.count()).await?
+        };
+        counted.map_err(|error| report(self.inner.doors[door].serving().as_deref(), error))
+    }
+
+    pub(super) fn door_of(&self, slot: SlotId) -> usize {
+        usize::from(shard_of(slot, self.inner.shards))
+    }
+
+    /// A page of the user's keys that this node holds.
+    pub async fn list(&self, query: KeyQuery) -> Result<KeyPage, OpError> {
+        let (shards, doors) = (usize::from(self.inner.shards), &self.inner.doors);
+        let asked = if query.user.is_system() {
+            &doors[shards..]
+        } else {
+            &doors[..shards]
+        };
+        let mut keys = Vec::new();
+        // A page of one shard may end early; what others have beyond that point belongs to the next page.
+        let mut bound: Option<Key> = None;
+        for door in asked {
+            let (reader, one) = (door.reader()?, query.clone());
+            let listed = self.inner.env.run_blocking(move || match reader.keys(one) {
+                Ok(lister) => lister.list().map_err(Ok),
+                Err(lost) => Err(Err(lost)),
+            });
+            let page = listed.await?.map_err(|error| match error {
+                Ok(error) => report(door.serving().as_deref(), error),
+                Err(lost) => damaged(lost),
+            })?;
+            bound = match (bound, page.next_after) {
+                (Some(a), Some(b)) => Some(a.min(b)),
+                (a, b) => a.or(b),
+            };
+            keys.extend(page.keys);
+        }
+        keys.sort_unstable();
+        if let Some(bound) = &bound {
+            keys.retain(|key| key <= bound);
+        }
+        if keys.len() > query.limit {
+            keys.truncate(query.limit);
+            bound = keys.last().cloned();
+        }
+        Ok(KeyPage {
+            keys,
+            next_after: bound,
+        })
+    }
+
+    /// Whether every shard serves.
+    pub fn is_ready(&self) -> bool {
+        self.inner.doors.iter().all(ShardDoor::is_serving)
+    }
+
+    /// How long a commit takes now, where it takes longest. The system's own shard aside, which seldom commits.
+    pub fn commit_time(&self) -> Duration {
+        let shards = self.inner.doors.iter().take(usize::from(self.inner.shards));
+        shards.map(|door| door.commit_time.mean()).max().unwrap_or_default()
+    }
+
+    /// Figures for metrics, as of the shards' last tick.
+    pub fn figures(&self) -> Vec<ShardFigures> {
+        let name = |index: usize| {
+            if index == usize::from(self.inner.shards) {
+                "system".to_owned()
+            } else {
+                index.to_string()
+            }
+        };
+        let doors = self.inner.doors.iter().enumerate();
+        doors
+            .map(|(index, door)| ShardFigures {
+                name: name(index),
+                serving: door.is_serving(),
+                waiting_requests: door.permits.waiting() as u64,
+                restarts: door.restarts.load(Ordering::Relaxed),
+                stats: door.stats.lock().map(|stats| stats.clone()).unwrap_or_default(),
+            })
+            .collect()
+    }
+
+    /// Lets the actor of the shard that holds this key die, to see it come back.
+    pub fn kill_shard_of(&self, user: &UserId, key: &Key) {
+        let (slot, ..) = self.locate(user, key);
+        let index = if slot == SYSTEM_SLOT {
+            self.inner.shards
+        } else {
+            shard_of(slot, self.inner.shards)
+        };
+        let _ = self.inner.supervisor.cast(SupervisorMessage::KillShard { index });
+    }
+}
+
+pub(super) fn damaged(lost: Damaged) -> OpError {
+    OpError::Damaged(lost.to_string())
+}
+
+pub(super) fn report(serving: Option<&Serving>, error: ReadError) -> OpError {
+    if let (ReadError::Damaged(block), Some(serving)) = (&error, serving) {
+        let _ = serving.actor.cast(ShardMessage::Damage { segment: block.segment });
+    }
+    error.into()
+}
+
+/// A snapshot of one key's list, read piece by piece.
+pub struct LocalReader {
+    node: Arc<Inner>,
+    /// The shard that it reads from, which hears of damage.
+    door: usize,
+    /// Absent after an error, and while a read of it was abandoned.
+    reader: Option<KeyReader>,
+}
+
+impl LocalReader {
+    /// The next fragments, together about `budget_bytes` of text (always at least one fragment); empty at the end.
+    pub async fn next(&mut self, budget_bytes: usize) -> Result<Vec<Fragment>, OpError> {
+        let Some(mut reader) = self.reader.take() else {
+            return Err(OpError::ShuttingDown);
+        };
+        let batch = if reader.is_warm() {
+            let batch = reader.next_batch(budget_bytes);
+            self.reader = Some(reader);
+            batch
+        } else {
+            let (reader, batch) = self
+                .node
+                .env
+                .run_blocking(move || {
+                    let batch = reader.next_batch(budget_bytes);
+                    (reader, batch)
+                })
+                .await?;
+            self.reader = Some(reader);
+            batch
+        };
+        batch.map_err(|error| {
+            self.reader = None;
+            report(self.node.doors[self.door].serving().as_deref(), error)
+        })
+    }
+}

@@ -1,0 +1,275 @@
+//! This node as one replica of its slots: what others ask of it, answered from its own shards alone.
+
+use std::time::Duration;
+
+use ractor::ActorRef;
+use tokio::sync::oneshot;
+
+use super::OpError;
+use super::local::{Local, damaged, report};
+use super::messages::ShardMessage;
+use super::supervisor::SupervisorMessage;
+use crate::core::clock::{Clock, SlotClocks};
+use crate::core::op::{KeyedOp, Op};
+use crate::core::slot::{KeyHash, SlotId};
+use crate::core::stamp::HybridTime;
+use crate::shard::{RequestHeld, ShardReader};
+use crate::store::export::{HeldDots, OpScan, ops_of_key_lacking};
+use crate::store::segment::ReadError;
+use crate::store::source::KeySource;
+use crate::types::{Key, RequestId, UserId};
+
+/// How often, and how far apart, to look for an op that is still in an open group.
+const OPEN_GROUP_TRIES: usize = 200;
+const OPEN_GROUP_PAUSE: Duration = Duration::from_millis(2);
+
+/// Ops with certain dots, batch by batch, of all shards.
+pub struct Export {
+    local: Local,
+    /// Those still to be read, the last one first.
+    scans: Vec<(usize, OpScan)>,
+    /// Of the wanted dots, those that are known here.
+    covered: SlotClocks,
+}
+
+impl Local {
+    /// Those of all shards that serve now.
+    pub(super) fn readers(&self) -> impl Iterator<Item = ShardReader> + '_ {
+        self.doors().iter().filter_map(|door| door.reader().ok())
+    }
+
+    /// Whether what this disk holds of the slot is all that it ever held.
+    pub fn is_whole(&self, slot: SlotId) -> bool {
+        let door = &self.doors()[self.door_of(slot)];
+        door.with_reader(|reader| reader.is_whole(slot)).unwrap_or(false)
+    }
+
+    /// The highest time that any op of the slot's shard had.
+    pub fn highest_time(&self, slot: SlotId) -> Result<HybridTime, OpError> {
+        self.doors()[self.door_of(slot)].with_reader(ShardReader::highest_time)
+    }
+
+    pub fn digest(&self, slot: SlotId) -> Result<u64, OpError> {
+        self.doors()[self.door_of(slot)].with_reader(|reader| reader.durable_digest(slot))
+    }
+
+    pub fn clock(&self, slot: SlotId) -> Result<Clock, OpError> {
+        self.doors()[self.door_of(slot)].with_reader(|reader| reader.durable_clock(slot))
+    }
+
+    pub fn collected(&self, slot: SlotId) -> Result<Clock, OpError> {
+        self.doors()[self.door_of(slot)].with_reader(|reader| reader.collected(slot))
+    }
+
+    /// The durable clocks of all slots.
+    pub fn clocks(&self) -> SlotClocks {
+        let mut clocks = SlotClocks::default();
+        for reader in self.readers() {
+            clocks.join(&reader.durable_clocks());
+        }
+        clocks
+    }
+
+    /// Whether any user's op is or was here. False only when nothing can be.
+    pub fn holds_user_data(&self) -> bool {
+        let (_, shards) = self.doors().split_last().unzip();
+        let shards = shards.unwrap_or_default();
+        shards.iter().any(|door| {
+            let is_empty = door.with_reader(|reader| reader.durable_clocks().is_empty());
+            !is_empty.unwrap_or(false)
+        })
+    }
+
+    /// Slots of which this disk lost something.
+    pub fn lost_slots(&self) -> Vec<SlotId> {
+        self.readers().flat_map(|reader| reader.lost_slots()).collect()
+    }
+
+    /// A snapshot of a key, and the digest of the slot's clock that it was taken at.
+    pub fn source_at_digest(&self, user: &UserId, key: &Key) -> Result<(KeySource, u64), OpError> {
+        let (slot, hash, index) = self.locate(user, key);
+        let source = self.doors()[index].with_reader(|reader| reader.key_at_digest(slot, hash, user, key))?;
+        source.map_err(damaged)
+    }
+
+    /// Whether the request id may have been taken, by what memory and filters say.
+    pub fn may_hold_request(&self, user: &UserId, key: &Key, id: RequestId) -> Result<bool, OpError> {
+        let (_, hash, index) = self.locate(user, key);
+        self.doors()[index].with_reader(|reader| reader.request(hash, user, key, id) != RequestHeld::No)
+    }
+
+    /// The op that took the request id, be it durable or not.
+    pub async fn op_of_request(&self, user: &UserId, key: &Key, id: RequestId) -> Result<Option<KeyedOp>, OpError> {
+        let (slot, hash, index) = self.locate(user, key);
+        for _ in 0..OPEN_GROUP_TRIES {
+            let reader = self.doors()[index].reader()?;
+            let held = reader.request(hash, user, key, id);
+            if held == RequestHeld::No {
+                return Ok(None);
+            }
+            let (user, key) = (user.clone(), key.clone());
+            let look_up = move || reader.op_of_request(slot, hash, &user, &key, id);
+            let found = self.env().run_blocking(look_up).await?;
+            let found = found.map_err(|error| self.report(index, error))?;
+            if found.is_some() || held == RequestHeld::MayBeOnDisk {
+                return Ok(found);
+            }
+            // It lies in the group that is open right now, and shows when that goes to the disk.
+            tokio::time::sleep(OPEN_GROUP_PAUSE).await;
+        }
+        Err(OpError::ShardUnavailable { maybe_applied: false })
+    }
+
+    /// The ops of a snapshot that a clock does not cover, about so many bytes of them, and whether there are more.
+    pub async fn lacking(
+        &self,
+        source: KeySource,
+        known: Clock,
+        budget: usize,
+    ) -> Result<(Vec<KeyedOp>, bool), OpError> {
+        let index = self.door_of(source.slot);
+        let (user, key) = (source.user.clone(), source.key.clone());
+        let found = self
+            .env()
+            .run_blocking(move || ops_of_key_lacking(&source, &known, budget))
+            .await?;
+        let (ops, more) = found.map_err(|error| self.report(index, error))?;
+        let keyed = |op: Op| KeyedOp {
+            user: user.clone(),
+            key: key.clone(),
+            op,
+        };
+        Ok((ops.into_iter().map(keyed).collect(), more))
+    }
+
+    /// The dots of all ops that are held of a slot.
+    pub async fn held_dots(&self, slot: SlotId) -> Result<HeldDots, OpError> {
+        let index = self.door_of(slot);
+        let reader = self.doors()[index].reader()?;
+        let held = self.env().run_blocking(move || reader.held_dots(slot)).await?;
+        held.map_err(|error| self.report(index, error))
+    }
+
+    /// The ops with these dots.
+    pub fn export(&self, wants: &SlotClocks) -> Result<Export, OpError> {
+        let (mut scans, mut covered) = (Vec::new(), SlotClocks::default());
+        for (index, door) in self.doors().iter().enumerate().rev() {
+            let mut wanted = wants.clone();
+            wanted.retain_slots(|slot| self.door_of(slot) == index);
+            if !wanted.is_empty() {
+                let (scan, known) = door.reader()?.scan(wanted);
+                covered.join(&known);
+                scans.push((index, scan));
+            }
+        }
+        Ok(Export {
+            local: self.clone(),
+            scans,
+            covered,
+        })
+    }
+
+    /// See `Shard::know_dropped`.
+    pub fn know_dropped(&self, dots: &SlotClocks) {
+        self.tell_shards(|| ShardMessage::KnowDropped(dots.clone()));
+    }
+
+    /// See `Shard::set_stable`.
+    pub fn set_stable(&self, stable: &SlotClocks) {
+        self.tell_shards(|| ShardMessage::Stable(stable.clone()));
+    }
+
+    /// See `Shard::heal`.
+    pub fn heal(&self, slots: &[SlotId]) {
+        self.tell_shards(|| ShardMessage::Heal(slots.to_vec()));
+    }
+
+    /// The first copy of what the others hold is here; durable on Ok.
+    pub async fn set_whole(&self) -> Result<(), OpError> {
+        self.ask_supervisor(|done| SupervisorMessage::SetNew {
+            is_new: false,
+            starts: 0,
+            done,
+        })
+        .await
+    }
+
+    /// This disk is not what it was: from the next start on too, its word counts for nothing until what the others hold was copied.
+    /// `starts` were seen of it.
+    pub async fn set_new(&self, starts: u64) -> Result<(), OpError> {
+        self.ask_supervisor(|done| SupervisorMessage::SetNew {
+            is_new: true,
+            starts,
+            done,
+        })
+        .await
+    }
+
+    async fn ask_supervisor(
+        &self,
+        message: impl FnOnce(oneshot::Sender<Result<(), String>>) -> SupervisorMessage,
+    ) -> Result<(), OpError> {
+        let (done, answer) = oneshot::channel();
+        let supervisor: &ActorRef<SupervisorMessage> = self.supervisor();
+        supervisor.cast(message(done)).map_err(|_| OpError::ShuttingDown)?;
+        answer.await.map_err(|_| OpError::ShuttingDown)?.map_err(OpError::Disk)
+    }
+
+    fn tell_shards(&self, message: impl Fn() -> ShardMessage) {
+        for door in self.doors() {
+            if let Some(serving) = &*door.serving() {
+                // One that is ending is opened anew, and hears of it again.
+                let _ = serving.actor.cast(message());
+            }
+        }
+    }
+
+    fn report(&self, index: usize, error: ReadError) -> OpError {
+        report(self.doors()[index].serving().as_deref(), error)
+    }
+}
+
+impl Export {
+    /// The next ops, about so many bytes of them; none left: the end.
+    pub async fn next(&mut self, budget_bytes: usize) -> Result<Vec<KeyedOp>, OpError> {
+        while let Some((index, mut scan)) = self.scans.pop() {
+            let (mut scan, batch) = self
+                .local
+                .env()
+                .run_blocking(move || {
+                    let batch = scan.next_batch(budget_bytes);
+                    (scan, batch)
+                })
+                .await?;
+            match batch {
+                Ok(ops) if ops.is_empty() => {}
+                Ok(ops) => {
+                    self.scans.push((index, scan));
+                    return Ok(ops);
+                }
+                Err(ReadError::Damaged(block)) => {
+                    // What lay there is not sent, and so must not be taken for cleared.
+                    for slot in block.slots.0.0..=block.slots.1.0 {
+                        self.covered.remove_slot(SlotId(slot));
+                    }
+                    scan.skip_damaged();
+                    self.scans.push((index, scan));
+                    self.local.report(index, ReadError::Damaged(block));
+                }
+                Err(error) => return Err(self.local.report(index, error)),
+            }
+        }
+        Ok(Vec::new())
+    }
+
+    /// Of the wanted dots, those that are known here: when all was given, what of them was not was cleared.
+    pub fn covered(&self) -> &SlotClocks {
+        &self.covered
+    }
+}
+
+/// Where a key lies in the hash space.
+pub fn place_of(user: &UserId, key: &Key) -> (SlotId, KeyHash) {
+    let hash = KeyHash::of(user, key);
+    (crate::core::slot::slot_of(user, hash), hash)
+}

@@ -1,0 +1,138 @@
+//! What comes into a shard: from the inbox to an open group, by way of a look-up or a wait for log space.
+
+use ractor::ActorRef;
+
+use super::{ShardState, Waiting};
+use crate::node::OpError;
+use crate::node::local::Added;
+use crate::node::messages::{Pending, Reply, ShardMessage, Work};
+use crate::node::permits::Permit;
+use crate::shard::{Applied, GroupNumber, PastLookup, Submitted, WriteRefused};
+use crate::store::segment::ReadError;
+
+impl ShardState {
+    pub(super) fn take_writes(&mut self, me: &ActorRef<ShardMessage>) {
+        for pending in self.inbox.take() {
+            self.take_write(me, pending);
+        }
+    }
+
+    fn take_write(&mut self, me: &ActorRef<ShardMessage>, pending: Pending) {
+        if self.stopping.is_some() {
+            let _ = pending.reply.send(Err(OpError::ShuttingDown));
+        } else if self.parked.is_empty() {
+            self.submit(me, pending, None);
+        } else {
+            // Behind those that came first.
+            self.parked.push_back(pending);
+        }
+    }
+
+    fn submit(&mut self, me: &ActorRef<ShardMessage>, pending: Pending, past: Option<&PastLookup>) {
+        let Pending { work, reply, permit } = pending;
+        match work {
+            Work::Write(write, stamped) => {
+                let (group, added) = match self.shard.submit(write, past, self.env.wall.now()) {
+                    Ok(Submitted::InGroup(group, op)) => {
+                        if let Some(stamped) = stamped {
+                            // Whoever wanted to know may have given up.
+                            let _ = stamped.send(op);
+                        }
+                        (Some(group), Added::Appended)
+                    }
+                    Ok(Submitted::Repeated(group)) => (group, Added::Repeated),
+                    Ok(Submitted::NeedsSpace(write)) => {
+                        let work = Work::Write(write, stamped);
+                        return self.parked.push_front(Pending { work, reply, permit });
+                    }
+                    Ok(Submitted::NeedsPast(write, lookup)) => {
+                        let work = Work::Write(write, stamped);
+                        return self.look_up(me, Pending { work, reply, permit }, lookup);
+                    }
+                    Err(refused) => return refuse(reply, refused),
+                };
+                self.await_group(group, added, reply, permit);
+            }
+            Work::Apply(ops) => match self.shard.apply(ops, self.env.wall.now()) {
+                Ok(Applied::InGroup(group)) => self.await_group(group, Added::Appended, reply, permit),
+                Ok(Applied::NeedsSpace(ops)) => {
+                    let work = Work::Apply(ops);
+                    self.parked.push_front(Pending { work, reply, permit });
+                }
+                Err(refused) => refuse(reply, refused),
+            },
+        }
+    }
+
+    /// Answers when the group is durable.
+    fn await_group(&mut self, group: Option<GroupNumber>, added: Added, reply: Reply<Added>, permit: Permit) {
+        let Some(group) = group else {
+            let _ = reply.send(Ok(added));
+            return;
+        };
+        let at = self.waiting.partition_point(|waiting| waiting.group <= group);
+        let waiting = Waiting {
+            group,
+            added,
+            reply,
+            _permit: permit,
+        };
+        self.waiting.insert(at, waiting);
+    }
+
+    /// Tries the parked writes again, in order, until one has to wait on.
+    pub(super) fn unpark(&mut self, me: &ActorRef<ShardMessage>) {
+        let mut left = self.parked.len();
+        while left > 0 {
+            let Some(pending) = self.parked.pop_front() else {
+                return;
+            };
+            self.submit(me, pending, None);
+            if self.parked.len() >= left {
+                return;
+            }
+            left = self.parked.len();
+        }
+    }
+
+    fn look_up(&self, me: &ActorRef<ShardMessage>, pending: Pending, mut lookup: Box<PastLookup>) {
+        let me = me.clone();
+        self.spawn_job(
+            move || {
+                let result = lookup.run();
+                (lookup, result)
+            },
+            move |result| {
+                let Ok((lookup, result)) = result else {
+                    return;
+                };
+                if let Err(ReadError::Damaged(block)) = &result {
+                    let _ = me.cast(ShardMessage::Damage { segment: block.segment });
+                }
+                let _ = me.cast(ShardMessage::Past(pending, lookup, result.map_err(OpError::from)));
+            },
+        );
+    }
+
+    pub(super) fn take_past(
+        &mut self,
+        me: &ActorRef<ShardMessage>,
+        pending: Pending,
+        lookup: &PastLookup,
+        result: Result<(), OpError>,
+    ) {
+        match result {
+            Err(error) => {
+                let _ = pending.reply.send(Err(error));
+            }
+            Ok(()) if self.parked.is_empty() => self.submit(me, pending, Some(lookup)),
+            // By its turn the look-up may be stale; then there will be another.
+            Ok(()) => self.parked.push_back(pending),
+        }
+    }
+}
+
+fn refuse(reply: Reply<Added>, refused: WriteRefused) {
+    // Whoever asked may have gone away.
+    let _ = reply.send(Err(refused.into()));
+}

@@ -1,0 +1,244 @@
+//! The shard as one of several replicas: ops that others stamped, the clock that it tells them, and what all of them know.
+//!
+//! Invariants:
+//! - an op is appended at most once: what the clock covers is not taken again;
+//! - the clock that is told holds only what is durable here or known to be dropped, and changes in one step with what readers see: who
+//!   finds two replicas' clocks of a slot equal may take what one of them shows for what both hold.
+
+use super::write::{GroupNumber, WriteRefused};
+use super::{Shard, ShardReader};
+use crate::core::clock::{Clock, SlotClocks};
+use crate::core::op::{Body, KeyedOp};
+use crate::core::slot::{KeyHash, SlotId};
+use crate::core::stamp::HybridTime;
+use crate::store::export::{HeldDots, OpScan, held_dots};
+use crate::store::log::record_bytes;
+use crate::store::memtable::SharedMemtable;
+use crate::store::recover::UNKNOWN_ORIGIN;
+use crate::store::segment::ReadError;
+use crate::store::source::KeySource;
+use crate::types::{Key, UserId, WallMs};
+
+use super::published::Damaged;
+
+/// What became of ops from elsewhere.
+pub enum Applied {
+    /// All of them are durable once this group is, or already.
+    InGroup(Option<GroupNumber>),
+    /// The log has no room right now for these, the first of which is not taken yet: apply them again when a job was done.
+    NeedsSpace(Vec<KeyedOp>),
+}
+
+impl Shard {
+    /// Takes ops that were stamped elsewhere; those that the clock covers already are passed over.
+    pub fn apply(&mut self, ops: Vec<KeyedOp>, now: WallMs) -> Result<Applied, WriteRefused> {
+        if self.failed.is_some() {
+            return Err(WriteRefused::Stopped);
+        }
+        let mut ops = ops.into_iter();
+        while let Some(keyed) = ops.next() {
+            let dot = keyed.op.dot;
+            if !self.place.slots.contains(&dot.slot.0) || self.covered.contains(dot.slot, dot.origin, dot.seq) {
+                continue;
+            }
+            let bytes = record_bytes(keyed.user.as_str(), keyed.key.as_str(), &keyed.op) as u64;
+            // What frees space, or takes none to speak of, is let through on a full disk.
+            let small = matches!(keyed.op.body, Body::Clear(_) | Body::Spent { .. });
+            if !self.make_room(bytes, small)? {
+                return Ok(Applied::NeedsSpace(std::iter::once(keyed).chain(ops).collect()));
+            }
+            let hash = KeyHash::of(&keyed.user, &keyed.key);
+            self.put(hash, &keyed.user, &keyed.key, &keyed.op, now);
+            self.open_parts.remove(&hash);
+        }
+        Ok(Applied::InGroup(self.newest_group()))
+    }
+
+    /// The group that has to be durable for all that was put so far to be.
+    fn newest_group(&self) -> Option<GroupNumber> {
+        if self.open_dots.is_empty() {
+            return self.commit_under_way.map(GroupNumber);
+        }
+        Some(GroupNumber(self.groups))
+    }
+
+    /// Lets readers see what was committed, and tells of it.
+    pub(super) fn show_durable(&mut self) {
+        let dots = std::mem::take(&mut self.closed_dots);
+        let durable_groups = self.durable_groups;
+        self.published.tell_durable(|clocks| {
+            if let Some(active) = &self.active {
+                let durable = durable_groups.saturating_sub(active.first_group);
+                active.memtable.write().set_durable(durable as usize);
+            }
+            for dot in &dots {
+                clocks.insert(dot.slot, dot.origin, dot.seq);
+            }
+        });
+        if !self.lost.is_empty() {
+            self.find_lost();
+        }
+    }
+
+    /// What was lost and is here again is not lost any more.
+    fn find_lost(&mut self) {
+        let durable = self.reader().durable_clocks();
+        let lost = self.lost.minus(&durable);
+        if lost != self.lost {
+            self.lost = lost;
+            self.publish();
+        }
+    }
+
+    /// Tells the clock anew, after it changed otherwise than by a commit.
+    pub(super) fn publish_clock(&mut self) {
+        let mut durable = self.covered.clone();
+        for dot in self.open_dots.iter().chain(&self.closed_dots) {
+            let mut one = SlotClocks::default();
+            one.insert(dot.slot, dot.origin, dot.seq);
+            durable = durable.minus(&one);
+        }
+        let slots: Vec<SlotId> = durable.slots().map(|(slot, _)| slot).collect();
+        let mut unknown = SlotClocks::default();
+        for slot in slots {
+            unknown.insert_range(slot, UNKNOWN_ORIGIN, 1, u64::MAX);
+        }
+        let durable = durable.minus(&unknown);
+        self.published.tell_durable(|clocks| *clocks = durable);
+        self.published.tell_time(self.clock.last());
+    }
+
+    /// Takes these dots for known: a peer that covers them sent all of them that it still holds, so the others were cleared, and what
+    /// cleared them is durable here.
+    pub fn know_dropped(&mut self, dots: &SlotClocks) {
+        let mut news = dots.minus(&self.covered);
+        news.retain_slots(|slot| self.place.slots.contains(&slot.0));
+        if news.is_empty() {
+            return;
+        }
+        self.covered.join(&news);
+        self.dropped.join(&news);
+        self.published.tell_durable(|clocks| clocks.join(&news));
+        self.find_lost();
+    }
+
+    /// Gives up what is lost in these slots: all other replicas have sent what they have.
+    pub fn heal(&mut self, slots: &[SlotId]) {
+        let mut healed = SlotClocks::default();
+        for slot in slots {
+            if let Some(clock) = self.lost.remove_slot(*slot) {
+                healed.join_slot(*slot, &clock);
+            }
+        }
+        if healed.is_empty() {
+            return;
+        }
+        tracing::info!(
+            shard = self.place.shard,
+            slots = slots.len(),
+            "damaged slots are whole again"
+        );
+        self.covered.join(&healed);
+        self.dropped.join(&healed);
+        self.publish_clock();
+        self.publish();
+    }
+
+    /// What every other replica's clock covers, as far as this node has heard. Clears that all know of are not kept any longer.
+    pub fn set_stable(&mut self, mut stable: SlotClocks) {
+        stable.retain_slots(|slot| self.place.slots.contains(&slot.0));
+        if self.stable.as_ref() != Some(&stable) {
+            self.stable = Some(stable);
+            // Those that had to be kept may go now.
+            self.clears_left = 0;
+            self.upkeep_due = true;
+        }
+    }
+
+    /// What every replica's clock covers, this one's included.
+    pub(super) fn stable(&self) -> SlotClocks {
+        match &self.stable {
+            Some(stable) => stable.meet(&self.covered),
+            None => self.covered.clone(),
+        }
+    }
+}
+
+impl ShardReader {
+    /// The highest time that any op had so far, durable or not.
+    pub fn highest_time(&self) -> HybridTime {
+        HybridTime(self.told.highest.load(std::sync::atomic::Ordering::Acquire))
+    }
+
+    /// Whether what this replica says of the slot counts: nothing of it is lost here.
+    pub fn is_whole(&self, slot: SlotId) -> bool {
+        self.readable.load().lost.get(slot).is_none()
+    }
+
+    /// Slots of which something is lost.
+    pub fn lost_slots(&self) -> Vec<SlotId> {
+        self.readable.load().lost.slots().map(|(slot, _)| slot).collect()
+    }
+
+    pub fn durable_clock(&self, slot: SlotId) -> Clock {
+        self.told.durable.read().get(slot).cloned().unwrap_or_default()
+    }
+
+    pub fn durable_clocks(&self) -> SlotClocks {
+        self.told.durable.read().clone()
+    }
+
+    pub fn durable_digest(&self, slot: SlotId) -> u64 {
+        self.told.durable.read().get(slot).map_or(0, Clock::digest)
+    }
+
+    /// The digest of each slot that is not empty.
+    pub fn durable_digests(&self) -> Vec<(SlotId, u64)> {
+        let durable = self.told.durable.read();
+        durable.slots().map(|(slot, clock)| (slot, clock.digest())).collect()
+    }
+
+    /// A snapshot of one key, and the digest of the very clock that it was taken at.
+    pub fn key_at_digest(
+        &self,
+        slot: SlotId,
+        hash: KeyHash,
+        user: &UserId,
+        key: &Key,
+    ) -> Result<(KeySource, u64), Damaged> {
+        let durable = self.told.durable.read();
+        let source = self.key(slot, hash, user, key)?;
+        Ok((source, durable.get(slot).map_or(0, Clock::digest)))
+    }
+
+    /// Of each slot, what was collected: clears that are not held any more, and all that they saw.
+    pub fn collected(&self, slot: SlotId) -> Clock {
+        let mut collected = Clock::default();
+        for segment in &self.readable.load().segments {
+            if let Some(clock) = segment.collected().get(slot) {
+                collected.join(clock);
+            }
+        }
+        collected
+    }
+
+    /// The ops with these dots that are durable here, and the clock that they are of: what it covers of the wanted and the scan does not
+    /// give was cleared.
+    pub fn scan(&self, wants: SlotClocks) -> (OpScan, SlotClocks) {
+        // The clock first: what becomes durable in between is given and not told of.
+        let covered = wants.meet(&self.durable_clocks());
+        let readable = self.readable.load_full();
+        let memtables: Vec<SharedMemtable> = readable.memtables.clone();
+        (OpScan::new(memtables, readable.segments.clone(), wants), covered)
+    }
+
+    /// The dots of all ops of the slot that are durable here. Blocks on the disk.
+    pub fn held_dots(&self, slot: SlotId) -> Result<HeldDots, ReadError> {
+        // The clock first: an op that comes in between must not look as if it had been dropped.
+        let known = self.durable_clock(slot);
+        let readable = self.readable.load_full();
+        let mut held = held_dots(&readable.memtables, &readable.segments, slot)?;
+        held.covered.join(&known);
+        Ok(held)
+    }
+}

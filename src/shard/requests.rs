@@ -1,0 +1,77 @@
+//! Whether a request id was taken, asked from outside of the shard.
+
+use super::ShardReader;
+use crate::core::op::KeyedOp;
+use crate::core::slot::{KeyHash, SlotId};
+use crate::store::filter::request_tag;
+use crate::store::memtable::{MemoryOps, Memtable};
+use crate::store::reader;
+use crate::store::segment::ReadError;
+use crate::store::source::KeySource;
+use crate::types::{Key, RequestId, UserId};
+
+/// What is known of a request id without a look at the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RequestHeld {
+    No,
+    /// A memtable holds it; its op may not be durable yet.
+    Memory,
+    /// By a filter, which errs for 1 id in 256.
+    MayBeOnDisk,
+}
+
+impl ShardReader {
+    pub fn request(&self, hash: KeyHash, user: &UserId, key: &Key, id: RequestId) -> RequestHeld {
+        let readable = self.readable.load();
+        let in_memory = |memtable: &Memtable| memtable.group_of_request(hash, user, key, id).is_some();
+        if readable.memtables.iter().any(|memtable| in_memory(&memtable.read())) {
+            return RequestHeld::Memory;
+        }
+        let tag = request_tag(hash, id);
+        match readable.segments.iter().any(|segment| segment.may_hold(tag)) {
+            true => RequestHeld::MayBeOnDisk,
+            false => RequestHeld::No,
+        }
+    }
+
+    /// The op that took the request id, be it durable or not. Blocks on the disk.
+    pub fn op_of_request(
+        &self,
+        slot: SlotId,
+        hash: KeyHash,
+        user: &UserId,
+        key: &Key,
+        id: RequestId,
+    ) -> Result<Option<KeyedOp>, ReadError> {
+        let readable = self.readable.load_full();
+        let keyed = |op| KeyedOp {
+            user: user.clone(),
+            key: key.clone(),
+            op,
+        };
+        // An open group too: whether it becomes durable is for who asks to see to.
+        let memory = MemoryOps::of(&readable.memtables, (hash, user, key), |memtable| {
+            memtable.closed_groups() + 1
+        });
+        let mut taken: Vec<_> = memory.iter().filter(|op| op.request_id == Some(id)).collect();
+        let tag = request_tag(hash, id);
+        let may_hold = readable.segments.iter().filter(|segment| segment.may_hold(tag));
+        let source = KeySource {
+            slot,
+            user: user.clone(),
+            key: key.clone(),
+            memory: MemoryOps::default(),
+            segments: may_hold.cloned().collect(),
+        };
+        if !source.segments.is_empty() && reader::holds_request(&source, id)? {
+            let mut ops = source.ops();
+            while let Some(op) = ops.next()? {
+                if op.request_id == Some(id) {
+                    taken.push(op);
+                }
+            }
+        }
+        // The first one counts.
+        Ok(taken.into_iter().min_by_key(|op| op.stamp()).map(keyed))
+    }
+}

@@ -1,0 +1,41 @@
+//! What replicas need of each other: the ops that another one lacks, and what is held of a slot.
+//!
+//! Everything here reads a snapshot, given as memtables and segments, and blocks on the disk. Of a memtable, only the groups that were
+//! durable when the snapshot was taken are read: what is sent to a peer must not be lost here.
+//!
+//! Invariants:
+//! - what is given was checked, and is an op of the snapshot; no op is given twice;
+//! - without an error, every wanted op of the snapshot is given. Behind a damaged block the scan goes on only when it is told to, and
+//!   then says of which slots something may be missing, so that nobody claims to have sent all of them;
+//! - the texts are copies as long as they are small, so that a batch keeps no more in memory than about what it holds.
+
+mod held;
+mod key;
+mod scan;
+
+use crate::core::op::{Body, Op, Text};
+
+pub use held::{HeldDots, held_dots};
+pub use key::ops_of_key_lacking;
+pub use scan::OpScan;
+
+/// A longer text is most of the read that it is a slice of.
+const COPIED_TEXT_BYTES_MAX: usize = 64 * 1024;
+
+/// The op with a text of its own.
+fn detached(op: Op) -> Op {
+    let own = |text: Text| match text.len() {
+        0..=COPIED_TEXT_BYTES_MAX => Text::from(text.as_ref()),
+        _ => text,
+    };
+    let body = match op.body {
+        Body::Part(text) => Body::Part(own(text)),
+        Body::Value(text) => Body::Value(own(text)),
+        other => other,
+    };
+    Op { body, ..op }
+}
+
+#[cfg(test)]
+#[path = "export_tests.rs"]
+mod tests;

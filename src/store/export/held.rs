@@ -1,0 +1,117 @@
+//! Which dots of a slot are held: what two replicas compare when clears that one of them missed are gone.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::OpScan;
+use crate::core::clock::{Clock, SlotClocks};
+use crate::core::op::{Body, KeyedOp};
+use crate::core::slot::SlotId;
+use crate::core::stamp::OriginId;
+use crate::store::memtable::SharedMemtable;
+use crate::store::segment::{ReadError, Segment};
+use crate::types::{Key, UserId};
+
+const BATCH_BYTES: usize = 256 * 1024;
+
+/// What a snapshot holds of one slot.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct HeldDots {
+    /// All that is held, or known to be dropped. Of the same snapshot: text that it covers and `texts` does not was cleared.
+    pub covered: Clock,
+    /// Parts and values that no clear removes.
+    pub texts: Clock,
+    pub clears: Clock,
+    /// Of these a request id is left.
+    pub spent: Clock,
+}
+
+/// Reads every block of the slot.
+pub fn held_dots(memtables: &[SharedMemtable], segments: &[Arc<Segment>], slot: SlotId) -> Result<HeldDots, ReadError> {
+    let mut held = HeldDots::default();
+    for memtable in memtables {
+        let memtable = memtable.read();
+        let mut dots = Dots::default();
+        for head in memtable.heads_of_slot(slot, memtable.durable_groups()) {
+            dots.add(head.dot.origin, head.dot.seq);
+        }
+        held.covered.join(&dots.into_clock());
+    }
+    for covered in segments.iter().filter_map(|segment| segment.covered().get(slot)) {
+        held.covered.join(covered);
+    }
+    let mut wants = SlotClocks::default();
+    wants.join_slot(slot, &held.covered);
+    let mut scan = OpScan::new(memtables.to_vec(), segments.to_vec(), wants);
+    let (mut texts, mut clears, mut spent) = (Dots::default(), Dots::default(), Dots::default());
+    let mut of_key = TextsOfKey::default();
+    loop {
+        let batch = scan.next_batch(BATCH_BYTES)?;
+        if batch.is_empty() {
+            break;
+        }
+        for KeyedOp { user, key, op } in batch {
+            if of_key
+                .name
+                .as_ref()
+                .is_none_or(|name| *name != (user.clone(), key.clone()))
+            {
+                std::mem::take(&mut of_key).add_standing(&mut texts);
+                of_key.name = Some((user, key));
+            }
+            let (origin, seq) = (op.dot.origin, op.dot.seq);
+            match op.body {
+                Body::Part(_) | Body::Value(_) => of_key.dots.push((origin, seq)),
+                Body::Clear(seen) => {
+                    of_key.cleared.join(&seen);
+                    clears.add(origin, seq);
+                }
+                Body::Spent { .. } => spent.add(origin, seq),
+            }
+        }
+    }
+    of_key.add_standing(&mut texts);
+    held.texts = texts.into_clock();
+    held.clears = clears.into_clock();
+    held.spent = spent.into_clock();
+    Ok(held)
+}
+
+/// The texts of the key that is being read.
+#[derive(Default)]
+struct TextsOfKey {
+    name: Option<(UserId, Key)>,
+    dots: Vec<(OriginId, u64)>,
+    cleared: Clock,
+}
+
+impl TextsOfKey {
+    fn add_standing(self, texts: &mut Dots) {
+        for (origin, seq) in self.dots {
+            if !self.cleared.contains(origin, seq) {
+                texts.add(origin, seq);
+            }
+        }
+    }
+}
+
+/// Sequences in the order they come, which is that of keys: put into a clock one by one, they would make and unmake its ranges.
+#[derive(Default)]
+struct Dots(BTreeMap<OriginId, Vec<u64>>);
+
+impl Dots {
+    fn add(&mut self, origin: OriginId, seq: u64) {
+        self.0.entry(origin).or_default().push(seq);
+    }
+
+    fn into_clock(self) -> Clock {
+        let mut clock = Clock::default();
+        for (origin, mut seqs) in self.0 {
+            seqs.sort_unstable();
+            for seq in seqs {
+                clock.insert(origin, seq);
+            }
+        }
+        clock
+    }
+}

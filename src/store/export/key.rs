@@ -1,0 +1,45 @@
+//! The ops of one key that a peer lacks.
+
+use super::detached;
+use crate::core::clock::Clock;
+use crate::core::op::Op;
+use crate::store::log::record_bytes;
+use crate::store::segment::ReadError;
+use crate::store::source::KeySource;
+
+/// Ops of the key whose dots `known`, a clock of its slot, does not cover, in stamp order: about `budget_bytes` of log records, at least
+/// one if there is any. And whether there are more, which come when these are known too.
+///
+/// Segments of which all that they cover in the slot is known are not read.
+pub fn ops_of_key_lacking(
+    source: &KeySource,
+    known: &Clock,
+    budget_bytes: usize,
+) -> Result<(Vec<Op>, bool), ReadError> {
+    let mut segments = source.segments.clone();
+    segments.retain(|segment| {
+        segment
+            .covered()
+            .get(source.slot)
+            .is_some_and(|held| !known.covers(held))
+    });
+    let source = KeySource {
+        memory: source.memory.lacking(known),
+        segments,
+        ..source.clone()
+    };
+    let mut lacking = Vec::new();
+    let mut bytes = 0;
+    let mut ops = source.ops();
+    while let Some(op) = ops.next()? {
+        if known.contains(op.dot.origin, op.dot.seq) {
+            continue;
+        }
+        if bytes >= budget_bytes.max(1) {
+            return Ok((lacking, true));
+        }
+        bytes += record_bytes(source.user.as_str(), source.key.as_str(), &op);
+        lacking.push(detached(op));
+    }
+    Ok((lacking, false))
+}

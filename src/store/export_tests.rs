@@ -1,0 +1,396 @@
+//! Whatever lies where: what is given is what the model holds.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::core::clock::{Clock, SlotClocks};
+use crate::core::op::{Dot, KeyedOp};
+use crate::core::slot::{KeyHash, SlotId};
+use crate::core::stamp::{HybridTime, OriginId};
+use crate::store::cache::BlockCache;
+use crate::store::memory_disk::MemoryDisk;
+use crate::store::memtable::{MemoryOps, Memtable, SharedMemtable};
+use crate::store::order::rank_of;
+use crate::store::segment::{EntryRef, ReadError, Segment, SegmentMeta, SegmentWriter, file_name};
+use crate::store::source::KeySource;
+use crate::types::{Key, RequestId, UserId, WallMs};
+
+const SLOTS: [u16; 4] = [0, 3, 4, 1024];
+const USERS: [&str; 3] = ["", "u", "v"];
+
+/// Memtables, of which only the first groups are durable; and segments.
+struct Snapshot {
+    memtables: Vec<SharedMemtable>,
+    segments: Vec<Arc<Segment>>,
+}
+
+/// An op, and which sources hold it: bits 0 and 1 are memtables, bits 2 and 3 segments.
+type Placed = (KeyedOp, u8);
+
+fn keyed(slot: u16, name: usize, origin: u64, seq: u64, body: Body) -> KeyedOp {
+    KeyedOp {
+        user: UserId::from_stored(USERS[name % 3]),
+        // A key lies in one slot.
+        key: Key::new(&format!("{}{slot}", ["a", "b"][name / 3 % 2])).unwrap(),
+        op: Op {
+            dot: Dot {
+                origin: OriginId(origin),
+                slot: SlotId(slot),
+                seq,
+            },
+            time: HybridTime((seq * 7 % 50) << 16),
+            raised: false,
+            request_id: None,
+            body,
+        },
+    }
+}
+
+fn order(op: &KeyedOp) -> impl Ord + use<> {
+    (op.op.dot.slot, op.user.clone(), op.key.clone(), rank_of(&op.op))
+}
+
+/// Each dot is one op of one key, as dots are.
+fn placed_ops() -> impl Strategy<Value = Vec<Placed>> {
+    let one = (0usize..4, 1u64..4, 1u64..40, 1u8..16, 0u8..8, 0usize..60);
+    proptest::collection::vec(one, 0..60).prop_map(|list| {
+        let mut ops: BTreeMap<Dot, Placed> = BTreeMap::new();
+        for (slot, origin, seq, places, kind, length) in list {
+            let text = || "ä".repeat(length).into();
+            let body = match kind {
+                0 => Body::Part(text()),
+                1 => {
+                    let mut seen = Clock::default();
+                    seen.insert_range(OriginId(origin), 1, seq);
+                    Body::Clear(seen)
+                }
+                2 => Body::Spent {
+                    cleared_at: WallMs(seq),
+                },
+                _ => Body::Value(text()),
+            };
+            let mut op = keyed(SLOTS[slot], length, origin, seq, body);
+            op.op.request_id = (kind % 3 == 2).then_some(RequestId([kind; 16]));
+            ops.entry(op.op.dot).or_insert((op, places));
+        }
+        ops.into_values().collect()
+    })
+}
+
+fn segment(disk: &MemoryDisk, number: u64, ops: &[KeyedOp], covered: SlotClocks) -> Arc<Segment> {
+    let meta = SegmentMeta {
+        shard: 1,
+        number,
+        replaces: Vec::new(),
+    };
+    let mut ops = ops.to_vec();
+    ops.sort_by_key(order);
+    let mut writer = SegmentWriter::with_block_bytes(disk.as_disk(), Path::new("/shard"), meta, 120).unwrap();
+    for KeyedOp { user, key, op } in &ops {
+        let (slot, user, key) = (op.dot.slot, user.as_str(), key.as_str());
+        writer.push(EntryRef { slot, user, key, op }).unwrap();
+    }
+    let cache = Arc::new(BlockCache::new(0));
+    Arc::new(writer.finish(covered, SlotClocks::default(), &cache).unwrap())
+}
+
+fn dots<'a>(ops: impl IntoIterator<Item = &'a KeyedOp>) -> SlotClocks {
+    let mut clocks = SlotClocks::default();
+    for KeyedOp { op, .. } in ops {
+        clocks.insert(op.dot.slot, op.dot.origin, op.dot.seq);
+    }
+    clocks
+}
+
+impl Snapshot {
+    /// Of the memtables' ops, the last `undurable` are not durable.
+    fn of(placed: &[Placed], undurable: usize) -> (Self, Vec<KeyedOp>) {
+        let disk = MemoryDisk::new();
+        let mut held = Vec::new();
+        let mut memtables = Vec::new();
+        for bit in 0..2 {
+            let ops: Vec<&KeyedOp> = placed
+                .iter()
+                .filter(|op| op.1 >> bit & 1 == 1)
+                .map(|op| &op.0)
+                .collect();
+            let durable = ops.len().saturating_sub(undurable);
+            let mut memtable = Memtable::new(bit);
+            for (index, KeyedOp { user, key, op }) in ops.iter().enumerate() {
+                memtable.append(KeyHash::of(user, key), user, key, op);
+                if index + 1 == durable {
+                    memtable.close_group();
+                    let closed = memtable.closed_groups();
+                    memtable.set_durable(closed);
+                }
+            }
+            // Closed, but not durable yet.
+            memtable.close_group();
+            held.extend(ops[..durable].iter().map(|op| (*op).clone()));
+            memtables.push(memtable.share());
+        }
+        let mut segments = Vec::new();
+        for bit in 2..4 {
+            let ops: Vec<KeyedOp> = placed
+                .iter()
+                .filter(|op| op.1 >> bit & 1 == 1)
+                .map(|op| op.0.clone())
+                .collect();
+            segments.push(segment(&disk, bit, &ops, dots(&ops)));
+            held.extend(ops);
+        }
+        held.sort_by_key(order);
+        held.dedup();
+        let snapshot = Self { memtables, segments };
+        (snapshot, held)
+    }
+
+    fn scan(&self, wants: SlotClocks) -> OpScan {
+        OpScan::new(self.memtables.clone(), self.segments.clone(), wants)
+    }
+}
+
+fn drain(scan: &mut OpScan, budget_bytes: usize) -> Result<Vec<KeyedOp>, ReadError> {
+    let mut ops = Vec::new();
+    loop {
+        let batch = scan.next_batch(budget_bytes)?;
+        if let Some(slot) = scan.unfinished_from() {
+            assert!(batch.last().is_none_or(|last| last.op.dot.slot == slot));
+        }
+        if batch.is_empty() {
+            return Ok(ops);
+        }
+        ops.extend(batch);
+    }
+}
+
+fn any_wants() -> impl Strategy<Value = SlotClocks> {
+    let range = (0usize..4, 1u64..4, 1u64..40, 0u64..30);
+    proptest::collection::vec(range, 0..8).prop_map(|ranges| {
+        let mut wants = SlotClocks::default();
+        for (slot, origin, first, more) in ranges {
+            wants.insert_range(SlotId(SLOTS[slot]), OriginId(origin), first, first + more);
+        }
+        wants
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn a_scan_gives_every_wanted_op_once_and_in_order(
+        placed in placed_ops(), undurable in 0usize..6, wants in any_wants(), budget in 0usize..2000,
+    ) {
+        let (snapshot, held) = Snapshot::of(&placed, undurable);
+        let wanted = |op: &&KeyedOp| wants.contains(op.op.dot.slot, op.op.dot.origin, op.op.dot.seq);
+        let expected: Vec<KeyedOp> = held.iter().filter(wanted).cloned().collect();
+        let mut scan = snapshot.scan(wants.clone());
+        // What comes after the snapshot is not in it.
+        for table in &snapshot.memtables {
+            let mut memtable = table.write();
+            let KeyedOp { user, key, op } = keyed(3, 1, 1, 1_000, Body::Value("late".into()));
+            memtable.append(KeyHash::of(&user, &key), &user, &key, &op);
+            memtable.close_group();
+            let closed = memtable.closed_groups();
+            memtable.set_durable(closed);
+        }
+        prop_assert_eq!(drain(&mut scan, budget).unwrap(), expected);
+        prop_assert_eq!((scan.unfinished_from(), scan.incomplete().len()), (None, 0));
+    }
+
+    #[test]
+    fn what_a_slot_holds_is_told_by_kind(placed in placed_ops(), undurable in 0usize..6, slot in 0usize..4) {
+        let (snapshot, held) = Snapshot::of(&placed, undurable);
+        let slot = SlotId(SLOTS[slot]);
+        let told = held_dots(&snapshot.memtables, &snapshot.segments, slot).unwrap();
+        let of_kind = |is: fn(&Body) -> bool| {
+            dots(held.iter().filter(|op| is(&op.op.body))).remove_slot(slot).unwrap_or_default()
+        };
+        prop_assert_eq!(told.covered, of_kind(|_| true));
+        let cleared = |op: &&KeyedOp| {
+            held.iter().any(|other| match &other.op.body {
+                Body::Clear(seen) => (&other.user, &other.key) == (&op.user, &op.key) && seen.contains(op.op.dot.origin, op.op.dot.seq),
+                _ => false,
+            })
+        };
+        let texts = held.iter().filter(|op| matches!(op.op.body, Body::Part(_) | Body::Value(_)));
+        let standing = dots(texts.filter(|op| !cleared(op))).remove_slot(slot).unwrap_or_default();
+        prop_assert_eq!(told.texts, standing);
+        prop_assert_eq!(told.clears, of_kind(|body| matches!(body, Body::Clear(_))));
+        prop_assert_eq!(told.spent, of_kind(|body| matches!(body, Body::Spent { .. })));
+    }
+
+    #[test]
+    fn a_peer_gets_what_it_lacks_of_a_key(placed in placed_ops(), known in any_wants(), budget in 0usize..500) {
+        let (snapshot, held) = Snapshot::of(&placed, 0);
+        for slot in SLOTS.map(SlotId) {
+            for (user, key) in [("", "a"), ("u", "a"), ("v", "b")] {
+                let (user, key) = (UserId::from_stored(user), Key::new(&format!("{key}{}", slot.0)).unwrap());
+                let name = (KeyHash::of(&user, &key), &user, &key);
+                let source = KeySource {
+                    slot,
+                    memory: MemoryOps::of(&snapshot.memtables, name, Memtable::durable_groups),
+                    segments: snapshot.segments.clone(),
+                    user: user.clone(),
+                    key: key.clone(),
+                };
+                let mut known = known.get(slot).cloned().unwrap_or_default();
+                let of_key = held.iter().filter(|op| (&op.user, &op.key) == (&user, &key));
+                let lacking = of_key.filter(|op| !known.contains(op.op.dot.origin, op.op.dot.seq));
+                let expected: Vec<Op> = lacking.map(|op| op.op.clone()).collect();
+                let mut given = Vec::new();
+                loop {
+                    let (ops, more) = ops_of_key_lacking(&source, &known, budget).unwrap();
+                    prop_assert!(!more || !ops.is_empty());
+                    for op in ops {
+                        known.insert(op.dot.origin, op.dot.seq);
+                        given.push(op);
+                    }
+                    if !more {
+                        break;
+                    }
+                }
+                prop_assert_eq!(given, expected);
+            }
+        }
+    }
+}
+
+fn values(slot: u16, origin: u64) -> Vec<KeyedOp> {
+    let value = |seq| {
+        keyed(
+            slot,
+            1,
+            origin,
+            seq,
+            Body::Value(format!("value {seq} {}", "x".repeat(30)).into()),
+        )
+    };
+    (1..40).map(value).collect()
+}
+
+fn break_byte(disk: &MemoryDisk, number: u64, at: usize) {
+    let path = Path::new("/shard").join(file_name(number));
+    let mut bytes = disk.content(&path).unwrap();
+    bytes[at] ^= 1;
+    disk.put(&path, bytes);
+}
+
+#[test]
+fn behind_damage_the_scan_goes_on_when_told_and_says_what_may_be_missing() {
+    let ops: Vec<KeyedOp> = [values(3, 1), values(4, 1), values(1024, 1)].concat();
+    let disk = MemoryDisk::new();
+    let held = [
+        segment(&disk, 1, &ops[..60], dots(&ops[..60])),
+        segment(&disk, 2, &ops[60..], dots(&ops[60..])),
+    ];
+    // In the first block, which is of slot 3; and in the last one, of the last slot.
+    break_byte(&disk, 1, 50);
+    let scan_of = |slots: &[u16]| {
+        let mut wants = dots(&ops);
+        wants.retain_slots(|slot| slots.contains(&slot.0));
+        OpScan::new(Vec::new(), held.to_vec(), wants)
+    };
+    let mut scan = scan_of(&[3, 4, 1024]);
+    for _ in 0..2 {
+        assert!(matches!(scan.next_batch(100), Err(ReadError::Damaged(block)) if block.segment == 1));
+        assert_eq!(scan.unfinished_from(), Some(SlotId(3)));
+    }
+    let skipped = scan.skip_damaged().unwrap();
+    assert_eq!((skipped.slots, scan.skip_damaged()), ((SlotId(3), SlotId(3)), None));
+    let rest = drain(&mut scan, 1_000).unwrap();
+    assert_eq!(rest.len() as u64, ops.len() as u64 - skipped.ops);
+    assert_eq!(*scan.incomplete(), BTreeSet::from([SlotId(3)]));
+    // Who wants nothing of that slot never meets it.
+    let mut scan = scan_of(&[4, 1024]);
+    assert_eq!(drain(&mut scan, 1_000).unwrap().len(), 78);
+    assert!(scan.incomplete().is_empty());
+}
+
+#[test]
+fn damage_met_in_the_middle_of_a_batch_loses_nothing() {
+    let (first, second) = (values(3, 1), values(4, 1));
+    let disk = MemoryDisk::new();
+    let held = vec![
+        segment(&disk, 1, &first, dots(&first)),
+        segment(&disk, 2, &second, dots(&second)),
+    ];
+    break_byte(&disk, 2, 50);
+    let mut memtable = Memtable::new(9);
+    let KeyedOp { user, key, op } = keyed(3, 1, 2, 1, Body::Value("in memory".into()));
+    memtable.append(KeyHash::of(&user, &key), &user, &key, &op);
+    memtable.close_group();
+    memtable.set_durable(1);
+    let mut wants = dots(first.iter().chain(&second));
+    wants.insert(SlotId(3), OriginId(2), 1);
+    let mut scan = OpScan::new(vec![memtable.share()], held, wants);
+    let mut given = Vec::new();
+    let mut errors = 0;
+    loop {
+        match scan.next_batch(1 << 20) {
+            Ok(batch) if batch.is_empty() => break,
+            Ok(batch) => given.extend(batch),
+            Err(_) => {
+                errors += 1;
+                scan.skip_damaged().unwrap();
+            }
+        }
+    }
+    assert_eq!(errors, 1);
+    assert_eq!(given.iter().filter(|op| op.op.dot.slot == SlotId(3)).count(), 40);
+    assert!(given.is_sorted_by_key(order));
+    assert_eq!(*scan.incomplete(), BTreeSet::from([SlotId(4)]));
+}
+
+#[test]
+fn what_holds_nothing_wanted_is_not_read() {
+    let disk = MemoryDisk::new();
+    let many: Vec<KeyedOp> = (0..200).flat_map(|slot| values(slot, 1)).collect();
+    let segments = vec![
+        segment(&disk, 1, &many, dots(&many)),
+        segment(&disk, 2, &values(150, 2), dots(&values(150, 2))),
+    ];
+    let before = (disk.reads(), disk.read_bytes());
+    let mut wants = SlotClocks::default();
+    wants.insert_range(SlotId(150), OriginId(2), 3, 5);
+    wants.insert(SlotId(7), OriginId(1), 100);
+    assert_eq!(
+        drain(&mut OpScan::new(Vec::new(), segments.clone(), wants), 1 << 20)
+            .unwrap()
+            .len(),
+        3
+    );
+    // Only the second segment, which is one read long.
+    assert_eq!(disk.reads() - before.0, 1);
+    let mut wants = SlotClocks::default();
+    wants.insert(SlotId(0), OriginId(1), 7);
+    wants.insert(SlotId(199), OriginId(1), 7);
+    assert_eq!(
+        drain(&mut OpScan::new(Vec::new(), segments, wants), 1 << 20)
+            .unwrap()
+            .len(),
+        2
+    );
+    assert_eq!(disk.reads() - before.0, 3, "the two ends of the first segment");
+}
+
+#[test]
+fn a_failing_disk_is_told_and_tried_again() {
+    let ops = values(3, 1);
+    let disk = MemoryDisk::new();
+    let held = segment(&disk, 1, &ops, dots(&ops));
+    let mut scan = OpScan::new(Vec::new(), vec![held], dots(&ops));
+    disk.faults()
+        .fail_read
+        .store(true, std::sync::atomic::Ordering::Relaxed);
+    assert!(matches!(scan.next_batch(100), Err(ReadError::Io { .. })));
+    disk.faults()
+        .fail_read
+        .store(false, std::sync::atomic::Ordering::Relaxed);
+    assert_eq!(drain(&mut scan, 100).unwrap().len(), ops.len());
+}
