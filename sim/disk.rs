@@ -46,6 +46,12 @@ pub struct SimDisk {
     state: Arc<Mutex<State>>,
 }
 
+/// The content of a disk at some moment.
+pub struct Image {
+    tree: Tree,
+    inodes: BTreeMap<u64, Inode>,
+}
+
 struct State {
     rng: Rng,
     /// Counts the crashes and kills: handles of an earlier life fail.
@@ -59,7 +65,11 @@ struct State {
     crash_at: Option<u64>,
     faults: BTreeMap<Fault, u64>,
     trace: Option<Vec<String>>,
+    watcher: Option<Watcher>,
 }
+
+/// Hears of every operation.
+type Watcher = Box<dyn Fn(&str) + Send>;
 
 impl SimDisk {
     /// An empty disk without limit.
@@ -77,6 +87,7 @@ impl SimDisk {
                 crash_at: None,
                 faults: BTreeMap::new(),
                 trace: None,
+                watcher: None,
             })),
         }
     }
@@ -157,6 +168,47 @@ impl SimDisk {
     pub fn trace(&self) -> Vec<String> {
         self.state().trace.clone().unwrap_or_default()
     }
+
+    /// From now on, `watcher` hears every operation's line.
+    pub fn watch(&self, watcher: impl Fn(&str) + Send + 'static) {
+        self.state().watcher = Some(Box::new(watcher));
+    }
+
+    /// The disk is replaced by an empty one. Nobody may be using it.
+    pub fn wipe(&self) {
+        let mut state = self.state();
+        state.end_life();
+        state.tree = Tree::new();
+        state.inodes.clear();
+        state.note(|| "wipe".into());
+    }
+
+    /// What the disk holds now, while nobody uses it: for a `restore` later.
+    pub fn image(&self) -> Image {
+        let state = self.state();
+        Image {
+            tree: state.tree.clone(),
+            inodes: state.inodes.clone(),
+        }
+    }
+
+    /// The disk is replaced by one that holds what this one held when the image was taken. Nobody may be using it.
+    pub fn restore(&self, image: &Image) {
+        let mut state = self.state();
+        state.end_life();
+        state.tree = image.tree.clone();
+        state.inodes = image.inodes.clone();
+        state.note(|| "restore".into());
+    }
+
+    /// All files that have a name, with their lengths.
+    pub fn files(&self) -> Vec<(PathBuf, u64)> {
+        let state = self.state();
+        let lengths = state.tree.file_paths().into_iter();
+        lengths
+            .filter_map(|(path, inode)| Some((path, state.inodes.get(&inode)?.len())))
+            .collect()
+    }
 }
 
 impl State {
@@ -225,8 +277,15 @@ impl State {
     }
 
     fn note(&mut self, line: impl FnOnce() -> String) {
+        if self.trace.is_none() && self.watcher.is_none() {
+            return;
+        }
+        let line = line();
+        if let Some(watcher) = &self.watcher {
+            watcher(&line);
+        }
         if let Some(trace) = &mut self.trace {
-            trace.push(line());
+            trace.push(line);
         }
     }
 }

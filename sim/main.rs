@@ -2,12 +2,13 @@
 //!
 //! `KV_SIM_SEEDS` says how many seeds each scenario runs, `KV_SIM_SEED` runs that one alone, `KV_SIM_SCENARIO` one scenario alone. A
 //! failure prints the line that repeats it; with `KV_SIM_TRACE=FILE` its every step and disk operation go to that file.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 #![allow(
     clippy::disallowed_methods,
     reason = "the simulation stands outside of what it simulates"
 )]
 
+mod cluster;
 mod contract;
 mod disk;
 mod engine;

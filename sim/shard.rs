@@ -10,8 +10,8 @@ use kv_storage::core::slot::{KeyHash, SLOT_COUNT, slot_of};
 use kv_storage::core::stamp::OriginId;
 use kv_storage::node::Added;
 use kv_storage::shard::{
-    CleanupJob, MergeJob, MergeOutcome, Place as Home, Shard, ShardConfig, SpaceJob, Submitted, Write, WriteContext, WriteKind,
-    WriteRefused,
+    CleanupJob, MergeJob, MergeOutcome, Place as Home, Shard, ShardConfig, SpaceJob, Submitted, Write, WriteContext,
+    WriteKind, WriteRefused,
 };
 use kv_storage::store::cache::BlockCache;
 use kv_storage::store::disk::Disk;

@@ -90,7 +90,10 @@ pub enum Request {
     },
     /// First on every connection: this is my so-many-th start, in the life that this origin names. Answered with `Done`, or with
     /// `OlderCopy` if the peer has met a later life of this node: then its disk is an older copy of itself.
-    Introduce { starts: u64, life: u64 },
+    Introduce {
+        starts: u64,
+        life: u64,
+    },
     /// Compare the clocks of all slots that we share: the digest of mine.
     Compare {
         digest: u64,
@@ -197,7 +200,9 @@ pub enum Response {
         next_after: Option<String>,
     },
     /// The answer to `Introduce`: so many starts were seen already.
-    OlderCopy { starts: u64 },
+    OlderCopy {
+        starts: u64,
+    },
     /// The answer to `Compare` where the digests are equal.
     Same,
     /// The answer to `Compare` where they are not: the digest of each slot that is not empty.

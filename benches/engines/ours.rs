@@ -10,7 +10,8 @@ use kv_storage::core::slot::{KeyHash, SlotId, shard_of, shard_slots, slot_of};
 use kv_storage::core::stamp::OriginId;
 use kv_storage::os::RealDisk;
 use kv_storage::shard::{
-    CleanupJob, MergeJob, MergeOutcome, Place, Shard, ShardConfig, SpaceJob, SpaceReady, Submitted, Write, WriteContext, WriteKind,
+    CleanupJob, MergeJob, MergeOutcome, Place, Shard, ShardConfig, SpaceJob, SpaceReady, Submitted, Write,
+    WriteContext, WriteKind,
 };
 use kv_storage::store::cache::BlockCache;
 use kv_storage::store::disk::Disk;

@@ -70,7 +70,7 @@ fn split(offset: u64) -> (u64, usize) {
     (offset / SECTOR_BYTES, (offset % SECTOR_BYTES) as usize)
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Inode {
     live: Content,
     durable: Content,

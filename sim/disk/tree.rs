@@ -46,7 +46,7 @@ impl Change {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Dir {
     live: BTreeMap<String, Entry>,
     durable: BTreeMap<String, Entry>,
@@ -82,7 +82,7 @@ impl Dir {
     }
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Tree {
     dirs: BTreeMap<PathBuf, Dir>,
 }
@@ -114,6 +114,18 @@ impl Tree {
         self.dirs
             .get_mut(path)
             .ok_or_else(|| error(io::ErrorKind::NotFound, path))
+    }
+
+    /// Every named file.
+    pub fn file_paths(&self) -> Vec<(PathBuf, u64)> {
+        let of_dir = |(dir, names): (&PathBuf, &Dir)| {
+            let files = names.live.iter().filter_map(|(name, entry)| match entry {
+                Entry::File(inode) => Some((dir.join(name), *inode)),
+                Entry::Dir => None,
+            });
+            files.collect::<Vec<_>>()
+        };
+        self.dirs.iter().flat_map(of_dir).collect()
     }
 
     pub fn get(&self, path: &Path) -> Option<Entry> {

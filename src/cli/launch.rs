@@ -11,6 +11,7 @@ use crate::node::{ClusterConfig, NodeConfig};
 use crate::os;
 use crate::server::{FirstAdmin, Server, ServerConfig};
 use crate::shard::ShardConfig;
+use crate::users::PasswordCost;
 
 /// A node that serves, and whether anybody can log in.
 pub struct Running {
@@ -40,6 +41,7 @@ pub async fn start(config: &ServeConfig, first_admin: Option<FirstAdmin>) -> any
         front: FrontConfig::default(),
         listen: config.listen,
         first_admin,
+        password_cost: PasswordCost::default(),
     };
     let server = Server::start(os::env(), server_config).await?;
     // When even this cannot be read, the node serves what it can; `users` logs why.

@@ -145,8 +145,16 @@ impl Fold {
         let width = self.held[0].len();
         let rooms = Room::of_zones(members, width);
         let shares = share::of_members(members, &rooms, width);
-        let due: Vec<i64> = shares.iter().zip(&self.load).map(|(share, load)| load * ONE - share).collect();
-        let candidates: Vec<Vec<usize>> = self.held.iter().map(|held| self.may_leave(held, newest, &rooms)).collect();
+        let due: Vec<i64> = shares
+            .iter()
+            .zip(&self.load)
+            .map(|(share, load)| load * ONE - share)
+            .collect();
+        let candidates: Vec<Vec<usize>> = self
+            .held
+            .iter()
+            .map(|held| self.may_leave(held, newest, &rooms))
+            .collect();
         let mut order: Vec<usize> = (0..SLOTS).collect();
         order.sort_by_cached_key(|slot| hash(*slot, newest));
         let leaving = choice::choose(&candidates, &order, &due);
@@ -160,10 +168,27 @@ impl Fold {
     }
 
     fn relocate(&mut self, shares: &[i64], rooms: Vec<Room>, order: Vec<usize>) {
-        let mut excess: Vec<i64> = shares.iter().zip(&self.load).map(|(share, load)| load * ONE - share).collect();
-        let mut r = Relocation { fold: self, rooms: &rooms, order: &order, newest: shares.len() - 1, passes: 0 };
-        balance::even_out(&mut r, &mut excess, ONE, std::env::var("T").map(|x|x.parse::<i64>().unwrap()).unwrap_or(2) * ONE);
-        if std::env::var("V").is_ok() && r.passes > 0 {eprintln!("n {} passes {}", shares.len(), r.passes);}
+        let mut excess: Vec<i64> = shares
+            .iter()
+            .zip(&self.load)
+            .map(|(share, load)| load * ONE - share)
+            .collect();
+        let mut r = Relocation {
+            fold: self,
+            rooms: &rooms,
+            order: &order,
+            newest: shares.len() - 1,
+            passes: 0,
+        };
+        balance::even_out(
+            &mut r,
+            &mut excess,
+            ONE,
+            std::env::var("T").map(|x| x.parse::<i64>().unwrap()).unwrap_or(2) * ONE,
+        );
+        if std::env::var("V").is_ok() && r.passes > 0 {
+            eprintln!("n {} passes {}", shares.len(), r.passes);
+        }
     }
 
     /// The seats of which one has to leave a slot that `newest` joins, `newest` first. All must be left in the slot's zones that they need,
@@ -196,24 +221,51 @@ impl Fold {
     }
 }
 
-struct Relocation<'a> { fold: &'a mut Fold, rooms: &'a [Room], order: &'a [usize], newest: usize, passes: usize }
+struct Relocation<'a> {
+    fold: &'a mut Fold,
+    rooms: &'a [Room],
+    order: &'a [usize],
+    newest: usize,
+    passes: usize,
+}
 
 impl Relocation<'_> {
     fn may_replace(&self, held: &[usize], from: usize, to: usize) -> bool {
         let zone = |seat: usize| self.fold.members[seat].zone;
         let count = |of: usize| held.iter().filter(|seat| zone(**seat) == of).count();
-        held.contains(&from) && !held.contains(&to) && (zone(from) == zone(to) || (count(zone(from)) > self.rooms[zone(from)].least && count(zone(to)) < self.rooms[zone(to)].most))
+        held.contains(&from)
+            && !held.contains(&to)
+            && (zone(from) == zone(to)
+                || (count(zone(from)) > self.rooms[zone(from)].least && count(zone(to)) < self.rooms[zone(to)].most))
     }
 }
 impl balance::Slots for Relocation<'_> {
     fn passes(&self, seat: usize) -> impl Iterator<Item = (usize, usize)> {
-        let its = self.order.iter().copied().filter(move |slot| self.fold.held[*slot].contains(&seat));
-        its.flat_map(move |slot| (0..=self.newest).filter(move |to| self.may_replace(&self.fold.held[slot], seat, *to)).map(move |to| (slot, to)))
+        let its = self
+            .order
+            .iter()
+            .copied()
+            .filter(move |slot| self.fold.held[*slot].contains(&seat));
+        its.flat_map(move |slot| {
+            (0..=self.newest)
+                .filter(move |to| self.may_replace(&self.fold.held[slot], seat, *to))
+                .map(move |to| (slot, to))
+        })
     }
     fn pass(&mut self, slot: usize, from: usize, to: usize) -> bool {
         let ok = self.may_replace(&self.fold.held[slot], from, to);
-        if ok { for s in &mut self.fold.held[slot] { if *s == from { *s = to; } } self.fold.load[from]-=1; self.fold.load[to]+=1; self.passes += 1; }
-        else if std::env::var("V").is_ok() {eprintln!("clash");}
+        if ok {
+            for s in &mut self.fold.held[slot] {
+                if *s == from {
+                    *s = to;
+                }
+            }
+            self.fold.load[from] -= 1;
+            self.fold.load[to] += 1;
+            self.passes += 1;
+        } else if std::env::var("V").is_ok() {
+            eprintln!("clash");
+        }
         ok
     }
 }

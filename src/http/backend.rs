@@ -129,7 +129,14 @@ impl Backend for Live {
         self.node.clear(user, key, request_id, terms).await
     }
 
-    async fn get(&self, user: &UserId, key: &Key, offset: u64, limit: u64, terms: Terms) -> Result<ValueReader, OpError> {
+    async fn get(
+        &self,
+        user: &UserId,
+        key: &Key,
+        offset: u64,
+        limit: u64,
+        terms: Terms,
+    ) -> Result<ValueReader, OpError> {
         self.node.get(user, key, offset, limit, terms).await
     }
 

@@ -21,8 +21,8 @@ use crate::api::{BATCH_ANSWER_BYTES_MAX, Batch, Detail, Operation, OperationTerm
 use crate::quota::Share;
 use crate::types::{Consistency, Key, RequestId, UserId};
 
-use super::answer::{Answer, to_json};
 use super::Terms;
+use super::answer::{Answer, to_json};
 use super::backend::Backend;
 use super::config::{ANSWER_FRAME_BYTES, BATCH_IN_FLIGHT_MAX};
 use super::failure::Failure;

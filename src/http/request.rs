@@ -16,8 +16,8 @@ use crate::core::op::Text;
 use crate::types::{Consistency, Key, PASSWORD_HASH_BYTES_MAX, RequestId, USER_ID_BYTES_MAX, UserId, check_length};
 use crate::users::{AuthError, Principal};
 
-use super::admission::{Admission, Turn};
 use super::Terms;
+use super::admission::{Admission, Turn};
 use super::backend::Backend;
 use super::body::Held;
 use super::explain::{explain, unexplained};

@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use chacha20poly1305::{AeadInOut, KeyInit, Tag, XChaCha20Poly1305, XNonce};
 
 use super::key::{KeyId, KeyRing};
+pub use super::replay::Newest;
 use super::replay::{Replay, Stale};
 use crate::env::Entropy;
 use crate::types::NodeId;
@@ -45,10 +46,10 @@ pub enum Refused {
     Forged,
     #[error("it comes from this very node")]
     Own,
-    #[error("it has been received before")]
-    Replayed,
-    #[error("{sender} has been started again since: its generation is {known}")]
-    OldGeneration { sender: NodeId, known: u64 },
+    #[error("{sender} sent it before")]
+    Replayed { sender: NodeId, newest: Newest },
+    #[error("{sender} has been started again since: its generation is {}", newest.generation)]
+    OldGeneration { sender: NodeId, newest: Newest },
     #[error("it is authentic, but says nothing that can be understood")]
     Malformed,
 }
@@ -73,7 +74,7 @@ impl Refused {
             Self::UnknownKey => 2,
             Self::Forged => 3,
             Self::Own => 4,
-            Self::Replayed => 5,
+            Self::Replayed { .. } => 5,
             Self::OldGeneration { .. } => 6,
             Self::Malformed => 7,
         }
@@ -115,6 +116,14 @@ pub struct Sealer {
 }
 
 impl Sealer {
+    /// What it has sealed so far.
+    pub fn newest(&self) -> Newest {
+        Newest {
+            generation: self.generation,
+            number: self.number,
+        }
+    }
+
     /// There must be one of these only for a generation of a node: it numbers the datagrams.
     pub fn new(keys: &KeyRing, node: NodeId, generation: u64, entropy: Arc<dyn Entropy>) -> Self {
         let key = keys.first();
@@ -211,8 +220,8 @@ impl Opener {
         self.replay
             .note(sender, generation, number)
             .map_err(|stale| match stale {
-                Stale::Replayed => Refused::Replayed,
-                Stale::OldGeneration { known } => Refused::OldGeneration { sender, known },
+                Stale::Replayed(newest) => Refused::Replayed { sender, newest },
+                Stale::OldGeneration(newest) => Refused::OldGeneration { sender, newest },
             })?;
         Ok(Opened {
             sender,
@@ -263,7 +272,8 @@ mod tests {
             let opened = opener.open(&mut datagram).unwrap();
             assert_eq!((opened.sender, opened.generation), (SENDER, 5));
             assert_eq!(opened.payload, payload);
-            assert_eq!(opener.open(&mut again), Err(Refused::Replayed));
+            let refused = opener.open(&mut again);
+            assert!(matches!(refused, Err(Refused::Replayed { sender: SENDER, .. })));
         }
     }
 
@@ -321,7 +331,10 @@ mod tests {
             refused,
             Refused::OldGeneration {
                 sender: SENDER,
-                known: 6
+                newest: Newest {
+                    generation: 6,
+                    number: 1
+                }
             }
         );
         let mut own = sealed(&mut sealer(&keys, 6), b"payload");
@@ -331,7 +344,13 @@ mod tests {
     #[test]
     fn refusals_are_counted_by_their_reason() {
         let counts = RefusedCounts::default();
-        counts.count(Refused::Replayed);
+        counts.count(Refused::Replayed {
+            sender: SENDER,
+            newest: Newest {
+                generation: 1,
+                number: 2,
+            },
+        });
         counts.clone().count(Refused::Version(9));
         let counted: Vec<_> = counts.by_reason().filter(|(_, count)| *count > 0).collect();
         assert_eq!(counted, [("version", 1), ("replayed", 1)]);

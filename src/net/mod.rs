@@ -15,7 +15,7 @@ mod record;
 mod replay;
 pub mod secure;
 
-pub use datagram::{DATAGRAM_BYTES_MAX, Opener, Refused, RefusedCounts, Sealer};
+pub use datagram::{DATAGRAM_BYTES_MAX, Newest, Opener, Refused, RefusedCounts, Sealer};
 pub use frame_reader::{FrameError, FrameReader};
 pub use frame_writer::{FrameTooLong, FrameWriter};
 pub use key::{ClusterKey, KeyRing};

@@ -13,14 +13,19 @@ pub const WINDOW: u64 = 1024;
 pub const SENDERS_MAX: usize = 1024;
 const WORDS: usize = WINDOW as usize / 64;
 
+/// The newest that was heard of a sender: its generation, then its number within that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Newest {
+    pub generation: u64,
+    pub number: u64,
+}
+
 /// Why a datagram that is authentic is not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stale {
-    Replayed,
-    /// The sender has been started again since; `known` is its newest generation.
-    OldGeneration {
-        known: u64,
-    },
+    Replayed(Newest),
+    /// The sender has been started again since.
+    OldGeneration(Newest),
 }
 
 struct Sender {
@@ -46,11 +51,16 @@ impl Replay {
         if let Some(sender) = self.senders.get_mut(&node)
             && generation <= sender.generation
         {
+            let newest = Newest {
+                generation: sender.generation,
+                number: sender.newest,
+            };
             if generation < sender.generation {
-                let known = sender.generation;
-                return Err(Stale::OldGeneration { known });
+                return Err(Stale::OldGeneration(newest));
             }
-            sender.note(number)?;
+            if !sender.note(number) {
+                return Err(Stale::Replayed(newest));
+            }
             sender.last_heard = self.datagrams;
             return Ok(());
         }
@@ -83,15 +93,16 @@ impl Sender {
         sender
     }
 
-    fn note(&mut self, number: u64) -> Result<(), Stale> {
+    /// False if it was heard before, or may have been.
+    fn note(&mut self, number: u64) -> bool {
         if number > self.newest {
             self.clear(self.newest + 1, number);
             self.newest = number;
         } else if self.newest - number >= WINDOW || self.is_marked(number) {
-            return Err(Stale::Replayed);
+            return false;
         }
         self.mark(number);
-        Ok(())
+        true
     }
 
     /// Marks `first..=last` as not heard.
@@ -132,18 +143,24 @@ mod tests {
 
     const NODE: NodeId = NodeId(1);
 
+    fn replayed(generation: u64, number: u64) -> Result<(), Stale> {
+        Err(Stale::Replayed(Newest { generation, number }))
+    }
+
     #[test]
     fn a_number_is_taken_once_in_any_order_and_not_when_too_old() {
         let mut replay = Replay::default();
+        let mut newest = 0;
         for number in [5000, 4999, 5001, 5001 - WINDOW + 1, 6000] {
+            newest = newest.max(number);
             assert_eq!(replay.note(NODE, 1, number), Ok(()), "{number}");
-            assert_eq!(replay.note(NODE, 1, number), Err(Stale::Replayed), "{number}");
+            assert_eq!(replay.note(NODE, 1, number), replayed(1, newest), "{number}");
         }
-        assert_eq!(replay.note(NODE, 1, 6000 - WINDOW), Err(Stale::Replayed));
+        assert_eq!(replay.note(NODE, 1, 6000 - WINDOW), replayed(1, 6000));
         // The greatest number of all ends nothing.
         assert_eq!(replay.note(NODE, 1, u64::MAX), Ok(()));
-        assert_eq!(replay.note(NODE, 1, u64::MAX), Err(Stale::Replayed));
-        assert_eq!(replay.note(NODE, 1, 0), Err(Stale::Replayed));
+        assert_eq!(replay.note(NODE, 1, u64::MAX), replayed(1, u64::MAX));
+        assert_eq!(replay.note(NODE, 1, 0), replayed(1, u64::MAX));
     }
 
     #[test]
@@ -151,9 +168,12 @@ mod tests {
         let mut replay = Replay::default();
         assert_eq!(replay.note(NODE, 7, 10), Ok(()));
         assert_eq!(replay.note(NODE, 8, 10), Ok(()));
-        let old = Err(Stale::OldGeneration { known: 8 });
+        let old = Err(Stale::OldGeneration(Newest {
+            generation: 8,
+            number: 10,
+        }));
         assert_eq!(replay.note(NODE, 7, 11), old);
-        assert_eq!(replay.note(NODE, 8, 10), Err(Stale::Replayed));
+        assert_eq!(replay.note(NODE, 8, 10), replayed(8, 10));
         assert_eq!(replay.note(NodeId(2), 1, 10), Ok(()));
     }
 

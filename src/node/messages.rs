@@ -7,14 +7,14 @@ use tokio::sync::oneshot;
 
 use super::OpError;
 use super::commit_time::CommitTime;
-use super::local::Added;
 use super::inbox::Inbox;
 use super::jobs::JobGate;
+use super::local::Added;
 use super::permits::Permit;
-use crate::env::{Abandoned, Env};
 use crate::core::clock::SlotClocks;
 use crate::core::op::KeyedOp;
 use crate::core::slot::SlotId;
+use crate::env::{Abandoned, Env};
 use crate::shard::{MergeOutcome, PastLookup, Shard, ShardStats, SpaceReady, Write};
 
 pub type Reply<T> = oneshot::Sender<Result<T, OpError>>;

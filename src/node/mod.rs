@@ -1,22 +1,23 @@
 //! A node: the actors, and the handle through which everything above talks to them. The only module that names ractor.
 //!
 //! `supervisor` starts one `shard_actor` per shard and one for the system's own key range, and starts a dead one again from its
-//! files. `permits` bounds what waits in mailboxes. `identity` is the data folder's lock and name.
+//! files. `permits` bounds what waits in mailboxes. `identity` is the data folder's lock and name. `membership` is the
+//! gossip that tells which other nodes there are; nothing else names chitchat.
 
-mod commit_time;
 pub mod cluster;
+mod commit_time;
 pub mod error;
 pub mod handle;
 pub mod identity;
 mod inbox;
 mod jobs;
+pub mod local;
+pub mod membership;
 mod messages;
 pub mod offline;
-pub mod local;
 mod opening;
-pub mod membership;
-mod permits;
 pub mod peers;
+mod permits;
 pub mod replica;
 mod shard_actor;
 mod supervisor;

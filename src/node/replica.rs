@@ -33,7 +33,6 @@ pub struct Export {
 }
 
 impl Local {
-
     /// Those of all shards that serve now.
     pub(super) fn readers(&self) -> impl Iterator<Item = ShardReader> + '_ {
         self.doors().iter().filter_map(|door| door.reader().ok())
@@ -122,7 +121,12 @@ impl Local {
     }
 
     /// The ops of a snapshot that a clock does not cover, about so many bytes of them, and whether there are more.
-    pub async fn lacking(&self, source: KeySource, known: Clock, budget: usize) -> Result<(Vec<KeyedOp>, bool), OpError> {
+    pub async fn lacking(
+        &self,
+        source: KeySource,
+        known: Clock,
+        budget: usize,
+    ) -> Result<(Vec<KeyedOp>, bool), OpError> {
         let index = self.door_of(source.slot);
         let (user, key) = (source.user.clone(), source.key.clone());
         let found = self

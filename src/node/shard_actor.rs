@@ -16,9 +16,9 @@ use tokio::time::Instant;
 
 use super::OpError;
 use super::commit_time::CommitTime;
-use super::local::Added;
 use super::inbox::Inbox;
 use super::jobs::{JobGate, Report};
+use super::local::Added;
 use super::messages::{Pending, Reply, ShardArguments, ShardMessage};
 use super::permits::Permit;
 use crate::env::{Abandoned, Env};

@@ -250,7 +250,10 @@ impl SupervisorState {
             self.env.clone(),
             self.doors[usize::from(index)].gate.clone(),
         );
-        let (plan, origin) = (self.plans[usize::from(index)].with_own(&self.identity), self.identity.origin);
+        let (plan, origin) = (
+            self.plans[usize::from(index)].with_own(&self.identity),
+            self.identity.origin,
+        );
         let stopping = self.stopping.clone();
         tokio::spawn(async move {
             tokio::time::sleep(Duration::from_millis(pause_ms)).await;

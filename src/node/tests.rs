@@ -129,7 +129,9 @@ async fn a_failed_sync_restarts_the_shard_and_what_was_acknowledged_is_there() {
     let disk = MemoryDisk::new();
     let node = Node::start(env(&disk), config()).await.unwrap();
     let (user, key) = (user(), key(0));
-    node.add(&user, &key, "first".into(), true, None, Terms::usual()).await.unwrap();
+    node.add(&user, &key, "first".into(), true, None, Terms::usual())
+        .await
+        .unwrap();
     let failing = &disk.faults().fail_sync;
     failing.store(true, std::sync::atomic::Ordering::Relaxed);
     let refused = node.add(&user, &key, "second".into(), true, None, Terms::usual()).await;
@@ -139,7 +141,9 @@ async fn a_failed_sync_restarts_the_shard_and_what_was_acknowledged_is_there() {
     failing.store(false, std::sync::atomic::Ordering::Relaxed);
     tokio::time::sleep(Duration::from_secs(20)).await;
     assert!(node.is_ready());
-    node.add(&user, &key, "third".into(), true, None, Terms::usual()).await.unwrap();
+    node.add(&user, &key, "third".into(), true, None, Terms::usual())
+        .await
+        .unwrap();
     let count = node.count(&user, &key, Terms::usual()).await.unwrap();
     assert!((2..=3).contains(&count), "{count} values");
     node.stop().await;
@@ -151,7 +155,9 @@ async fn damage_that_meets_a_full_disk_does_not_end_the_node() {
     let node = Node::start(env(&disk), config()).await.unwrap();
     let (user, key) = (user(), key(0));
     for _ in 0..3 {
-        node.add(&user, &key, "value".into(), true, None, Terms::usual()).await.unwrap();
+        node.add(&user, &key, "value".into(), true, None, Terms::usual())
+            .await
+            .unwrap();
     }
     let dir = PathBuf::from("/data/shard-000-of-001");
     let log = crate::store::disk::Disk::list(&disk, &dir)
@@ -171,7 +177,10 @@ async fn damage_that_meets_a_full_disk_does_not_end_the_node() {
         .store(u64::MAX, std::sync::atomic::Ordering::Relaxed);
     tokio::time::sleep(Duration::from_secs(20)).await;
     assert!(node.is_ready(), "the shard is back");
-    assert!(matches!(node.count(&user, &key, Terms::usual()).await, Err(OpError::Damaged(_))));
+    assert!(matches!(
+        node.count(&user, &key, Terms::usual()).await,
+        Err(OpError::Damaged(_))
+    ));
     node.stop().await;
 }
 
@@ -181,7 +190,9 @@ async fn a_node_that_has_stopped_leaves_its_folder_alone_and_can_be_started_agai
     let (user, key) = (user(), key(0));
     for round in 1..4 {
         let node = Node::start(env(&disk), config()).await.unwrap();
-        node.add(&user, &key, "value".into(), true, None, Terms::usual()).await.unwrap();
+        node.add(&user, &key, "value".into(), true, None, Terms::usual())
+            .await
+            .unwrap();
         assert_eq!(node.count(&user, &key, Terms::usual()).await.unwrap(), round);
         // It is stopped while a shard waits to be opened anew.
         node.kill_shard_of(&user, &key);
@@ -205,7 +216,9 @@ async fn a_shard_that_cannot_be_opened_does_not_keep_the_others_from_serving() {
     let node = Node::start(env(&disk), config()).await.unwrap();
     let user = user();
     for index in 0..20 {
-        node.add(&user, &key(index), "kept".into(), true, None, Terms::usual()).await.unwrap();
+        node.add(&user, &key(index), "kept".into(), true, None, Terms::usual())
+            .await
+            .unwrap();
     }
     node.stop().await;
     let bad = |dir: Option<&str>| *disk.faults().bad_folder.lock().unwrap() = dir.map(PathBuf::from);
@@ -256,7 +269,9 @@ async fn writes_that_come_after_a_stop_are_all_refused() {
     let node = Node::start(env(&disk), config()).await.unwrap();
     node.stop().await;
     let (user, keys) = (user(), [key(0), key(1), key(2)]);
-    let adds = keys.iter().map(|key| node.add(&user, key, "late".into(), true, None, Terms::usual()));
+    let adds = keys
+        .iter()
+        .map(|key| node.add(&user, key, "late".into(), true, None, Terms::usual()));
     let answers = tokio::time::timeout(Duration::from_secs(60), join_all(adds)).await;
     let answers = answers.expect("a write after the stop was never answered");
     let refused = Err(OpError::ShardUnavailable { maybe_applied: false });
@@ -273,7 +288,9 @@ async fn writes_that_a_dead_actor_never_took_are_answered_although_a_reader_of_i
         };
         let node = Node::start(slow, config()).await.unwrap();
         let (user, key) = (user(), key(0));
-        node.add(&user, &key, "first".into(), true, None, Terms::usual()).await.unwrap();
+        node.add(&user, &key, "first".into(), true, None, Terms::usual())
+            .await
+            .unwrap();
         let mut reader = node.get(&user, &key, 0, u64::MAX, Terms::usual()).await.unwrap();
         let failing = &disk.faults().fail_sync;
         failing.store(!by_kill, std::sync::atomic::Ordering::Relaxed);
@@ -282,7 +299,8 @@ async fn writes_that_a_dead_actor_never_took_are_answered_although_a_reader_of_i
             if by_kill {
                 node.kill_shard_of(&user, &key);
             }
-            node.add(&user, &key, "never taken".into(), true, None, Terms::usual()).await
+            node.add(&user, &key, "never taken".into(), true, None, Terms::usual())
+                .await
         };
         let both = async { tokio::join!(node.add(&user, &key, "second".into(), true, None, Terms::usual()), late) };
         let answers = tokio::time::timeout(Duration::from_secs(60), both).await;
@@ -307,7 +325,9 @@ async fn a_slow_disk_is_forgotten_when_nothing_is_written_any_more() {
     };
     let node = Node::start(slow, config()).await.unwrap();
     for index in 0..40 {
-        node.add(&user(), &key(index), "v".into(), true, None, Terms::usual()).await.unwrap();
+        node.add(&user(), &key(index), "v".into(), true, None, Terms::usual())
+            .await
+            .unwrap();
     }
     assert!(node.commit_time() > SLOW / 2);
     tokio::time::sleep(Duration::from_secs(30)).await;

@@ -21,7 +21,7 @@ use crate::env::Env;
 use crate::http::{FrontConfig, Live};
 use crate::node::{Node, NodeConfig, StartError};
 use crate::types::UserId;
-use crate::users::{Users, UsersError};
+use crate::users::{PasswordCost, Users, UsersError};
 
 use root::{Root, RootArguments, RootMessage};
 
@@ -38,6 +38,7 @@ pub struct ServerConfig {
     pub front: FrontConfig,
     pub listen: SocketAddr,
     pub first_admin: Option<FirstAdmin>,
+    pub password_cost: PasswordCost,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -67,7 +68,7 @@ impl Server {
     /// Starts everything; Ok when it serves.
     pub async fn start(env: Env, config: ServerConfig) -> Result<Self, ServerError> {
         let node = Node::start(env.clone(), config.node).await?;
-        let users = Users::start(env.clone(), node.clone());
+        let users = Users::start(env.clone(), node.clone(), config.password_cost.clone());
         if let Some(admin) = config.first_admin {
             if node.cluster().is_some() {
                 // The others may have to come first.

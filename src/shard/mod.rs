@@ -23,8 +23,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use crate::core::clock::{Clock, SlotClocks};
-use crate::core::slot::{KeyHash, SlotId};
 use crate::core::op::Dot;
+use crate::core::slot::{KeyHash, SlotId};
 use crate::core::stamp::{HybridClock, OriginId};
 use crate::store::memtable::SharedMemtable;
 use crate::store::recover::{self, RecoverError};

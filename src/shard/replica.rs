@@ -133,7 +133,11 @@ impl Shard {
         if healed.is_empty() {
             return;
         }
-        tracing::info!(shard = self.place.shard, slots = slots.len(), "damaged slots are whole again");
+        tracing::info!(
+            shard = self.place.shard,
+            slots = slots.len(),
+            "damaged slots are whole again"
+        );
         self.covered.join(&healed);
         self.dropped.join(&healed);
         self.publish_clock();

@@ -50,7 +50,9 @@ impl ShardReader {
             op,
         };
         // An open group too: whether it becomes durable is for who asks to see to.
-        let memory = MemoryOps::of(&readable.memtables, (hash, user, key), |memtable| memtable.closed_groups() + 1);
+        let memory = MemoryOps::of(&readable.memtables, (hash, user, key), |memtable| {
+            memtable.closed_groups() + 1
+        });
         let mut taken: Vec<_> = memory.iter().filter(|op| op.request_id == Some(id)).collect();
         let tag = request_tag(hash, id);
         let may_hold = readable.segments.iter().filter(|segment| segment.may_hold(tag));

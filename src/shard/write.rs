@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::Shard;
 use super::published::those_of_key;
-use crate::core::op::{Body, Dot, KeyedOp, Op, Text};
 use crate::core::clock::Clock;
+use crate::core::op::{Body, Dot, KeyedOp, Op, Text};
 use crate::core::slot::{KeyHash, SlotId};
 use crate::core::stamp::HybridTime;
 use crate::store::filter::{parts_tag, request_tag};
@@ -27,10 +27,7 @@ pub struct GroupNumber(pub u64);
 #[derive(Debug, Clone)]
 pub enum WriteKind {
     /// A piece of a value, the last one when `finish`.
-    Add {
-        text: Text,
-        finish: bool,
-    },
+    Add { text: Text, finish: bool },
     /// Removes all that this replica and `WriteContext::also_seen` cover.
     Clear,
     /// Removes exactly the ops of the key with these dots.

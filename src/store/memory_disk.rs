@@ -47,6 +47,8 @@ struct Names {
 pub struct Faults {
     pub fail_sync: AtomicBool,
     pub fail_read: AtomicBool,
+    /// If not 0: the read of this number from now on fails, once; the first is 1.
+    pub fail_read_once: AtomicU64,
     /// If not 0: reads that touch this byte of any file fail.
     pub bad_byte: AtomicU64,
     /// A folder whose names cannot be read.
@@ -186,7 +188,9 @@ impl DiskFile for MemoryFile {
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
         self.shared.reads.fetch_add(1, Ordering::Relaxed);
         self.shared.read_bytes.fetch_add(buf.len() as u64, Ordering::Relaxed);
-        if self.shared.faults.fail_read.load(Ordering::Relaxed) {
+        let countdown = &self.shared.faults.fail_read_once;
+        let left = countdown.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+        if self.shared.faults.fail_read.load(Ordering::Relaxed) || left == Ok(1) {
             return Err(io::Error::other("read failed"));
         }
         let bad = self.shared.faults.bad_byte.load(Ordering::Relaxed);

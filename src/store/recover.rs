@@ -192,7 +192,7 @@ fn number_in(name: &str) -> Option<u64> {
 fn open_segments(place: &Place, segments: BTreeMap<u64, String>, found: &mut Recovered) -> Result<(), RecoverError> {
     for (number, name) in segments {
         let path = place.dir.join(&name);
-        match Segment::open(&place.disk, &place.dir, place.shard, number, &place.cache) {
+        match open_segment(place, number) {
             Ok(segment) => found.segments.push(Arc::new(segment)),
             Err(OpenError::NewerVersion { found, known, .. }) => {
                 return Err(RecoverError::NewerVersion { path, found, known });
@@ -208,6 +208,15 @@ fn open_segments(place: &Place, segments: BTreeMap<u64, String>, found: &mut Rec
         }
     }
     Ok(())
+}
+
+/// A read that fails may be a passing fault, and setting a whole file aside for it costs its slots: it is tried once more.
+fn open_segment(place: &Place, number: u64) -> Result<Segment, OpenError> {
+    let open = || Segment::open(&place.disk, &place.dir, place.shard, number, &place.cache);
+    match open() {
+        Err(OpenError::Io { .. }) => open(),
+        opened => opened,
+    }
 }
 
 /// Removes segments that were merged into another one.
@@ -274,26 +283,31 @@ fn read_log(place: &Place, number: u64) -> Result<ReadLog, RecoverError> {
     })
 }
 
-/// The file's bytes, and whether all of it could be read. What cannot be read is taken for zeroes, so for damage; when nothing can be
-/// read, it is the disk that fails, not the file.
+/// The file's bytes, and whether all of it could be read, if not at once then piece by piece. What cannot be read is taken for zeroes,
+/// so for damage; when nothing can be read, it is the disk that fails, not the file.
 fn read_whole(file: &dyn DiskFile) -> io::Result<(Bytes, bool)> {
     let len = usize::try_from(file.len()?).map_err(|_| io::ErrorKind::FileTooLarge)?;
     let mut bytes = vec![0; len];
     let Err(failure) = file.read_exact_at(&mut bytes, 0) else {
         return Ok((bytes.into(), true));
     };
-    let mut readable = 0;
+    let (mut readable, mut unreadable) = (0, 0);
     for (index, piece) in bytes.chunks_mut(READ_AGAIN_BYTES).enumerate() {
         match file.read_exact_at(piece, (index * READ_AGAIN_BYTES) as u64) {
             Ok(()) => readable += 1,
-            Err(_) => piece.fill(0),
+            Err(_) => {
+                unreadable += 1;
+                piece.fill(0);
+            }
         }
     }
     if readable == 0 {
         return Err(failure);
     }
-    tracing::error!(error = %failure, "parts of a log cannot be read");
-    Ok((bytes.into(), false))
+    if unreadable > 0 {
+        tracing::error!(error = %failure, "parts of a log cannot be read");
+    }
+    Ok((bytes.into(), unreadable == 0))
 }
 
 /// A log as it was read.

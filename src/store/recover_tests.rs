@@ -408,3 +408,24 @@ fn a_log_of_which_nothing_can_be_read_is_not_taken_for_empty() {
         .store(false, std::sync::atomic::Ordering::Relaxed);
     assert_eq!(recovered(&disk).logs[0].memtable.read().op_count(), 2);
 }
+
+#[test]
+fn a_read_that_fails_once_damages_nothing() {
+    let disk = MemoryDisk::new();
+    put_log(&disk, 1, &[1, 2], Previous::default());
+    put_segment(&disk, 2, &[1, 2], vec![1]);
+    put_log(&disk, 3, &[3, 4], Previous::default());
+    let before = disk.reads();
+    recovered(&disk);
+    let reads = disk.reads() - before;
+    assert!(reads > 2);
+    for nth in 1..=reads {
+        disk.faults()
+            .fail_read_once
+            .store(nth, std::sync::atomic::Ordering::Relaxed);
+        match recover(&place(&disk)) {
+            Ok(found) => assert!(is_clean(&found), "read {nth}: {:?}", found.damage),
+            Err(error) => assert!(matches!(error, RecoverError::Io { .. }), "read {nth}: {error}"),
+        }
+    }
+}

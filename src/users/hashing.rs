@@ -19,10 +19,29 @@ use super::address::AddressSlot;
 pub(super) const MEMORY_KIB: u32 = 19 * 1024;
 pub(super) const PASSES: u32 = 2;
 pub(super) const LANES: u32 = 1;
-pub(super) const COST: Params = match Params::new(MEMORY_KIB, PASSES, LANES, Some(OUTPUT_BYTES)) {
+const COST: Params = match Params::new(MEMORY_KIB, PASSES, LANES, Some(OUTPUT_BYTES)) {
     Ok(params) => params,
     Err(_) => panic!("these parameters are within Argon2's limits"),
 };
+
+/// What a password costs to hash, for whoever guesses as for us. Stored hashes keep the cost that they were made with.
+#[derive(Debug, Clone)]
+pub struct PasswordCost(pub(super) Params);
+
+impl Default for PasswordCost {
+    /// OWASP's first choice.
+    fn default() -> Self {
+        Self(COST)
+    }
+}
+
+impl PasswordCost {
+    /// `None` beyond Argon2's limits. Less than the default makes stolen records easier to guess.
+    pub fn new(memory_kib: u32, passes: u32) -> Option<Self> {
+        let params = Params::new(memory_kib, passes, LANES, Some(OUTPUT_BYTES));
+        params.ok().map(Self)
+    }
+}
 const OUTPUT_BYTES: usize = 32;
 const SALT_BYTES: usize = 16;
 /// Bounds on what a record may ask for: one that asks for more is damaged, and must not take the node's memory or time.

@@ -37,6 +37,7 @@ use removal::Removals;
 use verified::{Lookup, Verified};
 
 pub use changes::Ensured;
+pub use hashing::PasswordCost;
 pub use verified::VERIFIED_AGE_MAX;
 
 /// Who a request is from.
@@ -105,8 +106,8 @@ struct Inner {
 impl Users {
     /// Starts the service on a running node, within a tokio runtime. Removals that a crash cut short are resumed in the
     /// background, as soon as the node can tell of them.
-    pub fn start(env: Env, node: Node) -> Self {
-        Self::start_on(env, Box::new(node), hashing::COST)
+    pub fn start(env: Env, node: Node, cost: PasswordCost) -> Self {
+        Self::start_on(env, Box::new(node), cost.0)
     }
 
     fn start_on(env: Env, store: Box<dyn RecordStore>, cost: argon2::Params) -> Self {

@@ -69,13 +69,17 @@ impl RecordStore for Node {
 
     fn append<'a>(&'a self, key: &'a Key, record: String) -> BoxFuture<'a, Result<(), OpError>> {
         Box::pin(async move {
-            self.add(&UserId::system(), key, Text::from(record), true, None, Terms::usual()).await?;
+            self.add(&UserId::system(), key, Text::from(record), true, None, Terms::usual())
+                .await?;
             Ok(())
         })
     }
 
     fn list_records<'a>(&'a self, after: Option<&'a str>, limit: usize) -> BoxFuture<'a, Result<KeyPage, OpError>> {
-        Box::pin(async move { self.list_keys(&UserId::system(), KEY_PREFIX, after, limit, Terms::usual()).await })
+        Box::pin(async move {
+            self.list_keys(&UserId::system(), KEY_PREFIX, after, limit, Terms::usual())
+                .await
+        })
     }
 
     fn list_all_keys<'a>(

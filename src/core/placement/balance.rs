@@ -85,7 +85,11 @@ impl Search {
 
     fn least(&self, excess: &[i64]) -> usize {
         let start = self.reached[0];
-        self.reached.iter().copied().min_by_key(|seat| excess[*seat]).unwrap_or(start)
+        self.reached
+            .iter()
+            .copied()
+            .min_by_key(|seat| excess[*seat])
+            .unwrap_or(start)
     }
 
     /// The steps to `end`, the last first: slot, giver, taker.

@@ -28,7 +28,11 @@ struct Choice<'a> {
 
 impl Slots for Choice<'_> {
     fn passes(&self, seat: usize) -> impl Iterator<Item = (usize, usize)> {
-        let its = self.order.iter().copied().filter(move |slot| self.chosen[*slot] == seat);
+        let its = self
+            .order
+            .iter()
+            .copied()
+            .filter(move |slot| self.chosen[*slot] == seat);
         its.flat_map(|slot| self.candidates[slot].iter().map(move |other| (slot, *other)))
     }
 

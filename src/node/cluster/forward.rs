@@ -77,7 +77,11 @@ impl Inner {
             key: key.as_str().to_owned(),
             terms: wire_terms(terms),
         };
-        match self.through(layout.placement.replicas(slot), request, terms, false).await?.1 {
+        match self
+            .through(layout.placement.replicas(slot), request, terms, false)
+            .await?
+            .1
+        {
             Response::Count(count) => Ok(count),
             _ => Err(OpError::ShardUnavailable { maybe_applied: false }),
         }
@@ -154,7 +158,10 @@ fn is_worth_another(error: &OpError) -> bool {
             | OpError::Disk(_)
             | OpError::Damaged(_)
             | OpError::Overloaded { .. }
-            | OpError::Quorum { maybe_applied: false, .. }
+            | OpError::Quorum {
+                maybe_applied: false,
+                ..
+            }
     )
 }
 
@@ -163,7 +170,10 @@ fn maybe_applied(error: &OpError) -> bool {
         error,
         OpError::ShardUnavailable { maybe_applied: true }
             | OpError::Deadline { maybe_applied: true }
-            | OpError::Quorum { maybe_applied: true, .. }
+            | OpError::Quorum {
+                maybe_applied: true,
+                ..
+            }
     )
 }
 

@@ -39,7 +39,9 @@ pub enum MemberRefused {
     Member(NodeId),
     #[error("node {0} was not seen: start it first, with --join and an empty data folder")]
     NotSeen(NodeId),
-    #[error("the member {0} does not answer, and may hold user data: a node can join, or go, when all members are up and none holds any")]
+    #[error(
+        "the member {0} does not answer, and may hold user data: a node can join, or go, when all members are up and none holds any"
+    )]
     Silent(NodeId),
     #[error("the cluster holds user data: a node can only take a lost one's place, with `kv cluster replace OLD NEW`")]
     HoldsData,
@@ -64,7 +66,10 @@ pub(super) async fn run(inner: Arc<Inner>) {
             let asked = inner.ask_in().await;
             if asked.refused.is_some() && asked.refused != said {
                 said.clone_from(&asked.refused);
-                tracing::warn!(why = said.as_deref().unwrap_or_default(), "not let into the cluster; it is asked again");
+                tracing::warn!(
+                    why = said.as_deref().unwrap_or_default(),
+                    "not let into the cluster; it is asked again"
+                );
             }
             let nobody = !asked.admitted && said.is_none() && inner.layouts.current().table.is_empty();
             rounds += 1;
@@ -113,8 +118,16 @@ impl Inner {
             zone: self.config.zone.clone(),
             weight: self.config.weight,
         };
-        for address in self.config.join.iter().filter(|address| **address != self.config.advertise) {
-            let answer = self.peers.call_address(*address, Request::Admit(admission.clone()), ANSWER_MAX).await;
+        for address in self
+            .config
+            .join
+            .iter()
+            .filter(|address| **address != self.config.advertise)
+        {
+            let answer = self
+                .peers
+                .call_address(*address, Request::Admit(admission.clone()), ANSWER_MAX)
+                .await;
             match answer {
                 Ok((_, Response::Admitted { records, .. })) => {
                     self.take_table(MemberTable::of(&records));

@@ -30,19 +30,11 @@ pub(super) struct Layout {
     pub(super) placement: Placement,
 }
 
+#[derive(Default)]
 pub(super) struct Layouts {
     current: ArcSwap<Layout>,
     /// The digest of the system slot's clock that the table was read at.
     read_at: parking_lot::Mutex<Option<u64>>,
-}
-
-impl Default for Layouts {
-    fn default() -> Self {
-        Self {
-            current: ArcSwap::default(),
-            read_at: parking_lot::Mutex::default(),
-        }
-    }
 }
 
 impl Layouts {
@@ -75,7 +67,10 @@ impl Inner {
     }
 
     pub(super) async fn load_table(&self) -> Result<(), ClusterError> {
-        let digest = self.local.digest(SYSTEM_SLOT).map_err(|error| ClusterError::Table(error.to_string()))?;
+        let digest = self
+            .local
+            .digest(SYSTEM_SLOT)
+            .map_err(|error| ClusterError::Table(error.to_string()))?;
         if *self.layouts.read_at.lock() == Some(digest) {
             return Ok(());
         }
@@ -103,7 +98,9 @@ impl Inner {
         let text = serde_json::to_string(record).map_err(|error| OpError::Disk(error.to_string()))?;
         self.add_system_value(&table_key()?, text, Terms::usual()).await?;
         // The others hear of it by the stream.
-        self.load_table().await.map_err(|error| OpError::Disk(error.to_string()))
+        self.load_table()
+            .await
+            .map_err(|error| OpError::Disk(error.to_string()))
     }
 
     /// The first member of a new cluster.
@@ -128,7 +125,8 @@ impl Inner {
             let gossip = view.nodes.get(&node).filter(|seen| seen.alive);
             gossip.map_or(record.peer, |seen| seen.about.peer)
         };
-        let members: BTreeMap<NodeId, SocketAddr> = others.map(|(node, record)| (node, address(node, record))).collect();
+        let members: BTreeMap<NodeId, SocketAddr> =
+            others.map(|(node, record)| (node, address(node, record))).collect();
         self.peers.set_members(&members);
     }
 }

@@ -37,7 +37,11 @@ impl Inner {
         let mut bound = listed.iter().filter_map(|one| one.next_after.clone()).min();
         let mut found: BTreeMap<Key, Vec<NodeId>> = BTreeMap::new();
         for one in &listed {
-            for key in one.keys.iter().filter(|key| bound.as_ref().is_none_or(|bound| *key <= bound)) {
+            for key in one
+                .keys
+                .iter()
+                .filter(|key| bound.as_ref().is_none_or(|bound| *key <= bound))
+            {
                 found.entry(key.clone()).or_default().push(one.node);
             }
         }
@@ -99,7 +103,10 @@ impl Inner {
         let layout = self.layouts.current();
         for slot in (0..SLOT_COUNT).map(SlotId) {
             let replicas = layout.placement.replicas(slot);
-            let answered = replicas.iter().filter(|node| listed.iter().any(|one| one.node == **node)).count();
+            let answered = replicas
+                .iter()
+                .filter(|node| listed.iter().any(|one| one.node == **node))
+                .count();
             let needed = level.needed(replicas.len());
             if answered < needed {
                 return Err(self.no_quorum(needed, answered, false));
@@ -158,6 +165,8 @@ impl Inner {
         };
         let added = self.local.write(wanted, WriteContext::default(), None);
         let added = tokio::time::timeout_at(terms.deadline, added).await;
-        added.unwrap_or(Err(OpError::Deadline { maybe_applied: true })).map(|_| ())
+        added
+            .unwrap_or(Err(OpError::Deadline { maybe_applied: true }))
+            .map(|_| ())
     }
 }

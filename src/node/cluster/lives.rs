@@ -41,7 +41,9 @@ impl Lives {
     pub(super) async fn open(env: &Env, local: &Local) -> Self {
         let path = local.data_dir().join(FILE);
         let (disk, at) = (env.disk.clone(), path.clone());
-        let read = env.run_blocking(move || whole_file::read(&*disk, &at, FILE_BYTES_MAX)).await;
+        let read = env
+            .run_blocking(move || whole_file::read(&*disk, &at, FILE_BYTES_MAX))
+            .await;
         let met = match read {
             Ok(Ok(Some(bytes))) => serde_json::from_slice(&bytes).unwrap_or_else(|error| {
                 tracing::error!(path = %path.display(), %error, "the record of members' lives is damaged; it begins anew");

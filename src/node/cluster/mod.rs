@@ -156,7 +156,13 @@ impl Cluster {
                 cluster: cluster_number(&config.name),
             },
         };
-        let peers = Peers::start(env.clone(), peers, Arc::new(door.clone()), local.supervisor().get_cell()).await?;
+        let peers = Peers::start(
+            env.clone(),
+            peers,
+            Arc::new(door.clone()),
+            local.supervisor().get_cell(),
+        )
+        .await?;
         // Port 0 was asked for: gossip takes the same number.
         let listen = peers.local_addr();
         let mut config = config;
@@ -236,12 +242,18 @@ impl Inner {
     /// Who is there, by gossip.
     fn view(&self) -> ClusterView {
         let membership = self.membership.lock();
-        membership.as_ref().map(|running| running.view().borrow().clone()).unwrap_or_default()
+        membership
+            .as_ref()
+            .map(|running| running.view().borrow().clone())
+            .unwrap_or_default()
     }
 
     fn refused_datagrams(&self) -> Vec<(&'static str, u64)> {
         let membership = self.membership.lock();
-        membership.as_ref().map(Membership::refused).unwrap_or_default()
+        let counters = membership.as_ref().map(Membership::counters);
+        counters
+            .map(|counters| counters.refused.by_reason().collect())
+            .unwrap_or_default()
     }
 
     /// The other replicas of these that are connected, those that answer first.

@@ -70,7 +70,9 @@ impl Inner {
         }
         let agreed = self.agree(user, key, slot, replicas, terms.consistency);
         let agreed = tokio::time::timeout_at(terms.deadline, agreed).await;
-        agreed.unwrap_or(Err(OpError::Deadline { maybe_applied: false })).map(Some)
+        agreed
+            .unwrap_or(Err(OpError::Deadline { maybe_applied: false }))
+            .map(Some)
     }
 
     /// A snapshot of which as many replicas as the level needs hold all.
@@ -180,7 +182,10 @@ impl Inner {
     /// Sends the peer what it lacks of the snapshot, by its clock; on Ok it holds all of it durably.
     async fn give(&self, source: &KeySource, peer: &Peer, mut known: Clock) -> Result<(), OpError> {
         loop {
-            let (ops, more) = self.local.lacking(source.clone(), known.clone(), SYNC_KEY_BYTES).await?;
+            let (ops, more) = self
+                .local
+                .lacking(source.clone(), known.clone(), SYNC_KEY_BYTES)
+                .await?;
             if ops.is_empty() {
                 return Ok(());
             }

@@ -84,18 +84,10 @@ struct Open<T> {
 }
 
 /// What peers have open here.
+#[derive(Default)]
 pub(super) struct Opened {
     readers: Mutex<BTreeMap<OpenId, Open<ValueReader>>>,
     pulls: Mutex<BTreeMap<OpenId, Open<Export>>>,
-}
-
-impl Default for Opened {
-    fn default() -> Self {
-        Self {
-            readers: Mutex::default(),
-            pulls: Mutex::default(),
-        }
-    }
 }
 
 impl Opened {

@@ -112,8 +112,17 @@ impl Inner {
     fn own_status(&self) -> OwnStatus {
         let layout = self.layouts.current();
         let slots = layout.placement.slots_of(self.me).count() as u64;
-        let quarantined = self.local.figures().iter().map(|shard| shard.stats.quarantined_files).sum();
-        let lags = self.peers.all().into_iter().map(|peer| self.clocks.lag_ops(peer.node()));
+        let quarantined = self
+            .local
+            .figures()
+            .iter()
+            .map(|shard| shard.stats.quarantined_files)
+            .sum();
+        let lags = self
+            .peers
+            .all()
+            .into_iter()
+            .map(|peer| self.clocks.lag_ops(peer.node()));
         OwnStatus {
             slots,
             unsynced_slots: match self.clocks.is_new() {
@@ -152,7 +161,10 @@ impl Inner {
             }
         });
         let mut members = join_all(members).await;
-        let waiting = view.nodes.iter().filter(|(node, seen)| seen.alive && layout.table.get(**node).is_none());
+        let waiting = view
+            .nodes
+            .iter()
+            .filter(|(node, seen)| seen.alive && layout.table.get(**node).is_none());
         members.extend(waiting.map(|(node, seen)| MemberStatus {
             node: *node,
             peer: seen.about.peer,

@@ -170,13 +170,23 @@ impl Inner {
             .iter()
             .filter_map(|slot| Some((*slot, clocks.get(*slot)?.digest())))
             .collect();
-        let theirs = match ask(peer, Request::Compare { digest: digest_of(&digests) }).await? {
+        let theirs = match ask(
+            peer,
+            Request::Compare {
+                digest: digest_of(&digests),
+            },
+        )
+        .await?
+        {
             Response::Same => {
                 self.clocks.note_same(node, slots.into_iter(), &clocks);
                 self.clocks.lacked_before(node, SlotClocks::default());
                 return Ok(());
             }
-            Response::Differ(digests) => digests.into_iter().map(|(slot, digest)| (SlotId(slot), digest)).collect(),
+            Response::Differ(digests) => digests
+                .into_iter()
+                .map(|(slot, digest)| (SlotId(slot), digest))
+                .collect(),
             _ => return Err(Broken::Answer),
         };
         let (same, differing) = split(&slots, &digests, &theirs);
@@ -206,7 +216,10 @@ impl Inner {
             mine.insert(*slot, self.local.clock(*slot)?);
         }
         let request = Request::Clocks {
-            slots: mine.iter().map(|(slot, clock)| (slot.0, WireClock::of(clock))).collect(),
+            slots: mine
+                .iter()
+                .map(|(slot, clock)| (slot.0, WireClock::of(clock)))
+                .collect(),
         };
         let Response::Clocks(theirs) = ask(peer, request).await? else {
             return Err(Broken::Answer);
@@ -358,7 +371,9 @@ impl Inner {
         let stable = match layout.table.up().count() {
             // Alone, it need not wait for others to know of a clear.
             1 => self.local.clocks(),
-            _ => self.clocks.stable(slots.iter().map(|(slot, peers)| (*slot, peers.iter().collect()))),
+            _ => self
+                .clocks
+                .stable(slots.iter().map(|(slot, peers)| (*slot, peers.iter().collect()))),
         };
         self.local.set_stable(&stable);
     }
@@ -374,10 +389,6 @@ fn digest_of(digests: &BTreeMap<SlotId, u64>) -> u64 {
 }
 
 /// The slots whose digests are equal, and the others.
-fn split(
-    slots: &[SlotId],
-    mine: &BTreeMap<SlotId, u64>,
-    theirs: &BTreeMap<SlotId, u64>,
-) -> (Vec<SlotId>, Vec<SlotId>) {
+fn split(slots: &[SlotId], mine: &BTreeMap<SlotId, u64>, theirs: &BTreeMap<SlotId, u64>) -> (Vec<SlotId>, Vec<SlotId>) {
     slots.iter().partition(|slot| mine.get(slot) == theirs.get(slot))
 }

@@ -83,7 +83,9 @@ impl MemberTable {
     }
 
     pub fn is_up(&self, node: NodeId) -> bool {
-        self.members.get(&node).is_some_and(|record| record.state == MemberState::Up)
+        self.members
+            .get(&node)
+            .is_some_and(|record| record.state == MemberState::Up)
     }
 
     pub fn get(&self, node: NodeId) -> Option<&Record> {
@@ -121,7 +123,11 @@ impl MemberTable {
 
     /// A seat that nobody ever had.
     pub fn next_seat(&self) -> u32 {
-        self.members.values().map(|record| record.seat.saturating_add(1)).max().unwrap_or(0)
+        self.members
+            .values()
+            .map(|record| record.seat.saturating_add(1))
+            .max()
+            .unwrap_or(0)
     }
 }
 
@@ -145,7 +151,11 @@ mod tests {
     }
 
     fn sitting(records: &[String]) -> Vec<u64> {
-        MemberTable::of(records).seats().iter().map(|seat| seat.node.0).collect()
+        MemberTable::of(records)
+            .seats()
+            .iter()
+            .map(|seat| seat.node.0)
+            .collect()
     }
 
     #[test]

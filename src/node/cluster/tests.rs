@@ -21,7 +21,10 @@ struct Rig {
 }
 
 fn free_port() -> SocketAddr {
-    std::net::TcpListener::bind(SocketAddr::from(LOOPBACK)).unwrap().local_addr().unwrap()
+    std::net::TcpListener::bind(SocketAddr::from(LOOPBACK))
+        .unwrap()
+        .local_addr()
+        .unwrap()
 }
 
 impl Rig {
@@ -34,8 +37,10 @@ impl Rig {
         for index in 0..count {
             rig.start(index).await;
         }
-        rig.wait("all are members", |node| node.is_ready() && node.cluster().unwrap().inner.votes(SlotId(1)))
-            .await;
+        rig.wait("all are members", |node| {
+            node.is_ready() && node.cluster().unwrap().inner.votes(SlotId(1))
+        })
+        .await;
         rig.wait_linked().await;
         rig
     }
@@ -45,7 +50,12 @@ impl Rig {
             listen: self.addresses[index],
             advertise: self.addresses[index],
             http: SocketAddr::from(LOOPBACK),
-            join: self.addresses.iter().copied().filter(|address| *address != self.addresses[index]).collect(),
+            join: self
+                .addresses
+                .iter()
+                .copied()
+                .filter(|address| *address != self.addresses[index])
+                .collect(),
             founds: index == 0,
             keys: KeyRing::parse(&"ab".repeat(32)).unwrap(),
             name: "test".to_owned(),
@@ -133,7 +143,8 @@ fn at(consistency: Consistency) -> Terms {
 }
 
 async fn add(node: &Node, name: &str, text: &str) -> Result<Added, OpError> {
-    node.add(&user(), &key(name), text.into(), true, None, Terms::usual()).await
+    node.add(&user(), &key(name), text.into(), true, None, Terms::usual())
+        .await
 }
 
 async fn list(node: &Node, name: &str, consistency: Consistency) -> Result<Vec<String>, OpError> {
@@ -168,7 +179,10 @@ async fn what_one_node_took_all_nodes_show_in_the_same_order() {
         let page = node.list_keys(&user(), "", None, 10, Terms::usual()).await.unwrap();
         assert_eq!(page.keys, [key("k")]);
     }
-    rig.node(2).clear(&user(), &key("k"), None, Terms::usual()).await.unwrap();
+    rig.node(2)
+        .clear(&user(), &key("k"), None, Terms::usual())
+        .await
+        .unwrap();
     assert!(list(rig.node(1), "k", Consistency::Quorum).await.unwrap().is_empty());
     rig.end().await;
 }
@@ -179,14 +193,24 @@ async fn a_request_counts_once_through_whichever_nodes_it_came() {
     let id = RequestId::new("r").unwrap();
     let add = |index: usize| {
         let node = rig.node(index).clone();
-        async move { node.add(&user(), &key("k"), "v".into(), true, Some(id), Terms::usual()).await }
+        async move {
+            node.add(&user(), &key("k"), "v".into(), true, Some(id), Terms::usual())
+                .await
+        }
     };
     assert_eq!(add(0).await.unwrap(), Added::Appended);
     assert_eq!(add(1).await.unwrap(), Added::Repeated);
     assert_eq!(add(2).await.unwrap(), Added::Repeated);
     assert_eq!(list(rig.node(1), "k", Consistency::Quorum).await.unwrap(), ["v"]);
-    rig.node(1).clear(&user(), &key("k"), None, Terms::usual()).await.unwrap();
-    assert_eq!(add(2).await.unwrap(), Added::Repeated, "cleared, it is still remembered");
+    rig.node(1)
+        .clear(&user(), &key("k"), None, Terms::usual())
+        .await
+        .unwrap();
+    assert_eq!(
+        add(2).await.unwrap(),
+        Added::Repeated,
+        "cleared, it is still remembered"
+    );
     assert!(list(rig.node(0), "k", Consistency::Quorum).await.unwrap().is_empty());
     rig.end().await;
 }
@@ -198,16 +222,33 @@ async fn a_node_that_was_away_gets_what_it_missed_and_two_of_three_go_on() {
     rig.wait_equal().await;
     rig.stop(1).await;
     for round in 0..200 {
-        add(rig.node(if round % 2 == 0 { 0 } else { 2 }), &format!("k{}", round % 7), &format!("{round}"))
-            .await
-            .unwrap();
+        add(
+            rig.node(if round % 2 == 0 { 0 } else { 2 }),
+            &format!("k{}", round % 7),
+            &format!("{round}"),
+        )
+        .await
+        .unwrap();
     }
-    rig.node(0).clear(&user(), &key("before"), None, Terms::usual()).await.unwrap();
+    rig.node(0)
+        .clear(&user(), &key("before"), None, Terms::usual())
+        .await
+        .unwrap();
     let refused = rig
         .node(0)
         .add(&user(), &key("k"), "v".into(), true, None, at(Consistency::All))
         .await;
-    assert!(matches!(refused, Err(OpError::Quorum { needed: 3, answered: 2, maybe_applied: false })), "{refused:?}");
+    assert!(
+        matches!(
+            refused,
+            Err(OpError::Quorum {
+                needed: 3,
+                answered: 2,
+                maybe_applied: false
+            })
+        ),
+        "{refused:?}"
+    );
     rig.start(1).await;
     rig.wait_linked().await;
     rig.wait_equal().await;
@@ -225,7 +266,10 @@ async fn one_node_of_three_alone_does_not_claim_a_quorum() {
     rig.wait_equal().await;
     rig.stop(1).await;
     rig.stop(2).await;
-    assert!(matches!(add(rig.node(0), "k", "lost").await, Err(OpError::Quorum { .. } | OpError::Deadline { .. })));
+    assert!(matches!(
+        add(rig.node(0), "k", "lost").await,
+        Err(OpError::Quorum { .. } | OpError::Deadline { .. })
+    ));
     assert!(list(rig.node(0), "k", Consistency::Quorum).await.is_err());
     assert_eq!(list(rig.node(0), "k", Consistency::One).await.unwrap(), ["v"]);
     rig.end().await;
@@ -235,13 +279,17 @@ async fn one_node_of_three_alone_does_not_claim_a_quorum() {
 async fn an_empty_disk_at_the_same_address_is_filled_again() {
     let mut rig = Rig::new(3).await;
     for round in 0..50 {
-        add(rig.node(round % 3), &format!("k{}", round % 5), &format!("{round}")).await.unwrap();
+        add(rig.node(round % 3), &format!("k{}", round % 5), &format!("{round}"))
+            .await
+            .unwrap();
     }
     rig.stop(2).await;
     rig.dirs[2] = TempDir::new().unwrap();
     rig.start(2).await;
-    rig.wait("the new one counts", |node| node.is_ready() && node.cluster().unwrap().inner.votes(SlotId(1)))
-        .await;
+    rig.wait("the new one counts", |node| {
+        node.is_ready() && node.cluster().unwrap().inner.votes(SlotId(1))
+    })
+    .await;
     rig.wait_equal().await;
     for name in ["k0", "k4"] {
         let expected = list(rig.node(0), name, Consistency::One).await.unwrap();

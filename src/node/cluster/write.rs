@@ -165,10 +165,16 @@ impl Inner {
         };
         for (_, (time, held, clock)) in answers {
             asked.context.after = asked.context.after.max(HybridTime(time));
-            asked.context.also_seen.join(&clock.map_or_else(Clock::default, |clock| clock.into_clock()));
+            asked
+                .context
+                .also_seen
+                .join(&clock.map_or_else(Clock::default, |clock| clock.into_clock()));
             let held = held.and_then(|op| op.into_op().ok());
             // The first one counts.
-            asked.held = [asked.held, held].into_iter().flatten().min_by_key(|keyed| Op::stamp(&keyed.op));
+            asked.held = [asked.held, held]
+                .into_iter()
+                .flatten()
+                .min_by_key(|keyed| Op::stamp(&keyed.op));
         }
         Ok(asked)
     }
@@ -189,7 +195,10 @@ impl Inner {
     ) -> Result<(), OpError> {
         let calls: Vec<_> = {
             let op = WireOp::of(&op);
-            peers.iter().map(|peer| peer.call(Request::Append(vec![op.clone()]))).collect()
+            peers
+                .iter()
+                .map(|peer| peer.call(Request::Append(vec![op.clone()])))
+                .collect()
         };
         let mut acks: FuturesUnordered<BoxFuture<'_, Result<(), Option<OpError>>>> = FuturesUnordered::new();
         acks.push(Box::pin(async move { local.await.map_err(Some) }));

@@ -76,7 +76,10 @@ pub(super) fn salvage_segment(
 fn lose_gaps(place: &Place, found: &mut Recovered) {
     let mut gaps = SlotClocks::default();
     for (slot, clock) in found.covered.slots() {
-        for (origin, set) in clock.origins().filter(|(origin, _)| *origin != UNKNOWN_ORIGIN && place.has_no_gaps(*origin)) {
+        for (origin, set) in clock
+            .origins()
+            .filter(|(origin, _)| *origin != UNKNOWN_ORIGIN && place.has_no_gaps(*origin))
+        {
             if let Some(last) = set.last() {
                 gaps.insert_range(slot, origin, 1, last);
             }

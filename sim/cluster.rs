@@ -1,0 +1,20 @@
+//! Whole clusters of real nodes in one deterministic process.
+//!
+//! Each node is `kv_storage::server::Server`, started as in production, on a tokio runtime of its own; `Env` and libc's clock and
+//! chance are simulated. Clients speak HTTP to it through the simulated network, and what they saw is checked in the end.
+
+mod check;
+mod client;
+mod env;
+mod faults;
+mod history;
+mod host;
+mod net;
+mod node;
+mod os;
+mod plan;
+mod record;
+mod runs;
+mod trace;
+mod workload;
+mod world;

@@ -1,0 +1,172 @@
+//! The checks: each a function of the history alone, with the rule that it checks.
+//!
+//! Words: a write is *acknowledged* when some attempt at it was answered well at quorum or all. It is *known* from its
+//! acknowledgement on, or from the end of the first quorum read that returned it. A clear *may have covered* an add if it could still
+//! happen when the add began; it *covered* it if it began after the add was known and was acknowledged. All moments are those of the
+//! clients, so what overlaps in time is in no order.
+
+mod answers;
+mod convergence;
+mod durable;
+mod order;
+mod parts;
+mod reads;
+mod sample;
+mod shape;
+
+use std::collections::BTreeMap;
+
+use super::history::{Call, History, Place, TextId, What, Write};
+
+pub type Check = fn(&Judged) -> Result<(), String>;
+
+/// By the names that a failure shows.
+pub const CHECKS: [(&str, Check); 9] = [
+    ("G9, and nothing is invented", shape::nothing_is_invented),
+    ("G6 exactly once", shape::nothing_counts_twice),
+    ("G5 order", order::order),
+    ("G7 parts", parts::parts),
+    ("G4 reads", reads::what_is_acknowledged_is_seen),
+    ("G8 no resurrection", reads::what_was_cleared_stays_cleared),
+    ("G2 nothing acknowledged is lost", durable::nothing_acknowledged_is_lost),
+    ("G3 convergence", convergence::replicas_are_alike),
+    ("answers in time", answers::answers_come_in_time),
+];
+
+/// Every rule that the history breaks.
+pub fn judge(history: &History) -> Vec<String> {
+    let judged = Judged::new(history);
+    let broken = |(name, check): &(&str, Check)| Some(format!("{name}: {}", check(&judged).err()?));
+    CHECKS.iter().filter_map(broken).collect()
+}
+
+/// A history with what follows from it.
+pub struct Judged<'a> {
+    pub history: &'a History,
+    pub places: BTreeMap<Place, Case<'a>>,
+    /// Of every text that was ever sent.
+    pub texts: BTreeMap<TextId, Place>,
+}
+
+/// One key's part of the history.
+#[derive(Default)]
+pub struct Case<'a> {
+    pub adds: Vec<Add>,
+    pub by_text: BTreeMap<TextId, usize>,
+    pub clears: Vec<Write>,
+    /// Answered reads of the whole list.
+    pub reads: Vec<&'a Call>,
+}
+
+/// An add, and what is certain about it.
+pub struct Add {
+    pub write: Write,
+    pub text: TextId,
+    /// From here on it is on a quorum.
+    pub known_us: Option<u64>,
+    /// From here on it may be gone, as some clear may have covered it.
+    pub may_be_gone_us: Option<u64>,
+    /// From here on it must be gone.
+    pub gone_us: Option<u64>,
+}
+
+impl Add {
+    /// Whether no clear that began before this moment can have covered it.
+    pub fn is_safe_at(&self, us: u64) -> bool {
+        self.may_be_gone_us.is_none_or(|gone| gone >= us)
+    }
+
+    pub fn acked_at_quorum_before(&self, us: u64) -> bool {
+        self.write.acked_at_quorum_us().is_some_and(|acked| acked < us)
+    }
+}
+
+impl<'a> Judged<'a> {
+    pub fn new(history: &'a History) -> Self {
+        let mut places: BTreeMap<Place, Case> = BTreeMap::new();
+        for (place, writes) in history.writes() {
+            let case = places.entry(place).or_default();
+            for write in writes {
+                match write.text {
+                    None => case.clears.push(write),
+                    Some(text) => {
+                        case.by_text.insert(text, case.adds.len());
+                        case.adds.push(Add {
+                            write,
+                            text,
+                            known_us: None,
+                            may_be_gone_us: None,
+                            gone_us: None,
+                        });
+                    }
+                }
+            }
+        }
+        for call in history.calls.iter().filter(|call| call.list().is_some()) {
+            places.entry(call.place).or_default().reads.push(call);
+        }
+        let mut texts = BTreeMap::new();
+        for (place, case) in &mut places {
+            case.conclude();
+            texts.extend(case.adds.iter().map(|add| (add.text, *place)));
+        }
+        Self { history, places, texts }
+    }
+
+    pub fn reads(&self) -> impl Iterator<Item = (&Case<'a>, &'a Call)> {
+        self.places
+            .values()
+            .flat_map(|case| case.reads.iter().map(move |call| (case, *call)))
+    }
+}
+
+impl Case<'_> {
+    fn conclude(&mut self) {
+        for add in &mut self.adds {
+            add.known_us = add.write.acked_at_quorum_us();
+        }
+        for read in self.reads.iter().filter(|read| read.is_quorum()) {
+            for text in texts_of(read) {
+                if let Some(add) = self.by_text.get(&text).and_then(|at| self.adds.get_mut(*at)) {
+                    let known = add.known_us.map_or(read.ended_us, |known| known.min(read.ended_us));
+                    add.known_us = Some(known);
+                }
+            }
+        }
+        for add in &mut self.adds {
+            let may_cover =
+                |clear: &&Write| clear.possible && clear.over_us.is_none_or(|over| over > add.write.began_us);
+            add.may_be_gone_us = self.clears.iter().filter(may_cover).map(|clear| clear.began_us).min();
+            let known_us = add.known_us;
+            let covers = |clear: &&Write| known_us.is_some_and(|known| clear.began_us > known);
+            let covering = self.clears.iter().filter(covers);
+            add.gone_us = covering.filter_map(Write::acked_at_quorum_us).min();
+        }
+    }
+
+    pub fn add(&self, text: TextId) -> Option<&Add> {
+        self.by_text.get(&text).map(|at| &self.adds[*at])
+    }
+}
+
+/// The texts of a list, in its order.
+pub fn texts_of(read: &Call) -> impl Iterator<Item = TextId> {
+    read.list().unwrap_or_default().iter().flatten().copied()
+}
+
+/// How a failure names a call.
+pub fn name(call: &Call) -> String {
+    let what = match &call.what {
+        What::Add { text, .. } => format!("add of {text}"),
+        other => format!("{other:?}"),
+    };
+    format!(
+        "{what} on {:?} by client {} at {} of node {} ({:.3} s to {:.3} s)",
+        call.place,
+        call.client,
+        call.level.name(),
+        call.node,
+        call.began_us as f64 / 1e6,
+        call.ended_us as f64 / 1e6
+    )
+}

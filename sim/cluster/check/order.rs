@@ -1,0 +1,158 @@
+//! G5: if one add was acknowledged before another was sent, it comes first in every list that has both.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Case, Judged, name, texts_of};
+use crate::cluster::history::{Call, TextId};
+
+/// - in a list, no text stands before one that was acknowledged at quorum before it was sent (both at quorum or more: at one, nobody
+///   asks what others have);
+/// - adds of one batch stand in the batch's order;
+/// - all lists of a key, of all replicas and at all times, agree on one order.
+pub fn order(judged: &Judged) -> Result<(), String> {
+    for (case, read) in judged.reads() {
+        in_real_time(case, read)?;
+        within_batches(case, read)?;
+    }
+    judged.places.values().try_for_each(in_one_order)
+}
+
+fn in_real_time(case: &Case, read: &Call) -> Result<(), String> {
+    let texts: Vec<TextId> = texts_of(read).collect();
+    // From the back: what was acknowledged first among all that come later.
+    let mut first: Option<(u64, TextId)> = None;
+    for text in texts.into_iter().rev() {
+        let Some(add) = case.add(text) else { continue };
+        if let Some((acked_us, later)) = first
+            && acked_us < add.write.began_us
+            && add.write.acked_at_quorum_us().is_some()
+        {
+            return Err(format!(
+                "{} has {text} before {later}, which was acknowledged before {text} was sent",
+                name(read)
+            ));
+        }
+        if let Some(acked_us) = add.write.acked_at_quorum_us()
+            && first.is_none_or(|(first_us, _)| acked_us < first_us)
+        {
+            first = Some((acked_us, text));
+        }
+    }
+    Ok(())
+}
+
+fn within_batches(case: &Case, read: &Call) -> Result<(), String> {
+    let mut reached: BTreeMap<u64, usize> = BTreeMap::new();
+    for add in texts_of(read).filter_map(|text| case.add(text)) {
+        let Some((batch, at)) = add.write.batch else { continue };
+        if add.write.acked_us.is_none() {
+            continue;
+        }
+        let before = reached.insert(batch, at);
+        if before.is_some_and(|before| before > at) {
+            return Err(format!("{} has the adds of batch {batch} in another order", name(read)));
+        }
+    }
+    Ok(())
+}
+
+/// Lists agree on one order exactly if the relation "stands right before" of all of them together has no circle.
+fn in_one_order(case: &Case) -> Result<(), String> {
+    let mut after: BTreeMap<TextId, BTreeSet<TextId>> = BTreeMap::new();
+    let mut before: BTreeMap<TextId, usize> = BTreeMap::new();
+    for read in &case.reads {
+        let texts: Vec<TextId> = texts_of(read).collect();
+        for pair in texts.windows(2) {
+            if after.entry(pair[0]).or_default().insert(pair[1]) {
+                *before.entry(pair[1]).or_default() += 1;
+            }
+        }
+        before.extend(
+            texts
+                .iter()
+                .filter(|text| !before.contains_key(text))
+                .map(|text| (*text, 0))
+                .collect::<Vec<_>>(),
+        );
+    }
+    let mut free: Vec<TextId> = before
+        .iter()
+        .filter(|(_, count)| **count == 0)
+        .map(|(text, _)| *text)
+        .collect();
+    let mut left = before.len();
+    while let Some(text) = free.pop() {
+        left -= 1;
+        for next in after.get(&text).into_iter().flatten() {
+            if let Some(count) = before.get_mut(next) {
+                *count -= 1;
+                if *count == 0 {
+                    free.push(*next);
+                }
+            }
+        }
+    }
+    if left == 0 {
+        return Ok(());
+    }
+    let circle: Vec<&TextId> = before
+        .iter()
+        .filter(|(_, count)| **count > 0)
+        .map(|(text, _)| text)
+        .take(10)
+        .collect();
+    let place = case.reads.first().map(|read| read.place);
+    Err(format!("the lists of {place:?} do not agree on an order of {circle:?}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::sample::sample;
+    use super::*;
+    use crate::cluster::history::Level;
+
+    #[test]
+    fn the_order_of_acknowledgement_is_kept() {
+        let two = || sample().add(1, 0, 1).add(2, 2, 3);
+        two().get(&[&[1], &[2]], 4, 5).passes(order);
+        two().get(&[&[2], &[1]], 4, 5).fails(order);
+    }
+
+    #[test]
+    fn what_overlaps_may_come_in_either_order_but_in_one() {
+        let two = || sample().add(1, 0, 3).add(2, 2, 5);
+        two().get(&[&[1], &[2]], 6, 7).passes(order);
+        two().get(&[&[2], &[1]], 6, 7).passes(order);
+        two().get(&[&[2], &[1]], 6, 7).get(&[&[1], &[2]], 6, 7).fails(order);
+    }
+
+    #[test]
+    fn three_lists_that_go_in_a_circle_are_found() {
+        let three = sample().add(1, 0, 9).add(2, 0, 9).add(3, 0, 9);
+        let circle = three
+            .get(&[&[1], &[2]], 10, 11)
+            .get(&[&[2], &[3]], 10, 11)
+            .get(&[&[3], &[1]], 10, 11);
+        circle.fails(order);
+    }
+
+    #[test]
+    fn an_add_at_one_promises_no_order() {
+        let two = || sample().add(1, 0, 1).add(2, 2, 3).at(Level::One);
+        two().get(&[&[2], &[1]], 4, 5).passes(order);
+    }
+
+    #[test]
+    fn an_unanswered_add_may_stand_anywhere_after_it_was_sent() {
+        let two = || sample().add(1, 0, 1).unanswered().add(2, 2, 3);
+        two().get(&[&[2], &[1]], 4, 5).passes(order);
+    }
+
+    #[test]
+    fn a_batch_keeps_its_order() {
+        let batch = |at| move |call: &mut Call| call.batch = Some((7, at));
+        let two = || sample().add(1, 0, 1).with(batch(0)).add(2, 0, 1).with(batch(1));
+        two().get(&[&[1], &[2]], 4, 5).passes(order);
+        two().get(&[&[2], &[1]], 4, 5).fails(order);
+    }
+}

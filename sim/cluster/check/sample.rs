@@ -1,0 +1,126 @@
+//! Small histories, written by hand, for the tests of the checks.
+#![cfg(test)]
+
+use crate::cluster::history::{Answer, Call, History, Level, OpId, Outcome, Place, TextId, Trouble, Value, What};
+
+pub const PLACE: Place = Place { user: 0, key: 0 };
+
+/// Built call by call; moments are microseconds.
+#[derive(Default)]
+pub struct Sample {
+    pub history: History,
+    next_op: OpId,
+}
+
+pub fn sample() -> Sample {
+    Sample::default()
+}
+
+impl Sample {
+    fn call(mut self, what: What, times: (u64, u64), outcome: Outcome) -> Self {
+        self.next_op += 1;
+        self.history.calls.push(Call {
+            op: self.next_op,
+            client: 0,
+            node: 0,
+            place: PLACE,
+            what,
+            level: Level::Quorum,
+            batch: None,
+            began_us: times.0,
+            ended_us: times.1,
+            outcome,
+            is_last: false,
+        });
+        self
+    }
+
+    /// Changes the call that was made last.
+    pub fn with(mut self, change: impl FnOnce(&mut Call)) -> Self {
+        change(self.history.calls.last_mut().expect("a call was made before"));
+        self
+    }
+
+    pub fn add(self, text: TextId, began: u64, ended: u64) -> Self {
+        self.call(
+            What::Add { text, finish: true },
+            (began, ended),
+            Outcome::Answered(Answer::Ok),
+        )
+    }
+
+    pub fn part(self, text: TextId, began: u64, ended: u64) -> Self {
+        self.call(
+            What::Add { text, finish: false },
+            (began, ended),
+            Outcome::Answered(Answer::Ok),
+        )
+    }
+
+    pub fn clear(self, began: u64, ended: u64) -> Self {
+        self.call(What::Clear, (began, ended), Outcome::Answered(Answer::Ok))
+    }
+
+    pub fn get(self, values: &[&[TextId]], began: u64, ended: u64) -> Self {
+        let values: Vec<Value> = values.iter().map(|value| value.to_vec()).collect();
+        self.call(What::Get, (began, ended), Outcome::Answered(Answer::Values(values)))
+    }
+
+    pub fn count(self, count: u64, began: u64, ended: u64) -> Self {
+        self.call(What::Count, (began, ended), Outcome::Answered(Answer::Count(count)))
+    }
+
+    pub fn list(self, keys: &[u8], began: u64, ended: u64) -> Self {
+        self.call(
+            What::List,
+            (began, ended),
+            Outcome::Answered(Answer::Keys(keys.to_vec())),
+        )
+    }
+
+    /// The call that was made last was never answered.
+    pub fn unanswered(self) -> Self {
+        self.with(|call| call.outcome = Outcome::Unknown("no answer".into()))
+    }
+
+    pub fn refused(self) -> Self {
+        self.with(|call| call.outcome = Outcome::Refused("refused".into()))
+    }
+
+    /// The call that was made last is one more attempt at the op before it.
+    pub fn again(self) -> Self {
+        self.with(|call| call.op -= 1)
+    }
+
+    pub fn last_on(self, node: u8) -> Self {
+        self.with(|call| {
+            call.node = node;
+            call.level = Level::One;
+            call.is_last = true;
+        })
+    }
+
+    pub fn at(self, level: Level) -> Self {
+        self.with(|call| call.level = level)
+    }
+
+    pub fn trouble(mut self, node: u8, from_us: u64, to_us: u64) -> Self {
+        self.history.troubles.push(Trouble {
+            node: Some(node),
+            from_us,
+            to_us,
+        });
+        self
+    }
+
+    pub fn passes(&self, check: super::Check) {
+        assert_eq!(check(&super::Judged::new(&self.history)), Ok(()));
+    }
+
+    pub fn fails(&self, check: super::Check) {
+        assert!(
+            check(&super::Judged::new(&self.history)).is_err(),
+            "it should have failed"
+        );
+    }
+}

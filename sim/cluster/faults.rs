@@ -1,0 +1,304 @@
+//! The faults of a run: each kind that the plan has comes again and again, at moments drawn, and goes.
+
+use std::collections::BTreeMap;
+
+use super::history::Trouble;
+use super::net::{HostId, Link};
+use super::plan::{Fault, Plan, SECOND_US};
+use super::workload::FIRST_CLIENT;
+use super::world::World;
+use crate::disk;
+use crate::rng::Rng;
+
+/// What happens to the world at a moment.
+#[derive(Debug, Clone)]
+pub enum Action {
+    Strike(Fault),
+    /// The links between these hosts are as they should be.
+    Mend(Vec<(HostId, HostId)>),
+    DiskHasRoom(HostId),
+    DiskIsFast(HostId),
+    EndOfFaults,
+    StopClients,
+}
+
+pub struct Faults {
+    rng: Rng,
+    kinds: Vec<(Fault, u64)>,
+    end_us: u64,
+    is_begun: bool,
+    planned: BTreeMap<(u64, u64), Action>,
+    next: u64,
+    /// The nodes that may lose what their disk holds.
+    lossy: Vec<HostId>,
+    /// What each of them held at some moment when it was down.
+    pub images: BTreeMap<HostId, disk::Image>,
+    pub struck: BTreeMap<Fault, u64>,
+}
+
+impl Faults {
+    pub fn new(plan: &Plan, mut rng: Rng) -> Self {
+        let first = rng.below(plan.nodes.into()) as u8;
+        let lossy = (0..plan.lossy_nodes)
+            .map(|nth| HostId((first + nth) % plan.nodes))
+            .collect();
+        Self {
+            rng,
+            kinds: plan.faults.clone(),
+            end_us: plan.faults_end_us,
+            is_begun: false,
+            planned: BTreeMap::new(),
+            next: 0,
+            lossy,
+            images: BTreeMap::new(),
+            struck: BTreeMap::new(),
+        }
+    }
+
+    pub fn is_begun(&self) -> bool {
+        self.is_begun
+    }
+
+    pub fn begin(&mut self, now_us: u64) {
+        self.is_begun = true;
+        for (fault, _) in self.kinds.clone() {
+            self.plan_next(fault, now_us);
+        }
+        self.plan(self.end_us.max(now_us + SECOND_US), Action::EndOfFaults);
+    }
+
+    pub fn plan(&mut self, at_us: u64, action: Action) {
+        self.next += 1;
+        self.planned.insert((at_us, self.next), action);
+    }
+
+    fn plan_next(&mut self, fault: Fault, now_us: u64) {
+        let mean_us = self
+            .kinds
+            .iter()
+            .find(|(kind, _)| *kind == fault)
+            .map(|(_, mean_us)| *mean_us);
+        let at_us = now_us + self.rng.between(1, 2 * mean_us.unwrap_or(SECOND_US));
+        if at_us < self.end_us {
+            self.plan(at_us, Action::Strike(fault));
+        }
+    }
+
+    pub fn next_us(&self) -> Option<u64> {
+        self.planned.keys().next().map(|(at_us, _)| *at_us)
+    }
+
+    pub fn due(&mut self, now_us: u64) -> Option<Action> {
+        let entry = self.planned.first_entry()?;
+        (entry.key().0 <= now_us).then(|| entry.remove())
+    }
+
+    pub fn count(&mut self, fault: Fault) {
+        *self.struck.entry(fault).or_default() += 1;
+    }
+}
+
+impl World {
+    pub fn act(&mut self, action: Action, now_us: u64) {
+        self.trace.note("act", &[now_us], || format!("{action:?}"));
+        match action {
+            Action::Strike(fault) => {
+                self.faults.plan_next(fault, now_us);
+                self.strike(fault, now_us);
+            }
+            Action::Mend(links) => {
+                let usual = self.plan.link;
+                for (from, to) in links {
+                    self.network.change_link(from, to, |link| *link = usual);
+                }
+            }
+            Action::DiskHasRoom(id) => self.nodes[usize::from(id.0)].disk.set_capacity(u64::MAX),
+            Action::DiskIsFast(id) => self.nodes[usize::from(id.0)].pace = self.plan.pace,
+            Action::EndOfFaults | Action::StopClients => {}
+        }
+    }
+
+    fn strike(&mut self, fault: Fault, now_us: u64) {
+        let id = HostId(self.rng.below(self.plan.nodes.into()) as u8);
+        let id = match fault.loses_disk() {
+            true => match self.faults.lossy.as_slice() {
+                [] => return,
+                lossy => *self.rng.pick(lossy),
+            },
+            false => id,
+        };
+        let running = self.nodes[usize::from(id.0)].is_running();
+        let short_us = self.rng.between(100, 3_000) * 1000;
+        let long_us = self.rng.between(1_000, 12_000) * 1000;
+        match fault {
+            Fault::Partition | Fault::OneWay => self.part(fault, now_us, long_us),
+            Fault::ClientAway => self.send_client_away(id, now_us, long_us),
+            Fault::SlowLink => {
+                let delay_us = self.rng.between(20, 800) * 1000;
+                let bytes_per_ms = self.rng.between(10, 200);
+                self.worsen(id, now_us, long_us, |link| {
+                    link.delay_us = delay_us;
+                    link.bytes_per_ms = bytes_per_ms;
+                });
+            }
+            Fault::LossyLink => {
+                let loss = self.rng.between(10, 60);
+                self.worsen(id, now_us, long_us, |link| {
+                    link.loss_percent = loss;
+                    link.repeat_percent = loss / 2;
+                });
+            }
+            Fault::CutConnection => {
+                for _ in 0..self.rng.between(1, 4) {
+                    self.network.cut_one(|_, _| true);
+                }
+            }
+            _ if !running => return,
+            Fault::PowerLoss => self.power_off(id, now_us + short_us),
+            Fault::Kill => self.kill(id, now_us + short_us),
+            Fault::LongAbsence => self.power_off(id, now_us + 10 * SECOND_US + long_us),
+            Fault::Restart => {
+                self.nodes[usize::from(id.0)].ask_to_stop();
+                self.ready_now(id);
+                self.trouble(Some(id), now_us, now_us + SECOND_US);
+            }
+            Fault::CrashInWrite => {
+                let nth = self.rng.between(1, 60);
+                self.nodes[usize::from(id.0)].disk.crash_after(nth);
+                // It counts when it comes.
+                return;
+            }
+            Fault::Pause => {
+                self.nodes[usize::from(id.0)].paused_until_us = Some(now_us + long_us);
+                self.trouble(Some(id), now_us, now_us + long_us);
+            }
+            Fault::ClockJump => {
+                let by_ms = self.rng.between(0, 600_000) as i64 - 300_000;
+                self.nodes[usize::from(id.0)].wall.jump(by_ms);
+            }
+            Fault::ReadError => self.fail_disk(id, disk::Fault::Read, now_us),
+            Fault::WriteError => self.fail_disk(id, disk::Fault::Write, now_us),
+            Fault::SyncError => self.fail_disk(id, disk::Fault::Sync, now_us),
+            Fault::SyncDirError => self.fail_disk(id, disk::Fault::SyncDir, now_us),
+            Fault::FullDisk => {
+                let spare = self.rng.below(100_000);
+                let disk = &self.nodes[usize::from(id.0)].disk;
+                disk.set_capacity(disk.used_bytes() + spare);
+                self.faults.plan(now_us + long_us, Action::DiskHasRoom(id));
+                self.trouble(Some(id), now_us, now_us + long_us);
+            }
+            Fault::SlowDisk => {
+                let pace = &mut self.nodes[usize::from(id.0)].pace;
+                pace.slow_percent = 100;
+                pace.slow_ms_max = 200;
+                self.faults.plan(now_us + long_us, Action::DiskIsFast(id));
+                self.trouble(Some(id), now_us, now_us + long_us);
+            }
+            Fault::EmptyDisk | Fault::OldDisk => self.lose_disk(id, fault, now_us + short_us),
+            Fault::BitFlip => self.flip_bits(id),
+        }
+        self.faults.count(fault);
+    }
+
+    fn fail_disk(&mut self, id: HostId, fault: disk::Fault, now_us: u64) {
+        let nth = self.rng.between(1, 20);
+        self.nodes[usize::from(id.0)].disk.fail(fault, nth);
+        // When it strikes is open.
+        self.trouble(Some(id), now_us, now_us + 10 * SECOND_US);
+    }
+
+    fn hosts(&self) -> Vec<HostId> {
+        (0..self.plan.nodes).map(HostId).collect()
+    }
+
+    /// Some nodes, drawn, no longer hear from the others; in a total partition neither side from the other.
+    fn part(&mut self, fault: Fault, now_us: u64, for_us: u64) {
+        let hosts = self.hosts();
+        let side: Vec<HostId> = hosts.iter().copied().filter(|_| self.rng.percent(40)).collect();
+        let mut links = Vec::new();
+        for from in &hosts {
+            for to in &hosts {
+                let crosses = side.contains(from) && !side.contains(to);
+                if crosses {
+                    links.push((*from, *to));
+                    if fault == Fault::Partition {
+                        links.push((*to, *from));
+                    }
+                }
+            }
+        }
+        self.block(links, now_us, for_us);
+        self.trouble(None, now_us, now_us + for_us);
+    }
+
+    /// One client and a node do not hear each other, or one not the other.
+    fn send_client_away(&mut self, id: HostId, now_us: u64, for_us: u64) {
+        let client = HostId(FIRST_CLIENT + self.rng.below(self.plan.load.clients.into()) as u8);
+        let links = match self.rng.below(3) {
+            0 => vec![(client, id)],
+            1 => vec![(id, client)],
+            _ => vec![(client, id), (id, client)],
+        };
+        self.block(links, now_us, for_us);
+        self.trouble(Some(id), now_us, now_us + for_us);
+    }
+
+    fn block(&mut self, links: Vec<(HostId, HostId)>, now_us: u64, for_us: u64) {
+        for (from, to) in &links {
+            self.network.change_link(*from, *to, |link| link.blocked = true);
+        }
+        self.faults.plan(now_us + for_us, Action::Mend(links));
+    }
+
+    /// All links of one node, or those to one other.
+    fn worsen(&mut self, id: HostId, now_us: u64, for_us: u64, change: impl Fn(&mut Link)) {
+        let only = self
+            .rng
+            .percent(50)
+            .then(|| HostId(self.rng.below(self.plan.nodes.into()) as u8));
+        let clients = (0..self.plan.load.clients).map(|client| HostId(FIRST_CLIENT + client));
+        let others = self.hosts().into_iter().chain(clients);
+        let others: Vec<HostId> = others
+            .filter(|other| *other != id && only.is_none_or(|only| only == *other))
+            .collect();
+        let links: Vec<_> = others
+            .into_iter()
+            .flat_map(|other| [(id, other), (other, id)])
+            .collect();
+        for (from, to) in &links {
+            self.network.change_link(*from, *to, &change);
+        }
+        self.faults.plan(now_us + for_us, Action::Mend(links));
+        self.recorder.trouble(Trouble {
+            node: None,
+            from_us: now_us,
+            to_us: now_us + for_us + 3 * SECOND_US,
+        });
+    }
+
+    /// The machine goes down and comes back with nothing on its disk, or with what was there at some moment before.
+    fn lose_disk(&mut self, id: HostId, fault: Fault, back_us: u64) {
+        self.power_off(id, back_us);
+        let node = &mut self.nodes[usize::from(id.0)];
+        let image = self.faults.images.get(&id);
+        match (fault, image) {
+            (Fault::OldDisk, Some(image)) => node.disk.restore(image),
+            (Fault::OldDisk, None) => {
+                self.faults.images.insert(id, node.disk.image());
+                return;
+            }
+            _ => node.disk.wipe(),
+        }
+        self.recorder.lost_disk(id.0);
+    }
+
+    fn flip_bits(&mut self, id: HostId) {
+        let node = &self.nodes[usize::from(id.0)];
+        let files = node.disk.files();
+        if let Some((path, len)) = files.get(self.rng.below(files.len() as u64) as usize) {
+            let (offset, bit) = (self.rng.below(*len), self.rng.below(8) as u8);
+            node.disk.flip_bit(path, offset, bit);
+            self.recorder.lost_disk(id.0);
+        }
+    }
+}

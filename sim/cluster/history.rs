@@ -1,0 +1,206 @@
+//! What the clients did and were told: all that the checks know.
+
+use std::collections::BTreeMap;
+
+/// A text that a client added; each is sent by one op only, so it can be told where it went.
+pub type TextId = u64;
+/// One op of a client, however often it is sent.
+pub type OpId = u64;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    One,
+    Quorum,
+    All,
+}
+
+impl Level {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::One => "one",
+            Self::Quorum => "quorum",
+            Self::All => "all",
+        }
+    }
+}
+
+/// A key of a user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    pub user: u8,
+    pub key: u8,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum What {
+    Add {
+        text: TextId,
+        finish: bool,
+    },
+    Clear,
+    /// The whole list.
+    Get,
+    /// A part of the list.
+    Page,
+    Count,
+    /// The user's keys; `Place::key` says nothing.
+    List,
+}
+
+impl What {
+    pub fn is_write(&self) -> bool {
+        matches!(self, Self::Add { .. } | Self::Clear)
+    }
+}
+
+/// A value, as the texts that it is made of.
+pub type Value = Vec<TextId>;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    Ok,
+    Values(Vec<Value>),
+    Count(u64),
+    Keys(Vec<u8>),
+    /// Something that cannot be: what nobody added, or an answer of the wrong form.
+    Garbled(String),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    Answered(Answer),
+    /// Told, or certain, to have changed nothing.
+    Refused(String),
+    /// It may or may not have taken effect, perhaps later.
+    Unknown(String),
+}
+
+/// One attempt at an op.
+#[derive(Debug, Clone)]
+pub struct Call {
+    pub op: OpId,
+    pub client: u8,
+    pub node: u8,
+    pub place: Place,
+    pub what: What,
+    pub level: Level,
+    /// Which batch it was in, and at which place there.
+    pub batch: Option<(u64, usize)>,
+    pub began_us: u64,
+    /// When the answer was there, or nobody waited any more.
+    pub ended_us: u64,
+    pub outcome: Outcome,
+    /// One of those reads that compare the replicas when all is over.
+    pub is_last: bool,
+}
+
+impl Call {
+    pub fn answer(&self) -> Option<&Answer> {
+        match &self.outcome {
+            Outcome::Answered(answer) => Some(answer),
+            _ => None,
+        }
+    }
+
+    /// The list that it gave, if that is what it asked for.
+    pub fn list(&self) -> Option<&[Value]> {
+        match (&self.what, self.answer()) {
+            (What::Get, Some(Answer::Values(values))) => Some(values),
+            _ => None,
+        }
+    }
+
+    /// Whether it promises what holds at quorum.
+    pub fn is_quorum(&self) -> bool {
+        self.level >= Level::Quorum
+    }
+}
+
+/// A time in which something kept a node or a client from working; the calls that it touched may end as they like.
+#[derive(Debug, Clone, Copy)]
+pub struct Trouble {
+    /// `None`: everybody.
+    pub node: Option<u8>,
+    pub from_us: u64,
+    pub to_us: u64,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct History {
+    /// In the order in which they ended.
+    pub calls: Vec<Call>,
+    pub troubles: Vec<Trouble>,
+    /// Nodes whose disk lost what was durable.
+    pub lost_disks: Vec<u8>,
+}
+
+/// What all attempts at one write amount to.
+#[derive(Debug, Clone)]
+pub struct Write {
+    pub op: OpId,
+    pub place: Place,
+    /// `None` is a clear.
+    pub text: Option<TextId>,
+    pub finish: bool,
+    pub level: Level,
+    pub began_us: u64,
+    /// When it was first acknowledged.
+    pub acked_us: Option<u64>,
+    /// Whether it can have happened, now or later.
+    pub possible: bool,
+    /// When the last attempt ended. Later than that it can only still happen if some attempt's outcome is unknown.
+    pub over_us: Option<u64>,
+    pub batch: Option<(u64, usize)>,
+}
+
+impl Write {
+    pub fn acked_at_quorum_us(&self) -> Option<u64> {
+        self.acked_us.filter(|_| self.level >= Level::Quorum)
+    }
+}
+
+impl History {
+    /// The writes of each place, in the order in which they began.
+    pub fn writes(&self) -> BTreeMap<Place, Vec<Write>> {
+        let mut writes: BTreeMap<OpId, Write> = BTreeMap::new();
+        for call in self.calls.iter().filter(|call| call.what.is_write()) {
+            let (text, finish) = match call.what {
+                What::Add { text, finish } => (Some(text), finish),
+                _ => (None, false),
+            };
+            let write = writes.entry(call.op).or_insert_with(|| Write {
+                op: call.op,
+                place: call.place,
+                text,
+                finish,
+                level: call.level,
+                began_us: call.began_us,
+                acked_us: None,
+                possible: false,
+                over_us: Some(0),
+                batch: call.batch,
+            });
+            write.began_us = write.began_us.min(call.began_us);
+            match &call.outcome {
+                Outcome::Answered(_) => {
+                    write.acked_us = Some(write.acked_us.map_or(call.ended_us, |acked| acked.min(call.ended_us)));
+                    write.possible = true;
+                    write.over_us = write.over_us.map(|over| over.max(call.ended_us));
+                }
+                Outcome::Refused(_) => write.over_us = write.over_us.map(|over| over.max(call.ended_us)),
+                Outcome::Unknown(_) => {
+                    write.possible = true;
+                    write.over_us = None;
+                }
+            }
+        }
+        let mut places: BTreeMap<Place, Vec<Write>> = BTreeMap::new();
+        for write in writes.into_values() {
+            places.entry(write.place).or_default().push(write);
+        }
+        for writes in places.values_mut() {
+            writes.sort_by_key(|write| (write.began_us, write.op));
+        }
+        places
+    }
+}

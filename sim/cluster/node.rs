@@ -1,0 +1,164 @@
+//! One node: its machine, its disk and clock, and the lives of its process.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use kv_storage::env::Env;
+use kv_storage::http::FrontConfig;
+use kv_storage::node::NodeConfig;
+use kv_storage::server::{FirstAdmin, Server, ServerConfig};
+use kv_storage::types::UserId;
+use kv_storage::users::PasswordCost;
+use tokio::sync::Notify;
+
+use super::env::{Pace, PacedBlocking, SeededEntropy, Wall};
+use super::host::Host;
+use super::net::{HostId, Network};
+use super::plan::Plan;
+use crate::disk::{Mount, SimDisk};
+use crate::engine::DATA_DIR;
+use crate::rng::Rng;
+
+/// Where clients reach every node.
+pub const CLIENT_PORT: u16 = 8000;
+pub const ADMIN: &str = "admin";
+pub const PASSWORD: &str = "correct horse";
+
+/// How far a process has come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Status {
+    Starting,
+    Serving,
+    /// It was asked to stop, and did.
+    Stopped,
+    /// It ended by itself, or never came up.
+    Failed(String),
+}
+
+struct Process {
+    host: Host,
+    mount: Mount,
+    status: Arc<Mutex<Status>>,
+    stop: Arc<Notify>,
+}
+
+pub struct Node {
+    pub id: HostId,
+    pub disk: SimDisk,
+    pub wall: Arc<Wall>,
+    pub pace: Pace,
+    /// Not run before.
+    pub paused_until_us: Option<u64>,
+    rng: Rng,
+    process: Option<Process>,
+}
+
+impl Node {
+    pub fn new(id: HostId, plan: &Plan, mut rng: Rng) -> Self {
+        let (offset_ms, drift_ppm) = plan.skews[usize::from(id.0)];
+        Self {
+            id,
+            disk: SimDisk::new(rng.next()),
+            wall: Arc::new(Wall::new(offset_ms, drift_ppm)),
+            pace: plan.pace,
+            paused_until_us: None,
+            rng,
+            process: None,
+        }
+    }
+
+    pub fn is_running(&self) -> bool {
+        self.process.is_some()
+    }
+
+    /// A new process, at a whole millisecond.
+    pub fn start(&mut self, network: &Network, plan: &Plan) {
+        let mount = self.disk.mount();
+        let env = Env {
+            disk: Arc::new(mount.clone()),
+            net: Arc::new(network.on(self.id)),
+            wall: self.wall.clone(),
+            entropy: Arc::new(SeededEntropy::new(self.rng.fork())),
+            blocking: Arc::new(PacedBlocking::new(self.rng.fork(), self.pace)),
+        };
+        let (status, stop) = (Arc::new(Mutex::new(Status::Starting)), Arc::new(Notify::new()));
+        let host = Host::new();
+        host.spawn(serve(env, server_config(plan, self.id), status.clone(), stop.clone()));
+        self.process = Some(Process {
+            host,
+            mount,
+            status,
+            stop,
+        });
+    }
+
+    pub fn status(&self) -> Option<Status> {
+        let process = self.process.as_ref()?;
+        Some(process.status.lock().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+
+    /// Whether the disk's planned crash has come.
+    pub fn lost_power(&self) -> bool {
+        self.process
+            .as_ref()
+            .is_some_and(|process| self.disk.is_dead(&process.mount))
+    }
+
+    pub fn run(&mut self) {
+        if let Some(process) = &mut self.process {
+            process.host.run();
+        }
+    }
+
+    pub fn timer_us(&self) -> Option<u64> {
+        let due = self.process.as_ref()?.host.timer_us?;
+        Some(due.max(self.paused_until_us.unwrap_or(0)))
+    }
+
+    pub fn ask_to_stop(&self) {
+        if let Some(process) = &self.process {
+            process.stop.notify_one();
+        }
+    }
+
+    /// Everything that the process was doing ends where it stands. The network and the disk must know of it already.
+    pub fn end(&mut self) {
+        self.paused_until_us = None;
+        self.process = None;
+    }
+}
+
+async fn serve(env: Env, config: ServerConfig, status: Arc<Mutex<Status>>, stop: Arc<Notify>) {
+    let set = |new| *status.lock().unwrap_or_else(PoisonError::into_inner) = new;
+    let mut server = match Server::start(env, config).await {
+        Ok(server) => server,
+        Err(error) => return set(Status::Failed(error.to_string())),
+    };
+    set(Status::Serving);
+    tokio::select! {
+        biased;
+        why = server.failed() => return set(Status::Failed(why)),
+        () = stop.notified() => {}
+    }
+    server.stop().await;
+    set(Status::Stopped);
+}
+
+/// The one place that says how a node is configured.
+fn server_config(plan: &Plan, id: HostId) -> ServerConfig {
+    ServerConfig {
+        node: NodeConfig {
+            shards: plan.shards,
+            cache_bytes: 1 << 20,
+            shard: plan.shard.clone(),
+            ..NodeConfig::new(DATA_DIR.into())
+        },
+        front: FrontConfig::default(),
+        listen: (id.ip(), CLIENT_PORT).into(),
+        first_admin: Some(FirstAdmin {
+            user: UserId::new(ADMIN).expect("a short name"),
+            password_hash: PASSWORD.to_owned(),
+        }),
+        // What it takes to guess them is no subject of the simulation.
+        password_cost: PasswordCost::new(8, 1).expect("within Argon2's limits"),
+    }
+}

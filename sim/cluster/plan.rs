@@ -1,0 +1,219 @@
+//! What one seed draws: the size of the cluster, its links, disks and clocks, the load, and which faults come how often.
+//!
+//! Each seed leaves most faults out: a mixture of everything hides what only long runs of few things show (swarm testing).
+
+use kv_storage::shard::ShardConfig;
+
+use super::env::Pace;
+use super::net::{Link, Streams};
+use crate::rng::Rng;
+
+pub const SECOND_US: u64 = 1_000_000;
+
+/// How the nodes belong together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Topology {
+    /// Each node is a store of its own, and each key has one home among them.
+    Separate,
+}
+
+/// A kind of fault, in the words of the report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fault {
+    Partition,
+    OneWay,
+    ClientAway,
+    SlowLink,
+    LossyLink,
+    CutConnection,
+    PowerLoss,
+    CrashInWrite,
+    Kill,
+    Restart,
+    LongAbsence,
+    Pause,
+    ClockJump,
+    ReadError,
+    WriteError,
+    SyncError,
+    SyncDirError,
+    FullDisk,
+    SlowDisk,
+    /// These lose what was durable; at most a minority of the nodes ever meets them.
+    EmptyDisk,
+    OldDisk,
+    BitFlip,
+}
+
+impl Fault {
+    pub const ALL: [Self; 22] = [
+        Self::Partition,
+        Self::OneWay,
+        Self::ClientAway,
+        Self::SlowLink,
+        Self::LossyLink,
+        Self::CutConnection,
+        Self::PowerLoss,
+        Self::CrashInWrite,
+        Self::Kill,
+        Self::Restart,
+        Self::LongAbsence,
+        Self::Pause,
+        Self::ClockJump,
+        Self::ReadError,
+        Self::WriteError,
+        Self::SyncError,
+        Self::SyncDirError,
+        Self::FullDisk,
+        Self::SlowDisk,
+        Self::EmptyDisk,
+        Self::OldDisk,
+        Self::BitFlip,
+    ];
+
+    pub fn loses_disk(self) -> bool {
+        matches!(self, Self::EmptyDisk | Self::OldDisk | Self::BitFlip)
+    }
+}
+
+#[derive(Debug, Clone)]
+pub struct Load {
+    pub clients: u8,
+    pub users: u8,
+    pub keys: u8,
+    pub think_ms_max: u64,
+    pub timeout_ms: u64,
+    pub attempts_max: u64,
+    pub part_percent: u64,
+    pub clear_percent: u64,
+    pub batch_percent: u64,
+    /// Of a hundred calls, so many at `one` and at `all`; the rest at `quorum`.
+    pub one_percent: u64,
+    pub all_percent: u64,
+    pub text_bytes_max: u64,
+}
+
+#[derive(Debug, Clone)]
+pub struct Plan {
+    pub topology: Topology,
+    pub nodes: u8,
+    pub replication: u8,
+    pub link: Link,
+    pub streams: Streams,
+    pub shards: u16,
+    pub shard: ShardConfig,
+    pub pace: Pace,
+    /// Of each node, milliseconds and parts per million.
+    pub skews: Vec<(i64, i64)>,
+    pub load: Load,
+    /// With the mean time between two of a kind.
+    pub faults: Vec<(Fault, u64)>,
+    /// How many nodes may lose what their disk holds: fewer than a quorum.
+    pub lossy_nodes: u8,
+    pub faults_end_us: u64,
+}
+
+impl Plan {
+    /// The default swarm: everything drawn.
+    pub fn swarm(rng: &mut Rng) -> Self {
+        let nodes = *rng.pick(&[1, 2, 3, 3, 3, 3, 4, 5, 5, 5, 5, 6, 7]);
+        Self::draw(rng, nodes)
+    }
+
+    /// Five nodes, as the speed of the simulation is measured.
+    pub fn five(rng: &mut Rng) -> Self {
+        Self::draw(rng, 5)
+    }
+
+    /// No faults at all.
+    pub fn calm(rng: &mut Rng) -> Self {
+        let mut plan = Self::swarm(rng);
+        plan.faults.clear();
+        plan.link.loss_percent = 0;
+        plan.link.repeat_percent = 0;
+        plan
+    }
+
+    fn draw(rng: &mut Rng, nodes: u8) -> Self {
+        let topology = Topology::Separate;
+        let replication = (*rng.pick(&[1, 2, 3, 3, 3, 3, 5])).min(nodes);
+        let calm_links = rng.percent(40);
+        let skew_ms = *rng.pick(&[0, 0, 50, 5_000, 300_000]);
+        Self {
+            topology,
+            nodes,
+            replication,
+            link: Link {
+                delay_us: *rng.pick(&[100, 300, 1_000, 10_000]),
+                jitter_us: *rng.pick(&[100, 500, 2_000, 20_000]),
+                loss_percent: if calm_links { 0 } else { rng.below(6) },
+                repeat_percent: if calm_links { 0 } else { rng.below(4) },
+                bytes_per_ms: *rng.pick(&[125_000, 12_500, 1_250]),
+                blocked: false,
+            },
+            streams: Streams {
+                window_bytes: *rng.pick(&[4 << 10, 64 << 10, 256 << 10]),
+                segment_bytes: *rng.pick(&[100, 1_400, 16 << 10, 64 << 10]),
+                give_up_us: *rng.pick(&[3, 15, 60]) * SECOND_US,
+            },
+            shards: *rng.pick(&[1, 1, 2]),
+            shard: ShardConfig {
+                log_bytes: *rng.pick(&[68 << 10, 80 << 10, 160 << 10]),
+                fill_bytes: *rng.pick(&[4 << 10, 16 << 10, 64 << 10]),
+                frozen_max: *rng.pick(&[1, 2]),
+                fan_out: *rng.pick(&[2, 4]),
+                idle_ms: *rng.pick(&[1_000, 3_000, 20_000]),
+                ..ShardConfig::default()
+            },
+            pace: Pace {
+                slow_percent: *rng.pick(&[0, 5, 50]),
+                slow_ms_max: *rng.pick(&[1, 5, 20]),
+            },
+            skews: (0..nodes)
+                .map(|_| (draw_signed(rng, skew_ms), draw_signed(rng, 200)))
+                .collect(),
+            load: Load::draw(rng),
+            faults: draw_faults(rng, topology),
+            lossy_nodes: replication / 2,
+            faults_end_us: 42 * SECOND_US,
+        }
+    }
+}
+
+impl Load {
+    fn draw(rng: &mut Rng) -> Self {
+        Self {
+            clients: rng.between(2, 6) as u8,
+            users: rng.between(1, 3) as u8,
+            keys: *rng.pick(&[1, 3, 8, 20]),
+            think_ms_max: *rng.pick(&[100, 300, 1_000]),
+            timeout_ms: *rng.pick(&[1_000, 5_000, 10_000]),
+            attempts_max: *rng.pick(&[1, 3, 8]),
+            part_percent: *rng.pick(&[0, 20, 60]),
+            clear_percent: *rng.pick(&[0, 2, 6, 20]),
+            batch_percent: *rng.pick(&[0, 0, 10]),
+            one_percent: *rng.pick(&[0, 0, 10, 40]),
+            all_percent: *rng.pick(&[0, 0, 5]),
+            text_bytes_max: *rng.pick(&[16, 200, 4_000]),
+        }
+    }
+}
+
+fn draw_signed(rng: &mut Rng, most: i64) -> i64 {
+    rng.between(0, 2 * most.unsigned_abs()) as i64 - most
+}
+
+fn draw_faults(rng: &mut Rng, topology: Topology) -> Vec<(Fault, u64)> {
+    let percent = *rng.pick(&[10, 25, 50]);
+    let possible = Fault::ALL
+        .into_iter()
+        // Alone, a node has nobody to bring back what its disk lost.
+        .filter(|fault| topology != Topology::Separate || !fault.loses_disk());
+    let mut drawn = Vec::new();
+    for fault in possible {
+        if rng.percent(percent) {
+            drawn.push((fault, rng.between(2, 15) * SECOND_US));
+        }
+    }
+    drawn
+}

@@ -1,0 +1,253 @@
+//! Between clients and history: bodies of calls, what answers mean, and the texts that tell ops apart.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde_json::{Value as Json, json};
+
+use super::client::Reply;
+use super::history::{Answer, Call, History, Level, OpId, Outcome, Place, TextId, Trouble, Value, What};
+use super::os;
+use super::trace::Trace;
+
+/// Clones write to the same history.
+#[derive(Clone)]
+pub struct Recorder {
+    inner: Arc<Mutex<Inner>>,
+    trace: Trace,
+}
+
+#[derive(Default)]
+struct Inner {
+    history: History,
+    /// By their ids.
+    texts: Vec<String>,
+    next_op: OpId,
+    statuses: std::collections::BTreeMap<u16, u64>,
+}
+
+/// A call that is under way.
+#[derive(Debug, Clone)]
+pub struct Asked {
+    pub op: OpId,
+    pub client: u8,
+    pub node: u8,
+    pub place: Place,
+    pub what: What,
+    pub level: Level,
+    pub batch: Option<(u64, usize)>,
+    pub is_last: bool,
+}
+
+pub fn key_name(key: u8) -> String {
+    format!("key-{key}")
+}
+
+pub fn user_name(user: u8) -> String {
+    format!("user-{user}")
+}
+
+impl Recorder {
+    pub fn new(trace: Trace) -> Self {
+        Self {
+            inner: Arc::default(),
+            trace,
+        }
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn history(&self) -> History {
+        self.inner().history.clone()
+    }
+
+    /// How many calls were answered with which status.
+    pub fn statuses(&self) -> std::collections::BTreeMap<u16, u64> {
+        self.inner().statuses.clone()
+    }
+
+    pub fn trouble(&self, trouble: Trouble) {
+        self.inner().history.troubles.push(trouble);
+    }
+
+    pub fn lost_disk(&self, node: u8) {
+        self.inner().history.lost_disks.push(node);
+    }
+
+    pub fn new_op(&self) -> OpId {
+        let mut inner = self.inner();
+        inner.next_op += 1;
+        inner.next_op
+    }
+
+    /// A text that no other is part of: its id in brackets, with a filler.
+    pub fn new_text(&self, filler_bytes: u64) -> TextId {
+        let mut inner = self.inner();
+        let id = inner.texts.len() as TextId;
+        let letter = ["x", "é", "\"", "\n"][id as usize % 4];
+        inner.texts.push(format!(
+            "<{id}:{}>",
+            letter.repeat(filler_bytes as usize / letter.len())
+        ));
+        id
+    }
+
+    pub fn text(&self, id: TextId) -> String {
+        self.inner().texts.get(id as usize).cloned().unwrap_or_default()
+    }
+
+    /// Notes how a call ended that began at `began_us`; gives whether it needs no other attempt.
+    pub fn end(&self, asked: Asked, began_us: u64, outcome: Outcome) -> bool {
+        let is_done = matches!(outcome, Outcome::Answered(_));
+        let numbers = [
+            asked.op,
+            asked.client.into(),
+            asked.node.into(),
+            asked.place.user.into(),
+            asked.place.key.into(),
+            began_us,
+        ];
+        self.trace.note("call", &numbers, || {
+            format!("{:?} at {} -> {outcome:?}", asked.what, asked.level.name())
+        });
+        self.inner().history.calls.push(Call {
+            op: asked.op,
+            client: asked.client,
+            node: asked.node,
+            place: asked.place,
+            what: asked.what,
+            level: asked.level,
+            batch: asked.batch,
+            began_us,
+            ended_us: os::now_us(),
+            outcome,
+            is_last: asked.is_last,
+        });
+        is_done
+    }
+
+    /// What a reply to a call means.
+    pub fn outcome(&self, what: &What, reply: &Reply) -> Outcome {
+        match reply {
+            Reply::NotSent(why) => Outcome::Refused(why.clone()),
+            Reply::NoAnswer(why) => Outcome::Unknown(why.clone()),
+            Reply::Status(status, body) => {
+                *self.inner().statuses.entry(*status).or_default() += 1;
+                self.answer(what, *status, body)
+            }
+        }
+    }
+
+    /// What a status and body mean, be it a call's own or one in the results of a batch.
+    pub fn answer(&self, what: &What, status: u16, body: &Json) -> Outcome {
+        if status == 200 {
+            return Outcome::Answered(
+                self.read(what, body)
+                    .unwrap_or_else(|| Answer::Garbled(body.to_string())),
+            );
+        }
+        let detail = body["detail"].as_str().unwrap_or_default().to_owned();
+        match status {
+            // Nothing was changed: the words of the API for it.
+            503 if ["nothing was changed", "overloaded", "too many"]
+                .iter()
+                .any(|words| detail.contains(words)) =>
+            {
+                Outcome::Refused(detail)
+            }
+            413 | 507 => Outcome::Refused(detail),
+            500 | 503 => Outcome::Unknown(detail),
+            // A right request of a user that exists.
+            _ => Outcome::Answered(Answer::Garbled(format!("status {status}: {body}"))),
+        }
+    }
+
+    fn read(&self, what: &What, body: &Json) -> Option<Answer> {
+        match what {
+            What::Add { finish, .. } => {
+                let expected = if *finish { "OK" } else { "IN_PROGRESS" };
+                (body["status"] == expected).then_some(Answer::Ok)
+            }
+            What::Clear => (body["status"] == "OK").then_some(Answer::Ok),
+            What::Count => body["count"].as_u64().map(Answer::Count),
+            What::Get | What::Page => {
+                let values = body["value"]
+                    .as_array()?
+                    .iter()
+                    .map(|value| self.parse(value.as_str()?));
+                values.collect::<Option<_>>().map(Answer::Values)
+            }
+            What::List => {
+                let keys = body["keys"].as_array()?.iter();
+                let keys = keys.map(|key| key.as_str()?.strip_prefix("key-")?.parse().ok());
+                keys.collect::<Option<_>>().map(Answer::Keys)
+            }
+        }
+    }
+
+    /// The texts that a value is made of; `None` if it is made of anything else.
+    fn parse(&self, value: &str) -> Option<Value> {
+        let inner = self.inner();
+        let (mut texts, mut rest) = (Vec::new(), value);
+        while !rest.is_empty() {
+            let (id, _) = rest.strip_prefix('<')?.split_once(':')?;
+            let id: TextId = id.parse().ok()?;
+            rest = rest.strip_prefix(inner.texts.get(id as usize)?.as_str())?;
+            texts.push(id);
+        }
+        Some(texts)
+    }
+
+    /// Path and body of a call, without the user; the body is also that of an operation in a batch.
+    pub fn request(&self, asked: &Asked, with_id: bool) -> (&'static str, Json) {
+        let key = key_name(asked.place.key);
+        let (path, mut body) = match &asked.what {
+            What::Add { text, finish } => {
+                let mut body = json!({"key": key, "value": self.text(*text), "finish_value": finish});
+                if with_id {
+                    body["request_id"] = format!("request-{}", asked.op).into();
+                }
+                ("/add_value", body)
+            }
+            What::Clear => ("/clear_key", json!({"key": key})),
+            What::Get => ("/get_value", json!({"key": key})),
+            What::Page => (
+                "/get_value",
+                json!({"key": key, "offset": asked.op % 7, "limit": asked.op % 5 + 1}),
+            ),
+            What::Count => ("/get_value", json!({"key": key, "count_only": true})),
+            What::List => ("/list_keys", json!({})),
+        };
+        body["consistency"] = asked.level.name().into();
+        (path, body)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_taken_apart_into_their_texts_and_nothing_else_is_accepted() {
+        let recorder = Recorder::new(Trace::new(false));
+        let (one, two) = (recorder.new_text(5), recorder.new_text(5));
+        let (a, b) = (recorder.text(one), recorder.text(two));
+        assert_eq!(recorder.parse(&format!("{a}{b}{a}")), Some(vec![one, two, one]));
+        assert_eq!(recorder.parse(&a[1..]), None);
+        assert_eq!(recorder.parse(&a[..a.len() - 1]), None);
+        assert_eq!(recorder.parse("<9:>"), None);
+    }
+
+    #[test]
+    fn a_refusal_counts_as_one_only_if_it_says_that_nothing_was_changed() {
+        let recorder = Recorder::new(Trace::new(false));
+        let outcome = |status, detail: &str| recorder.answer(&What::Clear, status, &json!({"detail": detail}));
+        let refused = |status, detail| matches!(outcome(status, detail), Outcome::Refused(_));
+        assert!(refused(503, "the shard is gone: nothing was changed"));
+        assert!(refused(507, "disk full"));
+        assert!(!refused(503, "the request may have taken effect"));
+        assert!(!refused(500, "the disk failed"));
+        assert!(matches!(outcome(401, "no"), Outcome::Answered(Answer::Garbled(_))));
+    }
+}

@@ -1,0 +1,350 @@
+//! What the clients do: users are made, every client goes on by itself until it is told to stop, and in the end all replicas are
+//! compared.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
+
+use serde_json::{Value as Json, json};
+use tokio::time::sleep;
+
+use super::client::{HttpClient, Reply};
+use super::history::{Level, Outcome, Place, What};
+use super::net::{HostId, Network};
+use super::node::{ADMIN, PASSWORD};
+use super::os;
+use super::plan::{Plan, SECOND_US, Topology};
+use super::record::{Asked, Recorder, user_name};
+use crate::rng::Rng;
+
+/// The machines of the clients: beyond those of the nodes. The last one makes the users and compares the replicas.
+pub const FIRST_CLIENT: u8 = 100;
+const AUDITOR: u8 = 250;
+/// How long all nodes may take to be alike after the faults have ended.
+const CONVERGE_US_MAX: u64 = 30 * SECOND_US;
+const SETUP_US_MAX: u64 = 20 * SECOND_US;
+
+/// What the clients and the world tell each other.
+#[derive(Clone)]
+pub struct Shared {
+    pub plan: Arc<Plan>,
+    pub network: Network,
+    pub recorder: Recorder,
+    /// The clients are to end.
+    pub stop: Arc<AtomicBool>,
+    /// Users are there, faults may begin.
+    pub is_set_up: Arc<AtomicBool>,
+    /// All is done; with what went wrong, if anything did.
+    pub verdict: Arc<std::sync::Mutex<Option<Result<(), String>>>>,
+}
+
+pub fn machines(plan: &Plan) -> impl Iterator<Item = HostId> {
+    (0..plan.load.clients)
+        .map(|client| HostId(FIRST_CLIENT + client))
+        .chain([HostId(AUDITOR)])
+}
+
+fn credentials(user: &str) -> Json {
+    json!({"user_id": user, "password_hash": PASSWORD})
+}
+
+fn home(plan: &Plan, place: Place) -> u8 {
+    (place.user.wrapping_mul(31) ^ place.key) % plan.nodes
+}
+
+/// The whole run, from the clients' side.
+pub async fn run(shared: Shared, mut rng: Rng) {
+    let verdict = run_to_the_end(&shared, &mut rng).await;
+    *shared.verdict.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(verdict);
+}
+
+async fn run_to_the_end(shared: &Shared, rng: &mut Rng) -> Result<(), String> {
+    let mut auditor = Client::new(shared, AUDITOR - FIRST_CLIENT, rng.fork());
+    auditor.set_up().await?;
+    shared.is_set_up.store(true, Relaxed);
+    let clients: Vec<_> = (0..shared.plan.load.clients)
+        .map(|client| tokio::spawn(Client::new(shared, client, rng.fork()).work()))
+        .collect();
+    for client in clients {
+        client.await.map_err(|error| format!("a client ended badly: {error}"))?;
+    }
+    auditor.compare_replicas().await
+}
+
+struct Client {
+    shared: Shared,
+    id: u8,
+    http: HttpClient,
+    rng: Rng,
+}
+
+impl Client {
+    fn new(shared: &Shared, id: u8, rng: Rng) -> Self {
+        let deadline = Duration::from_millis(shared.plan.load.timeout_ms);
+        Self {
+            shared: shared.clone(),
+            id,
+            http: HttpClient::new(shared.network.on(HostId(FIRST_CLIENT + id)), deadline),
+            rng,
+        }
+    }
+
+    /// Makes the users, everywhere where they are needed.
+    async fn set_up(&mut self) -> Result<(), String> {
+        let plan = self.shared.plan.clone();
+        let nodes = match plan.topology {
+            Topology::Separate => 0..plan.nodes,
+        };
+        for node in nodes {
+            for user in 0..plan.load.users {
+                self.add_user(node, user).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn add_user(&mut self, node: u8, user: u8) -> Result<(), String> {
+        let name = user_name(user);
+        let body = json!({"name": name, "password_hash": PASSWORD, "user": credentials(ADMIN)});
+        loop {
+            match self.http.call(node, "/users/add", &body).await {
+                Reply::Status(200 | 409, _) => return Ok(()),
+                reply if os::now_us() > SETUP_US_MAX => return Err(format!("{name} could not be made: {reply:?}")),
+                _ => sleep(Duration::from_millis(200)).await,
+            }
+        }
+    }
+
+    /// Until it is told to stop.
+    async fn work(mut self) {
+        let think_ms_max = self.shared.plan.load.think_ms_max;
+        while !self.shared.stop.load(Relaxed) {
+            let think_ms = self.rng.below(think_ms_max + 1);
+            sleep(Duration::from_millis(think_ms)).await;
+            if self.rng.percent(self.shared.plan.load.batch_percent) {
+                self.batch().await;
+            } else {
+                self.one_op().await;
+            }
+        }
+    }
+
+    fn draw_place(&mut self) -> Place {
+        let load = &self.shared.plan.load;
+        let (users, keys) = (load.users, load.keys);
+        // One key is hot.
+        let key = if self.rng.percent(40) {
+            0
+        } else {
+            self.rng.below(keys.into()) as u8
+        };
+        Place {
+            user: self.rng.below(users.into()) as u8,
+            key,
+        }
+    }
+
+    fn draw_level(&mut self) -> Level {
+        let load = &self.shared.plan.load;
+        let (one, all) = (load.one_percent, load.all_percent);
+        match self.rng.below(100) {
+            draw if draw < one => Level::One,
+            draw if draw < one + all => Level::All,
+            _ => Level::Quorum,
+        }
+    }
+
+    fn draw_what(&mut self) -> What {
+        let load = self.shared.plan.load.clone();
+        if self.rng.percent(load.clear_percent) {
+            return What::Clear;
+        }
+        match self.rng.below(100) {
+            0..55 => What::Add {
+                text: self.shared.recorder.new_text(match self.rng.below(10) {
+                    0 => self.rng.below(load.text_bytes_max),
+                    _ => self.rng.below(load.text_bytes_max.min(30)),
+                }),
+                finish: !self.rng.percent(load.part_percent),
+            },
+            55..85 => What::Get,
+            85..90 => What::Page,
+            90..95 => What::Count,
+            _ => What::List,
+        }
+    }
+
+    fn draw_node(&mut self, place: Place) -> u8 {
+        match self.shared.plan.topology {
+            Topology::Separate => home(&self.shared.plan, place),
+        }
+    }
+
+    fn draw_op(&mut self, place: Place, what: What) -> Asked {
+        Asked {
+            op: self.shared.recorder.new_op(),
+            client: self.id,
+            node: self.draw_node(place),
+            place,
+            what,
+            level: self.draw_level(),
+            batch: None,
+            is_last: false,
+        }
+    }
+
+    async fn one_op(&mut self) {
+        let place = self.draw_place();
+        let what = match self.draw_what() {
+            // A listing is of all keys, and these have different homes.
+            What::List if self.shared.plan.topology == Topology::Separate && self.shared.plan.nodes > 1 => What::Get,
+            what => what,
+        };
+        let mut asked = self.draw_op(place, what);
+        let is_add = matches!(asked.what, What::Add { .. });
+        let with_id = is_add && self.rng.percent(85);
+        let attempts = if with_id {
+            self.rng.between(1, self.shared.plan.load.attempts_max)
+        } else {
+            1
+        };
+        for attempt in 0..attempts {
+            if attempt > 0 {
+                sleep(Duration::from_millis(self.rng.between(1, 300))).await;
+                asked.node = self.draw_node(place);
+            }
+            if self.attempt(&asked, with_id).await {
+                return;
+            }
+        }
+    }
+
+    async fn attempt(&mut self, asked: &Asked, with_id: bool) -> bool {
+        let (path, mut body) = self.shared.recorder.request(asked, with_id);
+        body["user"] = credentials(&user_name(asked.place.user));
+        let began_us = os::now_us();
+        let reply = self.http.call(asked.node, path, &body).await;
+        let outcome = self.shared.recorder.outcome(&asked.what, &reply);
+        self.shared.recorder.end(asked.clone(), began_us, outcome)
+    }
+
+    async fn batch(&mut self) {
+        let first = self.draw_place();
+        let (node, level, batch) = (self.draw_node(first), self.draw_level(), self.shared.recorder.new_op());
+        let mut ops = Vec::new();
+        for at in 0..self.rng.between(1, 8) as usize {
+            let place = Place {
+                user: first.user,
+                ..self.draw_place()
+            };
+            let what = match self.draw_what() {
+                What::Page | What::List => What::Get,
+                what => what,
+            };
+            if self.draw_node(place) != node && self.shared.plan.topology == Topology::Separate {
+                continue;
+            }
+            ops.push(Asked {
+                node,
+                level,
+                batch: Some((batch, at)),
+                ..self.draw_op(place, what)
+            });
+        }
+        let recorder = self.shared.recorder.clone();
+        let operations: Vec<Json> = ops.iter().map(|asked| operation(&recorder, asked)).collect();
+        let body = json!({
+            "operations": operations,
+            "consistency": level.name(),
+            "user": credentials(&user_name(first.user)),
+        });
+        let began_us = os::now_us();
+        let reply = self.http.call(node, "/batch", &body).await;
+        for (at, asked) in ops.into_iter().enumerate() {
+            let outcome = match &reply {
+                Reply::Status(200, body) => {
+                    let result = &body["results"][at];
+                    let status = result["status_code"].as_u64().unwrap_or(0);
+                    recorder.answer(&asked.what, status as u16, result)
+                }
+                reply => recorder.outcome(&asked.what, reply),
+            };
+            recorder.end(asked, began_us, outcome);
+        }
+    }
+
+    /// Reads everything from every node, again and again until all are alike; then once at quorum.
+    async fn compare_replicas(&mut self) -> Result<(), String> {
+        let begun_us = os::now_us();
+        let places: Vec<Place> = (0..self.shared.plan.load.users)
+            .flat_map(|user| (0..self.shared.plan.load.keys).map(move |key| Place { user, key }))
+            .collect();
+        loop {
+            let reads = self.read_all_replicas(&places).await;
+            let alike = reads.iter().all(|of_place| {
+                let answered = of_place
+                    .iter()
+                    .all(|(_, _, outcome)| matches!(outcome, Outcome::Answered(_)));
+                answered && of_place.iter().all(|(_, _, outcome)| *outcome == of_place[0].2)
+            });
+            let late = os::now_us() - begun_us > CONVERGE_US_MAX;
+            if alike || late {
+                let mut refused = None;
+                for (asked, began_us, outcome) in reads.into_iter().flatten() {
+                    if !matches!(outcome, Outcome::Answered(_)) {
+                        refused = Some(format!("node {} on {:?}: {outcome:?}", asked.node, asked.place));
+                    }
+                    self.shared.recorder.end(asked, began_us, outcome);
+                }
+                if late {
+                    return Err(format!(
+                        "the nodes are not alike {CONVERGE_US_MAX} µs after the last fault: {refused:?}"
+                    ));
+                }
+                break;
+            }
+            sleep(Duration::from_millis(500)).await;
+        }
+        for place in places {
+            let mut asked = self.draw_op(place, What::Get);
+            asked.level = Level::Quorum;
+            if !self.attempt(&asked, false).await {
+                return Err(format!("a read at quorum of {place:?} failed although all is well"));
+            }
+        }
+        Ok(())
+    }
+
+    async fn read_all_replicas(&mut self, places: &[Place]) -> Vec<Vec<(Asked, u64, Outcome)>> {
+        let mut reads = Vec::new();
+        for place in places {
+            let nodes = match self.shared.plan.topology {
+                Topology::Separate => {
+                    let home = home(&self.shared.plan, *place);
+                    home..home + 1
+                }
+            };
+            let mut of_place = Vec::new();
+            for node in nodes {
+                let mut asked = self.draw_op(*place, What::Get);
+                asked.node = node;
+                asked.level = Level::One;
+                asked.is_last = true;
+                let (path, mut body) = self.shared.recorder.request(&asked, false);
+                body["user"] = credentials(&user_name(place.user));
+                let began_us = os::now_us();
+                let reply = self.http.call(node, path, &body).await;
+                let outcome = self.shared.recorder.outcome(&asked.what, &reply);
+                of_place.push((asked, began_us, outcome));
+            }
+            reads.push(of_place);
+        }
+        reads
+    }
+}
+
+fn operation(recorder: &Recorder, asked: &Asked) -> Json {
+    let (path, mut body) = recorder.request(asked, true);
+    body["op"] = path.trim_start_matches('/').into();
+    body
+}

@@ -1,0 +1,323 @@
+//! One run: hosts, network and faults on one clock that jumps to whatever comes next.
+//!
+//! Invariant: everything that happens comes from the seed. In one moment: faults first, then what the network delivers, then each
+//! host's turn in the order of their ids.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use super::faults::{Action, Faults};
+use super::history::History;
+use super::host::Host;
+use super::net::{HostId, Network, Traffic};
+use super::node::{Node, Status};
+use super::os;
+use super::plan::{Fault, Plan, SECOND_US};
+use super::record::Recorder;
+use super::trace::Trace;
+use super::workload::{self, FIRST_CLIENT, Shared};
+use crate::rng::Rng;
+
+/// How long a process that ended by itself stays away.
+const RESTART_US: u64 = SECOND_US;
+/// How long the clients go on once the faults have ended.
+const AFTERMATH_US: u64 = 2 * SECOND_US;
+/// How long everything is left alone in the end, and for how long of that the traffic is counted.
+const IDLE_US: u64 = 5 * SECOND_US;
+const COUNTED_US: u64 = 2 * SECOND_US;
+/// Packets that one node may send another per second when there is nothing to say.
+const IDLE_PACKETS_MAX: u64 = 60;
+/// No run lasts longer.
+const END_US: u64 = 200 * SECOND_US;
+
+pub struct World {
+    pub plan: Arc<Plan>,
+    pub network: Network,
+    pub nodes: Vec<Node>,
+    pub recorder: Recorder,
+    pub trace: Trace,
+    pub rng: Rng,
+    pub faults: Faults,
+    clients: Host,
+    shared: Shared,
+    ready: BTreeSet<HostId>,
+    /// When the node's process is started, if it is down.
+    pub restart_us: BTreeMap<HostId, u64>,
+}
+
+/// What is left when a run is over.
+pub struct Outcome {
+    pub history: History,
+    pub problems: Vec<String>,
+    pub faults: BTreeMap<Fault, u64>,
+    pub simulated_us: u64,
+    pub statuses: BTreeMap<u16, u64>,
+}
+
+impl World {
+    pub fn new(plan: Plan, mut rng: Rng, trace: Trace) -> Self {
+        let plan = Arc::new(plan);
+        let network = Network::new(rng.fork(), trace.clone(), plan.link, plan.streams);
+        let recorder = Recorder::new(trace.clone());
+        let mut nodes: Vec<Node> = (0..plan.nodes)
+            .map(|id| Node::new(HostId(id), &plan, rng.fork()))
+            .collect();
+        for node in &mut nodes {
+            let (trace, id) = (trace.clone(), node.id);
+            node.disk.watch(move |line| {
+                let crc = crc32c::crc32c(line.as_bytes());
+                trace.note("disk", &[id.0.into(), crc.into()], || line.to_owned());
+            });
+            network.set_up(node.id);
+        }
+        for machine in workload::machines(&plan) {
+            network.set_up(machine);
+        }
+        let shared = Shared {
+            plan: plan.clone(),
+            network: network.clone(),
+            recorder: recorder.clone(),
+            stop: Arc::new(AtomicBool::new(false)),
+            is_set_up: Arc::new(AtomicBool::new(false)),
+            verdict: Arc::default(),
+        };
+        let clients = Host::new();
+        clients.spawn(workload::run(shared.clone(), rng.fork()));
+        let restart_us = nodes.iter().map(|node| (node.id, 0)).collect();
+        Self {
+            faults: Faults::new(&plan, rng.fork()),
+            plan,
+            network,
+            nodes,
+            recorder,
+            trace,
+            rng,
+            clients,
+            shared,
+            ready: [HostId(FIRST_CLIENT)].into(),
+            restart_us,
+        }
+    }
+
+    /// Runs to the end and says what went wrong.
+    pub fn run(mut self) -> Outcome {
+        let mut problems = Vec::new();
+        let mut idle_from: Option<(u64, BTreeMap<(HostId, HostId), Traffic>)> = None;
+        let mut done_us = None;
+        loop {
+            self.settle();
+            if done_us.is_none()
+                && let Some(verdict) = self.verdict()
+            {
+                problems.extend(verdict.err());
+                done_us = Some(os::now_us());
+            }
+            let now_us = os::now_us();
+            let count_from_us = done_us.map(|done_us| done_us + IDLE_US - COUNTED_US);
+            if count_from_us.is_some_and(|from_us| now_us >= from_us) && idle_from.is_none() {
+                idle_from = Some((now_us, self.network.traffic()));
+            }
+            let end_us = done_us.map_or(END_US, |done_us| done_us + IDLE_US);
+            let next_us = self.next_us().unwrap_or(END_US).max(now_us);
+            let next_us = match count_from_us.filter(|from_us| *from_us > now_us) {
+                Some(from_us) => next_us.min(from_us),
+                None => next_us.min(end_us),
+            };
+            if next_us >= end_us {
+                break;
+            }
+            os::set_now_us(next_us);
+        }
+        if done_us.is_none() {
+            problems.push("the run did not come to its end".to_owned());
+        }
+        if let Some((from_us, before)) = idle_from {
+            problems.extend(self.storm(from_us, &before));
+        }
+        let history = self.recorder.history();
+        problems.extend(super::check::judge(&history));
+        Outcome {
+            history,
+            problems,
+            faults: self.faults.struck.clone(),
+            simulated_us: os::now_us(),
+            statuses: self.recorder.statuses(),
+        }
+    }
+
+    pub fn ready_now(&mut self, id: HostId) {
+        self.ready.insert(id);
+    }
+
+    fn verdict(&self) -> Option<Result<(), String>> {
+        let verdict = self.shared.verdict.lock();
+        verdict.unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+
+    /// Everything that happens at this moment.
+    fn settle(&mut self) {
+        let now_us = os::now_us();
+        self.change_the_world(now_us);
+        let concerned = self.network.deliver();
+        // All clients are programs on one host.
+        self.ready
+            .extend(concerned.into_iter().map(|id| id.min(HostId(FIRST_CLIENT))));
+        if self.clients.timer_us.is_some_and(|at_us| at_us <= now_us) {
+            self.ready.insert(HostId(FIRST_CLIENT));
+        }
+        for node in &self.nodes {
+            if node.timer_us().is_some_and(|at_us| at_us <= now_us) {
+                self.ready.insert(node.id);
+            }
+        }
+        for id in std::mem::take(&mut self.ready) {
+            self.take_turn(id, now_us);
+        }
+    }
+
+    fn take_turn(&mut self, id: HostId, now_us: u64) {
+        self.trace.note("turn", &[id.0.into()], String::new);
+        if id == HostId(FIRST_CLIENT) {
+            return self.clients.run();
+        }
+        let node = &mut self.nodes[usize::from(id.0)];
+        if node.paused_until_us.is_some_and(|until_us| until_us > now_us) {
+            return;
+        }
+        node.run();
+        if node.lost_power() {
+            self.faults.count(Fault::CrashInWrite);
+            let away_us = self.rng.between(10, 3_000) * 1000;
+            return self.power_off(id, now_us + away_us);
+        }
+        match node.status() {
+            Some(Status::Failed(why)) => {
+                self.trace.note("failed", &[id.0.into()], || why.clone());
+                tracing::warn!(node = id.0, why, "a process ended");
+                self.kill(id, now_us + RESTART_US);
+            }
+            Some(Status::Stopped) => self.kill(id, now_us + 1000),
+            _ => {}
+        }
+    }
+
+    fn change_the_world(&mut self, now_us: u64) {
+        let due: Vec<HostId> = self
+            .restart_us
+            .iter()
+            .filter(|(_, at_us)| **at_us <= now_us)
+            .map(|(id, _)| *id)
+            .collect();
+        for id in due {
+            self.restart_us.remove(&id);
+            self.network.set_up(id);
+            let (network, plan) = (self.network.clone(), self.plan.clone());
+            self.nodes[usize::from(id.0)].start(&network, &plan);
+            self.trace.note("start", &[id.0.into()], String::new);
+            self.ready.insert(id);
+        }
+        for node in &mut self.nodes {
+            if node.paused_until_us.is_some_and(|until_us| until_us <= now_us) {
+                node.paused_until_us = None;
+                self.ready.insert(node.id);
+            }
+        }
+        if !self.faults.is_begun() && self.shared.is_set_up.load(Relaxed) {
+            self.faults.begin(now_us);
+        }
+        while let Some(action) = self.faults.due(now_us) {
+            if matches!(action, Action::EndOfFaults) {
+                self.end_faults(now_us);
+            } else if matches!(action, Action::StopClients) {
+                self.shared.stop.store(true, Relaxed);
+            } else {
+                self.act(action, now_us);
+            }
+        }
+    }
+
+    /// From here on nothing more goes wrong.
+    fn end_faults(&mut self, now_us: u64) {
+        self.network.heal();
+        for node in &mut self.nodes {
+            node.paused_until_us = None;
+            node.disk.cancel_crash();
+            node.disk.cancel_faults();
+            node.disk.set_capacity(u64::MAX);
+            node.pace = self.plan.pace;
+            self.ready.insert(node.id);
+        }
+        for at_us in self.restart_us.values_mut() {
+            *at_us = (*at_us).min(whole_ms(now_us));
+        }
+        self.faults.plan(now_us + AFTERMATH_US, Action::StopClients);
+    }
+
+    /// The machine goes down as if its plug was pulled; it is back at `back_us`.
+    pub fn power_off(&mut self, id: HostId, back_us: u64) {
+        self.network.power_off(id);
+        let node = &mut self.nodes[usize::from(id.0)];
+        if !node.lost_power() {
+            node.disk.crash();
+        }
+        self.gone(id, back_us);
+    }
+
+    /// The process dies, the machine stays.
+    pub fn kill(&mut self, id: HostId, back_us: u64) {
+        self.network.kill(id);
+        self.nodes[usize::from(id.0)].disk.kill();
+        self.gone(id, back_us);
+    }
+
+    fn gone(&mut self, id: HostId, back_us: u64) {
+        self.trace.note("gone", &[id.0.into(), back_us], String::new);
+        self.nodes[usize::from(id.0)].end();
+        self.ready.remove(&id);
+        self.restart_us.insert(id, whole_ms(back_us));
+        self.trouble(Some(id), os::now_us(), back_us);
+    }
+
+    pub fn trouble(&self, node: Option<HostId>, from_us: u64, to_us: u64) {
+        self.recorder.trouble(super::history::Trouble {
+            node: node.map(|id| id.0),
+            from_us,
+            // What was held up meanwhile comes in its time: a packet that was lost is sent again, a node that came back opens its files.
+            to_us: to_us + 3 * SECOND_US,
+        });
+    }
+
+    fn next_us(&self) -> Option<u64> {
+        let hosts = self.nodes.iter().filter_map(Node::timer_us);
+        let pauses = self.nodes.iter().filter_map(|node| node.paused_until_us);
+        let next = [
+            self.network.next_event_us(),
+            self.faults.next_us(),
+            self.clients.timer_us,
+        ];
+        hosts
+            .chain(pauses)
+            .chain(self.restart_us.values().copied())
+            .chain(next.into_iter().flatten())
+            .min()
+    }
+
+    /// Idle after the end: a node has next to nothing to say to another.
+    fn storm(&self, from_us: u64, before: &BTreeMap<(HostId, HostId), Traffic>) -> Option<String> {
+        let seconds = ((os::now_us() - from_us) / SECOND_US).max(1);
+        for ((from, to), after) in self.network.traffic() {
+            let before = before.get(&(from, to)).copied().unwrap_or_default();
+            let packets = after.packets - before.packets;
+            if from < HostId(FIRST_CLIENT) && to < HostId(FIRST_CLIENT) && packets / seconds > IDLE_PACKETS_MAX {
+                return Some(format!("idle, {from:?} sends {to:?} {packets} packets in {seconds} s"));
+            }
+        }
+        None
+    }
+}
+
+/// Processes start at whole milliseconds.
+fn whole_ms(us: u64) -> u64 {
+    us.div_ceil(1000) * 1000
+}
