@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use super::faults::{Action, Faults};
 use super::history::History;
 use super::host::Host;
+use super::lie::Lie;
 use super::net::{HostId, Network, Traffic};
 use super::node::{Node, Status};
 use super::os;
@@ -70,6 +71,9 @@ impl World {
                 trace.note("disk", &[id.0.into(), crc.into()], || line.to_owned());
             });
             network.set_up(node.id);
+            let skipped = |lie| plan.planted == Some(lie);
+            node.disk
+                .skip_syncs(skipped(Lie::SyncSkipped), skipped(Lie::DirSyncSkipped));
         }
         for machine in workload::machines(&plan) {
             network.set_up(machine);
