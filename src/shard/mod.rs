@@ -12,6 +12,7 @@
 
 mod cleanup;
 mod commit;
+mod picking;
 mod published;
 mod replica;
 mod requests;
