@@ -15,6 +15,7 @@ mod commit;
 mod published;
 mod replica;
 mod requests;
+mod settle;
 mod space;
 mod upkeep;
 mod write;
