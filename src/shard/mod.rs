@@ -16,6 +16,7 @@ mod picking;
 mod published;
 mod replica;
 mod requests;
+mod settle;
 mod space;
 mod upkeep;
 mod write;
