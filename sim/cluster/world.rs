@@ -32,6 +32,8 @@ const IDLE_PACKETS_MAX: u64 = 60;
 /// No run lasts longer.
 const END_US: u64 = 200 * SECOND_US;
 
+type TrafficTable = BTreeMap<(HostId, HostId), Traffic>;
+
 pub struct World {
     pub plan: Arc<Plan>,
     pub network: Network,
@@ -107,7 +109,7 @@ impl World {
     /// Runs to the end and says what went wrong.
     pub fn run(mut self) -> Outcome {
         let mut problems = Vec::new();
-        let mut idle_from: Option<(u64, BTreeMap<(HostId, HostId), Traffic>)> = None;
+        let mut idle_from: Option<(u64, TrafficTable)> = None;
         let mut done_us = None;
         loop {
             self.settle();
@@ -308,7 +310,7 @@ impl World {
     }
 
     /// Idle after the end: a node has next to nothing to say to another.
-    fn storm(&self, from_us: u64, before: &BTreeMap<(HostId, HostId), Traffic>) -> Option<String> {
+    fn storm(&self, from_us: u64, before: &TrafficTable) -> Option<String> {
         let seconds = ((os::now_us() - from_us) / SECOND_US).max(1);
         for ((from, to), after) in self.network.traffic() {
             let before = before.get(&(from, to)).copied().unwrap_or_default();
