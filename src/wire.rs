@@ -140,6 +140,8 @@ pub struct Admission {
     pub http: String,
     pub zone: String,
     pub weight: u32,
+    /// It claims to hold nothing: its word counts only when it has copied what the others hold.
+    pub is_new: bool,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -225,6 +227,8 @@ pub enum Response {
         cluster: String,
         records: Vec<String>,
     },
+    /// The answer to `Admit` of a node that is no member and does not know that it is new: it has to start over as one.
+    StartOver,
     HasData(bool),
     Status(String),
 }

@@ -6,6 +6,8 @@
 //! Who founds: a node that is told to join nobody; or one that stands first in its own list of those to join, when none of the others
 //! belongs to a cluster. So the same list can be given to all, and a founder that has lost its disk finds its cluster again.
 
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,6 +37,8 @@ pub enum MemberRefused {
     Unknown(NodeId),
     #[error("node {0} was removed from the cluster; start it with an empty data folder to join as a new one")]
     Removed(NodeId),
+    #[error("node {0} holds data and is no member: start it with an empty data folder to join")]
+    NotEmpty(NodeId),
     #[error("node {0} is a member already")]
     Member(NodeId),
     #[error("node {0} was not seen: start it first, with --join and an empty data folder")]
@@ -62,7 +66,9 @@ struct Asked {
 pub(super) async fn run(inner: Arc<Inner>) {
     let (mut rounds, mut said) = (0, None);
     loop {
-        if !inner.layouts.current().table.is_up(inner.me) && !inner.config.join.is_empty() {
+        // A new node asks again and again: its own disk does not have the whole table yet.
+        let wants_in = !inner.layouts.current().table.is_up(inner.me) || inner.clocks.is_new();
+        if wants_in {
             let asked = inner.ask_in().await;
             if asked.refused.is_some() && asked.refused != said {
                 said.clone_from(&asked.refused);
@@ -70,6 +76,9 @@ pub(super) async fn run(inner: Arc<Inner>) {
                     why = said.as_deref().unwrap_or_default(),
                     "not let into the cluster; it is asked again"
                 );
+            }
+            if asked.admitted {
+                said = None;
             }
             let nobody = !asked.admitted && said.is_none() && inner.layouts.current().table.is_empty();
             rounds += 1;
@@ -117,21 +126,26 @@ impl Inner {
             http: self.config.http.to_string(),
             zone: self.config.zone.clone(),
             weight: self.config.weight,
+            is_new: self.clocks.is_new(),
         };
-        for address in self
-            .config
-            .join
-            .iter()
-            .filter(|address| **address != self.config.advertise)
-        {
+        for address in self.who_to_ask() {
             let answer = self
                 .peers
-                .call_address(*address, Request::Admit(admission.clone()), ANSWER_MAX)
+                .call_address(address, Request::Admit(admission.clone()), ANSWER_MAX)
                 .await;
             match answer {
                 Ok((_, Response::Admitted { records, .. })) => {
                     self.take_table(MemberTable::of(&records));
                     asked.admitted = true;
+                    return asked;
+                }
+                Ok((_, Response::StartOver)) => {
+                    tracing::error!("this node belongs no more: it starts over as a new one");
+                    self.clocks.set_new();
+                    // It asks again either way; noted, it stays new over a restart.
+                    if let Err(error) = self.local.set_new(0).await {
+                        tracing::error!(%error, "that cannot be noted on the disk");
+                    }
                     return asked;
                 }
                 Ok((_, Response::Failed(WireError::Refused(why)))) if why == MemberRefused::NotMember.to_string() => {}
@@ -140,6 +154,17 @@ impl Inner {
             }
         }
         asked
+    }
+
+    /// Those it was told to join, and whoever gossip has seen.
+    fn who_to_ask(&self) -> Vec<SocketAddr> {
+        let view = self.view();
+        let seen = view.nodes.iter().filter(|(node, seen)| **node != self.me && seen.alive);
+        let mut addresses = self.config.join.clone();
+        addresses.extend(seen.map(|(_, seen)| seen.about.peer));
+        let mut asked = BTreeSet::from([self.config.advertise]);
+        addresses.retain(|address| asked.insert(*address));
+        addresses
     }
 
     /// Lets a node in, or says why not.
@@ -162,11 +187,17 @@ impl Inner {
         if !table.is_up(self.me) {
             return Err(MemberRefused::NotMember);
         }
+        let before = table.up().find(|(_, held)| held.peer == record.peer);
         match table.get(node) {
-            Some(held) if held.state == MemberState::Removed => return Err(MemberRefused::Removed(node)),
-            Some(held) => record.seat = held.seat,
-            None => {
-                let before = table.up().find(|(_, held)| held.peer == record.peer);
+            Some(held) if held.state == MemberState::Up => {
+                record.seat = held.seat;
+                record.replaces.clone_from(&held.replaces);
+            }
+            // Another one had its address since, and is gone in turn.
+            Some(_) if before.is_none() => return Err(MemberRefused::Removed(node)),
+            _ if !admission.is_new && before.is_none() => return Err(MemberRefused::NotEmpty(node)),
+            _ if !admission.is_new => return Ok(Response::StartOver),
+            _ => {
                 if let Some((lost, held)) = before {
                     tracing::warn!(%lost, %node, "an empty node takes the seat of the one that had its address");
                     record.seat = held.seat;

@@ -74,6 +74,10 @@ impl Inner {
         if *self.layouts.read_at.lock() == Some(digest) {
             return Ok(());
         }
+        // A new node's disk may hold some records and lack others: it goes by what it was told when it was let in.
+        if self.clocks.is_new() {
+            return Ok(());
+        }
         let records = self.own_records().await;
         let records = records.map_err(|error| ClusterError::Table(error.to_string()))?;
         *self.layouts.read_at.lock() = Some(digest);
@@ -83,9 +87,12 @@ impl Inner {
         Ok(())
     }
 
-    /// Goes by this table from here on.
+    /// Goes by this table from here on, unless it lacks members that are known already: records are never taken back, so it is one that has
+    /// not come whole yet.
     pub(super) fn take_table(&self, table: MemberTable) {
-        if self.layouts.current().table == table {
+        let current = self.layouts.current();
+        let is_behind = current.table.members().any(|(node, _)| table.get(node).is_none());
+        if current.table == table || is_behind {
             return;
         }
         let placement = Placement::of(&table.seats(), table.replication());
@@ -94,9 +101,14 @@ impl Inner {
     }
 
     /// Adds a record to the table, at a quorum of the members that it has now.
+    /// Not asked is the one whose seat the record gives away: it is lost.
     pub(super) async fn add_record(&self, record: &Record) -> Result<(), OpError> {
         let text = serde_json::to_string(record).map_err(|error| OpError::Disk(error.to_string()))?;
-        self.add_system_value(&table_key()?, text, Terms::usual()).await?;
+        let lost = record.replaces.as_ref().and_then(|text| text.parse::<NodeId>().ok());
+        let layout = self.layouts.current();
+        let asked = layout.placement.nodes().iter().copied();
+        let asked: Vec<NodeId> = asked.filter(|node| Some(*node) != lost).collect();
+        self.add_system_value(&table_key()?, text, &asked).await?;
         // The others hear of it by the stream.
         self.load_table()
             .await

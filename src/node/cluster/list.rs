@@ -1,11 +1,13 @@
 //! Listing keys: every node lists what it holds, and where the replicas of a key do not agree, the key is read at a quorum.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::AtomicBool;
 
 use futures_util::future::join_all;
 
+use super::write::Try;
 use super::{Cluster, Inner};
-use crate::core::slot::{SLOT_COUNT, SlotId};
+use crate::core::slot::{SLOT_COUNT, SYSTEM_SLOT, SlotId};
 use crate::node::local::Wanted;
 use crate::node::replica::place_of;
 use crate::node::{OpError, Terms};
@@ -138,8 +140,8 @@ impl Inner {
         Ok(Box::pin(self.count(&query.user, key, terms)).await? > 0)
     }
 
-    /// Adds a value under a key of the system's own range.
-    pub(super) async fn add_system_value(&self, key: &Key, text: String, terms: Terms) -> Result<(), OpError> {
+    /// Adds a value under a key of the system's own range, at a quorum of these nodes, of which this is one.
+    pub(super) async fn add_system_value(&self, key: &Key, text: String, nodes: &[NodeId]) -> Result<(), OpError> {
         let wanted = Wanted {
             user: &UserId::system(),
             key,
@@ -149,7 +151,13 @@ impl Inner {
             },
             request_id: None,
         };
-        self.write(wanted, super::write::Try::First, terms).await.map(|_| ())
+        let terms = Terms::usual();
+        let started = AtomicBool::new(false);
+        let added = self.coordinate(wanted, SYSTEM_SLOT, nodes, Try::First, terms.consistency, &started);
+        let added = tokio::time::timeout_at(terms.deadline, added).await;
+        added
+            .unwrap_or(Err(OpError::Deadline { maybe_applied: true }))
+            .map(|_| ())
     }
 
     /// The same, where there is nobody else yet.

@@ -55,7 +55,7 @@ use tokio::task::JoinHandle;
 use super::local::Local;
 use super::membership::{ClusterView, Membership, MembershipError};
 use super::peers::{Peer, Peers, PeersConfig};
-use crate::core::slot::SlotId;
+use crate::core::slot::{SYSTEM_SLOT, SlotId};
 use crate::env::Env;
 use crate::net::{Hello, KeyRing, Tls};
 use crate::types::NodeId;
@@ -195,8 +195,12 @@ impl Cluster {
             changing: tokio::sync::Mutex::default(),
         });
         door.open(&inner);
-        inner.load_table().await?;
-        if inner.config.join.is_empty() && inner.layouts.current().table.is_empty() {
+        if let Err(error) = inner.load_table().await {
+            // Its peers know who they are, and bring back what is damaged.
+            tracing::error!(%error, "the member table is asked for anew");
+        }
+        let held_table = !inner.local.is_whole(SYSTEM_SLOT) || !inner.layouts.current().table.is_empty();
+        if inner.config.join.is_empty() && !held_table {
             inner.found().await?;
         }
         inner.start_gossip(life.starts).await?;

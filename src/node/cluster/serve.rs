@@ -181,6 +181,10 @@ impl Inner {
                 .answer_now(from, &request)
                 .unwrap_or(Response::Failed(WireError::Refused("no such slot".to_owned())))),
             Request::Ask(ask) => self.answer_ask(from, ask).await,
+            // Who counts on this acknowledgement has to know this life of the node, should its disk be set back one day.
+            Request::Append(_) if !self.lives.is_introduced(from) => {
+                Err(OpError::ShardUnavailable { maybe_applied: false })
+            }
             Request::Append(ops) => {
                 self.take_ops(ops).await?;
                 Ok(Response::Done)
