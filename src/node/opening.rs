@@ -126,6 +126,10 @@ pub async fn open_at_once(env: Env, config: NodeConfig) -> Result<SupervisorArgu
 }
 
 impl Plan {
+    pub(super) fn is_replicated(&self) -> bool {
+        self.config.replicated
+    }
+
     /// With the origins that the node has now.
     pub(super) fn with_own(&self, identity: &Identity) -> Self {
         let mut plan = self.clone();

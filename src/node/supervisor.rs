@@ -285,7 +285,8 @@ impl SupervisorState {
         match result {
             Ok((mut shard, report)) => {
                 log_report(&self.plans[usize::from(index)], &report);
-                if !report.damage.is_empty() {
+                // What it stamped last may be lost here and held by other replicas: these names must not be given out again.
+                if !report.damage.is_empty() || self.plans[usize::from(index)].is_replicated() {
                     if let Err(error) = self.identity.renew_origin(&*self.env.disk, &*self.env.entropy) {
                         tracing::error!(shard = index, %error, "no new origin could be taken; it is tried again");
                         self.reopen(me, index);
