@@ -8,7 +8,7 @@
 //! | --- | --- |
 //! | [`types`] | names and limits that everything shares |
 //! | [`quota`] | counted permits that nobody waits for |
-//! | [`core`] | the replicated data type and the hash space: ops, stamps, clocks, the fold. Pure |
+//! | [`core`] | the replicated data type, the hash space and who holds which slot: ops, stamps, clocks, the fold, placement. Pure |
 //! | [`store`] | the storage engine: log, memtable, segments, merges, recovery. Synchronous |
 //! | [`shard`] | one run of slots: a state machine that hands out its disk work as jobs |
 //! | [`env`] | what a node takes from outside: disk, sockets, wall clock, entropy, threads |

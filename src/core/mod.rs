@@ -1,4 +1,4 @@
-//! The replicated data type and the hash space. Pure: no clock, no I/O, no async, no actors.
+//! The replicated data type, the hash space, and which nodes hold which slot. Pure: no clock, no I/O, no async, no actors.
 
 pub mod clock;
 pub mod fold;

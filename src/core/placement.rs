@@ -2,41 +2,43 @@
 //!
 //! # How
 //!
-//! The first `replication` seats hold every slot; every later seat, in the order of the seats, then takes its share of places from
-//! those before it (a *place* is one replica of one slot, so there are 1024 times `replication`). For the newest seat:
+//! A *place* is one replica of one slot, so there are 1024 times `replication` of them. The first `replication` seats hold every slot;
+//! each later seat, in the order of the seats, then takes its share of places from those before it:
 //!
 //! 1. [`share`] says how many slots each seat should hold now, by its weight and by what the zones allow.
-//! 2. Imagine that the newest seat holds every slot as well. Each slot is then held once too often, and one of its seats has to
-//!    leave it: the newest itself, or one that it replaces. Only seats may leave whose zone can spare them ([`Fold::may_leave`]).
+//! 2. Let the newest seat hold every slot as well. Then each slot is held once too often, and one of its seats has to leave it: the newest
+//!    itself, or one that it replaces. Only seats may leave whose zone can spare them ([`Fold::may_leave`]).
 //! 3. [`choice`] picks who leaves, such that each seat ends as near to its share as can be, going through the slots in the order of
 //!    a hash of slot and newest seat.
+//! 4. Where zones are so unequal that this leaves a seat two slots off, [`relocation`] moves those few between other seats.
 //!
-//! Last, the first of each slot's order of preference is chosen by the same [`choice`], such that each seat comes first in one of
+//! Last, the first of each slot's order of preference is chosen, by [`choice`] too, such that each seat comes first in one of
 //! `replication` of its slots; the others follow in the order of a hash of slot and seat.
 //!
 //! The hash takes the seat's number and not its node: whoever sits there holds the same.
 //!
 //! # What follows
 //!
-//! - A new seat is the only one that gains anything, and gains its share: nothing moves between seats that were there before.
-//! - No share ever grows by the arrival of another seat, so taking is all that a new seat has to do.
-//! - A seat holds a whole number of places near its share, and comes first in a whole number of slots near the fair one.
-//! - Zones come before balance: each slot is spread over the zones as evenly as their seats allow (see [`share::Room`]).
+//! - A new seat gains its share, and but for relocation nobody else gains anything. No share grows when a seat is added, so taking is all
+//!   that a new seat has to do.
+//! - A seat holds its share, rounded to whole slots (less than two off in all that was tried), and comes first in its part of them, rounded too.
+//! - Zones come before balance: each slot is spread over the zones as evenly as their seats allow ([`share::Room`]).
 //!
 //! # Where it is from
 //!
 //! Choosing by a hash of slot and member is rendezvous hashing (Thaler and Ravishankar, "Using name-based mappings to increase hit
-//! rates", 1998), which alone leaves the fullest of 100 nodes half as full again as the mean. That a new device takes its fair share from
+//! rates", 1998), which alone leaves the fullest of 100 nodes almost half as full again as the mean. That a new device takes its share from
 //! the fullest is how the ring builder of OpenStack Swift works; here the choice is exact (Harvey, Ladner, Lovász and Tamir,
-//! "Semi-matchings for bipartite graphs and load balancing", 2006). The zones as capacities are those of Garage (Oulamara and Auvolat, "An algorithm
-//! for geo-distributed and redundant storage in Garage", arXiv 2302.13798), which computes a layout whole and then stores it; a fold over
-//! the seats needs no layout but the seats.
+//! "Semi-matchings for bipartite graphs and load balancing", 2006). Zones as capacities are those of Garage (Oulamara and Auvolat, "An
+//! algorithm for geo-distributed and redundant storage in Garage", 2023), whose layout is computed once and then stored; a fold over
+//! the seats needs nothing stored but the seats.
 //!
 //! Invariant: the result for given seats never changes, in any version: two nodes that differ in it would look for a slot in different
 //! places.
 
 mod balance;
 mod choice;
+mod relocation;
 mod share;
 #[cfg(test)]
 mod tests;
@@ -72,14 +74,18 @@ pub struct Placement {
 }
 
 impl Placement {
-    /// Of seats with distinct nodes; a `replication` of none counts as one.
+    /// Of seats with distinct nodes, which the caller sees to. A `replication` of none counts as one.
     pub fn of(seats: &[Seat], replication: usize) -> Self {
-        let width = replication.max(1).min(seats.len());
+        let nodes: Vec<NodeId> = seats.iter().map(|seat| seat.node).collect();
+        let width = replication.clamp(1, seats.len().max(1));
+        if seats.is_empty() {
+            let replicas = Vec::new();
+            return Self { nodes, width, replicas };
+        }
         let mut fold = Fold::of_first(width, members(seats));
         for newest in width..seats.len() {
             fold.seat(newest);
         }
-        let nodes: Vec<NodeId> = seats.iter().map(|seat| seat.node).collect();
         let order = fold.in_order_of_preference();
         let replicas = order.into_iter().flatten().map(|seat| nodes[seat]).collect();
         Self { nodes, width, replicas }
@@ -132,10 +138,12 @@ struct Fold {
 
 impl Fold {
     fn of_first(width: usize, members: Vec<Member>) -> Self {
+        let mut load = vec![0; members.len()];
+        load[..width].fill(SLOTS as i64);
         Self {
-            held: vec![(0..width).collect(); SLOTS],
-            load: vec![SLOTS as i64; members.len()],
             members,
+            held: vec![(0..width).collect(); SLOTS],
+            load,
         }
     }
 
@@ -145,49 +153,32 @@ impl Fold {
         let width = self.held[0].len();
         let rooms = Room::of_zones(members, width);
         let shares = share::of_members(members, &rooms, width);
-        let due: Vec<i64> = shares
-            .iter()
-            .zip(&self.load)
-            .map(|(share, load)| load * ONE - share)
-            .collect();
-        let candidates: Vec<Vec<usize>> = self
-            .held
-            .iter()
-            .map(|held| self.may_leave(held, newest, &rooms))
-            .collect();
+        let mut due = self.excess(&shares);
+        due[newest] += SLOTS as i64 * ONE;
+        let may_leave = |held: &Vec<usize>| self.may_leave(held, newest, &rooms);
+        let candidates: Vec<Vec<usize>> = self.held.iter().map(may_leave).collect();
         let mut order: Vec<usize> = (0..SLOTS).collect();
         order.sort_by_cached_key(|slot| hash(*slot, newest));
         let leaving = choice::choose(&candidates, &order, &due);
-        for (held, leaves) in self.held.iter_mut().zip(leaving) {
-            self.load[leaves] -= 1;
-            if let Some(place) = held.iter_mut().find(|seat| **seat == leaves) {
-                *place = newest;
+        for (slot, leaving) in leaving.into_iter().enumerate() {
+            if leaving != newest {
+                self.replace(slot, leaving, newest);
             }
         }
-        self.relocate(&shares, rooms, order);
+        relocation::even_out(self, &shares, &rooms, &order);
     }
 
-    fn relocate(&mut self, shares: &[i64], rooms: Vec<Room>, order: Vec<usize>) {
-        let mut excess: Vec<i64> = shares
-            .iter()
-            .zip(&self.load)
-            .map(|(share, load)| load * ONE - share)
-            .collect();
-        let mut r = Relocation {
-            fold: self,
-            rooms: &rooms,
-            order: &order,
-            newest: shares.len() - 1,
-            passes: 0,
-        };
-        balance::even_out(
-            &mut r,
-            &mut excess,
-            ONE,
-            std::env::var("T").map(|x| x.parse::<i64>().unwrap()).unwrap_or(2) * ONE,
-        );
-        if std::env::var("V").is_ok() && r.passes > 0 {
-            eprintln!("n {} passes {}", shares.len(), r.passes);
+    /// How much more than its share each seat holds, of those that shares are given for.
+    fn excess(&self, shares: &[i64]) -> Vec<i64> {
+        let seats = self.load.iter().zip(shares);
+        seats.map(|(load, share)| load * ONE - share).collect()
+    }
+
+    fn replace(&mut self, slot: usize, leaving: usize, joining: usize) {
+        if let Some(place) = self.held[slot].iter_mut().find(|seat| **seat == leaving) {
+            *place = joining;
+            self.load[leaving] -= 1;
+            self.load[joining] += 1;
         }
     }
 
@@ -218,54 +209,5 @@ impl Fold {
             held.sort_by_key(|seat| *seat != first);
         }
         self.held
-    }
-}
-
-struct Relocation<'a> {
-    fold: &'a mut Fold,
-    rooms: &'a [Room],
-    order: &'a [usize],
-    newest: usize,
-    passes: usize,
-}
-
-impl Relocation<'_> {
-    fn may_replace(&self, held: &[usize], from: usize, to: usize) -> bool {
-        let zone = |seat: usize| self.fold.members[seat].zone;
-        let count = |of: usize| held.iter().filter(|seat| zone(**seat) == of).count();
-        held.contains(&from)
-            && !held.contains(&to)
-            && (zone(from) == zone(to)
-                || (count(zone(from)) > self.rooms[zone(from)].least && count(zone(to)) < self.rooms[zone(to)].most))
-    }
-}
-impl balance::Slots for Relocation<'_> {
-    fn passes(&self, seat: usize) -> impl Iterator<Item = (usize, usize)> {
-        let its = self
-            .order
-            .iter()
-            .copied()
-            .filter(move |slot| self.fold.held[*slot].contains(&seat));
-        its.flat_map(move |slot| {
-            (0..=self.newest)
-                .filter(move |to| self.may_replace(&self.fold.held[slot], seat, *to))
-                .map(move |to| (slot, to))
-        })
-    }
-    fn pass(&mut self, slot: usize, from: usize, to: usize) -> bool {
-        let ok = self.may_replace(&self.fold.held[slot], from, to);
-        if ok {
-            for s in &mut self.fold.held[slot] {
-                if *s == from {
-                    *s = to;
-                }
-            }
-            self.fold.load[from] -= 1;
-            self.fold.load[to] += 1;
-            self.passes += 1;
-        } else if std::env::var("V").is_ok() {
-            eprintln!("clash");
-        }
-        ok
     }
 }

@@ -20,29 +20,35 @@ pub trait Slots {
 /// `excess` is what each seat has too much of, `one` for a slot. Seats that differ by no more than `gap` are left alone; it is at least
 /// `one`.
 pub fn even_out(slots: &mut impl Slots, excess: &mut [i64], one: i64, gap: i64) {
-    let mut settled = vec![false; excess.len()];
-    loop {
-        let open = || (0..excess.len()).filter(|seat| !settled[*seat]);
-        let (Some(from), Some(least)) = (
-            open().max_by_key(|seat| excess[*seat]),
-            open().map(|seat| excess[seat]).min(),
-        ) else {
-            return;
-        };
-        if excess[from] - least <= gap {
+    let mut open = vec![true; excess.len()];
+    // What the last whole search reached: no path leads out of it.
+    let mut within = open.clone();
+    while let Some(from) = those(&open).max_by_key(|seat| excess[*seat]) {
+        let least_of = |seats: &[bool]| those(seats).map(|seat| excess[seat]).min().unwrap_or(excess[from]);
+        if excess[from] - least_of(&open) <= gap {
             return;
         }
-        let search = Search::from(from, slots, &settled, |seat| excess[seat] <= least);
+        if !within[from] {
+            within.clone_from(&open);
+        }
+        let least = least_of(&within);
+        let search = Search::from(from, slots, &within, |seat| excess[seat] <= least);
         let to = search.least(excess);
+        if search.is_whole {
+            within.fill(false);
+            for seat in &search.reached {
+                within[*seat] = true;
+            }
+        }
         if excess[from] - excess[to] <= gap {
-            for seat in search.reached {
-                settled[seat] = true;
+            for seat in those(&within) {
+                open[seat] = false;
             }
             continue;
         }
         for (slot, giver, taker) in search.path_to(to) {
             if !slots.pass(slot, giver, taker) {
-                settled[from] = true;
+                open[from] = false;
                 break;
             }
             excess[giver] -= one;
@@ -51,26 +57,33 @@ pub fn even_out(slots: &mut impl Slots, excess: &mut [i64], one: i64, gap: i64) 
     }
 }
 
+fn those(seats: &[bool]) -> impl Iterator<Item = usize> {
+    (0..seats.len()).filter(|seat| seats[*seat])
+}
+
 /// Where paths from one seat lead.
 struct Search {
     /// The nearest first, so the start itself before all.
     reached: Vec<usize>,
     /// For each seat that was reached, but the start: the last step there, as slot and giver.
     step: Vec<Option<(usize, usize)>>,
+    /// Whether there is nothing more to reach.
+    is_whole: bool,
 }
 
 impl Search {
     /// By the shortest paths that keep away from settled seats; over when a seat is reached that will do.
-    fn from(start: usize, slots: &impl Slots, settled: &[bool], will_do: impl Fn(usize) -> bool) -> Self {
+    fn from(start: usize, slots: &impl Slots, within: &[bool], will_do: impl Fn(usize) -> bool) -> Self {
         let mut search = Self {
             reached: vec![start],
-            step: vec![None; settled.len()],
+            step: vec![None; within.len()],
+            is_whole: false,
         };
         let mut next = 0;
         while let Some(&giver) = search.reached.get(next) {
             next += 1;
             for (slot, taker) in slots.passes(giver) {
-                if taker == start || settled[taker] || search.step[taker].is_some() {
+                if taker == start || !within[taker] || search.step[taker].is_some() {
                     continue;
                 }
                 search.step[taker] = Some((slot, giver));
@@ -80,6 +93,7 @@ impl Search {
                 }
             }
         }
+        search.is_whole = true;
         search
     }
 

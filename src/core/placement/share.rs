@@ -72,23 +72,16 @@ pub fn of_members(members: &[Member], rooms: &[Room], width: usize) -> Vec<i64> 
     let kept = |zone: &[Member], room: &Room, level| {
         poured(zone, level).clamp(room.least as i64 * ALL, room.most as i64 * ALL)
     };
-    let all_kept = |level| {
-        zones
-            .iter()
-            .zip(rooms)
-            .map(|(zone, room)| kept(zone, room, level))
-            .sum::<i64>()
-    };
+    let rooms = || zones.iter().zip(rooms);
+    let all_kept = |level| rooms().map(|(zone, room)| kept(zone, room, level)).sum::<i64>();
     let common = lowest_level(|level| all_kept(level) >= width as i64 * ALL);
     let own = |(zone, room): (&Vec<Member>, &Room)| {
         let total = kept(zone, room, common);
         lowest_level(|level| poured(zone, level) >= total)
     };
-    let levels: Vec<i64> = zones.iter().zip(rooms).map(own).collect();
-    members
-        .iter()
-        .map(|member| member.at_level(levels[member.zone]))
-        .collect()
+    let levels: Vec<i64> = rooms().map(own).collect();
+    let share = |member: &Member| member.at_level(levels[member.zone]);
+    members.iter().map(share).collect()
 }
 
 /// The lowest level that is enough. The highest, at which every member is full, always is.
