@@ -116,7 +116,9 @@ impl Client {
             let reply = self.http.call(node, "/cluster/status", &body).await;
             if let Reply::Status(200, status) = &reply {
                 let members = status["members"].as_array().map_or(&[][..], Vec::as_slice);
-                let up = members.iter().filter(|member| member["state"] == "up" && member["alive"] == true);
+                let up = members
+                    .iter()
+                    .filter(|member| member["state"] == "up" && member["alive"] == true);
                 if up.count() == usize::from(self.shared.plan.nodes) {
                     return Ok(());
                 }
