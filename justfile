@@ -24,13 +24,13 @@ bench what="http engine":
     fi
     cargo bench --locked --features "$features" {{ prepend("--bench ", what) }}
 
-# Simulate: all scenarios, or one of them, with one seed, which gives the same run every time
+# Simulate: all scenarios, or one of them (sim/README.md), with one seed, which gives the same run every time
 sim scenario="" seed="":
     {{ if scenario != "" { "KV_SIM_SCENARIO=" + quote(scenario) } else { "" } }} {{ if seed != "" { "KV_SIM_SEED=" + quote(seed) } else { "" } }} cargo test --release --test sim -- --nocapture
 
-# Simulate with many seeds
-soak seeds="1000" scenario="":
-    {{ if scenario != "" { "KV_SIM_SCENARIO=" + quote(scenario) } else { "" } }} KV_SIM_SEEDS={{ quote(seeds) }} cargo test --release --test sim -- --nocapture
+# Simulate with many seeds: whole clusters, or another scenario
+soak seeds="1000" scenario="cluster":
+    KV_SIM_SCENARIO={{ quote(scenario) }} KV_SIM_SEEDS={{ quote(seeds) }} cargo test --release --test sim -- --nocapture
 
 # A node under a steady load, an hour by default; leaves target/soak/soak.csv and soak.png
 soak-node seconds="3600" rate="2000":

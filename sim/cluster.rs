@@ -9,6 +9,7 @@ mod env;
 mod faults;
 mod history;
 mod host;
+mod lie;
 mod net;
 mod node;
 mod os;

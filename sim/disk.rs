@@ -66,6 +66,8 @@ struct State {
     faults: BTreeMap<Fault, u64>,
     trace: Option<Vec<String>>,
     watcher: Option<Watcher>,
+    /// Syncs of files and of directories that say they did, and did not.
+    skips: (bool, bool),
 }
 
 /// Hears of every operation.
@@ -88,6 +90,7 @@ impl SimDisk {
                 faults: BTreeMap::new(),
                 trace: None,
                 watcher: None,
+                skips: (false, false),
             })),
         }
     }
@@ -172,6 +175,11 @@ impl SimDisk {
     /// From now on, `watcher` hears every operation's line.
     pub fn watch(&self, watcher: impl Fn(&str) + Send + 'static) {
         self.state().watcher = Some(Box::new(watcher));
+    }
+
+    /// From now on, syncs of files or of directories do nothing and say Ok: a planted bug.
+    pub fn skip_syncs(&self, files: bool, directories: bool) {
+        self.state().skips = (files, directories);
     }
 
     /// The disk is replaced by an empty one. Nobody may be using it.

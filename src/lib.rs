@@ -35,8 +35,8 @@
 //!
 //! No actor is asked. A shard publishes its memtables and segments (`shard::published`), and a read takes a snapshot of them: the
 //! key's durable ops in memtables, and the segments whose filter lets the key through. The caller folds it: one pass learns what is
-//! visible, then the values stream out; small keys are read once and kept between the passes. A key of nothing but text of one
-//! origin, which most are, needs no fold: its texts come as they lie there (`store::plain`); of a long list, what a page skips is
+//! visible, then the values stream out; small keys are read once and kept between the passes. A key of nothing but text,
+//! which most are, needs no fold: its texts come as they lie there (`store::plain`); of a long list, what a page skips is
 //! not even read (`store::spread`). Blocks come from the cache, or with one read each from the disk, on a thread that may block.
 //!
 //! # Architecture invariants

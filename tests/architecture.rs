@@ -45,7 +45,7 @@ const MAY_USE: [(&str, &[&str]); 19] = [
     (
         "cli",
         &[
-            "types", "core", "env", "store", "shard", "node", "users", "api", "http", "client", "os", "server",
+            "types", "core", "env", "net", "store", "shard", "node", "users", "api", "http", "client", "os", "server",
             "config", "bench",
         ],
     ),

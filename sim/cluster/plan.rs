@@ -5,6 +5,7 @@
 use kv_storage::shard::ShardConfig;
 
 use super::env::Pace;
+use super::lie::Lie;
 use super::net::{Link, Streams};
 use crate::rng::Rng;
 
@@ -113,6 +114,8 @@ pub struct Plan {
     /// How many nodes may lose what their disk holds: fewer than a quorum.
     pub lossy_nodes: u8,
     pub faults_end_us: u64,
+    /// A bug that this world has, for the proof that it is found.
+    pub planted: Option<Lie>,
 }
 
 impl Plan {
@@ -182,6 +185,7 @@ impl Plan {
             faults: draw_faults(rng, topology),
             lossy_nodes: replication / 2,
             faults_end_us: 42 * SECOND_US,
+            planted: None,
         }
     }
 }

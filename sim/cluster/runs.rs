@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::{Deserialize, Serialize};
 
+use super::lie::Lie;
 use super::os;
 use super::plan::Plan;
 use super::trace::Trace;
@@ -51,17 +52,28 @@ struct Report {
     cpu_ms: u64,
 }
 
+/// Before the name of a planted bug.
+const PLANTED: &str = "planted-";
+
+fn draw(scenario: &str, rng: &mut Rng) -> Option<Plan> {
+    if let Some(name) = scenario.strip_prefix(PLANTED) {
+        let lie = Lie::ALL.into_iter().find(|lie| format!("{lie:?}") == name)?;
+        return Some(lie.plan(rng));
+    }
+    let (_, draw) = SCENARIOS.iter().find(|(name, _)| *name == scenario)?;
+    Some(draw(rng))
+}
+
 fn run_here(scenario: &str, seed: u64) -> Report {
-    let Some((_, draw)) = SCENARIOS.iter().find(|(name, _)| *name == scenario) else {
+    let trace_file = std::env::var("KV_SIM_TRACE").ok();
+    os::arm(seed ^ 0x5eed);
+    let mut rng = Rng::new(seed);
+    let Some(plan) = draw(scenario, &mut rng) else {
         return Report {
             problems: vec![format!("there is no scenario {scenario}")],
             ..Report::default()
         };
     };
-    let trace_file = std::env::var("KV_SIM_TRACE").ok();
-    os::arm(seed ^ 0x5eed);
-    let mut rng = Rng::new(seed);
-    let plan = draw(&mut rng);
     let trace = Trace::new(trace_file.is_some());
     trace.note("plan", &[], || format!("{plan:?}"));
     let outcome = World::new(plan, rng, trace.clone()).run();
@@ -334,4 +346,25 @@ fn alone() {
 #[test]
 fn cluster_five() {
     run("cluster-five", 2);
+}
+
+/// Seeds that every planted bug must be found within.
+const SEEDS_TO_FIND: u64 = 6;
+
+#[test]
+fn every_planted_bug_is_found() {
+    if std::env::var("KV_SIM_SCENARIO").is_ok() {
+        return;
+    }
+    for lie in Lie::ALL {
+        let scenario = format!("{PLANTED}{lie:?}");
+        let found = (0..SEEDS_TO_FIND).find_map(|seed| {
+            let problems = run_apart(&scenario, seed, None).problems;
+            (!problems.is_empty()).then_some((seed, problems))
+        });
+        match found {
+            Some((seed, problems)) => println!("{scenario} {seed}: {}", problems[0]),
+            None => panic!("{lie:?} was not found with {SEEDS_TO_FIND} seeds"),
+        }
+    }
 }

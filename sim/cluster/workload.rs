@@ -9,7 +9,8 @@ use serde_json::{Value as Json, json};
 use tokio::time::sleep;
 
 use super::client::{HttpClient, Reply};
-use super::history::{Level, Outcome, Place, What};
+use super::history::{Answer, Level, Outcome, Place, What};
+use super::lie::{Lie, Memory};
 use super::net::{HostId, Network};
 use super::node::{ADMIN, PASSWORD};
 use super::os;
@@ -76,6 +77,7 @@ struct Client {
     id: u8,
     http: HttpClient,
     rng: Rng,
+    memory: Memory,
 }
 
 impl Client {
@@ -86,6 +88,7 @@ impl Client {
             id,
             http: HttpClient::new(shared.network.on(HostId(FIRST_CLIENT + id)), deadline),
             rng,
+            memory: Memory::default(),
         }
     }
 
@@ -251,9 +254,35 @@ impl Client {
         let (path, mut body) = self.shared.recorder.request(asked, with_id);
         body["user"] = credentials(&user_name(asked.place.user));
         let began_us = os::now_us();
-        let reply = self.http.call(asked.node, path, &body).await;
-        let outcome = self.shared.recorder.outcome(&asked.what, &reply);
+        let outcome = match self.shared.plan.planted {
+            None => self.ask(asked, path, &body).await,
+            Some(lie) => self.ask_a_liar(lie, asked, path, &body).await,
+        };
         self.shared.recorder.end(asked.clone(), began_us, outcome)
+    }
+
+    async fn ask(&mut self, asked: &Asked, path: &str, body: &Json) -> Outcome {
+        let reply = self.http.call(asked.node, path, body).await;
+        self.shared.recorder.outcome(&asked.what, &reply)
+    }
+
+    async fn ask_a_liar(&mut self, lie: Lie, asked: &Asked, path: &str, body: &Json) -> Outcome {
+        let is_add = matches!(asked.what, What::Add { .. });
+        match lie {
+            Lie::AckWithoutWrite if is_add && Lie::is_now(&mut self.rng) => return Outcome::Answered(Answer::Ok),
+            Lie::NeverAnswered if Lie::is_now(&mut self.rng) => {
+                sleep(Duration::from_millis(self.shared.plan.load.timeout_ms)).await;
+                return Outcome::Unknown("no answer in time".to_owned());
+            }
+            Lie::WrittenTwice if is_add => {
+                let mut once_more = body.clone();
+                once_more["request_id"] = Json::Null;
+                self.http.call(asked.node, path, &once_more).await;
+            }
+            _ => {}
+        }
+        let outcome = self.ask(asked, path, body).await;
+        self.memory.tell(lie, &mut self.rng, asked, outcome)
     }
 
     async fn batch(&mut self) {
@@ -362,8 +391,10 @@ impl Client {
                 let (path, mut body) = self.shared.recorder.request(&asked, false);
                 body["user"] = credentials(&user_name(place.user));
                 let began_us = os::now_us();
-                let reply = self.http.call(node, path, &body).await;
-                let outcome = self.shared.recorder.outcome(&asked.what, &reply);
+                let mut outcome = self.ask(&asked, path, &body).await;
+                if let Some(lie) = self.shared.plan.planted {
+                    outcome = self.memory.tell(lie, &mut self.rng, &asked, outcome);
+                }
                 of_place.push((asked, began_us, outcome));
             }
             reads.push(of_place);

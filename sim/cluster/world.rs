@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use super::faults::{Action, Faults};
 use super::history::History;
 use super::host::Host;
+use super::lie::Lie;
 use super::net::{HostId, Network, Traffic};
 use super::node::{Node, Status};
 use super::os;
@@ -30,6 +31,8 @@ const COUNTED_US: u64 = 2 * SECOND_US;
 const IDLE_PACKETS_MAX: u64 = 60;
 /// No run lasts longer.
 const END_US: u64 = 200 * SECOND_US;
+
+type TrafficTable = BTreeMap<(HostId, HostId), Traffic>;
 
 pub struct World {
     pub plan: Arc<Plan>,
@@ -70,6 +73,9 @@ impl World {
                 trace.note("disk", &[id.0.into(), crc.into()], || line.to_owned());
             });
             network.set_up(node.id);
+            let skipped = |lie| plan.planted == Some(lie);
+            node.disk
+                .skip_syncs(skipped(Lie::SyncSkipped), skipped(Lie::DirSyncSkipped));
         }
         for machine in workload::machines(&plan) {
             network.set_up(machine);
@@ -103,7 +109,7 @@ impl World {
     /// Runs to the end and says what went wrong.
     pub fn run(mut self) -> Outcome {
         let mut problems = Vec::new();
-        let mut idle_from: Option<(u64, BTreeMap<(HostId, HostId), Traffic>)> = None;
+        let mut idle_from: Option<(u64, TrafficTable)> = None;
         let mut done_us = None;
         loop {
             self.settle();
@@ -304,7 +310,7 @@ impl World {
     }
 
     /// Idle after the end: a node has next to nothing to say to another.
-    fn storm(&self, from_us: u64, before: &BTreeMap<(HostId, HostId), Traffic>) -> Option<String> {
+    fn storm(&self, from_us: u64, before: &TrafficTable) -> Option<String> {
         let seconds = ((os::now_us() - from_us) / SECOND_US).max(1);
         for ((from, to), after) in self.network.traffic() {
             let before = before.get(&(from, to)).copied().unwrap_or_default();

@@ -164,6 +164,9 @@ impl Disk for Mount {
                     state.tree.sync_dir_failing(dir, &mut state.rng)?;
                     return Err(injected("sync of a directory"));
                 }
+                if state.skips.1 {
+                    return Ok(());
+                }
                 state.tree.sync_dir(dir)?;
                 state.collect();
                 Ok(())
@@ -297,6 +300,9 @@ impl DiskFile for File {
                     let mut rng = state.rng.fork();
                     self.inode(state)?.sync_failing(&mut rng);
                     return Err(injected("sync"));
+                }
+                if state.skips.0 {
+                    return Ok(());
                 }
                 self.inode(state)?.sync();
                 Ok(())

@@ -12,9 +12,11 @@
 
 mod cleanup;
 mod commit;
+mod picking;
 mod published;
 mod replica;
 mod requests;
+mod settle;
 mod space;
 mod upkeep;
 mod write;

@@ -11,12 +11,6 @@ use crate::types::WallMs;
 
 /// What a merge writes between two looks at the clients' needs, bytes.
 const STEP_BYTES: u64 = 1 << 20;
-/// Most segments merged at once.
-const MERGE_INPUTS_MAX: usize = 16;
-/// A merge for the sake of clears is worth it when they are estimated to free this part of the bytes: 1 in so many.
-const RECLAIM_PART: u64 = 4;
-/// When idle, segments are merged into the largest once they make up this part of it: 1 in so many.
-const IDLE_PART: u64 = 4;
 
 /// What the merge under way is made of.
 pub(super) struct Running {
@@ -246,38 +240,6 @@ impl Shard {
         self.published.tell_lost(&before.minus(&self.covered));
     }
 
-    /// Runs every job that is due, here and now. Blocks on the disk. For tools and tests; a node runs jobs elsewhere.
-    pub fn settle(&mut self, now: WallMs) {
-        loop {
-            let mut worked = false;
-            if let Some(job) = self.next_commit() {
-                self.committed(job.run());
-                worked = true;
-            }
-            if let Some(job) = self.next_space_job() {
-                self.space_made(job.run());
-                worked = true;
-            }
-            if let Some(job) = self.next_cleanup() {
-                self.cleaned_up(job.run());
-                worked = true;
-            }
-            if let Some(mut job) = self.next_merge(now) {
-                let result = loop {
-                    match job.run() {
-                        MergeOutcome::More(next) => job = next,
-                        MergeOutcome::Done(result) => break result,
-                    }
-                };
-                self.merged(result);
-                worked = true;
-            }
-            if !worked {
-                return;
-            }
-        }
-    }
-
     /// Takes everything that is lost for dropped, durably: reads of the damaged slots are answered again, without what was lost.
     /// Gives the number of lost ops (a loss that cannot be counted is one in every slot). Blocks on the disk.
     pub fn accept_loss(&mut self) -> Result<u64, MergeError> {
@@ -324,77 +286,8 @@ impl Shard {
         }
     }
 
-    fn is_idle(&self, now: WallMs) -> bool {
+    pub(super) fn is_idle(&self, now: WallMs) -> bool {
         now.0.saturating_sub(self.last_write.0) >= self.config.idle_ms
-    }
-
-    /// Segments that are worth merging.
-    fn pick(&self, now: WallMs) -> Option<Vec<Arc<Segment>>> {
-        if self.merge_paused || self.segments.is_empty() {
-            return None;
-        }
-        let mut by_size = self.segments.clone();
-        by_size.sort_by_key(|segment| (segment.file_bytes(), segment.number()));
-        if self.reclaim_is_worth_it(now) {
-            return Some(by_size);
-        }
-        self.full_tier(&by_size).or_else(|| self.idle_merge(&by_size, now))
-    }
-
-    /// The lowest tier of segments of about one size that has as many as are merged at a time.
-    fn full_tier(&self, by_size: &[Arc<Segment>]) -> Option<Vec<Arc<Segment>>> {
-        let mut start = 0;
-        while start < by_size.len() {
-            let bound = by_size[start].file_bytes().max(self.config.log_bytes / 8) * self.config.fan_out as u64;
-            let count = by_size[start..]
-                .iter()
-                .take_while(|segment| segment.file_bytes() <= bound)
-                .count();
-            if count >= self.config.fan_out {
-                return Some(by_size[start..start + count.min(MERGE_INPUTS_MAX)].to_vec());
-            }
-            start += count.max(1);
-        }
-        None
-    }
-
-    /// When nobody writes: all into one, unless that means to write a large segment again for the sake of little.
-    fn idle_merge(&self, by_size: &[Arc<Segment>], now: WallMs) -> Option<Vec<Arc<Segment>>> {
-        if !self.is_idle(now) || by_size.len() < 2 {
-            return None;
-        }
-        let (largest, rest) = by_size.split_last()?;
-        let rest_bytes: u64 = rest.iter().map(|segment| segment.file_bytes()).sum();
-        if rest_bytes >= largest.file_bytes() / IDLE_PART {
-            return Some(by_size.to_vec());
-        }
-        (rest.len() >= 2).then(|| rest.to_vec())
-    }
-
-    /// Whether clears are estimated to free enough: one clear frees what a key takes on average.
-    fn reclaim_is_worth_it(&self, now: WallMs) -> bool {
-        let sum = |figure: fn(&Segment) -> u64| -> u64 { self.segments.iter().map(|segment| figure(segment)).sum() };
-        // Clears that the last merge of everything could not drop, it would not drop now either.
-        let sealed_clears = sum(|segment| segment.stats().clears).saturating_sub(self.clears_left);
-        let clears = sealed_clears + self.clears_since_merge;
-        let keys = sum(|segment| segment.stats().keys).max(1);
-        if clears == 0 {
-            return self.is_idle(now) && self.forgettable_requests(now);
-        }
-        let bytes = sum(Segment::file_bytes);
-        let worth = clears.saturating_mul(bytes / keys) >= bytes / RECLAIM_PART;
-        worth || self.disk_full || (self.is_idle(now) && sealed_clears > 0)
-    }
-
-    /// Whether most of what some segment holds are request ids that need not be remembered any more.
-    fn forgettable_requests(&self, now: WallMs) -> bool {
-        self.segments.iter().any(|segment| {
-            let stats = segment.stats();
-            let old = stats
-                .oldest_spent
-                .is_some_and(|oldest| now.0.saturating_sub(oldest.0) > crate::store::compact::REQUEST_ID_KEPT_MS);
-            old && stats.spent * 2 > stats.ops
-        })
     }
 }
 

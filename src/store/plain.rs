@@ -1,15 +1,15 @@
-//! The short way to read a key, which almost every key can go: nothing but text of one origin, whose ops stand in stamp order
-//! source by source. Its view is then the texts one behind the other, and no op has to be built, kept or looked at twice.
+//! The short way to read a key, which almost every key can go: nothing but text, whose ops stand in stamp order source by source. Its
+//! view is then the texts one behind the other, and no op has to be built, kept or looked at twice.
 //!
 //! Invariant: what it gives is what the fold (`core::fold`) gives; where that is not plain to see, it gives nothing. It is plain when
 //! - no op is a clear or what is left of one, and none was raised: nothing is hidden, and no copy supersedes another;
-//! - all ops are of one origin, which never takes a request id twice;
+//! - all ops are of one origin, which never takes a request id twice; or no request id is there twice;
 //! - the sources lie apart in time, so that no op is in two of them, and sorting the sources sorts the ops.
 
 use std::ops::Range;
 
 use super::memtable::MemoryOps;
-use super::segment::{Reach, ReadError, TextSpan, Texts, place_of};
+use super::segment::{Gathered, Reach, ReadError, TextSpan, Texts, place_of};
 use super::source::KeySource;
 use crate::core::op::{Body, Fragment};
 
@@ -50,19 +50,24 @@ impl Pieces {
             Some(_) => self.more.push(piece),
         }
     }
+
+    fn are_of_several_origins(&self) -> bool {
+        let Some(first) = &self.first else { return false };
+        first.span.origin.is_none() || self.more.iter().any(|piece| piece.span.origin != first.span.origin)
+    }
 }
 
 /// The view of a key whose ops in each segment lie in one block; memory is bounded by these blocks and [`MEMORY_OPS_MAX`] ops.
 pub(super) fn view(source: &KeySource, reach: Reach) -> Result<Plain, ReadError> {
-    let mut fragments = Vec::new();
+    let mut found = Gathered::default();
     let mut pieces = Pieces::default();
     if !source.segments.is_empty() {
         let place = place_of(source.slot, source.user.as_str(), source.key.as_str());
         for segment in &source.segments {
-            let start = fragments.len();
-            match segment.texts_of(&place, reach, &mut fragments)? {
+            let start = found.fragments.len();
+            match segment.texts_of(&place, reach, &mut found)? {
                 Texts::Absent => {}
-                Texts::Plain(span) => pieces.add(span, start..fragments.len()),
+                Texts::Plain(span) => pieces.add(span, start..found.fragments.len()),
                 Texts::Spread => return Ok(Plain::Spread),
                 Texts::Other => return Ok(Plain::Other),
                 Texts::OutOfReach => return Ok(Plain::OutOfReach),
@@ -73,12 +78,16 @@ pub(super) fn view(source: &KeySource, reach: Reach) -> Result<Plain, ReadError>
         return Ok(Plain::Spread);
     }
     if !source.memory.is_empty() {
-        let start = fragments.len();
-        match texts_of_ops(&source.memory, &mut fragments) {
-            Some(span) => pieces.add(span, start..fragments.len()),
+        let start = found.fragments.len();
+        match texts_of_ops(&source.memory, &mut found) {
+            Some(span) => pieces.add(span, start..found.fragments.len()),
             None => return Ok(Plain::Other),
         }
     }
+    if pieces.are_of_several_origins() && !found.requests_differ() {
+        return Ok(Plain::Other);
+    }
+    let mut fragments = found.fragments;
     if !pieces.more.is_empty() {
         match in_order(pieces, fragments) {
             Some(ordered) => fragments = ordered,
@@ -92,30 +101,30 @@ pub(super) fn view(source: &KeySource, reach: Reach) -> Result<Plain, ReadError>
 }
 
 /// Appends the texts of ops in stamp order; None when they are not all plain.
-fn texts_of_ops(ops: &MemoryOps, out: &mut Vec<Fragment>) -> Option<TextSpan> {
-    let first = ops.get(0)?;
-    let mut before = None;
-    out.reserve(ops.len());
+fn texts_of_ops(ops: &MemoryOps, out: &mut Gathered) -> Option<TextSpan> {
+    let mut span: Option<TextSpan> = None;
+    out.fragments.reserve(ops.len());
     for op in ops.iter() {
+        let next = TextSpan::of(op.stamp());
         let (text, ends_value) = match op.body {
             Body::Part(text) => (text, false),
             Body::Value(text) => (text, true),
             Body::Clear(_) | Body::Spent { .. } => return None,
         };
-        if op.raised || op.dot.origin != first.dot.origin || before.is_some_and(|before| op.time <= before) {
+        if op.raised {
             return None;
         }
-        before = Some(op.time);
-        out.push(Fragment { text, ends_value });
+        span = Some(match span {
+            Some(span) => span.then(next)?,
+            None => next,
+        });
+        out.fragments.push(Fragment { text, ends_value });
+        out.requests.extend(op.request_id);
     }
-    Some(TextSpan {
-        origin: first.dot.origin,
-        first: first.time,
-        last: before?,
-    })
+    span
 }
 
-/// The pieces one behind the other in time; None when they overlap or are not of one origin.
+/// The pieces one behind the other in time; None when they overlap.
 fn in_order(pieces: Pieces, fragments: Vec<Fragment>) -> Option<Vec<Fragment>> {
     let mut pieces: Vec<Piece> = pieces.first.into_iter().chain(pieces.more).collect();
     let is_sorted = pieces.is_sorted_by_key(|piece| piece.span.first);

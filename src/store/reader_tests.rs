@@ -37,21 +37,50 @@ fn op(origin: u64, seq: u64, time: u64, body: Body) -> Op {
     }
 }
 
-/// As ops come about: ascending times, each op by chance of another kind than a plain value.
-fn placed_ops(odd: u32) -> impl Strategy<Value = Vec<Placed>> {
+/// Whose an op is: some ops of one origin, some of the next, and round again.
+#[derive(Debug, Clone, Copy)]
+struct Turns {
+    origins: u64,
+    ops: u64,
+}
+
+impl Turns {
+    fn origin_of(self, index: usize) -> OriginId {
+        OriginId(1 + index as u64 / self.ops % self.origins)
+    }
+}
+
+fn turns() -> impl Strategy<Value = Turns> {
+    let several = (2u64..4, 1u64..20).prop_map(|(origins, ops)| Turns { origins, ops });
+    prop_oneof![Just(Turns { origins: 1, ops: 1 }), several]
+}
+
+/// As ops come about: ascending times, each op by chance of another kind than a plain value. `requests`: so many request ids there are.
+fn placed_ops(odd: u32, requests: u8) -> impl Strategy<Value = Vec<Placed>> {
+    turns().prop_flat_map(move |turns| placed_ops_of(turns, odd, requests))
+}
+
+fn placed_ops_of(turns: Turns, odd: u32, requests: u8) -> impl Strategy<Value = Vec<Placed>> {
     let kind = prop_oneof![
         20 => Just(0u8),
         5 => Just(1),
         odd => 2u8..6,
     ];
-    let one = (kind, 1u8..8, any::<bool>(), 0usize..40, proptest::option::of(0u8..3));
-    proptest::collection::vec(one, 0..24).prop_map(|list| {
+    let one = (
+        kind,
+        1u8..8,
+        any::<bool>(),
+        0usize..40,
+        proptest::option::of(0..requests),
+    );
+    proptest::collection::vec(one, 0..24).prop_map(move |list| {
         let mut ops: Vec<Placed> = Vec::new();
         let mut place = 2;
         for (index, (kind, places, moves_on, length, request)) in list.into_iter().enumerate() {
             let seq = index as u64 + 1;
             let text = || "ä".repeat(length).into();
             let mut op = op(1, seq, seq * 3, Body::Value(text()));
+            op.dot.origin = turns.origin_of(index);
             op.request_id = request.map(|id| RequestId([id; 16]));
             // Mostly, a source takes over where another ended.
             place = if moves_on && index % 5 == 0 {
@@ -68,7 +97,7 @@ fn placed_ops(odd: u32) -> impl Strategy<Value = Vec<Placed>> {
                     op.body = Body::Clear(seen);
                 }
                 3 => op.body = Body::Spent { cleared_at: WallMs(9) },
-                4 => op.dot.origin = OriginId(2),
+                4 => op.dot.origin = OriginId(9),
                 5 if !ops.is_empty() => {
                     let first = &ops[length % ops.len()].0;
                     if matches!(first.body, Body::Part(_) | Body::Value(_)) {
@@ -107,7 +136,8 @@ enum Odd {
 fn long_list(odd: impl Strategy<Value = Option<(usize, Odd)>>) -> impl Strategy<Value = Vec<Placed>> {
     let values = proptest::collection::vec((0usize..40, proptest::option::of(any::<[u8; 16]>())), 1..150);
     let places = Just([1u8, 2, 4]).prop_shuffle();
-    (values, places, 1usize..150, 1usize..150, odd).prop_map(|(values, places, one, other, odd)| {
+    let cuts = (1usize..150, 1usize..150);
+    (values, places, cuts, turns(), odd).prop_map(|(values, places, (one, other), turns, odd)| {
         let turn = |index: usize| places[usize::from(index >= one) + usize::from(index >= other)];
         let value = |(index, (length, id)): (usize, (usize, Option<[u8; 16]>))| {
             let seq = index as u64 + 1;
@@ -118,6 +148,7 @@ fn long_list(odd: impl Strategy<Value = Option<(usize, Odd)>>) -> impl Strategy<
                 Body::Value(format!("{seq}{}", "ä".repeat(length)).into()),
             );
             value.request_id = id.map(RequestId);
+            value.dot.origin = turns.origin_of(index);
             (value, turn(index))
         };
         let mut ops: Vec<Placed> = values.into_iter().enumerate().map(value).collect();
@@ -127,7 +158,7 @@ fn long_list(odd: impl Strategy<Value = Option<(usize, Odd)>>) -> impl Strategy<
             ops[0].0.request_id = Some(first);
             if matches!(odd, Odd::SourceOfOtherOrigin) {
                 for (op, _) in ops.iter_mut().filter(|(_, places)| *places == place) {
-                    op.dot.origin = OriginId(2);
+                    op.dot.origin = OriginId(9);
                 }
             }
             let (op, places) = &mut ops[at];
@@ -139,7 +170,7 @@ fn long_list(odd: impl Strategy<Value = Option<(usize, Odd)>>) -> impl Strategy<
                     op.body = Body::Clear(seen);
                 }
                 Odd::Spent => op.body = Body::Spent { cleared_at: WallMs(9) },
-                Odd::OfOtherOrigin => op.dot.origin = OriginId(2),
+                Odd::OfOtherOrigin => op.dot.origin = OriginId(9),
                 Odd::SourceOfOtherOrigin => op.request_id = Some(first),
                 Odd::Raised => op.raised = true,
                 Odd::InTwoSources => *places = 7,
@@ -230,7 +261,7 @@ proptest! {
 
     #[test]
     fn the_short_way_and_the_fold_give_the_view(
-        ops in prop_oneof![3 => placed_ops(1), 1 => placed_ops(12)],
+        ops in prop_oneof![3 => placed_ops(1, 3), 1 => placed_ops(12, 3), 2 => placed_ops(1, 200)],
         block_bytes in prop_oneof![Just(100usize), Just(16 * 1024)],
         (offset, limit, budget) in (0u64..6, prop_oneof![Just(u64::MAX), 0u64..9], 0usize..4000),
         warmed in any::<bool>(),
@@ -280,8 +311,12 @@ proptest! {
     }
 
     #[test]
-    fn a_key_of_nothing_but_text_goes_the_short_way(ops in placed_ops(0), turns in (0usize..25, 0usize..25)) {
+    fn a_key_of_nothing_but_text_goes_the_short_way(ops in placed_ops(0, 3), turns in (0usize..25, 0usize..25)) {
         let mut ops = ops;
+        // Whoever took them, no request id came twice.
+        for (index, (op, _)) in ops.iter_mut().enumerate() {
+            op.request_id = op.request_id.map(|_| RequestId([index as u8; 16]));
+        }
         for (index, (_, places)) in ops.iter_mut().enumerate() {
             *places = match index {
                 index if index < turns.0.min(turns.1) => 2,
@@ -338,5 +373,39 @@ fn a_request_id_from_two_origins_counts_once_however_far_apart_they_lie() {
         let ops = [(with_id(1, 10, "first"), 0b010), (with_id(2, 1_000, "again"), later)];
         let reader = KeyReader::new(source(&ops, 16 * 1024), 0, u64::MAX);
         assert_eq!(values(reader, 1 << 16), ["first"], "later in {later:b}");
+    }
+}
+
+#[test]
+fn keys_and_lists_of_several_origins_need_no_fold() {
+    for has_ids in [false, true] {
+        for count in [3u64, 2_000] {
+            let value = |seq: u64| {
+                let mut value = op(seq % 3, seq, seq, Body::Value(format!("value {seq}").into()));
+                let id = if has_ids {
+                    seq.to_le_bytes().repeat(2)
+                } else {
+                    Vec::new()
+                };
+                value.request_id = id.try_into().ok().map(RequestId);
+                let place = if seq * 2 <= count { 2 } else { 1 };
+                (value, place)
+            };
+            let mut ops: Vec<Placed> = (1..=count).map(value).collect();
+            let mut reader = KeyReader::new(source(&ops, 1024), 0, u64::MAX);
+            reader.start().unwrap();
+            assert!(
+                matches!(reader.state, State::Plain(_) | State::Spread(_)),
+                "{has_ids}, {count}"
+            );
+            assert_eq!(values(reader, 1 << 20), view_of(&ops));
+            // A request id that came twice is for the fold, and for it alone.
+            let twice = Some(RequestId([9; 16]));
+            (ops[0].0.request_id, ops[count as usize - 1].0.request_id) = (twice, twice);
+            let mut reader = KeyReader::new(source(&ops, 1024), 0, u64::MAX);
+            reader.start().unwrap();
+            assert!(matches!(reader.state, State::Folded(..)), "{has_ids}, {count}");
+            assert_eq!(values(reader, 1 << 20), view_of(&ops));
+        }
     }
 }

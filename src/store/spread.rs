@@ -2,14 +2,19 @@
 //! even read.
 //!
 //! Invariant: that of `plain`, by the same rules; and there are no parts, so that every op is a value and a block's ops can be counted by
-//! its index.
+//! its index. Only where several origins wrote and request ids came with what they wrote, all of it is read once, for these ids.
 
 use std::collections::VecDeque;
 
+use super::filter::request_tag;
 use super::memtable::MemoryOps;
 use super::segment::{OpCursor, ReadError, TextSpan, Values, place_of};
 use super::source::KeySource;
 use crate::core::op::{Body, Fragment, Op};
+use crate::core::slot::KeyHash;
+
+/// Request ids that are compared, 8 bytes each: the 2 MiB of a quarter of a million.
+const REQUESTS_MAX: u64 = 256 * 1024;
 
 pub(super) struct Spread {
     /// One behind the other in time.
@@ -62,6 +67,20 @@ impl Piece {
     }
 }
 
+/// Whether no request id is there twice; false when there are too many to tell.
+fn requests_differ(source: &KeySource, values: u64) -> Result<bool, ReadError> {
+    if values > REQUESTS_MAX {
+        return Ok(false);
+    }
+    let mut tags = Vec::new();
+    let mut ops = source.ops();
+    while let Some(op) = ops.next()? {
+        tags.extend(op.request_id.map(|id| request_tag(KeyHash(0), id)));
+    }
+    tags.sort_unstable();
+    Ok(tags.array_windows().all(|[a, b]| a != b))
+}
+
 fn value(op: Op) -> Option<Fragment> {
     match op.body {
         Body::Value(text) => Some(Fragment { text, ends_value: true }),
@@ -75,10 +94,16 @@ impl Spread {
         let (slot, user, key) = (source.slot, source.user.as_str(), source.key.as_str());
         let place = place_of(slot, user, key);
         let mut pieces = Vec::new();
+        let mut has_ids = false;
         for segment in &source.segments {
             match segment.values_of(&place)? {
                 Values::Absent => {}
-                Values::Plain(span, left) => {
+                Values::Plain {
+                    span,
+                    values: left,
+                    has_request_ids,
+                } => {
+                    has_ids |= has_request_ids;
                     let from = From::Segment(Box::new(segment.ops_of(slot, user, key)));
                     pieces.push(Piece { span, left, from });
                 }
@@ -86,17 +111,26 @@ impl Spread {
             }
         }
         if !source.memory.is_empty() {
-            let Some(span) = source.memory.span_of_values() else {
+            let Some((span, has_request_ids)) = source.memory.span_of_values() else {
                 return Ok(None);
             };
+            has_ids |= has_request_ids;
             let (left, from) = (source.memory.len() as u64, From::Memory(source.memory.clone(), 0));
             pieces.push(Piece { span, left, from });
         }
         pieces.sort_by_key(|piece| piece.span.first);
-        let lie_apart = pieces.windows(2).all(|pair| pair[0].span.is_followed_by(&pair[1].span));
-        Ok(lie_apart.then(|| Self {
-            values: pieces.iter().map(|piece| piece.left).sum(),
+        let mut spans = pieces.iter().map(|piece| piece.span);
+        let Some(first) = spans.next() else { return Ok(None) };
+        let Some(span) = spans.try_fold(first, TextSpan::then) else {
+            return Ok(None);
+        };
+        let values = pieces.iter().map(|piece| piece.left).sum();
+        if has_ids && span.origin.is_none() && !requests_differ(source, values)? {
+            return Ok(None);
+        }
+        Ok(Some(Self {
             pieces: pieces.into(),
+            values,
         }))
     }
 

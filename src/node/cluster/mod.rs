@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `table` | the member table: who belongs. Kept as records of the system's own key range, which every node holds |
 //! | `layout` | the table and the placement that follows from it, watched for change |
+//! | `gossip` | who is there |
 //! | `gather` | asking several replicas, until enough of them answered |
 //! | `write`, `read`, `list` | the coordinator: what a request's level asks for |
 //! | `forward` | requests for slots that this node does not hold |
@@ -30,6 +31,7 @@
 mod clock_book;
 mod forward;
 mod gather;
+mod gossip;
 mod join;
 mod layout;
 mod list;
@@ -47,10 +49,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::local::Local;
-use super::membership::{About, ClusterView, Membership, MembershipConfig, MembershipError};
+use super::membership::{ClusterView, Membership, MembershipError};
 use super::peers::{Peer, Peers, PeersConfig};
 use crate::core::slot::SlotId;
 use crate::env::Env;
@@ -115,6 +118,8 @@ struct Inner {
     config: ClusterConfig,
     peers: Peers,
     membership: Mutex<Option<Membership>>,
+    /// What gossip saw last.
+    view: watch::Sender<ClusterView>,
     layouts: Layouts,
     clocks: ClockBook,
     lives: Lives,
@@ -147,11 +152,10 @@ fn count(counter: &AtomicU64) {
 impl Cluster {
     pub async fn start(env: Env, local: Local, config: ClusterConfig) -> Result<Self, ClusterError> {
         let life = local.life();
-        let keys = config.keys.clone();
         let door = serve::Door::default();
         let peers = PeersConfig {
             listen: config.listen,
-            keys: keys.clone(),
+            keys: config.keys.clone(),
             tls: config.tls.clone(),
             hello: Hello {
                 node: life.node,
@@ -172,22 +176,6 @@ impl Cluster {
         if config.advertise.port() == 0 {
             config.advertise.set_port(listen.port());
         }
-        let membership = MembershipConfig {
-            node: life.node,
-            generation: life.starts,
-            cluster_name: config.name.clone(),
-            listen,
-            advertise: config.advertise,
-            seeds: config.join.clone(),
-            keys,
-            about: About {
-                peer: config.advertise,
-                http: config.http,
-                zone: config.zone.clone(),
-            },
-        };
-        let membership = Membership::start(&env, membership).await?;
-        let view = membership.view();
         let inner = Arc::new(Inner {
             lives: Lives::open(&env, &local).await,
             clocks: ClockBook::new(life.is_new),
@@ -197,7 +185,8 @@ impl Cluster {
             me: life.node,
             config,
             peers,
-            membership: Mutex::new(Some(membership)),
+            membership: Mutex::default(),
+            view: watch::Sender::default(),
             counters: Counters::default(),
             serving: serve::Opened::default(),
             tasks: Mutex::default(),
@@ -210,8 +199,10 @@ impl Cluster {
         if inner.config.join.is_empty() && inner.layouts.current().table.is_empty() {
             inner.found().await?;
         }
+        inner.start_gossip(life.starts).await?;
         let mut tasks = inner.tasks.lock();
-        tasks.push(tokio::spawn(layout::watch(inner.clone(), view)));
+        tasks.push(tokio::spawn(gossip::run(inner.clone())));
+        tasks.push(tokio::spawn(layout::watch(inner.clone(), inner.view.subscribe())));
         tasks.push(tokio::spawn(join::run(inner.clone())));
         tasks.push(tokio::spawn(sync::run(inner.clone())));
         drop(tasks);
@@ -244,11 +235,7 @@ impl Inner {
 
     /// Who is there, by gossip.
     fn view(&self) -> ClusterView {
-        let membership = self.membership.lock();
-        membership
-            .as_ref()
-            .map(|running| running.view().borrow().clone())
-            .unwrap_or_default()
+        self.view.borrow().clone()
     }
 
     fn refused_datagrams(&self) -> Vec<(&'static str, u64)> {

@@ -1,5 +1,6 @@
 //! The answers of one served connection that wait to be written.
 
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::task::{Context, Poll};
 
 use parking_lot::Mutex;
@@ -16,6 +17,8 @@ const ANSWERS_BYTES_MAX: usize = MESSAGE_BYTES_MAX;
 pub struct Answers {
     outgoing: Mutex<Outgoing>,
     taken: Notify,
+    /// Requests whose answers will come.
+    at_work: AtomicUsize,
 }
 
 impl Answers {
@@ -33,6 +36,10 @@ impl Answers {
         if let Some(sleeper) = sleeper {
             sleeper.wake();
         }
+    }
+
+    pub fn set_at_work(&self, requests: usize) {
+        self.at_work.store(requests, Relaxed);
     }
 
     fn is_full(&self) -> bool {
@@ -57,6 +64,10 @@ impl Source for Answers {
             self.taken.notify_one();
         }
         ready
+    }
+
+    fn expects_more(&self) -> bool {
+        self.at_work.load(Relaxed) > 0
     }
 }
 

@@ -110,6 +110,9 @@ impl Outgoing {
 pub trait Source {
     /// Ready when there is something to write; then it is swapped with `batch`, which has to be empty.
     fn poll_outgoing(&self, context: &Context<'_>, batch: Option<&mut Batch>) -> Poll<()>;
+
+    /// Whether others than those who wait to be written may have something to say soon.
+    fn expects_more(&self) -> bool;
 }
 
 /// Writes what `source` has, until that fails.
@@ -117,9 +120,10 @@ pub async fn send(source: &impl Source, mut writer: FrameWriter, frames: &Counte
     let mut batch = Batch::default();
     let mut several = false;
     loop {
-        if several {
-            // Once around: what other tasks have ready comes into the same frame. Who asks one thing after the other is not held up.
-            poll_fn(|context| source.poll_outgoing(context, None)).await;
+        poll_fn(|context| source.poll_outgoing(context, None)).await;
+        if several || source.expects_more() {
+            // Once around: what other tasks have ready comes into the same frame. The runtime lets a task that was woken go before
+            // all others, so without this each message would go out alone. Who asks one thing after the other is not held up.
             yield_now().await;
         }
         poll_fn(|context| source.poll_outgoing(context, Some(&mut batch))).await;

@@ -187,6 +187,13 @@ impl Source for Link {
             None => Poll::Pending,
         }
     }
+
+    fn expects_more(&self) -> bool {
+        // Others were asked for already, and whoever gets an answer mostly asks again.
+        let live = self.live.lock();
+        live.as_ref()
+            .is_some_and(|live| live.pending.count() > live.outgoing.batch.messages())
+    }
 }
 
 /// A connection that takes calls. Dropped however the connection ends: all its calls fail then.

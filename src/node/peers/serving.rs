@@ -204,10 +204,12 @@ impl<'a> Server<'a> {
         };
         self.work_bytes += bytes;
         self.work.push(Work { id, bytes, answer });
+        self.answers.set_at_work(self.work.len());
     }
 
     fn finish(&mut self, done: Done) {
         self.work_bytes -= done.bytes;
+        self.answers.set_at_work(self.work.len());
         self.answers.add(done.id, &done.response);
     }
 }

@@ -190,6 +190,8 @@ fn a_reclaim_that_failed_is_tried_again() {
 fn damage_in_a_key_too_long_for_memory_is_salvaged() {
     let mut rig = Rig::new(ShardConfig {
         log_bytes: 4 << 20,
+        // Nobody says that the others know the clear: it stays.
+        replicated: true,
         ..small()
     });
     rig.add("u", "long", "before the clear");

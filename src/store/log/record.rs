@@ -208,7 +208,7 @@ impl RecordHeader {
         self.key_end() + if self.has_request_id() { 16 } else { 0 }
     }
 
-    fn has_request_id(&self) -> bool {
+    pub fn has_request_id(&self) -> bool {
         self.flags & FLAG_REQUEST_ID != 0
     }
 

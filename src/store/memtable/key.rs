@@ -106,25 +106,22 @@ impl MemoryOps {
         (0..self.len()).filter_map(|index| self.get(index))
     }
 
-    /// From when to when, if all of them are values of one origin, none of them raised. Looks at their heads alone.
-    pub fn span_of_values(&self) -> Option<TextSpan> {
-        let mut span: Option<TextSpan> = None;
+    /// From when to when, if all of them are values and none was raised; and whether any has a request id. Looks at their heads alone.
+    pub fn span_of_values(&self) -> Option<(TextSpan, bool)> {
+        let mut found: Option<(TextSpan, bool)> = None;
         for place in self.places.iter().flat_map(|places| places.iter()) {
             let memtable = self.tables.get(place.table as usize)?.read();
             let (_, header, _) = memtable.record(place.entry)?;
-            let (origin, time) = (header.dot.origin, header.time);
-            let first = span.as_ref().map_or(time, |span| span.first);
-            let goes_on = span.is_none_or(|span| span.origin == origin && span.last < time);
-            if !header.is_value() || header.is_raised() || !goes_on {
+            if !header.is_value() || header.is_raised() {
                 return None;
             }
-            span = Some(TextSpan {
-                origin,
-                first,
-                last: time,
+            let next = TextSpan::of(header.stamp());
+            found = Some(match found {
+                Some((span, has_ids)) => (span.then(next)?, has_ids || header.has_request_id()),
+                None => (next, header.has_request_id()),
             });
         }
-        span
+        found
     }
 
     fn rank(&self, place: Place) -> Option<Rank> {

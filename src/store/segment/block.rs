@@ -28,9 +28,10 @@ use bytes::Bytes;
 use super::directory::{DIRECTORY_GROUPS_MAX, Directory, DirectoryBuilder};
 use super::ops::{Before, OriginIndex, take_op, take_plain_text};
 use super::place::{PLACE_BYTES_MAX, shared_bytes};
-use crate::core::op::{Fragment, Op};
+use super::span::{Gathered, TextSpan};
+use crate::core::op::Op;
 use crate::core::slot::SlotId;
-use crate::core::stamp::{HybridTime, OriginId};
+use crate::core::stamp::{OriginId, Stamp};
 use crate::store::codec::{Cursor, Malformed};
 
 /// Groups from one restart to the next: a look-up reads that many headers at most.
@@ -66,21 +67,6 @@ pub struct Run {
     pub ops: u64,
     /// No group follows in this block.
     pub is_last: bool,
-}
-
-/// Whose and of when the ops of a run are that holds nothing but text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TextSpan {
-    pub origin: OriginId,
-    pub first: HybridTime,
-    pub last: HybridTime,
-}
-
-impl TextSpan {
-    /// Whether the other one is of the same origin and begins when this one is over.
-    pub fn is_followed_by(&self, other: &Self) -> bool {
-        self.origin == other.origin && self.last < other.first
-    }
 }
 
 struct GroupHeader<'a> {
@@ -270,27 +256,41 @@ impl Block {
         }
     }
 
-    /// Appends the texts of a run in which every op is a part or a value, none was raised, and all are of one origin. None, and
-    /// nothing appended, when the run is any other: `ops` has to be asked.
-    pub fn texts(&self, run: &Run, out: &mut Vec<Fragment>) -> Result<Option<TextSpan>, Malformed> {
+    /// Appends the texts of a run in which every op is a part or a value, and none was raised. None, and nothing appended, when the run is
+    /// any other: `ops` has to be asked.
+    pub fn texts(&self, run: &Run, out: &mut Gathered) -> Result<Option<TextSpan>, Malformed> {
         let wrong = malformed("run of ops");
-        let length = out.len();
+        let (fragments, requests) = (out.fragments.len(), out.requests.len());
         let mut cursor = Cursor::new(self.bytes.get(run.start..run.end).ok_or(wrong)?);
         let mut before = Before::start(self.base_ms);
-        let mut times: Option<(HybridTime, HybridTime)> = None;
+        let mut span: Option<TextSpan> = None;
+        let mut named = None;
         // What the run says is not believed for long lists.
-        out.reserve(run.ops.min(RESERVED_TEXTS_MAX) as usize);
+        out.fragments.reserve(run.ops.min(RESERVED_TEXTS_MAX) as usize);
         for _ in 0..run.ops {
-            let Some((time, fragment)) = take_plain_text(&mut cursor, &self.bytes, &mut before)? else {
-                out.truncate(length);
+            let Some(text) = take_plain_text(&mut cursor, &self.bytes, &mut before)? else {
+                out.cut(fragments, requests);
                 return Ok(None);
             };
-            times = Some((times.map_or(time, |(first, _)| first), time));
-            out.push(fragment);
+            let origin = match named {
+                Some((index, origin)) if index == before.origin() => origin,
+                _ => self.origin(before.origin()).ok_or(malformed("origin of an op"))?,
+            };
+            named = Some((before.origin(), origin));
+            let stamp = Stamp {
+                time: text.time,
+                origin,
+            };
+            let next = TextSpan::of(stamp);
+            span = Some(match span {
+                Some(span) => span.then(next).ok_or(malformed("order of ops"))?,
+                None => next,
+            });
+            out.fragments.push(text.fragment);
+            out.requests.extend(text.request_id);
         }
-        let origin = self.origin(before.origin()).ok_or(malformed("origin of an op"))?;
-        match times {
-            Some((first, last)) if cursor.is_at_end() => Ok(Some(TextSpan { origin, first, last })),
+        match span {
+            Some(span) if cursor.is_at_end() => Ok(Some(span)),
             _ => Err(wrong),
         }
     }

@@ -30,9 +30,8 @@ const HAS_COUNTER: u8 = 1 << 5;
 const NEXT_SEQUENCE: u8 = 1 << 6;
 const UNUSED: u8 = 1 << 7;
 
-const PLAIN_PART: u8 = SAME_ORIGIN;
-const PLAIN_VALUE: u8 = 1 | SAME_ORIGIN;
-const REQUEST_ID_BYTES: usize = 16;
+const PART: u8 = 0;
+const VALUE: u8 = 1;
 
 const COUNTER_BITS: u32 = 16;
 const MS_MAX: u64 = (1 << 48) - 1;
@@ -173,25 +172,33 @@ pub fn take_op(
     })
 }
 
-/// The next op at the cursor, as `take_op` takes it, if it is a part or a value that was not raised and has the origin of the op
-/// before it (or is the first). None is no error: `take_op` says what it is.
+/// An op that is a part or a value and was not raised.
+pub struct PlainText {
+    pub time: HybridTime,
+    pub request_id: Option<RequestId>,
+    pub fragment: Fragment,
+}
+
+/// The next op at the cursor, as `take_op` takes it, if it is a plain text; its origin is that of `before` then. None is no error: `take_op`
+/// says what it is.
+#[inline]
 pub fn take_plain_text(
     cursor: &mut Cursor<'_>,
     block: &Bytes,
     before: &mut Before,
-) -> Result<Option<(HybridTime, Fragment)>, Malformed> {
+) -> Result<Option<PlainText>, Malformed> {
     let tag = cursor.u8()?;
-    let ends_value = match tag & !(HAS_REQUEST | HAS_COUNTER | NEXT_SEQUENCE) {
-        PLAIN_PART => false,
-        PLAIN_VALUE => true,
-        other if before.first && other == PLAIN_PART & !SAME_ORIGIN => false,
-        other if before.first && other == PLAIN_VALUE & !SAME_ORIGIN => true,
+    let ends_value = match tag & !(HAS_REQUEST | HAS_COUNTER | NEXT_SEQUENCE | SAME_ORIGIN) {
+        PART => false,
+        VALUE => true,
         _ => return Ok(None),
     };
     let (time, origin, seq) = take_name(cursor, tag, before)?;
-    if tag & HAS_REQUEST != 0 {
-        cursor.take(REQUEST_ID_BYTES)?;
-    }
+    let request_id = if tag & HAS_REQUEST != 0 {
+        Some(RequestId(cursor.array()?))
+    } else {
+        None
+    };
     let text = take_text(cursor, block)?;
     *before = Before {
         first: false,
@@ -199,7 +206,11 @@ pub fn take_plain_text(
         origin,
         seq,
     };
-    Ok(Some((time, Fragment { text, ends_value })))
+    Ok(Some(PlainText {
+        time,
+        request_id,
+        fragment: Fragment { text, ends_value },
+    }))
 }
 
 /// Time, origin and sequence: what follows the tag of every op.

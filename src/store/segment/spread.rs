@@ -1,18 +1,23 @@
 //! A key that spreads over several blocks: what the index knows of those inside it, without reading them.
 
-use super::block::TextSpan;
 use super::block_builder::PlainRun;
 use super::error::ReadError;
 use super::index::BlockRef;
+use super::span::{Gathered, TextSpan};
 use super::{Malformed, Segment};
+use crate::core::stamp::Stamp;
 
 /// What [`Segment::values_of`] found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Values {
     /// The segment has no op of the key.
     Absent,
-    /// Nothing but that many values of one origin, as they were first stamped.
-    Plain(TextSpan, u64),
+    /// Nothing but values, as they were first stamped.
+    Plain {
+        span: TextSpan,
+        values: u64,
+        has_request_ids: bool,
+    },
     /// Anything else, or of parts: its ops have to be read.
     Other,
 }
@@ -22,10 +27,22 @@ impl Values {
     fn with(self, next: Self) -> Self {
         match (self, next) {
             (Self::Absent, next) => next,
-            (Self::Plain(before, count), Self::Plain(span, more)) if before.is_followed_by(&span) => {
-                let first = before.first;
-                Self::Plain(TextSpan { first, ..span }, count + more)
-            }
+            (
+                Self::Plain {
+                    span,
+                    values,
+                    has_request_ids,
+                },
+                Self::Plain {
+                    span: next,
+                    values: more,
+                    has_request_ids: has_more,
+                },
+            ) => span.then(next).map_or(Self::Other, |span| Self::Plain {
+                span,
+                values: values + more,
+                has_request_ids: has_request_ids || has_more,
+            }),
             _ => Self::Other,
         }
     }
@@ -33,12 +50,19 @@ impl Values {
 
 impl From<PlainRun> for Values {
     fn from(run: PlainRun) -> Self {
-        let span = TextSpan {
+        let stamp = |time| Stamp {
+            time,
             origin: run.origin,
-            first: run.first,
-            last: run.last,
         };
-        Self::Plain(span, run.ops)
+        Self::Plain {
+            span: TextSpan {
+                first: stamp(run.first),
+                last: stamp(run.last),
+                origin: Some(run.origin),
+            },
+            values: run.ops,
+            has_request_ids: run.has_request_ids,
+        }
     }
 }
 
@@ -72,10 +96,14 @@ impl Segment {
         let Some(run) = loaded.find(place).map_err(damaged)? else {
             return Ok(Values::Absent);
         };
-        let mut texts = Vec::new();
-        let span = loaded.texts(&run, &mut texts).map_err(damaged)?;
+        let mut found = Gathered::default();
+        let span = loaded.texts(&run, &mut found).map_err(damaged)?;
         Ok(match span {
-            Some(span) if texts.iter().all(|text| text.ends_value) => Values::Plain(span, run.ops),
+            Some(span) if found.fragments.iter().all(|text| text.ends_value) => Values::Plain {
+                span,
+                values: run.ops,
+                has_request_ids: !found.requests.is_empty(),
+            },
             _ => Values::Other,
         })
     }

@@ -1,16 +1,15 @@
 //! A key whose ops lie in one block, and are nothing but text: its texts as they lie there.
 
-use super::block::TextSpan;
 use super::error::ReadError;
+use super::span::{Gathered, TextSpan};
 use super::{Reach, Segment};
-use crate::core::op::Fragment;
 
 /// What [`Segment::texts_of`] found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Texts {
     /// The segment has no op of the key.
     Absent,
-    /// Nothing but text, all of it in one block; it was appended.
+    /// Nothing but text, all of it in one block; it was appended, with its request ids.
     Plain(TextSpan),
     /// The key's ops lie in more than one block.
     Spread,
@@ -21,8 +20,8 @@ pub enum Texts {
 
 impl Segment {
     /// Appends the texts of the key at `place`, in the order of their stamps, when they can be had in the shortest way: all its ops
-    /// are text of one origin, as it was first stamped, and lie in one block that is in reach.
-    pub fn texts_of(&self, place: &[u8], reach: Reach, out: &mut Vec<Fragment>) -> Result<Texts, ReadError> {
+    /// are text, as it was first stamped, and lie in one block that is in reach.
+    pub fn texts_of(&self, place: &[u8], reach: Reach, out: &mut Gathered) -> Result<Texts, ReadError> {
         let Some(block) = self.footer.index.find(place) else {
             return Ok(Texts::Absent);
         };

@@ -107,6 +107,27 @@ async fn calls_made_at_once_share_frames() {
     assert!(after.requests - before.requests >= 1000);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn tasks_that_ask_one_thing_after_the_other_share_frames_both_ways() {
+    let rig = Rig::new().await;
+    let before = rig.peer().figures();
+    let tasks = (0..64).map(|_| {
+        let peer = rig.peer();
+        tokio::spawn(async move {
+            for _ in 0..50 {
+                peer.call(count(1, Duration::ZERO)).unwrap().await.unwrap();
+            }
+        })
+    });
+    join_all(tasks).await;
+    let after = rig.peer().figures();
+    let (frames, calls) = (after.frames_sent - before.frames_sent, after.requests - before.requests);
+    assert!(frames * 5 < calls, "{calls} calls in {frames} frames");
+    // A frame of its own would make each answer much longer.
+    let answer_bytes = (after.bytes_received - before.bytes_received) / calls;
+    assert!(answer_bytes < 40, "{answer_bytes}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_largest_message_travels_and_a_larger_one_is_refused() {
     let rig = Rig::new().await;

@@ -1,0 +1,85 @@
+//! Which segments are worth merging.
+
+use std::sync::Arc;
+
+use super::Shard;
+use crate::store::segment::Segment;
+use crate::types::WallMs;
+
+/// A merge for the sake of clears is worth it when they are estimated to free this part of the bytes: 1 in so many.
+const RECLAIM_PART: u64 = 4;
+/// When idle, segments are merged into the largest once they make up this part of it: 1 in so many.
+const IDLE_PART: u64 = 4;
+/// Most segments merged at once.
+const MERGE_INPUTS_MAX: usize = 16;
+
+impl Shard {
+    /// Segments that are worth merging.
+    pub(super) fn pick(&self, now: WallMs) -> Option<Vec<Arc<Segment>>> {
+        if self.merge_paused || self.segments.is_empty() {
+            return None;
+        }
+        let mut by_size = self.segments.clone();
+        by_size.sort_by_key(|segment| (segment.file_bytes(), segment.number()));
+        if self.reclaim_is_worth_it(now) {
+            return Some(by_size);
+        }
+        self.full_tier(&by_size).or_else(|| self.idle_merge(&by_size, now))
+    }
+
+    /// The lowest tier of segments of about one size that has as many as are merged at a time.
+    fn full_tier(&self, by_size: &[Arc<Segment>]) -> Option<Vec<Arc<Segment>>> {
+        let mut start = 0;
+        while start < by_size.len() {
+            let bound = by_size[start].file_bytes().max(self.config.log_bytes / 8) * self.config.fan_out as u64;
+            let count = by_size[start..]
+                .iter()
+                .take_while(|segment| segment.file_bytes() <= bound)
+                .count();
+            if count >= self.config.fan_out {
+                return Some(by_size[start..start + count.min(MERGE_INPUTS_MAX)].to_vec());
+            }
+            start += count.max(1);
+        }
+        None
+    }
+
+    /// When nobody writes: all into one, unless that means to write a large segment again for the sake of little.
+    fn idle_merge(&self, by_size: &[Arc<Segment>], now: WallMs) -> Option<Vec<Arc<Segment>>> {
+        if !self.is_idle(now) || by_size.len() < 2 {
+            return None;
+        }
+        let (largest, rest) = by_size.split_last()?;
+        let rest_bytes: u64 = rest.iter().map(|segment| segment.file_bytes()).sum();
+        if rest_bytes >= largest.file_bytes() / IDLE_PART {
+            return Some(by_size.to_vec());
+        }
+        (rest.len() >= 2).then(|| rest.to_vec())
+    }
+
+    /// Whether clears are estimated to free enough: one clear frees what a key takes on average.
+    fn reclaim_is_worth_it(&self, now: WallMs) -> bool {
+        let sum = |figure: fn(&Segment) -> u64| -> u64 { self.segments.iter().map(|segment| figure(segment)).sum() };
+        // Clears that the last merge of everything could not drop, it would not drop now either.
+        let sealed_clears = sum(|segment| segment.stats().clears).saturating_sub(self.clears_left);
+        let clears = sealed_clears + self.clears_since_merge;
+        let keys = sum(|segment| segment.stats().keys).max(1);
+        if clears == 0 {
+            return self.is_idle(now) && self.forgettable_requests(now);
+        }
+        let bytes = sum(Segment::file_bytes);
+        let worth = clears.saturating_mul(bytes / keys) >= bytes / RECLAIM_PART;
+        worth || self.disk_full || (self.is_idle(now) && sealed_clears > 0)
+    }
+
+    /// Whether most of what some segment holds are request ids that need not be remembered any more.
+    fn forgettable_requests(&self, now: WallMs) -> bool {
+        self.segments.iter().any(|segment| {
+            let stats = segment.stats();
+            let old = stats
+                .oldest_spent
+                .is_some_and(|oldest| now.0.saturating_sub(oldest.0) > crate::store::compact::REQUEST_ID_KEPT_MS);
+            old && stats.spent * 2 > stats.ops
+        })
+    }
+}
