@@ -6,7 +6,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -48,6 +48,15 @@ pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Result<T, String>) -> T
 
 pub fn ensure(is_so: bool, why: impl FnOnce() -> String) -> Result<(), String> {
     if is_so { Ok(()) } else { Err(why()) }
+}
+
+/// Tells a thread of the test to end, also when the test fails.
+pub struct Ending<'a>(pub &'a AtomicBool);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// The right to run a cluster.
@@ -94,31 +103,26 @@ pub struct Cluster {
 impl Cluster {
     /// Three nodes, each of which holds all that it should.
     pub fn new() -> Self {
-        Self::with(&[])
-    }
-
-    /// With further arguments for each node.
-    pub fn with(more: &[&str]) -> Self {
         let turn = Turn::take();
         let pid = std::process::id();
         static CLUSTERS: AtomicU8 = AtomicU8::new(0);
         let first = CLUSTERS.fetch_add(8, Ordering::Relaxed);
         let ip = |place: u8| Ipv4Addr::new(127, 64 + (pid >> 8) as u8 % 64, pid as u8, first + place + 1);
         let ips = (0..6).map(|place| (ip(place), ip(place)));
-        Self::at(turn, ips, more, None)
+        Self::at(turn, ips, None)
     }
 
     /// Three nodes in three namespaces; none where those are not permitted.
     pub fn in_namespaces() -> Option<Self> {
         let turn = Turn::take();
-        let wires = Wires::new(3)?;
+        let wires = Wires::new()?;
         let ips: Vec<_> = (0..3)
             .map(|place| (wires.client_ip(place), wires.peer_ip(place)))
             .collect();
-        Some(Self::at(turn, ips.into_iter(), &[], Some(wires)))
+        Some(Self::at(turn, ips.into_iter(), Some(wires)))
     }
 
-    fn at(turn: Turn, ips: impl Iterator<Item = (Ipv4Addr, Ipv4Addr)>, more: &[&str], wires: Option<Wires>) -> Self {
+    fn at(turn: Turn, ips: impl Iterator<Item = (Ipv4Addr, Ipv4Addr)>, wires: Option<Wires>) -> Self {
         let home = Home::new();
         let key = run({
             let mut command = kv();
@@ -136,7 +140,7 @@ impl Cluster {
         let mut cluster = Self {
             places: ips.enumerate().map(place).collect(),
             home,
-            more: SMALL.iter().chain(more).map(|text| (*text).to_owned()).collect(),
+            more: Vec::new(),
             wires,
             _turn: turn,
         };
@@ -186,6 +190,10 @@ impl Cluster {
 
     /// What the node of this place is started with. The founder begins alone; everyone else, and itself later on, joins the others.
     pub fn command(&self, index: usize) -> Command {
+        self.command_with_key(index, &self.home.path().join("key"))
+    }
+
+    pub fn command_with_key(&self, index: usize, key: &Path) -> Command {
         let place = &self.places[index];
         let mut command = match &self.wires {
             Some(wires) => wires.command(index, env!("CARGO_BIN_EXE_kv")),
@@ -194,7 +202,7 @@ impl Cluster {
         command.arg("serve").arg("--data").arg(&place.data);
         command.args(["--listen", &place.http.to_string()]);
         command.args(["--cluster-listen", &place.peer.to_string()]);
-        command.arg("--cluster-key-file").arg(self.home.path().join("key"));
+        command.arg("--cluster-key-file").arg(key);
         if index == 0 {
             command
                 .args(["--user", ADMIN, "--password-file"])
@@ -204,11 +212,16 @@ impl Cluster {
             let others = self.places.iter().take(3).map(|other| other.peer.to_string());
             command.args(["--join", &others.collect::<Vec<_>>().join(",")]);
         }
-        command.args(&self.more);
+        command.args(SMALL).args(&self.more);
         // Neither a profile nor a settings file of the machine may play a part.
         command.current_dir(self.home.path()).env("HOME", self.home.path());
         command.env("XDG_CONFIG_HOME", self.home.path().join("config"));
         command
+    }
+
+    /// From here on nodes are started with these arguments too.
+    pub fn start_with(&mut self, more: &[&str]) {
+        self.more = more.iter().map(|text| (*text).to_owned()).collect();
     }
 
     /// Starts the node; it listens when this returns.
@@ -314,13 +327,8 @@ impl Cluster {
             .filter(|member| member["alive"] == true && member["unsynced_slots"] == 0 && member["lag_ops"] == 0);
         ensure(whole.count() == count, || format!("node {index} sees {members:?}"))?;
         if count == members.len() {
-            // Only an add that reaches all shows that all count for each other.
-            let body = json!({"key": "probe", "value": "", "consistency": "all"});
-            let added = self
-                .admin(index)
-                .try_post("/add_value", body)
-                .map_err(|error| error.to_string())?;
-            ensure(added.status == 200, || format!("node {index}: {}", added.text()))?;
+            // Only a read that reaches all shows that all count for each other.
+            read(&self.admin(index), "probe", "all").map_err(|error| format!("node {index}: {error}"))?;
         }
         Ok(())
     }
