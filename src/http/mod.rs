@@ -25,6 +25,7 @@
 //! | `failure` | every error with its status and words |
 //! | `metrics` | what the front counts, and where the node adds what it counts |
 //! | `shard_metrics` | the node's own figures |
+//! | `cluster_metrics` | what a member counts of its cluster |
 //! | `openapi` | the description of all this |
 //! | `backend` | what the front needs from below |
 //!
@@ -39,6 +40,7 @@ mod batch;
 mod body;
 mod calls;
 mod cluster;
+mod cluster_metrics;
 pub mod config;
 mod connection;
 mod escape;

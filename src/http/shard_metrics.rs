@@ -8,6 +8,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
+use super::cluster_metrics;
 use super::metrics::MetricSource;
 use crate::node::{Node, ShardFigures};
 
@@ -22,6 +23,7 @@ impl fmt::Debug for Shards {
 impl MetricSource for Node {
     fn register(&self, registry: &mut Registry) {
         registry.register_collector(Box::new(Shards(self.clone())));
+        cluster_metrics::register(self, registry);
     }
 }
 

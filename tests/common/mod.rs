@@ -165,7 +165,8 @@ pub struct Node {
 }
 
 impl Node {
-    fn start(mut command: Command) -> Self {
+    /// Starts a `kv serve`, and waits until it listens.
+    pub fn start(mut command: Command) -> Self {
         command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::table::MemberState;
 use super::{Cluster, Inner, MemberChange, MemberRefused};
-use crate::node::peers::PeerFigures;
+use crate::node::peers::{PeerFigures, PeersFigures};
 use crate::types::NodeId;
 use crate::wire::{Request, Response};
 
@@ -64,6 +64,8 @@ pub struct ClusterFigures {
     pub pulled_bytes: u64,
     pub reconciled_slots: u64,
     pub refused_datagrams: Vec<(&'static str, u64)>,
+    /// Of all connections between nodes that concern no single peer.
+    pub links: PeersFigures,
     /// Of each peer: the link, and how many ops this node lacks of it.
     pub peers: Vec<(NodeId, bool, PeerFigures, u64)>,
     pub unsynced_slots: u64,
@@ -96,6 +98,7 @@ impl Inner {
             pulled_bytes: read(&counters.pulled_bytes),
             reconciled_slots: read(&counters.reconciled_slots),
             refused_datagrams: self.refused_datagrams(),
+            links: self.peers.figures(),
             peers: self
                 .peers
                 .all()

@@ -1,0 +1,46 @@
+//! Nodes that are killed, and nodes that are frozen.
+
+use crate::load::{Kind, Load};
+use crate::rig::Cluster;
+
+/// Memory that the others may take while one is frozen, KiB.
+const GROWTH_KIB_MAX: u64 = 64 << 10;
+
+#[test]
+fn each_node_killed_in_turn_fails_no_request_and_loses_and_doubles_nothing() {
+    let mut cluster = Cluster::new();
+    let user = cluster.user("writer");
+    let load = Load::start(&cluster, &user, Kind::default());
+    for index in [0, 1, 2] {
+        load.wait_done(150);
+        cluster.kill(index);
+        load.wait_done(150);
+        cluster.start(index);
+        cluster.wait_whole();
+    }
+    load.wait_done(50);
+    load.finish().check(&cluster, &user);
+}
+
+#[test]
+fn a_frozen_node_fails_no_request_and_takes_no_memory_of_the_others() {
+    let cluster = Cluster::new();
+    let user = cluster.user("writer");
+    let kind = Kind {
+        text_max: 60_000,
+        clears: true,
+    };
+    let load = Load::start(&cluster, &user, kind);
+    load.wait_done(200);
+    let memory = |index: usize| cluster.node(index).resident_kib();
+    let before = [memory(0), memory(1)];
+    cluster.freeze(2);
+    load.wait_done(600);
+    let after = [memory(0), memory(1)];
+    cluster.thaw(2);
+    load.wait_done(100);
+    load.finish().check(&cluster, &user);
+    for (before, after) in before.into_iter().zip(after) {
+        assert!(after < before + GROWTH_KIB_MAX, "from {before} to {after} KiB");
+    }
+}
