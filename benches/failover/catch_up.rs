@@ -9,7 +9,7 @@ use kv_storage::client::Client;
 use tokio::task::JoinSet;
 
 use super::lists::Expected;
-use super::load::{Load, key};
+use super::load::{Load, key, key_number};
 use super::node::USER;
 use super::node::cluster::{Cluster, NODES};
 use super::table::Table;
@@ -106,7 +106,7 @@ async fn round(settings: Settings, node: usize) -> anyhow::Result<Round> {
     let back = Instant::now();
     let acked = load.acked();
     for add in acked.iter().filter(|add| (left..back).contains(&add.at)) {
-        missed_bytes += (key(add.number).len() + USER.len() + VALUE_BYTES) as f64;
+        missed_bytes += (key(key_number(add.number)).len() + USER.len() + VALUE_BYTES) as f64;
     }
     cluster.nodes[node].start()?;
     let received = Received::start(&cluster, node);

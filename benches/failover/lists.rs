@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use kv_storage::client::Client;
 
-use super::load::{Acked, KEYS, key, number_in};
+use super::load::{Acked, KEYS, key, key_number, number_in};
 use super::node::cluster::{Cluster, Member};
 use super::{SYNC_TIMEOUT, node};
 
@@ -24,7 +24,7 @@ impl Expected {
     pub fn new(acked: &[Acked], before: Instant) -> Self {
         let mut grown: BTreeMap<String, BTreeSet<u64>> = BTreeMap::new();
         for add in acked.iter().filter(|add| add.at < before) {
-            grown.entry(key(add.number)).or_default().insert(add.number);
+            grown.entry(key(key_number(add.number))).or_default().insert(add.number);
         }
         Self {
             grown,
@@ -103,7 +103,7 @@ pub async fn judge(cluster: &Cluster, acked: &[Acked]) -> anyhow::Result<Verdict
         let list: Vec<u64> = lists[0].iter().filter_map(|value| number_in(value)).collect();
         let unique: BTreeSet<u64> = list.iter().copied().collect();
         verdict.doubled += list.len() - unique.len();
-        let of_key = wanted.iter().filter(|add| **add % KEYS == number);
+        let of_key = wanted.iter().filter(|add| key_number(**add) == number);
         verdict.lost += of_key.filter(|add| !unique.contains(add)).count();
     }
     Ok(verdict)

@@ -51,9 +51,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The key of add number `number`.
-pub fn key(number: u64) -> String {
-    format!("grows-{}", number % KEYS)
+/// Which key add number `number` goes to. Every other request is an add.
+pub fn key_number(number: u64) -> u64 {
+    number / 2 % KEYS
+}
+
+pub fn key(key_number: u64) -> String {
+    format!("grows-{key_number}")
 }
 
 /// The number in a value.
@@ -122,7 +126,7 @@ async fn request(shared: Arc<Shared>, number: u64, due: Instant) {
     let outcome = if number.is_multiple_of(2) {
         let text = format!("{number}:");
         let value = format!("{text}{}", &shared.payload.value_text(number)[text.len()..]);
-        client.add_value(&key(number), &value).await
+        client.add_value(&key(key_number(number)), &value).await
     } else {
         // Any order will do, as long as it is not that of the clients.
         client

@@ -197,8 +197,11 @@ impl Member {
 
     /// None when it does not answer.
     pub async fn status(&self) -> Option<api::ClusterStatus> {
-        let answer = self.client().ok()?.cluster_status();
-        tokio::time::timeout(PROBE_TIMEOUT, answer).await.ok()?.ok()
+        let client = self.client().ok()?;
+        tokio::time::timeout(PROBE_TIMEOUT, client.cluster_status())
+            .await
+            .ok()?
+            .ok()
     }
 
     /// Whether it says that it lacks nothing.
