@@ -14,7 +14,7 @@ test:
 check:
     .ci/run
 
-# Measure: "http" (other stores), "engine" and "large" (other storage engines; more data than memory), "streaming" (one huge value and list), "long_list", "overload"
+# Measure: "http" (other stores), "engine" and "large" (other storage engines; more data than memory), "streaming" (one huge value and list), "long_list", "overload", "cluster" (three nodes against three of etcd), "failover" (one of three dies, freezes, comes back)
 bench what="http engine":
     #!/usr/bin/env bash
     set -euo pipefail

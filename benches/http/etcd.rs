@@ -4,17 +4,38 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use kv_storage::bench::{Garbled, HttpAnswers, Operation, Payload, Protocol, Step};
 
+/// What a `range` is promised.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reads {
+    /// By a quorum: the default.
+    Linearizable,
+    /// By the member that is asked alone.
+    Serializable,
+}
+
+impl Reads {
+    /// What follows the key in a `range`.
+    fn options(self) -> &'static str {
+        match self {
+            Self::Linearizable => "",
+            Self::Serializable => ",\"serializable\":true",
+        }
+    }
+}
+
 pub struct Etcd {
     authority: String,
+    reads: Reads,
     payload: Payload,
     key: Vec<u8>,
     answers: HttpAnswers,
 }
 
 impl Etcd {
-    pub fn new(authority: String, payload: Payload) -> Self {
+    pub fn new(authority: String, payload: Payload, reads: Reads) -> Self {
         Self {
             authority,
+            reads,
             payload,
             key: Vec::new(),
             answers: HttpAnswers::default(),
@@ -41,7 +62,7 @@ impl Protocol for Etcd {
                 let value_bytes = encoded_bytes(self.payload.value_bytes());
                 ("put", key_bytes + value_bytes + "{\"key\":\"\",\"value\":\"\"}".len())
             }
-            Operation::Get => ("range", key_bytes + "{\"key\":\"\"}".len()),
+            Operation::Get => ("range", key_bytes + "{\"key\":\"\"}".len() + self.reads.options().len()),
             Operation::Clear => ("deleterange", key_bytes + "{\"key\":\"\"}".len()),
         };
         let authority = &self.authority;
@@ -59,7 +80,11 @@ impl Protocol for Etcd {
             out.extend_from_slice(b"\",\"value\":\"");
             push_base64(out, self.payload.value(random));
         }
-        out.extend_from_slice(b"\"}");
+        out.push(b'"');
+        if operation == Operation::Get {
+            out.extend_from_slice(self.reads.options().as_bytes());
+        }
+        out.push(b'}');
     }
 
     fn advance(&mut self, input: &[u8]) -> Result<Step, Garbled> {

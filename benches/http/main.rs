@@ -16,6 +16,7 @@
 
 mod bare;
 mod etcd;
+mod install;
 mod machine;
 #[path = "../node/mod.rs"]
 mod node;

@@ -1,7 +1,7 @@
 //! The servers: each a process of its own on a port of its own, with its files in a temporary folder on the same disk.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -13,15 +13,14 @@ use kv_storage::bench::{Load, Operation, Payload, Protocol, Report};
 use kv_storage::client::Client;
 use tempfile::TempDir;
 
-use super::etcd::Etcd;
+use super::etcd::{Etcd, Reads};
+use super::install::install;
 use super::machine::{self, Cpu};
-use super::node::{self, PASSWORD, USER};
+use super::node::{self, PASSWORD, USER, free_address};
 use super::resp::Redis;
 use super::{bare, drive};
 
 const START_TIMEOUT: Duration = Duration::from_secs(20);
-/// The system's package tool, for rivals that are not installed.
-const INSTALLER: &str = "apt-get";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -190,37 +189,6 @@ fn start_etcd(folder: &Path) -> anyhow::Result<(Child, SocketAddr)> {
     Ok((process, address))
 }
 
-/// Free now; nobody else on the machine is likely to take it within the next second.
-fn free_address() -> anyhow::Result<SocketAddr> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
-}
-
-fn is_installed(program: &str) -> bool {
-    let folders = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&folders).any(|folder| folder.join(program).is_file())
-}
-
-fn install(program: &str, package: &str) -> anyhow::Result<()> {
-    if is_installed(program) {
-        return Ok(());
-    }
-    eprintln!("{program} is not there; trying {INSTALLER} install {package}");
-    let installer = Command::new(INSTALLER)
-        .args(["install", "-y", "--no-install-recommends", package])
-        .env("DEBIAN_FRONTEND", "noninteractive")
-        // The package would start a server of its own otherwise.
-        .env("RUNLEVEL", "1")
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .status()
-        .with_context(|| format!("{program} is not installed, and there is no {INSTALLER}"))?;
-    anyhow::ensure!(
-        installer.success() && is_installed(program),
-        "{program} is not installed, and {INSTALLER} install {package} failed"
-    );
-    Ok(())
-}
-
 impl Server {
     pub fn name(&self) -> &'static str {
         self.kind.name()
@@ -249,7 +217,9 @@ impl Server {
                 drive(load, || protocol.clone())
             }
             Kind::Redis => drive(load, || Redis::new(payload.clone())),
-            Kind::Etcd => drive(load, || Etcd::new(self.address.to_string(), payload.clone())),
+            Kind::Etcd => drive(load, || {
+                Etcd::new(self.address.to_string(), payload.clone(), Reads::Linearizable)
+            }),
         }
     }
 

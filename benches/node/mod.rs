@@ -4,9 +4,11 @@
 
 #![allow(dead_code, reason = "each measurement uses its own part of this")]
 
+pub mod cluster;
+
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -14,7 +16,7 @@ use std::process::{Child, Command, Stdio};
 use anyhow::Context;
 use kv_storage::api;
 use kv_storage::bench::{KvProtocol, KvTarget, Payload};
-use kv_storage::client::{Client, password_hash};
+use kv_storage::client::{Client, Consistency, password_hash};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -59,9 +61,7 @@ impl Node {
     pub fn start() -> anyhow::Result<Self> {
         let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
         let password_file = folder.path().join("password");
-        let mut options = fs::OpenOptions::new();
-        let mut file = options.write(true).create_new(true).mode(0o600).open(&password_file)?;
-        file.write_all(PASSWORD.as_bytes())?;
+        write_private(&password_file, PASSWORD)?;
         let mut command = Command::new(env!("CARGO_BIN_EXE_kv"));
         command
             .args(["serve", "--listen", "127.0.0.1:0", "--log-filter", "warn"])
@@ -176,14 +176,39 @@ fn count_files(folder: &Path, files: &mut Files) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A file that nobody else may read, as passwords and keys have to be.
+fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
+    let mut options = fs::OpenOptions::new();
+    options
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)?
+        .write_all(text.as_bytes())
+}
+
+/// Free now; nobody else on the machine is likely to take it within the next second.
+pub fn free_address() -> anyhow::Result<SocketAddr> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
+}
+
 /// Speaks the API to the node at `address` for the load generator.
 pub fn protocol(address: SocketAddr, payload: &Payload) -> anyhow::Result<KvProtocol> {
+    protocol_at(address, payload, None)
+}
+
+/// The same, asking for a consistency.
+pub fn protocol_at(
+    address: SocketAddr,
+    payload: &Payload,
+    consistency: Option<Consistency>,
+) -> anyhow::Result<KvProtocol> {
     let target = KvTarget {
         authority: address.to_string(),
         base_path: String::new(),
         user_id: USER.to_owned(),
         password_hash: password_hash(PASSWORD),
-        consistency: None,
+        consistency,
     };
     Ok(KvProtocol::new(&target, payload.clone())?)
 }
