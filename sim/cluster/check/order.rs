@@ -8,7 +8,7 @@ use crate::cluster::history::{Call, TextId};
 /// - in a list, no text stands before one that was acknowledged at quorum before it was sent (both at quorum or more: at one, nobody
 ///   asks what others have);
 /// - adds of one batch stand in the batch's order;
-/// - all lists of a key, of all replicas and at all times, agree on one order.
+/// - all lists of a key, of all replicas and at all times, agree on one order of what was acknowledged at quorum before they were read.
 pub fn order(judged: &Judged) -> Result<(), String> {
     for (case, read) in judged.reads() {
         in_real_time(case, read)?;
@@ -61,7 +61,11 @@ fn in_one_order(case: &Case) -> Result<(), String> {
     let mut after: BTreeMap<TextId, BTreeSet<TextId>> = BTreeMap::new();
     let mut before: BTreeMap<TextId, usize> = BTreeMap::new();
     for read in &case.reads {
-        let texts: Vec<TextId> = texts_of(read).collect();
+        let is_settled = |text: &TextId| {
+            let acked_us = case.add(*text).and_then(|add| add.write.acked_at_quorum_us());
+            acked_us.is_some_and(|acked_us| acked_us <= read.began_us)
+        };
+        let texts: Vec<TextId> = texts_of(read).filter(is_settled).collect();
         for pair in texts.windows(2) {
             if after.entry(pair[0]).or_default().insert(pair[1]) {
                 *before.entry(pair[1]).or_default() += 1;
