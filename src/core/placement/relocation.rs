@@ -46,7 +46,8 @@ impl Relocation<'_> {
 
 impl Slots for Relocation<'_> {
     fn passes(&self, seat: usize) -> impl Iterator<Item = (usize, usize)> {
-        let slots = self.order.iter().copied();
+        let held = move |slot: &usize| self.fold.held[*slot].contains(&seat);
+        let slots = self.order.iter().copied().filter(held);
         slots.flat_map(move |slot| self.takers(slot, seat).map(move |taker| (slot, taker)))
     }
 
