@@ -13,6 +13,8 @@
 
 mod common;
 
+#[path = "cluster/cleared.rs"]
+mod cleared;
 #[path = "cluster/cut_off.rs"]
 mod cut_off;
 #[path = "cluster/disks.rs"]
@@ -29,8 +31,6 @@ mod partitions;
 mod processes;
 #[path = "cluster/rig.rs"]
 mod rig;
-#[path = "cluster/space.rs"]
-mod space;
 #[path = "cluster/strangers.rs"]
 mod strangers;
 #[path = "cluster/wires.rs"]

@@ -7,7 +7,8 @@
 //! Which ops show:
 //! - no `Clear` of the key covers the op's dot;
 //! - of the copies of one dot, the one with the highest time (a stamp can be raised);
-//! - of the ops with one request id, the one with the lowest stamp: the first counts, whether or not it was cleared since;
+//! - of the ops with one request id, the one with the lowest stamp, and none once any of them was cleared: a clear that saw one copy
+//!   of a request saw the request, and another copy of it, on its way then, must not bring it back;
 //! - it is not later than the last `Value` that shows: parts after that are not finished.
 //!
 //! Memory: one clock for all clears, one entry per raised op, and one per request id only when several origins wrote the key
@@ -25,7 +26,8 @@ use crate::types::RequestId;
 pub struct Visibility {
     cleared: Clock,
     raised: BTreeMap<Dot, HybridTime>,
-    first_of_request: BTreeMap<RequestId, Stamp>,
+    /// Nothing where the request was cleared.
+    first_of_request: BTreeMap<RequestId, Option<Stamp>>,
     end: Option<Stamp>,
 }
 
@@ -58,10 +60,11 @@ impl Visibility {
     }
 
     fn repeated(&self, op: &Op) -> bool {
+        let counts_not = |first: &Option<Stamp>| first.is_none_or(|first| first < op.stamp());
         !self.first_of_request.is_empty()
             && op
                 .request_id
-                .is_some_and(|id| self.first_of_request.get(&id).is_some_and(|first| *first < op.stamp()))
+                .is_some_and(|id| self.first_of_request.get(&id).is_some_and(counts_not))
     }
 }
 
@@ -143,8 +146,13 @@ impl Survey {
         if let Some(id) = op.request_id
             && !self.known.superseded(op)
         {
-            let first = self.known.first_of_request.entry(id).or_insert(op.stamp());
-            *first = op.stamp().min(*first);
+            let cleared = match op.body {
+                Body::Part(_) | Body::Value(_) => self.known.cleared.contains(op.dot.origin, op.dot.seq),
+                Body::Spent { .. } => true,
+                Body::Clear(_) => false,
+            };
+            let first = self.known.first_of_request.entry(id).or_insert(Some(op.stamp()));
+            *first = first.filter(|_| !cleared).map(|first| first.min(op.stamp()));
         }
     }
 

@@ -207,16 +207,19 @@ mod tests {
             set(&[second.clone(), first.clone(), value(3, 1, 3)]).view(),
             ["1.1", "3.1"]
         );
-        // The first was cleared: the second does not bring it back.
-        let clear = op(3, 1, 3, Body::Clear(clock(&[(1, 1, 1)])));
-        assert!(set(&[first.clone(), second.clone(), clear]).view().is_empty());
-        let spent = Op {
-            body: Body::Spent {
-                cleared_at: crate::types::WallMs(9),
-            },
-            ..first
-        };
-        assert!(set(&[second, spent]).view().is_empty());
+        // One of them was cleared: the other one does not bring it back.
+        for (cleared, other) in [(&first, &second), (&second, &first)] {
+            let origin = cleared.dot.origin.0;
+            let clear = op(3, 1, 3, Body::Clear(clock(&[(origin, 1, 1)])));
+            assert!(set(&[first.clone(), second.clone(), clear]).view().is_empty());
+            let spent = Op {
+                body: Body::Spent {
+                    cleared_at: crate::types::WallMs(9),
+                },
+                ..cleared.clone()
+            };
+            assert!(set(&[other.clone(), spent]).view().is_empty());
+        }
     }
 
     fn clock(ranges: &[(u64, u64, u64)]) -> Clock {

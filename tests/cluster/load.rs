@@ -1,7 +1,7 @@
 //! Writers that remember what was acknowledged. None of their requests may fail.
 //!
 //! Each has keys of its own, whose content it knows exactly at any time, and one key is everybody's. They use the client of this
-//! repository, which knows all nodes.
+//! repository, which knows all nodes. `KV_CLUSTER_SEED` makes them do other things.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -138,6 +138,7 @@ impl Load {
             .build()
             .unwrap();
         let (ending, done) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
+        let seed: u64 = std::env::var("KV_CLUSTER_SEED").map_or(1, |text| text.parse().unwrap());
         let writer = |id: u64| {
             // Each begins at another node.
             let urls = (0..3).map(|place| cluster.url((place + id as usize) % 3));
@@ -148,7 +149,7 @@ impl Load {
             let mut writer = Writer {
                 id,
                 kind,
-                chance: Chance(id),
+                chance: Chance(seed.wrapping_mul(1_000_003).wrapping_add(id)),
                 client: client.build().unwrap(),
                 keys: vec![Remembered::default(); KEYS_PER_WRITER as usize],
                 shared: Vec::new(),

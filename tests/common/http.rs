@@ -156,11 +156,16 @@ impl Connection {
 
     fn receive(&mut self) -> io::Result<()> {
         let mut bytes = [0; 64 * 1024];
-        match self.stream.read(&mut bytes)? {
-            0 => Err(io::ErrorKind::UnexpectedEof.into()),
-            count => {
-                self.buffer.extend_from_slice(&bytes[..count]);
-                Ok(())
+        loop {
+            match self.stream.read(&mut bytes) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(count) => {
+                    self.buffer.extend_from_slice(&bytes[..count]);
+                    return Ok(());
+                }
+                // A signal, or the whole machine was paused.
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
             }
         }
     }
