@@ -46,11 +46,14 @@ impl RecordStore for Node {
             for _ in 0..READ_ATTEMPTS_MAX {
                 let mut terms = quick();
                 let count = match self.count(&system, key, terms).await {
-                    // Cut off from the others, a node still lets those in whom it knows.
-                    Err(OpError::Quorum { .. } | OpError::Deadline { .. }) => {
+                    // Cut off from the others, a node still lets those in whom it knows; whom it does not know, they may.
+                    Err(cut_off @ (OpError::Quorum { .. } | OpError::Deadline { .. })) => {
                         terms.consistency = Consistency::One;
                         terms.deadline = quick().deadline;
-                        self.count(&system, key, terms).await?
+                        match self.count(&system, key, terms).await? {
+                            0 => return Err(cut_off),
+                            count => count,
+                        }
                     }
                     counted => counted?,
                 };

@@ -71,6 +71,12 @@ impl MemberTable {
         if let Some(replaced) = replaced.and_then(|node: NodeId| self.members.get_mut(&node)) {
             replaced.state = MemberState::Removed;
         }
+        if record.state == MemberState::Up {
+            // Two that were let in at once, in the place of one: only the later one can be at that address.
+            let same = |(other, held): &(&NodeId, &mut Record)| **other != node && held.peer == record.peer;
+            let same = self.members.iter_mut().filter(same);
+            same.for_each(|(_, held)| held.state = MemberState::Removed);
+        }
         self.members.insert(node, record);
     }
 
@@ -136,9 +142,13 @@ mod tests {
     use super::*;
 
     fn record(node: u64, seat: u32, state: MemberState) -> String {
+        record_at(node, node as u16, seat, state)
+    }
+
+    fn record_at(node: u64, port: u16, seat: u32, state: MemberState) -> String {
         let record = Record {
             node: NodeId(node).to_string(),
-            peer: ([127, 0, 0, 1], 1).into(),
+            peer: ([127, 0, 0, 1], port).into(),
             http: ([127, 0, 0, 1], 2).into(),
             zone: "z".to_owned(),
             weight: 100,
@@ -169,6 +179,17 @@ mod tests {
         records.extend([record(5, 1, MemberState::Removed), record(3, 1, MemberState::Up)]);
         assert_eq!(sitting(&records), [9, 3, 7]);
         assert_eq!(MemberTable::of(&records).next_seat(), 3);
+        assert!(!MemberTable::of(&records).is_up(NodeId(5)));
+    }
+
+    #[test]
+    fn of_two_at_one_address_the_later_one_belongs() {
+        let records = [
+            record_at(9, 1, 0, MemberState::Up),
+            record_at(5, 2, 1, MemberState::Up),
+            record_at(7, 2, 1, MemberState::Up),
+        ];
+        assert_eq!(sitting(&records), [9, 7]);
         assert!(!MemberTable::of(&records).is_up(NodeId(5)));
     }
 
