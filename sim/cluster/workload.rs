@@ -1,6 +1,7 @@
 //! What the clients do: users are made, every client goes on by itself until it is told to stop, and in the end all replicas are
 //! compared.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
@@ -336,6 +337,7 @@ impl Client {
         let places: Vec<Place> = (0..self.shared.plan.load.users)
             .flat_map(|user| (0..self.shared.plan.load.keys).map(move |key| Place { user, key }))
             .collect();
+        let mut before = String::new();
         loop {
             let reads = self.read_all_replicas(&places).await;
             let alike = reads.iter().all(|of_place| {
@@ -355,11 +357,12 @@ impl Client {
                 }
                 if late {
                     return Err(format!(
-                        "the nodes are not alike {CONVERGE_US_MAX} µs after the last fault: {refused:?}"
+                        "the nodes are not alike {CONVERGE_US_MAX} µs after the last fault: {refused:?}; before that: {before}"
                     ));
                 }
                 break;
             }
+            before = first_difference(&reads);
             sleep(Duration::from_millis(500)).await;
         }
         for place in places {
@@ -374,6 +377,8 @@ impl Client {
 
     async fn read_all_replicas(&mut self, places: &[Place]) -> Vec<Vec<(Asked, u64, Outcome)>> {
         let mut reads = Vec::new();
+        // A node that does not answer once is not waited for again in this round.
+        let mut silent = BTreeMap::new();
         for place in places {
             let nodes = match self.shared.plan.topology {
                 Topology::Separate => {
@@ -391,7 +396,13 @@ impl Client {
                 let (path, mut body) = self.shared.recorder.request(&asked, false);
                 body["user"] = credentials(&user_name(place.user));
                 let began_us = os::now_us();
-                let mut outcome = self.ask(&asked, path, &body).await;
+                let mut outcome = match silent.get(&node) {
+                    Some(outcome) => Outcome::clone(outcome),
+                    None => self.ask(&asked, path, &body).await,
+                };
+                if matches!(outcome, Outcome::Unknown(_)) {
+                    silent.insert(node, outcome.clone());
+                }
                 if let Some(lie) = self.shared.plan.planted {
                     outcome = self.memory.tell(lie, &mut self.rng, &asked, outcome);
                 }
@@ -401,6 +412,22 @@ impl Client {
         }
         reads
     }
+}
+
+fn first_difference(reads: &[Vec<(Asked, u64, Outcome)>]) -> String {
+    let differs = |of_place: &&Vec<(Asked, u64, Outcome)>| {
+        let refused = of_place
+            .iter()
+            .any(|(_, _, outcome)| !matches!(outcome, Outcome::Answered(_)));
+        refused || of_place.iter().any(|(_, _, outcome)| *outcome != of_place[0].2)
+    };
+    let Some(of_place) = reads.iter().find(differs) else {
+        return "alike".to_owned();
+    };
+    let outcomes = of_place
+        .iter()
+        .map(|(asked, at_us, outcome)| format!("{at_us} node {}: {outcome:?}", asked.node));
+    format!("{:?}: {}", of_place[0].0.place, outcomes.collect::<Vec<_>>().join("; "))
 }
 
 fn operation(recorder: &Recorder, asked: &Asked) -> Json {
