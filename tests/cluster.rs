@@ -13,6 +13,8 @@
 
 mod common;
 
+#[path = "cluster/chaos.rs"]
+mod chaos;
 #[path = "cluster/cleared.rs"]
 mod cleared;
 #[path = "cluster/cut_off.rs"]

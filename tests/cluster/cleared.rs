@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use crate::common::calls::Caller;
-use crate::rig::{Cluster, ensure, wait_for};
+use crate::rig::{Cluster, ensure, number_from, wait_for};
 
 /// Adds; `KV_SPACE_ADDS` makes it a larger run.
 const ADDS_DEFAULT: u64 = 20_000;
@@ -65,7 +65,7 @@ fn clear(caller: &Caller, writer: u64) {
 
 #[test]
 fn the_space_of_what_was_cleared_comes_back_though_a_node_was_away() {
-    let adds = std::env::var("KV_SPACE_ADDS").map_or(ADDS_DEFAULT, |text| text.parse().unwrap());
+    let adds = number_from("KV_SPACE_ADDS", ADDS_DEFAULT);
     let half = adds / WRITERS / 2;
     let mut cluster = Cluster::new();
     let user = cluster.user("writer");

@@ -101,7 +101,7 @@ fn an_old_copy_of_a_data_folder_loses_no_add_and_brings_nothing_cleared_back() {
     assert!(cluster.metric(1, "kv_reconciled_slots_total", "") > 0);
 }
 
-fn copy_folder(from: &Path, to: &Path) {
+pub fn copy_folder(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {
         let path = entry.unwrap().path();

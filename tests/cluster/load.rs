@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 
 use crate::common::Chance;
 use crate::common::calls::Caller;
-use crate::rig::{Cluster, ensure, wait_for};
+use crate::rig::{Cluster, ensure, number_from, wait_for};
 
 const WRITERS: u64 = 4;
 const KEYS_PER_WRITER: u64 = 3;
@@ -141,7 +141,7 @@ impl Load {
             .build()
             .unwrap();
         let (ending, done) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
-        let seed: u64 = std::env::var("KV_CLUSTER_SEED").map_or(1, |text| text.parse().unwrap());
+        let seed = number_from("KV_CLUSTER_SEED", 1);
         let writer = |id: u64| {
             // Each begins at another node.
             let urls = (0..3).map(|place| cluster.url((place + id as usize) % 3));
@@ -184,9 +184,13 @@ impl Load {
 
     /// Until so many more requests were answered; ends early when a writer found something wrong.
     pub fn wait_done(&self, more: u64) {
-        let length: u64 = std::env::var("KV_CLUSTER_LENGTH").map_or(1, |text| text.parse().unwrap());
+        self.wait_once(more * number_from("KV_CLUSTER_LENGTH", 1));
+    }
+
+    /// The same, however long the run is to be.
+    pub fn wait_once(&self, more: u64) {
         let done = || self.done.load(Ordering::Relaxed);
-        let until = done() + more * length;
+        let until = done() + more;
         while done() < until {
             let before = done();
             wait_for("the writers go on", || {

@@ -50,6 +50,11 @@ pub fn ensure(is_so: bool, why: impl FnOnce() -> String) -> Result<(), String> {
     if is_so { Ok(()) } else { Err(why()) }
 }
 
+/// What the environment says, for longer and other runs.
+pub fn number_from(variable: &str, default: u64) -> u64 {
+    std::env::var(variable).map_or(default, |text| text.parse().unwrap())
+}
+
 /// Tells a thread of the test to end, also when the test fails.
 pub struct Ending<'a>(pub &'a AtomicBool);
 
