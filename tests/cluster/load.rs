@@ -1,7 +1,7 @@
 //! Writers that remember what was acknowledged. None of their requests may fail.
 //!
 //! Each has keys of its own, whose content it knows exactly at any time, and one key is everybody's. They use the client of this
-//! repository, which knows all nodes. `KV_CLUSTER_SEED` makes them do other things.
+//! repository, which knows all nodes. `KV_CLUSTER_SEED` makes them do other things, `KV_CLUSTER_LENGTH` more of them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -28,6 +28,8 @@ pub struct Kind {
     /// Longest text, bytes.
     pub text_max: u64,
     pub clears: bool,
+    /// They try for as long as it takes, also while no node is there.
+    pub patient: bool,
 }
 
 impl Default for Kind {
@@ -35,6 +37,7 @@ impl Default for Kind {
         Self {
             text_max: 100,
             clears: true,
+            patient: false,
         }
     }
 }
@@ -142,10 +145,13 @@ impl Load {
         let writer = |id: u64| {
             // Each begins at another node.
             let urls = (0..3).map(|place| cluster.url((place + id as usize) % 3));
-            let client = Client::builder()
+            let mut client = Client::builder()
                 .urls(urls)
                 .user(&caller.name)
                 .password_hash(&caller.hash);
+            if kind.patient {
+                client = client.retries(u32::MAX - 1);
+            }
             let mut writer = Writer {
                 id,
                 kind,
@@ -178,15 +184,17 @@ impl Load {
 
     /// Until so many more requests were answered; ends early when a writer found something wrong.
     pub fn wait_done(&self, more: u64) {
-        let until = self.done.load(Ordering::Relaxed) + more;
-        wait_for("the writers go on", || {
-            assert!(
-                !self.writers.iter().any(JoinHandle::is_finished),
-                "a writer gave up: see above"
-            );
-            let done = self.done.load(Ordering::Relaxed);
-            ensure(done >= until, || format!("{done} of {until} requests"))
-        });
+        let length: u64 = std::env::var("KV_CLUSTER_LENGTH").map_or(1, |text| text.parse().unwrap());
+        let done = || self.done.load(Ordering::Relaxed);
+        let until = done() + more * length;
+        while done() < until {
+            let before = done();
+            wait_for("the writers go on", || {
+                let given_up = self.writers.iter().any(JoinHandle::is_finished);
+                assert!(!given_up, "a writer gave up: see above");
+                ensure(done() > before, || format!("{before} of {until} requests"))
+            });
+        }
     }
 
     /// Lets the writers come to an end.

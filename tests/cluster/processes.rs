@@ -28,7 +28,7 @@ fn a_frozen_node_fails_no_request_and_takes_no_memory_of_the_others() {
     let user = cluster.user("writer");
     let kind = Kind {
         text_max: 60_000,
-        clears: true,
+        ..Kind::default()
     };
     let load = Load::start(&cluster, &user, kind);
     load.wait_done(200);
@@ -43,4 +43,35 @@ fn a_frozen_node_fails_no_request_and_takes_no_memory_of_the_others() {
     for (before, after) in before.into_iter().zip(after) {
         assert!(after < before + GROWTH_KIB_MAX, "from {before} to {after} KiB");
     }
+}
+
+#[test]
+fn nodes_stopped_one_after_the_other_fail_no_request_and_a_power_cut_loses_nothing() {
+    let mut cluster = Cluster::new();
+    let user = cluster.user("rolling");
+    let load = Load::start(&cluster, &user, Kind::default());
+    for index in [2, 1, 0] {
+        load.wait_done(50);
+        cluster.stop(index);
+        load.wait_done(50);
+        cluster.start(index);
+        cluster.wait_whole();
+    }
+    load.finish().check(&cluster, &user);
+
+    let user = cluster.user("power cut");
+    let kind = Kind {
+        patient: true,
+        ..Kind::default()
+    };
+    let load = Load::start(&cluster, &user, kind);
+    load.wait_done(150);
+    for index in [0, 1, 2] {
+        cluster.kill(index);
+    }
+    for index in [2, 0, 1] {
+        cluster.start(index);
+    }
+    load.wait_done(50);
+    load.finish().check(&cluster, &user);
 }

@@ -5,6 +5,7 @@ use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use crate::common::calls::Caller;
+use crate::common::http::get;
 use crate::common::{Chance, Node, kv, run, said};
 use crate::rig::{Cluster, ensure, wait_for};
 
@@ -86,8 +87,20 @@ fn strangers_and_repeaters_are_refused_and_counted_and_harm_nothing() {
             format!("{before:?} {now:?}")
         })
     });
-    assert_eq!(crate::common::http::get(cluster.http(3), "/readyz").status, 503);
+    assert_eq!(get(cluster.http(3), "/readyz").status, 503);
     check_serves(&cluster, &user, &mut values);
+    assert_eq!(cluster.status(0).unwrap().len(), 3, "it is not even seen");
+    drop(stranger);
+
+    // One that knows the key, and is of another cluster.
+    let before = cluster.metric(0, "kv_peer_refused_total", "");
+    cluster.start_with(&["--name", "other"]);
+    let stranger = Node::start(cluster.command(4));
+    wait_for("the one of another cluster is refused", || {
+        let now = cluster.metric(0, "kv_peer_refused_total", "");
+        ensure(now > before, || format!("{now}"))
+    });
+    assert_eq!(get(cluster.http(4), "/readyz").status, 503);
     assert_eq!(cluster.status(0).unwrap().len(), 3, "it is not even seen");
     drop(stranger);
 

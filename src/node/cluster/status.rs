@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::table::MemberState;
 use super::{Cluster, Inner, MemberChange, MemberRefused};
+use crate::core::slot::SYSTEM_SLOT;
 use crate::node::peers::{PeerFigures, PeersFigures};
 use crate::types::NodeId;
 use crate::wire::{Request, Response};
@@ -114,7 +115,9 @@ impl Inner {
 
     fn own_status(&self) -> OwnStatus {
         let layout = self.layouts.current();
-        let slots = layout.placement.slots_of(self.me).count() as u64;
+        let held = layout.placement.slots_of(self.me);
+        // Everybody holds the system's.
+        let slots = held.filter(|slot| *slot != SYSTEM_SLOT).count() as u64;
         let quarantined = self
             .local
             .figures()
