@@ -51,6 +51,7 @@ pub enum Setting {
     Advertise,
     Join,
     ClusterKeyFile,
+    ClusterTls,
     Zone,
     Weight,
     Replication,
@@ -58,7 +59,7 @@ pub enum Setting {
 }
 
 impl Setting {
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Data,
         Self::Listen,
         Self::User,
@@ -72,6 +73,7 @@ impl Setting {
         Self::Advertise,
         Self::Join,
         Self::ClusterKeyFile,
+        Self::ClusterTls,
         Self::Zone,
         Self::Weight,
         Self::Replication,
@@ -93,6 +95,7 @@ impl Setting {
             Self::Advertise => "advertise",
             Self::Join => "join",
             Self::ClusterKeyFile => "cluster_key_file",
+            Self::ClusterTls => "cluster_tls",
             Self::Zone => "zone",
             Self::Weight => "weight",
             Self::Replication => "replication",
@@ -247,7 +250,9 @@ impl Settings {
                 _ => return Err(ConfigError::NotPlain { path: path_buf(), name }),
             };
             let text = match setting {
-                Setting::Data | Setting::PasswordFile | Setting::ClusterKeyFile => beside(path, &text),
+                Setting::Data | Setting::PasswordFile | Setting::ClusterKeyFile | Setting::ClusterTls => {
+                    beside(path, &text)
+                }
                 _ => text,
             };
             self.offer(setting, text, Source::File(path_buf()));

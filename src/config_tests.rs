@@ -99,6 +99,7 @@ fn every_setting_refuses_what_it_cannot_be() {
         (Setting::Weight, &["0", "1001", "x"]),
         (Setting::Replication, &["0", "8", "-1"]),
         (Setting::ClusterKeyFile, &[""]),
+        (Setting::ClusterTls, &[""]),
     ] {
         for text in texts {
             let error = in_cluster(&[(setting, text)]).expect_err(text).to_string();
@@ -112,6 +113,7 @@ fn in_cluster(given: &[(Setting, &str)]) -> Result<ClusterSettings, ConfigError>
     let usual = [
         (Setting::ClusterListen, "127.0.0.1:7000"),
         (Setting::ClusterKeyFile, "key"),
+        (Setting::ClusterTls, "certificates"),
     ];
     let mut settings = Settings::default();
     for (setting, text) in given.iter().chain(&usual) {

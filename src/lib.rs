@@ -31,6 +31,10 @@
 //! out as one write and one `fdatasync`, on the very thread that runs the actor (`env::Blocking::run_here`: a change of threads
 //! costs as much as half a sync); then everyone who waited for the group is answered, and the inbox has filled again.
 //!
+//! In a cluster `node::cluster` stands before the shards: any replica of the slot coordinates. It first asks a quorum for the highest time it knows,
+//! and for the request id; the op is stamped after that, appended here and at all other replicas at once, and acknowledged when enough have it
+//! durably. A node that holds no replica forwards. What a replica misses it asks for itself, by its clock (`node::cluster::sync`).
+//!
 //! # How a get travels
 //!
 //! No actor is asked. A shard publishes its memtables and segments (`shard::published`), and a read takes a snapshot of them: the
@@ -38,6 +42,9 @@
 //! visible, then the values stream out; small keys are read once and kept between the passes. A key of nothing but text,
 //! which most are, needs no fold: its texts come as they lie there (`store::plain`); of a long list, what a page skips is
 //! not even read (`store::spread`). Blocks come from the cache, or with one read each from the disk, on a thread that may block.
+//!
+//! At quorum, the digest of the slot's clock is compared with that of enough other replicas; where they differ, what each lacks of the key is
+//! exchanged, durably, before it is read.
 //!
 //! # Architecture invariants
 //!
@@ -47,6 +54,8 @@
 //! - **A failed sync is the end of that shard's life.** It is opened anew from its files, after its last job is done.
 //! - **The disk says what is held.** There is no manifest and no separate clock: footers and logs are the truth, and a file that was
 //!   merged away is named by the file that took it over until its removal is durable.
+//! - **A name is never used twice.** A member takes a new origin with every start, and for a shard with every opening: what it stamped last
+//!   may live on elsewhere.
 //! - **Ops are never changed.** A clear covers dots; a merge drops what is covered; nothing decides by wall-clock time but how long a request
 //!   id is remembered at least.
 //! - **Waiting is bounded at the door.** Every queue has a permit in front of it; nothing waits for a permit, it is refused.

@@ -17,6 +17,8 @@ const SYNC_S_MAX: f64 = 5.0;
 const GROWTH_BYTES_MAX: u64 = 32 * MIB;
 
 const BEFORE: Duration = Duration::from_secs(3);
+/// What is due so shortly before it leaves may wait for it.
+const EDGE: Duration = Duration::from_millis(500);
 const AFTER: Duration = Duration::from_secs(2);
 const POLL: Duration = Duration::from_millis(10);
 const LOOK: Duration = Duration::from_millis(100);
@@ -189,8 +191,8 @@ async fn round(cluster: &mut Cluster, load: &Load, how: How, node: usize, away: 
     }
     tokio::time::sleep(AFTER).await;
     Ok(Round {
-        before: load.between(start, left),
-        during: load.between(left, Instant::now()),
+        before: load.between(start, left - EDGE),
+        during: load.between(left - EDGE, Instant::now()),
         ready_s,
         sync_s: synced.map(|at| (at - back).as_secs_f64()),
         said_s,

@@ -1,12 +1,14 @@
 //! The one place where the command line meets the node.
 
 use std::net::SocketAddr;
+use std::path::Path;
 
 use anyhow::Context;
 
 use crate::config::{ClusterSettings, ServeConfig};
+use crate::env::Env;
 use crate::http::FrontConfig;
-use crate::net::KeyRing;
+use crate::net::{KeyRing, Tls, TlsPem};
 use crate::node::{ClusterConfig, NodeConfig};
 use crate::os;
 use crate::server::{FirstAdmin, Server, ServerConfig};
@@ -21,8 +23,9 @@ pub struct Running {
 
 /// Starts the node and its front; Ok when it serves.
 pub async fn start(config: &ServeConfig, first_admin: Option<FirstAdmin>) -> anyhow::Result<Running> {
+    let env = os::env();
     let cluster = match &config.cluster {
-        Some(settings) => Some(cluster_config(settings, config.listen)?),
+        Some(settings) => Some(cluster_config(settings, config.listen, &env)?),
         None => None,
     };
     let open_files = os::limits::raise_open_files();
@@ -43,18 +46,22 @@ pub async fn start(config: &ServeConfig, first_admin: Option<FirstAdmin>) -> any
         first_admin,
         password_cost: PasswordCost::default(),
     };
-    let server = Server::start(os::env(), server_config).await?;
+    let server = Server::start(env, server_config).await?;
     // When even this cannot be read, the node serves what it can; `users` logs why.
     let has_users = !server.users().is_empty().await.unwrap_or(false);
     Ok(Running { server, has_users })
 }
 
 /// With the key read from its file.
-fn cluster_config(settings: &ClusterSettings, http: SocketAddr) -> anyhow::Result<ClusterConfig> {
+fn cluster_config(settings: &ClusterSettings, http: SocketAddr, env: &Env) -> anyhow::Result<ClusterConfig> {
     let path = &settings.key_file;
     let text = std::fs::read_to_string(path);
     let text = text.with_context(|| format!("cannot read the cluster key file {}", path.display()))?;
     let keys = KeyRing::parse(&text).with_context(|| format!("the cluster key file {}", path.display()))?;
+    let tls = match &settings.tls {
+        Some(folder) => Some(read_tls(folder, env)?),
+        None => None,
+    };
     // The front may take every address; others reach it where they reach the node.
     let ip = match http.ip().is_unspecified() {
         true => settings.advertise.ip(),
@@ -67,10 +74,24 @@ fn cluster_config(settings: &ClusterSettings, http: SocketAddr) -> anyhow::Resul
         join: settings.join.clone(),
         founds: settings.founds,
         keys,
-        tls: None,
+        tls,
         name: settings.name.clone(),
         zone: settings.zone.clone(),
         weight: settings.weight.into(),
         replication: settings.replication.into(),
     })
+}
+
+fn read_tls(folder: &Path, env: &Env) -> anyhow::Result<Tls> {
+    let read = |name: &str| {
+        let path = folder.join(name);
+        std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
+    };
+    let (certificate, key, authority) = (read("certificate.pem")?, read("key.pem")?, read("authority.pem")?);
+    let pem = TlsPem {
+        certificate: &certificate,
+        key: &key,
+        authority: &authority,
+    };
+    Tls::from_pem(pem, env.wall.clone()).with_context(|| format!("the certificates in {}", folder.display()))
 }

@@ -56,6 +56,9 @@ pub struct ServeArgs {
     /// File with the key that all nodes of the cluster share; `kv cluster keygen` makes it [env: KV_CLUSTER_KEY_FILE]
     #[arg(long, value_name = "FILE", help_heading = "Cluster")]
     pub cluster_key_file: Option<String>,
+    /// Folder with certificate.pem, key.pem and authority.pem: mutual TLS between nodes, instead of the key [env: KV_CLUSTER_TLS]
+    #[arg(long, value_name = "DIR", help_heading = "Cluster")]
+    pub cluster_tls: Option<String>,
     /// What fails together with this node, such as a rack; replicas go to different zones [env: KV_ZONE] [default: default]
     #[arg(long, value_name = "ZONE", help_heading = "Cluster")]
     pub zone: Option<String>,
@@ -107,7 +110,7 @@ impl ServeArgs {
         Ok(settings.into_config()?)
     }
 
-    fn flags(self) -> [(Setting, Option<String>); 17] {
+    fn flags(self) -> [(Setting, Option<String>); 18] {
         let join = (!self.join.is_empty()).then(|| self.join.join(","));
         [
             (Setting::Data, self.data),
@@ -123,6 +126,7 @@ impl ServeArgs {
             (Setting::Advertise, self.advertise),
             (Setting::Join, join),
             (Setting::ClusterKeyFile, self.cluster_key_file),
+            (Setting::ClusterTls, self.cluster_tls),
             (Setting::Zone, self.zone),
             (Setting::Weight, self.weight),
             (Setting::Replication, self.replication),

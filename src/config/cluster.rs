@@ -33,6 +33,8 @@ pub struct ClusterSettings {
     /// A new node founds a cluster, if none of those that it asks belongs to one: it was told to join nobody, or stands first among them.
     pub founds: bool,
     pub key_file: PathBuf,
+    /// Folder with `certificate.pem`, `key.pem` and `authority.pem`, for mutual TLS between nodes.
+    pub tls: Option<PathBuf>,
     /// What fails together: no two replicas of a key are in one zone while there are enough zones.
     pub zone: String,
     /// Share of the data, against the weights of the other nodes.
@@ -42,10 +44,11 @@ pub struct ClusterSettings {
 }
 
 /// All but `cluster_listen`.
-const OTHERS: [Setting; 7] = [
+const OTHERS: [Setting; 8] = [
     Setting::Advertise,
     Setting::Join,
     Setting::ClusterKeyFile,
+    Setting::ClusterTls,
     Setting::Zone,
     Setting::Weight,
     Setting::Replication,
@@ -80,6 +83,10 @@ impl Settings {
             join,
             founds,
             key_file: self.get(Setting::ClusterKeyFile, "", path)?,
+            tls: match self.has(Setting::ClusterTls) {
+                true => Some(self.get(Setting::ClusterTls, "", path)?),
+                false => None,
+            },
             zone: self.get(Setting::Zone, ZONE_DEFAULT, name)?,
             weight: self.get(Setting::Weight, &WEIGHT_DEFAULT.to_string(), |text| {
                 whole(text, 1, WEIGHT_MAX)
