@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ractor::ActorCell;
 
-use super::cluster::{Cluster, RemoteReader};
+use super::cluster::{Cluster, Elsewhere, RemoteReader};
 use super::local::{Added, Local, LocalReader, ShardFigures, Wanted};
 use super::opening::StartError;
 use super::{NodeConfig, OpError, Terms};
@@ -119,7 +119,10 @@ impl Node {
     ) -> Result<ValueReader, OpError> {
         match &self.cluster {
             Some(cluster) => cluster.get(user, key, offset, limit, terms).await,
-            None => self.local.get(user, key, offset, limit).map(ValueReader::Local),
+            None => {
+                let reader = self.local.get(user, key, offset, limit)?;
+                Ok(ValueReader::Local(reader, None))
+            }
         }
     }
 
@@ -199,7 +202,8 @@ impl Node {
 
 /// A snapshot of one key's list, read piece by piece.
 pub enum ValueReader {
-    Local(LocalReader),
+    /// From this node's disk; where that is damaged, from elsewhere, as long as nothing was given yet.
+    Local(LocalReader, Option<Box<Elsewhere>>),
     /// From another node, which has the key.
     Remote(RemoteReader),
 }
@@ -208,7 +212,15 @@ impl ValueReader {
     /// The next fragments, together about `budget_bytes` of text (always at least one fragment); empty at the end.
     pub async fn next(&mut self, budget_bytes: usize) -> Result<Vec<Fragment>, OpError> {
         match self {
-            Self::Local(reader) => reader.next(budget_bytes).await,
+            Self::Local(reader, elsewhere) => match (reader.next(budget_bytes).await, elsewhere.take()) {
+                (Err(OpError::Damaged(_)), Some(elsewhere)) => {
+                    let mut reader = elsewhere.open().await?;
+                    let first = reader.next(budget_bytes).await;
+                    *self = Self::Remote(reader);
+                    first
+                }
+                (fragments, _) => fragments,
+            },
             Self::Remote(reader) => reader.next(budget_bytes).await,
         }
     }

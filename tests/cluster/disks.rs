@@ -197,7 +197,13 @@ fn a_damaged_segment_never_gives_a_wrong_answer_and_is_made_good_by_the_others()
         });
         cluster.wait_whole();
         drop(ended);
-        println!("refused meanwhile: {:?}", reader.join().unwrap());
+        // While the node is not connected yet there may be too few replicas; and an answer that had begun can break off.
+        let refused = reader.join().unwrap();
+        println!("refused meanwhile: {refused:?}");
+        assert!(
+            !refused.keys().any(|why: &String| why.contains("damaged")),
+            "{refused:?}"
+        );
     });
     let keys: Vec<String> = expected.keys().cloned().collect();
     assert!(cluster.wait_equal(&user, &keys) == expected.into_values().collect::<Vec<_>>());

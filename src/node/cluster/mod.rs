@@ -66,6 +66,7 @@ use lives::Lives;
 
 pub use forward::RemoteReader;
 pub use join::{MemberChange, MemberRefused};
+pub use read::Elsewhere;
 pub use status::{ClusterFigures, ClusterStatus, MemberStatus, OwnStatus};
 pub use table::{MemberState, MemberTable};
 

@@ -1,4 +1,8 @@
 //! Reading at a level: enough replicas have to hold the same of the key before it is read from one.
+//!
+//! Where this node's own copy turns out to be damaged, another replica carries the read out.
+
+use std::sync::Arc;
 
 use super::forward::RemoteReader;
 use super::gather::gather;
@@ -31,12 +35,21 @@ impl Cluster {
         terms: Terms,
     ) -> Result<ValueReader, OpError> {
         let inner = &self.inner;
-        match inner.source(user, key, terms).await? {
-            Some(source) => Ok(ValueReader::Local(inner.local.read(source, offset, limit))),
-            None => {
-                let reader = RemoteReader::open(inner.clone(), user, key, offset, limit, terms).await?;
-                Ok(ValueReader::Remote(reader))
+        let elsewhere = Elsewhere {
+            inner: inner.clone(),
+            user: user.clone(),
+            key: key.clone(),
+            offset,
+            limit,
+            terms,
+        };
+        match inner.source(user, key, terms).await {
+            Ok(Some(source)) => {
+                let reader = inner.local.read(source, offset, limit);
+                Ok(ValueReader::Local(reader, Some(Box::new(elsewhere))))
             }
+            Ok(None) | Err(OpError::Damaged(_)) => Ok(ValueReader::Remote(elsewhere.open().await?)),
+            Err(error) => Err(error),
         }
     }
 
@@ -45,11 +58,32 @@ impl Cluster {
     }
 }
 
+/// A read that another node, which holds the key too, can carry out as well.
+pub struct Elsewhere {
+    inner: Arc<Inner>,
+    user: UserId,
+    key: Key,
+    offset: u64,
+    limit: u64,
+    terms: Terms,
+}
+
+impl Elsewhere {
+    pub(in crate::node) async fn open(self) -> Result<RemoteReader, OpError> {
+        RemoteReader::open(self.inner, &self.user, &self.key, self.offset, self.limit, self.terms).await
+    }
+}
+
 impl Inner {
     pub(super) async fn count(&self, user: &UserId, key: &Key, terms: Terms) -> Result<u64, OpError> {
-        match self.source(user, key, terms).await? {
-            Some(source) => self.local.count_of(source).await,
-            None => self.forward_count(user, key, terms).await,
+        let counted = match self.source(user, key, terms).await {
+            Ok(Some(source)) => self.local.count_of(source).await,
+            Ok(None) => return self.forward_count(user, key, terms).await,
+            Err(error) => Err(error),
+        };
+        match counted {
+            Err(OpError::Damaged(_)) => self.forward_count(user, key, terms).await,
+            counted => counted,
         }
     }
 

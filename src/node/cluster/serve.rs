@@ -320,7 +320,8 @@ impl Inner {
         let source = self.source(user, key, terms_of(terms)).await?;
         // Sent here by a node with another member table: it is told to look elsewhere.
         let source = source.ok_or(OpError::ShardUnavailable { maybe_applied: false })?;
-        Ok(ValueReader::Local(self.local.read(source, offset, limit)))
+        // Who sent it here asks the next one where this disk is damaged.
+        Ok(ValueReader::Local(self.local.read(source, offset, limit), None))
     }
 
     async fn read_on(&self, id: OpenId, budget_bytes: usize) -> Result<Response, OpError> {
