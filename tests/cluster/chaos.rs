@@ -5,7 +5,7 @@ use crate::disks::copy_folder;
 use crate::load::{Kind, Load};
 use crate::rig::{Cluster, number_from};
 
-const ROUNDS_DEFAULT: u64 = 4;
+const ROUNDS_DEFAULT: u64 = 3;
 
 #[derive(Debug, Clone, Copy)]
 enum Trouble {

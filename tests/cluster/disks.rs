@@ -189,7 +189,9 @@ fn a_damaged_segment_never_gives_a_wrong_answer_and_is_made_good_by_the_others()
         });
         wait_for("the damage is found and made good", || {
             assert!(!reader.is_finished(), "the reader gave up: see above");
-            let members = cluster.up(0)?;
+            let output = cluster.cli(0, &["cluster", "status", "--json"]);
+            let status: Value = serde_json::from_slice(&output.stdout).map_err(|error| error.to_string())?;
+            let members = status["members"].as_array().unwrap();
             let peer = cluster.peer(1).to_string();
             let member = members.iter().find(|member| member["peer"] == peer).unwrap();
             let counted = member["quarantined_segments"].as_u64().unwrap();

@@ -276,13 +276,12 @@ impl Cluster {
         run(command)
     }
 
-    /// What `kv cluster status --json` says of each member at the node.
+    /// What the node says of each member.
     pub fn status(&self, index: usize) -> Result<Vec<Value>, String> {
-        let output = self.cli(index, &["cluster", "status", "--json"]);
-        let text = String::from_utf8_lossy(&output.stdout);
-        let status: Value =
-            serde_json::from_str(&text).map_err(|_| String::from_utf8_lossy(&output.stderr).into_owned())?;
-        Ok(status["members"].as_array().unwrap().clone())
+        let answer = self.admin(index).try_post("/cluster/status", json!({}));
+        let answer = answer.map_err(|error| error.to_string())?;
+        ensure(answer.status == 200, || answer.text())?;
+        Ok(answer.json()["members"].as_array().unwrap().clone())
     }
 
     /// The lines of those that belong.
