@@ -3,6 +3,7 @@
 //! Invariant: a `ServeConfig` is usable as it is; every error names the setting, where it came from and what would be right.
 
 mod cluster;
+mod values;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,7 +12,7 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use tracing_subscriber::EnvFilter;
+use values::{bytes, log_filter, log_format};
 
 use crate::types::UserId;
 
@@ -366,38 +367,6 @@ fn whole<T: FromStr + PartialOrd + fmt::Display>(text: &str, min: T, max: T) -> 
         Ok(number) if min <= number && number <= max => Ok(number),
         _ => Err(format!("write a number from {min} to {max}")),
     }
-}
-
-fn bytes(text: &str, range: &std::ops::RangeInclusive<u64>) -> Result<u64, String> {
-    let units = [("KiB", 1024), ("MiB", MIB), ("GiB", 1024 * MIB), ("", 1)];
-    let parsed = units.into_iter().find_map(|(unit, factor)| {
-        let number = text.strip_suffix(unit)?.trim_end();
-        Some(number.parse::<u64>().ok()?.checked_mul(factor))
-    });
-    let bytes = parsed
-        .flatten()
-        .ok_or("write a number of bytes, such as 67108864 or 64MiB")?;
-    if range.contains(&bytes) {
-        return Ok(bytes);
-    }
-    if *range.end() == u64::MAX {
-        return Err(format!("it must be at least {} bytes", range.start()));
-    }
-    Err(format!("it must be {} to {} bytes", range.start(), range.end()))
-}
-
-fn log_format(text: &str) -> Result<LogFormat, String> {
-    match text {
-        "text" => Ok(LogFormat::Text),
-        "json" => Ok(LogFormat::Json),
-        _ => Err("write text or json".to_owned()),
-    }
-}
-
-fn log_filter(text: &str) -> Result<String, String> {
-    EnvFilter::try_new(text)
-        .map(|_| text.to_owned())
-        .map_err(|error| format!("{error}; write directives such as info or kv_storage=debug,warn"))
 }
 
 #[cfg(test)]

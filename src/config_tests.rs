@@ -169,7 +169,7 @@ fn one_list_of_nodes_to_join_does_for_all_of_them() {
         "127.0.0.1:7002, localhost:7000,127.0.0.1:7001,127.0.0.1:7001,",
     );
     let ports = |cluster: ClusterSettings| cluster.join.iter().map(SocketAddr::port).collect::<Vec<_>>();
-    assert_eq!(ports(in_cluster(&[all]).unwrap()), [7001, 7002]);
+    assert_eq!(ports(in_cluster(&[all]).unwrap()), [7002, 7001]);
     let cluster = "cluster_listen = '127.0.0.1:7000'\ncluster_key_file = 'key'\nweight = 7";
     let config = from_file(&format!("{cluster}\njoin = ['127.0.0.1:7003', '127.0.0.1:7004']")).unwrap();
     let cluster = config.cluster.unwrap();

@@ -413,7 +413,7 @@ async fn an_identity_of_a_newer_version_is_refused_and_left_alone() {
     assert!(matches!(refused, StartError::Identity(_)));
     let text = refused.to_string();
     assert!(
-        text.contains("version 200") && text.contains("versions up to 1:"),
+        text.contains("version 200") && text.contains("versions up to 2:"),
         "{text}"
     );
     let identity = fs::read(copy.dir().join("node.json")).unwrap();

@@ -70,7 +70,7 @@ impl Server {
         let node = Node::start(env.clone(), config.node).await?;
         let users = Users::start(env.clone(), node.clone(), config.password_cost.clone());
         if let Some(admin) = config.first_admin {
-            if node.cluster().is_some() {
+            if node.cluster().is_some() && !node.is_alone() {
                 // The others may have to come first.
                 tokio::spawn(ensure_admin_later(node.clone(), users.clone(), admin));
             } else if let Err(error) = users.ensure_admin(&admin.user, &admin.password_hash).await {
