@@ -6,6 +6,7 @@ use kv_storage::bench::{Garbled, HttpAnswers, Operation, Payload, Protocol, Step
 
 /// What a `range` is promised.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(dead_code, reason = "each benchmark has reads of its own")]
 pub enum Reads {
     /// By a quorum: the default.
     Linearizable,

@@ -15,6 +15,21 @@ pub(super) struct ClockBook {
     pages: Mutex<BTreeMap<NodeId, Page>>,
     /// Slots that were damaged when it was last looked.
     damaged: Mutex<BTreeSet<SlotId>>,
+    /// By the peer that is being asked for it: what is on its way here.
+    claimed: Mutex<BTreeMap<NodeId, SlotClocks>>,
+}
+
+/// What one peer is asked for, and no other one meanwhile; until it is dropped.
+pub(super) struct Claim<'a> {
+    book: &'a ClockBook,
+    peer: NodeId,
+    pub wants: SlotClocks,
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        self.book.claimed.lock().remove(&self.peer);
+    }
 }
 
 /// Of one peer.
@@ -36,6 +51,25 @@ impl ClockBook {
             is_new: AtomicBool::new(is_new),
             pages: Mutex::default(),
             damaged: Mutex::default(),
+            claimed: Mutex::default(),
+        }
+    }
+
+    /// Of `wants`, what no other peer is being asked for and is not here by now: a node that comes back lacks the same of all of them, and
+    /// it need come only once. If the other one fails, the next round asks this one.
+    pub(super) fn claim(&self, peer: NodeId, wants: &SlotClocks, held: impl FnOnce() -> SlotClocks) -> Claim<'_> {
+        let mut claimed = self.claimed.lock();
+        let others = claimed.iter().filter(|(other, _)| **other != peer);
+        let mut wants = others.fold(wants.clone(), |left, (_, claim)| left.minus(claim));
+        if !wants.is_empty() {
+            // What another one has sent since.
+            wants = wants.minus(&held());
+            claimed.insert(peer, wants.clone());
+        }
+        Claim {
+            book: self,
+            peer,
+            wants,
         }
     }
 
@@ -166,6 +200,29 @@ mod tests {
         book.note_synced(peer, [slot]);
         book.note_damaged([slot].into());
         assert!(book.has_all_of(slot, [peer]), "it is still the same damage");
+    }
+
+    #[test]
+    fn two_peers_are_not_asked_for_the_same_at_the_same_time() {
+        let book = ClockBook::new(false);
+        let clocks = |last| {
+            let mut clocks = SlotClocks::default();
+            clocks.join_slot(SlotId(1), &clock(last));
+            clocks
+        };
+        let nothing = SlotClocks::default;
+        let first = book.claim(NodeId(1), &clocks(5), nothing);
+        assert_eq!(first.wants, clocks(5));
+        assert_eq!(
+            book.claim(NodeId(2), &clocks(8), nothing).wants,
+            clocks(8).minus(&clocks(5))
+        );
+        drop(first);
+        assert_eq!(book.claim(NodeId(2), &clocks(8), nothing).wants, clocks(8));
+        assert!(
+            book.claim(NodeId(2), &clocks(8), || clocks(8)).wants.is_empty(),
+            "it came from the other"
+        );
     }
 
     #[test]

@@ -196,14 +196,12 @@ impl Inner {
             self.compare_clocks(peer, some, &mut lacking).await?;
         }
         let lacked_before = self.clocks.lacked_before(node, lacking.clone());
-        let wants = match at_once {
-            true => lacking.clone(),
-            false => lacked_before,
-        };
-        self.pull(peer, &wants).await?;
+        let wants = if at_once { &lacking } else { &lacked_before };
+        let claim = self.clocks.claim(node, wants, || self.local.clocks());
+        self.pull(peer, &claim.wants).await?;
         let whole = differing.into_iter().filter(|slot| match lacking.get(*slot) {
             None => true,
-            Some(lacking) => wants.get(*slot).is_some_and(|wanted| wanted.covers(lacking)),
+            Some(lacking) => claim.wants.get(*slot).is_some_and(|wanted| wanted.covers(lacking)),
         });
         self.clocks.note_synced(node, whole.collect::<Vec<_>>());
         Ok(())
