@@ -65,11 +65,6 @@ impl Node {
         self.cluster.as_ref()
     }
 
-    /// Whether nobody else has to be asked: there is no cluster, or this node is its only member.
-    pub fn is_alone(&self) -> bool {
-        self.cluster.as_ref().is_none_or(Cluster::is_alone)
-    }
-
     async fn write(&self, wanted: Wanted<'_>, terms: Terms) -> Result<Added, OpError> {
         match &self.cluster {
             Some(cluster) => cluster.write(wanted, terms).await,

@@ -53,6 +53,8 @@ pub enum ServerError {
 
 /// Between two tries to make the first admin.
 const ADMIN_PAUSE: Duration = Duration::from_millis(100);
+/// How long a founder waits for its first admin before it serves all the same.
+const FOUNDING_MAX: Duration = Duration::from_secs(10);
 
 /// A running server.
 pub struct Server {
@@ -70,9 +72,12 @@ impl Server {
         let node = Node::start(env.clone(), config.node).await?;
         let users = Users::start(env.clone(), node.clone(), config.password_cost.clone());
         if let Some(admin) = config.first_admin {
-            if node.cluster().is_some() && !node.is_alone() {
-                // The others may have to come first.
-                tokio::spawn(ensure_admin_later(node.clone(), users.clone(), admin));
+            if node.cluster().is_some() {
+                let made = tokio::spawn(ensure_admin_soon(node.clone(), users.clone(), admin));
+                // A founder is ready when somebody can log in. A member that comes back may have to wait for the others.
+                if node.local().life().is_fresh {
+                    let _ = tokio::time::timeout(FOUNDING_MAX, made).await;
+                }
             } else if let Err(error) = users.ensure_admin(&admin.user, &admin.password_hash).await {
                 node.stop().await;
                 return Err(error.into());
@@ -148,15 +153,14 @@ impl Server {
 }
 
 /// Makes the first admin as soon as the cluster can.
-async fn ensure_admin_later(node: Node, users: Users, admin: FirstAdmin) {
+async fn ensure_admin_soon(node: Node, users: Users, admin: FirstAdmin) {
     loop {
+        if node.is_ready() {
+            match users.ensure_admin(&admin.user, &admin.password_hash).await {
+                Ok(_) => return,
+                Err(error) => tracing::debug!(%error, "the first admin cannot be made yet"),
+            }
+        }
         tokio::time::sleep(ADMIN_PAUSE).await;
-        if !node.is_ready() {
-            continue;
-        }
-        match users.ensure_admin(&admin.user, &admin.password_hash).await {
-            Ok(_) => return,
-            Err(error) => tracing::debug!(%error, "the first admin cannot be made yet"),
-        }
     }
 }

@@ -219,11 +219,6 @@ impl Cluster {
         self.inner.layouts.current().table.is_up(self.inner.me)
     }
 
-    pub fn is_alone(&self) -> bool {
-        let layout = self.inner.layouts.current();
-        layout.table.is_up(self.inner.me) && layout.table.up().count() == 1
-    }
-
     pub async fn stop(&self) {
         self.inner.stopping.store(true, Ordering::Release);
         for task in std::mem::take(&mut *self.inner.tasks.lock()) {
