@@ -33,6 +33,8 @@ pub enum MemberChange {
 pub enum MemberRefused {
     #[error("this node is not a member of the cluster yet")]
     NotMember,
+    #[error("this node is a member, but its own copy of the member table is not whole yet")]
+    NotWhole,
     #[error("there is no member {0}")]
     Unknown(NodeId),
     #[error("node {0} was removed from the cluster; start it with an empty data folder to join as a new one")]
@@ -186,6 +188,10 @@ impl Inner {
         };
         if !table.is_up(self.me) {
             return Err(MemberRefused::NotMember);
+        }
+        // It would hand out what it has of the table for the whole of it.
+        if self.clocks.is_new() {
+            return Err(MemberRefused::NotWhole);
         }
         let before = table.up().find(|(_, held)| held.peer == record.peer);
         match table.get(node) {

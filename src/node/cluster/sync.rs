@@ -356,7 +356,9 @@ impl Inner {
         if !healed.is_empty() {
             self.local.heal(&healed);
         }
-        if self.clocks.is_new() && layout.table.is_up(self.me) {
+        // With nobody else in the table there is nobody to copy from: who founds a cluster says so itself.
+        let has_others = layout.table.up().count() > 1;
+        if self.clocks.is_new() && layout.table.is_up(self.me) && has_others {
             let mut own = layout.placement.slots_of(self.me).chain([SYSTEM_SLOT]);
             if own.all(|slot| self.clocks.has_all_of(slot, others(slot))) && self.local.set_whole().await.is_ok() {
                 self.clocks.set_whole();
