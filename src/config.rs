@@ -269,7 +269,7 @@ impl Settings {
             data: self.get(Setting::Data, DATA_DEFAULT, path)?,
             listen: self.get(Setting::Listen, LISTEN_DEFAULT, address)?,
             first_admin: self.first_admin()?,
-            shards: self.get(Setting::Shards, &shards_default().to_string(), |text| {
+            shards: self.get(Setting::Shards, &shards_default(1).to_string(), |text| {
                 whole(text, 1, SHARDS_MAX)
             })?,
             block_cache_bytes: self.get(
@@ -354,12 +354,12 @@ fn address(text: &str) -> Result<SocketAddr, String> {
         .map_err(|_| "write it as ADDRESS:PORT, such as 127.0.0.1:8000 or [::1]:8000".to_owned())
 }
 
-/// Shards of a new data folder when nothing else is asked for.
-pub fn shards_default() -> u16 {
+/// Shards of a new data folder when nothing else is asked for and so many nodes share this machine: one for each processor that a node has.
+pub fn shards_default(nodes: usize) -> u16 {
     let processors = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-    u16::try_from(processors)
+    u16::try_from(processors / nodes.max(1))
         .unwrap_or(SHARDS_DEFAULT_MAX)
-        .min(SHARDS_DEFAULT_MAX)
+        .clamp(1, SHARDS_DEFAULT_MAX)
 }
 
 fn whole<T: FromStr + PartialOrd + fmt::Display>(text: &str, min: T, max: T) -> Result<T, String> {

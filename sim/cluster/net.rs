@@ -103,6 +103,12 @@ enum Event {
     Reset {
         to: EndId,
     },
+    /// What this end sent has come to a machine that does not know the connection.
+    Astray {
+        from: HostId,
+        to: HostId,
+        end: EndId,
+    },
     /// A connection is asked for.
     Syn(u64),
     /// And made, or refused.
@@ -295,6 +301,7 @@ impl State {
             Event::Arrival(from) => self.arrive(from),
             Event::Credit { to, bytes } => self.credit(to, bytes),
             Event::Reset { to } => self.reset(to),
+            Event::Astray { from, to, end } => self.answer_with_reset(from, to, end),
             Event::Syn(connector) => self.ask_to_connect(connector),
             Event::SynAnswer { connector, end } => self.answer_connect(connector, end),
             Event::Datagram { from, to, bytes } => self.receive(from, to, bytes),

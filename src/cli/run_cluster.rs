@@ -19,7 +19,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-use crate::config::LISTEN_DEFAULT;
+use crate::config::{LISTEN_DEFAULT, shards_default};
 
 use super::exit::Exit;
 use super::profile::{LOCAL_CLUSTER_FOLDER, PROFILE_FILE};
@@ -125,11 +125,16 @@ fn plan(folder: &Folder, listen: SocketAddr, count: u16) -> anyhow::Result<Vec<S
         Vec::new()
     };
     let key = (count > 1).then(|| folder.cluster_key()).transpose()?;
+    // Each has only a part of the machine.
+    let shards = std::env::var_os("KV_SHARDS")
+        .is_none()
+        .then(|| shards_default(count.into()));
     let start = |index: usize, listen: SocketAddr| Start {
         number: index + 1,
         data: folder.data(index + 1),
         log: folder.log(index + 1),
         listen,
+        shards,
         // Later ones find the user in the cluster.
         password_file: (index == 0).then(|| folder.password_file()),
         cluster: key.clone().zip(peers.get(index).copied()),

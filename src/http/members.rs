@@ -27,7 +27,7 @@ fn member_of(member: MemberStatus) -> Member {
         state: match member.state {
             Some(cluster::MemberState::Up) => MemberState::Up,
             Some(cluster::MemberState::Removed) => MemberState::Removed,
-            None => MemberState::Joining,
+            Some(cluster::MemberState::Displaced) | None => MemberState::Joining,
         },
         alive: member.alive,
         slots: u32::try_from(own.slots).unwrap_or(u32::MAX),

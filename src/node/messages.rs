@@ -13,7 +13,6 @@ use super::local::Added;
 use super::permits::Permit;
 use crate::core::clock::SlotClocks;
 use crate::core::op::KeyedOp;
-use crate::core::slot::SlotId;
 use crate::env::{Abandoned, Env};
 use crate::shard::{MergeOutcome, PastLookup, Shard, ShardStats, SpaceReady, Write};
 
@@ -50,7 +49,7 @@ pub enum ShardMessage {
     /// Dots that a peer knows and does not hold any more, all of whose clears are durable here.
     KnowDropped(SlotClocks),
     /// All other replicas of these slots have sent what they have.
-    Heal(Vec<SlotId>),
+    Heal(SlotClocks),
     /// What every other replica's clock covers.
     Stable(SlotClocks),
     Past(Pending, Box<PastLookup>, Result<(), OpError>),

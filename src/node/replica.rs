@@ -80,9 +80,11 @@ impl Local {
         })
     }
 
-    /// Slots of which this disk lost something.
-    pub fn lost_slots(&self) -> Vec<SlotId> {
-        self.readers().flat_map(|reader| reader.lost_slots()).collect()
+    /// Dots that this disk lost.
+    pub fn lost(&self) -> SlotClocks {
+        let mut lost = SlotClocks::default();
+        self.readers().for_each(|reader| lost.join(&reader.lost()));
+        lost
     }
 
     /// A snapshot of a key, and the digest of the slot's clock that it was taken at.
@@ -180,8 +182,8 @@ impl Local {
     }
 
     /// See `Shard::heal`.
-    pub fn heal(&self, slots: &[SlotId]) {
-        self.tell_shards(|| ShardMessage::Heal(slots.to_vec()));
+    pub fn heal(&self, lost: &SlotClocks) {
+        self.tell_shards(|| ShardMessage::Heal(lost.clone()));
     }
 
     /// The first copy of what the others hold is here; durable on Ok.

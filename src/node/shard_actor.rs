@@ -124,7 +124,7 @@ impl Actor for ShardActor {
                 state.unpark(&me);
             }
             ShardMessage::KnowDropped(dots) => state.shard.know_dropped(&dots),
-            ShardMessage::Heal(slots) => state.shard.heal(&slots),
+            ShardMessage::Heal(lost) => state.shard.heal(&lost),
             ShardMessage::Stable(stable) => state.shard.set_stable(stable),
             ShardMessage::MergeStepped(outcome) => state.merge_stepped(&me, outcome),
             ShardMessage::CleanedUp(result) => state.shard.cleaned_up(result.unwrap_or_default()),

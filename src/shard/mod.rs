@@ -326,7 +326,13 @@ impl Shard {
     /// A read met damage in this segment: it will be rewritten without the damaged part.
     pub fn report_damage(&mut self, segment: u64) {
         if self.segments.iter().any(|held| held.number() == segment) {
-            self.damaged_segments.insert(segment);
+            if self.damaged_segments.insert(segment) {
+                tracing::error!(
+                    shard = self.place.shard,
+                    segment,
+                    "a block of this segment fails its checksum: it is written anew with all that can be read, and the old file is kept"
+                );
+            }
             self.upkeep_due = true;
         }
     }

@@ -122,20 +122,16 @@ impl Shard {
         self.find_lost();
     }
 
-    /// Gives up what is lost in these slots: all other replicas have sent what they have.
-    pub fn heal(&mut self, slots: &[SlotId]) {
-        let mut healed = SlotClocks::default();
-        for slot in slots {
-            if let Some(clock) = self.lost.remove_slot(*slot) {
-                healed.join_slot(*slot, &clock);
-            }
-        }
+    /// Gives up these lost dots: all other replicas have sent what they have of these slots since they were lost.
+    pub fn heal(&mut self, lost: &SlotClocks) {
+        let healed = self.lost.meet(lost);
         if healed.is_empty() {
             return;
         }
+        self.lost = self.lost.minus(&healed);
         tracing::info!(
             shard = self.place.shard,
-            slots = slots.len(),
+            slots = healed.slots().count(),
             "damaged slots are whole again"
         );
         self.covered.join(&healed);
@@ -175,9 +171,9 @@ impl ShardReader {
         self.readable.load().lost.get(slot).is_none()
     }
 
-    /// Slots of which something is lost.
-    pub fn lost_slots(&self) -> Vec<SlotId> {
-        self.readable.load().lost.slots().map(|(slot, _)| slot).collect()
+    /// Dots that were on this disk and are no more.
+    pub fn lost(&self) -> SlotClocks {
+        self.readable.load().lost.clone()
     }
 
     pub fn durable_clock(&self, slot: SlotId) -> Clock {

@@ -224,6 +224,15 @@ impl Shard {
             self.recount_covered();
         }
         self.lost = self.lost.minus(&self.covered);
+        if running.salvages {
+            let (lost_ops, slots) = (self.lost.count(), self.lost.slots().count());
+            tracing::error!(
+                shard = self.place.shard,
+                lost_ops,
+                slots,
+                "what this shard lacks after damage"
+            );
+        }
         self.publish();
     }
 

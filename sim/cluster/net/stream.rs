@@ -251,7 +251,7 @@ impl State {
             .filter(|end| !end.orphan && end.broken.is_none())
         else {
             trace.note("astray", &[from.0.into(), to.0.into(), id], String::new);
-            return self.send_reset(to, from, id);
+            return self.answer_with_reset(to, from, id);
         };
         match packet {
             Packet::Data(bytes) => {
@@ -272,12 +272,30 @@ impl State {
         self.wake(to, waker);
     }
 
-    /// A reset goes once; when it is lost, the next packet draws another.
-    fn send_reset(&mut self, from: HostId, to: HostId, end: EndId) {
+    /// What the end sent is not acknowledged, so it goes again and again and draws a reset each time, until one comes through.
+    pub(super) fn answer_with_reset(&mut self, from: HostId, to: HostId, end: EndId) {
+        if self.send_reset(from, to, end) {
+            return;
+        }
+        let now_us = os::now_us();
+        let Some(sender) = self.ends.get_mut(&end).filter(|sender| sender.broken.is_none()) else {
+            return;
+        };
+        let since_us = *sender.stuck_since_us.get_or_insert(now_us);
+        if now_us - since_us > self.streams.give_up_us {
+            return self.break_end(end, ErrorKind::TimedOut);
+        }
+        self.schedule(now_us + RESEND_US, Event::Astray { from, to, end });
+    }
+
+    /// A reset goes once. Gives whether it will arrive.
+    fn send_reset(&mut self, from: HostId, to: HostId, end: EndId) -> bool {
         let (arrival_us, lost) = self.journey(from, to, HEADER_BYTES);
-        if !lost && (from == to || !self.link(from, to).blocked) {
+        let arrives = !lost && (from == to || !self.link(from, to).blocked);
+        if arrives {
             self.schedule(arrival_us, Event::Reset { to: end });
         }
+        arrives
     }
 
     pub(super) fn reset(&mut self, id: EndId) {
@@ -368,7 +386,8 @@ impl State {
         if told && unread {
             // Closed with something unread: TCP resets at once, and what was sent may be lost.
             self.ends.remove(&id);
-            return self.send_reset(host, peer_host, peer);
+            self.send_reset(host, peer_host, peer);
+            return;
         }
         if told {
             self.finish(id);

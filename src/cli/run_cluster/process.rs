@@ -35,6 +35,8 @@ pub struct Start {
     pub data: PathBuf,
     pub log: PathBuf,
     pub listen: SocketAddr,
+    /// Where nothing else is asked for in the environment.
+    pub shards: Option<u16>,
     /// The demo user's, when this node is the one that makes it.
     pub password_file: Option<PathBuf>,
     /// The file of the key, and where the other nodes reach this one. None: it is alone.
@@ -53,6 +55,9 @@ impl Start {
             .arg("--listen")
             .arg(self.listen.to_string())
             .arg("--stop-with-parent");
+        if let Some(shards) = self.shards {
+            command.arg("--shards").arg(shards.to_string());
+        }
         if let Some(password_file) = &self.password_file {
             command
                 .args(["--user", DEMO_USER, "--password-file"])

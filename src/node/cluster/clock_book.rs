@@ -13,10 +13,19 @@ pub(super) struct ClockBook {
     /// The first copy of what the others hold did not come yet.
     is_new: AtomicBool,
     pages: Mutex<BTreeMap<NodeId, Page>>,
-    /// Slots that were damaged when it was last looked.
-    damaged: Mutex<BTreeSet<SlotId>>,
+    damage: Mutex<Damage>,
     /// By the peer that is being asked for it: what is on its way here.
     claimed: Mutex<BTreeMap<NodeId, SlotClocks>>,
+}
+
+/// Counts how often damage was found, to tell whether a round with a peer began before or after.
+#[derive(Default)]
+struct Damage {
+    /// What was lost when it was last looked.
+    lost: SlotClocks,
+    times: u64,
+    /// Of each slot, the last of these times.
+    last: BTreeMap<SlotId, u64>,
 }
 
 /// What one peer is asked for, and no other one meanwhile; until it is dropped.
@@ -50,7 +59,7 @@ impl ClockBook {
         Self {
             is_new: AtomicBool::new(is_new),
             pages: Mutex::default(),
-            damaged: Mutex::default(),
+            damage: Mutex::default(),
             claimed: Mutex::default(),
         }
     }
@@ -96,21 +105,32 @@ impl ClockBook {
     }
 
     /// The peer's clocks of these slots are the ones given.
-    pub(super) fn note_same(&self, peer: NodeId, slots: impl Iterator<Item = SlotId>, clocks: &SlotClocks) {
-        let mut pages = self.pages.lock();
-        let page = pages.entry(peer).or_default();
-        for slot in slots {
-            page.clocks.remove_slot(slot);
-            if let Some(clock) = clocks.get(slot) {
-                page.clocks.join_slot(slot, clock);
+    pub(super) fn note_same(&self, peer: NodeId, slots: Vec<SlotId>, clocks: &SlotClocks, as_of: u64) {
+        {
+            let mut pages = self.pages.lock();
+            let page = pages.entry(peer).or_default();
+            for slot in &slots {
+                page.clocks.remove_slot(*slot);
+                if let Some(clock) = clocks.get(*slot) {
+                    page.clocks.join_slot(*slot, clock);
+                }
             }
-            page.synced.insert(slot);
         }
+        self.note_synced(peer, slots, as_of);
     }
 
-    /// This node has all that the peer had of these slots.
-    pub(super) fn note_synced(&self, peer: NodeId, slots: impl IntoIterator<Item = SlotId>) {
-        self.pages.lock().entry(peer).or_default().synced.extend(slots);
+    /// This node has all that the peer had of these slots; unless they were damaged since `as_of`, which `damages` gave.
+    pub(super) fn note_synced(&self, peer: NodeId, slots: impl IntoIterator<Item = SlotId>, as_of: u64) {
+        let damage = self.damage.lock();
+        let undamaged = |slot: &SlotId| damage.last.get(slot).is_none_or(|last| *last <= as_of);
+        let mut pages = self.pages.lock();
+        let page = pages.entry(peer).or_default();
+        page.synced.extend(slots.into_iter().filter(undamaged));
+    }
+
+    /// How often damage was found so far.
+    pub(super) fn damages(&self) -> u64 {
+        self.damage.lock().times
     }
 
     /// Of what this node lacks now, what it also lacked when they were last compared: all else may just be on its way.
@@ -128,15 +148,19 @@ impl ClockBook {
         self.pages.lock().get(&peer).map_or(0, |page| page.lag_ops)
     }
 
-    /// Notes which slots are damaged; what was synced before a slot was damaged counts no more.
-    pub(super) fn note_damaged(&self, now: BTreeSet<SlotId>) {
-        let mut damaged = self.damaged.lock();
-        let news: Vec<SlotId> = now.difference(&damaged).copied().collect();
-        *damaged = now;
-        if !news.is_empty() {
-            for page in self.pages.lock().values_mut() {
-                news.iter().for_each(|slot| _ = page.synced.remove(slot));
-            }
+    /// Notes what is lost; what was synced before a slot lost anything counts no more.
+    pub(super) fn note_damaged(&self, lost: &SlotClocks) {
+        let mut damage = self.damage.lock();
+        let news = lost.minus(&damage.lost);
+        damage.lost = lost.clone();
+        if news.is_empty() {
+            return;
+        }
+        damage.times += 1;
+        let times = damage.times;
+        damage.last.extend(news.slots().map(|(slot, _)| (slot, times)));
+        for page in self.pages.lock().values_mut() {
+            news.slots().for_each(|(slot, _)| _ = page.synced.remove(&slot));
         }
     }
 
@@ -193,13 +217,23 @@ mod tests {
     fn what_was_synced_before_a_slot_was_damaged_counts_no_more() {
         let book = ClockBook::new(false);
         let (peer, slot) = (NodeId(1), SlotId(3));
-        book.note_synced(peer, [slot]);
+        let lost = |last| {
+            let mut lost = SlotClocks::default();
+            lost.join_slot(slot, &clock(last));
+            lost
+        };
+        let before = book.damages();
+        book.note_synced(peer, [slot], before);
         assert!(book.has_all_of(slot, [peer]));
-        book.note_damaged([slot].into());
+        book.note_damaged(&lost(1));
         assert!(!book.has_all_of(slot, [peer]));
-        book.note_synced(peer, [slot]);
-        book.note_damaged([slot].into());
+        book.note_synced(peer, [slot], before);
+        assert!(!book.has_all_of(slot, [peer]), "this round began before the damage");
+        book.note_synced(peer, [slot], book.damages());
+        book.note_damaged(&lost(1));
         assert!(book.has_all_of(slot, [peer]), "it is still the same damage");
+        book.note_damaged(&lost(2));
+        assert!(!book.has_all_of(slot, [peer]), "more of the slot was lost");
     }
 
     #[test]

@@ -3,8 +3,9 @@
 //! Nodes join freely while the cluster holds no user data. After that a node can only take the seat of another one: an empty node that comes
 //! from the address of a lost one takes its seat by itself, any other when an admin says so.
 //!
-//! Who founds: a node that is told to join nobody; or one that stands first in its own list of those to join, when none of the others
-//! belongs to a cluster. So the same list can be given to all, and a founder that has lost its disk finds its cluster again.
+//! Who founds: a node that is told to join nobody; or one that stands first in its own list of those to join, when the others say that they
+//! belong to no cluster. So the same list can be given to all, and a founder that has lost its disk finds its cluster again: it founds no
+//! second one because the others are down, or cut off from it.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -18,7 +19,7 @@ use crate::types::NodeId;
 use crate::wire::{Admission, Request, Response, WireError};
 
 const ANSWER_MAX: Duration = Duration::from_secs(5);
-/// Rounds of asking in vain, with some addresses silent, before the first in the list founds a cluster: 10 seconds.
+/// Rounds of asking before the first in the list founds a cluster although some addresses are silent: 10 seconds.
 const SILENT_ROUNDS_MAX: u32 = 20;
 
 /// A change of the member table that an admin asks for.
@@ -60,8 +61,22 @@ pub enum MemberRefused {
 struct Asked {
     /// Addresses that did not answer.
     silent: usize,
+    /// Nodes that belong to no cluster.
+    without: usize,
     admitted: bool,
+    /// A cluster knows this node, or the one whose place it has.
+    is_known: bool,
     refused: Option<String>,
+}
+
+impl Asked {
+    /// Whether there can be no cluster yet: all say so, or, after a while, a majority of all, for where most belong to none a quorum of no
+    /// cluster is left. Silence says nothing: those who are silent may be a cluster that this node, its disk lost, belongs to.
+    fn shows_no_cluster(&self, rounds: u32) -> bool {
+        let without = self.without + 1;
+        let all = without + self.silent;
+        !self.admitted && !self.is_known && (self.silent == 0 || rounds >= SILENT_ROUNDS_MAX && without > all / 2)
+    }
 }
 
 /// Sees to it that this node belongs, for as long as it runs.
@@ -82,9 +97,9 @@ pub(super) async fn run(inner: Arc<Inner>) {
             if asked.admitted {
                 said = None;
             }
-            let nobody = !asked.admitted && said.is_none() && inner.layouts.current().table.is_empty();
             rounds += 1;
-            if inner.config.founds && nobody && (asked.silent == 0 || rounds >= SILENT_ROUNDS_MAX) {
+            let nobody = said.is_none() && inner.layouts.current().table.is_empty();
+            if inner.config.founds && nobody && asked.shows_no_cluster(rounds) {
                 inner.found_new().await;
             }
         }
@@ -142,6 +157,7 @@ impl Inner {
                     return asked;
                 }
                 Ok((_, Response::StartOver)) => {
+                    asked.is_known = true;
                     tracing::error!("this node belongs no more: it starts over as a new one");
                     self.clocks.set_new();
                     // It asks again either way; noted, it stays new over a restart.
@@ -150,7 +166,9 @@ impl Inner {
                     }
                     return asked;
                 }
-                Ok((_, Response::Failed(WireError::Refused(why)))) if why == MemberRefused::NotMember.to_string() => {}
+                Ok((_, Response::Failed(WireError::Refused(why)))) if why == MemberRefused::NotMember.to_string() => {
+                    asked.without += 1;
+                }
                 Ok((_, Response::Failed(WireError::Refused(why)))) => asked.refused = Some(why),
                 _ => asked.silent += 1,
             }
@@ -200,12 +218,13 @@ impl Inner {
                 record.replaces.clone_from(&held.replaces);
             }
             // Another one had its address since, and is gone in turn.
-            Some(_) if before.is_none() => return Err(MemberRefused::Removed(node)),
-            _ if !admission.is_new && before.is_none() => return Err(MemberRefused::NotEmpty(node)),
+            Some(held) if held.state == MemberState::Removed && before.is_none() => {
+                return Err(MemberRefused::Removed(node));
+            }
+            None if !admission.is_new && before.is_none() => return Err(MemberRefused::NotEmpty(node)),
             _ if !admission.is_new => return Ok(Response::StartOver),
             _ => {
                 if let Some((lost, held)) = before {
-                    tracing::warn!(%lost, %node, "an empty node takes the seat of the one that had its address");
                     record.seat = held.seat;
                     record.replaces = Some(lost.to_string());
                 } else {
@@ -215,6 +234,9 @@ impl Inner {
         }
         if table.get(node) != Some(&record) {
             self.add_record(&record).await?;
+            if let Some(lost) = &record.replaces {
+                tracing::warn!(lost, %node, "an empty node takes the seat of the one that had its address");
+            }
         }
         Ok(Response::Admitted {
             cluster: self.config.name.clone(),
@@ -260,7 +282,7 @@ impl Inner {
                 match table.get(new).map(|record| record.state) {
                     Some(MemberState::Up) => return Err(MemberRefused::Member(new)),
                     Some(MemberState::Removed) => return Err(MemberRefused::Removed(new)),
-                    None => {}
+                    Some(MemberState::Displaced) | None => {}
                 }
                 let view = self.view();
                 let seen = view.nodes.get(&new).ok_or(MemberRefused::NotSeen(new))?;
@@ -275,5 +297,32 @@ impl Inner {
             }
         };
         Ok(self.add_record(&record).await?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cluster_is_founded_only_when_most_say_that_there_is_none() {
+        let asked = |silent, without| Asked {
+            silent,
+            without,
+            ..Asked::default()
+        };
+        assert!(asked(0, 2).shows_no_cluster(1));
+        assert!(!asked(1, 1).shows_no_cluster(1), "the silent one gets some time");
+        assert!(asked(1, 1).shows_no_cluster(SILENT_ROUNDS_MAX));
+        assert!(
+            !asked(2, 0).shows_no_cluster(SILENT_ROUNDS_MAX),
+            "they may be a cluster"
+        );
+        assert!(!asked(1, 0).shows_no_cluster(SILENT_ROUNDS_MAX));
+        let known = Asked {
+            is_known: true,
+            ..asked(0, 1)
+        };
+        assert!(!known.shows_no_cluster(1));
     }
 }

@@ -133,7 +133,7 @@ impl Inner {
             slots,
             unsynced_slots: match self.clocks.is_new() {
                 true => slots,
-                false => self.local.lost_slots().len() as u64,
+                false => self.local.lost().slots().count() as u64,
             },
             // What several peers hold of it is lacking once.
             lag_ops: lags.max().unwrap_or(0),

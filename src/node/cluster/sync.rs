@@ -165,6 +165,8 @@ impl Inner {
     async fn round(&self, peer: &Peer, at_once: bool) -> Result<(), Broken> {
         let node = peer.node();
         let slots = self.shared_slots(node);
+        // Before this node's own clocks are looked at: what is damaged after that may be missing from them.
+        let as_of = self.clocks.damages();
         let clocks = self.local.clocks();
         let digests: BTreeMap<SlotId, u64> = slots
             .iter()
@@ -179,7 +181,7 @@ impl Inner {
         .await?
         {
             Response::Same => {
-                self.clocks.note_same(node, slots.into_iter(), &clocks);
+                self.clocks.note_same(node, slots, &clocks, as_of);
                 self.clocks.lacked_before(node, SlotClocks::default());
                 return Ok(());
             }
@@ -190,7 +192,7 @@ impl Inner {
             _ => return Err(Broken::Answer),
         };
         let (same, differing) = split(&slots, &digests, &theirs);
-        self.clocks.note_same(node, same.into_iter(), &clocks);
+        self.clocks.note_same(node, same, &clocks, as_of);
         let mut lacking = SlotClocks::default();
         for some in differing.chunks(CLOCKS_MAX) {
             self.compare_clocks(peer, some, &mut lacking).await?;
@@ -203,7 +205,7 @@ impl Inner {
             None => true,
             Some(lacking) => claim.wants.get(*slot).is_some_and(|wanted| wanted.covers(lacking)),
         });
-        self.clocks.note_synced(node, whole.collect::<Vec<_>>());
+        self.clocks.note_synced(node, whole, as_of);
         Ok(())
     }
 
@@ -341,8 +343,8 @@ impl Inner {
 
     /// Heals what is whole again, and tells the shards what all replicas know.
     async fn look_after_slots(&self) {
-        let lost: BTreeSet<SlotId> = self.local.lost_slots().into_iter().collect();
-        self.clocks.note_damaged(lost.clone());
+        let lost = self.local.lost();
+        self.clocks.note_damaged(&lost);
         let layout = self.layouts.current();
         let others = |slot: SlotId| -> Vec<NodeId> {
             let replicas = layout.placement.replicas(slot).iter();
@@ -352,7 +354,8 @@ impl Inner {
             let others = others(*slot);
             !others.is_empty() && self.clocks.has_all_of(*slot, others)
         };
-        let healed: Vec<SlotId> = lost.iter().copied().filter(has_all).collect();
+        let mut healed = lost;
+        healed.retain_slots(|slot| has_all(&slot));
         if !healed.is_empty() {
             self.local.heal(&healed);
         }

@@ -5,6 +5,9 @@
 //!
 //! A member sits on a *seat*; placement knows seats alone. `replace` puts another node on a seat, and nothing has to move but the copy of
 //! what the old one held.
+//!
+//! Invariant: on each seat, and at each address, sits one node: of two records that say otherwise the later one counts. Who sits elsewhere
+//! keeps its seat, whatever is done with another one, so no record but that of a new seat moves data.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -21,6 +24,8 @@ pub enum MemberState {
     Up,
     /// It belongs no more; its seat is empty or another's.
     Removed,
+    /// It was let in at the same time as another one, which has the seat. No record says so; it follows from two of them. It has to ask again.
+    Displaced,
 }
 
 /// One record, as JSON.
@@ -60,24 +65,38 @@ impl MemberTable {
         table
     }
 
-    fn take(&mut self, record: Record) {
+    fn take(&mut self, mut record: Record) {
         let Ok(node) = record.node.parse::<NodeId>() else {
             return;
         };
         if self.replication == 0 {
             self.replication = record.replication.max(1);
         }
-        let replaced = record.replaces.as_ref().and_then(|text| text.parse().ok());
-        if let Some(replaced) = replaced.and_then(|node: NodeId| self.members.get_mut(&node)) {
-            replaced.state = MemberState::Removed;
-        }
+        let replaced = record.replaces.as_ref().and_then(|text| text.parse::<NodeId>().ok());
         if record.state == MemberState::Up {
-            // Two that were let in at once, in the place of one: only the later one can be at that address.
-            let same = |(other, held): &(&NodeId, &mut Record)| **other != node && held.peer == record.peer;
-            let same = self.members.iter_mut().filter(same);
-            same.for_each(|(_, held)| held.state = MemberState::Removed);
+            record.seat = self.seat_taken_by(node, replaced, &record);
+            for (other, held) in &mut self.members {
+                if *other == node || held.state != MemberState::Up {
+                    continue;
+                }
+                if held.peer == record.peer || replaced == Some(*other) {
+                    held.state = MemberState::Removed;
+                } else if held.seat == record.seat {
+                    held.state = MemberState::Displaced;
+                }
+            }
         }
         self.members.insert(node, record);
+    }
+
+    /// The seat that the record puts the node on: its own, that of the one it replaces or whose address it has, or a new one.
+    fn seat_taken_by(&self, node: NodeId, replaced: Option<NodeId>, record: &Record) -> u32 {
+        let own = self.get(node).filter(|held| held.state == MemberState::Up);
+        let replaced = || self.get(replaced?);
+        let at_address = || self.up().map(|(_, held)| held).find(|held| held.peer == record.peer);
+        own.or_else(replaced)
+            .or_else(at_address)
+            .map_or(record.seat, |held| held.seat)
     }
 
     pub fn is_empty(&self) -> bool {
@@ -108,23 +127,14 @@ impl MemberTable {
         self.members.iter().map(|(node, record)| (*node, record))
     }
 
-    /// The seats in the order they were taken. Where two nodes claim one seat, because two changes were made at once, the lower id has
-    /// it, and the other one sits behind all others.
+    /// The seats that are taken, in their order.
     pub fn seats(&self) -> Vec<Seat> {
-        let mut seats = BTreeMap::new();
-        let mut late = Vec::new();
-        for (node, record) in self.up() {
-            let seat = Seat {
-                node,
-                zone: record.zone.clone(),
-                weight: record.weight,
-            };
-            match seats.entry(record.seat) {
-                std::collections::btree_map::Entry::Vacant(vacant) => _ = vacant.insert(seat),
-                std::collections::btree_map::Entry::Occupied(_) => late.push(seat),
-            }
-        }
-        seats.into_values().chain(late).collect()
+        let seat = |(node, record): (NodeId, &Record)| {
+            let (zone, weight) = (record.zone.clone(), record.weight);
+            (record.seat, Seat { node, zone, weight })
+        };
+        let seats: BTreeMap<u32, Seat> = self.up().map(seat).collect();
+        seats.into_values().collect()
     }
 
     /// A seat that nobody ever had.
@@ -194,14 +204,28 @@ mod tests {
     }
 
     #[test]
-    fn two_that_claim_one_seat_both_sit() {
-        let records = [
+    fn of_two_that_claim_one_seat_the_later_one_sits_and_the_other_may_ask_again() {
+        let mut records = vec![
             record(9, 0, MemberState::Up),
             record(5, 1, MemberState::Up),
             record(7, 1, MemberState::Up),
-            record(8, 2, MemberState::Up),
         ];
-        assert_eq!(sitting(&records), [9, 5, 8, 7]);
+        assert_eq!(sitting(&records), [9, 7]);
+        let table = MemberTable::of(&records);
+        assert_eq!(table.get(NodeId(5)).unwrap().state, MemberState::Displaced);
+        records.push(record(5, table.next_seat(), MemberState::Up));
+        assert_eq!(sitting(&records), [9, 7, 5]);
+    }
+
+    #[test]
+    fn nobody_moves_when_another_seat_changes_hands() {
+        let on_seat = |node: u64, port: u16, seat| record_at(node, port, seat, MemberState::Up);
+        let mut records = vec![on_seat(9, 1, 0), on_seat(5, 2, 1), on_seat(7, 3, 1), on_seat(5, 2, 2)];
+        for (node, sits) in [(1, [9, 7, 1]), (8, [9, 7, 8]), (5, [9, 7, 5])] {
+            // From the address of the one before, whatever seat the record names.
+            records.push(on_seat(node, 2, 1));
+            assert_eq!(sitting(&records), sits);
+        }
     }
 
     #[test]
