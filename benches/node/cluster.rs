@@ -118,7 +118,7 @@ impl Cluster {
 
 fn is_whole(status: &api::ClusterStatus) -> bool {
     let whole = |member: &api::Member| {
-        member.state == MemberState::Up && member.alive && member.unsynced_slots == 0 && member.slots > 0
+        member.state == MemberState::Up && member.alive && member.unsynced_slots == Some(0) && member.slots > 0
     };
     status.members.len() == NODES && status.members.iter().all(whole)
 }
@@ -214,7 +214,7 @@ impl Member {
             return false;
         };
         let own = status.members.iter().find(|member| member.node == status.node);
-        own.is_some_and(|own| own.lag_ops == 0 && own.unsynced_slots == 0)
+        own.is_some_and(|own| own.lag_ops == Some(0) && own.unsynced_slots == Some(0))
     }
 
     pub async fn is_ready(&self) -> bool {

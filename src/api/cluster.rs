@@ -64,7 +64,7 @@ pub struct ClusterStatus {
     pub members: Vec<Member>,
 }
 
-/// One node; what it lags behind is behind the node that answers.
+/// One node, as it tells of itself. What cannot be known, of one that does not answer, is absent.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Member {
     /// 16 hexadecimal digits.
@@ -80,15 +80,33 @@ pub struct Member {
     pub alive: bool,
     /// Slots of which it is a replica.
     pub slots: u32,
-    pub lag_ops: u64,
-    pub lag_bytes: u64,
-    pub lag_seconds: f64,
+    /// Ops that it lacks of what any other member has: those that it lacked when they last compared, and that did not come since. Absent
+    /// while it has compared with nobody.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lag_ops: Option<u64>,
+    /// An estimate: as many times the mean size of the ops that came to it from others since its start, or of those on its disk.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lag_bytes: Option<u64>,
+    /// Since it last lacked nothing, or since its start. 0 when it lacks nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lag_seconds: Option<f64>,
     /// Slots that have not synced with all their replicas since the node lost something.
-    pub unsynced_slots: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unsynced_slots: Option<u32>,
     /// Its clock against the one of the node that answers: positive when it is ahead.
-    pub clock_skew_ms: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clock_skew_ms: Option<i64>,
     /// Files that were set aside because they are damaged.
-    pub quarantined_segments: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quarantined_segments: Option<u64>,
+    /// Requests to it, since its start, for which too few replicas answered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quorum_failures: Option<u64>,
+    /// Ops that came to it from other replicas, live or to catch up, a second, over the last seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stream_ops_per_s: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stream_bytes_per_s: Option<f64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -169,8 +169,10 @@ fn status_text(status: &ClusterStatus) -> String {
         "SLOTS",
         "BEHIND",
         "UNSYNCED",
+        "STREAM",
         "CLOCK",
         "QUARANTINED",
+        "NO QUORUM",
     ];
     let row = |member: &Member| {
         [
@@ -182,9 +184,11 @@ fn status_text(status: &ClusterStatus) -> String {
             member.weight.to_string(),
             member.slots.to_string(),
             behind(member),
-            member.unsynced_slots.to_string(),
-            format!("{:+} ms", member.clock_skew_ms),
-            member.quarantined_segments.to_string(),
+            known(member.unsynced_slots, |slots| slots.to_string()),
+            known(member.stream_ops_per_s, |rate| format!("{rate:.0} ops/s")),
+            known(member.clock_skew_ms, |skew| format!("{skew:+} ms")),
+            known(member.quarantined_segments, |files| files.to_string()),
+            known(member.quorum_failures, |failures| failures.to_string()),
         ]
     };
     let rows: Vec<_> = status.members.iter().map(row).collect();
@@ -216,16 +220,21 @@ fn yes_or_no(flag: bool) -> String {
     if flag { "yes" } else { "no" }.to_owned()
 }
 
+fn known<T>(figure: Option<T>, text: impl FnOnce(T) -> String) -> String {
+    figure.map_or_else(|| "?".to_owned(), text)
+}
+
 pub fn behind(member: &Member) -> String {
-    if member.lag_ops == 0 {
-        return "-".to_owned();
-    }
-    format!(
-        "{} ops, {}, {:.1} s",
-        member.lag_ops,
-        HumanBytes(member.lag_bytes),
-        member.lag_seconds
-    )
+    let parts = match member.lag_ops {
+        None => return "?".to_owned(),
+        Some(0) => return "-".to_owned(),
+        Some(ops) => [
+            Some(format!("{ops} ops")),
+            member.lag_bytes.map(|bytes| HumanBytes(bytes).to_string()),
+            member.lag_seconds.map(|seconds| format!("{seconds:.1} s")),
+        ],
+    };
+    parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
 /// Columns as wide as they need to be, two spaces apart.
@@ -266,30 +275,42 @@ mod tests {
             state: MemberState::Up,
             alive: true,
             slots: 1024,
-            lag_ops: 0,
-            lag_bytes: 0,
-            lag_seconds: 0.0,
-            unsynced_slots: 0,
-            clock_skew_ms: 0,
-            quarantined_segments: 0,
+            lag_ops: Some(0),
+            lag_bytes: Some(0),
+            lag_seconds: Some(0.0),
+            unsynced_slots: Some(0),
+            clock_skew_ms: Some(0),
+            quarantined_segments: Some(0),
+            quorum_failures: Some(3),
+            stream_ops_per_s: Some(12.4),
+            stream_bytes_per_s: Some(900.0),
         }
     }
 
     fn cluster() -> ClusterStatus {
         let late = Member {
+            lag_ops: Some(7),
+            lag_bytes: Some(2048),
+            lag_seconds: Some(1.25),
+            clock_skew_ms: Some(-3),
+            ..member(0xab00_0000_0000_0001, 8001)
+        };
+        let silent = Member {
             state: MemberState::Joining,
             alive: false,
-            lag_ops: 7,
-            lag_bytes: 2048,
-            lag_seconds: 1.25,
-            clock_skew_ms: -3,
-            ..member(0xab00_0000_0000_0001, 8001)
+            lag_ops: None,
+            unsynced_slots: None,
+            clock_skew_ms: None,
+            quarantined_segments: None,
+            quorum_failures: None,
+            stream_ops_per_s: None,
+            ..member(0xac00_0000_0000_0001, 8002)
         };
         ClusterStatus {
             cluster: "kv".to_owned(),
             node: NodeId(1).to_string(),
             replication: 3,
-            members: vec![member(1, 8000), late],
+            members: vec![member(1, 8000), late, silent],
         }
     }
 

@@ -8,7 +8,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
-use crate::node::cluster::ClusterFigures;
+use crate::node::cluster::{ClusterFigures, PeerSeen};
 use crate::node::peers::PeerFigures;
 use crate::node::{Node, cluster::Cluster};
 
@@ -28,18 +28,23 @@ pub(super) fn register(node: &Node, registry: &mut Registry) {
 
 type Figure<T> = (&'static str, &'static str, fn(&T) -> u64);
 
-const GAUGES: [Figure<ClusterFigures>; 2] = [
+const GAUGES: [Figure<ClusterFigures>; 3] = [
     (
         "unsynced_slots",
         "Slots of which this node may lack something that it once held, or that it is new to",
         |f| f.unsynced_slots,
+    ),
+    (
+        "quarantined_segments",
+        "Files of this node that were set aside because they are damaged",
+        |f| f.quarantined_segments,
     ),
     ("peer_connections", "Connections of other nodes that are served", |f| {
         f.links.serving
     }),
 ];
 
-const COUNTERS: [Figure<ClusterFigures>; 11] = [
+const COUNTERS: [Figure<ClusterFigures>; 13] = [
     ("quorum_failures", "Requests for which too few replicas answered", |f| {
         f.quorum_failures
     }),
@@ -58,6 +63,12 @@ const COUNTERS: [Figure<ClusterFigures>; 11] = [
     ("pulled_bytes", "Bytes of ops taken from peers to catch up", |f| {
         f.pulled_bytes
     }),
+    (
+        "stream_ops",
+        "Ops that came from other replicas, live, for a read, or to catch up",
+        |f| f.taken_ops,
+    ),
+    ("stream_bytes", "Bytes of these ops", |f| f.taken_bytes),
     (
         "reconciled_slots",
         "Slots from which ops were removed that all others had dropped",
@@ -99,7 +110,7 @@ const PEER_GAUGES: [Figure<PeerFigures>; 4] = [
     ),
 ];
 
-const PEER_COUNTERS: [Figure<PeerFigures>; 8] = [
+const PEER_COUNTERS: [Figure<PeerFigures>; 12] = [
     ("peer_sent_bytes", "Sent to the peer", |f| f.bytes_sent),
     ("peer_received_bytes", "Received from the peer", |f| f.bytes_received),
     ("peer_requests", "Requests made to the peer", |f| f.requests),
@@ -111,9 +122,47 @@ const PEER_COUNTERS: [Figure<PeerFigures>; 8] = [
         "Requests not sent because too much waited for the peer",
         |f| f.busy,
     ),
+    (
+        "peer_pushed_ops",
+        "Ops sent to the peer as they were written here, whether or not it took them",
+        |f| f.pushed_ops,
+    ),
+    ("peer_pushed_bytes", "Bytes of the messages with these ops", |f| {
+        f.pushed_bytes
+    }),
+    ("peer_pulled_ops", "Ops taken from the peer to catch up", |f| f.pulled_ops),
+    ("peer_pulled_bytes", "Bytes of ops taken from the peer to catch up", |f| {
+        f.pulled_bytes
+    }),
     ("peer_silent", "Connections closed because the peer was silent", |f| {
         f.silent
     }),
+];
+
+/// What may not be known of a peer; no value is given then.
+type MaybeFigure = (&'static str, &'static str, fn(&PeerSeen) -> Option<f64>);
+
+const PEER_MAYBE: [MaybeFigure; 4] = [
+    (
+        "peer_lag_ops",
+        "Ops of the peer's that this node lacked when they last compared and that did not come since",
+        |f| Some(f.lag?.ops as f64),
+    ),
+    (
+        "peer_lag_bytes",
+        "An estimate: the lag in ops times the mean size of an op",
+        |f| Some(f.lag?.bytes? as f64),
+    ),
+    (
+        "peer_lag_seconds",
+        "Since this node last lacked nothing of the peer's, or since its start; 0 when it lacks nothing",
+        |f| Some(f.lag?.seconds),
+    ),
+    (
+        "peer_clock_skew_milliseconds",
+        "How far the peer's wall clock is ahead of this node's, as last seen",
+        |f| Some(f.clock_skew_ms? as f64),
+    ),
 ];
 
 fn gauge(value: u64) -> ConstGauge<i64> {
@@ -138,7 +187,7 @@ impl Collector for Members {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let encoder = &mut encoder;
         let figures = self.0.figures();
-        let names: Vec<String> = figures.peers.iter().map(|(node, ..)| node.to_string()).collect();
+        let names: Vec<String> = figures.peers.iter().map(|peer| peer.node.to_string()).collect();
         let label = |index: usize| [("peer", names.get(index).map_or("", String::as_str))];
         for (name, help, figure) in GAUGES {
             let metric = gauge(figure(&figures));
@@ -154,7 +203,7 @@ impl Collector for Members {
         family(encoder, gossip, ConstCounter::new(0), refused)?;
         let of_peers = |figure: fn(&PeerFigures) -> u64| {
             let peers = figures.peers.iter().enumerate();
-            peers.map(move |(index, (.., link, _))| (index, figure(link)))
+            peers.map(move |(index, peer)| (index, figure(&peer.link)))
         };
         for (name, help, figure) in PEER_GAUGES {
             let values = of_peers(figure).map(|(index, value)| (label(index), gauge(value)));
@@ -164,9 +213,11 @@ impl Collector for Members {
             let values = of_peers(figure).map(|(index, value)| (label(index), ConstCounter::new(value)));
             family(encoder, (name, help), ConstCounter::new(0), values)?;
         }
-        let lags = figures.peers.iter().enumerate();
-        let lags = lags.map(|(index, (.., lag_ops))| (label(index), gauge(*lag_ops)));
-        let lag = ("peer_lag_ops", "Ops of the peer's that this node lacks");
-        family(encoder, lag, gauge(0), lags)
+        for (name, help, figure) in PEER_MAYBE {
+            let peers = figures.peers.iter().enumerate();
+            let values = peers.filter_map(|(index, peer)| Some((label(index), ConstGauge::new(figure(peer)?))));
+            family(encoder, (name, help), ConstGauge::new(0.0), values)?;
+        }
+        Ok(())
     }
 }

@@ -17,7 +17,7 @@ pub(super) fn status_of(status: cluster::ClusterStatus) -> ClusterStatus {
 }
 
 fn member_of(member: MemberStatus) -> Member {
-    let own = member.own.unwrap_or_default();
+    let own = member.own.as_ref();
     Member {
         node: member.node.to_string(),
         peer: member.peer.to_string(),
@@ -30,13 +30,16 @@ fn member_of(member: MemberStatus) -> Member {
             Some(cluster::MemberState::Displaced) | None => MemberState::Joining,
         },
         alive: member.alive,
-        slots: u32::try_from(own.slots).unwrap_or(u32::MAX),
-        lag_ops: own.lag_ops,
-        lag_bytes: own.lag_bytes,
-        lag_seconds: own.lag_seconds,
-        unsynced_slots: u32::try_from(own.unsynced_slots).unwrap_or(u32::MAX),
+        slots: u32::try_from(member.slots).unwrap_or(u32::MAX),
+        lag_ops: own.and_then(|own| own.lag_ops),
+        lag_bytes: own.and_then(|own| own.lag_bytes),
+        lag_seconds: own.and_then(|own| own.lag_seconds),
+        unsynced_slots: own.map(|own| u32::try_from(own.unsynced_slots).unwrap_or(u32::MAX)),
         clock_skew_ms: member.clock_skew_ms,
-        quarantined_segments: own.quarantined_segments,
+        quarantined_segments: own.map(|own| own.quarantined_segments),
+        quorum_failures: own.and_then(|own| own.quorum_failures),
+        stream_ops_per_s: own.and_then(|own| own.stream_ops_per_s),
+        stream_bytes_per_s: own.and_then(|own| own.stream_bytes_per_s),
     }
 }
 

@@ -245,7 +245,7 @@ fn schemas() -> Map<String, Value> {
         &["cluster", "node", "replication", "members"],
         json!({"cluster": text, "node": text, "replication": count, "members": members}),
     );
-    let lag = |unit: &str| json!({"type": "number", "minimum": 0, "description": format!("{unit} behind the node that answers.")});
+    let per_s = |what: &str| json!({"type": "number", "minimum": 0, "description": format!("{what} that came from other replicas, a second.")});
     object(
         "Member",
         &[
@@ -257,12 +257,6 @@ fn schemas() -> Map<String, Value> {
             "state",
             "alive",
             "slots",
-            "lag_ops",
-            "lag_bytes",
-            "lag_seconds",
-            "unsynced_slots",
-            "clock_skew_ms",
-            "quarantined_segments",
         ],
         json!({
             "node": {"type": "string", "description": "16 hexadecimal digits."},
@@ -273,8 +267,13 @@ fn schemas() -> Map<String, Value> {
             "state": {"type": "string", "enum": crate::api::MemberState::NAMES},
             "alive": {"type": "boolean", "description": "Whether it is heard of now."},
             "slots": count,
-            "lag_ops": lag("Ops"), "lag_bytes": lag("Bytes"), "lag_seconds": lag("Seconds"),
-            "unsynced_slots": count,
+            "lag_ops": {"type": "integer", "minimum": 0, "description": "Ops that it lacks of what any other member has. This and what follows is absent where it cannot be known."},
+            "lag_bytes": {"type": "integer", "minimum": 0, "description": "An estimate: as many times the mean size of an op."},
+            "lag_seconds": {"type": "number", "minimum": 0, "description": "Since it last lacked nothing, or since its start."},
+            "unsynced_slots": {"type": "integer", "minimum": 0, "description": "Slots of which it may lack something that it once held."},
+            "quorum_failures": {"type": "integer", "minimum": 0, "description": "Requests for which too few replicas answered."},
+            "stream_ops_per_s": per_s("Ops"),
+            "stream_bytes_per_s": per_s("Bytes"),
             "clock_skew_ms": {"type": "integer", "description": "Positive when its clock is ahead of the answering node's."},
             "quarantined_segments": count,
         }),

@@ -2,8 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::core::clock::{Clock, SlotClocks};
 use crate::core::slot::SlotId;
@@ -16,6 +19,18 @@ pub(super) struct ClockBook {
     damage: Mutex<Damage>,
     /// By the peer that is being asked for it: what is on its way here.
     claimed: Mutex<BTreeMap<NodeId, SlotClocks>>,
+    /// What was copied may have made a slot, or this node, whole again.
+    copied: Notify,
+    started: Instant,
+}
+
+/// How far this node is behind a peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Lag {
+    /// Ops that the peer had when they last compared, and that did not come since, from whomever.
+    pub ops: u64,
+    /// Since this node last had all that the peer had, or since its start; zero when no ops are lacking.
+    pub time: Duration,
 }
 
 /// Counts how often damage was found, to tell whether a round with a peer began before or after.
@@ -50,8 +65,10 @@ struct Page {
     synced: BTreeSet<SlotId>,
     /// What this node lacked when the clocks were last compared.
     lacked: SlotClocks,
-    /// Of what it lacks now, how many ops.
-    lag_ops: u64,
+    /// When that was.
+    compared_at: Option<Instant>,
+    /// When they were last compared of those times of which all that was lacking has come.
+    whole_at: Option<Instant>,
 }
 
 impl ClockBook {
@@ -61,7 +78,20 @@ impl ClockBook {
             pages: Mutex::default(),
             damage: Mutex::default(),
             claimed: Mutex::default(),
+            copied: Notify::new(),
+            started: Instant::now(),
         }
+    }
+
+    /// A copy has ended. Wakes who looks after the slots, where that may make a difference.
+    pub(super) fn note_copied(&self) {
+        if self.is_new() || !self.damage.lock().lost.is_empty() {
+            self.copied.notify_one();
+        }
+    }
+
+    pub(super) async fn copied(&self) {
+        self.copied.notified().await;
     }
 
     /// Of `wants`, what no other peer is being asked for and is not here by now: a node that comes back lacks the same of all of them, and
@@ -137,15 +167,33 @@ impl ClockBook {
     pub(super) fn lacked_before(&self, peer: NodeId, lacking: SlotClocks) -> SlotClocks {
         let mut pages = self.pages.lock();
         let page = pages.entry(peer).or_default();
-        page.lag_ops = lacking.count();
         let both = page.lacked.meet(&lacking);
+        let now = Instant::now();
+        if lacking.is_empty() {
+            page.whole_at = Some(now);
+        } else if both.is_empty() {
+            page.whole_at = page.compared_at;
+        }
+        page.compared_at = Some(now);
         page.lacked = lacking;
         both
     }
 
-    /// How many ops this node lacked of the peer's when they last compared.
-    pub(super) fn lag_ops(&self, peer: NodeId) -> u64 {
-        self.pages.lock().get(&peer).map_or(0, |page| page.lag_ops)
+    /// How far this node, which holds this now, is behind the peer; unknown before they first compared.
+    pub(super) fn lag(&self, peer: NodeId, held: &SlotClocks) -> Option<Lag> {
+        let mut pages = self.pages.lock();
+        let page = pages.get_mut(&peer)?;
+        page.compared_at?;
+        let ops = page.lacked.minus(held).count();
+        if ops == 0 {
+            page.whole_at = page.compared_at;
+            return Some(Lag::default());
+        }
+        let whole_at = page.whole_at.unwrap_or(self.started);
+        Some(Lag {
+            ops,
+            time: whole_at.elapsed(),
+        })
     }
 
     /// Notes what is lost; what was synced before a slot lost anything counts no more.
@@ -269,6 +317,35 @@ mod tests {
         };
         assert!(book.lacked_before(NodeId(1), lacking(3)).is_empty());
         assert_eq!(book.lacked_before(NodeId(1), lacking(5)), lacking(3));
-        assert_eq!(book.lag_ops(NodeId(1)), 5);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lag_lasts_until_what_was_lacking_has_come_from_whomever() {
+        let book = ClockBook::new(false);
+        let (peer, second) = (NodeId(1), Duration::from_secs(1));
+        let clocks = |last| {
+            let mut clocks = SlotClocks::default();
+            clocks.join_slot(SlotId(1), &clock(last));
+            clocks
+        };
+        let lag = |ops, time| Some(Lag { ops, time });
+        assert_eq!(book.lag(peer, &clocks(0)), None, "they did not compare yet");
+        tokio::time::advance(second).await;
+        book.lacked_before(peer, clocks(5));
+        assert_eq!(book.lag(peer, &clocks(0)), lag(5, second), "since the start");
+        tokio::time::advance(second).await;
+        assert_eq!(book.lag(peer, &clocks(3)), lag(2, 2 * second));
+        assert_eq!(book.lag(peer, &clocks(5)), lag(0, Duration::ZERO));
+        tokio::time::advance(second).await;
+        book.lacked_before(peer, clocks(7).minus(&clocks(5)));
+        assert_eq!(book.lag(peer, &clocks(5)), lag(2, 2 * second), "since it was last compared without a lag");
+        tokio::time::advance(second).await;
+        book.lacked_before(peer, SlotClocks::default());
+        tokio::time::advance(second).await;
+        book.lacked_before(peer, clocks(9).minus(&clocks(7)));
+        assert_eq!(book.lag(peer, &clocks(7)), lag(2, second));
+        tokio::time::advance(second).await;
+        book.lacked_before(peer, clocks(11).minus(&clocks(9)));
+        assert_eq!(book.lag(peer, &clocks(9)), lag(2, second), "others are lacking than before");
     }
 }

@@ -30,6 +30,15 @@ pub(super) struct Layout {
     pub(super) placement: Placement,
 }
 
+impl Layout {
+    /// How many slots of users' data the node holds.
+    pub(super) fn slots_of(&self, node: NodeId) -> usize {
+        // Everybody holds the system's.
+        let slots = self.placement.slots_of(node);
+        slots.filter(|slot| *slot != SYSTEM_SLOT).count()
+    }
+}
+
 #[derive(Default)]
 pub(super) struct Layouts {
     current: ArcSwap<Layout>,

@@ -11,6 +11,7 @@
 //! | `serve` | what this node answers to others |
 //! | `sync` | catching up: asking each peer for what this node lacks |
 //! | `join` | coming in, letting in, replacing |
+//! | `observe` | what shows only over time: clocks of others, the rate of the stream |
 //! | `status` | what an admin is shown |
 //!
 //! # How the guarantees are met
@@ -36,6 +37,7 @@ mod join;
 mod layout;
 mod list;
 mod lives;
+mod observe;
 mod read;
 mod serve;
 mod status;
@@ -67,7 +69,7 @@ use lives::Lives;
 pub use forward::RemoteReader;
 pub use join::{MemberChange, MemberRefused};
 pub use read::Elsewhere;
-pub use status::{ClusterFigures, ClusterStatus, MemberStatus, OwnStatus};
+pub use status::{ClusterFigures, ClusterStatus, LagFigures, MemberStatus, OwnStatus, PeerSeen};
 pub use table::{MemberState, MemberTable};
 
 /// How often the loops of a member look for what only time makes due.
@@ -125,6 +127,7 @@ struct Inner {
     clocks: ClockBook,
     lives: Lives,
     counters: Counters,
+    observed: observe::Observed,
     serving: serve::Opened,
     tasks: Mutex<Vec<JoinHandle<()>>>,
     stopping: AtomicBool,
@@ -143,6 +146,9 @@ struct Counters {
     hedged: AtomicU64,
     pulled_ops: AtomicU64,
     pulled_bytes: AtomicU64,
+    /// Ops that came from other replicas, live, for a read, or to catch up.
+    taken_ops: AtomicU64,
+    taken_bytes: AtomicU64,
     reconciled_slots: AtomicU64,
 }
 
@@ -189,6 +195,7 @@ impl Cluster {
             membership: Mutex::default(),
             view: watch::Sender::default(),
             counters: Counters::default(),
+            observed: observe::Observed::default(),
             serving: serve::Opened::default(),
             tasks: Mutex::default(),
             stopping: AtomicBool::new(false),
@@ -210,6 +217,7 @@ impl Cluster {
         tasks.push(tokio::spawn(layout::watch(inner.clone(), inner.view.subscribe())));
         tasks.push(tokio::spawn(join::run(inner.clone())));
         tasks.push(tokio::spawn(sync::run(inner.clone())));
+        tasks.push(tokio::spawn(observe::run(inner.clone())));
         drop(tasks);
         Ok(Self { inner })
     }

@@ -3,6 +3,7 @@
 //! Where this node's own copy turns out to be damaged, another replica carries the read out.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::forward::RemoteReader;
 use super::gather::gather;
@@ -180,6 +181,9 @@ impl Inner {
     }
 
     pub(super) async fn take_ops(&self, ops: Vec<WireOp>) -> Result<(), OpError> {
+        let bytes: usize = ops.iter().map(WireOp::cost).sum();
+        self.counters.taken_ops.fetch_add(ops.len() as u64, Ordering::Relaxed);
+        self.counters.taken_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
         let ops: Result<Vec<_>, _> = ops.into_iter().map(WireOp::into_op).collect();
         // Nothing of what a peer cannot mean is taken.
         let ops = ops.map_err(|error| OpError::Disk(error.to_string()))?;

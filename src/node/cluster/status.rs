@@ -1,31 +1,64 @@
 //! What an admin is shown of the cluster: what each member says of itself, and what this one sees of it.
+//!
+//! How far a node is behind is told by what it lacked when it last compared its clock with a peer's, less what has come since. So it is
+//! right at the moment that a copy ends, and ops that are merely on their way do not count for long. Bytes are an estimate: ops times the
+//! mean size of an op.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
 use super::table::MemberState;
 use super::{Cluster, Inner, MemberChange, MemberRefused};
-use crate::core::slot::SYSTEM_SLOT;
-use crate::node::peers::{PeerFigures, PeersFigures};
+use crate::core::clock::SlotClocks;
+use crate::node::peers::{Peer, PeerFigures, PeersFigures};
+use crate::shard::ShardStats;
 use crate::types::NodeId;
 use crate::wire::{Request, Response};
 
 const ANSWER_MAX: Duration = Duration::from_secs(2);
 
-/// What a member says of itself.
+/// What a member says of itself. What it does not know, or does not tell in its version, is absent.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct OwnStatus {
     pub slots: u64,
     /// Slots of which it does not hold all that it should, as far as it knows.
     pub unsynced_slots: u64,
-    pub lag_ops: u64,
-    pub lag_bytes: u64,
-    pub lag_seconds: f64,
+    /// Absent while it has compared with nobody.
+    pub lag_ops: Option<u64>,
+    pub lag_bytes: Option<u64>,
+    pub lag_seconds: Option<f64>,
     pub quarantined_segments: u64,
     pub wall_ms: u64,
+    pub quorum_failures: Option<u64>,
+    /// What comes in from other replicas.
+    pub stream_ops_per_s: Option<f64>,
+    pub stream_bytes_per_s: Option<f64>,
+}
+
+/// How far this node is behind others.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct LagFigures {
+    pub ops: u64,
+    /// As many times the mean size of an op; absent where no op was seen to take a mean of.
+    pub bytes: Option<u64>,
+    /// Since nothing was lacking, or since the start.
+    pub seconds: f64,
+}
+
+/// What this node sees of a peer.
+#[derive(Debug, Clone)]
+pub struct PeerSeen {
+    pub node: NodeId,
+    pub link: PeerFigures,
+    /// How far this node is behind it. Absent when that cannot be known: it is away, or was not compared with yet.
+    pub lag: Option<LagFigures>,
+    /// How far its wall clock is ahead.
+    pub clock_skew_ms: Option<i64>,
 }
 
 /// One line of `kv cluster status`.
@@ -39,10 +72,12 @@ pub struct MemberStatus {
     /// Absent for one that waits to be let in.
     pub state: Option<MemberState>,
     pub alive: bool,
+    /// By this node's table.
+    pub slots: usize,
     /// Absent when it does not answer.
     pub own: Option<OwnStatus>,
-    /// Its wall clock against this node's.
-    pub clock_skew_ms: i64,
+    /// How far its wall clock is ahead of this node's; absent when it does not answer.
+    pub clock_skew_ms: Option<i64>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -63,13 +98,15 @@ pub struct ClusterFigures {
     pub hedged: u64,
     pub pulled_ops: u64,
     pub pulled_bytes: u64,
+    pub taken_ops: u64,
+    pub taken_bytes: u64,
     pub reconciled_slots: u64,
     pub refused_datagrams: Vec<(&'static str, u64)>,
     /// Of all connections between nodes that concern no single peer.
     pub links: PeersFigures,
-    /// Of each peer: the link, and how many ops this node lacks of it.
-    pub peers: Vec<(NodeId, bool, PeerFigures, u64)>,
+    pub peers: Vec<PeerSeen>,
     pub unsynced_slots: u64,
+    pub quarantined_segments: u64,
 }
 
 impl Cluster {
@@ -97,50 +134,99 @@ impl Inner {
             hedged: read(&counters.hedged),
             pulled_ops: read(&counters.pulled_ops),
             pulled_bytes: read(&counters.pulled_bytes),
+            taken_ops: read(&counters.taken_ops),
+            taken_bytes: read(&counters.taken_bytes),
             reconciled_slots: read(&counters.reconciled_slots),
             refused_datagrams: self.refused_datagrams(),
             links: self.peers.figures(),
-            peers: self
-                .peers
-                .all()
-                .into_iter()
-                .map(|peer| {
-                    let lag_ops = self.clocks.lag_ops(peer.node());
-                    (peer.node(), peer.is_up(), peer.figures(), lag_ops)
-                })
-                .collect(),
-            unsynced_slots: self.own_status().unsynced_slots,
+            peers: self.peers_seen(),
+            unsynced_slots: self.unsynced_slots(),
+            quarantined_segments: self.quarantined_segments(),
         }
     }
 
-    fn own_status(&self) -> OwnStatus {
-        let layout = self.layouts.current();
-        let held = layout.placement.slots_of(self.me);
-        // Everybody holds the system's.
-        let slots = held.filter(|slot| *slot != SYSTEM_SLOT).count() as u64;
-        let quarantined = self
-            .local
-            .figures()
-            .iter()
-            .map(|shard| shard.stats.quarantined_files)
-            .sum();
-        let lags = self
-            .peers
-            .all()
-            .into_iter()
-            .map(|peer| self.clocks.lag_ops(peer.node()));
-        OwnStatus {
-            slots,
-            unsynced_slots: match self.clocks.is_new() {
-                true => slots,
-                false => self.local.lost().slots().count() as u64,
+    fn peers_seen(&self) -> Vec<PeerSeen> {
+        let (held, op_bytes) = (self.local.clocks(), self.mean_op_bytes());
+        let seen = |peer: Peer| PeerSeen {
+            node: peer.node(),
+            link: peer.figures(),
+            lag: self.lag_behind(&peer, &held, op_bytes),
+            clock_skew_ms: self.observed.skew_ms(&peer),
+        };
+        self.peers.all().into_iter().map(seen).collect()
+    }
+
+    fn lag_behind(&self, peer: &Peer, held: &SlotClocks, op_bytes: Option<f64>) -> Option<LagFigures> {
+        let lag = self.clocks.lag(peer.node(), held)?;
+        // That of one that is away: what it was known to have is lacking as before, but it may have more.
+        (peer.is_up() || lag.ops > 0).then(|| LagFigures {
+            ops: lag.ops,
+            bytes: match lag.ops {
+                0 => Some(0),
+                ops => op_bytes.map(|bytes| (ops as f64 * bytes) as u64),
             },
-            // What several peers hold of it is lacking once.
-            lag_ops: lags.max().unwrap_or(0),
-            lag_bytes: 0,
-            lag_seconds: 0.0,
-            quarantined_segments: quarantined,
+            seconds: lag.time.as_secs_f64(),
+        })
+    }
+
+    /// Of what came from other replicas; where nothing did, of what is on the disk.
+    fn mean_op_bytes(&self) -> Option<f64> {
+        let taken = &self.counters;
+        let (ops, bytes) = (
+            taken.taken_ops.load(Ordering::Relaxed),
+            taken.taken_bytes.load(Ordering::Relaxed),
+        );
+        let (ops, bytes) = match ops {
+            0 => {
+                let shards = self.local.figures();
+                let sum = |figure: fn(&ShardStats) -> u64| shards.iter().map(|shard| figure(&shard.stats)).sum();
+                (sum(|stats| stats.sealed_ops), sum(|stats| stats.segment_bytes))
+            }
+            ops => (ops, bytes),
+        };
+        (ops > 0).then(|| bytes as f64 / ops as f64)
+    }
+
+    fn own_lag(&self) -> Option<LagFigures> {
+        let seen = self.peers_seen();
+        if seen.is_empty() && self.layouts.current().table.is_up(self.me) {
+            return Some(LagFigures::default());
+        }
+        // What several peers hold of it is lacking once.
+        let lags = seen.into_iter().filter_map(|peer| peer.lag);
+        lags.reduce(|a, b| LagFigures {
+            ops: a.ops.max(b.ops),
+            bytes: a.bytes.max(b.bytes),
+            seconds: a.seconds.max(b.seconds),
+        })
+    }
+
+    fn unsynced_slots(&self) -> u64 {
+        match self.clocks.is_new() {
+            true => self.layouts.current().slots_of(self.me) as u64,
+            false => self.local.lost().slots().count() as u64,
+        }
+    }
+
+    fn quarantined_segments(&self) -> u64 {
+        let shards = self.local.figures();
+        shards.iter().map(|shard| shard.stats.quarantined_files).sum()
+    }
+
+    fn own_status(&self) -> OwnStatus {
+        let lag = self.own_lag();
+        let rate = self.observed.stream_rate();
+        OwnStatus {
+            slots: self.layouts.current().slots_of(self.me) as u64,
+            unsynced_slots: self.unsynced_slots(),
+            lag_ops: lag.map(|lag| lag.ops),
+            lag_bytes: lag.and_then(|lag| lag.bytes),
+            lag_seconds: lag.map(|lag| lag.seconds),
+            quarantined_segments: self.quarantined_segments(),
             wall_ms: self.env.wall.now().0,
+            quorum_failures: Some(self.counters.quorum_failures.load(Ordering::Relaxed)),
+            stream_ops_per_s: rate.map(|rate| rate.ops_per_s),
+            stream_bytes_per_s: rate.map(|rate| rate.bytes_per_s),
         }
     }
 
@@ -151,9 +237,19 @@ impl Inner {
     async fn status(&self) -> ClusterStatus {
         let layout = self.layouts.current();
         let view = self.view();
+        let slots_of = |node| layout.slots_of(node);
         let members = layout.table.members().map(|(node, record)| async move {
-            let own = self.status_of(node).await;
-            let now = self.env.wall.now().0 as i64;
+            let peer = self.peers.get(node);
+            let own = match &peer {
+                _ if node == self.me => Some(self.own_status()),
+                Some(peer) => self.status_of(peer).await,
+                None => None,
+            };
+            let clock_skew_ms = match &peer {
+                _ if node == self.me => Some(0),
+                Some(peer) => self.observed.skew_ms(peer),
+                None => None,
+            };
             MemberStatus {
                 node,
                 peer: record.peer,
@@ -162,7 +258,8 @@ impl Inner {
                 weight: record.weight,
                 state: Some(record.state),
                 alive: own.is_some(),
-                clock_skew_ms: own.as_ref().map_or(0, |own| own.wall_ms as i64 - now),
+                slots: slots_of(node),
+                clock_skew_ms: clock_skew_ms.filter(|_| own.is_some()),
                 own,
             }
         });
@@ -179,8 +276,9 @@ impl Inner {
             weight: 0,
             state: None,
             alive: true,
+            slots: 0,
             own: None,
-            clock_skew_ms: 0,
+            clock_skew_ms: None,
         }));
         ClusterStatus {
             name: self.config.name.clone(),
@@ -190,14 +288,16 @@ impl Inner {
         }
     }
 
-    async fn status_of(&self, node: NodeId) -> Option<OwnStatus> {
-        if node == self.me {
-            return Some(self.own_status());
-        }
-        let call = self.peers.get(node)?.call(Request::Status).ok()?;
-        match tokio::time::timeout(ANSWER_MAX, call).await {
-            Ok(Ok(Response::Status(text))) => serde_json::from_str(&text).ok(),
-            _ => None,
-        }
+    /// What the peer says of itself, if it answers. Its wall clock is noted.
+    pub(super) async fn status_of(&self, peer: &Peer) -> Option<OwnStatus> {
+        let asked_at = Instant::now();
+        let call = peer.call(Request::Status).ok()?;
+        let Ok(Ok(Response::Status(text))) = tokio::time::timeout(ANSWER_MAX, call).await else {
+            return None;
+        };
+        let status: OwnStatus = serde_json::from_str(&text).ok()?;
+        let now = self.env.wall.now();
+        self.observed.note_wall(peer, status.wall_ms, now.0, asked_at);
+        Some(status)
     }
 }

@@ -73,7 +73,8 @@ pub(super) async fn run(inner: Arc<Inner>) {
             running.entry(peer.node()).or_insert_with(task);
         }
         inner.look_after_slots().await;
-        tokio::time::sleep(TICK).await;
+        // Right after a copy it may be said, and counts, that nothing is lacking any more.
+        let _ = tokio::time::timeout(TICK, inner.clocks.copied()).await;
     }
 }
 
@@ -183,6 +184,7 @@ impl Inner {
             Response::Same => {
                 self.clocks.note_same(node, slots, &clocks, as_of);
                 self.clocks.lacked_before(node, SlotClocks::default());
+                self.clocks.note_copied();
                 return Ok(());
             }
             Response::Differ(digests) => digests
@@ -206,6 +208,7 @@ impl Inner {
             Some(lacking) => claim.wants.get(*slot).is_some_and(|wanted| wanted.covers(lacking)),
         });
         self.clocks.note_synced(node, whole, as_of);
+        self.clocks.note_copied();
         Ok(())
     }
 
@@ -304,6 +307,7 @@ impl Inner {
             self.counters.pulled_ops.fetch_add(ops.len() as u64, Ordering::Relaxed);
             let bytes: usize = ops.iter().map(WireOp::cost).sum();
             self.counters.pulled_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+            peer.note_pulled(ops.len() as u64, bytes as u64);
             self.take_ops(ops).await?;
             if let Some(covered) = covered {
                 // All that the peer still holds of them is durable here, the clears too.

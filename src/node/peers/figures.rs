@@ -24,6 +24,12 @@ pub struct PeerFigures {
     pub silent: u64,
     /// Of the last keep-alive.
     pub round_trip_us: u64,
+    /// Ops sent to it as they were written here, whether or not it took them, and the bytes of these messages.
+    pub pushed_ops: u64,
+    pub pushed_bytes: u64,
+    /// Ops taken from it to catch up.
+    pub pulled_ops: u64,
+    pub pulled_bytes: u64,
 }
 
 /// Of all that concerns no single link.
@@ -72,6 +78,10 @@ pub struct LinkCounters {
     pub busy: Counter,
     pub silent: Counter,
     pub round_trip_us: Counter,
+    pub pushed_ops: Counter,
+    pub pushed_bytes: Counter,
+    pub pulled_ops: Counter,
+    pub pulled_bytes: Counter,
 }
 
 /// Behind `PeersFigures`.

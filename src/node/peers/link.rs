@@ -104,6 +104,10 @@ impl Link {
             sleeper.wake();
         }
         self.counters.requests.add(1);
+        if let Request::Append(ops) = request {
+            self.counters.pushed_ops.add(ops.len() as u64);
+            self.counters.pushed_bytes.add(bytes as u64);
+        }
         Ok(answer)
     }
 
@@ -176,6 +180,10 @@ impl Link {
             busy: self.counters.busy.get(),
             silent: self.counters.silent.get(),
             round_trip_us: self.counters.round_trip_us.get(),
+            pushed_ops: self.counters.pushed_ops.get(),
+            pushed_bytes: self.counters.pushed_bytes.get(),
+            pulled_ops: self.counters.pulled_ops.get(),
+            pulled_bytes: self.counters.pulled_bytes.get(),
         }
     }
 }

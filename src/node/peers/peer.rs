@@ -59,6 +59,12 @@ impl Peer {
         self.0.connections.subscribe()
     }
 
+    /// Counts ops that were taken from the peer to catch up, and about their bytes.
+    pub fn note_pulled(&self, ops: u64, bytes: u64) {
+        self.0.counters.pulled_ops.add(ops);
+        self.0.counters.pulled_bytes.add(bytes);
+    }
+
     pub fn figures(&self) -> PeerFigures {
         self.0.figures()
     }
