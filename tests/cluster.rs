@@ -33,6 +33,8 @@ mod partitions;
 mod processes;
 #[path = "cluster/rig.rs"]
 mod rig;
+#[path = "cluster/status.rs"]
+mod status;
 #[path = "cluster/strangers.rs"]
 mod strangers;
 #[path = "cluster/wires.rs"]

@@ -130,10 +130,14 @@ const PEER_COUNTERS: [Figure<PeerFigures>; 12] = [
     ("peer_pushed_bytes", "Bytes of the messages with these ops", |f| {
         f.pushed_bytes
     }),
-    ("peer_pulled_ops", "Ops taken from the peer to catch up", |f| f.pulled_ops),
-    ("peer_pulled_bytes", "Bytes of ops taken from the peer to catch up", |f| {
-        f.pulled_bytes
+    ("peer_pulled_ops", "Ops taken from the peer to catch up", |f| {
+        f.pulled_ops
     }),
+    (
+        "peer_pulled_bytes",
+        "Bytes of ops taken from the peer to catch up",
+        |f| f.pulled_bytes,
+    ),
     ("peer_silent", "Connections closed because the peer was silent", |f| {
         f.silent
     }),

@@ -248,16 +248,7 @@ fn schemas() -> Map<String, Value> {
     let per_s = |what: &str| json!({"type": "number", "minimum": 0, "description": format!("{what} that came from other replicas, a second.")});
     object(
         "Member",
-        &[
-            "node",
-            "peer",
-            "http",
-            "zone",
-            "weight",
-            "state",
-            "alive",
-            "slots",
-        ],
+        &["node", "peer", "http", "zone", "weight", "state", "alive", "slots"],
         json!({
             "node": {"type": "string", "description": "16 hexadecimal digits."},
             "peer": {"type": "string", "description": "Where the other nodes reach it."},

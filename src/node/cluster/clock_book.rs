@@ -338,7 +338,11 @@ mod tests {
         assert_eq!(book.lag(peer, &clocks(5)), lag(0, Duration::ZERO));
         tokio::time::advance(second).await;
         book.lacked_before(peer, clocks(7).minus(&clocks(5)));
-        assert_eq!(book.lag(peer, &clocks(5)), lag(2, 2 * second), "since it was last compared without a lag");
+        assert_eq!(
+            book.lag(peer, &clocks(5)),
+            lag(2, 2 * second),
+            "since it was last compared without a lag"
+        );
         tokio::time::advance(second).await;
         book.lacked_before(peer, SlotClocks::default());
         tokio::time::advance(second).await;
@@ -346,6 +350,10 @@ mod tests {
         assert_eq!(book.lag(peer, &clocks(7)), lag(2, second));
         tokio::time::advance(second).await;
         book.lacked_before(peer, clocks(11).minus(&clocks(9)));
-        assert_eq!(book.lag(peer, &clocks(9)), lag(2, second), "others are lacking than before");
+        assert_eq!(
+            book.lag(peer, &clocks(9)),
+            lag(2, second),
+            "others are lacking than before"
+        );
     }
 }

@@ -67,8 +67,7 @@ impl Observed {
 
     fn is_due(&self, peer: &Peer) -> bool {
         let skews = self.skews.lock();
-        let is_recent =
-            |skew: &Skew| skew.connection == connection_of(peer) && skew.seen_at.elapsed() < SKEW_AGE_MAX;
+        let is_recent = |skew: &Skew| skew.connection == connection_of(peer) && skew.seen_at.elapsed() < SKEW_AGE_MAX;
         peer.is_up() && !skews.get(&peer.node()).is_some_and(is_recent)
     }
 

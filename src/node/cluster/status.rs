@@ -192,6 +192,10 @@ impl Inner {
         if seen.is_empty() && self.layouts.current().table.is_up(self.me) {
             return Some(LagFigures::default());
         }
+        // One that is there and was not compared with may have anything.
+        if seen.iter().any(|peer| peer.link.is_up && peer.lag.is_none()) {
+            return None;
+        }
         // What several peers hold of it is lacking once.
         let lags = seen.into_iter().filter_map(|peer| peer.lag);
         lags.reduce(|a, b| LagFigures {

@@ -3,13 +3,14 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use futures_util::StreamExt;
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
 use super::*;
 use crate::node::{Added, Node, NodeConfig, OpError, Terms};
 use crate::shard::ShardConfig;
-use crate::types::{Consistency, Key, RequestId, UserId};
+use crate::types::{Consistency, Key, RequestId, UserId, WallMs};
 
 const LOOPBACK: ([u8; 4], u16) = ([127, 0, 0, 1], 0);
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -18,6 +19,16 @@ struct Rig {
     dirs: Vec<TempDir>,
     addresses: Vec<SocketAddr>,
     nodes: Vec<Option<Node>>,
+    /// How far each one's wall clock is ahead of the machine's.
+    ahead_ms: Vec<u64>,
+}
+
+struct Ahead(u64);
+
+impl crate::env::WallClock for Ahead {
+    fn now(&self) -> WallMs {
+        WallMs(crate::os::SystemClock.now().0 + self.0)
+    }
 }
 
 fn free_port() -> SocketAddr {
@@ -29,7 +40,13 @@ fn free_port() -> SocketAddr {
 
 impl Rig {
     async fn new(count: usize) -> Self {
+        Self::with_clocks(vec![0; count]).await
+    }
+
+    async fn with_clocks(ahead_ms: Vec<u64>) -> Self {
+        let count = ahead_ms.len();
         let mut rig = Self {
+            ahead_ms,
             dirs: (0..count).map(|_| TempDir::new().unwrap()).collect(),
             addresses: (0..count).map(|_| free_port()).collect(),
             nodes: (0..count).map(|_| None).collect(),
@@ -73,7 +90,11 @@ impl Rig {
             ..ShardConfig::default()
         };
         config.cluster = Some(cluster);
-        self.nodes[index] = Some(Node::start(crate::os::env(), config).await.unwrap());
+        let env = Env {
+            wall: Arc::new(Ahead(self.ahead_ms[index])),
+            ..crate::os::env()
+        };
+        self.nodes[index] = Some(Node::start(env, config).await.unwrap());
     }
 
     async fn stop(&mut self, index: usize) {
@@ -297,5 +318,69 @@ async fn an_empty_disk_at_the_same_address_is_filled_again() {
         assert_eq!(expected.len(), 10);
         assert_eq!(list(rig.node(2), name, Consistency::One).await.unwrap(), expected);
     }
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn how_far_a_node_is_behind_and_whose_clock_is_wrong_is_told() {
+    const ADDS: usize = 2000;
+    let mut rig = Rig::with_clocks(vec![0, 5000, 0]).await;
+    let skews = |node: &Node| -> Vec<Option<i64>> {
+        let figures = node.cluster().unwrap().figures();
+        let mut skews: Vec<_> = figures.peers.iter().map(|peer| peer.clock_skew_ms).collect();
+        skews.sort_unstable();
+        skews
+    };
+    let near = |skew: Option<i64>, expected: i64| skew.is_some_and(|skew| (skew - expected).abs() < 1000);
+    rig.wait("the clocks are seen", |node| skews(node).iter().all(Option::is_some))
+        .await;
+    let (of_first, of_second) = (skews(rig.node(0)), skews(rig.node(1)));
+    assert!(near(of_first[0], 0) && near(of_first[1], 5000), "{of_first:?}");
+    assert!(near(of_second[0], -5000) && near(of_second[1], -5000), "{of_second:?}");
+
+    let away = rig.node(2).local().life().node;
+    rig.stop(2).await;
+    let text = "x".repeat(4000);
+    let adds = (0..ADDS).map(|number| {
+        let (node, name) = (rig.node(number % 2), format!("key {}", number % 100));
+        let text = &text;
+        async move { add(node, &name, text).await }
+    });
+    let added: Vec<_> = futures_util::stream::iter(adds).buffer_unordered(32).collect().await;
+    assert!(added.iter().all(Result::is_ok));
+    let status = rig.node(0).cluster().unwrap().status().await;
+    let member = status.members.iter().find(|member| member.node == away).unwrap();
+    assert!(member.own.is_none() && member.clock_skew_ms.is_none() && member.slots == 1024);
+    let figures = rig.node(0).cluster().unwrap().figures();
+    let seen = figures.peers.iter().find(|peer| peer.node == away).unwrap();
+    assert!(seen.lag.is_none() && seen.clock_skew_ms.is_none(), "{seen:?}");
+
+    rig.start(2).await;
+    let mut most: Option<LagFigures> = None;
+    let until = Instant::now() + PATIENCE;
+    loop {
+        assert!(Instant::now() < until, "it does not come back: {most:?}");
+        let figures = rig.node(2).cluster().unwrap().figures();
+        let lags: Vec<_> = figures.peers.iter().map(|peer| peer.lag).collect();
+        if lags.len() == 2
+            && most.is_some()
+            && lags.iter().all(|lag| {
+                *lag == Some(LagFigures {
+                    bytes: Some(0),
+                    ..LagFigures::default()
+                })
+            })
+        {
+            break;
+        }
+        let lags = lags.into_iter().flatten().filter(|lag| lag.ops > 0);
+        most = lags.chain(most).max_by_key(|lag| lag.ops);
+        sleep(Duration::from_millis(2)).await;
+    }
+    let most = most.unwrap();
+    assert!(most.ops <= ADDS as u64 && most.seconds > 0.0, "{most:?}");
+    // By what lies on its disk, compressed, or by what came since.
+    let bytes = most.bytes.unwrap() / most.ops;
+    assert!((100..5000).contains(&bytes), "{bytes} bytes an op");
     rig.end().await;
 }
