@@ -37,5 +37,7 @@ mod rig;
 mod status;
 #[path = "cluster/strangers.rs"]
 mod strangers;
+#[path = "cluster/users.rs"]
+mod users;
 #[path = "cluster/wires.rs"]
 mod wires;

@@ -7,8 +7,10 @@ use std::time::Duration;
 use ractor::ActorCell;
 
 use super::cluster::{Cluster, Elsewhere, RemoteReader};
-use super::local::{Added, Local, LocalReader, ShardFigures, Wanted};
+use super::figures::ShardFigures;
+use super::local::{Added, Local, LocalReader, Wanted};
 use super::opening::StartError;
+use super::watcher::SystemWatcher;
 use super::{NodeConfig, OpError, Terms};
 use crate::core::op::Text;
 use crate::env::Env;
@@ -63,6 +65,11 @@ impl Node {
     /// Absent where there are no others.
     pub fn cluster(&self) -> Option<&Cluster> {
         self.cluster.as_ref()
+    }
+
+    /// The one who hears of changed system keys from here on, by their names, on whichever node they were changed. The first one counts.
+    pub fn watch_system(&self, watcher: SystemWatcher) {
+        self.local.watch_system(watcher);
     }
 
     async fn write(&self, wanted: Wanted<'_>, terms: Terms) -> Result<Added, OpError> {

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use ractor::{Actor, ActorCell, ActorRef};
@@ -13,12 +12,13 @@ use super::messages::{Pending, ShardMessage, Work};
 use super::opening::{self, StartError};
 use super::permits::Permit;
 use super::supervisor::{Serving, ShardDoor, Supervisor, SupervisorMessage};
+use super::watcher::{Watcher, changed_keys};
 use super::{NodeConfig, OpError};
 use crate::core::op::KeyedOp;
 use crate::core::slot::{KeyHash, SYSTEM_SLOT, SlotId, shard_of, slot_of};
 use crate::core::stamp::OriginId;
 use crate::env::Env;
-use crate::shard::{Damaged, ShardStats, Write, WriteContext, WriteKind};
+use crate::shard::{Damaged, Write, WriteContext, WriteKind};
 use crate::store::keys::{KeyPage, KeyQuery};
 use crate::store::reader::{Fragment, KeyReader};
 use crate::store::segment::ReadError;
@@ -48,6 +48,7 @@ pub(super) struct Inner {
     supervisor: ActorRef<SupervisorMessage>,
     life: Life,
     data_dir: std::path::PathBuf,
+    watcher: Watcher,
 }
 
 /// Who this node is, as its data folder said when it was opened.
@@ -73,17 +74,6 @@ pub struct Wanted<'a> {
     pub request_id: Option<RequestId>,
 }
 
-/// Figures of one shard, for metrics.
-#[derive(Debug, Clone, Default)]
-pub struct ShardFigures {
-    /// `system` for the system's own.
-    pub name: String,
-    pub serving: bool,
-    pub waiting_requests: u64,
-    pub restarts: u64,
-    pub stats: ShardStats,
-}
-
 impl Local {
     /// Opens the data folder and starts the node's actors.
     pub async fn start(env: Env, config: NodeConfig) -> Result<Self, StartError> {
@@ -107,6 +97,7 @@ impl Local {
             supervisor,
             life,
             data_dir,
+            watcher: Watcher::default(),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -134,6 +125,10 @@ impl Local {
 
     pub(super) fn doors(&self) -> &[ShardDoor] {
         &self.inner.doors
+    }
+
+    pub(super) fn watcher(&self) -> &Watcher {
+        &self.inner.watcher
     }
 
     pub(super) fn supervisor(&self) -> &ActorRef<SupervisorMessage> {
@@ -177,7 +172,10 @@ impl Local {
             request_id: wanted.request_id,
             context,
         };
-        self.put(index, Work::Write(write, stamped), permit).await
+        let changed = wanted.user.is_system().then(|| wanted.key.clone());
+        let work = Work::Write(write, stamped);
+        self.put_watched(index, work, permit, changed.into_iter().collect())
+            .await
     }
 
     /// Holds ops that other replicas stamped. Durable on Ok.
@@ -190,12 +188,13 @@ impl Local {
         let puts = by_shard.into_iter().map(|(index, ops)| async move {
             let bytes = ops.iter().map(|op| op.op.body.text_bytes()).sum();
             let permit = self.inner.doors[index].replica_permits.take(bytes)?;
-            self.put(index, Work::Apply(ops), permit).await
+            let changed = changed_keys(&ops);
+            self.put_watched(index, Work::Apply(ops), permit, changed).await
         });
         futures_util::future::try_join_all(puts).await.map(|_| ())
     }
 
-    async fn put(&self, index: usize, work: Work, permit: Permit) -> Result<Added, OpError> {
+    pub(super) async fn put(&self, index: usize, work: Work, permit: Permit) -> Result<Added, OpError> {
         let door = &self.inner.doors[index];
         let (reply, answer) = oneshot::channel();
         let gone = |maybe_applied| OpError::ShardUnavailable { maybe_applied };
@@ -308,27 +307,6 @@ impl Local {
     pub fn commit_time(&self) -> Duration {
         let shards = self.inner.doors.iter().take(usize::from(self.inner.shards));
         shards.map(|door| door.commit_time.mean()).max().unwrap_or_default()
-    }
-
-    /// Figures for metrics, as of the shards' last tick.
-    pub fn figures(&self) -> Vec<ShardFigures> {
-        let name = |index: usize| {
-            if index == usize::from(self.inner.shards) {
-                "system".to_owned()
-            } else {
-                index.to_string()
-            }
-        };
-        let doors = self.inner.doors.iter().enumerate();
-        doors
-            .map(|(index, door)| ShardFigures {
-                name: name(index),
-                serving: door.is_serving(),
-                waiting_requests: door.permits.waiting() as u64,
-                restarts: door.restarts.load(Ordering::Relaxed),
-                stats: door.stats.lock().map(|stats| stats.clone()).unwrap_or_default(),
-            })
-            .collect()
     }
 
     /// Lets the actor of the shard that holds this key die, to see it come back.

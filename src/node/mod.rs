@@ -2,11 +2,12 @@
 //!
 //! `supervisor` starts one `shard_actor` per shard and one for the system's own key range, and starts a dead one again from its
 //! files. `permits` bounds what waits in mailboxes. `identity` is the data folder's lock and name. `membership` is the
-//! gossip that tells which other nodes there are; nothing else names chitchat.
+//! gossip that tells which other nodes there are; nothing else names chitchat. `watcher` tells of changes of the system's own keys.
 
 pub mod cluster;
 mod commit_time;
 pub mod error;
+mod figures;
 pub mod handle;
 pub mod identity;
 mod inbox;
@@ -22,7 +23,8 @@ pub mod replica;
 mod shard_actor;
 mod supervisor;
 mod terms;
-pub mod whole_file;
+mod watcher;
+mod whole_file;
 
 use std::path::PathBuf;
 
@@ -32,11 +34,13 @@ pub use crate::store::keys::KeyPage;
 pub use crate::store::reader::Fragment;
 pub use cluster::{Cluster, ClusterConfig, MemberChange};
 pub use error::OpError;
+pub use figures::ShardFigures;
 pub use handle::{Node, ValueReader};
 use identity::Role;
-pub use local::{Added, Life, Local, ShardFigures};
+pub use local::{Added, Life, Local};
 pub use opening::StartError;
 pub use terms::Terms;
+pub use watcher::SystemWatcher;
 
 /// Memory for blocks of sealed segments when nothing else is asked for.
 pub const CACHE_BYTES_DEFAULT: u64 = 64 << 20;

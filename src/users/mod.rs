@@ -2,7 +2,7 @@
 //!
 //! Invariants:
 //! - a credential is right only by the user's current record; what memory remembers of it is at most [`VERIFIED_AGE_MAX`] old
-//!   and is dropped when the record changes;
+//!   and is dropped when the record changes, here or, as soon as that has come here, through another node;
 //! - a wrong password and an unknown user take the same path: the same delay, the same queue, one Argon2id run, one answer;
 //! - a name whose removal has begun can neither log in nor be added before everything under it is gone.
 
@@ -107,7 +107,14 @@ impl Users {
     /// Starts the service on a running node, within a tokio runtime. Removals that a crash cut short are resumed in the
     /// background, as soon as the node can tell of them.
     pub fn start(env: Env, node: Node, cost: PasswordCost) -> Self {
-        Self::start_on(env, Box::new(node), cost.0)
+        let users = Self::start_on(env, Box::new(node.clone()), cost.0);
+        let inner = Arc::downgrade(&users.inner);
+        node.watch_system(Box::new(move |key| {
+            if let (Some(inner), Some(user)) = (inner.upgrade(), record::user_of(key)) {
+                inner.verified.forget(&user);
+            }
+        }));
+        users
     }
 
     fn start_on(env: Env, store: Box<dyn RecordStore>, cost: argon2::Params) -> Self {

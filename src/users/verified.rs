@@ -20,7 +20,8 @@ use crate::types::{PASSWORD_HASH_BYTES_MAX, USER_ID_BYTES_MAX, UserId};
 
 use super::{Principal, locked};
 
-/// How old the knowledge of a user's record may be before it is read again: another node may have changed it.
+/// How old the knowledge of a user's record may be before it is read again: another node may have changed it, and the change may be long
+/// on its way here.
 pub const VERIFIED_AGE_MAX: Duration = Duration::from_secs(60);
 /// Users remembered: about 25 MB. One that is forgotten costs an Argon2id run when next seen.
 const REMEMBERED_MAX: usize = 100_000;

@@ -323,7 +323,7 @@ async fn an_empty_disk_at_the_same_address_is_filled_again() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn how_far_a_node_is_behind_and_whose_clock_is_wrong_is_told() {
-    const ADDS: usize = 2000;
+    const ADDS: usize = 600;
     let mut rig = Rig::with_clocks(vec![0, 5000, 0]).await;
     let skews = |node: &Node| -> Vec<Option<i64>> {
         let figures = node.cluster().unwrap().figures();

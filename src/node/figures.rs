@@ -1,0 +1,38 @@
+//! What a node counts of its shards.
+
+use std::sync::atomic::Ordering;
+
+use super::local::Local;
+use crate::shard::ShardStats;
+
+/// Figures of one shard, for metrics.
+#[derive(Debug, Clone, Default)]
+pub struct ShardFigures {
+    /// `system` for the system's own.
+    pub name: String,
+    pub serving: bool,
+    pub waiting_requests: u64,
+    pub restarts: u64,
+    pub stats: ShardStats,
+}
+
+impl Local {
+    /// Figures for metrics, as of the shards' last tick.
+    pub fn figures(&self) -> Vec<ShardFigures> {
+        let (doors, last) = (self.doors(), self.doors().len().saturating_sub(1));
+        let name = |index: usize| match index == last {
+            true => "system".to_owned(),
+            false => index.to_string(),
+        };
+        let doors = doors.iter().enumerate();
+        doors
+            .map(|(index, door)| ShardFigures {
+                name: name(index),
+                serving: door.is_serving(),
+                waiting_requests: door.permits.waiting() as u64,
+                restarts: door.restarts.load(Ordering::Relaxed),
+                stats: door.stats.lock().map(|stats| stats.clone()).unwrap_or_default(),
+            })
+            .collect()
+    }
+}
