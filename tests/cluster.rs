@@ -31,13 +31,19 @@ mod members;
 mod partitions;
 #[path = "cluster/processes.rs"]
 mod processes;
+#[path = "cluster/replay.rs"]
+mod replay;
 #[path = "cluster/rig.rs"]
 mod rig;
 #[path = "cluster/status.rs"]
 mod status;
 #[path = "cluster/strangers.rs"]
 mod strangers;
+#[path = "cluster/tls.rs"]
+mod tls;
 #[path = "cluster/users.rs"]
 mod users;
 #[path = "cluster/wires.rs"]
 mod wires;
+#[path = "cluster/zones.rs"]
+mod zones;

@@ -94,11 +94,15 @@ struct Place {
     node: Option<Node>,
     /// It began the cluster, and was not started since.
     founds: bool,
+    /// What it alone is started with.
+    own: Vec<String>,
 }
 
 /// Dropped, all its processes are killed.
 pub struct Cluster {
     places: Vec<Place>,
+    /// So many of the places make up the cluster.
+    count: usize,
     home: Home,
     more: Vec<String>,
     wires: Option<Wires>,
@@ -108,13 +112,18 @@ pub struct Cluster {
 impl Cluster {
     /// Three nodes, each of which holds all that it should.
     pub fn new() -> Self {
+        Self::of(3, |_, _| Vec::new())
+    }
+
+    /// So many nodes, each with arguments of its own, which may name files below the given folder.
+    pub fn of(count: usize, own: impl Fn(usize, &Path) -> Vec<String>) -> Self {
         let turn = Turn::take();
         let pid = std::process::id();
         static CLUSTERS: AtomicU8 = AtomicU8::new(0);
         let first = CLUSTERS.fetch_add(8, Ordering::Relaxed);
         let ip = |place: u8| Ipv4Addr::new(127, 64 + (pid >> 8) as u8 % 64, pid as u8, first + place + 1);
         let ips = (0..6).map(|place| (ip(place), ip(place)));
-        Self::at(turn, ips, None)
+        Self::at(turn, ips, count, None, own)
     }
 
     /// Three nodes in three namespaces; none where those are not permitted.
@@ -124,10 +133,16 @@ impl Cluster {
         let ips: Vec<_> = (0..3)
             .map(|place| (wires.client_ip(place), wires.peer_ip(place)))
             .collect();
-        Some(Self::at(turn, ips.into_iter(), Some(wires)))
+        Some(Self::at(turn, ips.into_iter(), 3, Some(wires), |_, _| Vec::new()))
     }
 
-    fn at(turn: Turn, ips: impl Iterator<Item = (Ipv4Addr, Ipv4Addr)>, wires: Option<Wires>) -> Self {
+    fn at(
+        turn: Turn,
+        ips: impl Iterator<Item = (Ipv4Addr, Ipv4Addr)>,
+        count: usize,
+        wires: Option<Wires>,
+        own: impl Fn(usize, &Path) -> Vec<String>,
+    ) -> Self {
         let home = Home::new();
         let key = run({
             let mut command = kv();
@@ -141,15 +156,17 @@ impl Cluster {
             data: home.path().join(format!("data-{index}")),
             node: None,
             founds: index == 0,
+            own: own(index, home.path()),
         };
         let mut cluster = Self {
             places: ips.enumerate().map(place).collect(),
+            count,
             home,
             more: Vec::new(),
             wires,
             _turn: turn,
         };
-        for index in 0..3 {
+        for index in 0..count {
             cluster.start(index);
         }
         cluster.wait_whole();
@@ -214,10 +231,10 @@ impl Cluster {
                 .arg(self.home.password_file());
         }
         if !place.founds {
-            let others = self.places.iter().take(3).map(|other| other.peer.to_string());
+            let others = self.places.iter().take(self.count).map(|other| other.peer.to_string());
             command.args(["--join", &others.collect::<Vec<_>>().join(",")]);
         }
-        command.args(SMALL).args(&self.more);
+        command.args(SMALL).args(&place.own).args(&self.more);
         // Neither a profile nor a settings file of the machine may play a part.
         command.current_dir(self.home.path()).env("HOME", self.home.path());
         command.env("XDG_CONFIG_HOME", self.home.path().join("config"));
@@ -311,7 +328,7 @@ impl Cluster {
         values.sum::<f64>() as u64
     }
 
-    /// Until each running node of the first three holds all that it should, and is connected to all others.
+    /// Until each running node holds all that it should, and is connected to all others.
     pub fn wait_whole(&self) {
         let running = self.running();
         wait_for("every node is whole", || {
