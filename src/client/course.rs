@@ -1,9 +1,11 @@
 //! The way of one request through the nodes: the next one when a try fails, a second one beside it when nothing comes, rounds with
 //! growing pauses when all have failed.
 //!
-//! Invariant: a request that may have taken effect is tried again only when its sender said that this is safe.
+//! Invariant: a request that may have taken effect is tried again only when its sender said that this is safe; and at two nodes at the same
+//! time only when it said that too.
 
 use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -28,9 +30,11 @@ const HEDGE_AFTER_LIVELY: Duration = Duration::from_millis(1_000);
 const HEDGE_AFTER_KIB: Duration = Duration::from_millis(1);
 
 /// Whether a request may be sent again after it may have taken effect.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Repeat {
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Repeat<'a> {
     Safe,
+    /// When a try has ended. This is set when it may have taken effect: its sender can tell by the answer of a later one.
+    InTurn(&'a AtomicBool),
     Unsafe,
 }
 
@@ -45,7 +49,7 @@ pub(super) struct Patience {
 
 pub(super) struct Course<'a> {
     nodes: &'a Nodes,
-    repeat: Repeat,
+    repeat: Repeat<'a>,
     patience: Patience,
     /// What the body's size adds to the time after which the next node is asked too.
     allowance: Duration,
@@ -62,7 +66,7 @@ pub(super) struct Course<'a> {
 }
 
 impl<'a> Course<'a> {
-    pub fn new(nodes: &'a Nodes, repeat: Repeat, patience: Patience, body_bytes: usize) -> Self {
+    pub fn new(nodes: &'a Nodes, repeat: Repeat<'a>, patience: Patience, body_bytes: usize) -> Self {
         Self {
             nodes,
             repeat,
@@ -138,7 +142,7 @@ impl<'a> Course<'a> {
     }
 
     fn may_hedge(&self) -> bool {
-        self.repeat == Repeat::Safe && !self.untried.is_empty()
+        matches!(self.repeat, Repeat::Safe) && !self.untried.is_empty()
     }
 
     fn hedge_at(&self) -> Instant {
@@ -156,8 +160,13 @@ impl<'a> Course<'a> {
     /// Err when the request must not be tried again.
     fn note(&mut self, node: usize, error: ClientError) -> Result<(), ClientError> {
         let unsent = matches!(error, ClientError::Unreachable { .. });
-        if !error.is_passing() || !(unsent || self.repeat == Repeat::Safe) {
+        if !error.is_passing() || (!unsent && matches!(self.repeat, Repeat::Unsafe)) {
             return Err(error);
+        }
+        if let Repeat::InTurn(in_doubt) = self.repeat
+            && !unsent
+        {
+            in_doubt.store(true, Ordering::Relaxed);
         }
         self.nodes.avoid(node);
         self.last = Some(match error {

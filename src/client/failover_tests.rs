@@ -192,6 +192,75 @@ async fn a_change_of_users_goes_to_one_node_only() {
     assert!(other.sent("path").is_empty());
 }
 
+/// Two nodes of one cluster: what the first one did before its connection broke shows at the other.
+async fn changed_at_the_second_try(
+    before: &[(&str, &str)],
+    after: &[(&str, &str)],
+    change: impl AsyncFnOnce(Client) -> Result<(), ClientError>,
+) -> Result<(), ClientError> {
+    let (broken, other) = (FakeNode::start(), FakeNode::start());
+    let users = |users: &[(&str, &str)]| {
+        let hashed = users
+            .iter()
+            .map(|(name, password)| ((*name).to_owned(), password_hash(password)));
+        hashed.collect()
+    };
+    broken.with(|state| state.users = users(before));
+    other.with(|state| state.users = users(after));
+    broken.fail_next(Fault::BreakAfter);
+    let changed = change(client_of(&[&broken.url, &other.url])).await;
+    assert!(broken.sent("path").len() == 1 && !other.sent("path").is_empty());
+    changed
+}
+
+#[tokio::test]
+async fn a_change_of_users_goes_on_with_the_next_node_and_knows_its_own_effect() {
+    let add = async |client: Client| client.users_add("eve", "p", false).await;
+    let remove = async |client: Client| client.users_remove("eve").await;
+    let passwd = async |client: Client| client.users_passwd(super::fake_node::USER, "new").await;
+    let own = super::fake_node::USER;
+    // What the first node did had come to the second one, or had not.
+    changed_at_the_second_try(&[], &[("eve", "p")], add).await.unwrap();
+    changed_at_the_second_try(&[], &[], add).await.unwrap();
+    changed_at_the_second_try(&[("eve", "p")], &[], remove).await.unwrap();
+    changed_at_the_second_try(&[("eve", "p")], &[("eve", "p")], remove)
+        .await
+        .unwrap();
+    changed_at_the_second_try(&[], &[(own, "new")], passwd).await.unwrap();
+    changed_at_the_second_try(&[], &[], passwd).await.unwrap();
+    // Somebody else's user of that name is none of one's own, nor is one with another right.
+    let refused = changed_at_the_second_try(&[], &[("eve", "other")], add).await;
+    assert!(
+        matches!(refused, Err(ClientError::Refused { status: 409, .. })),
+        "{refused:?}"
+    );
+    let admin = async |client: Client| client.users_add("eve", "p", true).await;
+    let refused = changed_at_the_second_try(&[], &[("eve", "p")], admin).await;
+    assert!(
+        matches!(refused, Err(ClientError::Refused { status: 409, .. })),
+        "{refused:?}"
+    );
+    let refused = changed_at_the_second_try(&[], &[(own, "other")], passwd).await;
+    assert!(matches!(refused, Err(ClientError::Credentials { .. })), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_refusal_of_the_first_try_is_what_it_says() {
+    let node = FakeNode::start();
+    node.with(|state| state.users.insert("eve".to_owned(), password_hash("p")));
+    let client = client_of(&[&node.url]);
+    let refused = client.users_add("eve", "p", false).await;
+    assert!(
+        matches!(refused, Err(ClientError::Refused { status: 409, .. })),
+        "{refused:?}"
+    );
+    let refused = client.users_remove("nobody").await;
+    assert!(
+        matches!(refused, Err(ClientError::Refused { status: 404, .. })),
+        "{refused:?}"
+    );
+}
+
 #[tokio::test]
 async fn a_call_ends_at_its_deadline_and_the_nodes_know_it() {
     let nodes = [FakeNode::start(), FakeNode::start()];

@@ -50,6 +50,8 @@ pub struct State {
     /// Unfinished parts.
     pub parts: BTreeMap<String, String>,
     seen: BTreeSet<(String, String)>,
+    /// Users beside the usual one, and what their password's hash is.
+    pub users: BTreeMap<String, String>,
     /// Every request, in order, with the path under "path".
     pub requests: Vec<Value>,
     pub faults: VecDeque<Fault>,
@@ -205,7 +207,10 @@ fn number(body: &Value, field: &str, default: usize) -> usize {
 
 impl State {
     fn carry_out(&mut self, body: &Value) -> (u16, Value) {
-        if body["user"] != json!({"user_id": USER, "password_hash": password_hash(PASSWORD)}) {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let (user, hash) = (text(&body["user"]["user_id"]), text(&body["user"]["password_hash"]));
+        let changed = (user == USER).then(|| password_hash(PASSWORD));
+        if self.users.get(&user).cloned().or(changed) != Some(hash) {
             return (401, json!({"detail": "Invalid user_id or password"}));
         }
         let answer = match body["path"].as_str().unwrap() {
@@ -219,10 +224,36 @@ impl State {
                 json!({ "results": results })
             }
             path::CLUSTER_STATUS => json!({"cluster": "kv", "node": "01", "replication": 3, "members": []}),
-            path::USERS_LIST => json!({"users": [{"user_id": USER, "admin": true}]}),
+            path::USERS_LIST => {
+                let others = self.users.keys().map(|name| json!({"user_id": name, "admin": false}));
+                let all: Vec<Value> = [json!({"user_id": USER, "admin": true})]
+                    .into_iter()
+                    .chain(others)
+                    .collect();
+                json!({ "users": all })
+            }
+            path::USERS_ADD | path::USERS_PASSWD | path::USERS_REMOVE => return self.change_user(body),
             _ => json!({"status": "OK"}),
         };
         (200, answer)
+    }
+
+    fn change_user(&mut self, body: &Value) -> (u16, Value) {
+        let name = body["name"].as_str().unwrap().to_owned();
+        let exists = name == USER || self.users.contains_key(&name);
+        let hash = body["password_hash"].as_str().map(str::to_owned);
+        match (body["path"].as_str().unwrap(), exists, hash) {
+            (path::USERS_ADD, true, _) => (409, json!({"detail": "the user exists already"})),
+            (path::USERS_ADD, false, Some(hash)) | (path::USERS_PASSWD, true, Some(hash)) => {
+                self.users.insert(name, hash);
+                (200, json!({"status": "OK"}))
+            }
+            (path::USERS_REMOVE, true, _) => {
+                self.users.remove(&name);
+                (200, json!({"status": "OK"}))
+            }
+            _ => (404, json!({"detail": "there is no such user"})),
+        }
     }
 
     fn operation(&mut self, operation: &Value) -> Value {

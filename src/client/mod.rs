@@ -293,13 +293,13 @@ impl Client {
         &self,
         path: &str,
         body: &impl Serialize,
-        repeat: Repeat,
+        repeat: Repeat<'_>,
     ) -> Result<T, ClientError> {
         let (url, answer) = self.call(path, encode(body)?, repeat).await?;
         decode_answer(&url, &answer)
     }
 
-    async fn call(&self, path: &str, body: Bytes, repeat: Repeat) -> Result<(String, Bytes), ClientError> {
+    async fn call(&self, path: &str, body: Bytes, repeat: Repeat<'_>) -> Result<(String, Bytes), ClientError> {
         self.inner.transport.call(path, body, repeat, self.limits).await
     }
 }

@@ -67,7 +67,7 @@ impl Transport {
         &self,
         path: &str,
         body: Bytes,
-        repeat: Repeat,
+        repeat: Repeat<'_>,
         limits: Limits,
     ) -> Result<(String, Bytes), ClientError> {
         let course = Course::new(&self.nodes, repeat, limits.patience, body.len());

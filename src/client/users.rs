@@ -1,15 +1,21 @@
 //! The calls about users. All but `users_passwd` for oneself need an admin.
 //!
-//! Invariant: what may have taken effect is not sent again: a second `add` would be told that the user exists, and a second
-//! `passwd` would come with the old password.
+//! When a node fails, the next one is asked, but never two at the same time: a change that is still at work somewhere could undo what came
+//! after it. Where an earlier try may have taken effect, a refusal by the next node may only mean that it did: a second `add` is told that
+//! the user exists, a second `remove` that there is none, and a second `passwd` comes with the old password. Then it is looked at what is so.
+
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::Serialize;
 
-use crate::api::{Status, User, UserChange, UserEntries, UserEntry, path};
+use crate::api::{KeyList, ListKeys, Status, User, UserChange, UserEntries, UserEntry, path};
 
 use super::course::Repeat;
 use super::error::ClientError;
 use super::{Client, password_hash};
+
+const NOT_FOUND: u16 = 404;
+const CONFLICT: u16 = 409;
 
 #[derive(Serialize)]
 struct Credentials<'a> {
@@ -24,32 +30,74 @@ impl Client {
     }
 
     pub async fn users_add(&self, name: &str, password: &str, admin: bool) -> Result<(), ClientError> {
-        self.change_user(path::USERS_ADD, name, Some(password), admin).await
+        let (added, in_doubt) = self.change_user(path::USERS_ADD, name, Some(password), admin).await;
+        match added {
+            Err(ClientError::Refused { status: CONFLICT, .. })
+                if in_doubt && self.logs_in(name, password).await && self.is_user(name, admin).await =>
+            {
+                Ok(())
+            }
+            added => added,
+        }
     }
 
     /// Removes the user and everything under their keys.
     pub async fn users_remove(&self, name: &str) -> Result<(), ClientError> {
-        self.change_user(path::USERS_REMOVE, name, None, false).await
+        match self.change_user(path::USERS_REMOVE, name, None, false).await {
+            (Err(ClientError::Refused { status: NOT_FOUND, .. }), true) => Ok(()),
+            (removed, _) => removed,
+        }
     }
 
     pub async fn users_passwd(&self, name: &str, password: &str) -> Result<(), ClientError> {
-        self.change_user(path::USERS_PASSWD, name, Some(password), false).await
+        let (changed, in_doubt) = self.change_user(path::USERS_PASSWD, name, Some(password), false).await;
+        match changed {
+            Err(ClientError::Credentials { .. })
+                if in_doubt && name == self.user_id() && self.logs_in(name, password).await =>
+            {
+                Ok(())
+            }
+            changed => changed,
+        }
     }
 
+    /// What came of it, and whether an earlier try than the one that tells may have taken effect.
     async fn change_user(
         &self,
         path: &str,
         name: &str,
         password: Option<&str>,
         admin: bool,
-    ) -> Result<(), ClientError> {
+    ) -> (Result<(), ClientError>, bool) {
         let body = UserChange {
             name: name.into(),
             password_hash: password.map(|password| password_hash(password).into()),
             admin,
             user: Some(self.user()),
         };
-        let _: Status = self.post(path, &body, Repeat::Unsafe).await?;
-        Ok(())
+        let in_doubt = AtomicBool::new(false);
+        let changed: Result<Status, _> = self.post(path, &body, Repeat::InTurn(&in_doubt)).await;
+        (changed.map(|_| ()), in_doubt.load(Ordering::Relaxed))
+    }
+
+    async fn logs_in(&self, name: &str, password: &str) -> bool {
+        let body = ListKeys {
+            prefix: None,
+            limit: Some(1),
+            after: None,
+            consistency: self.consistency,
+            deadline_ms: self.deadline_ms,
+            user: Some(User {
+                user_id: name.into(),
+                password_hash: password_hash(password).into(),
+            }),
+        };
+        let listed: Result<KeyList, _> = self.post(path::LIST_KEYS, &body, Repeat::Safe).await;
+        listed.is_ok()
+    }
+
+    async fn is_user(&self, name: &str, admin: bool) -> bool {
+        let users = self.users_list().await.unwrap_or_default();
+        users.iter().any(|user| user.user_id == name && user.admin == admin)
     }
 }

@@ -1,8 +1,8 @@
 //! The data folder: its lock, and the file that says who this node is.
 //!
 //! `node.json` holds the format version, the number of shards, the node's id, its origins and how often it was started. It is written whole
-//! to another name, synced and renamed. If it is damaged it is set aside: the number of shards stands in the shards' folder names too, and the
-//! origin and the id are drawn anew.
+//! (`whole_file`). If it is damaged it is set aside: the number of shards stands in the shards' folder names too, and the origin and the id
+//! are drawn anew.
 //!
 //! Invariant: a member of a cluster takes a new origin with each start. What it had stamped and not made durable before it died may live
 //! on with its peers, and a copy of its folder may have been put back: neither can make it use a name twice.
@@ -13,9 +13,10 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::whole_file;
 use crate::core::stamp::OriginId;
 use crate::env::{Entropy, Env};
-use crate::store::disk::{Disk, DiskLock, OpenMode};
+use crate::store::disk::{Disk, DiskLock};
 use crate::types::NodeId;
 
 const FILE: &str = "node.json";
@@ -178,10 +179,11 @@ impl Identity {
             starts: self.starts,
             is_new: self.is_new,
         };
-        write(disk, &self.dir, &record).map_err(|source| IdentityError::Io {
-            path: self.dir.join(FILE),
-            source,
-        })
+        let path = self.dir.join(FILE);
+        let written = serde_json::to_vec(&record)
+            .map_err(io::Error::other)
+            .and_then(|bytes| whole_file::write(disk, &path, &bytes));
+        written.map_err(|source| IdentityError::Io { path, source })
     }
 
     /// Lets others use the folder; nothing below it may be touched any more.
@@ -229,13 +231,9 @@ fn read(disk: &dyn Disk, dir: &Path) -> Result<Option<Record>, IdentityError> {
         path: path.clone(),
         source,
     };
-    let file = match disk.open(&path, OpenMode::Read) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        opened => opened.map_err(fail)?,
+    let Some(bytes) = whole_file::read(disk, &path, RECORD_BYTES_MAX).map_err(fail)? else {
+        return Ok(None);
     };
-    let length = file.len().map_err(fail)?.min(RECORD_BYTES_MAX) as usize;
-    let mut bytes = vec![0; length];
-    file.read_exact_at(&mut bytes, 0).map_err(fail)?;
     #[derive(Deserialize)]
     struct Version {
         version: u32,
@@ -256,17 +254,4 @@ fn read(disk: &dyn Disk, dir: &Path) -> Result<Option<Record>, IdentityError> {
             }
         },
     }
-}
-
-fn write(disk: &dyn Disk, dir: &Path, record: &Record) -> io::Result<()> {
-    let temporary = dir.join(format!("{FILE}.tmp"));
-    if disk.exists(&temporary)? {
-        disk.remove_file(&temporary)?;
-    }
-    let file = disk.open(&temporary, OpenMode::CreateNew)?;
-    let bytes = serde_json::to_vec(record).map_err(io::Error::other)?;
-    file.write_all_at(&bytes, 0)?;
-    file.sync_data()?;
-    disk.rename(&temporary, &dir.join(FILE))?;
-    disk.sync_dir(dir)
 }
