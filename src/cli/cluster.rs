@@ -320,9 +320,10 @@ mod tests {
             status_text(&cluster()),
             "\
 cluster kv, replication 3, as node 0000000000000001 sees it
-NODE              STATE    ALIVE  HTTP            ZONE     WEIGHT  SLOTS  BEHIND                  UNSYNCED  CLOCK  QUARANTINED
-0000000000000001  up       yes    127.0.0.1:8000  default  100     1024   -                       0         +0 ms  0
-ab00000000000001  joining  no     127.0.0.1:8001  default  100     1024   7 ops, 2.00 KiB, 1.2 s  0         -3 ms  0
+NODE              STATE    ALIVE  HTTP            ZONE     WEIGHT  SLOTS  BEHIND                  UNSYNCED  STREAM    CLOCK  QUARANTINED  NO QUORUM
+0000000000000001  up       yes    127.0.0.1:8000  default  100     1024   -                       0         12 ops/s  +0 ms  0            3
+ab00000000000001  up       yes    127.0.0.1:8001  default  100     1024   7 ops, 2.00 KiB, 1.2 s  0         12 ops/s  -3 ms  0            3
+ac00000000000001  joining  no     127.0.0.1:8002  default  100     1024   ?                       ?         ?         ?      ?            ?
 "
         );
         assert!(members_text(&cluster().members).contains("127.0.0.1:8101  default\n"));
