@@ -15,6 +15,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use super::Inner;
 use crate::node::peers::Peer;
 use crate::types::NodeId;
+use crate::wire::WireOp;
 
 /// Between two looks at what is due.
 const LOOK: Duration = Duration::from_secs(1);
@@ -100,6 +101,16 @@ fn connection_of(peer: &Peer) -> u64 {
 fn difference(a: u64, b: u64) -> i64 {
     let abs = i64::try_from(a.abs_diff(b)).unwrap_or(i64::MAX);
     if a >= b { abs } else { -abs }
+}
+
+impl Inner {
+    /// Counts ops that were taken from the peer to catch up.
+    pub(super) fn note_pulled(&self, peer: &Peer, ops: &[WireOp]) {
+        let (ops, bytes) = (ops.len() as u64, ops.iter().map(WireOp::cost).sum::<usize>() as u64);
+        self.counters.pulled_ops.fetch_add(ops, Ordering::Relaxed);
+        self.counters.pulled_bytes.fetch_add(bytes, Ordering::Relaxed);
+        peer.note_pulled(ops, bytes);
+    }
 }
 
 /// Looks again and again, for as long as the node runs.

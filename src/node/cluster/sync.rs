@@ -31,7 +31,7 @@ use crate::node::local::Wanted;
 use crate::node::peers::Peer;
 use crate::shard::{WriteContext, WriteKind};
 use crate::types::NodeId;
-use crate::wire::{Request, Response, WireClock, WireClocks, WireOp};
+use crate::wire::{Request, Response, WireClock, WireClocks};
 
 /// Between two rounds with a peer that is in sync.
 const ROUND: Duration = Duration::from_millis(1000);
@@ -304,10 +304,7 @@ impl Inner {
                 return Err(Broken::Answer);
             };
             ops_pulled += ops.len() as u64;
-            self.counters.pulled_ops.fetch_add(ops.len() as u64, Ordering::Relaxed);
-            let bytes: usize = ops.iter().map(WireOp::cost).sum();
-            self.counters.pulled_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
-            peer.note_pulled(ops.len() as u64, bytes as u64);
+            self.note_pulled(peer, &ops);
             self.take_ops(ops).await?;
             if let Some(covered) = covered {
                 // All that the peer still holds of them is durable here, the clears too.
