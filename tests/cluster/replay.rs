@@ -108,7 +108,7 @@ fn a_recorded_conversation_of_two_nodes_said_again_is_refused_and_does_nothing()
         for index in [2, 0, 1] {
             assert!(say(cluster.peer(index), bytes, 1 + number % 5));
         }
-        assert!(say_and_leave(target, &bytes[..bytes.len() / 2]));
+        say_and_leave(target, &bytes[..bytes.len() / 2]);
     }
     wait_for("all of it is refused and counted", || {
         let now = [0, 1, 2].map(|index| cluster.metric(index, "kv_peer_refused_total", ""));
@@ -134,9 +134,8 @@ fn a_recorded_conversation_of_two_nodes_said_again_is_refused_and_does_nothing()
 }
 
 /// Says this and goes.
-fn say_and_leave(address: SocketAddr, bytes: &[u8]) -> bool {
+fn say_and_leave(address: SocketAddr, bytes: &[u8]) {
     let mut stream = TcpStream::connect(address).unwrap();
     // It may be closed before all is said.
     let _ = stream.write_all(bytes);
-    stream.shutdown(Shutdown::Write).is_ok()
 }
