@@ -74,10 +74,11 @@ mod tests {
 
     #[test]
     fn ports_follow_each_other_and_those_of_peers_are_a_hundred_higher() {
-        let first: SocketAddr = "127.0.0.1:41200".parse().unwrap();
+        // Below those that the system gives to connections.
+        let first: SocketAddr = "127.0.0.1:21200".parse().unwrap();
         let ports = |addresses: Vec<SocketAddr>| addresses.iter().map(SocketAddr::port).collect::<Vec<_>>();
-        assert_eq!(ports(http(first, 3).unwrap()), [41200, 41201, 41202]);
-        assert_eq!(ports(peers(first, 3).unwrap()), [41300, 41301, 41302]);
+        assert_eq!(ports(http(first, 3).unwrap()), [21200, 21201, 21202]);
+        assert_eq!(ports(peers(first, 3).unwrap()), [21300, 21301, 21302]);
         let last: SocketAddr = "127.0.0.1:65530".parse().unwrap();
         assert!(peers(last, 1).unwrap_err().to_string().contains("65535"));
     }
