@@ -4,14 +4,21 @@
 //! that another life was met with, or with a smaller one, runs on an older copy: it must not vote by what that copy holds.
 //!
 //! The record is kept in `lives.json`, written before the answer, so that a node that restarts still knows.
+//!
+//! A node does not know of itself that its disk was put back, so after a start it does not vote before it has met all members, or, as one may
+//! be away, all that it reaches within `MEETING`: one of them may know better.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
+use super::Inner;
 use crate::env::Env;
 use crate::node::local::Local;
 use crate::node::whole_file;
@@ -20,6 +27,8 @@ use crate::wire::{Response, WireError};
 
 const FILE: &str = "lives.json";
 const FILE_BYTES_MAX: u64 = 1 << 20;
+/// Many times what it takes to find all members that are up, and to be met by them.
+const MEETING: Duration = Duration::from_secs(2);
 
 /// A life of a member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,6 +44,9 @@ pub(super) struct Lives {
     writing: tokio::sync::Mutex<()>,
     /// Peers that know this node's life.
     introduced: Mutex<BTreeSet<NodeId>>,
+    started: Instant,
+    /// Enough peers know this node's life for its word to count.
+    is_known: AtomicBool,
 }
 
 impl Lives {
@@ -60,6 +72,8 @@ impl Lives {
             met: Arc::new(Mutex::new(met)),
             writing: tokio::sync::Mutex::default(),
             introduced: Mutex::default(),
+            started: Instant::now(),
+            is_known: AtomicBool::new(false),
         }
     }
 
@@ -100,5 +114,28 @@ impl Lives {
 
     pub(super) fn set_introduced(&self, peer: NodeId) {
         self.introduced.lock().insert(peer);
+    }
+}
+
+impl Inner {
+    /// Whether those who would know of a later life of this disk had the time to say so.
+    pub(super) fn is_known(&self) -> bool {
+        let lives = &self.lives;
+        if lives.is_known.load(Ordering::Relaxed) {
+            return true;
+        }
+        let layout = self.layouts.current();
+        let mut others = layout.table.up().filter(|(node, _)| *node != self.me);
+        let is_known = if lives.started.elapsed() < MEETING {
+            !layout.table.is_empty() && others.all(|(node, _)| lives.is_introduced(node))
+        } else {
+            let peers = self.peers.all();
+            let mut up = peers.iter().filter(|peer| peer.is_up());
+            up.all(|peer| lives.is_introduced(peer.node()))
+        };
+        if is_known {
+            lives.is_known.store(true, Ordering::Relaxed);
+        }
+        is_known
     }
 }

@@ -27,7 +27,7 @@
 //! What a peer misses, because it was away or its queue was full, it asks for itself, by its clock (`sync`).
 //!
 //! Invariant: a replica's word counts (it *votes*) only if its disk holds all that it ever acknowledged of the slot: not while it is new, not
-//! where it is damaged, not before the peer that asks has seen that it is no older copy of itself (`sync::Introduction`).
+//! where it is damaged, not before the peer that asks, and whoever else it can reach, has seen that it is no older copy of itself (`lives`).
 
 mod clock_book;
 mod forward;
@@ -243,7 +243,7 @@ impl Cluster {
 impl Inner {
     /// Whether this node's own word counts for the slot.
     fn votes(&self, slot: SlotId) -> bool {
-        !self.clocks.is_new() && self.local.is_whole(slot)
+        !self.clocks.is_new() && self.local.is_whole(slot) && self.is_known()
     }
 
     /// Who is there, by gossip.
