@@ -28,7 +28,9 @@ pub(super) fn register(node: &Node, registry: &mut Registry) {
 
 type Figure<T> = (&'static str, &'static str, fn(&T) -> u64);
 
-const GAUGES: [Figure<ClusterFigures>; 3] = [
+const GAUGES: [Figure<ClusterFigures>; 5] = [
+    ("members", "Members of the cluster", |f| f.members),
+    ("members_alive", "Members that gossip sees alive", |f| f.members_alive),
     (
         "unsynced_slots",
         "Slots of which this node may lack something that it once held, or that it is new to",

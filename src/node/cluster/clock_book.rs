@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::settled::Settled;
 use crate::core::clock::{Clock, SlotClocks};
 use crate::core::slot::SlotId;
 use crate::types::NodeId;
@@ -69,6 +70,7 @@ struct Page {
     compared_at: Option<Instant>,
     /// When they were last compared of those times of which all that was lacking has come.
     whole_at: Option<Instant>,
+    settled: Option<Settled>,
 }
 
 impl ClockBook {
@@ -119,7 +121,10 @@ impl ClockBook {
     /// From here on, everything has to be copied again before this node's word counts.
     pub(super) fn set_new(&self) {
         self.is_new.store(true, Ordering::Release);
-        self.pages.lock().values_mut().for_each(|page| page.synced.clear());
+        for page in self.pages.lock().values_mut() {
+            page.synced.clear();
+            page.settled = None;
+        }
     }
 
     pub(super) fn set_whole(&self) {
@@ -161,6 +166,22 @@ impl ClockBook {
     /// How often damage was found so far.
     pub(super) fn damages(&self) -> u64 {
         self.damage.lock().times
+    }
+
+    /// The peer had the same; unless something was damaged since `as_of`.
+    pub(super) fn settle(&self, peer: NodeId, settled: Settled, as_of: u64) {
+        let damage = self.damage.lock();
+        if damage.times == as_of {
+            self.pages.lock().entry(peer).or_default().settled = Some(settled);
+        }
+    }
+
+    pub(super) fn unsettle(&self, peer: NodeId) {
+        self.pages.lock().entry(peer).or_default().settled = None;
+    }
+
+    pub(super) fn settled(&self, peer: NodeId) -> Option<Settled> {
+        self.pages.lock().get(&peer)?.settled.clone()
     }
 
     /// Of what this node lacks now, what it also lacked when they were last compared: all else may just be on its way.
@@ -209,6 +230,7 @@ impl ClockBook {
         damage.last.extend(news.slots().map(|(slot, _)| (slot, times)));
         for page in self.pages.lock().values_mut() {
             news.slots().for_each(|(slot, _)| _ = page.synced.remove(&slot));
+            page.settled = None;
         }
     }
 

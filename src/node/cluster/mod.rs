@@ -10,6 +10,7 @@
 //! | `forward` | requests for slots that this node does not hold |
 //! | `serve` | what this node answers to others |
 //! | `sync` | catching up: asking each peer for what this node lacks |
+//! | `settled` | when that can be left out |
 //! | `join` | coming in, letting in, replacing |
 //! | `observe` | what shows only over time: clocks of others, the rate of the stream |
 //! | `status` | what an admin is shown |
@@ -40,6 +41,7 @@ mod lives;
 mod observe;
 mod read;
 mod serve;
+mod settled;
 mod status;
 mod sync;
 mod table;

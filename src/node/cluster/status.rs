@@ -107,6 +107,9 @@ pub struct ClusterFigures {
     pub peers: Vec<PeerSeen>,
     pub unsynced_slots: u64,
     pub quarantined_segments: u64,
+    pub members: u64,
+    /// As gossip sees them.
+    pub members_alive: u64,
 }
 
 impl Cluster {
@@ -118,16 +121,38 @@ impl Cluster {
         self.inner.status().await
     }
 
+    /// How many members there are, and how many of them gossip sees alive.
+    pub fn seen(&self) -> (usize, usize) {
+        self.inner.seen()
+    }
+
+    /// How many slots this node holds, without the system's.
+    pub fn slots(&self) -> u64 {
+        self.inner.own_status().slots
+    }
+
     pub fn figures(&self) -> ClusterFigures {
         self.inner.figures()
     }
 }
 
 impl Inner {
+    fn seen(&self) -> (usize, usize) {
+        let (layout, view) = (self.layouts.current(), self.view.borrow());
+        let alive = |node: NodeId| view.nodes.get(&node).is_some_and(|seen| seen.alive);
+        let members = layout.table.up().map(|(node, _)| alive(node));
+        members.fold((0, 0), |(members, alive), is_alive| {
+            (members + 1, alive + usize::from(is_alive))
+        })
+    }
+
     fn figures(&self) -> ClusterFigures {
         let read = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
         let counters = &self.counters;
+        let (members, members_alive) = self.seen();
         ClusterFigures {
+            members: members as u64,
+            members_alive: members_alive as u64,
             quorum_failures: read(&counters.quorum_failures),
             read_repairs: read(&counters.read_repairs),
             forwarded: read(&counters.forwarded),

@@ -1,6 +1,8 @@
 //! Catching up: this node asks each peer for what it lacks, by its clock. Live replication that failed, an absence, a damaged file, an empty
 //! disk: all are the same question.
 //!
+//! Rounds with a peer that is in sync are left out while nothing is new (`settled`).
+//!
 //! One round with a peer:
 //! 1. *compare*: the digest of all clocks of the slots that both hold. Equal: done;
 //! 2. *clocks* of the slots that differ, mine and theirs. What the peer covers and I do not, I lack;
@@ -23,6 +25,7 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use super::settled::digest_of;
 use super::{Inner, TICK, count};
 use crate::core::clock::{Clock, SlotClocks};
 use crate::core::slot::{SLOT_COUNT, SYSTEM_SLOT, SlotId};
@@ -33,7 +36,7 @@ use crate::shard::{WriteContext, WriteKind};
 use crate::types::NodeId;
 use crate::wire::{Request, Response, WireClock, WireClocks};
 
-/// Between two rounds with a peer that is in sync.
+/// Between two rounds with a peer.
 const ROUND: Duration = Duration::from_millis(1000);
 /// Text of one page of a pull, bytes: some milliseconds of work for either disk.
 const PAGE_BYTES: u32 = 256 << 10;
@@ -118,7 +121,7 @@ async fn ask(peer: &Peer, request: Request) -> Result<Response, Broken> {
 
 impl Inner {
     /// The slots that both this node and the peer hold.
-    fn shared_slots(&self, peer: NodeId) -> Vec<SlotId> {
+    pub(super) fn shared_slots(&self, peer: NodeId) -> Vec<SlotId> {
         let layout = self.layouts.current();
         let holds = |slot: &SlotId| {
             let replicas = layout.placement.replicas(*slot);
@@ -130,7 +133,7 @@ impl Inner {
         slots
     }
 
-    fn digests(&self, slots: &[SlotId]) -> BTreeMap<SlotId, u64> {
+    pub(super) fn digests(&self, slots: &[SlotId]) -> BTreeMap<SlotId, u64> {
         let wanted: BTreeSet<SlotId> = slots.iter().copied().collect();
         let digests = self.local.readers().flat_map(|reader| reader.durable_digests());
         digests.filter(|(slot, _)| wanted.contains(slot)).collect()
@@ -165,6 +168,10 @@ impl Inner {
     /// One round with a peer. `at_once`: what is lacking is asked for although it may be on its way.
     async fn round(&self, peer: &Peer, at_once: bool) -> Result<(), Broken> {
         let node = peer.node();
+        if !at_once && self.is_settled(node) {
+            return Ok(());
+        }
+        let layout = self.layouts.current();
         let slots = self.shared_slots(node);
         // Before this node's own clocks are looked at: what is damaged after that may be missing from them.
         let as_of = self.clocks.damages();
@@ -173,15 +180,10 @@ impl Inner {
             .iter()
             .filter_map(|slot| Some((*slot, clocks.get(*slot)?.digest())))
             .collect();
-        let theirs = match ask(
-            peer,
-            Request::Compare {
-                digest: digest_of(&digests),
-            },
-        )
-        .await?
-        {
+        let digest = digest_of(&digests);
+        let theirs = match ask(peer, Request::Compare { digest }).await? {
             Response::Same => {
+                self.settle(node, layout, &clocks, digest, as_of);
                 self.clocks.note_same(node, slots, &clocks, as_of);
                 self.clocks.lacked_before(node, SlotClocks::default());
                 self.clocks.note_copied();
@@ -193,6 +195,7 @@ impl Inner {
                 .collect(),
             _ => return Err(Broken::Answer),
         };
+        self.clocks.unsettle(node);
         let (same, differing) = split(&slots, &digests, &theirs);
         self.clocks.note_same(node, same, &clocks, as_of);
         let mut lacking = SlotClocks::default();
@@ -324,6 +327,8 @@ impl Inner {
         if digest_of(&digests) == digest {
             return Response::Same;
         }
+        // The peer has something new, or lacks something.
+        self.clocks.unsettle(from);
         Response::Differ(digests.into_iter().map(|(slot, digest)| (slot.0, digest)).collect())
     }
 
@@ -381,15 +386,6 @@ impl Inner {
         };
         self.local.set_stable(&stable);
     }
-}
-
-fn digest_of(digests: &BTreeMap<SlotId, u64>) -> u64 {
-    let mut bytes = Vec::with_capacity(digests.len() * 10);
-    for (slot, digest) in digests {
-        bytes.extend_from_slice(&slot.0.to_le_bytes());
-        bytes.extend_from_slice(&digest.to_le_bytes());
-    }
-    xxhash_rust::xxh3::xxh3_64(&bytes)
 }
 
 /// The slots whose digests are equal, and the others.

@@ -1,4 +1,11 @@
-//! Chitchat's transport: its messages in sealed datagrams over the node's network.
+//! Chitchat's transport: its messages, packed, in sealed datagrams over the node's network.
+//!
+//! A message is little but digests, and of the 52 bytes of a node in a digest half are zeroes: LZ4 halves them, which is what lets the digest
+//! of a hundred nodes travel in two packets, and that of a thousand in one datagram.
+//!
+//! An exchange tells both sides what the other knows, so one of the two that meet begins it: whoever heard the other within half a round of
+//! gossip leaves its own turn out. Of two that begin in turn, one always comes less than half a round after the other; and where its message was lost,
+//! the other has heard nothing and begins after all.
 //!
 //! Invariant: no datagram, however bad, and no error of the network ends gossip: chitchat's server stops for good when `recv` fails.
 
@@ -22,6 +29,7 @@ use crate::net::{DATAGRAM_BYTES_MAX, KeyRing, Newest, Opener, Refused, RefusedCo
 use crate::types::NodeId;
 
 /// The first byte of a payload.
+/// A message of chitchat, packed.
 const GOSSIP: u8 = 0;
 /// Generation 8, number 8: the newest that the receiver of this is known by. Answers a datagram that is older.
 const OUTDATED: u8 = 1;
@@ -29,10 +37,13 @@ const OUTDATED_BYTES: usize = 1 /* kind */ + 8 /* generation */ + 8 /* number */
 /// An acknowledgement that brings nothing: magic 2, version 1, kind 1, end of its delta 1.
 const EMPTY_ACK_BYTES: usize = 5;
 
+/// The longest message of chitchat, which takes it for what fits into a datagram.
+const MESSAGE_BYTES_MAX: usize = DATAGRAM_BYTES_MAX;
+
 /// A node that was paused makes up for all rounds that it missed, at once. Of what it would send to one address, the first is enough.
 const SYN_INTERVAL_MIN: Duration = Duration::from_millis(100);
-/// Addresses for which that is remembered.
-const SYN_ADDRS_MAX: usize = 4096;
+/// Addresses that are remembered.
+const CONTACTS_MAX: usize = 4096;
 /// Between two notices to nodes whose generation is outdated: they need one, and a replayed datagram must not cause many.
 const NOTICE_INTERVAL_MIN: Duration = Duration::from_millis(200);
 /// After an error of the socket, so that one that lasts does not keep a processor busy.
@@ -59,6 +70,8 @@ pub(super) struct SocketParts {
     pub entropy: Arc<dyn Entropy>,
     pub counters: Arc<GossipCounters>,
     pub outdated: watch::Sender<Option<u64>>,
+    /// Between two rounds of gossip.
+    pub round: Duration,
 }
 
 /// Gives its socket once.
@@ -81,10 +94,13 @@ impl Transport for SealedTransport {
             datagrams: parts.datagrams,
             counters: parts.counters,
             outdated: parts.outdated,
+            recent: parts.round / 2,
+            message: Vec::new(),
             payload: Vec::new(),
             sealed: Vec::new(),
             received: vec![0; DATAGRAM_BYTES_MAX].into(),
-            syns: BTreeMap::new(),
+            unpacked: vec![0; MESSAGE_BYTES_MAX].into(),
+            contacts: BTreeMap::new(),
             last_notice: None,
         }))
     }
@@ -96,13 +112,25 @@ struct SealedSocket {
     opener: Opener,
     counters: Arc<GossipCounters>,
     outdated: watch::Sender<Option<u64>>,
+    /// Who was heard so recently needs not be asked.
+    recent: Duration,
     /// Buffers, kept for their memory.
+    message: Vec<u8>,
     payload: Vec<u8>,
     sealed: Vec<u8>,
     received: Box<[u8]>,
-    /// When a round of gossip was begun last, by address.
-    syns: BTreeMap<SocketAddr, Instant>,
+    unpacked: Box<[u8]>,
+    contacts: BTreeMap<SocketAddr, Contact>,
     last_notice: Option<Instant>,
+}
+
+/// What passed between this node and an address.
+#[derive(Default)]
+struct Contact {
+    /// When an exchange was begun here last.
+    asked: Option<Instant>,
+    /// When the other told last what it knows.
+    heard: Option<Instant>,
 }
 
 #[async_trait]
@@ -111,11 +139,13 @@ impl Socket for SealedSocket {
         if matches!(message, ChitchatMessage::Syn { .. }) && self.too_soon(to) {
             return Ok(());
         }
-        self.payload.clear();
-        self.payload.push(GOSSIP);
-        message.serialize(&mut self.payload);
-        let says_nothing = self.payload.len() == 1 + EMPTY_ACK_BYTES;
+        self.message.clear();
+        message.serialize(&mut self.message);
+        let says_nothing = self.message.len() == EMPTY_ACK_BYTES;
         if !(says_nothing && matches!(message, ChitchatMessage::Ack { .. })) {
+            self.payload.clear();
+            self.payload.push(GOSSIP);
+            pack(&self.message, &mut self.payload);
             self.send_payload(to).await;
         }
         // Gossip is repeated; chitchat would only warn of each failure.
@@ -131,7 +161,10 @@ impl Socket for SealedSocket {
             self.counters.received.fetch_add(1, Relaxed);
             self.counters.received_bytes.fetch_add(length as u64, Relaxed);
             match self.understand(length) {
-                Ok(Some(message)) => return Ok((from, message)),
+                Ok(Some(message)) => {
+                    self.note_heard(from, &message);
+                    return Ok((from, message));
+                }
                 Ok(None) => {}
                 Err(refused) => {
                     self.counters.refused.count(refused);
@@ -146,16 +179,30 @@ impl Socket for SealedSocket {
 }
 
 impl SealedSocket {
+    /// Whether an exchange with this address would tell nothing new. If not, it counts as begun.
     fn too_soon(&mut self, to: SocketAddr) -> bool {
-        let now = Instant::now();
-        if self.syns.get(&to).is_some_and(|last| now - *last < SYN_INTERVAL_MIN) {
+        let (now, recent) = (Instant::now(), self.recent);
+        let contact = self.contact(to);
+        let within = |last: Option<Instant>, time| last.is_some_and(|last| now - last < time);
+        if within(contact.asked, SYN_INTERVAL_MIN) || within(contact.heard, recent) {
             return true;
         }
-        if self.syns.len() >= SYN_ADDRS_MAX {
-            self.syns.clear();
-        }
-        self.syns.insert(to, now);
+        contact.asked = Some(now);
         false
+    }
+
+    fn note_heard(&mut self, from: SocketAddr, message: &ChitchatMessage) {
+        // Only these say what the sender knows of all the others.
+        if let ChitchatMessage::Syn { .. } | ChitchatMessage::SynAck { .. } = message {
+            self.contact(from).heard = Some(Instant::now());
+        }
+    }
+
+    fn contact(&mut self, addr: SocketAddr) -> &mut Contact {
+        if self.contacts.len() >= CONTACTS_MAX && !self.contacts.contains_key(&addr) {
+            self.contacts.clear();
+        }
+        self.contacts.entry(addr).or_default()
     }
 
     async fn send_payload(&mut self, to: SocketAddr) {
@@ -182,8 +229,8 @@ impl SealedSocket {
         let datagram = self.received.get_mut(..length).ok_or(Refused::Malformed)?;
         let opened = self.opener.open(datagram)?;
         match opened.payload {
-            [GOSSIP, message @ ..] => {
-                let mut rest = message;
+            [GOSSIP, packed @ ..] => {
+                let mut rest = unpack(packed, &mut self.unpacked).ok_or(Refused::Malformed)?;
                 let message = ChitchatMessage::deserialize(&mut rest);
                 message.map(Some).map_err(|_| Refused::Malformed)
             }
@@ -213,6 +260,21 @@ impl SealedSocket {
         self.payload.extend_from_slice(&newest.number.to_le_bytes());
         self.send_payload(to).await;
     }
+}
+
+/// Appends the message to `packed`.
+fn pack(message: &[u8], packed: &mut Vec<u8>) {
+    let start = packed.len();
+    packed.resize(start + lz4_flex::block::get_maximum_output_size(message.len()), 0);
+    // Fails only where there is less room than that.
+    let length = lz4_flex::block::compress_into(message, &mut packed[start..]).unwrap_or(0);
+    packed.truncate(start + length);
+}
+
+/// Nothing, if that is not packed, or more than there is room for.
+fn unpack<'a>(packed: &[u8], room: &'a mut [u8]) -> Option<&'a [u8]> {
+    let length = lz4_flex::block::decompress_into(packed, room).ok()?;
+    room.get(..length)
 }
 
 /// What follows the kind in a notice.

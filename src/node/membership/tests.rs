@@ -171,7 +171,7 @@ async fn cluster(net: &MemoryNet, count: u64) -> Vec<Membership> {
     for node in 1..=count {
         nodes.push(start(net, config(node, 1, &[1])).await);
         // So that their rounds of gossip do not fall together.
-        let phase = net.0.lock().rng.random_range(0..400);
+        let phase = net.0.lock().rng.random_range(0..350);
         sleep(Duration::from_millis(phase)).await;
     }
     for node in &nodes {
@@ -261,7 +261,7 @@ async fn hour_and_kills(seed: u64, rounds: u64) {
     stays(&nodes, Duration::from_secs(3600), |view| alive(view) == [1, 2, 3]).await;
     let bytes = net.0.lock().sent_bytes - started.1;
     let per_pair_and_second = bytes as f64 / 3.0 / started.0.elapsed().as_secs_f64();
-    assert!(per_pair_and_second < 3000.0, "{per_pair_and_second} B/s");
+    assert!(per_pair_and_second < 1400.0, "{per_pair_and_second} B/s");
 
     let mut longest = Duration::ZERO;
     for round in 0..rounds {

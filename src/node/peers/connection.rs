@@ -14,8 +14,12 @@ use super::peer::Call;
 use crate::net::{Channel, FrameError, FrameReader};
 use crate::wire::{Message, Request, Response, WireRefused};
 
-/// How often the peer is asked whether it is there. This also keeps the connection in the memory of whatever lies between.
+/// How often the peer is asked whether it is there while it owes an answer.
 const KEEP_ALIVE_MS: u64 = 500;
+/// And how long nothing may have come from it when it owes none. An exchange costs some 250 bytes with all headers, and there are two
+/// connections to a pair; who comes first to a peer that froze meanwhile asks another one after `cluster::gather::SLOW`. This also keeps
+/// the connection in the memory of whatever lies between.
+const QUIET_MS_MAX: u64 = 2_000;
 /// A peer that owes an answer and says nothing for so long is given up: it is frozen or unreachable, or so overloaded that it makes no
 /// difference. Keep-alives are answered on the spot, however much work it has.
 const SILENCE_MS_MAX: u64 = 3_000;
@@ -110,7 +114,8 @@ async fn watch(link: &Link) -> Result<Infallible, Ended> {
                     link.counters.silent.add(1);
                     return Err(Ended::Silent);
                 }
-                if ping.is_none() {
+                let is_due = !link.waiting().is_zero() || signs.quiet(now) >= Duration::from_millis(QUIET_MS_MAX);
+                if ping.is_none() && is_due {
                     // Where no more can wait, enough waits to show whether the peer is there.
                     ping = link.call(&Request::Ping).ok().map(|answer| (Call(answer), now));
                 }
@@ -130,6 +135,8 @@ async fn answer(ping: &mut Option<(Call, Instant)>) -> Result<Response, super::C
 struct Signs {
     looked: Instant,
     seen: Instant,
+    /// When anything was last found to have come.
+    came: Instant,
     received: u64,
     sent: u64,
 }
@@ -139,6 +146,7 @@ impl Signs {
         Self {
             looked: Instant::now(),
             seen: Instant::now(),
+            came: Instant::now(),
             received: link.meter.received(),
             sent: link.meter.sent(),
         }
@@ -151,7 +159,14 @@ impl Signs {
         if received != self.received || sent - self.sent >= BULK_BYTES_MIN || was_away {
             self.seen = now;
         }
+        if received != self.received {
+            self.came = now;
+        }
         (self.looked, self.received, self.sent) = (now, received, sent);
+    }
+
+    fn quiet(&self, now: Instant) -> Duration {
+        now - self.came
     }
 
     /// For how long the peer has owed an answer and shown no sign.

@@ -35,7 +35,7 @@ use crate::wire::{Message, Request, Response, WireError};
 /// Requests of one connection at work, and their bytes: as many as an honest peer has without an answer, so that only others are stopped.
 const AT_WORK_MAX: usize = CALLS_MAX;
 const AT_WORK_BYTES_MAX: usize = CALLS_BYTES_MAX;
-/// A peer that asks for nothing and is not even alive for so long is gone: its own keep-alives come every half second.
+/// A peer that asks for nothing and is not even alive for so long is gone: its own keep-alives come every two seconds at least.
 const SILENCE_MS_MAX: u64 = 10_000;
 
 /// From the first byte to the end. `handshake` is held until it is known who that is.
