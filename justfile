@@ -32,6 +32,10 @@ sim scenario="" seed="":
 soak seeds="1000" scenario="cluster":
     KV_SIM_SCENARIO={{ quote(scenario) }} KV_SIM_SEEDS={{ quote(seeds) }} cargo test --release --test sim -- --nocapture
 
+# Simulate clusters of 3, 10, 30 and 100 nodes: how they behave as they grow, as a table and as target/sim-scale.png
+sim-scale sizes="3,10,30,100":
+    KV_SIM_SIZES={{ quote(sizes) }} cargo test --release --locked --features plot --test sim scale_table -- --ignored --nocapture
+
 # A node under a steady load, an hour by default; leaves target/soak/soak.csv and soak.png
 soak-node seconds="3600" rate="2000":
     KV_SOAK_SECONDS={{ quote(seconds) }} KV_SOAK_RATE={{ quote(rate) }} cargo bench --locked --features plot --bench soak

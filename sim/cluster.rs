@@ -16,6 +16,8 @@ mod os;
 mod plan;
 mod record;
 mod runs;
+mod scale;
+mod scale_table;
 mod trace;
 mod workload;
 mod world;

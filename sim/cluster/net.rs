@@ -83,6 +83,9 @@ pub struct Streams {
 pub struct Traffic {
     pub packets: u64,
     pub bytes: u64,
+    /// Of these, those of datagrams.
+    pub datagrams: u64,
+    pub datagram_bytes: u64,
 }
 
 #[derive(Clone)]
@@ -152,6 +155,7 @@ struct State {
     /// Hosts with something to do since they were last asked for.
     ready: BTreeSet<HostId>,
     traffic: BTreeMap<(HostId, HostId), Traffic>,
+    longest_datagram: u64,
 }
 
 impl Network {
@@ -172,6 +176,7 @@ impl Network {
                 next_event: 0,
                 ready: BTreeSet::new(),
                 traffic: BTreeMap::new(),
+                longest_datagram: 0,
             })),
         }
     }
@@ -238,6 +243,11 @@ impl Network {
             state.happen(event);
         }
         std::mem::take(&mut state.ready)
+    }
+
+    /// In bytes, without headers.
+    pub fn longest_datagram(&self) -> u64 {
+        self.state().longest_datagram
     }
 
     /// What has passed from each host to each other.

@@ -15,6 +15,7 @@ use super::env::{Pace, PacedBlocking, SeededEntropy, Wall};
 use super::host::Host;
 use super::net::{HostId, Network};
 use super::plan::{Plan, Topology};
+use super::scale::Serving;
 use crate::disk::{Mount, SimDisk};
 use crate::engine::DATA_DIR;
 use crate::rng::Rng;
@@ -23,6 +24,8 @@ use crate::rng::Rng;
 pub const CLIENT_PORT: u16 = 8000;
 /// Where nodes reach each other.
 const PEER_PORT: u16 = 7000;
+/// Of how many nodes each is told.
+const JOIN_MAX: u8 = 8;
 pub const ADMIN: &str = "admin";
 pub const PASSWORD: &str = "correct horse";
 
@@ -52,11 +55,12 @@ pub struct Node {
     /// Not run before.
     pub paused_until_us: Option<u64>,
     rng: Rng,
+    serving: Serving,
     process: Option<Process>,
 }
 
 impl Node {
-    pub fn new(id: HostId, plan: &Plan, mut rng: Rng) -> Self {
+    pub fn new(id: HostId, plan: &Plan, serving: Serving, mut rng: Rng) -> Self {
         let (offset_ms, drift_ppm) = plan.skews[usize::from(id.0)];
         Self {
             id,
@@ -65,6 +69,7 @@ impl Node {
             pace: plan.pace,
             paused_until_us: None,
             rng,
+            serving,
             process: None,
         }
     }
@@ -85,7 +90,15 @@ impl Node {
         };
         let (status, stop) = (Arc::new(Mutex::new(Status::Starting)), Arc::new(Notify::new()));
         let host = Host::new();
-        host.spawn(serve(env, server_config(plan, self.id), status.clone(), stop.clone()));
+        let (serving, id) = (self.serving.clone(), self.id);
+        let started = move |server: &Server| serving.add(id, server.node().clone());
+        host.spawn(serve(
+            env,
+            server_config(plan, self.id),
+            started,
+            status.clone(),
+            stop.clone(),
+        ));
         self.process = Some(Process {
             host,
             mount,
@@ -126,16 +139,24 @@ impl Node {
     /// Everything that the process was doing ends where it stands. The network and the disk must know of it already.
     pub fn end(&mut self) {
         self.paused_until_us = None;
+        self.serving.remove(self.id);
         self.process = None;
     }
 }
 
-async fn serve(env: Env, config: ServerConfig, status: Arc<Mutex<Status>>, stop: Arc<Notify>) {
+async fn serve(
+    env: Env,
+    config: ServerConfig,
+    started: impl FnOnce(&Server),
+    status: Arc<Mutex<Status>>,
+    stop: Arc<Notify>,
+) {
     let set = |new| *status.lock().unwrap_or_else(PoisonError::into_inner) = new;
     let mut server = match Server::start(env, config).await {
         Ok(server) => server,
         Err(error) => return set(Status::Failed(error.to_string())),
     };
+    started(&server);
     set(Status::Serving);
     tokio::select! {
         biased;
@@ -167,9 +188,9 @@ fn server_config(plan: &Plan, id: HostId) -> ServerConfig {
     }
 }
 
-/// Each knows all others, and the first founds the cluster if there is none.
+/// Each is told of others, and the first founds the cluster if there is none.
 fn cluster_config(plan: &Plan, id: HostId) -> ClusterConfig {
-    let others = (0..plan.nodes).map(HostId).filter(|other| *other != id);
+    let others = (0..plan.nodes.min(JOIN_MAX)).map(HostId).filter(|other| *other != id);
     ClusterConfig {
         listen: (id.ip(), PEER_PORT).into(),
         advertise: (id.ip(), PEER_PORT).into(),

@@ -20,6 +20,15 @@ pub enum Topology {
     Cluster,
 }
 
+/// What happens in a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Script {
+    /// Clients work and faults come (`workload`).
+    Swarm,
+    /// What a cluster of this size costs (`scale`).
+    Scale,
+}
+
 /// A kind of fault, in the words of the report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fault {
@@ -98,6 +107,7 @@ pub struct Load {
 
 #[derive(Debug, Clone)]
 pub struct Plan {
+    pub script: Script,
     pub topology: Topology,
     pub nodes: u8,
     pub replication: u8,
@@ -139,6 +149,30 @@ impl Plan {
         plan
     }
 
+    /// A cluster without faults in one data centre, for its figures.
+    pub fn scale(rng: &mut Rng, nodes: u8) -> Self {
+        let mut plan = Self::calm(rng);
+        plan.script = Script::Scale;
+        plan.nodes = nodes;
+        plan.replication = 3;
+        plan.link = Link {
+            delay_us: 200,
+            jitter_us: 300,
+            loss_percent: 0,
+            repeat_percent: 0,
+            bytes_per_ms: 125_000,
+            blocked: false,
+        };
+        plan.streams.segment_bytes = 64 << 10;
+        plan.streams.window_bytes = 256 << 10;
+        plan.shards = 1;
+        plan.shard.idle_ms = 20_000;
+        plan.pace = Pace::default();
+        plan.skews = vec![(0, 0); nodes.into()];
+        plan.load.clients = 8;
+        plan
+    }
+
     /// Nodes that stand alone.
     pub fn alone(rng: &mut Rng) -> Self {
         Self::draw(rng, Topology::Separate, 3)
@@ -149,6 +183,7 @@ impl Plan {
         let calm_links = rng.percent(40);
         let skew_ms = *rng.pick(&[0, 0, 50, 5_000, 300_000]);
         Self {
+            script: Script::Swarm,
             topology,
             nodes,
             replication,

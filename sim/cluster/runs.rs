@@ -14,7 +14,10 @@ use serde::{Deserialize, Serialize};
 use super::lie::Lie;
 use super::os;
 use super::plan::Plan;
+use super::scale::Row;
+use super::scale_table;
 use super::trace::Trace;
+use super::workload::FIRST_CLIENT;
 use super::world::World;
 use crate::rng::Rng;
 
@@ -50,15 +53,26 @@ struct Report {
     statuses: BTreeMap<u16, u64>,
     simulated_us: u64,
     cpu_ms: u64,
+    row: Option<Row>,
 }
 
 /// Before the name of a planted bug.
 const PLANTED: &str = "planted-";
+/// Before how many nodes there are.
+const SCALE: &str = "scale-";
+/// Sizes of clusters in the table.
+const SIZES: [u64; 4] = [3, 10, 30, 100];
+/// A hundred nodes take minutes.
+const SCALE_TIMEOUT: Duration = Duration::from_secs(3600);
 
 fn draw(scenario: &str, rng: &mut Rng) -> Option<Plan> {
     if let Some(name) = scenario.strip_prefix(PLANTED) {
         let lie = Lie::ALL.into_iter().find(|lie| format!("{lie:?}") == name)?;
         return Some(lie.plan(rng));
+    }
+    if let Some(nodes) = scenario.strip_prefix(SCALE) {
+        let nodes = nodes.parse().ok().filter(|nodes| (2..=FIRST_CLIENT).contains(nodes))?;
+        return Some(Plan::scale(rng, nodes));
     }
     let (_, draw) = SCENARIOS.iter().find(|(name, _)| *name == scenario)?;
     Some(draw(rng))
@@ -95,6 +109,7 @@ fn run_here(scenario: &str, seed: u64) -> Report {
         statuses: outcome.statuses,
         simulated_us: outcome.simulated_us,
         cpu_ms: 0,
+        row: outcome.row,
     }
 }
 
@@ -175,6 +190,10 @@ fn run_apart(scenario: &str, seed: u64, trace: Option<&Path>) -> Report {
     let mut said = String::new();
     let mut output = child.stdout.take().expect("its output is ours");
     let begun = Instant::now();
+    let timeout = match scenario.starts_with(SCALE) {
+        true => SCALE_TIMEOUT,
+        false => CHILD_TIMEOUT,
+    };
     let reader = std::thread::spawn(move || {
         // What is not text is no report.
         let _ = output.read_to_string(&mut said);
@@ -183,10 +202,10 @@ fn run_apart(scenario: &str, seed: u64, trace: Option<&Path>) -> Report {
     let ended = loop {
         match child.try_wait() {
             Ok(Some(status)) => break format!("{status}"),
-            Ok(None) if begun.elapsed() < CHILD_TIMEOUT => std::thread::sleep(Duration::from_millis(5)),
+            Ok(None) if begun.elapsed() < timeout => std::thread::sleep(Duration::from_millis(5)),
             _ => {
                 let _ = child.kill();
-                break format!("it was stopped after {CHILD_TIMEOUT:?}");
+                break format!("it was stopped after {timeout:?}");
             }
         }
     };
@@ -346,6 +365,34 @@ fn alone() {
 #[test]
 fn cluster_five() {
     run("cluster-five", 2);
+}
+
+#[test]
+fn scale() {
+    run("scale-3", 1);
+}
+
+/// `just sim-scale`: the table, and with the feature `plot` its picture. `KV_SIM_SIZES=3,10` takes other sizes.
+#[test]
+#[ignore = "takes minutes"]
+fn scale_table() {
+    let sizes = std::env::var("KV_SIM_SIZES").ok();
+    let sizes = sizes.map(|text| text.split(',').filter_map(|size| size.trim().parse().ok()).collect());
+    let mut rows = Vec::new();
+    for nodes in sizes.unwrap_or_else(|| SIZES.to_vec()) {
+        let report = run_apart(&format!("{SCALE}{nodes}"), setting("KV_SIM_SEED").unwrap_or(0), None);
+        assert!(report.problems.is_empty(), "{nodes} nodes: {:?}", report.problems);
+        let (simulated_s, cpu_s) = (report.simulated_us as f64 / 1e6, report.cpu_ms as f64 / 1e3);
+        println!("{nodes} nodes: {simulated_s:.0} simulated seconds in {cpu_s:.0} s of processor time");
+        rows.extend(report.row);
+    }
+    println!("\n{}", scale_table::markdown(&rows));
+    #[cfg(feature = "plot")]
+    {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/sim-scale.png");
+        scale_table::draw(&rows, &path).expect("the picture can be drawn");
+        println!("{}", path.display());
+    }
 }
 
 /// Seeds that every planted bug must be found within.

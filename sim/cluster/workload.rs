@@ -17,6 +17,7 @@ use super::node::{ADMIN, PASSWORD};
 use super::os;
 use super::plan::{Plan, SECOND_US, Topology};
 use super::record::{Asked, Recorder, user_name};
+use super::scale::{Order, Row, Serving};
 use crate::rng::Rng;
 
 /// The machines of the clients: beyond those of the nodes. The last one makes the users and compares the replicas.
@@ -41,8 +42,22 @@ pub struct Shared {
     pub stop: Arc<AtomicBool>,
     /// Users are there, faults may begin.
     pub is_set_up: Arc<AtomicBool>,
+    /// Of the script of `scale`.
+    pub serving: Serving,
+    pub orders: Arc<std::sync::Mutex<Vec<Order>>>,
+    pub row: Arc<std::sync::Mutex<Option<Row>>>,
     /// All is done; with what went wrong, if anything did.
     pub verdict: Arc<std::sync::Mutex<Option<Result<(), String>>>>,
+}
+
+impl Shared {
+    pub fn order(&self, order: Order) {
+        self.orders().push(order);
+    }
+
+    pub fn orders(&self) -> std::sync::MutexGuard<'_, Vec<Order>> {
+        self.orders.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
 }
 
 pub fn machines(plan: &Plan) -> impl Iterator<Item = HostId> {

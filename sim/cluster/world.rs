@@ -14,8 +14,9 @@ use super::lie::Lie;
 use super::net::{HostId, Network, Traffic};
 use super::node::{Node, Status};
 use super::os;
-use super::plan::{Fault, Plan, SECOND_US};
+use super::plan::{Fault, Plan, SECOND_US, Script};
 use super::record::Recorder;
+use super::scale::{self, Order, Row, Serving};
 use super::trace::Trace;
 use super::workload::{self, FIRST_CLIENT, Shared};
 use crate::rng::Rng;
@@ -31,6 +32,7 @@ const COUNTED_US: u64 = 2 * SECOND_US;
 const IDLE_PACKETS_MAX: u64 = 60;
 /// No run lasts longer.
 const END_US: u64 = 200 * SECOND_US;
+const SCALE_END_US: u64 = 1_000 * SECOND_US;
 
 type TrafficTable = BTreeMap<(HostId, HostId), Traffic>;
 
@@ -56,6 +58,7 @@ pub struct Outcome {
     pub faults: BTreeMap<Fault, u64>,
     pub simulated_us: u64,
     pub statuses: BTreeMap<u16, u64>,
+    pub row: Option<Row>,
 }
 
 impl World {
@@ -63,8 +66,9 @@ impl World {
         let plan = Arc::new(plan);
         let network = Network::new(rng.fork(), trace.clone(), plan.link, plan.streams);
         let recorder = Recorder::new(trace.clone());
+        let serving = Serving::default();
         let mut nodes: Vec<Node> = (0..plan.nodes)
-            .map(|id| Node::new(HostId(id), &plan, rng.fork()))
+            .map(|id| Node::new(HostId(id), &plan, serving.clone(), rng.fork()))
             .collect();
         for node in &mut nodes {
             let (trace, id) = (trace.clone(), node.id);
@@ -86,11 +90,24 @@ impl World {
             recorder: recorder.clone(),
             stop: Arc::new(AtomicBool::new(false)),
             is_set_up: Arc::new(AtomicBool::new(false)),
+            serving,
+            orders: Arc::default(),
+            row: Arc::default(),
             verdict: Arc::default(),
         };
         let clients = Host::new();
-        clients.spawn(workload::run(shared.clone(), rng.fork()));
-        let restart_us = nodes.iter().map(|node| (node.id, 0)).collect();
+        let mut restart_us: BTreeMap<HostId, u64> = nodes.iter().map(|node| (node.id, 0)).collect();
+        match plan.script {
+            Script::Swarm => clients.spawn(workload::run(shared.clone(), rng.fork())),
+            Script::Scale => {
+                clients.spawn(scale::run(shared.clone()));
+                restart_us.pop_last();
+                // So that what all do periodically does not fall together.
+                for (id, at_us) in &mut restart_us {
+                    *at_us = u64::from(id.0) * 17_000;
+                }
+            }
+        }
         Self {
             faults: Faults::new(&plan, rng.fork()),
             plan,
@@ -124,8 +141,9 @@ impl World {
             if count_from_us.is_some_and(|from_us| now_us >= from_us) && idle_from.is_none() {
                 idle_from = Some((now_us, self.network.traffic()));
             }
-            let end_us = done_us.map_or(END_US, |done_us| done_us + IDLE_US);
-            let next_us = self.next_us().unwrap_or(END_US).max(now_us);
+            let last_us = self.last_us();
+            let end_us = done_us.map_or(last_us, |done_us| done_us + IDLE_US);
+            let next_us = self.next_us().unwrap_or(last_us).max(now_us);
             let next_us = match count_from_us.filter(|from_us| *from_us > now_us) {
                 Some(from_us) => next_us.min(from_us),
                 None => next_us.min(end_us),
@@ -149,11 +167,24 @@ impl World {
             faults: self.faults.struck.clone(),
             simulated_us: os::now_us(),
             statuses: self.recorder.statuses(),
+            row: self
+                .shared
+                .row
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner)
+                .take(),
         }
     }
 
     pub fn ready_now(&mut self, id: HostId) {
         self.ready.insert(id);
+    }
+
+    fn last_us(&self) -> u64 {
+        match self.plan.script {
+            Script::Swarm => END_US,
+            Script::Scale => SCALE_END_US,
+        }
     }
 
     fn verdict(&self) -> Option<Result<(), String>> {
@@ -209,6 +240,13 @@ impl World {
     }
 
     fn change_the_world(&mut self, now_us: u64) {
+        let orders = std::mem::take(&mut *self.shared.orders());
+        for order in orders {
+            match order {
+                Order::Start(id) => _ = self.restart_us.insert(id, whole_ms(now_us)),
+                Order::PowerOff(id) => self.power_off(id, SCALE_END_US),
+            }
+        }
         let due: Vec<HostId> = self
             .restart_us
             .iter()

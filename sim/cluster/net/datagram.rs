@@ -37,6 +37,10 @@ impl State {
         };
         for _ in 0..copies {
             let (arrival_us, lost) = self.journey(source, target, HEADER_BYTES + bytes.len());
+            let traffic = self.traffic.entry((source, target)).or_default();
+            traffic.datagrams += 1;
+            traffic.datagram_bytes += (HEADER_BYTES + bytes.len()) as u64;
+            self.longest_datagram = self.longest_datagram.max(bytes.len() as u64);
             if !lost && (source == target || !self.link(source, target).blocked) {
                 let bytes = bytes.to_vec();
                 self.schedule(arrival_us, Event::Datagram { from, to, bytes });
