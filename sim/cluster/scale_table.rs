@@ -5,17 +5,13 @@ use super::scale::Row;
 /// What is told of a row: its name, its unit, and how it is written.
 type Line = (&'static str, fn(&Row) -> String);
 
-const LINES: [Line; 11] = [
+const LINES: [Line; 9] = [
     ("all know of a node that joins, after", |row| seconds(row.join_s)),
     ("no other sees a dead node alive, after", |row| seconds(row.death_s)),
-    ("all but one, started at once, are a cluster after", |row| {
-        seconds(row.together_s)
-    }),
     ("gossip that each node sends, idle", |row| {
         kilobytes(row.gossip_bytes) + "/s"
     }),
-    ("datagrams of it", |row| format!("{:.0} /s", row.gossip_datagrams)),
-    ("longest of all datagrams", |row| kilobytes(row.longest_datagram as f64)),
+    ("its longest datagram", |row| kilobytes(row.longest_datagram as f64)),
     ("gossip and connections of each pair, idle", |row| {
         kilobytes(row.pair_bytes) + "/s"
     }),
