@@ -129,7 +129,11 @@ mod plot {
             .axis_desc_style(("sans-serif", 16))
             .light_line_style(TRANSPARENT)
             .y_labels(6)
-            .x_label_formatter(&|value| format!("{value:.0}"))
+            .x_label_formatter(&|value| match value.round() as u64 {
+                nodes @ (3 | 5 | 10 | 20 | 30 | 50 | 100) => nodes.to_string(),
+                // They would run into each other.
+                _ => String::new(),
+            })
             .draw()?;
         for (name, color, of) in curves {
             let (points, color) = (rows.iter().map(|row| (row.nodes as f64, of(row))), *color);
