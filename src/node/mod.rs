@@ -36,6 +36,7 @@ pub use handle::{Node, ValueReader};
 use identity::Role;
 pub use local::{Added, Life, Local, ShardFigures};
 pub use opening::StartError;
+pub use permits::SHARD_REQUESTS_MAX;
 pub use terms::Terms;
 
 /// Memory for blocks of sealed segments when nothing else is asked for.

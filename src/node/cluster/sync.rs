@@ -29,6 +29,7 @@ use crate::core::slot::{SLOT_COUNT, SYSTEM_SLOT, SlotId};
 use crate::node::OpError;
 use crate::node::local::Wanted;
 use crate::node::peers::Peer;
+use crate::planted::{Bug, planted};
 use crate::shard::{WriteContext, WriteKind};
 use crate::types::NodeId;
 use crate::wire::{Request, Response, WireClock, WireClocks, WireOp};
@@ -230,7 +231,7 @@ impl Inner {
             let Some(mine) = mine.get(&slot) else {
                 continue;
             };
-            if !mine.covers(&collected) {
+            if !mine.covers(&collected) && !planted(Bug::ReconcileSkipped) {
                 self.reconcile(peer, slot).await?;
             }
             self.clocks.note(peer.node(), slot, &clock);
