@@ -181,7 +181,10 @@ fn cluster_config(plan: &Plan, id: HostId) -> ClusterConfig {
         keys: KeyRing::parse(&"5e".repeat(32)).expect("64 hexadecimal digits are a key"),
         tls: None,
         name: "simulated".to_owned(),
-        zone: String::new(),
+        zone: match plan.zones {
+            1 => String::new(),
+            zones => format!("zone-{}", id.0 % zones),
+        },
         weight: 100,
         replication: plan.replication.into(),
     }

@@ -104,6 +104,8 @@ pub struct Plan {
     pub topology: Topology,
     pub nodes: u8,
     pub replication: u8,
+    /// Over which the nodes are spread, one after the other; one is none.
+    pub zones: u8,
     pub link: Link,
     pub streams: Streams,
     pub shards: u16,
@@ -156,13 +158,14 @@ impl Plan {
     }
 
     fn draw(rng: &mut Rng, topology: Topology, nodes: u8) -> Self {
-        let replication = (*rng.pick(&[1, 2, 3, 3, 3, 3, 5])).min(nodes);
+        let replication = (*rng.pick(&[1, 2, 3, 3, 3, 3, 4, 5])).min(nodes);
         let calm_links = rng.percent(40);
         let skew_ms = *rng.pick(&[0, 0, 50, 5_000, 300_000]);
         Self {
             topology,
             nodes,
             replication,
+            zones: *rng.pick(&[1, 1, 1, 2, 3]),
             link: Link {
                 delay_us: *rng.pick(&[100, 300, 1_000, 10_000]),
                 jitter_us: *rng.pick(&[100, 500, 2_000, 20_000]),
