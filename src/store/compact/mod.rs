@@ -33,7 +33,6 @@ use crate::core::clock::{Clock, SlotClocks};
 use crate::core::op::{Body, Dot, Op};
 use crate::core::slot::{KeyHash, SlotId};
 use crate::core::stamp::HybridTime;
-use crate::planted::{Bug, planted};
 use crate::types::{Key, UserId, WallMs};
 
 /// How long the request id of a cleared op is remembered at least (guarantee G6), with a minute to spare for the clock's steps.
@@ -346,7 +345,6 @@ impl Merge {
             }
             // The other one stands for it, and for all that it saw.
             Body::Clear(seen) if clears.includes(&op.dot, seen) => self.left_of(clears, op),
-            Body::Clear(_) if planted(Bug::ClearDroppedEarly) => self.left_of(clears, op),
             Body::Clear(seen) if self.is_collected(name, &op.dot, seen) => {
                 let mut collected = SlotClocks::default();
                 collected.join_slot(op.dot.slot, seen);
