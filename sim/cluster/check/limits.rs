@@ -42,7 +42,8 @@ pub fn nothing_grows_beyond_its_limit(judged: &Judged) -> Result<(), String> {
 pub fn nothing_waits_when_nobody_asks(judged: &Judged) -> Result<(), String> {
     let most = [
         ("kv_shard_waiting_requests", 0),
-        ("kv_shard_frozen_memtables", 0),
+        // One may be being sealed, for the sake of clears.
+        ("kv_shard_frozen_memtables", 1),
         ("kv_http_requests_in_flight", 0),
         ("kv_http_body_in_flight_bytes", 0),
         ("kv_peer_waiting_requests", 4),
