@@ -96,7 +96,8 @@ pub fn plan(bug: Bug, rng: &mut Rng) -> Plan {
         Bug::ReadRepairDropped => {
             plan.survey_us = SECOND_US / 2;
             plan.load.keys = 1;
-            plan.load.text_bytes_max = 1_000;
+            plan.load.text_bytes_max = 4_000;
+            plan.load.clear_percent = 5;
             plan.load.long_percent = 50;
             plan.shard.log_bytes = 68 << 10;
             plan.shard.fill_bytes = 4 << 10;
