@@ -372,13 +372,13 @@ impl Inner {
         let slots: Vec<(SlotId, Vec<NodeId>)> = (0..=SYSTEM_SLOT.0)
             .map(|slot| (SlotId(slot), others(SlotId(slot))))
             .collect();
-        let stable = match layout.table.up().count() {
-            // Alone, it need not wait for others to know of a clear.
-            1 => self.local.clocks(),
-            _ => self
-                .clocks
-                .stable(slots.iter().map(|(slot, peers)| (*slot, peers.iter().collect()))),
-        };
+        let with_peers = slots.iter().map(|(slot, peers)| (*slot, peers.iter().collect()));
+        let (own, mut stable) = (self.local.clocks(), self.clocks.stable(with_peers));
+        // Alone with a slot, it need not wait for others to know of a clear.
+        let alone = own
+            .slots()
+            .filter(|(slot, _)| layout.placement.replicas(*slot) == [self.me]);
+        alone.for_each(|(slot, clock)| stable.join_slot(slot, clock));
         self.local.set_stable(&stable);
     }
 }
