@@ -3,6 +3,8 @@
 //! Each node is `kv_storage::server::Server`, started as in production, on a tokio runtime of its own; `Env` and libc's clock and
 //! chance are simulated. Clients speak HTTP to it through the simulated network, and what they saw is checked in the end.
 
+mod audit;
+mod bug;
 mod check;
 mod client;
 mod env;
@@ -18,6 +20,7 @@ mod record;
 mod runs;
 mod scale;
 mod scale_table;
+mod survey;
 mod trace;
 mod workload;
 mod world;

@@ -68,6 +68,7 @@ struct State {
     watcher: Option<Watcher>,
     /// Syncs of files and of directories that say they did, and did not.
     skips: (bool, bool),
+    retried_syncs: Vec<PathBuf>,
 }
 
 /// Hears of every operation.
@@ -91,6 +92,7 @@ impl SimDisk {
                 trace: None,
                 watcher: None,
                 skips: (false, false),
+                retried_syncs: Vec::new(),
             })),
         }
     }
@@ -191,6 +193,24 @@ impl SimDisk {
         state.note(|| "wipe".into());
     }
 
+    /// A disk of its own that holds what is certain to be left if the power goes now: what was synced, and nothing else.
+    pub fn after_power_loss(&self) -> Self {
+        let copy = Self::new(0);
+        {
+            let (state, mut left) = (self.state(), copy.state());
+            left.tree = state.tree.clone();
+            left.inodes = state.inodes.clone();
+            left.next_inode = state.next_inode;
+            left.lose_power(0);
+        }
+        copy
+    }
+
+    /// Syncs that came after a failed one of the same open file, by the name it was opened by: they say Ok and prove nothing.
+    pub fn retried_syncs(&self) -> Vec<PathBuf> {
+        self.state().retried_syncs.clone()
+    }
+
     /// What the disk holds now, while nobody uses it: for a `restore` later.
     pub fn image(&self) -> Image {
         let state = self.state();
@@ -223,12 +243,17 @@ impl State {
     fn crash(&mut self) {
         // Whole crashes of one kind find other faults than an even mixture.
         let keep = *self.rng.pick(&[0, 10, 50, 90, 100]);
+        self.lose_power(keep);
+        self.note(|| format!("crash keeping {keep}%"));
+    }
+
+    /// `keep` is the chance in percent of what is not synced.
+    fn lose_power(&mut self, keep: u64) {
         for inode in self.inodes.values_mut() {
             inode.crash(&mut self.rng, keep);
         }
         self.tree.crash(&mut self.rng, keep);
         self.end_life();
-        self.note(|| format!("crash keeping {keep}%"));
     }
 
     fn kill(&mut self) {

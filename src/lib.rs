@@ -7,6 +7,7 @@
 //! | module | what it is |
 //! | --- | --- |
 //! | [`types`] | names and limits that everything shares |
+//! | [`planted`] | bugs on purpose, for tests alone |
 //! | [`quota`] | counted permits that nobody waits for |
 //! | [`core`] | the replicated data type, the hash space and who holds which slot: ops, stamps, clocks, the fold, placement. Pure |
 //! | [`store`] | the storage engine: log, memtable, segments, merges, recovery. Synchronous |
@@ -73,6 +74,7 @@ pub mod http;
 pub mod net;
 pub mod node;
 pub mod os;
+pub mod planted;
 pub mod quota;
 pub mod server;
 pub mod shard;

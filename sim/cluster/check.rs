@@ -5,14 +5,20 @@
 //! happen when the add began; it *covered* it if it began after the add was known and was acknowledged. All moments are those of the
 //! clients, so what overlaps in time is in no order.
 
+mod acknowledged;
 mod answers;
+mod clocks;
 mod convergence;
+mod dots;
 mod durable;
+mod false_success;
+mod limits;
 mod order;
 mod parts;
 mod reads;
 mod sample;
 mod shape;
+mod space;
 
 use std::collections::BTreeMap;
 
@@ -21,7 +27,7 @@ use super::history::{Call, History, Place, TextId, What, Write};
 pub type Check = fn(&Judged) -> Result<(), String>;
 
 /// By the names that a failure shows.
-pub const CHECKS: [(&str, Check); 9] = [
+pub const CHECKS: [(&str, Check); 17] = [
     ("G9, and nothing is invented", shape::nothing_is_invented),
     ("G6 exactly once", shape::nothing_counts_twice),
     ("G5 order", order::order),
@@ -31,6 +37,14 @@ pub const CHECKS: [(&str, Check); 9] = [
     ("G2 nothing acknowledged is lost", durable::nothing_acknowledged_is_lost),
     ("G3 convergence", convergence::replicas_are_alike),
     ("answers in time", answers::answers_come_in_time),
+    ("G1 durable", acknowledged::what_is_acknowledged_is_durable),
+    ("a dot names one op", dots::a_dot_names_one_op),
+    ("clocks only grow", clocks::clocks_only_grow),
+    ("G10 no false success", false_success::no_failed_sync_is_retried),
+    ("limits", limits::nothing_grows_beyond_its_limit),
+    ("idle", limits::nothing_waits_when_nobody_asks),
+    ("space", space::cleared_space_is_reclaimed),
+    ("a crash is no damage", clocks::nothing_looks_damaged_that_is_not),
 ];
 
 /// Every rule that the history breaks.

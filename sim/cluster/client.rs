@@ -50,6 +50,22 @@ impl HttpClient {
         }
     }
 
+    /// A page that is for everybody; none if it does not come in time.
+    pub async fn page(&mut self, node: u8, path: &str) -> Option<String> {
+        let deadline = self.deadline;
+        let request = Request::get(path).header("host", "node").body(Full::default()).ok()?;
+        let fetched = async {
+            let response = self.sender(node).await.ok()?.send_request(request).await.ok()?;
+            let body = response.into_body().collect().await.ok()?;
+            String::from_utf8(body.to_bytes().into()).ok()
+        };
+        let page = timeout(deadline, fetched).await.ok().flatten();
+        if page.is_none() {
+            self.open.remove(&node);
+        }
+        page
+    }
+
     /// A connection that failed is not used again.
     fn failed(&mut self, node: u8, sent: bool, why: String) -> Reply {
         self.open.remove(&node);

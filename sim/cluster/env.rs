@@ -65,14 +65,28 @@ pub struct Pace {
     pub slow_ms_max: u64,
 }
 
+/// The pace of a machine, which its processes follow as it changes. Clones are the same one.
+#[derive(Debug, Clone, Default)]
+pub struct SharedPace(Arc<Mutex<Pace>>);
+
+impl SharedPace {
+    pub fn set(&self, pace: Pace) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = pace;
+    }
+
+    fn get(&self) -> Pace {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// Blocking work on no thread but the host's own. Before and after a slow job others run, and a crash may come.
 pub struct PacedBlocking {
     rng: Arc<Mutex<Rng>>,
-    pace: Pace,
+    pace: SharedPace,
 }
 
 impl PacedBlocking {
-    pub fn new(rng: Rng, pace: Pace) -> Self {
+    pub fn new(rng: Rng, pace: SharedPace) -> Self {
         Self {
             rng: Arc::new(Mutex::new(rng)),
             pace,
@@ -81,8 +95,9 @@ impl PacedBlocking {
 
     fn draw(&self) -> Duration {
         let mut rng = self.rng.lock().unwrap_or_else(PoisonError::into_inner);
-        match rng.percent(self.pace.slow_percent) {
-            true => Duration::from_millis(rng.between(1, self.pace.slow_ms_max.max(1))),
+        let pace = self.pace.get();
+        match rng.percent(pace.slow_percent) {
+            true => Duration::from_millis(rng.between(1, pace.slow_ms_max.max(1))),
             false => Duration::ZERO,
         }
     }

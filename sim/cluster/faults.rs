@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::env::Pace;
 use super::history::Trouble;
 use super::net::{HostId, Link};
 use super::plan::{Fault, Plan, SECOND_US};
@@ -113,7 +114,7 @@ impl World {
                 }
             }
             Action::DiskHasRoom(id) => self.nodes[usize::from(id.0)].disk.set_capacity(u64::MAX),
-            Action::DiskIsFast(id) => self.nodes[usize::from(id.0)].pace = self.plan.pace,
+            Action::DiskIsFast(id) => self.nodes[usize::from(id.0)].pace.set(self.plan.pace),
             Action::EndOfFaults | Action::StopClients => {}
         }
     }
@@ -163,7 +164,8 @@ impl World {
                 self.trouble(Some(id), now_us, now_us + SECOND_US);
             }
             Fault::CrashInWrite => {
-                let nth = self.rng.between(1, 60);
+                let most = *self.rng.pick(&[4, 60]);
+                let nth = self.rng.between(1, most);
                 self.nodes[usize::from(id.0)].disk.crash_after(nth);
                 // It counts when it comes.
                 return;
@@ -188,9 +190,10 @@ impl World {
                 self.trouble(Some(id), now_us, now_us + long_us);
             }
             Fault::SlowDisk => {
-                let pace = &mut self.nodes[usize::from(id.0)].pace;
-                pace.slow_percent = 100;
-                pace.slow_ms_max = 200;
+                self.nodes[usize::from(id.0)].pace.set(Pace {
+                    slow_percent: 100,
+                    slow_ms_max: 200,
+                });
                 self.faults.plan(now_us + long_us, Action::DiskIsFast(id));
                 self.trouble(Some(id), now_us, now_us + long_us);
             }
@@ -289,7 +292,7 @@ impl World {
             }
             _ => node.disk.wipe(),
         }
-        self.recorder.lost_disk(id.0);
+        self.recorder.lost_disk(id.0, false);
     }
 
     fn flip_bits(&mut self, id: HostId) {
@@ -298,7 +301,7 @@ impl World {
         if let Some((path, len)) = files.get(self.rng.below(files.len() as u64) as usize) {
             let (offset, bit) = (self.rng.below(*len), self.rng.below(8) as u8);
             node.disk.flip_bit(path, offset, bit);
-            self.recorder.lost_disk(id.0);
+            self.recorder.lost_disk(id.0, true);
         }
     }
 }

@@ -2,6 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use kv_storage::core::clock::SlotClocks;
+use kv_storage::core::op::Dot;
+use kv_storage::core::stamp::HybridTime;
+use kv_storage::types::RequestId;
+
 /// A text that a client added; each is sent by one op only, so it can be told where it went.
 pub type TextId = u64;
 /// One op of a client, however often it is sent.
@@ -15,6 +20,15 @@ pub enum Level {
 }
 
 impl Level {
+    /// How many of so many replicas it asks for.
+    pub fn needed(self, replicas: usize) -> usize {
+        match self {
+            Self::One => 1,
+            Self::Quorum => replicas / 2 + 1,
+            Self::All => replicas,
+        }
+    }
+
     pub fn name(self) -> &'static str {
         match self {
             Self::One => "one",
@@ -125,13 +139,83 @@ pub struct Trouble {
     pub to_us: u64,
 }
 
+/// What a node says of its queues and memory.
+#[derive(Debug, Clone, Default)]
+pub struct Figures {
+    pub at_us: u64,
+    pub node: u8,
+    /// Nobody has asked anything for a while.
+    pub idle: bool,
+    /// By the names of its metrics; of several with one name, the highest.
+    pub values: BTreeMap<String, u64>,
+}
+
+/// A disk that lost what was durable.
+#[derive(Debug, Clone, Copy)]
+pub struct LostDisk {
+    pub node: u8,
+    pub at_us: u64,
+    /// Bits were flipped in what lay there; otherwise all of it is gone, or all that was new.
+    pub in_part: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum HeldKind {
+    Part,
+    Value,
+    Clear,
+    /// All that is left of an op that was cleared: its request id.
+    Spent,
+}
+
+/// One op on a disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeldOp {
+    /// Of user and key.
+    pub name: u64,
+    pub place: Option<Place>,
+    pub dot: Dot,
+    pub time: HybridTime,
+    pub request: Option<RequestId>,
+    pub kind: HeldKind,
+    /// Of the text, or of what a clear saw.
+    pub digest: u64,
+    /// If a client sent it.
+    pub text: Option<TextId>,
+    /// No clear on this disk removes it.
+    pub stands: bool,
+}
+
+/// What one node's disk would hold if the power went, whatever had luck and whatever had not.
+#[derive(Debug, Clone, Default)]
+pub struct Survey {
+    pub at_us: u64,
+    pub node: u8,
+    pub ops: Vec<HeldOp>,
+    /// What the disk holds or knows to be dropped.
+    pub clocks: SlotClocks,
+    /// What the reader of the disk took for damage.
+    pub damage: Vec<String>,
+    pub log_bytes: u64,
+}
+
 #[derive(Debug, Clone, Default)]
 pub struct History {
     /// In the order in which they ended.
     pub calls: Vec<Call>,
     pub troubles: Vec<Trouble>,
     /// Nodes whose disk lost what was durable.
-    pub lost_disks: Vec<u8>,
+    pub lost_disks: Vec<LostDisk>,
+    /// In the order of their times; those of one time are of all nodes.
+    pub surveys: Vec<Survey>,
+    pub retried_syncs: Vec<(u8, std::path::PathBuf)>,
+    pub figures: Vec<Figures>,
+    /// What the logs of one node may take on its disk, bytes.
+    pub log_bytes_max: u64,
+    /// From here on nothing of any key may lie on any disk, as all were cleared long before.
+    pub reclaimed_us: Option<u64>,
+    /// How many replicas hold a key.
+    pub replicas: usize,
 }
 
 /// What all attempts at one write amount to.

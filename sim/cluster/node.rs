@@ -11,7 +11,7 @@ use kv_storage::types::UserId;
 use kv_storage::users::PasswordCost;
 use tokio::sync::Notify;
 
-use super::env::{Pace, PacedBlocking, SeededEntropy, Wall};
+use super::env::{PacedBlocking, SeededEntropy, SharedPace, Wall};
 use super::host::Host;
 use super::net::{HostId, Network};
 use super::plan::{Plan, Topology};
@@ -51,7 +51,7 @@ pub struct Node {
     pub id: HostId,
     pub disk: SimDisk,
     pub wall: Arc<Wall>,
-    pub pace: Pace,
+    pub pace: SharedPace,
     /// Not run before.
     pub paused_until_us: Option<u64>,
     rng: Rng,
@@ -62,11 +62,13 @@ pub struct Node {
 impl Node {
     pub fn new(id: HostId, plan: &Plan, serving: Serving, mut rng: Rng) -> Self {
         let (offset_ms, drift_ppm) = plan.skews[usize::from(id.0)];
+        let pace = SharedPace::default();
+        pace.set(plan.pace);
         Self {
             id,
             disk: SimDisk::new(rng.next()),
             wall: Arc::new(Wall::new(offset_ms, drift_ppm)),
-            pace: plan.pace,
+            pace,
             paused_until_us: None,
             rng,
             serving,
@@ -86,7 +88,7 @@ impl Node {
             net: Arc::new(network.on(self.id)),
             wall: self.wall.clone(),
             entropy: Arc::new(SeededEntropy::new(self.rng.fork())),
-            blocking: Arc::new(PacedBlocking::new(self.rng.fork(), self.pace)),
+            blocking: Arc::new(PacedBlocking::new(self.rng.fork(), self.pace.clone())),
         };
         let (status, stop) = (Arc::new(Mutex::new(Status::Starting)), Arc::new(Notify::new()));
         let host = Host::new();
@@ -200,7 +202,10 @@ fn cluster_config(plan: &Plan, id: HostId) -> ClusterConfig {
         keys: KeyRing::parse(&"5e".repeat(32)).expect("64 hexadecimal digits are a key"),
         tls: None,
         name: "simulated".to_owned(),
-        zone: String::new(),
+        zone: match plan.zones {
+            1 => String::new(),
+            zones => format!("zone-{}", id.0 % zones),
+        },
         weight: 100,
         replication: plan.replication.into(),
     }

@@ -2,6 +2,7 @@
 //!
 //! Each seed leaves most faults out: a mixture of everything hides what only long runs of few things show (swarm testing).
 
+use kv_storage::planted::Bug;
 use kv_storage::shard::ShardConfig;
 
 use super::env::Pace;
@@ -103,6 +104,8 @@ pub struct Load {
     pub one_percent: u64,
     pub all_percent: u64,
     pub text_bytes_max: u64,
+    /// Of a hundred texts, so many may be as long as that; the others are short.
+    pub long_percent: u64,
 }
 
 #[derive(Debug, Clone)]
@@ -111,6 +114,8 @@ pub struct Plan {
     pub topology: Topology,
     pub nodes: u8,
     pub replication: u8,
+    /// Over which the nodes are spread, one after the other; one is none.
+    pub zones: u8,
     pub link: Link,
     pub streams: Streams,
     pub shards: u16,
@@ -124,8 +129,16 @@ pub struct Plan {
     /// How many nodes may lose what their disk holds: fewer than a quorum.
     pub lossy_nodes: u8,
     pub faults_end_us: u64,
+    /// In the end all keys are cleared, and their space must come free.
+    pub clears_all: bool,
+    /// How long all nodes may take to be alike after the faults have ended.
+    pub converge_us: u64,
+    /// The mean time between two surveys of all disks.
+    pub survey_us: u64,
     /// A bug that this world has, for the proof that it is found.
     pub planted: Option<Lie>,
+    /// A bug that the nodes have, for the same.
+    pub bug: Option<Bug>,
 }
 
 impl Plan {
@@ -179,7 +192,7 @@ impl Plan {
     }
 
     fn draw(rng: &mut Rng, topology: Topology, nodes: u8) -> Self {
-        let replication = (*rng.pick(&[1, 2, 3, 3, 3, 3, 5])).min(nodes);
+        let replication = (*rng.pick(&[1, 2, 3, 3, 3, 3, 4, 5])).min(nodes);
         let calm_links = rng.percent(40);
         let skew_ms = *rng.pick(&[0, 0, 50, 5_000, 300_000]);
         Self {
@@ -187,6 +200,7 @@ impl Plan {
             topology,
             nodes,
             replication,
+            zones: *rng.pick(&[1, 1, 1, 2, 3]),
             link: Link {
                 delay_us: *rng.pick(&[100, 300, 1_000, 10_000]),
                 jitter_us: *rng.pick(&[100, 500, 2_000, 20_000]),
@@ -220,7 +234,11 @@ impl Plan {
             faults: draw_faults(rng, topology),
             lossy_nodes: replication / 2,
             faults_end_us: 42 * SECOND_US,
+            clears_all: topology == Topology::Cluster && rng.percent(15),
+            converge_us: 30 * SECOND_US,
+            survey_us: rng.between(5, 15) * SECOND_US,
             planted: None,
+            bug: None,
         }
     }
 }
@@ -240,6 +258,7 @@ impl Load {
             one_percent: *rng.pick(&[0, 0, 10, 40]),
             all_percent: *rng.pick(&[0, 0, 5]),
             text_bytes_max: *rng.pick(&[16, 200, 4_000]),
+            long_percent: 10,
         }
     }
 }

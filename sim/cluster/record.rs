@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde_json::{Value as Json, json};
 
 use super::client::Reply;
-use super::history::{Answer, Call, History, Level, OpId, Outcome, Place, TextId, Trouble, Value, What};
+use super::history::{Answer, Call, History, Level, LostDisk, OpId, Outcome, Place, TextId, Trouble, Value, What};
 use super::os;
 use super::trace::Trace;
 
@@ -23,6 +23,7 @@ struct Inner {
     texts: Vec<String>,
     next_op: OpId,
     statuses: std::collections::BTreeMap<u16, u64>,
+    acknowledged: bool,
 }
 
 /// A call that is under way.
@@ -58,8 +59,17 @@ impl Recorder {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub fn history(&self) -> History {
-        self.inner().history.clone()
+    pub fn take_history(&self) -> History {
+        std::mem::take(&mut self.inner().history)
+    }
+
+    pub fn change(&self, change: impl FnOnce(&mut History)) {
+        change(&mut self.inner().history);
+    }
+
+    /// Whether a client heard something since the last call that must be durable now.
+    pub fn take_acknowledged(&self) -> bool {
+        std::mem::take(&mut self.inner().acknowledged)
     }
 
     /// How many calls were answered with which status.
@@ -71,8 +81,10 @@ impl Recorder {
         self.inner().history.troubles.push(trouble);
     }
 
-    pub fn lost_disk(&self, node: u8) {
-        self.inner().history.lost_disks.push(node);
+    pub fn lost_disk(&self, node: u8, in_part: bool) {
+        let at_us = os::now_us();
+        let lost = LostDisk { node, at_us, in_part };
+        self.inner().history.lost_disks.push(lost);
     }
 
     pub fn new_op(&self) -> OpId {
@@ -111,6 +123,8 @@ impl Recorder {
         self.trace.note("call", &numbers, || {
             format!("{:?} at {} -> {outcome:?}", asked.what, asked.level.name())
         });
+        let promises = asked.what.is_write() || asked.level >= Level::Quorum;
+        self.inner().acknowledged |= is_done && promises;
         self.inner().history.calls.push(Call {
             op: asked.op,
             client: asked.client,
@@ -187,7 +201,7 @@ impl Recorder {
     }
 
     /// The texts that a value is made of; `None` if it is made of anything else.
-    fn parse(&self, value: &str) -> Option<Value> {
+    pub fn parse(&self, value: &str) -> Option<Value> {
         let inner = self.inner();
         let (mut texts, mut rest) = (Vec::new(), value);
         while !rest.is_empty() {

@@ -1,7 +1,6 @@
 //! What the clients do: users are made, every client goes on by itself until it is told to stop, and in the end all replicas are
 //! compared.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
@@ -9,6 +8,7 @@ use std::time::Duration;
 use serde_json::{Value as Json, json};
 use tokio::time::sleep;
 
+use super::audit;
 use super::client::{HttpClient, Reply};
 use super::history::{Answer, Level, Outcome, Place, What};
 use super::lie::{Lie, Memory};
@@ -20,14 +20,12 @@ use super::record::{Asked, Recorder, user_name};
 use super::scale::{Order, Row, Serving};
 use crate::rng::Rng;
 
-/// The machines of the clients: beyond those of the nodes. The last one makes the users and compares the replicas.
+/// The machines of the clients: beyond those of the nodes. The auditor makes the users and compares the replicas.
 pub const FIRST_CLIENT: u8 = 100;
 const AUDITOR: u8 = 250;
 const AUDITOR_ID: u8 = AUDITOR - FIRST_CLIENT;
-/// How long all nodes may take to be alike after the faults have ended.
-const CONVERGE_US_MAX: u64 = 30 * SECOND_US;
-/// But they may be compared so often at least, as a comparison takes its time on a slow network.
-const COMPARISONS_MIN: u32 = 3;
+/// Asks the nodes for their metrics.
+const WATCHER: u8 = 251;
 /// How long the auditor waits for one list, however long it is and slow the network.
 const AUDIT_TIMEOUT: Duration = Duration::from_secs(30);
 const SETUP_US_MAX: u64 = 20 * SECOND_US;
@@ -63,14 +61,14 @@ impl Shared {
 pub fn machines(plan: &Plan) -> impl Iterator<Item = HostId> {
     (0..plan.load.clients)
         .map(|client| HostId(FIRST_CLIENT + client))
-        .chain([HostId(AUDITOR)])
+        .chain([HostId(AUDITOR), HostId(WATCHER)])
 }
 
-fn credentials(user: &str) -> Json {
+pub fn credentials(user: &str) -> Json {
     json!({"user_id": user, "password_hash": PASSWORD})
 }
 
-fn home(plan: &Plan, place: Place) -> u8 {
+pub fn home(plan: &Plan, place: Place) -> u8 {
     (place.user.wrapping_mul(31) ^ place.key) % plan.nodes
 }
 
@@ -87,18 +85,20 @@ async fn run_to_the_end(shared: &Shared, rng: &mut Rng) -> Result<(), String> {
     let clients: Vec<_> = (0..shared.plan.load.clients)
         .map(|client| tokio::spawn(Client::new(shared, client, rng.fork()).work()))
         .collect();
+    let watcher = tokio::spawn(audit::watch(Client::new(shared, WATCHER - FIRST_CLIENT, rng.fork())));
     for client in clients {
         client.await.map_err(|error| format!("a client ended badly: {error}"))?;
     }
-    auditor.compare_replicas().await
+    watcher.abort();
+    auditor.audit().await
 }
 
-struct Client {
-    shared: Shared,
+pub struct Client {
+    pub shared: Shared,
     id: u8,
-    http: HttpClient,
-    rng: Rng,
-    memory: Memory,
+    pub http: HttpClient,
+    pub rng: Rng,
+    pub memory: Memory,
 }
 
 impl Client {
@@ -216,10 +216,13 @@ impl Client {
         }
         match self.rng.below(100) {
             0..55 => What::Add {
-                text: self.shared.recorder.new_text(match self.rng.below(10) {
-                    0 => self.rng.below(load.text_bytes_max),
-                    _ => self.rng.below(load.text_bytes_max.min(30)),
-                }),
+                text: self
+                    .shared
+                    .recorder
+                    .new_text(match self.rng.percent(load.long_percent) {
+                        true => self.rng.below(load.text_bytes_max),
+                        false => self.rng.below(load.text_bytes_max.min(30)),
+                    }),
                 finish: !self.rng.percent(load.part_percent),
             },
             55..85 => What::Get,
@@ -236,7 +239,7 @@ impl Client {
         }
     }
 
-    fn draw_op(&mut self, place: Place, what: What) -> Asked {
+    pub fn draw_op(&mut self, place: Place, what: What) -> Asked {
         Asked {
             op: self.shared.recorder.new_op(),
             client: self.id,
@@ -275,7 +278,7 @@ impl Client {
         }
     }
 
-    async fn attempt(&mut self, asked: &Asked, with_id: bool) -> bool {
+    pub async fn attempt(&mut self, asked: &Asked, with_id: bool) -> bool {
         let (path, mut body) = self.shared.recorder.request(asked, with_id);
         body["user"] = credentials(&user_name(asked.place.user));
         let began_us = os::now_us();
@@ -286,7 +289,7 @@ impl Client {
         self.shared.recorder.end(asked.clone(), began_us, outcome)
     }
 
-    async fn ask(&mut self, asked: &Asked, path: &str, body: &Json) -> Outcome {
+    pub async fn ask(&mut self, asked: &Asked, path: &str, body: &Json) -> Outcome {
         let reply = self.http.call(asked.node, path, body).await;
         self.shared.recorder.outcome(&asked.what, &reply)
     }
@@ -354,121 +357,6 @@ impl Client {
             recorder.end(asked, began_us, outcome);
         }
     }
-
-    /// Reads everything from every node, again and again until all are alike; then once at quorum.
-    async fn compare_replicas(&mut self) -> Result<(), String> {
-        let begun_us = os::now_us();
-        let places: Vec<Place> = (0..self.shared.plan.load.users)
-            .flat_map(|user| (0..self.shared.plan.load.keys).map(move |key| Place { user, key }))
-            .collect();
-        let (mut before, mut comparisons) = (String::new(), 0);
-        loop {
-            comparisons += 1;
-            let round_us = os::now_us();
-            let reads = self.read_all_replicas(&places).await;
-            let alike = reads.iter().all(|of_place| {
-                let answered = of_place
-                    .iter()
-                    .all(|(_, _, outcome)| matches!(outcome, Outcome::Answered(_)));
-                answered && of_place.iter().all(|(_, _, outcome)| *outcome == of_place[0].2)
-            });
-            // What counts is when it began.
-            let late = round_us - begun_us > CONVERGE_US_MAX && comparisons >= COMPARISONS_MIN;
-            if alike || late {
-                let mut refused = None;
-                for (asked, began_us, outcome) in reads.into_iter().flatten() {
-                    if !matches!(outcome, Outcome::Answered(_)) {
-                        refused = Some(format!("node {} on {:?}: {outcome:?}", asked.node, asked.place));
-                    }
-                    self.shared.recorder.end(asked, began_us, outcome);
-                }
-                if late {
-                    return Err(format!(
-                        "the nodes are not alike {CONVERGE_US_MAX} µs after the last fault: {refused:?}; before that: {before}"
-                    ));
-                }
-                break;
-            }
-            before = first_difference(&reads);
-            sleep(Duration::from_millis(500)).await;
-        }
-        for place in places {
-            self.read_at_quorum(place, begun_us).await?;
-        }
-        Ok(())
-    }
-
-    /// A replica may still find out that it has all that it should hold; no longer than all may take to be alike.
-    async fn read_at_quorum(&mut self, place: Place, begun_us: u64) -> Result<(), String> {
-        loop {
-            let mut asked = self.draw_op(place, What::Get);
-            asked.level = Level::Quorum;
-            if self.attempt(&asked, false).await {
-                return Ok(());
-            }
-            if os::now_us() - begun_us > CONVERGE_US_MAX {
-                return Err(format!(
-                    "a read at quorum of {place:?} by node {} failed although all is well",
-                    asked.node
-                ));
-            }
-            sleep(Duration::from_millis(100)).await;
-        }
-    }
-
-    async fn read_all_replicas(&mut self, places: &[Place]) -> Vec<Vec<(Asked, u64, Outcome)>> {
-        let mut reads = Vec::new();
-        // A node that does not answer once is not waited for again in this round.
-        let mut silent = BTreeMap::new();
-        for place in places {
-            let nodes = match self.shared.plan.topology {
-                Topology::Separate => {
-                    let home = home(&self.shared.plan, *place);
-                    home..home + 1
-                }
-                Topology::Cluster => 0..self.shared.plan.nodes,
-            };
-            let mut of_place = Vec::new();
-            for node in nodes {
-                let mut asked = self.draw_op(*place, What::Get);
-                asked.node = node;
-                asked.level = Level::One;
-                asked.is_last = true;
-                let (path, mut body) = self.shared.recorder.request(&asked, false);
-                body["user"] = credentials(&user_name(place.user));
-                let began_us = os::now_us();
-                let mut outcome = match silent.get(&node) {
-                    Some(outcome) => Outcome::clone(outcome),
-                    None => self.ask(&asked, path, &body).await,
-                };
-                if matches!(outcome, Outcome::Unknown(_)) {
-                    silent.insert(node, outcome.clone());
-                }
-                if let Some(lie) = self.shared.plan.planted {
-                    outcome = self.memory.tell(lie, &mut self.rng, &asked, outcome);
-                }
-                of_place.push((asked, began_us, outcome));
-            }
-            reads.push(of_place);
-        }
-        reads
-    }
-}
-
-fn first_difference(reads: &[Vec<(Asked, u64, Outcome)>]) -> String {
-    let differs = |of_place: &&Vec<(Asked, u64, Outcome)>| {
-        let refused = of_place
-            .iter()
-            .any(|(_, _, outcome)| !matches!(outcome, Outcome::Answered(_)));
-        refused || of_place.iter().any(|(_, _, outcome)| *outcome != of_place[0].2)
-    };
-    let Some(of_place) = reads.iter().find(differs) else {
-        return "alike".to_owned();
-    };
-    let outcomes = of_place
-        .iter()
-        .map(|(asked, at_us, outcome)| format!("{at_us} node {}: {outcome:?}", asked.node));
-    format!("{:?}: {}", of_place[0].0.place, outcomes.collect::<Vec<_>>().join("; "))
 }
 
 fn operation(recorder: &Recorder, asked: &Asked) -> Json {

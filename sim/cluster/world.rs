@@ -8,15 +8,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use super::faults::{Action, Faults};
-use super::history::History;
+use super::history::{History, Survey};
 use super::host::Host;
 use super::lie::Lie;
 use super::net::{HostId, Network, Traffic};
 use super::node::{Node, Status};
 use super::os;
-use super::plan::{Fault, Plan, SECOND_US, Script};
+use super::plan::{Fault, Plan, SECOND_US, Script, Topology};
 use super::record::Recorder;
 use super::scale::{self, Order, Row, Serving};
+use super::survey;
 use super::trace::Trace;
 use super::workload::{self, FIRST_CLIENT, Shared};
 use crate::rng::Rng;
@@ -47,6 +48,8 @@ pub struct World {
     clients: Host,
     shared: Shared,
     ready: BTreeSet<HostId>,
+    /// The first acknowledgement after this moment is followed by a survey.
+    survey_us: u64,
     /// When the node's process is started, if it is down.
     pub restart_us: BTreeMap<HostId, u64>,
 }
@@ -119,6 +122,7 @@ impl World {
             clients,
             shared,
             ready: [HostId(FIRST_CLIENT)].into(),
+            survey_us: 0,
             restart_us,
         }
     }
@@ -159,7 +163,19 @@ impl World {
         if let Some((from_us, before)) = idle_from {
             problems.extend(self.storm(from_us, &before));
         }
-        let history = self.recorder.history();
+        self.survey();
+        self.recorder.change(|history| {
+            history.log_bytes_max = survey::log_bytes_max(&self.plan);
+            history.replicas = match self.plan.topology {
+                Topology::Separate => 1,
+                Topology::Cluster => self.plan.replication.into(),
+            };
+            for node in &self.nodes {
+                let retried = node.disk.retried_syncs().into_iter();
+                history.retried_syncs.extend(retried.map(|path| (node.id.0, path)));
+            }
+        });
+        let history = self.recorder.take_history();
         problems.extend(super::check::judge(&history));
         Outcome {
             history,
@@ -210,6 +226,32 @@ impl World {
         }
         for id in std::mem::take(&mut self.ready) {
             self.take_turn(id, now_us);
+        }
+        // The clients had the last turn: no node has done anything since the acknowledgement came.
+        if self.recorder.take_acknowledged() && now_us >= self.survey_us {
+            self.survey_us = now_us + self.rng.between(1, 2 * self.plan.survey_us);
+            self.survey();
+        }
+    }
+
+    /// Reads what is durable on every disk.
+    fn survey(&mut self) {
+        for node in &self.nodes {
+            let read = survey::of_disk(&node.disk, &self.plan, &self.recorder);
+            let survey = read.unwrap_or_else(|error| Survey {
+                damage: vec![error],
+                ..Survey::default()
+            });
+            self.trace.note("survey", &[node.id.0.into()], || {
+                format!("{} ops {:?}", survey.ops.len(), survey.damage)
+            });
+            self.recorder.change(|history| {
+                history.surveys.push(Survey {
+                    node: node.id.0,
+                    at_us: os::now_us(),
+                    ..survey
+                });
+            });
         }
     }
 
@@ -289,7 +331,7 @@ impl World {
             node.disk.cancel_crash();
             node.disk.cancel_faults();
             node.disk.set_capacity(u64::MAX);
-            node.pace = self.plan.pace;
+            node.pace.set(self.plan.pace);
             self.ready.insert(node.id);
         }
         for at_us in self.restart_us.values_mut() {

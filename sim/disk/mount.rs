@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use kv_storage::store::disk::{DirEntry, Disk, DiskFile, DiskLock, OpenMode};
 
@@ -101,6 +102,7 @@ impl Disk for Mount {
             inode,
             path: path.to_owned(),
             writable: mode != OpenMode::Read,
+            sync_failed: AtomicBool::new(false),
         }))
     }
 
@@ -233,6 +235,8 @@ struct File {
     /// The name it was opened by; only for the trace.
     path: PathBuf,
     writable: bool,
+    /// The kernel tells of a failed write-back once: what later syncs of this open file say is no proof any more.
+    sync_failed: AtomicBool,
 }
 
 impl File {
@@ -296,7 +300,11 @@ impl DiskFile for File {
         self.mount.change(
             || format!("sync {}", self.path.display()),
             |state| {
+                if self.sync_failed.load(Relaxed) {
+                    state.retried_syncs.push(self.path.clone());
+                }
                 if state.strikes(Fault::Sync) {
+                    self.sync_failed.store(true, Relaxed);
                     let mut rng = state.rng.fork();
                     self.inode(state)?.sync_failing(&mut rng);
                     return Err(injected("sync"));

@@ -19,6 +19,7 @@ use std::collections::BTreeMap;
 use super::clock::Clock;
 use super::op::{Body, Dot, Op};
 use super::stamp::{HybridTime, OriginId, Stamp};
+use crate::planted::{Bug, planted};
 use crate::types::RequestId;
 
 /// What the last survey learnt: enough to say of any op of the key whether it shows.
@@ -40,7 +41,7 @@ impl Visibility {
     /// Whether `op` is text that was neither cleared, superseded nor repeated; it may be a part that is not finished yet.
     pub fn stands(&self, op: &Op) -> bool {
         matches!(op.body, Body::Part(_) | Body::Value(_))
-            && !self.cleared.contains(op.dot.origin, op.dot.seq)
+            && !is_cleared(&self.cleared, op.dot, op.time)
             && !self.superseded(op)
             && !self.repeated(op)
     }
@@ -62,10 +63,18 @@ impl Visibility {
     fn repeated(&self, op: &Op) -> bool {
         let counts_not = |first: &Option<Stamp>| first.is_none_or(|first| first < op.stamp());
         !self.first_of_request.is_empty()
+            && !planted(Bug::RetryTakenAnew)
             && op
                 .request_id
                 .is_some_and(|id| self.first_of_request.get(&id).is_some_and(counts_not))
     }
+}
+
+/// The planted bug's name for times, in place of dots.
+const ANY_ORIGIN: OriginId = OriginId(u64::MAX);
+
+fn is_cleared(cleared: &Clock, dot: Dot, time: HybridTime) -> bool {
+    cleared.contains(dot.origin, dot.seq) || (planted(Bug::ClearByTime) && cleared.contains(ANY_ORIGIN, time.0))
 }
 
 /// What the next pass over the ops has to find out.
@@ -126,6 +135,9 @@ impl Survey {
     fn see_first(&mut self, op: &Op) {
         if let Body::Clear(context) = &op.body {
             self.known.cleared.join(context);
+            if planted(Bug::ClearByTime) {
+                self.known.cleared.insert_range(ANY_ORIGIN, 1, op.time.0);
+            }
             return;
         }
         self.several_origins |= *self.origin.get_or_insert(op.dot.origin) != op.dot.origin;
@@ -147,7 +159,7 @@ impl Survey {
             && !self.known.superseded(op)
         {
             let cleared = match op.body {
-                Body::Part(_) | Body::Value(_) => self.known.cleared.contains(op.dot.origin, op.dot.seq),
+                Body::Part(_) | Body::Value(_) => is_cleared(&self.known.cleared, op.dot, op.time),
                 Body::Spent { .. } => true,
                 Body::Clear(_) => false,
             };
@@ -171,6 +183,6 @@ impl Survey {
     fn last_value_hidden(&self) -> bool {
         // With raised stamps the highest copy of a dot is the one that stands, so the last value seen cannot be superseded.
         self.last_value
-            .is_some_and(|(_, dot)| self.known.cleared.contains(dot.origin, dot.seq))
+            .is_some_and(|(stamp, dot)| is_cleared(&self.known.cleared, dot, stamp.time))
     }
 }

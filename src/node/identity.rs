@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::whole_file;
 use crate::core::stamp::OriginId;
 use crate::env::{Entropy, Env};
+use crate::planted::{Bug, planted};
 use crate::store::disk::{Disk, DiskLock};
 use crate::types::NodeId;
 
@@ -124,7 +125,7 @@ impl Identity {
         }
         let is_member = role != Role::Alone;
         identity.starts += u64::from(is_member);
-        if is_member || identity.origin.0 == 0 {
+        if (is_member && !planted(Bug::DotReused)) || identity.origin.0 == 0 {
             identity.renew_origin(&*env.disk, &*env.entropy)?;
         }
         Ok(identity)

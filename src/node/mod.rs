@@ -39,6 +39,7 @@ pub use handle::{Node, ValueReader};
 use identity::Role;
 pub use local::{Added, Life, Local};
 pub use opening::StartError;
+pub use permits::SHARD_REQUESTS_MAX;
 pub use terms::Terms;
 pub use watcher::SystemWatcher;
 

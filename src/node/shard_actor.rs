@@ -22,6 +22,7 @@ use super::local::Added;
 use super::messages::{Pending, Reply, ShardArguments, ShardMessage};
 use super::permits::Permit;
 use crate::env::{Abandoned, Env};
+use crate::planted::{Bug, planted};
 use crate::shard::{GroupNumber, MergeError, MergeJob, MergeOutcome, Shard, ShardStats};
 
 /// How often a shard looks for work that only time makes due.
@@ -215,6 +216,9 @@ impl ShardState {
         let Some(job) = self.shard.next_commit() else {
             return;
         };
+        if planted(Bug::AckBeforeSync) {
+            self.answer_up_to(Some(job.group()));
+        }
         let permit = self.gate.0.clone().try_acquire_owned();
         let started = Instant::now();
         let result = self.env.run_here(move || {
@@ -227,13 +231,18 @@ impl ShardState {
             .unwrap_or_else(|abandoned| Err(io::Error::other(abandoned)));
         self.commit_time.note(started.elapsed());
         let durable = self.shard.committed(result);
+        self.several_write = self.answer_up_to(durable) > 1;
+        // A log gives way to the next only between two commits.
+        self.unpark(me);
+    }
+
+    /// Tells everyone who waits for these groups that they are durable; gives how many waited.
+    fn answer_up_to(&mut self, durable: Option<GroupNumber>) -> usize {
         let waited = self.waiting.len();
         while let Some(waiting) = self.waiting.pop_front_if(|waiting| Some(waiting.group) <= durable) {
             let _ = waiting.reply.send(Ok(waiting.added));
         }
-        self.several_write = waited - self.waiting.len() > 1;
-        // A log gives way to the next only between two commits.
-        self.unpark(me);
+        waited - self.waiting.len()
     }
 
     fn run_merge(&self, me: &ActorRef<ShardMessage>, job: MergeJob, pause: bool) {

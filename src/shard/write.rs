@@ -9,6 +9,7 @@ use crate::core::clock::Clock;
 use crate::core::op::{Body, Dot, KeyedOp, Op, Text};
 use crate::core::slot::{KeyHash, SlotId};
 use crate::core::stamp::HybridTime;
+use crate::planted::{Bug, planted};
 use crate::store::filter::{parts_tag, request_tag};
 use crate::store::log::record_bytes;
 use crate::store::memtable::{MemoryOps, Memtable, OpenParts, SharedMemtable};
@@ -124,12 +125,13 @@ impl Shard {
             return Err(WriteRefused::Stopped);
         }
         if let Some(id) = write.request_id
+            && !planted(Bug::RetryTakenAnew)
             && let Some(repeated) = self.repeated_in_memory(&write, id)
         {
             return Ok(Submitted::Repeated(repeated));
         }
         // What was taken stays taken, whatever happened to the key since.
-        if past.is_some_and(|past| past.found.repeated) {
+        if past.is_some_and(|past| past.found.repeated) && !planted(Bug::RetryTakenAnew) {
             return Ok(Submitted::Repeated(None));
         }
         let past = past.filter(|past| self.knows_all_segments(past));
@@ -173,6 +175,13 @@ impl Shard {
         }
         self.put(write.hash, &write.user, &write.key, &op, now);
         self.next_seq[index] += 1;
+        if planted(Bug::PartTwice) && matches!(op.body, Body::Part(_)) {
+            let mut twice = op.clone();
+            twice.dot.seq += 1;
+            twice.time.0 += 1;
+            self.put(write.hash, &write.user, &write.key, &twice, now);
+            self.next_seq[index] += 1;
+        }
         match write.kind {
             WriteKind::Add { finish: false, .. } => self.remember_open_parts(write.hash, open_bytes),
             _ if self.open_parts.is_empty() => {}

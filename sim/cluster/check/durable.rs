@@ -9,13 +9,20 @@ use crate::cluster::history::Level;
 /// have covered; also one acknowledged by one replica, as long as no disk lost what was durable. Parts of it are a matter of G7.
 pub fn nothing_acknowledged_is_lost(judged: &Judged) -> Result<(), String> {
     let any_lost = !judged.history.lost_disks.is_empty();
-    let must_stay = |add: &&Add| {
+    let must_stay = |add: &&Add, read_us: u64| {
         let counts = add.write.level > Level::One || !any_lost;
-        add.write.finish && add.write.acked_us.is_some() && counts && add.may_be_gone_us.is_none()
+        add.write.finish
+            && add.write.acked_us.is_some_and(|acked_us| acked_us < read_us)
+            && counts
+            && add.is_safe_at(read_us)
     };
     for (case, read) in judged.reads().filter(|(_, read)| read.is_last) {
         let seen: BTreeSet<_> = texts_of(read).collect();
-        if let Some(add) = case.adds.iter().filter(must_stay).find(|add| !seen.contains(&add.text)) {
+        if let Some(add) = case
+            .adds
+            .iter()
+            .find(|add| must_stay(add, read.began_us) && !seen.contains(&add.text))
+        {
             return Err(format!(
                 "{} lacks {}, acknowledged at {:?} µs",
                 name(read),
@@ -57,7 +64,7 @@ mod tests {
         let check = nothing_acknowledged_is_lost;
         let mut one = sample().add(1, 0, 1).at(Level::One).get(&[], 2, 3).last_on(0);
         one.fails(check);
-        one.history.lost_disks.push(2);
+        one = one.lost_disk(2, 1);
         one.passes(check);
     }
 }

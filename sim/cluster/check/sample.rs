@@ -1,7 +1,15 @@
 //! Small histories, written by hand, for the tests of the checks.
 #![cfg(test)]
 
-use crate::cluster::history::{Answer, Call, History, Level, OpId, Outcome, Place, TextId, Trouble, Value, What};
+use kv_storage::core::op::Dot;
+use kv_storage::core::slot::SlotId;
+use kv_storage::core::stamp::{HybridTime, OriginId};
+
+use crate::cluster::history::{
+    Answer, Call, HeldKind, HeldOp, History, Level, LostDisk, OpId, Outcome, Place, Survey, TextId, Trouble, Value,
+    What,
+};
+use crate::cluster::survey::clocks;
 
 pub const PLACE: Place = Place { user: 0, key: 0 };
 
@@ -13,7 +21,9 @@ pub struct Sample {
 }
 
 pub fn sample() -> Sample {
-    Sample::default()
+    let mut sample = Sample::default();
+    sample.history.replicas = 3;
+    sample
 }
 
 impl Sample {
@@ -102,6 +112,56 @@ impl Sample {
 
     pub fn at(self, level: Level) -> Self {
         self.with(|call| call.level = level)
+    }
+
+    /// What a node's disk holds of these texts; each is the value of an op of its own.
+    pub fn survey(mut self, node: u8, at_us: u64, texts: &[TextId]) -> Self {
+        let op = |text: &TextId| HeldOp {
+            name: 0,
+            place: Some(PLACE),
+            dot: Dot {
+                origin: OriginId(1),
+                slot: SlotId(0),
+                seq: *text,
+            },
+            time: HybridTime(*text),
+            request: None,
+            kind: HeldKind::Value,
+            digest: *text,
+            text: Some(*text),
+            stands: true,
+        };
+        self.history.surveys.push(Survey {
+            at_us,
+            node,
+            ops: texts.iter().map(op).collect(),
+            ..Survey::default()
+        });
+        self
+    }
+
+    /// What a node's disk covers of one origin.
+    pub fn survey_of_clock(mut self, node: u8, at_us: u64, last: u64) -> Self {
+        self.history.surveys.push(Survey {
+            at_us,
+            node,
+            clocks: clocks(0, 1, last),
+            ..Survey::default()
+        });
+        self
+    }
+
+    /// Changes the ops of the survey that was made last.
+    pub fn with_held(mut self, change: impl Fn(&mut HeldOp)) -> Self {
+        let survey = self.history.surveys.last_mut().expect("a survey was made before");
+        survey.ops.iter_mut().for_each(change);
+        self
+    }
+
+    pub fn lost_disk(mut self, node: u8, at_us: u64) -> Self {
+        let in_part = false;
+        self.history.lost_disks.push(LostDisk { node, at_us, in_part });
+        self
     }
 
     pub fn trouble(mut self, node: u8, from_us: u64, to_us: u64) -> Self {

@@ -15,6 +15,7 @@ use crate::node::local::{Added, Wanted};
 use crate::node::peers::Peer;
 use crate::node::replica::place_of;
 use crate::node::{OpError, Terms};
+use crate::planted::{Bug, planted};
 use crate::store::source::KeySource;
 use crate::types::{Consistency, Key, NodeId, UserId};
 use crate::wire::{Request, Response, WireClock, WireOp};
@@ -173,6 +174,9 @@ impl Inner {
         // What they held when they were asked is here. What is here and not there goes there.
         let (source, _) = self.local.source_at_digest(user, key)?;
         for (peer, clock) in theirs {
+            if planted(Bug::ReadRepairDropped) {
+                continue;
+            }
             if self.give(&source, &peer, clock).await.is_err() {
                 return Err(self.no_quorum(need, need - 1, false));
             }

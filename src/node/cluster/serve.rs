@@ -16,13 +16,14 @@ use super::write::Try;
 use super::{Inner, MemberRefused};
 use crate::core::clock::Clock;
 use crate::core::op::{Fragment, Text};
-use crate::core::slot::SlotId;
+use crate::core::slot::{SYSTEM_SLOT, SlotId};
 use crate::env::BoxFuture;
 use crate::node::OpError;
 use crate::node::handle::ValueReader;
 use crate::node::local::{Added, Wanted};
 use crate::node::peers::PeerService;
 use crate::node::replica::Export;
+use crate::planted::{Bug, planted};
 use crate::shard::WriteKind;
 use crate::store::keys::KeyQuery;
 use crate::types::{Key, NodeId, RequestId, UserId};
@@ -342,8 +343,11 @@ impl Inner {
         let gone = OpError::ShardUnavailable { maybe_applied: false };
         let pull = get(&self.serving.pulls, id).ok_or(gone)?;
         let mut export = pull.lock().await;
-        let ops = export.next(budget_bytes.min(PAGE_BYTES_MAX)).await?;
+        let mut ops = export.next(budget_bytes.min(PAGE_BYTES_MAX)).await?;
         let covered = ops.is_empty().then(|| WireClocks::of(export.covered()));
+        if planted(Bug::CatchUpSkipsLast) {
+            ops.pop_if(|last| last.op.dot.slot != SYSTEM_SLOT);
+        }
         if covered.is_some() {
             self.serving.pulls.lock().remove(&id);
         }

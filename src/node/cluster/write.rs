@@ -17,6 +17,7 @@ use crate::node::local::{Added, Wanted};
 use crate::node::peers::Peer;
 use crate::node::replica::place_of;
 use crate::node::{OpError, Terms};
+use crate::planted::{Bug, planted};
 use crate::shard::{WriteContext, WriteKind};
 use crate::types::{Consistency, NodeId};
 use crate::wire::{Ask, Request, Response, WireOp};
@@ -105,6 +106,9 @@ impl Inner {
                 return Ok(Added::Repeated);
             }
             context = asked.context;
+            if planted(Bug::StampNotAsked) {
+                context.after = HybridTime::default();
+            }
         }
         started.store(true, Ordering::Relaxed);
         let (stamped, op) = oneshot::channel();
@@ -140,7 +144,8 @@ impl Inner {
     ) -> Result<Asked, OpError> {
         let want = need - usize::from(self.votes(slot));
         let request = || {
-            let request = wanted.request_id.filter(|_| which == Try::Any).map(|id| {
+            let is_asked = which == Try::Any && !planted(Bug::RetryTakenAnew);
+            let request = wanted.request_id.filter(|_| is_asked).map(|id| {
                 let (user, key) = (wanted.user.as_str(), wanted.key.as_str());
                 (user.to_owned(), key.to_owned(), id.0)
             });
@@ -215,7 +220,7 @@ impl Inner {
         let (mut durable, mut refused) = (0, None);
         while let Some(ack) = acks.next().await {
             match ack {
-                Ok(()) => durable += 1,
+                Ok(()) => durable += 1 + usize::from(planted(Bug::QuorumCountedTwice)),
                 Err(error) => refused = refused.or(error),
             }
             if durable >= need {

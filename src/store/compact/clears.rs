@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use crate::core::clock::Clock;
 use crate::core::op::{Body, Dot, Op};
 use crate::core::stamp::HybridTime;
+use crate::planted::{Bug, planted};
 
 /// The clears of one key, and the raised stamps among its ops.
 #[derive(Default)]
@@ -41,8 +42,9 @@ impl KeyClears {
 
     /// Whether another clear of the key saw this one and all that it saw.
     pub(super) fn includes(&self, dot: &Dot, seen: &Clock) -> bool {
-        self.clears
-            .iter()
-            .any(|(other, context)| other != dot && context.contains(dot.origin, dot.seq) && context.covers(seen))
+        let mut others = self.clears.iter();
+        planted(Bug::ClearDroppedEarly)
+            || others
+                .any(|(other, context)| other != dot && context.contains(dot.origin, dot.seq) && context.covers(seen))
     }
 }

@@ -1,0 +1,264 @@
+//! What is asked of the nodes beside the load: their metrics on the way; and in the end that all replicas are alike, that all nodes take
+//! writes again and are idle, and that cleared space comes free.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+use super::history::{Figures, Level, Outcome, Place, What};
+use super::os;
+use super::plan::{SECOND_US, Topology};
+use super::record::{Asked, user_name};
+use super::workload::{Client, credentials, home};
+
+/// Between two looks at the metrics.
+const WATCH: Duration = Duration::from_secs(5);
+/// Until what was under way has ended.
+const SETTLE: Duration = Duration::from_millis(1_500);
+/// All may be compared so often at least, as a comparison takes its time on a slow network.
+const COMPARISONS_MIN: u32 = 3;
+/// Writes are taken again by then: a full disk is looked at once a second.
+const TAKEN_US_MAX: u64 = 10 * SECOND_US;
+/// What sealing, merging and hearing of it from all replicas take, besides the time after which a shard is idle.
+const RECLAIM_MS: u64 = 15_000;
+/// Of `/metrics`, what is kept.
+const WATCHED: [&str; 8] = [
+    "kv_shard_waiting_requests",
+    "kv_shard_frozen_memtables",
+    "kv_shard_segment_bytes",
+    "kv_peer_waiting_requests",
+    "kv_peer_waiting_bytes",
+    "kv_http_requests_in_flight",
+    "kv_http_body_in_flight_bytes",
+    "kv_http_open_connections",
+];
+
+/// Looks at all nodes' metrics again and again.
+pub async fn watch(mut client: Client) {
+    loop {
+        sleep(WATCH).await;
+        client.look_at_metrics(false).await;
+    }
+}
+
+/// The highest value of each watched metric.
+fn watched(page: &str) -> BTreeMap<String, u64> {
+    let mut values: BTreeMap<String, u64> = BTreeMap::new();
+    for line in page.lines() {
+        let Some((name, value)) = line.rsplit_once(' ') else {
+            continue;
+        };
+        let name = name.split('{').next().unwrap_or_default();
+        if let (true, Ok(value)) = (WATCHED.contains(&name), value.parse::<u64>()) {
+            let highest = values.entry(name.to_owned()).or_default();
+            *highest = value.max(*highest);
+        }
+    }
+    values
+}
+
+impl Client {
+    async fn look_at_metrics(&mut self, idle: bool) {
+        for node in 0..self.shared.plan.nodes {
+            if let Some(page) = self.http.page(node, "/metrics").await {
+                let (at_us, values) = (os::now_us(), watched(&page));
+                let figures = Figures {
+                    at_us,
+                    node,
+                    idle,
+                    values,
+                };
+                self.shared.recorder.change(|history| history.figures.push(figures));
+            }
+        }
+    }
+
+    fn places(&self) -> Vec<Place> {
+        let (users, keys) = (self.shared.plan.load.users, self.shared.plan.load.keys);
+        (0..users)
+            .flat_map(|user| (0..keys).map(move |key| Place { user, key }))
+            .collect()
+    }
+
+    /// All that is asked when the clients have ended.
+    pub async fn audit(&mut self) -> Result<(), String> {
+        self.compare_replicas().await?;
+        self.add_everywhere().await?;
+        if self.shared.plan.clears_all {
+            self.clear_all().await?;
+        }
+        sleep(SETTLE).await;
+        self.look_at_metrics(true).await;
+        Ok(())
+    }
+
+    /// G10: whatever was wrong with its disk, every node takes writes again, and all replicas do.
+    async fn add_everywhere(&mut self) -> Result<(), String> {
+        for node in 0..self.shared.plan.nodes {
+            let place = Place { user: 0, key: 0 };
+            if self.shared.plan.topology == Topology::Separate && home(&self.shared.plan, place) != node {
+                continue;
+            }
+            let text = self.shared.recorder.new_text(20);
+            let mut asked = self.draw_op(place, What::Add { text, finish: true });
+            asked.node = node;
+            self.insist(asked).await?;
+        }
+        Ok(())
+    }
+
+    async fn clear_all(&mut self) -> Result<(), String> {
+        for place in self.places() {
+            let asked = self.draw_op(place, What::Clear);
+            self.insist(asked).await?;
+        }
+        sleep(Duration::from_millis(2 * self.shared.plan.shard.idle_ms + RECLAIM_MS)).await;
+        let now_us = os::now_us();
+        self.shared
+            .recorder
+            .change(|history| history.reclaimed_us = Some(now_us));
+        Ok(())
+    }
+
+    /// Until all replicas took it, or it takes too long.
+    async fn insist(&mut self, mut asked: Asked) -> Result<(), String> {
+        asked.level = Level::All;
+        let begun_us = os::now_us();
+        while !self.attempt(&asked, true).await {
+            if os::now_us() - begun_us > TAKEN_US_MAX {
+                return Err(format!(
+                    "all is well, and node {} does not do this at all replicas: {asked:?}",
+                    asked.node
+                ));
+            }
+            sleep(Duration::from_millis(200)).await;
+        }
+        Ok(())
+    }
+
+    /// Reads everything from every node, again and again until all are alike; then once at quorum.
+    async fn compare_replicas(&mut self) -> Result<(), String> {
+        let begun_us = os::now_us();
+        let places = self.places();
+        let converge_us = self.shared.plan.converge_us;
+        let (mut before, mut comparisons) = (String::new(), 0);
+        loop {
+            comparisons += 1;
+            let round_us = os::now_us();
+            let reads = self.read_all_replicas(&places).await;
+            let alike = reads.iter().all(|of_place| {
+                let answered = of_place
+                    .iter()
+                    .all(|(_, _, outcome)| matches!(outcome, Outcome::Answered(_)));
+                answered && of_place.iter().all(|(_, _, outcome)| *outcome == of_place[0].2)
+            });
+            // What counts is when it began.
+            let late = round_us - begun_us > converge_us && comparisons >= COMPARISONS_MIN;
+            if alike || late {
+                let mut refused = None;
+                for (asked, began_us, outcome) in reads.into_iter().flatten() {
+                    if !matches!(outcome, Outcome::Answered(_)) {
+                        refused = Some(format!("node {} on {:?}: {outcome:?}", asked.node, asked.place));
+                    }
+                    self.shared.recorder.end(asked, began_us, outcome);
+                }
+                if late {
+                    return Err(format!(
+                        "the nodes are not alike {converge_us} µs after the last fault: {refused:?}; before that: {before}"
+                    ));
+                }
+                break;
+            }
+            before = first_difference(&reads);
+            sleep(Duration::from_millis(500)).await;
+        }
+        for place in places {
+            self.read_at_quorum(place, begun_us).await?;
+        }
+        Ok(())
+    }
+
+    /// A replica may still find out that it has all that it should hold; no longer than all may take to be alike.
+    async fn read_at_quorum(&mut self, place: Place, begun_us: u64) -> Result<(), String> {
+        loop {
+            let mut asked = self.draw_op(place, What::Get);
+            asked.level = Level::Quorum;
+            if self.attempt(&asked, false).await {
+                return Ok(());
+            }
+            if os::now_us() - begun_us > self.shared.plan.converge_us {
+                return Err(format!(
+                    "a read at quorum of {place:?} by node {} failed although all is well",
+                    asked.node
+                ));
+            }
+            sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    async fn read_all_replicas(&mut self, places: &[Place]) -> Vec<Vec<(Asked, u64, Outcome)>> {
+        let mut reads = Vec::new();
+        // A node that does not answer once is not waited for again in this round.
+        let mut silent = BTreeMap::new();
+        for place in places {
+            let nodes = match self.shared.plan.topology {
+                Topology::Separate => {
+                    let home = home(&self.shared.plan, *place);
+                    home..home + 1
+                }
+                Topology::Cluster => 0..self.shared.plan.nodes,
+            };
+            let mut of_place = Vec::new();
+            for node in nodes {
+                let mut asked = self.draw_op(*place, What::Get);
+                asked.node = node;
+                asked.level = Level::One;
+                asked.is_last = true;
+                let (path, mut body) = self.shared.recorder.request(&asked, false);
+                body["user"] = credentials(&user_name(place.user));
+                let began_us = os::now_us();
+                let mut outcome = match silent.get(&node) {
+                    Some(outcome) => Outcome::clone(outcome),
+                    None => self.ask(&asked, path, &body).await,
+                };
+                if matches!(outcome, Outcome::Unknown(_)) {
+                    silent.insert(node, outcome.clone());
+                }
+                if let Some(lie) = self.shared.plan.planted {
+                    outcome = self.memory.tell(lie, &mut self.rng, &asked, outcome);
+                }
+                of_place.push((asked, began_us, outcome));
+            }
+            reads.push(of_place);
+        }
+        reads
+    }
+}
+
+fn first_difference(reads: &[Vec<(Asked, u64, Outcome)>]) -> String {
+    let differs = |of_place: &&Vec<(Asked, u64, Outcome)>| {
+        let refused = of_place
+            .iter()
+            .any(|(_, _, outcome)| !matches!(outcome, Outcome::Answered(_)));
+        refused || of_place.iter().any(|(_, _, outcome)| *outcome != of_place[0].2)
+    };
+    let Some(of_place) = reads.iter().find(differs) else {
+        return "alike".to_owned();
+    };
+    let outcomes = of_place
+        .iter()
+        .map(|(asked, at_us, outcome)| format!("{at_us} node {}: {outcome:?}", asked.node));
+    format!("{:?}: {}", of_place[0].0.place, outcomes.collect::<Vec<_>>().join("; "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_highest_of_several_values_is_kept() {
+        let page = "# HELP x\nkv_peer_waiting_bytes{peer=\"a\"} 3\nkv_peer_waiting_bytes{peer=\"b\"} 7\nkv_other 9\n";
+        assert_eq!(watched(page), BTreeMap::from([("kv_peer_waiting_bytes".to_owned(), 7)]));
+    }
+}

@@ -1,0 +1,135 @@
+//! Worlds for the bugs that are planted in the nodes themselves (`kv_storage::planted`): each short, and such that the bug has its occasions.
+
+use kv_storage::planted::Bug;
+
+use super::env::Pace;
+use super::plan::{Fault, Load, Plan, SECOND_US, Topology};
+use crate::rng::Rng;
+
+/// Three nodes that hold everything, one hot key, quick clients.
+fn three(rng: &mut Rng) -> Plan {
+    let mut plan = Plan::five(rng);
+    plan.topology = Topology::Cluster;
+    plan.nodes = 3;
+    plan.replication = 3;
+    plan.lossy_nodes = 1;
+    plan.shards = 1;
+    plan.skews.truncate(3);
+    plan.faults = Vec::new();
+    plan.faults_end_us = 11 * SECOND_US;
+    plan.clears_all = false;
+    plan.converge_us = 10 * SECOND_US;
+    plan.survey_us = 2 * SECOND_US;
+    plan.link.delay_us = 300;
+    plan.link.jitter_us = 2_000;
+    plan.link.loss_percent = 0;
+    plan.link.repeat_percent = 0;
+    plan.link.bytes_per_ms = 125_000;
+    // Small packets cost much and show nothing here.
+    plan.streams.window_bytes = 256 << 10;
+    plan.streams.segment_bytes = 64 << 10;
+    plan.pace = Pace {
+        slow_percent: 50,
+        slow_ms_max: 5,
+    };
+    plan.load = Load {
+        clients: 4,
+        users: 1,
+        keys: 2,
+        think_ms_max: 100,
+        timeout_ms: 2_000,
+        attempts_max: 3,
+        part_percent: 10,
+        clear_percent: 0,
+        batch_percent: 0,
+        one_percent: 0,
+        all_percent: 0,
+        text_bytes_max: 200,
+        long_percent: 10,
+    };
+    plan
+}
+
+/// A world in which this bug shows, and little else happens.
+pub fn plan(bug: Bug, rng: &mut Rng) -> Plan {
+    let mut plan = three(rng);
+    plan.bug = Some(bug);
+    let often = 2 * SECOND_US;
+    match bug {
+        Bug::AckBeforeSync | Bug::QuorumCountedTwice => {
+            plan.pace.slow_percent = 100;
+            plan.pace.slow_ms_max = 20;
+            plan.faults = vec![(Fault::SlowDisk, often)];
+        }
+        Bug::ClearByTime => {
+            plan.skews = vec![(0, 0), (60_000, 0), (0, 0)];
+            plan.load.clear_percent = 4;
+            plan.load.one_percent = 50;
+            plan.faults_end_us = 15 * SECOND_US;
+            plan.faults = vec![(Fault::Partition, SECOND_US)];
+        }
+        Bug::ClearDroppedEarly => {
+            plan.shard.log_bytes = 68 << 10;
+            plan.shard.fan_out = 2;
+            plan.shard.idle_ms = 1_000;
+            plan.load.keys = 4;
+            plan.load.clear_percent = 10;
+            plan.load.text_bytes_max = 4_000;
+            plan.load.think_ms_max = 1_500;
+            plan.faults = vec![(Fault::LongAbsence, 2 * often), (Fault::Partition, 2 * often)];
+            plan.faults_end_us = 30 * SECOND_US;
+        }
+        Bug::DotReused => {
+            plan.pace.slow_percent = 100;
+            plan.pace.slow_ms_max = 20;
+            plan.faults = vec![(Fault::PowerLoss, often), (Fault::CrashInWrite, often)];
+        }
+        Bug::RetryTakenAnew => {
+            plan.load.timeout_ms = 1_000;
+            plan.load.attempts_max = 8;
+            plan.faults = vec![
+                (Fault::ClientAway, often),
+                (Fault::SlowDisk, often),
+                (Fault::CutConnection, SECOND_US / 2),
+            ];
+        }
+        Bug::ReadRepairDropped => {
+            plan.survey_us = SECOND_US / 2;
+            plan.load.keys = 1;
+            plan.load.text_bytes_max = 4_000;
+            plan.load.clear_percent = 5;
+            plan.load.long_percent = 50;
+            plan.shard.log_bytes = 68 << 10;
+            plan.shard.fill_bytes = 4 << 10;
+            // Full, they take nothing and answer all the same.
+            plan.faults = vec![(Fault::FullDisk, SECOND_US)];
+        }
+        Bug::CatchUpSkipsLast => {
+            plan.faults = vec![(Fault::PowerLoss, often), (Fault::Partition, often)];
+        }
+        Bug::StampNotAsked => {
+            plan.skews = vec![(0, 0), (60_000, 0), (-60_000, 0)];
+            plan.faults = vec![(Fault::SlowLink, often), (Fault::SlowDisk, often)];
+        }
+        Bug::SyncRetried => plan.faults = vec![(Fault::SyncError, often)],
+        Bug::TornTailAccepted => {
+            plan.load.text_bytes_max = 4_000;
+            plan.load.long_percent = 100;
+            plan.load.think_ms_max = 60;
+            plan.load.keys = 6;
+            plan.faults_end_us = 25 * SECOND_US;
+            plan.faults = vec![(Fault::CrashInWrite, SECOND_US / 3)];
+        }
+        Bug::PartTwice => plan.load.part_percent = 50,
+        Bug::ReconcileSkipped => {
+            plan.shard.log_bytes = 68 << 10;
+            plan.shard.fan_out = 2;
+            plan.shard.idle_ms = 1_000;
+            plan.load.clear_percent = 10;
+            plan.load.think_ms_max = 1_500;
+            plan.faults = vec![(Fault::OldDisk, 2 * often)];
+            plan.faults_end_us = 30 * SECOND_US;
+        }
+    }
+    plan
+}

@@ -1,0 +1,75 @@
+//! Bugs on purpose: what the simulation plants in a node, to prove that its checks find them.
+//!
+//! Invariant: without the feature `planted`, which the tests of this crate alone turn on, [`planted`] is a constant `false`, and the compiler
+//! leaves nothing of any of it.
+
+/// A bug that a store like this one could have; it is planted where its name is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Bug {
+    /// A write is acknowledged when its group is about to be written.
+    AckBeforeSync = 1,
+    /// A clear removes what is stamped earlier, seen or not.
+    ClearByTime,
+    /// A clear's record goes as soon as it can be merged away, whatever other replicas have missed, and nothing is left to tell them.
+    ClearDroppedEarly,
+    /// A member keeps its origin when it starts anew.
+    DotReused,
+    /// Nobody looks at request ids.
+    RetryTakenAnew,
+    /// A replica's acknowledgement counts twice.
+    QuorumCountedTwice,
+    /// What a read at quorum found here and not at the others is not written back to them.
+    ReadRepairDropped,
+    /// The last op of each page of a catch-up is left out.
+    CatchUpSkipsLast,
+    /// An op is stamped by what this node alone knows.
+    StampNotAsked,
+    /// A failed sync of the log is tried again.
+    SyncRetried,
+    /// A record at the end of the log counts although its text did not reach the disk.
+    TornTailAccepted,
+    /// A part is appended twice.
+    PartTwice,
+    /// An old disk that was put back keeps what was cleared meanwhile.
+    ReconcileSkipped,
+}
+
+impl Bug {
+    pub const ALL: [Self; 13] = [
+        Self::AckBeforeSync,
+        Self::ClearByTime,
+        Self::ClearDroppedEarly,
+        Self::DotReused,
+        Self::RetryTakenAnew,
+        Self::QuorumCountedTwice,
+        Self::ReadRepairDropped,
+        Self::CatchUpSkipsLast,
+        Self::StampNotAsked,
+        Self::SyncRetried,
+        Self::TornTailAccepted,
+        Self::PartTwice,
+        Self::ReconcileSkipped,
+    ];
+}
+
+#[cfg(feature = "planted")]
+static PLANTED: std::sync::atomic::AtomicU8 = std::sync::atomic::AtomicU8::new(0);
+
+/// From now on all nodes of this process have this bug.
+#[cfg(feature = "planted")]
+pub fn plant(bug: Bug) {
+    PLANTED.store(bug as u8, std::sync::atomic::Ordering::Relaxed);
+}
+
+/// Whether the nodes of this process have this bug.
+#[cfg(feature = "planted")]
+pub fn planted(bug: Bug) -> bool {
+    PLANTED.load(std::sync::atomic::Ordering::Relaxed) == bug as u8
+}
+
+#[cfg(not(feature = "planted"))]
+#[inline(always)]
+pub const fn planted(_: Bug) -> bool {
+    false
+}
