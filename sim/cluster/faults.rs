@@ -11,6 +11,9 @@ use super::world::World;
 use crate::disk;
 use crate::rng::Rng;
 
+/// How long those who may know better are there after a disk that was put back has started.
+const WATCHED_US: u64 = 5 * SECOND_US;
+
 /// What happens to the world at a moment.
 #[derive(Debug, Clone)]
 pub enum Action {
@@ -32,6 +35,8 @@ pub struct Faults {
     next: u64,
     /// The nodes that may lose what their disk holds.
     lossy: Vec<HostId>,
+    /// Until then all who may have met a later life of a disk that is put back are there.
+    watched_until_us: u64,
     /// What each of them held at some moment when it was down.
     pub images: BTreeMap<HostId, disk::Image>,
     pub struck: BTreeMap<Fault, u64>,
@@ -51,6 +56,7 @@ impl Faults {
             planned: BTreeMap::new(),
             next: 0,
             lossy,
+            watched_until_us: 0,
             images: BTreeMap::new(),
             struck: BTreeMap::new(),
         }
@@ -128,6 +134,9 @@ impl World {
             },
             false => id,
         };
+        if fault.takes_away() && now_us < self.faults.watched_until_us {
+            return;
+        }
         let running = self.nodes[usize::from(id.0)].is_running();
         let short_us = self.rng.between(100, 3_000) * 1000;
         let long_us = self.rng.between(1_000, 12_000) * 1000;
@@ -197,6 +206,7 @@ impl World {
                 self.faults.plan(now_us + long_us, Action::DiskIsFast(id));
                 self.trouble(Some(id), now_us, now_us + long_us);
             }
+            Fault::OldDisk if self.faults.images.contains_key(&id) && !self.all_others_are_there(id) => return,
             Fault::EmptyDisk | Fault::OldDisk => self.lose_disk(id, fault, now_us + short_us),
             Fault::BitFlip => self.flip_bits(id),
         }
@@ -279,13 +289,29 @@ impl World {
         });
     }
 
+    /// A disk that is put back is noticed by those who met its later life, and where these are away not at all: that is no promise of the
+    /// store. So it is put back only when all others run and hear each other.
+    fn all_others_are_there(&self, id: HostId) -> bool {
+        let others = self.nodes.iter().filter(|node| node.id != id);
+        let run = others
+            .clone()
+            .all(|node| node.is_running() && node.paused_until_us.is_none());
+        if run {
+            others.for_each(|node| node.disk.cancel_crash());
+        }
+        run && self.network.is_as_usual(|host| host < HostId(FIRST_CLIENT))
+    }
+
     /// The machine goes down and comes back with nothing on its disk, or with what was there at some moment before.
     fn lose_disk(&mut self, id: HostId, fault: Fault, back_us: u64) {
         self.power_off(id, back_us);
         let node = &mut self.nodes[usize::from(id.0)];
         let image = self.faults.images.get(&id);
         match (fault, image) {
-            (Fault::OldDisk, Some(image)) => node.disk.restore(image),
+            (Fault::OldDisk, Some(image)) => {
+                node.disk.restore(image);
+                self.faults.watched_until_us = back_us + WATCHED_US;
+            }
             (Fault::OldDisk, None) => {
                 self.faults.images.insert(id, node.disk.image());
                 return;

@@ -56,7 +56,7 @@ impl HostId {
 }
 
 /// One direction between two hosts.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Link {
     pub delay_us: u64,
     pub jitter_us: u64,
@@ -218,6 +218,13 @@ impl Network {
         let mut state = self.state();
         let usual = state.usual;
         change(state.links.entry((from, to)).or_insert(usual));
+    }
+
+    /// Whether no link between two such hosts is other than it was at first.
+    pub fn is_as_usual(&self, among: impl Fn(HostId) -> bool) -> bool {
+        let state = self.state();
+        let concerned = state.links.iter().filter(|((from, to), _)| among(*from) && among(*to));
+        concerned.map(|(_, link)| link).all(|link| *link == state.usual)
     }
 
     /// All links are as they were.

@@ -84,6 +84,29 @@ impl Fault {
         Self::BitFlip,
     ];
 
+    /// Whether nodes are away because of it, or hard to reach.
+    pub fn takes_away(self) -> bool {
+        use Fault::{
+            CrashInWrite, EmptyDisk, Kill, LongAbsence, LossyLink, OldDisk, OneWay, Partition, Pause, PowerLoss,
+            Restart, SlowLink,
+        };
+        matches!(
+            self,
+            Partition
+                | OneWay
+                | SlowLink
+                | LossyLink
+                | PowerLoss
+                | CrashInWrite
+                | Kill
+                | Restart
+                | LongAbsence
+                | Pause
+                | EmptyDisk
+                | OldDisk
+        )
+    }
+
     pub fn loses_disk(self) -> bool {
         matches!(self, Self::EmptyDisk | Self::OldDisk | Self::BitFlip)
     }

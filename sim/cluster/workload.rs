@@ -28,7 +28,7 @@ const AUDITOR_ID: u8 = AUDITOR - FIRST_CLIENT;
 const WATCHER: u8 = 251;
 /// How long the auditor waits for one list, however long it is and slow the network.
 const AUDIT_TIMEOUT: Duration = Duration::from_secs(30);
-const SETUP_US_MAX: u64 = 20 * SECOND_US;
+const SETUP_US_MAX: u64 = 40 * SECOND_US;
 
 /// What the clients and the world tell each other.
 #[derive(Clone)]

@@ -7,7 +7,7 @@ use crate::cluster::history::{Call, TextId};
 
 /// - in a list, no text stands before one that was acknowledged at quorum before it was sent (both at quorum or more: at one, nobody
 ///   asks what others have);
-/// - adds of one batch stand in the batch's order;
+/// - adds of one batch that was acknowledged at quorum stand in the batch's order;
 /// - all lists of a key, of all replicas and at all times, agree on one order of what was acknowledged at quorum before they were read.
 pub fn order(judged: &Judged) -> Result<(), String> {
     for (case, read) in judged.reads() {
@@ -45,7 +45,7 @@ fn within_batches(case: &Case, read: &Call) -> Result<(), String> {
     let mut reached: BTreeMap<u64, usize> = BTreeMap::new();
     for add in texts_of(read).filter_map(|text| case.add(text)) {
         let Some((batch, at)) = add.write.batch else { continue };
-        if add.write.acked_us.is_none() {
+        if add.write.acked_at_quorum_us().is_none() {
             continue;
         }
         let before = reached.insert(batch, at);
@@ -158,5 +158,16 @@ mod tests {
         let two = || sample().add(1, 0, 1).with(batch(0)).add(2, 0, 1).with(batch(1));
         two().get(&[&[1], &[2]], 4, 5).passes(order);
         two().get(&[&[2], &[1]], 4, 5).fails(order);
+        let at_one = |call: &mut Call| call.level = Level::One;
+        let (first, second) = (batch(0), batch(1));
+        sample()
+            .add(1, 0, 1)
+            .with(first)
+            .with(at_one)
+            .add(2, 0, 1)
+            .with(second)
+            .with(at_one)
+            .get(&[&[2], &[1]], 4, 5)
+            .passes(order);
     }
 }
