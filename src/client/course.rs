@@ -33,7 +33,7 @@ const HEDGE_AFTER_KIB: Duration = Duration::from_millis(1);
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Repeat<'a> {
     Safe,
-    /// When a try has ended. This is set when it may have taken effect: its sender can tell by the answer of a later one.
+    /// When a try has ended, and not just in silence. This is set when it may have taken effect: its sender can tell by the answer of a later one.
     InTurn(&'a AtomicBool),
     Unsafe,
 }
@@ -166,6 +166,9 @@ impl<'a> Course<'a> {
         if let Repeat::InTurn(in_doubt) = self.repeat
             && !unsent
         {
+            if matches!(error, ClientError::Broken { silent: true, .. }) {
+                return Err(error);
+            }
             in_doubt.store(true, Ordering::Relaxed);
         }
         self.nodes.avoid(node);
@@ -214,6 +217,7 @@ impl<'a> Course<'a> {
         ClientError::Broken {
             url: self.nodes.url(self.youngest.0).to_owned(),
             reason: format!("none within {} s", self.patience.deadline.as_secs_f32()),
+            silent: true,
         }
     }
 }
@@ -242,6 +246,7 @@ mod tests {
         let broken = ClientError::Broken {
             url: "u".to_owned(),
             reason: "r".to_owned(),
+            silent: false,
         };
         assert!(pause(1, &broken) <= Duration::from_millis(BACKOFF_MS));
         assert!(pause(60, &broken) <= Duration::from_millis(BACKOFF_MS_MAX));

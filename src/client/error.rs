@@ -25,7 +25,12 @@ pub enum ClientError {
     Unreachable { tried: Vec<Failure> },
     /// The request was sent, and no whole answer came back: it may have taken effect.
     #[error("no answer from {url}: {reason}")]
-    Broken { url: String, reason: String },
+    Broken {
+        url: String,
+        reason: String,
+        /// Nothing came for as long as was waited: the node may still be at work on it.
+        silent: bool,
+    },
     #[error("{detail}")]
     Credentials { detail: String },
     /// The user is who they say, and may not do this.

@@ -199,11 +199,16 @@ fn broken(url: &str, reason: String) -> ClientError {
     ClientError::Broken {
         url: url.to_owned(),
         reason,
+        silent: false,
     }
 }
 
 fn silent(url: &str, silence_max: Duration) -> ClientError {
-    broken(url, format!("nothing came for {} s", silence_max.as_secs_f32()))
+    ClientError::Broken {
+        url: url.to_owned(),
+        reason: format!("nothing came for {} s", silence_max.as_secs_f32()),
+        silent: true,
+    }
 }
 
 /// The cause at the bottom, which is what a person can do something about.

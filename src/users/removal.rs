@@ -113,9 +113,10 @@ impl Inner {
     }
 
     async fn erase(&self, removal: &Removal) -> Result<(), OpError> {
-        self.clear_keys(&removal.user).await?;
-        if let Ok(key) = record::key_of(&removal.user) {
-            self.store.clear(&UserId::system(), &key).await?;
+        if self.clear_keys_while(&removal.user, true).await? {
+            if let Ok(key) = record::key_of(&removal.user) {
+                self.store.clear(&UserId::system(), &key).await?;
+            }
         }
         locked(&self.removals.under_way).remove(&removal.user);
         Ok(())
@@ -123,22 +124,26 @@ impl Inner {
 
     /// Empties every key of the user, until a look at all of them finds none: requests that were under way may still write.
     pub(super) async fn clear_keys(&self, user: &UserId) -> Result<(), OpError> {
-        while self.clear_keys_once(user).await? > 0 {}
-        Ok(())
+        self.clear_keys_while(user, false).await.map(|_| ())
     }
 
-    async fn clear_keys_once(&self, user: &UserId) -> Result<usize, OpError> {
+    /// The same; `marked`: for as long as the record says that the user is being removed. Another node may have finished the removal, and the
+    /// name be somebody else's. Whether it came to its end.
+    async fn clear_keys_while(&self, user: &UserId, marked: bool) -> Result<bool, OpError> {
         let mut cleared = 0;
         let mut after: Option<String> = None;
         loop {
+            if marked && !matches!(self.read(user).await?, Some(Ok(Record::Removing))) {
+                return Ok(false);
+            }
             let page = self.store.list_all_keys(user, after.as_deref(), PAGE_KEYS).await?;
             stream::iter(page.keys.iter().map(Ok))
                 .try_for_each_concurrent(CLEARS_AT_ONCE, |key| self.store.clear(user, key))
                 .await?;
             cleared += page.keys.len();
             after = page.next_after.map(|key| key.as_str().to_owned());
-            if after.is_none() {
-                return Ok(cleared);
+            if after.is_none() && std::mem::take(&mut cleared) == 0 {
+                return Ok(true);
             }
         }
     }

@@ -7,10 +7,12 @@
 //! belong to no cluster. So the same list can be given to all, and a founder that has lost its disk finds its cluster again: it founds no
 //! second one because the others are down, or cut off from it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::table::{MemberState, MemberTable, Record};
 use super::{Inner, TICK};
@@ -19,6 +21,8 @@ use crate::types::NodeId;
 use crate::wire::{Admission, Request, Response, WireError};
 
 const ANSWER_MAX: Duration = Duration::from_secs(5);
+/// A node that wants in asks twice a second.
+const ASKED_LATELY: Duration = Duration::from_secs(10);
 /// Rounds of asking before the first in the list founds a cluster although some addresses are silent: 10 seconds.
 const SILENT_ROUNDS_MAX: u32 = 20;
 
@@ -34,8 +38,12 @@ pub enum MemberChange {
 pub enum MemberRefused {
     #[error("this node is not a member of the cluster yet")]
     NotMember,
-    #[error("this node is a member, but its own copy of the member table is not whole yet")]
+    #[error("this node belongs, or belonged, to a cluster, but its own copy of the member table is not whole")]
     NotWhole,
+    #[error("the address {0} is that of the member {1}, which is there")]
+    Taken(SocketAddr, NodeId),
+    #[error("node {0} does not ask to be let in as an empty node: start it with --join and an empty data folder")]
+    NotAsking(NodeId),
     #[error("there is no member {0}")]
     Unknown(NodeId),
     #[error("node {0} was removed from the cluster; start it with an empty data folder to join as a new one")]
@@ -59,21 +67,41 @@ pub enum MemberRefused {
 /// What came of a round of asking to be let in.
 #[derive(Default)]
 struct Asked {
-    /// Addresses that did not answer.
+    /// Of the list: addresses that did not answer.
     silent: usize,
-    /// Nodes that belong to no cluster.
-    without: usize,
+    /// Of the list: nodes that belong to no cluster.
+    without: BTreeSet<NodeId>,
     admitted: bool,
     /// A cluster knows this node, or the one whose place it has.
     is_known: bool,
     refused: Option<String>,
 }
 
+/// Nodes that asked lately to be let in, and whether they were empty.
+#[derive(Default)]
+pub(super) struct Asking(parking_lot::Mutex<BTreeMap<NodeId, (Instant, bool)>>);
+
+impl Asking {
+    fn note(&self, node: NodeId, is_new: bool) {
+        let now = Instant::now();
+        let mut asking = self.0.lock();
+        asking.retain(|_, (at, _)| now.duration_since(*at) < ASKED_LATELY);
+        asking.insert(node, (now, is_new));
+    }
+
+    fn is_empty_node(&self, node: NodeId) -> bool {
+        let asking = self.0.lock();
+        asking
+            .get(&node)
+            .is_some_and(|(at, is_new)| *is_new && at.elapsed() < ASKED_LATELY)
+    }
+}
+
 impl Asked {
     /// Whether there can be no cluster yet: all say so, or, after a while, a majority of all, for where most belong to none a quorum of no
     /// cluster is left. Silence says nothing: those who are silent may be a cluster that this node, its disk lost, belongs to.
     fn shows_no_cluster(&self, rounds: u32) -> bool {
-        let without = self.without + 1;
+        let without = self.without.len() + 1;
         let all = without + self.silent;
         !self.admitted && !self.is_known && (self.silent == 0 || rounds >= SILENT_ROUNDS_MAX && without > all / 2)
     }
@@ -166,11 +194,15 @@ impl Inner {
                     }
                     return asked;
                 }
-                Ok((_, Response::Failed(WireError::Refused(why)))) if why == MemberRefused::NotMember.to_string() => {
-                    asked.without += 1;
+                Ok((node, Response::Failed(WireError::Refused(why))))
+                    if why == MemberRefused::NotMember.to_string() =>
+                {
+                    if self.config.join.contains(&address) {
+                        asked.without.insert(node);
+                    }
                 }
                 Ok((_, Response::Failed(WireError::Refused(why)))) => asked.refused = Some(why),
-                _ => asked.silent += 1,
+                _ => asked.silent += usize::from(self.config.join.contains(&address)),
             }
         }
         asked
@@ -204,18 +236,29 @@ impl Inner {
             replaces: None,
             replication: table.replication() as u32,
         };
-        if !table.is_up(self.me) {
+        self.asking.note(node, admission.is_new);
+        if table.is_empty() && self.clocks.is_new() {
             return Err(MemberRefused::NotMember);
         }
         // It would hand out what it has of the table for the whole of it.
-        if self.clocks.is_new() {
+        if self.clocks.is_new() || !table.is_up(self.me) {
             return Err(MemberRefused::NotWhole);
         }
-        let before = table.up().find(|(_, held)| held.peer == record.peer);
+        let at_address = table.up().filter(|(_, held)| held.peer == record.peer);
+        let before = at_address.filter(|(other, _)| *other != node).last();
+        if let Some((other, _)) = before
+            && (other == self.me || self.peers.get(other).is_some_and(|peer| peer.is_up()))
+        {
+            return Err(MemberRefused::Taken(record.peer, other));
+        }
         match table.get(node) {
             Some(held) if held.state == MemberState::Up => {
                 record.seat = held.seat;
                 record.replaces.clone_from(&held.replaces);
+                if before.is_some() {
+                    // Two at one address: gossip knows where this one is.
+                    record.peer = held.peer;
+                }
             }
             // Another one had its address since, and is gone in turn.
             Some(held) if held.state == MemberState::Removed && before.is_none() => {
@@ -284,6 +327,9 @@ impl Inner {
                     Some(MemberState::Removed) => return Err(MemberRefused::Removed(new)),
                     Some(MemberState::Displaced) | None => {}
                 }
+                if !self.asking.is_empty_node(new) {
+                    return Err(MemberRefused::NotAsking(new));
+                }
                 let view = self.view();
                 let seen = view.nodes.get(&new).ok_or(MemberRefused::NotSeen(new))?;
                 Record {
@@ -308,7 +354,7 @@ mod tests {
     fn a_cluster_is_founded_only_when_most_say_that_there_is_none() {
         let asked = |silent, without| Asked {
             silent,
-            without,
+            without: (0..without).map(NodeId).collect(),
             ..Asked::default()
         };
         assert!(asked(0, 2).shows_no_cluster(1));

@@ -89,7 +89,7 @@ impl Inner {
         let (own, others) = tokio::join!(self.local.list(query.clone()), join_all(calls));
         let mut listed: Vec<Listed> = others.into_iter().flatten().collect();
         match own {
-            Ok(page) if !self.clocks.is_new() => listed.push(Listed {
+            Ok(page) if self.may_list() => listed.push(Listed {
                 node: self.me,
                 keys: page.keys,
                 next_after: page.next_after,

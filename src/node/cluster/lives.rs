@@ -11,7 +11,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -44,6 +44,10 @@ pub(super) struct Lives {
     writing: tokio::sync::Mutex<()>,
     /// Peers that know this node's life.
     introduced: Mutex<BTreeSet<NodeId>>,
+    /// Peers that were asked, and know of no later life.
+    heard: Mutex<BTreeSet<NodeId>>,
+    /// Starts of a later life that this one has begun anew for.
+    older_than: AtomicU64,
     started: Instant,
     /// Enough peers know this node's life for its word to count.
     is_known: AtomicBool,
@@ -72,6 +76,8 @@ impl Lives {
             met: Arc::new(Mutex::new(met)),
             writing: tokio::sync::Mutex::default(),
             introduced: Mutex::default(),
+            heard: Mutex::default(),
+            older_than: AtomicU64::new(0),
             started: Instant::now(),
             is_known: AtomicBool::new(false),
         }
@@ -113,7 +119,25 @@ impl Lives {
     }
 
     pub(super) fn set_introduced(&self, peer: NodeId) {
+        self.set_heard(peer);
         self.introduced.lock().insert(peer);
+    }
+
+    pub(super) fn set_heard(&self, peer: NodeId) {
+        self.heard.lock().insert(peer);
+    }
+
+    fn was_heard(&self, peer: NodeId) -> bool {
+        self.heard.lock().contains(&peer)
+    }
+
+    /// Whether a later life with so many starts was not told of yet.
+    pub(super) fn is_news(&self, starts: u64) -> bool {
+        starts > self.older_than.load(Ordering::Acquire)
+    }
+
+    pub(super) fn note_older_than(&self, starts: u64) {
+        self.older_than.fetch_max(starts, Ordering::AcqRel);
     }
 }
 
@@ -126,16 +150,13 @@ impl Inner {
         }
         let layout = self.layouts.current();
         let mut others = layout.table.up().filter(|(node, _)| *node != self.me);
-        let is_known = if lives.started.elapsed() < MEETING {
-            !layout.table.is_empty() && others.all(|(node, _)| lives.is_introduced(node))
-        } else {
-            let peers = self.peers.all();
-            let mut up = peers.iter().filter(|peer| peer.is_up());
-            up.all(|peer| lives.is_introduced(peer.node()))
-        };
-        if is_known {
+        if !layout.table.is_empty() && others.all(|(node, _)| lives.was_heard(node)) {
             lives.is_known.store(true, Ordering::Relaxed);
+            return true;
         }
-        is_known
+        // Not for good: whoever comes later may still know better.
+        let peers = self.peers.all();
+        let mut up = peers.iter().filter(|peer| peer.is_up());
+        lives.started.elapsed() >= MEETING && up.all(|peer| lives.was_heard(peer.node()))
     }
 }

@@ -135,6 +135,8 @@ struct Inner {
     stopping: AtomicBool,
     /// Numbers readers and pulls of this node at its peers.
     next_number: AtomicU64,
+    /// Nodes that asked lately to be let in.
+    asking: join::Asking,
     /// Held by whoever changes the member table.
     changing: tokio::sync::Mutex<()>,
 }
@@ -202,9 +204,9 @@ impl Cluster {
             tasks: Mutex::default(),
             stopping: AtomicBool::new(false),
             next_number: AtomicU64::new(1),
+            asking: join::Asking::default(),
             changing: tokio::sync::Mutex::default(),
         });
-        door.open(&inner);
         if let Err(error) = inner.load_table().await {
             // Its peers know who they are, and bring back what is damaged.
             tracing::error!(%error, "the member table is asked for anew");
@@ -213,6 +215,8 @@ impl Cluster {
         if inner.config.join.is_empty() && !held_table {
             inner.found().await?;
         }
+        // Not before it knows its table: others would take it for a node without a cluster.
+        door.open(&inner);
         inner.start_gossip(life.starts).await?;
         let mut tasks = inner.tasks.lock();
         tasks.push(tokio::spawn(gossip::run(inner.clone())));
@@ -246,6 +250,18 @@ impl Inner {
     /// Whether this node's own word counts for the slot.
     fn votes(&self, slot: SlotId) -> bool {
         !self.clocks.is_new() && self.local.is_whole(slot) && self.is_known()
+    }
+
+    /// The same, for a request of a peer: it has to know this node's life, and to be a replica itself by this node's table. One that was
+    /// replaced, and runs on, gets no quorum.
+    fn votes_for(&self, slot: SlotId, peer: NodeId) -> bool {
+        let is_replica = || self.layouts.current().placement.replicas(slot).contains(&peer);
+        self.votes(slot) && self.lives.is_introduced(peer) && is_replica()
+    }
+
+    /// Whether what this node lists counts.
+    fn may_list(&self) -> bool {
+        !self.clocks.is_new() && self.is_known()
     }
 
     /// Who is there, by gossip.

@@ -129,7 +129,7 @@ impl Inner {
                 let slot = crate::wire::slot_of(*slot).ok()?;
                 Some(match self.local.digest(slot) {
                     Ok(digest) => Response::Digest {
-                        votes: self.votes(slot) && self.lives.is_introduced(from),
+                        votes: self.votes_for(slot, from),
                         digest,
                     },
                     Err(error) => Response::Failed(wire_error(error)),
@@ -158,7 +158,7 @@ impl Inner {
             false => None,
         };
         Ok(Response::Asked {
-            votes: self.votes(slot) && self.lives.is_introduced(from),
+            votes: self.votes_for(slot, from),
             // Read after the request id was looked for: an op that took it since has a time that counts.
             time: self.local.highest_time(slot)?.0,
             held,
@@ -228,9 +228,12 @@ impl Inner {
                 after,
                 limit,
                 all,
-            } => self.answer_list(&user, prefix, after, limit, all).await,
+            } if self.may_list() && self.lives.is_introduced(from) => {
+                self.answer_list(&user, prefix, after, limit, all).await
+            }
+            Request::ListKeys { .. } => Err(OpError::ShardUnavailable { maybe_applied: false }),
             Request::Introduce { starts, life } => Ok(self.lives.meet(&self.env, from, starts, life).await),
-            Request::Compare { digest } => Ok(self.answer_compare(from, digest)),
+            Request::Compare { digest } => self.answer_compare(from, digest),
             Request::Clocks { slots } => self.answer_clocks(from, slots),
             Request::Pull { pull, wants } => {
                 put(
@@ -280,7 +283,7 @@ impl Inner {
         let (source, _) = self.local.source_at_digest(user, key)?;
         let (ops, more) = self.local.lacking(source, known, SYNC_KEY_BYTES).await?;
         Ok(Response::SyncedKey {
-            votes: self.votes(slot) && self.lives.is_introduced(from),
+            votes: self.votes_for(slot, from),
             clock: WireClock::of(&clock),
             ops: ops.iter().map(WireOp::of).collect(),
             more,

@@ -35,7 +35,7 @@ use crate::node::peers::Peer;
 use crate::planted::{Bug, planted};
 use crate::shard::{WriteContext, WriteKind};
 use crate::types::NodeId;
-use crate::wire::{Request, Response, WireClock, WireClocks};
+use crate::wire::{Request, Response, WireClock, WireClocks, WireError};
 
 /// Between two rounds with a peer.
 const ROUND: Duration = Duration::from_millis(1000);
@@ -151,6 +151,11 @@ impl Inner {
                 self.lives.set_introduced(peer.node());
                 Ok(())
             }
+            // This very life has begun anew for that already.
+            Response::OlderCopy { starts } if !self.lives.is_news(starts) => {
+                self.lives.set_introduced(peer.node());
+                Ok(())
+            }
             Response::OlderCopy { starts } => {
                 tracing::error!(
                     peer = %peer.node(), starts, own = life.starts,
@@ -158,9 +163,15 @@ impl Inner {
                 );
                 self.clocks.set_new();
                 self.local.set_new(starts).await?;
+                self.lives.note_older_than(starts);
                 // Its word does not count; the peer may hear it.
                 self.lives.set_introduced(peer.node());
                 Ok(())
+            }
+            // It cannot note this life now, and knows nothing against it.
+            Response::Failed(WireError::Disk(_)) => {
+                self.lives.set_heard(peer.node());
+                Err(Broken::Answer)
             }
             _ => Err(Broken::Answer),
         }
@@ -176,6 +187,7 @@ impl Inner {
         let slots = self.shared_slots(node);
         // Before this node's own clocks are looked at: what is damaged after that may be missing from them.
         let as_of = self.clocks.damages();
+        self.check_all_serve()?;
         let clocks = self.local.clocks();
         let digests: BTreeMap<SlotId, u64> = slots
             .iter()
@@ -323,14 +335,24 @@ impl Inner {
         Ok(())
     }
 
-    pub(super) fn answer_compare(&self, from: NodeId, digest: u64) -> Response {
+    /// A shard that is being opened anew must not look as if its slots were empty.
+    fn check_all_serve(&self) -> Result<(), OpError> {
+        match self.local.is_ready() {
+            true => Ok(()),
+            false => Err(OpError::ShardUnavailable { maybe_applied: false }),
+        }
+    }
+
+    pub(super) fn answer_compare(&self, from: NodeId, digest: u64) -> Result<Response, OpError> {
+        self.check_all_serve()?;
         let digests = self.digests(&self.shared_slots(from));
         if digest_of(&digests) == digest {
-            return Response::Same;
+            return Ok(Response::Same);
         }
         // The peer has something new, or lacks something.
         self.clocks.unsettle(from);
-        Response::Differ(digests.into_iter().map(|(slot, digest)| (slot.0, digest)).collect())
+        let digests = digests.into_iter().map(|(slot, digest)| (slot.0, digest));
+        Ok(Response::Differ(digests.collect()))
     }
 
     pub(super) fn answer_clocks(&self, from: NodeId, slots: Vec<(u16, WireClock)>) -> Result<Response, OpError> {

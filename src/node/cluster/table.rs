@@ -6,8 +6,8 @@
 //! A member sits on a *seat*; placement knows seats alone. `replace` puts another node on a seat, and nothing has to move but the copy of
 //! what the old one held.
 //!
-//! Invariant: on each seat, and at each address, sits one node: of two records that say otherwise the later one counts. Who sits elsewhere
-//! keeps its seat, whatever is done with another one, so no record but that of a new seat moves data.
+//! Invariant: on each seat sits one node: of two records that say otherwise the later one counts. Who sits elsewhere keeps its seat, whatever is
+//! done with another one, so no record but that of a new seat moves data.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -79,10 +79,11 @@ impl MemberTable {
                 if *other == node || held.state != MemberState::Up {
                     continue;
                 }
-                if held.peer == record.peer || replaced == Some(*other) {
-                    held.state = MemberState::Removed;
-                } else if held.seat == record.seat {
-                    held.state = MemberState::Displaced;
+                if held.seat == record.seat {
+                    held.state = match held.peer == record.peer || replaced == Some(*other) {
+                        true => MemberState::Removed,
+                        false => MemberState::Displaced,
+                    };
                 }
             }
         }
@@ -226,6 +227,17 @@ mod tests {
             records.push(on_seat(node, 2, 1));
             assert_eq!(sitting(&records), sits);
         }
+    }
+
+    #[test]
+    fn who_moves_to_the_address_of_another_one_leaves_it_on_its_seat() {
+        let records = [
+            record_at(9, 1, 0, MemberState::Up),
+            record_at(5, 2, 1, MemberState::Up),
+            record_at(7, 3, 2, MemberState::Up),
+            record_at(5, 3, 1, MemberState::Up),
+        ];
+        assert_eq!(sitting(&records), [9, 5, 7]);
     }
 
     #[test]
