@@ -113,10 +113,10 @@ impl Inner {
     }
 
     async fn erase(&self, removal: &Removal) -> Result<(), OpError> {
-        if self.clear_keys_while(&removal.user, true).await? {
-            if let Ok(key) = record::key_of(&removal.user) {
-                self.store.clear(&UserId::system(), &key).await?;
-            }
+        if self.clear_keys_while(&removal.user, true).await?
+            && let Ok(key) = record::key_of(&removal.user)
+        {
+            self.store.clear(&UserId::system(), &key).await?;
         }
         locked(&self.removals.under_way).remove(&removal.user);
         Ok(())

@@ -74,9 +74,10 @@ fn a_recorded_conversation_of_two_nodes_said_again_is_refused_and_does_nothing()
     let mut cluster = Cluster::new();
     let user = cluster.user("writer");
     // The others speak to the last one through somebody who listens.
-    let target = cluster.peer(2);
-    let (between, recordings) = record(target);
     cluster.kill(2);
+    // Where they know it from, nobody answers any more.
+    let target = cluster.move_peer(2);
+    let (between, recordings) = record(target);
     cluster.start_with(&["--advertise", &between.to_string()]);
     cluster.start(2);
     cluster.wait_whole();

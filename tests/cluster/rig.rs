@@ -185,6 +185,13 @@ impl Cluster {
         self.places[index].peer
     }
 
+    /// From its next start on, the node takes gossip and peers at another port.
+    pub fn move_peer(&mut self, index: usize) -> SocketAddr {
+        let peer = &mut self.places[index].peer;
+        peer.set_port(peer.port() + 100);
+        *peer
+    }
+
     pub fn http(&self, index: usize) -> SocketAddr {
         self.places[index].http
     }

@@ -19,11 +19,13 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::Inner;
+use super::sync::{Broken, ask};
 use crate::env::Env;
 use crate::node::local::Local;
+use crate::node::peers::Peer;
 use crate::node::whole_file;
 use crate::types::NodeId;
-use crate::wire::{Response, WireError};
+use crate::wire::{Request, Response, WireError};
 
 const FILE: &str = "lives.json";
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -142,6 +144,44 @@ impl Lives {
 }
 
 impl Inner {
+    /// Tells the peer this node's life.
+    pub(super) async fn introduce(&self, peer: &Peer) -> Result<(), Broken> {
+        let life = self.local.life();
+        let request = Request::Introduce {
+            starts: life.starts,
+            life: life.origin.0,
+        };
+        match ask(peer, request).await? {
+            Response::Done => {
+                self.lives.set_introduced(peer.node());
+                Ok(())
+            }
+            // This very life has begun anew for that already.
+            Response::OlderCopy { starts } if !self.lives.is_news(starts) => {
+                self.lives.set_introduced(peer.node());
+                Ok(())
+            }
+            Response::OlderCopy { starts } => {
+                tracing::error!(
+                    peer = %peer.node(), starts, own = life.starts,
+                    "this disk is an older copy of itself: all that the others hold is copied before it counts again"
+                );
+                self.clocks.set_new();
+                self.local.set_new(starts).await?;
+                self.lives.note_older_than(starts);
+                // Its word does not count; the peer may hear it.
+                self.lives.set_introduced(peer.node());
+                Ok(())
+            }
+            // It cannot note this life now, and knows nothing against it.
+            Response::Failed(WireError::Disk(_)) => {
+                self.lives.set_heard(peer.node());
+                Err(Broken::Answer)
+            }
+            _ => Err(Broken::Answer),
+        }
+    }
+
     /// Whether those who would know of a later life of this disk had the time to say so.
     pub(super) fn is_known(&self) -> bool {
         let lives = &self.lives;

@@ -35,7 +35,7 @@ use crate::node::peers::Peer;
 use crate::planted::{Bug, planted};
 use crate::shard::{WriteContext, WriteKind};
 use crate::types::NodeId;
-use crate::wire::{Request, Response, WireClock, WireClocks, WireError};
+use crate::wire::{Request, Response, WireClock, WireClocks};
 
 /// Between two rounds with a peer.
 const ROUND: Duration = Duration::from_millis(1000);
@@ -50,7 +50,7 @@ const ANSWER_MAX: Duration = Duration::from_secs(10);
 
 /// Why a round ended early; the next one begins anew.
 #[derive(Debug, thiserror::Error)]
-enum Broken {
+pub(super) enum Broken {
     #[error("the peer does not answer")]
     Peer,
     #[error("the peer gave another answer than was asked for")]
@@ -112,7 +112,7 @@ async fn follow(inner: Arc<Inner>, peer: Peer) {
     }
 }
 
-async fn ask(peer: &Peer, request: Request) -> Result<Response, Broken> {
+pub(super) async fn ask(peer: &Peer, request: Request) -> Result<Response, Broken> {
     let call = peer.call(request).map_err(|_| Broken::Peer)?;
     match tokio::time::timeout(ANSWER_MAX, call).await {
         Ok(Ok(response)) => Ok(response),
@@ -138,43 +138,6 @@ impl Inner {
         let wanted: BTreeSet<SlotId> = slots.iter().copied().collect();
         let digests = self.local.readers().flat_map(|reader| reader.durable_digests());
         digests.filter(|(slot, _)| wanted.contains(slot)).collect()
-    }
-
-    async fn introduce(&self, peer: &Peer) -> Result<(), Broken> {
-        let life = self.local.life();
-        let request = Request::Introduce {
-            starts: life.starts,
-            life: life.origin.0,
-        };
-        match ask(peer, request).await? {
-            Response::Done => {
-                self.lives.set_introduced(peer.node());
-                Ok(())
-            }
-            // This very life has begun anew for that already.
-            Response::OlderCopy { starts } if !self.lives.is_news(starts) => {
-                self.lives.set_introduced(peer.node());
-                Ok(())
-            }
-            Response::OlderCopy { starts } => {
-                tracing::error!(
-                    peer = %peer.node(), starts, own = life.starts,
-                    "this disk is an older copy of itself: all that the others hold is copied before it counts again"
-                );
-                self.clocks.set_new();
-                self.local.set_new(starts).await?;
-                self.lives.note_older_than(starts);
-                // Its word does not count; the peer may hear it.
-                self.lives.set_introduced(peer.node());
-                Ok(())
-            }
-            // It cannot note this life now, and knows nothing against it.
-            Response::Failed(WireError::Disk(_)) => {
-                self.lives.set_heard(peer.node());
-                Err(Broken::Answer)
-            }
-            _ => Err(Broken::Answer),
-        }
     }
 
     /// One round with a peer. `at_once`: what is lacking is asked for although it may be on its way.
