@@ -382,6 +382,37 @@ fn cluster_five() {
     run("cluster-five", 2);
 }
 
+/// Seeds that showed a bug once (`FINDINGS.md`). What they draw changes with the code, but not which faults, and how hard.
+const REGRESSIONS: [(&str, u64); 16] = [
+    ("cluster", 10),
+    ("cluster", 11),
+    ("cluster", 17),
+    ("cluster", 47),
+    ("cluster", 57),
+    ("cluster", 101),
+    ("cluster", 115),
+    ("cluster", 150),
+    ("cluster", 633),
+    ("cluster", 1441),
+    ("cluster", 1446),
+    ("cluster", 1589),
+    ("cluster", 1988),
+    ("cluster-five", 1),
+    ("cluster-five", 3),
+    ("cluster-five", 5),
+];
+
+#[test]
+fn seeds_that_showed_a_bug_once() {
+    if std::env::var("KV_SIM_SCENARIO").is_ok() {
+        return;
+    }
+    for (scenario, seed) in REGRESSIONS {
+        let problems = run_apart(scenario, seed, None).problems;
+        assert!(problems.is_empty(), "{scenario} {seed}: {}", problems.join("\n"));
+    }
+}
+
 #[test]
 fn scale() {
     run("scale-3", 1);

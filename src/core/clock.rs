@@ -174,6 +174,10 @@ impl Clock {
         }
     }
 
+    pub fn remove_origin(&mut self, origin: OriginId) {
+        self.origins.remove(&origin);
+    }
+
     pub fn join(&mut self, other: &Self) {
         for (origin, set) in &other.origins {
             self.origins.entry(*origin).or_default().join(set);

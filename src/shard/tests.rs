@@ -325,3 +325,26 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_clear_after_a_healed_loss_saw_no_unnamed_op() {
+    use crate::store::recover::UNKNOWN_ORIGIN;
+
+    let mut rig = Rig::new(small());
+    rig.add("u", "k", "one");
+    rig.run_jobs();
+    let slot = slot_of(
+        &UserId::new("u").unwrap(),
+        KeyHash::of(&UserId::new("u").unwrap(), &Key::new("k").unwrap()),
+    );
+    // As after damage to a log whose records cannot be named.
+    rig.shard.lost.insert(slot, UNKNOWN_ORIGIN, 1);
+    let lost = rig.shard.lost.clone();
+    rig.shard.heal(&lost);
+    rig.clear("u", "k");
+    let memtable = rig.shard.memtables().last().unwrap().read();
+    let cleared: Vec<Clock> = memtable.cleared_keys(usize::MAX).map(|(_, seen)| seen).collect();
+    assert_eq!(cleared.len(), 1);
+    assert!(cleared[0].get(UNKNOWN_ORIGIN).is_none());
+    assert_eq!(cleared[0].count(), 1);
+}

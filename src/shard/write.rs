@@ -14,6 +14,7 @@ use crate::store::filter::{parts_tag, request_tag};
 use crate::store::log::record_bytes;
 use crate::store::memtable::{MemoryOps, Memtable, OpenParts, SharedMemtable};
 use crate::store::reader::{self, KeyPast};
+use crate::store::recover::UNKNOWN_ORIGIN;
 use crate::store::segment::{ReadError, Segment};
 use crate::store::source::KeySource;
 use crate::types::{Key, RequestId, UserId, WallMs};
@@ -216,6 +217,8 @@ impl Shard {
             WriteKind::Add { text, finish: false } => Body::Part(std::mem::take(text)),
             WriteKind::Clear => {
                 let mut seen = self.covered.get(write.slot).cloned().unwrap_or_default();
+                // A loss that nobody could name is no op, and no other replica ever covers it.
+                seen.remove_origin(UNKNOWN_ORIGIN);
                 seen.insert_range(self.origin, 1, seq - 1);
                 seen.join(&write.context.also_seen);
                 Body::Clear(seen)

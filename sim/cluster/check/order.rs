@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Case, Judged, name, texts_of};
-use crate::cluster::history::{Call, TextId};
+use crate::cluster::history::{Call, TextId, Write};
 
 /// - in a list, no text stands before one that was acknowledged at quorum before it was sent (both at quorum or more: at one, nobody
 ///   asks what others have);
 /// - adds of one batch that was acknowledged at quorum stand in the batch's order;
-/// - all lists of a key, of all replicas and at all times, agree on one order of what was acknowledged at quorum before they were read.
+/// - all lists of a key, of all replicas and at all times, agree on one order of what was acknowledged at quorum before they were read, and
+///   has no second try under way: of two, the earlier one counts in the end (README, "Not promised").
 pub fn order(judged: &Judged) -> Result<(), String> {
     for (case, read) in judged.reads() {
         in_real_time(case, read)?;
@@ -56,14 +57,29 @@ fn within_batches(case: &Case, read: &Call) -> Result<(), String> {
     Ok(())
 }
 
+/// After so long a node asks the next replica to carry out a write too.
+const SECOND_TRY_US: u64 = 150_000;
+/// A try lasts no longer.
+const TRY_US_MAX: u64 = 10_000_000;
+
+/// From when on the add has its place for good.
+fn settled_us(write: &Write) -> Option<u64> {
+    let acked_us = write.acked_at_quorum_us()?;
+    let tries_end_us = match acked_us - write.began_us < SECOND_TRY_US {
+        true => acked_us,
+        false => write.began_us + TRY_US_MAX,
+    };
+    Some(tries_end_us.max(acked_us))
+}
+
 /// Lists agree on one order exactly if the relation "stands right before" of all of them together has no circle.
 fn in_one_order(case: &Case) -> Result<(), String> {
     let mut after: BTreeMap<TextId, BTreeSet<TextId>> = BTreeMap::new();
     let mut before: BTreeMap<TextId, usize> = BTreeMap::new();
     for read in &case.reads {
         let is_settled = |text: &TextId| {
-            let acked_us = case.add(*text).and_then(|add| add.write.acked_at_quorum_us());
-            acked_us.is_some_and(|acked_us| acked_us <= read.began_us)
+            let settled_us = case.add(*text).and_then(|add| settled_us(&add.write));
+            settled_us.is_some_and(|settled_us| settled_us <= read.began_us)
         };
         let texts: Vec<TextId> = texts_of(read).filter(is_settled).collect();
         for pair in texts.windows(2) {
@@ -128,6 +144,19 @@ mod tests {
         two().get(&[&[1], &[2]], 6, 7).passes(order);
         two().get(&[&[2], &[1]], 6, 7).passes(order);
         two().get(&[&[2], &[1]], 6, 7).get(&[&[1], &[2]], 6, 7).fails(order);
+    }
+
+    #[test]
+    fn an_add_that_was_asked_of_a_second_replica_may_move_while_the_first_is_at_work() {
+        let (slow, late) = (SECOND_TRY_US, TRY_US_MAX);
+        let two = || sample().add(1, 0, slow).add(2, 1, 2);
+        let moved = |from: u64| {
+            two()
+                .get(&[&[2], &[1]], from, from + 1)
+                .get(&[&[1], &[2]], late + 2, late + 3)
+        };
+        moved(slow + 1).passes(order);
+        moved(late).fails(order);
     }
 
     #[test]

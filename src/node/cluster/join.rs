@@ -180,7 +180,7 @@ impl Inner {
                 .await;
             match answer {
                 Ok((_, Response::Admitted { records, .. })) => {
-                    self.take_table(MemberTable::of(&records));
+                    self.take_told_table(MemberTable::of(&records));
                     asked.admitted = true;
                     return asked;
                 }

@@ -96,6 +96,12 @@ impl Inner {
         Ok(())
     }
 
+    /// A table that another member told. It may be older than what this disk holds, which is looked at once more.
+    pub(super) fn take_told_table(&self, table: MemberTable) {
+        self.take_table(table);
+        *self.layouts.read_at.lock() = None;
+    }
+
     /// Goes by this table from here on, unless it lacks members that are known already: records are never taken back, so it is one that has
     /// not come whole yet.
     pub(super) fn take_table(&self, table: MemberTable) {
