@@ -30,7 +30,7 @@ pub struct GroupNumber(pub u64);
 pub enum WriteKind {
     /// A piece of a value, the last one when `finish`.
     Add { text: Text, finish: bool },
-    /// Removes all that this replica and `WriteContext::also_seen` cover.
+    /// Removes all that `WriteContext::seen` covers.
     Clear,
     /// Removes exactly the ops of the key with these dots.
     ClearDots(Clock),
@@ -41,8 +41,11 @@ pub enum WriteKind {
 pub struct WriteContext {
     /// It is stamped later than this.
     pub after: HybridTime,
-    /// A clear removes these too.
-    pub also_seen: Clock,
+    /// What a clear removes, as it was asked of a quorum; without it, all that this replica holds when it is appended.
+    ///
+    /// A clear that is tried twice may come through with its second try, and be appended by its first one after others have added something: it
+    /// must not remove what came after it was asked for.
+    pub seen: Option<Clock>,
 }
 
 /// One write to one key of the shard.
@@ -216,11 +219,14 @@ impl Shard {
             WriteKind::Add { text, finish: true } => Body::Value(std::mem::take(text)),
             WriteKind::Add { text, finish: false } => Body::Part(std::mem::take(text)),
             WriteKind::Clear => {
-                let mut seen = self.covered.get(write.slot).cloned().unwrap_or_default();
+                let held = || {
+                    let mut held = self.covered.get(write.slot).cloned().unwrap_or_default();
+                    held.insert_range(self.origin, 1, seq - 1);
+                    held
+                };
+                let mut seen = write.context.seen.clone().unwrap_or_else(held);
                 // A loss that nobody could name is no op, and no other replica ever covers it.
                 seen.remove_origin(UNKNOWN_ORIGIN);
-                seen.insert_range(self.origin, 1, seq - 1);
-                seen.join(&write.context.also_seen);
                 Body::Clear(seen)
             }
             WriteKind::ClearDots(dots) => Body::Clear(dots.clone()),

@@ -99,6 +99,9 @@ impl Inner {
         }
         let mut context = WriteContext::default();
         if level != Consistency::One {
+            let is_clear = matches!(wanted.kind, WriteKind::Clear);
+            // Before the others are asked: what is taken here meanwhile came after this clear, or beside it.
+            let own = is_clear.then(|| self.local.clock(slot)).transpose()?;
             let asked = self.ask(&peers, slot, &wanted, which, need).await?;
             if let Some(op) = asked.held {
                 started.store(true, Ordering::Relaxed);
@@ -106,6 +109,9 @@ impl Inner {
                 return Ok(Added::Repeated);
             }
             context = asked.context;
+            if let (Some(seen), Some(own)) = (&mut context.seen, own) {
+                seen.join(&own);
+            }
             if planted(Bug::StampNotAsked) {
                 context.after = HybridTime::default();
             }
@@ -167,15 +173,17 @@ impl Inner {
         let answers = gather(peers, want, request, counts).await;
         let answers = answers.map_err(|answered| self.no_quorum(need, answered + need - want, false))?;
         let mut asked = Asked {
-            context: WriteContext::default(),
+            context: WriteContext {
+                seen: matches!(wanted.kind, WriteKind::Clear).then(Clock::default),
+                ..WriteContext::default()
+            },
             held: None,
         };
         for (_, (time, held, clock)) in answers {
             asked.context.after = asked.context.after.max(HybridTime(time));
-            asked
-                .context
-                .also_seen
-                .join(&clock.map_or_else(Clock::default, |clock| clock.into_clock()));
+            if let (Some(seen), Some(clock)) = (&mut asked.context.seen, clock) {
+                seen.join(&clock.into_clock());
+            }
             let held = held.and_then(|op| op.into_op().ok());
             // The first one counts.
             asked.held = [asked.held, held]
