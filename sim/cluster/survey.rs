@@ -13,7 +13,7 @@ use kv_storage::core::stamp::OriginId;
 use kv_storage::shard::{Place as Home, Shard, ShardConfig};
 use kv_storage::store::cache::BlockCache;
 use kv_storage::store::log;
-use kv_storage::types::{Key, UserId};
+use kv_storage::types::{Key, UserId, WallMs};
 use tracing::subscriber::{NoSubscriber, with_default};
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -75,7 +75,7 @@ fn read_shard(disk: &SimDisk, plan: &Plan, index: u16, recorder: &Recorder, surv
     let (shard, report) = Shard::open(home, config, ORIGIN).map_err(|error| error.to_string())?;
     let reader = shard.reader();
     let clocks = reader.durable_clocks();
-    let mut scan = reader.scan(clocks.clone()).0;
+    let mut scan = reader.scan(clocks.clone(), WallMs(0)).0.with_cleared();
     survey.clocks.join(&clocks);
     survey.damage.extend(report.damage);
     let mut keys: BTreeMap<(UserId, Key), KeyOps> = BTreeMap::new();

@@ -131,9 +131,10 @@ impl Local {
     ) -> Result<(Vec<KeyedOp>, bool), OpError> {
         let index = self.door_of(source.slot);
         let (user, key) = (source.user.clone(), source.key.clone());
+        let now = self.env().wall.now();
         let found = self
             .env()
-            .run_blocking(move || ops_of_key_lacking(&source, &known, budget))
+            .run_blocking(move || ops_of_key_lacking(&source, &known, budget, now))
             .await?;
         let (ops, more) = found.map_err(|error| self.report(index, error))?;
         let keyed = |op: Op| KeyedOp {
@@ -159,7 +160,7 @@ impl Local {
             let mut wanted = wants.clone();
             wanted.retain_slots(|slot| self.door_of(slot) == index);
             if !wanted.is_empty() {
-                let (scan, known) = door.reader()?.scan(wanted);
+                let (scan, known) = door.reader()?.scan(wanted, self.env().wall.now());
                 covered.join(&known);
                 scans.push((index, scan));
             }

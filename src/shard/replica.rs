@@ -220,12 +220,12 @@ impl ShardReader {
 
     /// The ops with these dots that are durable here, and the clock that they are of: what it covers of the wanted and the scan does not
     /// give was cleared.
-    pub fn scan(&self, wants: SlotClocks) -> (OpScan, SlotClocks) {
+    pub fn scan(&self, wants: SlotClocks, now: WallMs) -> (OpScan, SlotClocks) {
         // The clock first: what becomes durable in between is given and not told of.
         let covered = wants.meet(&self.durable_clocks());
         let readable = self.readable.load_full();
         let memtables: Vec<SharedMemtable> = readable.memtables.clone();
-        (OpScan::new(memtables, readable.segments.clone(), wants), covered)
+        (OpScan::new(memtables, readable.segments.clone(), wants, now), covered)
     }
 
     /// The dots of all ops of the slot that are durable here. Blocks on the disk.

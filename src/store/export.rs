@@ -5,7 +5,7 @@
 //!
 //! Invariants:
 //! - what is given was checked, and is an op of the snapshot; no op is given twice;
-//! - without an error, every wanted op of the snapshot is given. Behind a damaged block the scan goes on only when it is told to, and
+//! - without an error, every wanted op of the snapshot is given, or, where a clear of the snapshot removes it, what is left of it. Behind a damaged block the scan goes on only when it is told to, and
 //!   then says of which slots something may be missing, so that nobody claims to have sent all of them;
 //! - the texts are copies as long as they are small, so that a batch keeps no more in memory than about what it holds.
 
@@ -13,7 +13,9 @@ mod held;
 mod key;
 mod scan;
 
+use crate::core::clock::Clock;
 use crate::core::op::{Body, Op, Text};
+use crate::types::WallMs;
 
 pub use held::{HeldDots, held_dots};
 pub use key::ops_of_key_lacking;
@@ -34,6 +36,17 @@ fn detached(op: Op) -> Op {
         other => other,
     };
     Op { body, ..op }
+}
+
+/// What is sent of an op of a key whose clears removed these dots.
+fn left_by(cleared: &Clock, op: Op, now: WallMs) -> Option<Op> {
+    let is_text = matches!(op.body, Body::Part(_) | Body::Value(_));
+    if !is_text || !cleared.contains(op.dot.origin, op.dot.seq) {
+        return Some(op);
+    }
+    op.request_id?;
+    let body = Body::Spent { cleared_at: now };
+    Some(Op { body, ..op })
 }
 
 #[cfg(test)]

@@ -150,7 +150,7 @@ impl Snapshot {
     }
 
     fn scan(&self, wants: SlotClocks) -> OpScan {
-        OpScan::new(self.memtables.clone(), self.segments.clone(), wants)
+        OpScan::new(self.memtables.clone(), self.segments.clone(), wants, WallMs(0)).with_cleared()
     }
 }
 
@@ -241,11 +241,19 @@ proptest! {
                 };
                 let mut known = known.get(slot).cloned().unwrap_or_default();
                 let of_key = held.iter().filter(|op| (&op.user, &op.key) == (&user, &key));
+                let mut cleared = Clock::default();
+                for op in of_key.clone() {
+                    if let Body::Clear(seen) = &op.op.body {
+                        cleared.join(seen);
+                    }
+                }
                 let lacking = of_key.filter(|op| !known.contains(op.op.dot.origin, op.op.dot.seq));
-                let expected: Vec<Op> = lacking.map(|op| op.op.clone()).collect();
+                let expected: Vec<Op> = lacking
+                    .filter_map(|op| left_by(&cleared, op.op.clone(), WallMs(0)))
+                    .collect();
                 let mut given = Vec::new();
                 loop {
-                    let (ops, more) = ops_of_key_lacking(&source, &known, budget).unwrap();
+                    let (ops, more) = ops_of_key_lacking(&source, &known, budget, WallMs(0)).unwrap();
                     prop_assert!(!more || !ops.is_empty());
                     for op in ops {
                         known.insert(op.dot.origin, op.dot.seq);
@@ -294,7 +302,7 @@ fn behind_damage_the_scan_goes_on_when_told_and_says_what_may_be_missing() {
     let scan_of = |slots: &[u16]| {
         let mut wants = dots(&ops);
         wants.retain_slots(|slot| slots.contains(&slot.0));
-        OpScan::new(Vec::new(), held.to_vec(), wants)
+        OpScan::new(Vec::new(), held.to_vec(), wants, WallMs(0)).with_cleared()
     };
     let mut scan = scan_of(&[3, 4, 1024]);
     for _ in 0..2 {
@@ -328,7 +336,7 @@ fn damage_met_in_the_middle_of_a_batch_loses_nothing() {
     memtable.set_durable(1);
     let mut wants = dots(first.iter().chain(&second));
     wants.insert(SlotId(3), OriginId(2), 1);
-    let mut scan = OpScan::new(vec![memtable.share()], held, wants);
+    let mut scan = OpScan::new(vec![memtable.share()], held, wants, WallMs(0)).with_cleared();
     let mut given = Vec::new();
     let mut errors = 0;
     loop {
@@ -360,9 +368,12 @@ fn what_holds_nothing_wanted_is_not_read() {
     wants.insert_range(SlotId(150), OriginId(2), 3, 5);
     wants.insert(SlotId(7), OriginId(1), 100);
     assert_eq!(
-        drain(&mut OpScan::new(Vec::new(), segments.clone(), wants), 1 << 20)
-            .unwrap()
-            .len(),
+        drain(
+            &mut OpScan::new(Vec::new(), segments.clone(), wants, WallMs(0)).with_cleared(),
+            1 << 20
+        )
+        .unwrap()
+        .len(),
         3
     );
     // Only the second segment, which is one read long.
@@ -371,9 +382,12 @@ fn what_holds_nothing_wanted_is_not_read() {
     wants.insert(SlotId(0), OriginId(1), 7);
     wants.insert(SlotId(199), OriginId(1), 7);
     assert_eq!(
-        drain(&mut OpScan::new(Vec::new(), segments, wants), 1 << 20)
-            .unwrap()
-            .len(),
+        drain(
+            &mut OpScan::new(Vec::new(), segments, wants, WallMs(0)).with_cleared(),
+            1 << 20
+        )
+        .unwrap()
+        .len(),
         2
     );
     assert_eq!(disk.reads() - before.0, 3, "the two ends of the first segment");
@@ -384,7 +398,7 @@ fn a_failing_disk_is_told_and_tried_again() {
     let ops = values(3, 1);
     let disk = MemoryDisk::new();
     let held = segment(&disk, 1, &ops, dots(&ops));
-    let mut scan = OpScan::new(Vec::new(), vec![held], dots(&ops));
+    let mut scan = OpScan::new(Vec::new(), vec![held], dots(&ops), WallMs(0)).with_cleared();
     disk.faults()
         .fail_read
         .store(true, std::sync::atomic::Ordering::Relaxed);
@@ -393,4 +407,38 @@ fn a_failing_disk_is_told_and_tried_again() {
         .fail_read
         .store(false, std::sync::atomic::Ordering::Relaxed);
     assert_eq!(drain(&mut scan, 100).unwrap().len(), ops.len());
+}
+
+#[test]
+fn of_a_cleared_op_only_the_request_id_is_sent_also_to_who_knows_the_clear() {
+    let mut seen = Clock::default();
+    seen.insert_range(OriginId(1), 1, 2);
+    let mut with_id = keyed(3, 1, 1, 2, Body::Value("with an id".into()));
+    with_id.op.request_id = Some(RequestId([7; 16]));
+    let ops = [
+        keyed(3, 1, 1, 1, Body::Value("without".into())),
+        with_id,
+        keyed(3, 1, 1, 3, Body::Value("later".into())),
+        keyed(3, 1, 2, 1, Body::Clear(seen)),
+    ];
+    let mut memtable = Memtable::new(9);
+    for KeyedOp { user, key, op } in &ops {
+        memtable.append(KeyHash::of(user, key), user, key, op);
+    }
+    memtable.close_group();
+    memtable.set_durable(1);
+    let disk = MemoryDisk::new();
+    let mut sorted = ops.to_vec();
+    sorted.sort_by_key(|op| rank_of(&op.op));
+    let sealed = segment(&disk, 1, &sorted, dots(&sorted));
+    // All but the clear.
+    let wants = dots(&ops[..3]);
+    for (memtables, segments) in [(vec![memtable.share()], vec![]), (vec![], vec![sealed])] {
+        let mut scan = OpScan::new(memtables, segments, wants.clone(), WallMs(5));
+        let given = drain(&mut scan, 1 << 20).unwrap();
+        let mut bodies: Vec<(u64, Body)> = given.into_iter().map(|op| (op.op.dot.seq, op.op.body)).collect();
+        bodies.sort_by_key(|(seq, _)| *seq);
+        let spent = Body::Spent { cleared_at: WallMs(5) };
+        assert_eq!(bodies, [(2, spent), (3, Body::Value("later".into()))]);
+    }
 }

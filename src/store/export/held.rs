@@ -10,7 +10,7 @@ use crate::core::slot::SlotId;
 use crate::core::stamp::OriginId;
 use crate::store::memtable::SharedMemtable;
 use crate::store::segment::{ReadError, Segment};
-use crate::types::{Key, UserId};
+use crate::types::{Key, UserId, WallMs};
 
 const BATCH_BYTES: usize = 256 * 1024;
 
@@ -42,7 +42,7 @@ pub fn held_dots(memtables: &[SharedMemtable], segments: &[Arc<Segment>], slot: 
     }
     let mut wants = SlotClocks::default();
     wants.join_slot(slot, &held.covered);
-    let mut scan = OpScan::new(memtables.to_vec(), segments.to_vec(), wants);
+    let mut scan = OpScan::new(memtables.to_vec(), segments.to_vec(), wants, WallMs(0)).with_cleared();
     let (mut texts, mut clears, mut spent) = (Dots::default(), Dots::default(), Dots::default());
     let mut of_key = TextsOfKey::default();
     loop {

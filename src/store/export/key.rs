@@ -1,11 +1,12 @@
 //! The ops of one key that a peer lacks.
 
-use super::detached;
+use super::{detached, left_by};
 use crate::core::clock::Clock;
-use crate::core::op::Op;
+use crate::core::op::{Body, Op};
 use crate::store::log::record_bytes;
 use crate::store::segment::ReadError;
 use crate::store::source::KeySource;
+use crate::types::WallMs;
 
 /// Ops of the key whose dots `known`, a clock of its slot, does not cover, in stamp order: about `budget_bytes` of log records, at least
 /// one if there is any. And whether there are more, which come when these are known too.
@@ -15,7 +16,9 @@ pub fn ops_of_key_lacking(
     source: &KeySource,
     known: &Clock,
     budget_bytes: usize,
+    now: WallMs,
 ) -> Result<(Vec<Op>, bool), ReadError> {
+    let cleared = cleared_of(source)?;
     let mut segments = source.segments.clone();
     segments.retain(|segment| {
         segment
@@ -38,8 +41,28 @@ pub fn ops_of_key_lacking(
         if bytes >= budget_bytes.max(1) {
             return Ok((lacking, true));
         }
+        let Some(op) = left_by(&cleared, op, now) else {
+            continue;
+        };
         bytes += record_bytes(source.user.as_str(), source.key.as_str(), &op);
         lacking.push(detached(op));
     }
     Ok((lacking, false))
+}
+
+fn cleared_of(source: &KeySource) -> Result<Clock, ReadError> {
+    let mut segments = source.segments.clone();
+    segments.retain(|segment| segment.stats().clears > 0);
+    let source = KeySource {
+        segments,
+        ..source.clone()
+    };
+    let mut cleared = Clock::default();
+    let mut ops = source.ops();
+    while let Some(op) = ops.next()? {
+        if let Body::Clear(seen) = &op.body {
+            cleared.join(seen);
+        }
+    }
+    Ok(cleared)
 }

@@ -1,24 +1,36 @@
 //! All ops of some dots, slot by slot: what a replica that catches up is sent.
 //!
-//! Memory: a batch, one read of each segment that is in use, and the keys of the wanted slots that are in memtables.
+//! An op that a clear of its key removes is not sent, only its request id if it has one: who asks for it may know the clear already, as
+//! one that was collected elsewhere, and would show the op again.
+//!
+//! Memory: a batch, one read of each segment that is in use, the keys of the wanted slots that are in memtables, and the clears of these
+//! slots that were not collected yet.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::detached;
+use super::{detached, left_by};
 use crate::core::clock::{Clock, SlotClocks};
-use crate::core::op::{Dot, KeyedOp, Op};
+use crate::core::op::{Body, Dot, KeyedOp, Op};
 use crate::core::slot::SlotId;
 use crate::core::stamp::HybridTime;
 use crate::store::log::record_bytes;
 use crate::store::memtable::{MemoryKey, SharedMemtable};
 use crate::store::order::{Rank, copy_of, rank_of};
 use crate::store::segment::{DamagedBlock, ReadError, Scan, Segment};
-use crate::types::{Key, UserId};
+use crate::types::{Key, UserId, WallMs};
+
+/// What the clears of each key removed.
+type Cleared = BTreeMap<(SlotId, UserId, Key), Clock>;
 
 /// Gives every op of a snapshot whose dot is wanted, in the order of slot, user, key and stamp.
 pub struct OpScan {
     wants: SlotClocks,
+    now: WallMs,
+    memtables: Vec<SharedMemtable>,
+    segments: Vec<Arc<Segment>>,
+    /// Learnt before the first op is given.
+    cleared: Option<Cleared>,
     heads: Vec<Head>,
     /// The op that was given last: a copy of it is not given again.
     last: Option<(Dot, HybridTime)>,
@@ -28,9 +40,9 @@ pub struct OpScan {
 
 impl OpScan {
     /// Reads nothing from the disk yet. Segments, and slots in them, that hold nothing that is wanted are never read.
-    pub fn new(memtables: Vec<SharedMemtable>, segments: Vec<Arc<Segment>>, wants: SlotClocks) -> Self {
+    pub fn new(memtables: Vec<SharedMemtable>, segments: Vec<Arc<Segment>>, wants: SlotClocks, now: WallMs) -> Self {
         let mut heads = Vec::new();
-        for table in memtables {
+        for table in memtables.iter().cloned() {
             let memtable = table.read();
             let keys = memtable.sorted_keys_of(|slot| wants.get(slot).is_some());
             let groups = memtable.durable_groups();
@@ -43,7 +55,7 @@ impl OpScan {
                 ops: Vec::new().into_iter(),
             }));
         }
-        for segment in segments {
+        for segment in &segments {
             let may_hold =
                 |(slot, wanted): &(SlotId, &Clock)| segment.covered().get(*slot).is_some_and(|held| held.meets(wanted));
             let slots: Vec<SlotId> = wants.slots().filter(may_hold).map(|(slot, _)| slot).collect();
@@ -54,11 +66,21 @@ impl OpScan {
         }
         Self {
             wants,
+            now,
+            memtables,
+            segments,
+            cleared: None,
             heads,
             last: None,
             at_end: false,
             incomplete: BTreeSet::new(),
         }
+    }
+
+    /// Gives ops that a clear removes as they are.
+    pub fn with_cleared(mut self) -> Self {
+        self.cleared = Some(Cleared::new());
+        self
     }
 
     /// The next ops, together about `budget_bytes` of log records; at least one unless at the end.
@@ -108,7 +130,43 @@ impl OpScan {
         reached.or(first).filter(|_| !self.at_end)
     }
 
+    /// Of the wanted slots. A clear that cannot be read removes nothing.
+    fn learn_clears(&self) -> Result<Cleared, ReadError> {
+        let mut cleared = Cleared::new();
+        for table in &self.memtables {
+            let memtable = table.read();
+            for (name, seen) in memtable.cleared_keys(memtable.durable_groups()) {
+                if self.wants.get(name.0).is_some() {
+                    cleared.entry(name).or_default().join(&seen);
+                }
+            }
+        }
+        for segment in self.segments.iter().filter(|segment| segment.stats().clears > 0) {
+            let slots = self.wants.slots().map(|(slot, _)| slot);
+            for slot in slots.filter(|slot| segment.covered().get(*slot).is_some()) {
+                let mut scan = segment.scan(Some((slot, "", "")));
+                loop {
+                    match scan.next_op() {
+                        Ok(Some((op, _))) if op.dot.slot <= slot => {
+                            if let (Body::Clear(seen), Some((user, key))) = (&op.body, scan.name()) {
+                                let name = (op.dot.slot, user.clone(), key.clone());
+                                cleared.entry(name).or_default().join(seen);
+                            }
+                        }
+                        Ok(_) => break,
+                        Err(ReadError::Damaged(_)) if scan.skip_damaged().is_some() => {}
+                        Err(error) => return Err(error),
+                    }
+                }
+            }
+        }
+        Ok(cleared)
+    }
+
     fn next(&mut self) -> Result<Option<KeyedOp>, ReadError> {
+        if self.cleared.is_none() {
+            self.cleared = Some(self.learn_clears()?);
+        }
         loop {
             // Before anything is taken, so that an error loses nothing.
             for head in &mut self.heads {
@@ -120,8 +178,17 @@ impl OpScan {
                 self.at_end = true;
                 return Ok(None);
             };
-            if self.last.replace(copy_of(&op)) != Some(copy_of(&op)) {
-                let op = detached(op);
+            if self.last.replace(copy_of(&op)) == Some(copy_of(&op)) {
+                continue;
+            }
+            let name = (op.dot.slot, user, key);
+            let cleared = self.cleared.as_ref().and_then(|cleared| cleared.get(&name));
+            let op = match cleared {
+                Some(cleared) => left_by(cleared, op, self.now),
+                None => Some(op),
+            };
+            if let Some(op) = op {
+                let ((_, user, key), op) = (name, detached(op));
                 return Ok(Some(KeyedOp { user, key, op }));
             }
         }
