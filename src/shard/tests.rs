@@ -348,3 +348,21 @@ fn a_clear_after_a_healed_loss_saw_no_unnamed_op() {
     assert!(cleared[0].get(UNKNOWN_ORIGIN).is_none());
     assert_eq!(cleared[0].count(), 1);
 }
+
+#[test]
+fn a_clear_that_comes_through_late_keeps_what_came_after_it_was_asked_for() {
+    let mut rig = Rig::new(small());
+    rig.add("u", "k", "before");
+    rig.run_jobs();
+    let (user, key) = (UserId::new("u").unwrap(), Key::new("k").unwrap());
+    let slot = slot_of(&user, KeyHash::of(&user, &key));
+    let context = WriteContext {
+        seen: Some(rig.shard.reader().durable_clock(slot)),
+        ..WriteContext::default()
+    };
+    rig.add("u", "k", "meanwhile");
+    rig.run_jobs();
+    assert!(rig.write_in(context, "u", "k", WriteKind::Clear, None).unwrap());
+    rig.run_jobs();
+    assert_eq!(rig.get("u", "k"), strings(&["meanwhile"]));
+}

@@ -68,6 +68,17 @@ impl Rig {
         kind: WriteKind,
         request: Option<&str>,
     ) -> Result<bool, WriteRefused> {
+        self.write_in(WriteContext::default(), user, key, kind, request)
+    }
+
+    pub(super) fn write_in(
+        &mut self,
+        context: WriteContext,
+        user: &str,
+        key: &str,
+        kind: WriteKind,
+        request: Option<&str>,
+    ) -> Result<bool, WriteRefused> {
         let (user, key) = (UserId::new(user).unwrap(), Key::new(key).unwrap());
         let hash = KeyHash::of(&user, &key);
         let mut write = Write {
@@ -77,7 +88,7 @@ impl Rig {
             key,
             kind,
             request_id: request.map(|text| RequestId::new(text).unwrap()),
-            context: WriteContext::default(),
+            context,
         };
         self.now.0 += 1;
         let mut past = None;
