@@ -39,6 +39,7 @@ mod layout;
 mod list;
 mod lives;
 mod observe;
+mod opened;
 mod read;
 mod serve;
 mod settled;
@@ -130,7 +131,7 @@ struct Inner {
     lives: Lives,
     counters: Counters,
     observed: observe::Observed,
-    serving: serve::Opened,
+    serving: opened::Opened,
     tasks: Mutex<Vec<JoinHandle<()>>>,
     stopping: AtomicBool,
     /// Numbers readers and pulls of this node at its peers.
@@ -200,7 +201,7 @@ impl Cluster {
             view: watch::Sender::default(),
             counters: Counters::default(),
             observed: observe::Observed::default(),
-            serving: serve::Opened::default(),
+            serving: opened::Opened::default(),
             tasks: Mutex::default(),
             stopping: AtomicBool::new(false),
             next_number: AtomicU64::new(1),
