@@ -11,6 +11,7 @@
 //! - a loss that cannot be told by its dot is taken to concern every slot of the shard (origin 0);
 //! - a newer format version is refused; whatever else is wrong with the files' content, the shard opens.
 
+mod logs;
 mod losses;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,14 +20,13 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bytes::Bytes;
-
+use logs::read_logs;
 use losses::{lose_unknown, salvage_segment, take_footers, tell_losses};
 
 use super::cache::BlockCache;
-use super::disk::{Disk, DiskFile, OpenMode};
-use super::log::{self, HeaderError, LogHeader};
-use super::memtable::{Memtable, SharedMemtable};
+use super::disk::{Disk, OpenMode};
+use super::log;
+use super::memtable::SharedMemtable;
 use super::segment::{self, OpenError, Segment};
 use crate::core::clock::SlotClocks;
 use crate::core::stamp::{HybridTime, OriginId};
@@ -36,9 +36,6 @@ pub const UNKNOWN_ORIGIN: OriginId = OriginId(0);
 
 /// The file that holds space for a full disk.
 pub const RESERVE_NAME: &str = "reserve";
-
-/// A log that cannot be read at once is read in pieces of this size: a sector of today's disks.
-const READ_AGAIN_BYTES: usize = 4096;
 
 /// Where a shard lives.
 #[derive(Clone)]
@@ -100,6 +97,8 @@ pub struct Recovered {
     known_lost: SlotClocks,
     /// Records that the logs have lost, with or without a name.
     lost_records: u64,
+    /// They have lost some that are not counted.
+    lost_uncounted: bool,
     pub max_time: HybridTime,
     pub torn_logs: u64,
     /// One sentence for each thing that is damaged.
@@ -239,143 +238,6 @@ fn drop_replaced(place: &Place, replaced: &BTreeSet<u64>, found: &mut Recovered)
         }
     }
     found.unopened.retain(|number| !replaced.contains(number));
-}
-
-/// From the newest log to the oldest: each says where the one before it ends, so only one has to be in memory at a time.
-fn read_logs(place: &Place, numbers: Vec<u64>, found: &mut Recovered) -> Result<(), RecoverError> {
-    let mut previous: Option<log::Previous> = None;
-    for number in numbers.into_iter().rev() {
-        let log = read_log(place, number)?;
-        let known_end = previous
-            .filter(|previous| previous.number == number)
-            .map(|previous| previous.end);
-        previous = log.previous;
-        take_log(place, log, known_end, found)?;
-    }
-    found.logs.reverse();
-    found.spares.sort_unstable();
-    Ok(())
-}
-
-fn read_log(place: &Place, number: u64) -> Result<ReadLog, RecoverError> {
-    let path = place.dir.join(log::file_name(number));
-    let fail = |source| RecoverError::Io {
-        path: path.clone(),
-        source,
-    };
-    let file = place.disk.open(&path, OpenMode::ReadWrite).map_err(fail)?;
-    let (bytes, whole) = read_whole(&*file).map_err(fail)?;
-    let header = LogHeader::decode(&bytes);
-    if let Err(HeaderError::NewerVersion(version)) = header {
-        return Err(RecoverError::NewerVersion {
-            path,
-            found: version,
-            known: log::VERSION,
-        });
-    }
-    let header = header.ok().filter(|header| header.number == number);
-    Ok(ReadLog {
-        number,
-        file,
-        bytes,
-        whole,
-        previous: header.map(|header| header.previous),
-    })
-}
-
-/// The file's bytes, and whether all of it could be read, if not at once then piece by piece. What cannot be read is taken for zeroes,
-/// so for damage; when nothing can be read, it is the disk that fails, not the file.
-fn read_whole(file: &dyn DiskFile) -> io::Result<(Bytes, bool)> {
-    let len = usize::try_from(file.len()?).map_err(|_| io::ErrorKind::FileTooLarge)?;
-    let mut bytes = vec![0; len];
-    let Err(failure) = file.read_exact_at(&mut bytes, 0) else {
-        return Ok((bytes.into(), true));
-    };
-    let (mut readable, mut unreadable) = (0, 0);
-    for (index, piece) in bytes.chunks_mut(READ_AGAIN_BYTES).enumerate() {
-        match file.read_exact_at(piece, (index * READ_AGAIN_BYTES) as u64) {
-            Ok(()) => readable += 1,
-            Err(_) => {
-                unreadable += 1;
-                piece.fill(0);
-            }
-        }
-    }
-    if readable == 0 {
-        return Err(failure);
-    }
-    if unreadable > 0 {
-        tracing::error!(error = %failure, "parts of a log cannot be read");
-    }
-    Ok((bytes.into(), unreadable == 0))
-}
-
-/// A log as it was read.
-struct ReadLog {
-    number: u64,
-    file: Box<dyn DiskFile>,
-    bytes: Bytes,
-    /// Nothing of it failed to be read.
-    whole: bool,
-    previous: Option<log::Previous>,
-}
-
-fn take_log(place: &Place, log: ReadLog, known_end: Option<u64>, found: &mut Recovered) -> Result<(), RecoverError> {
-    let (number, bytes) = (log.number, &log.bytes);
-    let path = place.dir.join(log::file_name(number));
-    let scan = log::scan(bytes, number, known_end);
-    found.torn_logs += u64::from(scan.torn);
-    if scan.torn {
-        tracing::info!(log = %path.display(), end = scan.end, "cut an unfinished write off the end of the log");
-    }
-    if !log.whole {
-        found.note_damage(format!("{}: parts of it cannot be read", path.display()));
-        // Who knows whether anything was written there.
-        found.lost_records += 1;
-    } else if scan.records.is_empty() && scan.damaged.is_empty() {
-        found.spares.push(number);
-        return Ok(());
-    }
-    for (from, to) in &scan.damaged {
-        found.note_damage(format!("{}: bytes {from} to {to} do not check out", path.display()));
-    }
-    for dot in &scan.lost_dots {
-        found.lost.insert(dot.slot, dot.origin, dot.seq);
-    }
-    let memtable = Memtable::recovered(number, used_part(bytes, scan.end as usize), &scan.records, scan.end);
-    found.covered.join(&memtable.covered());
-    let newest = scan.records.iter().map(|record| record.header.time).max();
-    found.max_time = found.max_time.max(newest.unwrap_or_default());
-    let damaged = !scan.damaged.is_empty() || !log.whole;
-    write_again(&*log.file, bytes, &scan).map_err(|source| RecoverError::Io { path, source })?;
-    found.lost_records += scan.lost_records;
-    found.logs.push(RecoveredLog {
-        memtable: memtable.share(),
-        damaged,
-    });
-    Ok(())
-}
-
-/// Most of a log may be space that was filled ahead, which a memtable must not keep in memory.
-fn used_part(bytes: &Bytes, end: usize) -> Bytes {
-    match end < bytes.len() / 2 {
-        true => Bytes::copy_from_slice(&bytes[..end]),
-        false => bytes.slice(..end),
-    }
-}
-
-/// What is read here may be in the page cache only, marked clean by a sync that failed. Written again, it is dirty again, and this
-/// sync tells the truth about it.
-fn write_again(file: &dyn DiskFile, bytes: &Bytes, scan: &log::Scan) -> io::Result<()> {
-    let ends = scan.damaged.iter().copied().chain([(scan.end, scan.end)]);
-    let mut from = 0;
-    for (to, next) in ends {
-        if from < to {
-            file.write_all_at(&bytes[from as usize..to as usize], from)?;
-        }
-        from = next;
-    }
-    file.sync_data()
 }
 
 /// The folder's path of a quarantined file.

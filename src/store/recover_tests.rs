@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::*;
 use crate::core::op::{Body, Dot, Op};
 use crate::core::slot::SlotId;
-use crate::store::log::{Place as RecordPlace, Previous, Record, put_record};
+use crate::store::log::{LogHeader, Place as RecordPlace, Previous, Record, put_record};
 use crate::store::memory_disk::MemoryDisk;
 use crate::store::segment::{EntryRef, SegmentMeta, SegmentWriter};
 
@@ -383,7 +383,7 @@ fn a_sector_of_a_log_that_cannot_be_read_is_damage_and_the_rest_is_kept() {
     let disk = MemoryDisk::new();
     let seqs: Vec<u64> = (1..=200).collect();
     let offsets = put_log(&disk, 1, &seqs, Previous::default());
-    let sector = READ_AGAIN_BYTES as u64..2 * READ_AGAIN_BYTES as u64;
+    let sector = logs::READ_AGAIN_BYTES as u64..2 * logs::READ_AGAIN_BYTES as u64;
     disk.faults()
         .bad_byte
         .store(sector.start + 9, std::sync::atomic::Ordering::Relaxed);
@@ -428,4 +428,49 @@ fn a_read_that_fails_once_damages_nothing() {
             Err(error) => assert!(matches!(error, RecoverError::Io { .. }), "read {nth}: {error}"),
         }
     }
+}
+
+#[test]
+fn a_log_that_is_cut_into_its_header_is_a_loss_and_the_shard_opens() {
+    for (len, seqs_behind) in [
+        (0, vec![3]),
+        (1, vec![3]),
+        (511, vec![3]),
+        (0, vec![]),
+        (1, vec![]),
+        (511, vec![]),
+    ] {
+        let disk = MemoryDisk::new();
+        let offsets = put_log(&disk, 1, &[1, 2], Previous::default());
+        let previous = Previous {
+            number: 1,
+            end: offsets[2],
+        };
+        put_log(&disk, 2, &seqs_behind, previous);
+        let mut bytes = disk.content(&log_path(1)).unwrap();
+        bytes.truncate(len);
+        disk.put(&log_path(1), bytes);
+        let found = recovered(&disk);
+        assert!(log_numbers(&found).starts_with(&[1]) && found.logs[0].damaged);
+        assert_eq!(found.damage.len(), 1, "{:?}", found.damage);
+        let slots: Vec<u16> = found.lost.slots().map(|(slot, _)| slot.0).collect();
+        assert_eq!(slots, [0, 1, 2, 3], "nobody knows of which keys its records were");
+    }
+}
+
+#[test]
+fn a_log_that_is_cut_between_its_records_is_a_loss() {
+    let disk = MemoryDisk::new();
+    let offsets = put_log(&disk, 1, &[1, 2], Previous::default());
+    let previous = Previous {
+        number: 1,
+        end: offsets[2],
+    };
+    put_log(&disk, 2, &[], previous);
+    let mut bytes = disk.content(&log_path(1)).unwrap();
+    bytes.truncate(offsets[1] as usize);
+    disk.put(&log_path(1), bytes);
+    let found = recovered(&disk);
+    assert_eq!((found.damage.len(), found.logs[0].memtable.read().op_count()), (1, 1));
+    assert_eq!(found.lost.slots().count(), 4);
 }

@@ -114,7 +114,7 @@ pub(super) fn tell_losses(place: &Place, found: &mut Recovered) {
             newly_lost.count()
         ));
     }
-    if found.lost_records > newly_lost.count() {
+    if found.lost_uncounted || found.lost_records > newly_lost.count() {
         let seq = found.next_unknown();
         lose_unknown(place, seq, &mut found.lost);
     }
