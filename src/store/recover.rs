@@ -2,7 +2,9 @@
 //!
 //! Rules:
 //! - a `*.tmp` file was never finished: removed;
-//! - a file whose number a sound segment names in `replaces` was merged into it: a log is recycled, a segment removed;
+//! - a file whose number a sound segment names in `replaces` was merged into it: a log is recycled, a segment removed, or set aside if it
+//!   does not open; nothing of that before the segment's name is durable. A segment that is itself replaced takes nothing over: what it names
+//!   and is still there was named again by what replaced it, or it was taken back;
 //! - a segment that does not open is damaged: quarantined (renamed, never deleted), and what its blocks still hold is kept;
 //! - every other log is read by the rules of `log`; its records are written once more and synced, for what the page cache shows after a failed sync
 //!   may not be on the disk;
@@ -80,12 +82,12 @@ pub struct Recovered {
     pub logs: Vec<RecoveredLog>,
     /// Log files that hold nothing that is needed, in order of their numbers.
     pub spares: Vec<u64>,
-    /// Files that were merged away and could not be removed.
+    /// Segments whose content lives on elsewhere: to be removed.
     pub obsolete: Vec<u64>,
+    /// The same, of those that do not open: to be set aside.
+    pub set_aside: Vec<u64>,
     /// Segments that do not open.
     unopened: Vec<u64>,
-    /// How many of them were set aside.
-    pub salvaged: u64,
     pub reserved: bool,
     pub next_number: u64,
     pub covered: SlotClocks,
@@ -157,13 +159,14 @@ pub fn recover(place: &Place) -> Result<Recovered, RecoverError> {
         found.next_number = found.next_number.max(number_in(name).map_or(0, |number| number + 1));
     }
     open_segments(place, segments, &mut found)?;
-    let replaced: BTreeSet<u64> = found
-        .segments
-        .iter()
-        .flat_map(|segment| segment.replaces().iter().copied())
-        .collect();
-    found.next_number = found.next_number.max(replaced.last().map_or(0, |number| number + 1));
-    drop_replaced(place, &replaced, &mut found);
+    let named = found.segments.iter().flat_map(|segment| segment.replaces());
+    found.next_number = found.next_number.max(named.max().map_or(0, |number| number + 1));
+    let replaced = replaced_files(&found.segments);
+    if !replaced.is_empty() {
+        // Of a segment whose merge did not get to its end, the name may not be durable yet.
+        place.disk.sync_dir(&place.dir).map_err(fail)?;
+    }
+    drop_replaced(&replaced, &mut found);
     for number in std::mem::take(&mut found.unopened) {
         // Its footer said which logs it replaces. An older one that is here may be one of them, with what was cleared since.
         let may_replace_log = logs.iter().any(|log| *log < number && !replaced.contains(log));
@@ -218,26 +221,30 @@ fn open_segment(place: &Place, number: u64) -> Result<Segment, OpenError> {
     }
 }
 
-/// Removes segments that were merged into another one.
-fn drop_replaced(place: &Place, replaced: &BTreeSet<u64>, found: &mut Recovered) {
+/// The files that were merged into a segment that stands. `segments` are in order of their numbers; a segment has a higher number than all
+/// that it replaces.
+fn replaced_files(segments: &[Arc<Segment>]) -> BTreeSet<u64> {
+    let mut replaced = BTreeSet::new();
+    for segment in segments.iter().rev() {
+        if !replaced.contains(&segment.number()) {
+            replaced.extend(segment.replaces());
+        }
+    }
+    replaced
+}
+
+/// Segments that were merged into another one are none any more; the shard removes them, or sets them aside if they do not open.
+fn drop_replaced(replaced: &BTreeSet<u64>, found: &mut Recovered) {
     let (gone, kept): (Vec<_>, Vec<_>) = std::mem::take(&mut found.segments)
         .into_iter()
         .partition(|segment| replaced.contains(&segment.number()));
     found.segments = kept;
-    let gone = gone.iter().map(|segment| segment.number());
-    let unopened = found
-        .unopened
-        .iter()
-        .copied()
-        .filter(|number| replaced.contains(number));
-    for number in gone.chain(unopened.collect::<Vec<_>>()) {
-        let path = place.dir.join(segment::file_name(number));
-        if let Err(error) = place.disk.remove_file(&path) {
-            tracing::warn!(path = %path.display(), %error, "cannot remove a merged segment");
-            found.obsolete.push(number);
-        }
-    }
-    found.unopened.retain(|number| !replaced.contains(number));
+    found.obsolete.extend(gone.iter().map(|segment| segment.number()));
+    let (gone, kept) = std::mem::take(&mut found.unopened)
+        .into_iter()
+        .partition(|number| replaced.contains(number));
+    found.unopened = kept;
+    found.set_aside = gone;
 }
 
 /// The folder's path of a quarantined file.
