@@ -16,6 +16,7 @@ use kv_storage::shard::{
 use kv_storage::store::cache::BlockCache;
 use kv_storage::store::disk::Disk;
 use kv_storage::store::keys::KeyQuery;
+use kv_storage::store::log::{LogSecret, SECRET_BYTES};
 use kv_storage::store::reader::KeyReader;
 use kv_storage::store::source::KeySource;
 use kv_storage::types::{Key, RequestId, UserId, WallMs};
@@ -205,6 +206,7 @@ impl Engine for ShardEngine {
             shard: 0,
             slots: 0..SLOT_COUNT,
             cache: Arc::new(BlockCache::new(CACHE_BYTES)),
+            new_secret: LogSecret::new([seed as u8; SECRET_BYTES]),
             own_origins: None,
         };
         let config = ShardConfig {

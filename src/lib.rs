@@ -57,6 +57,8 @@
 //!   merged away is named by the file that took it over until its removal is durable.
 //! - **A name is never used twice.** A member takes a new origin with every start, and for a shard with every opening: what it stamped last
 //!   may live on elsewhere.
+//! - **What a user stored never passes for a record.** The checksums of a log are seeded with a secret of its folder; its file and the header of
+//!   every log hold it.
 //! - **Ops are never changed.** A clear covers dots; a merge drops what is covered; nothing decides by wall-clock time but how long a request
 //!   id is remembered at least.
 //! - **Waiting is bounded at the door.** Every queue has a permit in front of it; nothing waits for a permit, it is refused.

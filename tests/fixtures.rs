@@ -139,21 +139,80 @@ const SEGMENT_2: &str = "segment-0000000000000002.kvs";
 #[test]
 fn a_sound_log_and_a_sound_segment_are_read() {
     check("sound-log", &SOUND);
+    check_version(4, "sound-log", &SOUND);
     check("sound-segment", &SOUND);
     check_version(2, "sound-segment", &SOUND);
 }
 
 #[test]
 fn ops_of_other_replicas_are_read_in_order_and_a_spent_request_id_is_remembered() {
-    check_version(3, "log-of-replica", &SOUND);
-    let copy = Copy::of_version(3, "log-of-replica");
-    for _ in 0..2 {
-        let (mut shard, _) = copy.open();
-        assert!(!add_with(&mut shard, EAST, "again", Some(SPENT_REQUEST)));
-        shard.settle(NOW);
-        assert!(!add_with(&mut shard, EAST, "again", Some(SPENT_REQUEST)));
-        assert_reads(&shard, &SOUND);
+    for version in [3, 4] {
+        check_version(version, "log-of-replica", &SOUND);
+        let copy = Copy::of_version(version, "log-of-replica");
+        for _ in 0..2 {
+            let (mut shard, _) = copy.open();
+            assert!(!add_with(&mut shard, EAST, "again", Some(SPENT_REQUEST)));
+            shard.settle(NOW);
+            assert!(!add_with(&mut shard, EAST, "again", Some(SPENT_REQUEST)));
+            assert_reads(&shard, &SOUND);
+        }
     }
+}
+
+const SECRET: &str = "log-secret";
+
+#[test]
+fn every_folder_has_a_secret_once_it_has_a_log_and_keeps_it() {
+    for (version, name) in [(1, "sound-log"), (1, "sound-segment"), (4, "sound-log")] {
+        let copy = Copy::of_version(version, name);
+        copy.open().0.settle(NOW);
+        let secret = files(&copy.dir())[SECRET].clone();
+        if version == 4 {
+            assert_eq!(secret, files(&copy.image)[SECRET]);
+        }
+        copy.open().0.settle(NOW);
+        assert_eq!(files(&copy.dir())[SECRET], secret);
+    }
+}
+
+#[test]
+fn a_secret_that_is_missing_or_damaged_is_known_from_the_logs_and_written_anew() {
+    let expected = Expected {
+        west: Some(&["only", "more"]),
+        ..SOUND
+    };
+    for (name, expected) in [
+        ("secret-missing", &SOUND),
+        ("secret-damaged", &SOUND),
+        ("secret-and-one-header-damaged", &expected),
+    ] {
+        check_version(4, name, expected);
+        let copy = Copy::of_version(4, name);
+        copy.open().0.settle(NOW);
+        assert_eq!(
+            files(&copy.dir())[SECRET],
+            files(&fixtures().join("v4/sound-log"))[SECRET]
+        );
+    }
+}
+
+#[test]
+fn a_log_that_nothing_is_left_to_read_with_is_a_loss() {
+    let expected = Expected {
+        damage: 1,
+        lost_ops: SLOTS,
+        east: None,
+        west: None,
+        set_aside: &[LOG_1],
+        east_after_loss: &[],
+        ..SOUND
+    };
+    check_version(4, "secret-and-header-damaged", &expected);
+}
+
+#[test]
+fn what_a_user_made_to_look_like_a_record_is_none() {
+    check_version(4, "log-forged", &SOUND);
 }
 
 #[test]
@@ -215,6 +274,7 @@ fn a_torn_tail_is_cut_and_is_no_loss() {
         ..SOUND
     };
     check("log-torn-tail", &expected);
+    check_version(4, "log-torn-tail", &expected);
 }
 
 #[test]
@@ -227,13 +287,16 @@ fn a_damaged_record_is_told_and_its_slot_refused() {
         east_after_loss: &["one", "three"],
         ..SOUND
     };
-    check("log-damaged-middle", &expected);
-    check("log-damaged-record-header", &expected);
+    for version in [1, 4] {
+        check_version(version, "log-damaged-middle", &expected);
+        check_version(version, "log-damaged-record-header", &expected);
+    }
 }
 
 #[test]
 fn a_damaged_header_of_a_log_loses_nothing() {
     check("log-damaged-header", &SOUND);
+    check_version(4, "log-damaged-header", &SOUND);
 }
 
 #[test]
@@ -248,6 +311,7 @@ fn a_damaged_end_that_the_next_log_proves_is_a_loss() {
         ..SOUND
     };
     check("log-damaged-end", &expected);
+    check_version(4, "log-damaged-end", &expected);
 }
 
 #[test]
@@ -262,6 +326,7 @@ fn a_loss_that_nothing_names_concerns_the_whole_shard() {
         ..SOUND
     };
     check("log-damaged-end-unnamed", &expected);
+    check_version(4, "log-damaged-end-unnamed", &expected);
 }
 
 #[test]
@@ -340,8 +405,13 @@ fn a_damaged_block_is_met_by_the_read_told_and_set_aside() {
 
 #[test]
 fn a_newer_version_is_refused_and_left_alone() {
-    for (name, known_of_it) in [("log-newer-version", 2), ("segment-newer-version", 3)] {
-        let copy = Copy::of(name);
+    for (version, name) in [
+        (1, "log-newer-version"),
+        (4, "log-newer-version"),
+        (1, "segment-newer-version"),
+    ] {
+        let known_of_it = 3;
+        let copy = Copy::of_version(version, name);
         let before = files(&copy.dir());
         let refused = copy.try_open().err().unwrap();
         assert!(matches!(
@@ -425,7 +495,7 @@ fn every_image_has_its_line_and_its_check() {
     let readme = fs::read_to_string(fixtures().join("README.md")).unwrap();
     let checks = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file!())).unwrap();
     let mut images = 0;
-    let versions = [1, 2, 3].map(|version| fs::read_dir(fixtures().join(format!("v{version}"))).unwrap());
+    let versions = [1, 2, 3, 4].map(|version| fs::read_dir(fixtures().join(format!("v{version}"))).unwrap());
     for image in versions.into_iter().flatten() {
         let name = image.unwrap().file_name().into_string().unwrap();
         assert!(readme.contains(&format!("| `{name}` |")), "{name} is not in README.md");

@@ -15,6 +15,7 @@ use kv_storage::shard::{
 };
 use kv_storage::store::cache::BlockCache;
 use kv_storage::store::disk::Disk;
+use kv_storage::store::log::{LogSecret, SECRET_BYTES};
 use kv_storage::store::reader::KeyReader;
 use kv_storage::types::{Key, UserId, WallMs};
 
@@ -183,6 +184,7 @@ impl Ours {
             shard: index,
             slots: shard_slots(index, setup.shards),
             cache: cache.clone(),
+            new_secret: LogSecret::new([1; SECRET_BYTES]),
             own_origins: None,
         };
         let shards = thread::scope(|scope| {

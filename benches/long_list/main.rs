@@ -20,6 +20,7 @@ use kv_storage::core::slot::{KeyHash, shard_slots, slot_of};
 use kv_storage::core::stamp::OriginId;
 use kv_storage::shard::{Place, Shard, ShardConfig, Submitted, Write, WriteContext, WriteKind};
 use kv_storage::store::cache::BlockCache;
+use kv_storage::store::log::{LogSecret, SECRET_BYTES};
 use kv_storage::store::reader::KeyReader;
 use kv_storage::types::{Key, RequestId, UserId, WallMs};
 
@@ -66,6 +67,7 @@ impl LongList {
             shard: 0,
             slots: shard_slots(0, 1),
             cache: Arc::new(BlockCache::new(CACHE_BYTES)),
+            new_secret: LogSecret::new([1; SECRET_BYTES]),
             own_origins: None,
         };
         let (shard, _) = Shard::open(place, ShardConfig::default(), OriginId(1))?;

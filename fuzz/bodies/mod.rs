@@ -20,7 +20,7 @@ use kv_storage::store::cache::BlockCache;
 use kv_storage::store::codec::{Cursor, put_slot_clocks};
 use kv_storage::store::disk::Disk;
 use kv_storage::store::filter::Filter;
-use kv_storage::store::log::{self, LogHeader};
+use kv_storage::store::log::{self, LogHeader, LogKey};
 use kv_storage::store::segment::{self, Segment};
 use one_file::OneFile;
 
@@ -75,13 +75,15 @@ pub fn clocks(input: &[u8]) {
 /// A whole log file.
 pub fn log(input: &[u8]) {
     let _ = LogHeader::decode(input);
-    scan_log(Bytes::copy_from_slice(input));
-    scan_log(reseal::log(input, samples::LOG_NUMBER).into());
+    for key in samples::log_keys() {
+        scan_log(Bytes::copy_from_slice(input), &key);
+        scan_log(reseal::log(input, &key).into(), &key);
+    }
 }
 
-fn scan_log(bytes: Bytes) {
+fn scan_log(bytes: Bytes, key: &LogKey) {
     for known_end in [None, Some(bytes.len() as u64 / 2), Some(u64::MAX)] {
-        let scan = log::scan(&bytes, samples::LOG_NUMBER, known_end);
+        let scan = log::scan(&bytes, key, known_end);
         for found in &scan.records {
             let record = bytes.slice(found.offset as usize..);
             let _ = (found.header.user(&record), found.header.key(&record));

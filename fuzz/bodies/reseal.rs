@@ -3,6 +3,8 @@
 
 use std::ops::Range;
 
+use kv_storage::store::log::LogKey;
+
 const SEGMENT_HEADER_BYTES: usize = 24;
 const BLOCK_HEADER_BYTES: usize = 4 /* crc */ + 1 /* codec */ + 4 /* raw length */ + 4 /* stored length */;
 const TRAILER_BYTES: usize = 8 /* footer offset */ + 8 /* footer length */ + 4 /* crc */ + 8 /* magic */;
@@ -76,7 +78,7 @@ pub fn segment(file: &[u8]) -> Vec<u8> {
 }
 
 /// Every record of a log, as far as their lengths lead.
-pub fn log(file: &[u8], number: u64) -> Vec<u8> {
+pub fn log(file: &[u8], key: &LogKey) -> Vec<u8> {
     let mut file = file.to_vec();
     let mut at = LOG_HEADER_BYTES;
     while let Some(body_bytes) = u32_at(&file, at + 8) {
@@ -84,10 +86,9 @@ pub fn log(file: &[u8], number: u64) -> Vec<u8> {
         if body.end > file.len() {
             break;
         }
-        let seed = crc32c::crc32c_append(crc32c::crc32c(&number.to_le_bytes()), &(at as u64).to_le_bytes());
-        let body_crc = crc32c::crc32c_append(seed, &file[body.clone()]);
+        let body_crc = key.body_crc(at as u64, &file[body.clone()]);
         put_crc(&mut file, at + 4, body_crc);
-        let header_crc = crc32c::crc32c_append(seed, &file[at + 4..body.start]);
+        let header_crc = key.header_crc(at as u64, &file[at + 4..body.start]);
         put_crc(&mut file, at, header_crc);
         at = body.end.next_multiple_of(8);
     }

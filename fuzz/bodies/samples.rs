@@ -11,13 +11,14 @@ use kv_storage::store::cache::BlockCache;
 use kv_storage::store::codec::put_slot_clocks;
 use kv_storage::store::disk::Disk;
 use kv_storage::store::filter::Filter;
-use kv_storage::store::log::{self, LogHeader, Previous, Record};
+use kv_storage::store::log::{self, LogHeader, LogKey, LogSecret, Previous, Record};
 use kv_storage::store::segment::{self, EntryRef, SegmentMeta, SegmentWriter};
 use kv_storage::types::{Key, RequestId, UserId, WallMs};
 
 use super::reseal;
 
-pub const LOG_NUMBER: u64 = 3;
+const LOG_NUMBER: u64 = 3;
+const LOG_SECRET: LogSecret = LogSecret::new(*b"secret of a fuzz");
 pub const SEGMENT_NUMBER: u64 = 5;
 /// Small, so that a small segment has several blocks.
 const BLOCK_BYTES: usize = 512;
@@ -82,11 +83,21 @@ fn ops(users: &[&str]) -> Vec<(UserId, Key, Op)> {
     all
 }
 
+/// Of the versions with and without a secret.
+pub fn log_keys() -> [LogKey; 2] {
+    [LogKey::new(LOG_NUMBER, LOG_SECRET), LogKey::without_secret(LOG_NUMBER)]
+}
+
 pub fn logs() -> Vec<Vec<u8>> {
+    [Some(LOG_SECRET), None].into_iter().flat_map(logs_with).collect()
+}
+
+fn logs_with(secret: Option<LogSecret>) -> Vec<Vec<u8>> {
     let header = LogHeader {
         shard: 0,
         number: LOG_NUMBER,
         previous: Previous { number: 2, end: 4096 },
+        secret,
     };
     let mut bytes = header.encode().to_vec();
     let mut group_start = 0;
@@ -96,7 +107,7 @@ pub fn logs() -> Vec<Vec<u8>> {
             group_start = offset;
         }
         let place = log::Place {
-            number: LOG_NUMBER,
+            key: header.key(),
             offset,
             group_back: (offset - group_start) as u32,
             ordinal,

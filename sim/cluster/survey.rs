@@ -12,7 +12,7 @@ use kv_storage::core::slot::{SYSTEM_SLOT, shard_slots};
 use kv_storage::core::stamp::OriginId;
 use kv_storage::shard::{Place as Home, Shard, ShardConfig};
 use kv_storage::store::cache::BlockCache;
-use kv_storage::store::log;
+use kv_storage::store::log::{self, LogSecret, SECRET_BYTES};
 use kv_storage::types::{Key, UserId, WallMs};
 use tracing::subscriber::{NoSubscriber, with_default};
 use xxhash_rust::xxh3::xxh3_64;
@@ -26,6 +26,8 @@ use crate::engine::DATA_DIR;
 const BATCH_BYTES: usize = 1 << 20;
 /// Never used to stamp anything.
 const ORIGIN: OriginId = OriginId(u64::MAX);
+/// Never used either: nothing is written.
+const NEW_SECRET: LogSecret = LogSecret::new([0; SECRET_BYTES]);
 
 /// What all logs of a node may take: of each shard those that wait to be sealed, the active one, the next one, and those that are used again or
 /// about to be removed.
@@ -65,6 +67,7 @@ fn read_shard(disk: &SimDisk, plan: &Plan, index: u16, recorder: &Recorder, surv
         shard: index,
         slots,
         cache: Arc::new(BlockCache::new(1 << 20)),
+        new_secret: NEW_SECRET,
         // Which origins are its own, only `node.json` would say; others' ops come in any order.
         own_origins: is_cluster.then(Arc::default),
     };

@@ -24,7 +24,6 @@ mod shard_actor;
 mod supervisor;
 mod terms;
 mod watcher;
-mod whole_file;
 
 use std::path::PathBuf;
 

@@ -11,6 +11,7 @@ use crate::core::stamp::OriginId;
 use crate::env::{Abandoned, Env};
 use crate::shard::{OpenReport, Place, Shard, ShardConfig};
 use crate::store::cache::BlockCache;
+use crate::store::log::{LogSecret, SECRET_BYTES};
 use crate::store::recover::RecoverError;
 
 /// The system's key range is small; it gets less log space, bytes.
@@ -157,6 +158,8 @@ fn plan(env: &Env, config: &NodeConfig, identity: &Identity, cache: &Arc<BlockCa
         shard_config.log_bytes = shard_config.log_bytes.min(SYSTEM_LOG_BYTES);
         shard_config.fill_bytes = shard_config.fill_bytes.min(SYSTEM_LOG_BYTES / 4);
     }
+    let mut new_secret = [0; SECRET_BYTES];
+    env.entropy.fill(&mut new_secret);
     Plan {
         index,
         place: Place {
@@ -165,6 +168,7 @@ fn plan(env: &Env, config: &NodeConfig, identity: &Identity, cache: &Arc<BlockCa
             shard: index,
             slots,
             cache: cache.clone(),
+            new_secret: LogSecret::new(new_secret),
             own_origins: (config.role() != Role::Alone).then(|| Arc::new(identity.own_origins())),
         },
         config: shard_config,

@@ -28,6 +28,7 @@ use crate::core::clock::{Clock, SlotClocks};
 use crate::core::op::Dot;
 use crate::core::slot::{KeyHash, SlotId};
 use crate::core::stamp::{HybridClock, OriginId};
+use crate::store::log::LogSecret;
 use crate::store::memtable::SharedMemtable;
 use crate::store::recover::{self, RecoverError};
 use crate::store::segment::Segment;
@@ -147,6 +148,9 @@ pub struct Shard {
     active: Option<Active>,
     frozen: VecDeque<Frozen>,
     segments: Vec<Arc<Segment>>,
+    /// Of the logs, and whether it is durable in its file.
+    secret: LogSecret,
+    secret_stored: bool,
     /// The next log, ready to be used.
     prepared: Option<space::LogFile>,
     /// Logs whose content is sealed; their space is used again.
@@ -211,6 +215,7 @@ impl Shard {
             damage: found.damage,
             recovered_ops: found.logs.iter().map(|log| log.memtable.read().op_count() as u64).sum(),
         };
+        let secret = found.secret.unwrap_or(place.new_secret);
         let removed = found.obsolete.iter().copied().map(Cleanup::RemoveSegment);
         let set_aside = found.set_aside.iter().copied().map(Cleanup::QuarantineSegment);
         let mut shard = Self {
@@ -235,6 +240,8 @@ impl Shard {
                 })
                 .collect(),
             segments: found.segments,
+            secret,
+            secret_stored: found.secret_stored,
             prepared: None,
             obsolete: [&found.obsolete, &found.set_aside, &found.spares]
                 .into_iter()

@@ -12,7 +12,7 @@ use super::cleanup::Cleanup;
 use super::write::WriteRefused;
 use super::{Active, Frozen, Shard};
 use crate::store::disk::{Disk, DiskFile, OpenMode};
-use crate::store::log::{self, LogHeader, Previous};
+use crate::store::log::{self, LogHeader, LogSecret, Previous};
 use crate::store::memtable::Memtable;
 use crate::store::recover;
 
@@ -38,6 +38,8 @@ pub struct LogFile {
 pub struct SpaceJob {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
+    /// To be made durable before a log that it seals is used.
+    secret: Option<LogSecret>,
     task: SpaceTask,
 }
 
@@ -92,6 +94,9 @@ impl SpaceJob {
     }
 
     fn prepare(&self, number: u64, spare: Option<u64>, to: u64) -> io::Result<SpaceReady> {
+        if let Some(secret) = self.secret {
+            log::store_secret(&*self.disk, &self.dir, secret)?;
+        }
         let path = self.dir.join(log::file_name(number));
         let file = match spare {
             Some(spare) => {
@@ -199,9 +204,10 @@ impl Shard {
             shard: self.place.shard,
             number: file.number,
             previous,
+            secret: Some(self.secret),
         };
         self.active = Some(Active {
-            memtable: Memtable::new(file.number).share(),
+            memtable: Memtable::new(header.key()).share(),
             file,
             first_group: self.groups,
             header: Some(header.encode()),
@@ -220,6 +226,7 @@ impl Shard {
         Some(SpaceJob {
             disk: self.place.disk.clone(),
             dir: self.place.dir.clone(),
+            secret: (!self.secret_stored).then_some(self.secret),
             task,
         })
     }
@@ -308,6 +315,7 @@ impl Shard {
                 if let Some(spare) = spare {
                     self.obsolete.remove(&spare);
                 }
+                self.secret_stored = true;
                 self.prepared = Some(log);
                 if self.active.is_none() {
                     self.take_over();

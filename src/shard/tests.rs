@@ -10,6 +10,7 @@ use crate::core::slot::slot_of;
 use crate::types::{Key, RequestId, UserId};
 
 mod faults;
+mod forged;
 mod requests;
 mod rig;
 

@@ -12,6 +12,7 @@ use crate::core::op::{Dot, KeyedOp};
 use crate::core::slot::{KeyHash, SlotId};
 use crate::core::stamp::{HybridTime, OriginId};
 use crate::store::cache::BlockCache;
+use crate::store::log::LogKey;
 use crate::store::memory_disk::MemoryDisk;
 use crate::store::memtable::{MemoryOps, Memtable, SharedMemtable};
 use crate::store::order::rank_of;
@@ -119,7 +120,7 @@ impl Snapshot {
                 .map(|op| &op.0)
                 .collect();
             let durable = ops.len().saturating_sub(undurable);
-            let mut memtable = Memtable::new(bit);
+            let mut memtable = Memtable::new(LogKey::without_secret(bit));
             for (index, KeyedOp { user, key, op }) in ops.iter().enumerate() {
                 memtable.append(KeyHash::of(user, key), user, key, op);
                 if index + 1 == durable {
@@ -329,7 +330,7 @@ fn damage_met_in_the_middle_of_a_batch_loses_nothing() {
         segment(&disk, 2, &second, dots(&second)),
     ];
     break_byte(&disk, 2, 50);
-    let mut memtable = Memtable::new(9);
+    let mut memtable = Memtable::new(LogKey::without_secret(9));
     let KeyedOp { user, key, op } = keyed(3, 1, 2, 1, Body::Value("in memory".into()));
     memtable.append(KeyHash::of(&user, &key), &user, &key, &op);
     memtable.close_group();
@@ -421,7 +422,7 @@ fn of_a_cleared_op_only_the_request_id_is_sent_also_to_who_knows_the_clear() {
         keyed(3, 1, 1, 3, Body::Value("later".into())),
         keyed(3, 1, 2, 1, Body::Clear(seen)),
     ];
-    let mut memtable = Memtable::new(9);
+    let mut memtable = Memtable::new(LogKey::without_secret(9));
     for KeyedOp { user, key, op } in &ops {
         memtable.append(KeyHash::of(user, key), user, key, op);
     }

@@ -20,7 +20,7 @@ use hashbrown::hash_table::Entry as TableEntry;
 use parking_lot::RwLock;
 
 use super::filter::request_tag;
-use super::log::{self, Found, Place, Record, RecordHeader};
+use super::log::{self, Found, LogKey, Place, Record, RecordHeader};
 use crate::core::op::Op;
 use crate::core::slot::KeyHash;
 use crate::types::{Key, RequestId, UserId};
@@ -68,7 +68,8 @@ pub type SharedMemtable = Arc<RwLock<Memtable>>;
 
 #[derive(Debug)]
 pub struct Memtable {
-    number: u64,
+    /// Of the log.
+    key: LogKey,
     groups: Vec<Bytes>,
     /// How many of them are durable.
     durable_groups: usize,
@@ -85,9 +86,9 @@ pub struct Memtable {
 
 impl Memtable {
     /// For a new log.
-    pub fn new(number: u64) -> Self {
+    pub fn new(key: LogKey) -> Self {
         Self {
-            number,
+            key,
             groups: Vec::new(),
             durable_groups: 0,
             open: Vec::new(),
@@ -101,8 +102,8 @@ impl Memtable {
     }
 
     /// For a log that was read back: all its records are one durable group.
-    pub fn recovered(number: u64, file: Bytes, records: &[Found], end: u64) -> Self {
-        let mut memtable = Self::new(number);
+    pub fn recovered(key: LogKey, file: Bytes, records: &[Found], end: u64) -> Self {
+        let mut memtable = Self::new(key);
         memtable.open_offset = end;
         memtable.groups.push(file.clone());
         memtable.durable_groups = 1;
@@ -118,7 +119,7 @@ impl Memtable {
 
     /// The number of the log.
     pub fn number(&self) -> u64 {
-        self.number
+        self.key.number()
     }
 
     pub fn is_empty(&self) -> bool {
@@ -174,7 +175,7 @@ impl Memtable {
     pub fn append(&mut self, hash: KeyHash, user: &UserId, key: &Key, op: &Op) {
         let offset = self.open.len();
         let place = Place {
-            number: self.number,
+            key: self.key,
             offset: self.end(),
             group_back: offset as u32,
             ordinal: self.entries.len() as u32,
@@ -287,7 +288,7 @@ impl Memtable {
 
     /// A number that changes whenever an op is appended to the key.
     pub fn version_of(&self, hash: KeyHash, user: &UserId, key: &Key) -> Option<(u64, u32)> {
-        self.find(hash, user, key).map(|held| (self.number, held.last))
+        self.find(hash, user, key).map(|held| (self.number(), held.last))
     }
 
     /// The op of the entry, if it is in the first `groups` groups, of which the open one is the last.

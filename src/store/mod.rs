@@ -18,3 +18,4 @@ pub mod recover;
 pub mod segment;
 pub mod source;
 mod spread;
+pub mod whole_file;

@@ -12,6 +12,7 @@ use crate::core::op::Dot;
 use crate::core::slot::{KeyHash, SlotId};
 use crate::core::stamp::{HybridTime, OriginId};
 use crate::store::cache::BlockCache;
+use crate::store::log::LogKey;
 use crate::store::memory_disk::MemoryDisk;
 use crate::store::memtable::{MemoryOps, Memtable};
 use crate::store::segment::{EntryRef, SegmentMeta, SegmentWriter};
@@ -210,7 +211,7 @@ fn source_on(disk: &MemoryDisk, ops: &[Placed], block_bytes: usize) -> KeySource
         Arc::new(finished.unwrap())
     });
     let (user, key) = (UserId::new("user").unwrap(), Key::new("key").unwrap());
-    let mut memtable = Memtable::new(9);
+    let mut memtable = Memtable::new(LogKey::without_secret(9));
     for (op, _) in of(0) {
         memtable.append(KeyHash::of(&user, &key), &user, &key, op);
     }

@@ -8,11 +8,13 @@
 //! - a segment that does not open is damaged: quarantined (renamed, never deleted), and what its blocks still hold is kept;
 //! - every other log is read by the rules of `log`; its records are written once more and synced, for what the page cache shows after a failed sync
 //!   may not be on the disk;
+//! - with which key a log is read, `keys` says;
 //! - a part of a log that cannot be read is damage; a log of which nothing can be read is not: the shard is not opened;
 //! - a gap in the sequences of an origin is a loss; so is a dot that a segment's footer lists as lost, unless another file holds it;
 //! - a loss that cannot be told by its dot is taken to concern every slot of the shard (origin 0);
 //! - a newer format version is refused; whatever else is wrong with the files' content, the shard opens.
 
+mod keys;
 mod logs;
 mod losses;
 
@@ -22,12 +24,13 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use keys::FolderSecret;
 use logs::read_logs;
 use losses::{lose_unknown, salvage_segment, take_footers, tell_losses};
 
 use super::cache::BlockCache;
 use super::disk::{Disk, OpenMode};
-use super::log;
+use super::log::{self, LogSecret};
 use super::memtable::SharedMemtable;
 use super::segment::{self, OpenError, Segment};
 use crate::core::clock::SlotClocks;
@@ -48,6 +51,8 @@ pub struct Place {
     /// The run of slots; the system slot counts as one.
     pub slots: Range<u16>,
     pub cache: Arc<BlockCache>,
+    /// For the logs, if the folder has no secret yet: random, and nobody else's.
+    pub new_secret: LogSecret,
     /// Origins whose sequences have no gaps on this disk: all of them where there are no other replicas, and else those that this disk ever
     /// had. Another replica's ops arrive in any order.
     pub own_origins: Option<Arc<BTreeSet<OriginId>>>,
@@ -89,6 +94,10 @@ pub struct Recovered {
     /// Segments that do not open.
     unopened: Vec<u64>,
     pub reserved: bool,
+    /// Of the logs, if the folder has one.
+    pub secret: Option<LogSecret>,
+    /// It stands in its file.
+    pub secret_stored: bool,
     pub next_number: u64,
     pub covered: SlotClocks,
     /// Clears that were collected, and all that they saw.
@@ -158,6 +167,8 @@ pub fn recover(place: &Place) -> Result<Recovered, RecoverError> {
         }
         found.next_number = found.next_number.max(number_in(name).map_or(0, |number| number + 1));
     }
+    let secret = FolderSecret::find(place, &logs)?;
+    (found.secret, found.secret_stored) = (secret.found, secret.stored);
     open_segments(place, segments, &mut found)?;
     let named = found.segments.iter().flat_map(|segment| segment.replaces());
     found.next_number = found.next_number.max(named.max().map_or(0, |number| number + 1));
@@ -179,7 +190,12 @@ pub fn recover(place: &Place) -> Result<Recovered, RecoverError> {
     }
     take_footers(&mut found);
     found.spares = logs.intersection(&replaced).copied().collect();
-    read_logs(place, logs.difference(&replaced).copied().collect(), &mut found)?;
+    read_logs(
+        place,
+        &secret,
+        logs.difference(&replaced).copied().collect(),
+        &mut found,
+    )?;
     tell_losses(place, &mut found);
     Ok(found)
 }

@@ -10,25 +10,28 @@ use crate::store::log::{LogHeader, Place as RecordPlace, Previous, Record, put_r
 use crate::store::memory_disk::MemoryDisk;
 use crate::store::segment::{EntryRef, SegmentMeta, SegmentWriter};
 
-const DIR: &str = "/data/shard";
-const ORIGIN: OriginId = OriginId(7);
+pub(super) const DIR: &str = "/data/shard";
+pub(super) const ORIGIN: OriginId = OriginId(7);
+pub(super) const SECRET: LogSecret = LogSecret::new(*b"sixteen random b");
+pub(super) const NEW_SECRET: LogSecret = LogSecret::new(*b"not used so far.");
 
-fn place(disk: &MemoryDisk) -> Place {
+pub(super) fn place(disk: &MemoryDisk) -> Place {
     Place {
         disk: disk.as_disk(),
         dir: PathBuf::from(DIR),
         shard: 0,
         slots: 0..4,
         cache: Arc::new(BlockCache::new(1 << 20)),
+        new_secret: NEW_SECRET,
         own_origins: None,
     }
 }
 
-fn recovered(disk: &MemoryDisk) -> Recovered {
+pub(super) fn recovered(disk: &MemoryDisk) -> Recovered {
     recover(&place(disk)).unwrap()
 }
 
-fn op(seq: u64) -> Op {
+pub(super) fn op(seq: u64) -> Op {
     Op {
         dot: Dot {
             origin: ORIGIN,
@@ -43,11 +46,23 @@ fn op(seq: u64) -> Op {
 }
 
 /// A log of one group per sequence; gives where each record begins, and the end.
-fn put_log(disk: &MemoryDisk, number: u64, seqs: &[u64], previous: Previous) -> Vec<u64> {
+pub(super) fn put_log(disk: &MemoryDisk, number: u64, seqs: &[u64], previous: Previous) -> Vec<u64> {
+    log::store_secret(&*disk.as_disk(), Path::new(DIR), SECRET).unwrap();
+    put_log_with(disk, number, seqs, previous, Some(SECRET))
+}
+
+pub(super) fn put_log_with(
+    disk: &MemoryDisk,
+    number: u64,
+    seqs: &[u64],
+    previous: Previous,
+    secret: Option<LogSecret>,
+) -> Vec<u64> {
     let header = LogHeader {
         shard: 0,
         number,
         previous,
+        secret,
     };
     let mut file = header.encode().to_vec();
     let mut offsets = Vec::new();
@@ -55,7 +70,7 @@ fn put_log(disk: &MemoryDisk, number: u64, seqs: &[u64], previous: Previous) -> 
         let offset = file.len() as u64;
         offsets.push(offset);
         let place = RecordPlace {
-            number,
+            key: header.key(),
             offset,
             group_back: 0,
             ordinal: ordinal as u32,
@@ -101,7 +116,7 @@ fn put_segment(disk: &MemoryDisk, number: u64, seqs: &[u64], replaces: Vec<u64>)
     drop(writer.finish(covered, SlotClocks::default(), &cache).unwrap());
 }
 
-fn log_path(number: u64) -> PathBuf {
+pub(super) fn log_path(number: u64) -> PathBuf {
     Path::new(DIR).join(log::file_name(number))
 }
 
@@ -109,13 +124,13 @@ fn segment_path(number: u64) -> PathBuf {
     Path::new(DIR).join(segment::file_name(number))
 }
 
-fn flip(disk: &MemoryDisk, path: &Path, at: u64) {
+pub(super) fn flip(disk: &MemoryDisk, path: &Path, at: u64) {
     let mut bytes = disk.content(path).unwrap();
     bytes[at as usize] ^= 1;
     disk.put(path, bytes);
 }
 
-fn log_numbers(found: &Recovered) -> Vec<u64> {
+pub(super) fn log_numbers(found: &Recovered) -> Vec<u64> {
     found.logs.iter().map(|log| log.memtable.read().number()).collect()
 }
 
@@ -123,7 +138,7 @@ fn segment_numbers(found: &Recovered) -> Vec<u64> {
     found.segments.iter().map(|segment| segment.number()).collect()
 }
 
-fn is_clean(found: &Recovered) -> bool {
+pub(super) fn is_clean(found: &Recovered) -> bool {
     found.damage.is_empty() && found.lost.is_empty()
 }
 

@@ -7,6 +7,7 @@ use super::super::*;
 use crate::core::slot::{shard_slots, slot_of};
 use crate::store::cache::BlockCache;
 use crate::store::keys::KeyQuery;
+use crate::store::log::LogSecret;
 use crate::store::memory_disk::MemoryDisk;
 use crate::store::reader::{Fragment, KeyReader};
 use crate::types::{Key, RequestId, UserId};
@@ -27,6 +28,7 @@ pub(super) fn place(disk: &Arc<MemoryDisk>) -> Place {
         shard: 0,
         slots: shard_slots(0, 1),
         cache: Arc::new(BlockCache::new(1 << 20)),
+        new_secret: LogSecret::new([7; 16]),
         own_origins: None,
     }
 }

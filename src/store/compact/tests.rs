@@ -9,6 +9,7 @@ use super::*;
 use crate::core::key_ops::KeyOps;
 use crate::core::op::KeyedOp;
 use crate::core::stamp::OriginId;
+use crate::store::log::LogKey;
 use crate::store::memory_disk::MemoryDisk;
 use crate::store::reader::{KeyReader, holds_request};
 use crate::store::source::KeySource;
@@ -94,7 +95,7 @@ impl Store {
 
     /// As they come, not in order.
     fn add_memtable(&mut self, ops: &[KeyedOp]) {
-        let mut memtable = Memtable::new(self.number());
+        let mut memtable = Memtable::new(LogKey::without_secret(self.number()));
         for KeyedOp { user, key, op } in ops {
             memtable.append(KeyHash::of(user, key), user, key, op);
         }

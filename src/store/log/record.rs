@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use super::HEADER_BYTES;
+use super::secret::LogKey;
 use crate::core::op::{Body, Dot, Op, Text};
 use crate::core::slot::{SLOT_COUNT, SlotId};
 use crate::core::stamp::{HybridTime, OriginId, Stamp};
@@ -23,17 +24,11 @@ const SPENT_BYTES: usize = 8;
 const FLAG_REQUEST_ID: u8 = 1;
 const FLAG_RAISED: u8 = 2;
 
-fn seed(number: u64, offset: u64) -> u32 {
-    let mut place = [0; 16];
-    place[..8].copy_from_slice(&number.to_le_bytes());
-    place[8..].copy_from_slice(&offset.to_le_bytes());
-    crc32c::crc32c(&place)
-}
-
 /// Where a record stands.
 #[derive(Debug, Clone, Copy)]
 pub struct Place {
-    pub number: u64,
+    /// Of the log.
+    pub key: LogKey,
     /// From the start of the file, bytes.
     pub offset: u64,
     /// From the first record of the group, bytes.
@@ -95,8 +90,7 @@ pub fn put_record(out: &mut Vec<u8>, place: Place, record: Record<'_>) {
         }
     };
     let body_bytes = (out.len() - body_start) as u32;
-    let seed = seed(place.number, place.offset);
-    let body_crc = crc32c::crc32c_append(seed, &out[body_start..]);
+    let body_crc = place.key.body_crc(place.offset, &out[body_start..]);
     let dot = record.op.dot;
     let header = &mut out[start..body_start];
     header[4..8].copy_from_slice(&body_crc.to_le_bytes());
@@ -111,7 +105,7 @@ pub fn put_record(out: &mut Vec<u8>, place: Place, record: Record<'_>) {
     header[32..40].copy_from_slice(&dot.origin.0.to_le_bytes());
     header[40..48].copy_from_slice(&dot.seq.to_le_bytes());
     header[48..56].copy_from_slice(&record.op.time.0.to_le_bytes());
-    let header_crc = crc32c::crc32c_append(seed, &header[4..]);
+    let header_crc = place.key.header_crc(place.offset, &header[4..]);
     header[..4].copy_from_slice(&header_crc.to_le_bytes());
     out.resize(start + (out.len() - start).next_multiple_of(ALIGN), 0);
 }
@@ -171,14 +165,14 @@ impl RecordHeader {
     }
 
     /// Checks the checksum and that every field is one that `put_record` writes.
-    pub fn decode(bytes: &[u8], number: u64, offset: u64) -> Option<Self> {
+    pub fn decode(bytes: &[u8], key: &LogKey, offset: u64) -> Option<Self> {
         let checked = bytes.get(..RECORD_HEADER_BYTES)?;
         // Almost every place that is no header fails here, so that searching unused space needs no checksums.
         if !(KIND_PART..=KIND_SPENT).contains(&checked[26]) || checked[28..32] != [0; 4] {
             return None;
         }
         let crc = u32::from_le_bytes(*checked.first_chunk()?);
-        if crc != crc32c::crc32c_append(seed(number, offset), &checked[4..]) {
+        if crc != key.header_crc(offset, &checked[4..]) {
             return None;
         }
         let header = Self::decode_trusted(checked)?;
@@ -191,9 +185,9 @@ impl RecordHeader {
         sane.then_some(header)
     }
 
-    pub(super) fn body_is_sound(&self, record: &[u8], number: u64, offset: u64) -> bool {
+    pub(super) fn body_is_sound(&self, record: &[u8], key: &LogKey, offset: u64) -> bool {
         let body = record.get(RECORD_HEADER_BYTES..RECORD_HEADER_BYTES + self.body_bytes as usize);
-        body.is_some_and(|body| crc32c::crc32c_append(seed(number, offset), body) == self.body_crc)
+        body.is_some_and(|body| key.body_crc(offset, body) == self.body_crc)
     }
 
     fn user_end(&self) -> usize {

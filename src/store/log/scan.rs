@@ -4,6 +4,7 @@ use bytes::Bytes;
 
 use super::HEADER_BYTES;
 use super::record::{ALIGN, RECORD_HEADER_BYTES, RecordHeader};
+use super::secret::LogKey;
 use crate::core::op::Dot;
 use crate::planted::{Bug, planted};
 
@@ -32,8 +33,8 @@ pub struct Scan {
     pub lost_dots: Vec<Dot>,
 }
 
-/// Reads a whole log by the rules above. `known_end` is where the next log says that this one ended.
-pub fn scan(bytes: &Bytes, number: u64, known_end: Option<u64>) -> Scan {
+/// Reads a whole log of this key by the rules above. `known_end` is where the next log says that this one ended.
+pub fn scan(bytes: &Bytes, key: &LogKey, known_end: Option<u64>) -> Scan {
     let mut scan = Scan {
         end: HEADER_BYTES as u64,
         ..Scan::default()
@@ -41,7 +42,7 @@ pub fn scan(bytes: &Bytes, number: u64, known_end: Option<u64>) -> Scan {
     let mut offset = HEADER_BYTES as u64;
     let mut ordinal = 0u32;
     loop {
-        match sound_record(bytes, number, offset) {
+        match sound_record(bytes, key, offset) {
             Some(header) => {
                 scan.lost_records += u64::from(header.ordinal.saturating_sub(ordinal));
                 ordinal = header.ordinal.saturating_add(1);
@@ -53,17 +54,17 @@ pub fn scan(bytes: &Bytes, number: u64, known_end: Option<u64>) -> Scan {
                 scan.end = offset;
             }
             None => {
-                let next = match look_beyond(bytes, number, offset, known_end) {
+                let next = match look_beyond(bytes, key, offset, known_end) {
                     Beyond::Synced(next) => next,
                     beyond => {
                         scan.torn = matches!(beyond, Beyond::Torn);
                         return scan;
                     }
                 };
-                let (lost, uncounted) = scan.note_lost_dots(bytes, number, offset, next);
+                let (lost, uncounted) = scan.note_lost_dots(bytes, key, offset, next);
                 scan.damaged.push((offset, next));
                 offset = next;
-                if known_end.is_some_and(|end| next >= end) && sound_record(bytes, number, next).is_none() {
+                if known_end.is_some_and(|end| next >= end) && sound_record(bytes, key, next).is_none() {
                     // The damage reaches to the known end: no later record says how many it took.
                     scan.lost_records += lost;
                     scan.lost_uncounted = uncounted;
@@ -75,13 +76,25 @@ pub fn scan(bytes: &Bytes, number: u64, known_end: Option<u64>) -> Scan {
 }
 
 impl Scan {
+    /// Of a log of which nothing can be believed.
+    pub fn of_damaged(bytes: &Bytes, known_end: Option<u64>) -> Self {
+        let start = HEADER_BYTES as u64;
+        let end = start.max(bytes.len() as u64).max(known_end.unwrap_or_default());
+        Self {
+            end: start,
+            damaged: vec![(start, end)],
+            lost_uncounted: true,
+            ..Self::default()
+        }
+    }
+
     /// In a damaged stretch, sound headers of unsound bodies still say which ops are lost. Gives how many these are, and one more if
     /// they do not account for the whole stretch, and whether that is so.
-    fn note_lost_dots(&mut self, bytes: &Bytes, number: u64, from: u64, to: u64) -> (u64, bool) {
+    fn note_lost_dots(&mut self, bytes: &Bytes, key: &LogKey, from: u64, to: u64) -> (u64, bool) {
         let (mut offset, mut headers, mut unknown) = (from, 0, false);
         // What lies behind the end of the file holds no header, however far `to` is.
         while offset < to.min(bytes.len() as u64) {
-            match header_at(bytes, number, offset) {
+            match header_at(bytes, key, offset) {
                 Some(header) => {
                     self.lost_dots.push(header.dot);
                     headers += 1;
@@ -98,16 +111,21 @@ impl Scan {
     }
 }
 
-fn header_at(bytes: &Bytes, number: u64, offset: u64) -> Option<RecordHeader> {
-    let record = bytes.get(usize::try_from(offset).ok()?..)?;
-    RecordHeader::decode(record, number, offset)
+/// Whether the header of the first record is there and is one of this key.
+pub fn has_first_header(bytes: &Bytes, key: &LogKey) -> bool {
+    header_at(bytes, key, HEADER_BYTES as u64).is_some()
 }
 
-fn sound_record(bytes: &Bytes, number: u64, offset: u64) -> Option<RecordHeader> {
-    let header = header_at(bytes, number, offset)?;
+fn header_at(bytes: &Bytes, key: &LogKey, offset: u64) -> Option<RecordHeader> {
+    let record = bytes.get(usize::try_from(offset).ok()?..)?;
+    RecordHeader::decode(record, key, offset)
+}
+
+fn sound_record(bytes: &Bytes, key: &LogKey, offset: u64) -> Option<RecordHeader> {
+    let header = header_at(bytes, key, offset)?;
     let start = usize::try_from(offset).ok()?;
     let whole = bytes.get(start..start + usize::try_from(header.total_bytes()).ok()?)?;
-    if !header.body_is_sound(whole, number, offset) && !planted(Bug::TornTailAccepted) {
+    if !header.body_is_sound(whole, key, offset) && !planted(Bug::TornTailAccepted) {
         return None;
     }
     // A checksum that holds over content that does not decode was written by a bug, not by the disk; it is treated alike.
@@ -124,12 +142,14 @@ enum Beyond {
     Synced(u64),
 }
 
-fn look_beyond(bytes: &Bytes, number: u64, bad: u64, known_end: Option<u64>) -> Beyond {
+fn look_beyond(bytes: &Bytes, key: &LogKey, bad: u64, known_end: Option<u64>) -> Beyond {
     let mut first_sound = None;
     let mut synced = known_end.is_some_and(|end| bad < end);
-    let mut offset = bad + ALIGN as u64;
+    // A sound header says how long its record is: what lies in the body of a torn one is a user's text, and no record.
+    let in_its_way = header_at(bytes, key, bad).map_or(ALIGN as u64, |header| header.total_bytes());
+    let mut offset = bad + in_its_way;
     while offset + RECORD_HEADER_BYTES as u64 <= bytes.len() as u64 {
-        match sound_record(bytes, number, offset) {
+        match sound_record(bytes, key, offset) {
             Some(header) => {
                 first_sound.get_or_insert(offset);
                 synced |= offset - u64::from(header.group_back) > bad;
@@ -141,10 +161,9 @@ fn look_beyond(bytes: &Bytes, number: u64, bad: u64, known_end: Option<u64>) -> 
             None => offset += ALIGN as u64,
         }
     }
-    match (synced, first_sound.or(known_end)) {
-        (true, Some(next)) => Beyond::Synced(next),
-        (_, Some(_)) => Beyond::Torn,
-        (_, None) if header_at(bytes, number, bad).is_some() => Beyond::Torn,
-        (_, None) => Beyond::Nothing,
+    match first_sound.or(known_end) {
+        Some(next) if synced => Beyond::Synced(next),
+        _ if first_sound.is_some() || header_at(bytes, key, bad).is_some() => Beyond::Torn,
+        _ => Beyond::Nothing,
     }
 }

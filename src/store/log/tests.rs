@@ -13,6 +13,11 @@ use crate::core::stamp::{HybridTime, OriginId};
 use crate::types::{RequestId, WallMs};
 
 const NUMBER: u64 = 5;
+const SECRET: LogSecret = LogSecret::new(*b"sixteen random b");
+
+fn key() -> LogKey {
+    LogKey::new(NUMBER, SECRET)
+}
 
 fn op(seq: u64) -> Op {
     let body = match seq % 4 {
@@ -42,10 +47,15 @@ fn op(seq: u64) -> Op {
 
 /// A log with groups of the given sizes; returns the file and the offset of each record.
 fn build(groups: &[usize], number: u64) -> (Vec<u8>, Vec<u64>) {
+    build_with(groups, number, Some(SECRET))
+}
+
+fn build_with(groups: &[usize], number: u64, secret: Option<LogSecret>) -> (Vec<u8>, Vec<u64>) {
     let header = LogHeader {
         shard: 1,
         number,
         previous: Previous::default(),
+        secret,
     };
     let mut file = header.encode().to_vec();
     let mut offsets = Vec::new();
@@ -55,7 +65,7 @@ fn build(groups: &[usize], number: u64) -> (Vec<u8>, Vec<u64>) {
             let offset = file.len() as u64;
             let seq = offsets.len() as u64 + 1;
             let place = Place {
-                number,
+                key: header.key(),
                 offset,
                 group_back: (offset - group) as u32,
                 ordinal: offsets.len() as u32,
@@ -86,7 +96,7 @@ fn records_come_back_as_they_were_written() {
     let (mut file, offsets) = build(&[1, 3, 2], NUMBER);
     file.resize(file.len() + 4096, 0);
     let bytes = Bytes::from(file);
-    let scan = scan(&bytes, NUMBER, None);
+    let scan = scan(&bytes, &key(), None);
     assert_eq!(seqs(&scan), [1, 2, 3, 4, 5, 6]);
     assert!(!scan.torn && scan.damaged.is_empty());
     for (found, offset) in scan.records.iter().zip(offsets) {
@@ -105,7 +115,7 @@ fn a_torn_tail_is_cut() {
     for cut in offsets[2] as usize + 1..file.len() {
         let mut torn = file.clone();
         torn[cut..].fill(0);
-        let scan = scan(&torn.into(), NUMBER, None);
+        let scan = scan(&torn.into(), &key(), None);
         let kept = offsets.iter().filter(|&&start| (start as usize) < cut).count();
         assert!(seqs(&scan).len() >= kept - 1 && seqs(&scan).len() >= 2);
         assert!(scan.damaged.is_empty());
@@ -116,7 +126,7 @@ fn a_torn_tail_is_cut() {
 fn a_group_that_was_written_in_part_and_out_of_order_is_torn_not_damaged() {
     let (mut file, offsets) = build(&[2, 3], NUMBER);
     file[offsets[2] as usize..offsets[3] as usize].fill(0);
-    let scan = scan(&file.into(), NUMBER, None);
+    let scan = scan(&file.into(), &key(), None);
     assert_eq!(seqs(&scan), [1, 2]);
     assert!(scan.torn && scan.damaged.is_empty() && scan.lost_records == 0);
 }
@@ -125,7 +135,7 @@ fn a_group_that_was_written_in_part_and_out_of_order_is_torn_not_damaged() {
 fn damage_before_a_later_group_is_told_from_a_torn_tail_and_the_rest_is_kept() {
     let (mut file, offsets) = build(&[2, 3, 1], NUMBER);
     file[offsets[2] as usize + RECORD_HEADER_BYTES] ^= 1;
-    let scan = scan(&file.into(), NUMBER, None);
+    let scan = scan(&file.into(), &key(), None);
     assert_eq!(seqs(&scan), [1, 2, 4, 5, 6]);
     assert_eq!(scan.damaged, [(offsets[2], offsets[3])]);
     assert_eq!((scan.lost_records, scan.lost_dots.len()), (1, 1));
@@ -137,12 +147,23 @@ fn damage_at_the_end_shows_when_the_next_log_names_the_end() {
     let (mut file, offsets) = build(&[2, 2], NUMBER);
     let end = file.len() as u64;
     file[offsets[3] as usize..].fill(0);
-    let torn = scan(&file.clone().into(), NUMBER, None);
+    let torn = scan(&file.clone().into(), &key(), None);
     assert!(torn.damaged.is_empty());
-    let damaged = scan(&file.into(), NUMBER, Some(end));
+    let damaged = scan(&file.into(), &key(), Some(end));
     assert_eq!(seqs(&damaged), [1, 2, 3]);
     assert_eq!(damaged.damaged, [(offsets[3], end)]);
     assert_eq!(damaged.lost_records, 1);
+}
+
+#[test]
+fn a_log_that_ends_where_the_next_one_says_is_neither_torn_nor_damaged() {
+    let (file, _) = build(&[2, 2], NUMBER);
+    let end = file.len() as u64;
+    let scan = scan(&file.into(), &key(), Some(end));
+    assert_eq!(
+        (seqs(&scan), scan.torn, scan.damaged),
+        (vec![1, 2, 3, 4], false, Vec::new())
+    );
 }
 
 #[test]
@@ -151,7 +172,7 @@ fn damage_at_the_end_that_leaves_one_header_does_not_hide_that_more_is_lost() {
     let end = file.len() as u64;
     file[offsets[3] as usize + RECORD_HEADER_BYTES] ^= 1;
     file[offsets[4] as usize..].fill(0);
-    let scan = scan(&file.into(), NUMBER, Some(end));
+    let scan = scan(&file.into(), &key(), Some(end));
     assert_eq!(seqs(&scan), [1, 2, 3]);
     assert_eq!(scan.lost_dots.len(), 1);
     assert_eq!(scan.lost_records, 2, "more than can be named");
@@ -163,36 +184,146 @@ fn records_of_a_former_life_of_the_file_never_pass() {
     let (new, _) = build(&[2], NUMBER);
     let mut file = old;
     file[..new.len()].copy_from_slice(&new);
-    let scan = scan(&file.into(), NUMBER, None);
+    let scan = scan(&file.into(), &key(), None);
     assert_eq!(seqs(&scan), [1, 2]);
     assert!(!scan.torn && scan.damaged.is_empty());
 }
 
+/// With the checksum of the header's beginning made right.
+fn with_version(header: &[u8; HEADER_BYTES], version: u8) -> [u8; HEADER_BYTES] {
+    let mut changed = *header;
+    changed[4] = version;
+    let crc = crc32c::crc32c(&changed[..HEADER_START_BYTES]);
+    changed[HEADER_START_BYTES..HEADER_START_BYTES + 4].copy_from_slice(&crc.to_le_bytes());
+    changed
+}
+
 #[test]
 fn the_header_comes_back_and_damage_or_a_newer_version_is_told() {
+    for (secret, used_bytes) in [
+        (None, HEADER_START_BYTES + 4),
+        (Some(SECRET), HEADER_START_BYTES + 4 + 16 + 4),
+    ] {
+        let header = LogHeader {
+            shard: 3,
+            number: 77,
+            previous: Previous { number: 76, end: 4096 },
+            secret,
+        };
+        let bytes = header.encode();
+        assert_eq!(LogHeader::decode(&bytes), Ok(header));
+        for at in 0..used_bytes {
+            let mut flipped = bytes;
+            flipped[at] ^= 4;
+            assert_eq!(LogHeader::decode(&flipped), Err(HeaderError::Damaged));
+            assert!(LogHeader::decode(&bytes[..at]).is_err(), "cut at {at}");
+        }
+        // Whatever a newer one has behind it.
+        let newer = with_version(&bytes, 9);
+        assert_eq!(LogHeader::decode(&newer), Err(HeaderError::NewerVersion(9)));
+    }
+}
+
+#[test]
+fn the_first_version_of_the_header_said_no_more_and_no_less_than_the_second() {
     let header = LogHeader {
         shard: 3,
         number: 77,
         previous: Previous { number: 76, end: 4096 },
+        secret: None,
     };
-    let bytes = header.encode();
-    assert_eq!(LogHeader::decode(&bytes), Ok(header));
-    for at in 0..HEADER_USED_BYTES {
-        let mut flipped = bytes;
-        flipped[at] ^= 4;
-        assert_eq!(LogHeader::decode(&flipped), Err(HeaderError::Damaged));
+    assert_eq!(LogHeader::decode(&with_version(&header.encode(), 1)), Ok(header));
+}
+
+#[test]
+fn a_log_of_a_version_without_secrets_is_sealed_as_it_always_was() {
+    let (file, offsets) = build_with(&[1], NUMBER, None);
+    let [offset, ..] = offsets[..] else { panic!() };
+    let mut seed = crc32c::crc32c(&NUMBER.to_le_bytes());
+    seed = crc32c::crc32c_append(seed, &offset.to_le_bytes());
+    let record = &file[offset as usize..];
+    let body_bytes = u32::from_le_bytes(*record[8..].first_chunk().unwrap()) as usize;
+    let body = &record[RECORD_HEADER_BYTES..RECORD_HEADER_BYTES + body_bytes];
+    assert_eq!(record[4..8], crc32c::crc32c_append(seed, body).to_le_bytes());
+    let header = &record[4..RECORD_HEADER_BYTES];
+    assert_eq!(record[..4], crc32c::crc32c_append(seed, header).to_le_bytes());
+    let scan = scan(&file.into(), &LogKey::without_secret(NUMBER), None);
+    assert_eq!(seqs(&scan), [1]);
+}
+
+/// A record as a user can make one who knows all but the secret.
+fn forged(number: u64, offset: u64) -> Vec<u8> {
+    let mut record = Vec::new();
+    let place = Place {
+        key: LogKey::without_secret(number),
+        offset,
+        group_back: 0,
+        ordinal: 1,
+    };
+    let op = op(5);
+    let (user, key) = ("admin", "k");
+    put_record(&mut record, place, Record { user, key, op: &op });
+    record
+}
+
+/// Records for these logs and this file, one behind the other, from `start` on.
+fn forged_text(numbers: std::ops::Range<u64>, start: u64, end: u64) -> Vec<u8> {
+    let mut text = Vec::new();
+    for number in numbers.cycle() {
+        let record = forged(number, start + text.len() as u64);
+        if start + (text.len() + record.len()) as u64 > end {
+            return text;
+        }
+        text.extend(record);
     }
-    // The first version said no more and no less.
-    let mut first = bytes;
-    first[4] = 1;
-    let crc = crc32c::crc32c(&first[..HEADER_USED_BYTES]);
-    first[HEADER_USED_BYTES..HEADER_USED_BYTES + 4].copy_from_slice(&crc.to_le_bytes());
-    assert_eq!(LogHeader::decode(&first), Ok(header));
-    let mut newer = bytes;
-    newer[4] = 9;
-    let crc = crc32c::crc32c(&newer[..HEADER_USED_BYTES]);
-    newer[HEADER_USED_BYTES..HEADER_USED_BYTES + 4].copy_from_slice(&crc.to_le_bytes());
-    assert_eq!(LogHeader::decode(&newer), Err(HeaderError::NewerVersion(9)));
+    text
+}
+
+#[test]
+fn a_record_that_a_user_made_is_found_nowhere_behind_the_end() {
+    let (new, _) = build(&[2], NUMBER);
+    let start = new.len().next_multiple_of(8);
+    let mut file = new;
+    file.resize(start, 0);
+    let text = forged_text(NUMBER..NUMBER + 1, start as u64, 64 << 10);
+    file.extend(text);
+    let former = scan(&file.clone().into(), &LogKey::without_secret(NUMBER), None);
+    assert!(
+        former.records.len() + former.damaged.len() > 0,
+        "they are what a log without a secret takes"
+    );
+    let scan = scan(&file.into(), &key(), None);
+    assert_eq!((seqs(&scan), scan.torn, scan.damaged.len()), (vec![1, 2], false, 0));
+}
+
+#[test]
+fn a_record_in_the_body_of_another_is_none() {
+    const TEXT_BYTES: usize = 4096;
+    for (secret, header_is_torn) in [(Some(SECRET), false), (Some(SECRET), true), (None, false)] {
+        let (mut file, _) = build_with(&[1], NUMBER, secret);
+        let offset = file.len();
+        let place = Place {
+            key: LogHeader::decode(&file).unwrap().key(),
+            offset: offset as u64,
+            group_back: 0,
+            ordinal: 1,
+        };
+        let op = Op {
+            body: Body::Value("x".repeat(TEXT_BYTES).into()),
+            request_id: None,
+            ..op(2)
+        };
+        let (user, key) = ("attacker", "");
+        put_record(&mut file, place, Record { user, key, op: &op });
+        // The end of it never reached the disk; that what did is no text does not matter here.
+        let text = offset + RECORD_HEADER_BYTES + user.len();
+        let forged = forged_text(NUMBER..NUMBER + 1, text as u64, (text + TEXT_BYTES) as u64);
+        file[text..text + forged.len()].copy_from_slice(&forged);
+        file[offset + 10] ^= u8::from(header_is_torn);
+        let scan = scan(&file.into(), &place.key, None);
+        assert_eq!((seqs(&scan), scan.damaged), (vec![1], Vec::new()), "{secret:?}");
+        assert_eq!(scan.torn, !header_is_torn);
+    }
 }
 
 proptest! {
@@ -202,7 +333,7 @@ proptest! {
         let at = at.index(file.len());
         file[at] ^= 1 << bit;
         let bytes = Bytes::from(file);
-        let scan = scan(&bytes, NUMBER, None);
+        let scan = scan(&bytes, &key(), None);
         for found in &scan.records {
             let record = bytes.slice(found.offset as usize..);
             prop_assert_eq!(found.header.op(&record), Some(op(found.header.dot.seq)));
@@ -214,7 +345,7 @@ proptest! {
 
     #[test]
     fn garbage_is_never_believed(bytes in proptest::collection::vec(any::<u8>(), 0..3000)) {
-        prop_assert!(scan(&bytes.clone().into(), NUMBER, None).records.is_empty());
+        prop_assert!(scan(&bytes.clone().into(), &key(), None).records.is_empty());
         let _ = LogHeader::decode(&bytes);
     }
 }

@@ -4,6 +4,7 @@ use super::*;
 use crate::core::op::{Body, Dot};
 use crate::core::slot::slot_of;
 use crate::core::stamp::{HybridTime, OriginId};
+use crate::store::log::LogKey;
 
 fn op(origin: u64, seq: u64, time: u64) -> Op {
     Op {
@@ -53,7 +54,7 @@ fn check(tables: Vec<Vec<Step>>, sorted: bool) -> Result<(), TestCaseError> {
     let (mut seq, mut clock, mut left_open) = (0, 0, 0);
     let mut made = Vec::new();
     for (number, steps) in tables.into_iter().enumerate() {
-        let mut memtable = Memtable::new(number as u64);
+        let mut memtable = Memtable::new(LogKey::without_secret(number as u64));
         let mut open = Vec::new();
         for step in steps {
             seq += 1;
@@ -110,7 +111,7 @@ proptest! {
     ) {
         let (user, key) = (UserId::new("u").unwrap(), Key::new("k").unwrap());
         let hash = KeyHash::of(&user, &key);
-        let mut tables = vec![Memtable::new(0), Memtable::new(1), Memtable::new(2)];
+        let mut tables: Vec<_> = (0..3).map(|number| Memtable::new(LogKey::without_secret(number))).collect();
         let mut expected = std::collections::BTreeMap::new();
         for (index, (origin, seq, spent, closes)) in given.into_iter().enumerate() {
             let mut op = op(origin, seq, seq * 10);

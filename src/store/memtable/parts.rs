@@ -47,6 +47,7 @@ mod tests {
     use crate::core::op::{Body, Dot, Op};
     use crate::core::slot::SlotId;
     use crate::core::stamp::{HybridTime, OriginId};
+    use crate::store::log::LogKey;
     use crate::types::WallMs;
 
     fn part() -> Body {
@@ -65,7 +66,7 @@ mod tests {
     fn open_parts(ops: &[(u64, u64, Body)]) -> Option<OpenParts> {
         let (user, key) = (UserId::new("u").unwrap(), Key::new("k").unwrap());
         let hash = KeyHash::of(&user, &key);
-        let mut memtable = Memtable::new(1);
+        let mut memtable = Memtable::new(LogKey::without_secret(1));
         // Of other keys between them.
         let other = Key::new("other").unwrap();
         for (index, (origin, time, body)) in ops.iter().enumerate() {

@@ -139,11 +139,12 @@ mod tests {
     use crate::core::op::Body;
     use crate::core::slot::KeyHash;
     use crate::core::stamp::HybridTime;
+    use crate::store::log::LogKey;
 
     proptest! {
         #[test]
         fn it_covers_every_dot_it_holds_and_no_other(dots in proptest::collection::vec((1u64..3, 0u16..3, 1u64..9), 0..60)) {
-            let mut memtable = Memtable::new(1);
+            let mut memtable = Memtable::new(LogKey::without_secret(1));
             let mut covered = SlotClocks::default();
             let (user, key) = (UserId::new("u").unwrap(), Key::new("k").unwrap());
             let hash = KeyHash::of(&user, &key);

@@ -4,24 +4,32 @@ use std::io;
 
 use bytes::Bytes;
 
+use super::keys::FolderSecret;
 use super::{Place, RecoverError, Recovered, RecoveredLog};
 use crate::store::disk::{DiskFile, OpenMode};
-use crate::store::log::{self, HeaderError, LogHeader};
+use crate::store::log::{self, HeaderError, LogHeader, LogKey, Scan};
 use crate::store::memtable::Memtable;
 
 /// A log that cannot be read at once is read in pieces of this size: a sector of today's disks.
 pub(super) const READ_AGAIN_BYTES: usize = 4096;
 
 /// From the newest log to the oldest: each says where the one before it ends, so only one has to be in memory at a time.
-pub(super) fn read_logs(place: &Place, numbers: Vec<u64>, found: &mut Recovered) -> Result<(), RecoverError> {
+pub(super) fn read_logs(
+    place: &Place,
+    secret: &FolderSecret,
+    numbers: Vec<u64>,
+    found: &mut Recovered,
+) -> Result<(), RecoverError> {
     let mut previous: Option<log::Previous> = None;
     for number in numbers.into_iter().rev() {
         let log = read_log(place, number)?;
         let known_end = previous
             .filter(|previous| previous.number == number)
             .map(|previous| previous.end);
-        previous = log.previous;
-        take_log(place, log, known_end, found)?;
+        let own = log.header.ok().filter(|header| header.number == number);
+        previous = own.map(|header| header.previous);
+        let key = secret.key_of(number, &log.bytes, log.header, known_end);
+        take_log(place, log, key, known_end, found)?;
     }
     found.logs.reverse();
     found.spares.sort_unstable();
@@ -44,13 +52,12 @@ fn read_log(place: &Place, number: u64) -> Result<ReadLog, RecoverError> {
             known: log::VERSION,
         });
     }
-    let header = header.ok().filter(|header| header.number == number);
     Ok(ReadLog {
         number,
         file,
         bytes,
         whole,
-        previous: header.map(|header| header.previous),
+        header,
     })
 }
 
@@ -88,13 +95,22 @@ struct ReadLog {
     bytes: Bytes,
     /// Nothing of it failed to be read.
     whole: bool,
-    previous: Option<log::Previous>,
+    header: Result<LogHeader, HeaderError>,
 }
 
-fn take_log(place: &Place, log: ReadLog, known_end: Option<u64>, found: &mut Recovered) -> Result<(), RecoverError> {
+fn take_log(
+    place: &Place,
+    log: ReadLog,
+    key: Option<LogKey>,
+    known_end: Option<u64>,
+    found: &mut Recovered,
+) -> Result<(), RecoverError> {
     let (number, bytes) = (log.number, &log.bytes);
     let path = place.dir.join(log::file_name(number));
-    let scan = log::scan(bytes, number, known_end);
+    let scan = match &key {
+        Some(key) => log::scan(bytes, key, known_end),
+        None => Scan::of_damaged(bytes, known_end),
+    };
     found.torn_logs += u64::from(scan.torn);
     if scan.torn {
         tracing::info!(log = %path.display(), end = scan.end, "cut an unfinished write off the end of the log");
@@ -113,7 +129,9 @@ fn take_log(place: &Place, log: ReadLog, known_end: Option<u64>, found: &mut Rec
     for dot in &scan.lost_dots {
         found.lost.insert(dot.slot, dot.origin, dot.seq);
     }
-    let memtable = Memtable::recovered(number, used_part(bytes, scan.end), &scan.records, scan.end);
+    // Nothing more is ever appended to it.
+    let key = key.unwrap_or(LogKey::without_secret(number));
+    let memtable = Memtable::recovered(key, used_part(bytes, scan.end), &scan.records, scan.end);
     found.covered.join(&memtable.covered());
     let newest = scan.records.iter().map(|record| record.header.time).max();
     found.max_time = found.max_time.max(newest.unwrap_or_default());
