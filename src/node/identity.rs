@@ -13,11 +13,11 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::whole_file;
 use crate::core::stamp::OriginId;
 use crate::env::{Entropy, Env};
 use crate::planted::{Bug, planted};
 use crate::store::disk::{Disk, DiskLock};
-use crate::store::whole_file;
 use crate::types::NodeId;
 
 const FILE: &str = "node.json";

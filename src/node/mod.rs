@@ -28,6 +28,7 @@ mod watcher;
 use std::path::PathBuf;
 
 use crate::shard::ShardConfig;
+use crate::store::whole_file;
 
 pub use crate::store::keys::KeyPage;
 pub use crate::store::reader::Fragment;

@@ -23,7 +23,7 @@ use super::sync::{Broken, ask};
 use crate::env::Env;
 use crate::node::local::Local;
 use crate::node::peers::Peer;
-use crate::store::whole_file;
+use crate::node::whole_file;
 use crate::types::NodeId;
 use crate::wire::{Request, Response, WireError};
 
