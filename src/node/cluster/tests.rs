@@ -282,6 +282,27 @@ async fn a_node_that_was_away_gets_what_it_missed_and_two_of_three_go_on() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_seen_of_a_key_is_cleared_and_nothing_that_came_since() {
+    // One more than replicas: each key is asked for at a node that does not hold it, too.
+    let rig = Rig::new(4).await;
+    for (number, node) in rig.running().enumerate() {
+        let name = format!("k{number}");
+        add(rig.node(0), &name, "before").await.unwrap();
+        let seen = node.seen(&user(), &key(&name), Terms::usual()).await.unwrap();
+        add(rig.node(1), &name, "since").await.unwrap();
+        for _ in 0..2 {
+            node.clear_seen(&user(), &key(&name), seen.clone(), Terms::usual())
+                .await
+                .unwrap();
+            for node in rig.running() {
+                assert_eq!(list(node, &name, Consistency::Quorum).await.unwrap(), ["since"]);
+            }
+        }
+    }
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_node_of_three_alone_does_not_claim_a_quorum() {
     let mut rig = Rig::new(3).await;
     add(rig.node(0), "k", "v").await.unwrap();
