@@ -13,6 +13,7 @@
 //! | `sync` | catching up: asking each peer for what this node lacks |
 //! | `settled` | when that can be left out |
 //! | `join` | coming in, letting in, replacing |
+//! | `place` | whose an address is, and a lost node's own seat |
 //! | `observe` | what shows only over time: clocks of others, the rate of the stream |
 //! | `status` | what an admin is shown |
 //!
@@ -40,6 +41,7 @@ mod layout;
 mod list;
 mod lives;
 mod observe;
+mod place;
 mod read;
 mod seen;
 mod serve;
@@ -133,6 +135,8 @@ struct Inner {
     counters: Counters,
     observed: observe::Observed,
     serving: serve::Opened,
+    /// Why this node is not let in, as it was told or knows itself.
+    why_not_in: Mutex<Option<String>>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
     stopping: AtomicBool,
     /// Numbers readers and pulls of this node at its peers.
@@ -203,6 +207,7 @@ impl Cluster {
             counters: Counters::default(),
             observed: observe::Observed::default(),
             serving: serve::Opened::default(),
+            why_not_in: Mutex::default(),
             tasks: Mutex::default(),
             stopping: AtomicBool::new(false),
             next_number: AtomicU64::new(1),
@@ -233,6 +238,13 @@ impl Cluster {
     /// Whether this node belongs to the cluster, by the table as it knows it.
     pub fn is_member(&self) -> bool {
         self.inner.layouts.current().table.is_up(self.inner.me)
+    }
+
+    /// Why it does not.
+    pub fn why_no_member(&self) -> String {
+        let why = self.inner.why_not_in.lock().clone();
+        let why = why.map(|why| format!(": {why}")).unwrap_or_default();
+        format!("the node was not let into the cluster yet{why}")
     }
 
     pub async fn stop(&self) {

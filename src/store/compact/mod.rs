@@ -15,6 +15,7 @@
 
 mod clears;
 mod input;
+mod long_key;
 mod spent;
 
 use std::collections::BTreeMap;
@@ -28,7 +29,7 @@ use spent::Copies;
 use super::cache::BlockCache;
 use super::disk::Disk;
 use super::filter::key_tag;
-use super::memtable::{MemoryOps, Memtable, SharedMemtable};
+use super::memtable::SharedMemtable;
 use super::order::{copy_of, rank_of};
 use super::segment::{EntryRef, ReadError, Segment, SegmentMeta, SegmentWriter, WriteError, temporary_name};
 use crate::core::clock::{Clock, SlotClocks};
@@ -280,50 +281,6 @@ impl Merge {
             last = self.write_all(&name, (&clears, &copies), last, vec![op])?;
         }
         Ok(true)
-    }
-
-    /// The clears of a key whose ops do not fit in memory: read from its ops alone, ahead of the merge.
-    fn clears_of_long_key(&self, name: &KeyName) -> Result<KeyClears, MergeError> {
-        let mut clears = Vec::new();
-        if self.clears {
-            let sources = self.sources.iter().filter(|source| source.has_clears());
-            self.see_key(name, sources, |op| {
-                clears.extend(matches!(op.body, Body::Clear(_)).then_some(op));
-            })?;
-        }
-        Ok(KeyClears::of(clears.iter(), self.context.cleared_in_memory.get(name)))
-    }
-
-    /// Reads the ops of one key, ahead of the merge.
-    fn see_key<'a>(
-        &self,
-        name: &KeyName,
-        sources: impl Iterator<Item = &'a Source>,
-        mut see: impl FnMut(Op),
-    ) -> Result<(), MergeError> {
-        let (slot, user, key) = name;
-        for source in sources {
-            match source {
-                Source::Segment(segment) => {
-                    let mut input = Input::Segment {
-                        scan: Box::new(segment.scan(Some((*slot, user.as_str(), key.as_str())))),
-                        salvage: self.context.salvage.then(Salvage::default),
-                    };
-                    let mut of = None;
-                    while let Some(op) = input.next(&mut of)?
-                        && of.as_ref() == Some(name)
-                    {
-                        see(op);
-                    }
-                }
-                Source::Memtable(memtable) => {
-                    let name = (KeyHash::of(user, key), user, key);
-                    let ops = MemoryOps::of([memtable], name, Memtable::closed_groups);
-                    ops.iter().for_each(&mut see);
-                }
-            }
-        }
-        Ok(())
     }
 
     /// Writes what stays of `ops`, which come after the op `previous` of the key; gives the last of them.

@@ -10,6 +10,7 @@ use crate::core::key_ops::KeyOps;
 use crate::core::op::KeyedOp;
 use crate::core::stamp::OriginId;
 use crate::store::memory_disk::MemoryDisk;
+use crate::store::memtable::{MemoryOps, Memtable};
 use crate::store::reader::{KeyReader, holds_request};
 use crate::store::source::KeySource;
 use crate::types::RequestId;
