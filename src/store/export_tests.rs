@@ -43,7 +43,6 @@ fn keyed(slot: u16, name: usize, origin: u64, seq: u64, body: Body) -> KeyedOp {
                 seq,
             },
             time: HybridTime((seq * 7 % 50) << 16),
-            raised: false,
             request_id: None,
             body,
         },

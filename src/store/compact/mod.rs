@@ -2,7 +2,7 @@
 //!
 //! What is left out:
 //! - an op that a clear of its key covers;
-//! - a copy of an op, and a copy that a raised one supersedes;
+//! - a copy of an op;
 //! - a clear that a later clear of the key includes;
 //! - a clear that has nothing left to do: every replica's clock covers it and all that it saw (`stable`), and nothing outside the
 //!   merge can hold an op that it covers. It is *collected*: the segment's footer keeps its dot and all that it saw.
@@ -30,12 +30,11 @@ use super::cache::BlockCache;
 use super::disk::Disk;
 use super::filter::key_tag;
 use super::memtable::SharedMemtable;
-use super::order::{copy_of, rank_of};
+use super::order::rank_of;
 use super::segment::{EntryRef, ReadError, Segment, SegmentMeta, SegmentWriter, WriteError, temporary_name};
 use crate::core::clock::{Clock, SlotClocks};
 use crate::core::op::{Body, Dot, Op};
 use crate::core::slot::{KeyHash, SlotId};
-use crate::core::stamp::HybridTime;
 use crate::types::{Key, UserId, WallMs};
 
 /// Ops of one key that a merge holds in memory at once; a longer key is read twice instead.
@@ -288,14 +287,11 @@ impl Merge {
         &mut self,
         name: &KeyName,
         (clears, copies): (&KeyClears, &Copies),
-        mut previous: Option<(Dot, HybridTime)>,
+        mut previous: Option<Dot>,
         ops: Vec<Op>,
-    ) -> Result<Option<(Dot, HybridTime)>, MergeError> {
+    ) -> Result<Option<Dot>, MergeError> {
         for op in ops {
-            if previous.replace(copy_of(&op)) == Some(copy_of(&op)) {
-                continue;
-            }
-            if clears.supersedes(&op) {
+            if previous.replace(op.dot) == Some(op.dot) {
                 continue;
             }
             if let Some(op) = self.what_stays(name, (clears, copies), op) {

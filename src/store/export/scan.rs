@@ -13,10 +13,9 @@ use super::{detached, left_by};
 use crate::core::clock::{Clock, SlotClocks};
 use crate::core::op::{Body, Dot, KeyedOp, Op};
 use crate::core::slot::SlotId;
-use crate::core::stamp::HybridTime;
 use crate::store::log::record_bytes;
 use crate::store::memtable::{MemoryKey, SharedMemtable};
-use crate::store::order::{Rank, copy_of, rank_of};
+use crate::store::order::{Rank, rank_of};
 use crate::store::segment::{DamagedBlock, ReadError, Scan, Segment};
 use crate::types::{Key, UserId, WallMs};
 
@@ -33,7 +32,7 @@ pub struct OpScan {
     cleared: Option<Cleared>,
     heads: Vec<Head>,
     /// The op that was given last: a copy of it is not given again.
-    last: Option<(Dot, HybridTime)>,
+    last: Option<Dot>,
     at_end: bool,
     incomplete: BTreeSet<SlotId>,
 }
@@ -126,7 +125,7 @@ impl OpScan {
     /// Of all wanted slots before this one, everything was given; `None`: of all. (But for those that are `incomplete`.)
     pub fn unfinished_from(&self) -> Option<SlotId> {
         let first = self.wants.slots().next().map(|(slot, _)| slot);
-        let reached = self.last.map(|(dot, _)| dot.slot);
+        let reached = self.last.map(|dot| dot.slot);
         reached.or(first).filter(|_| !self.at_end)
     }
 
@@ -178,7 +177,7 @@ impl OpScan {
                 self.at_end = true;
                 return Ok(None);
             };
-            if self.last.replace(copy_of(&op)) == Some(copy_of(&op)) {
+            if self.last.replace(op.dot) == Some(op.dot) {
                 continue;
             }
             let name = (op.dot.slot, user, key);

@@ -155,7 +155,7 @@ proptest! {
             loop {
                 if let Some(run) = cursor.plain_run() {
                     let ops: Vec<&Op> = expected.by_ref().take(run.ops as usize).collect();
-                    prop_assert!(ops.iter().all(|op| matches!(op.body, Body::Value(_)) && !op.raised));
+                    prop_assert!(ops.iter().all(|op| matches!(op.body, Body::Value(_))));
                     prop_assert!(ops.iter().all(|op| op.dot.origin == run.origin));
                     prop_assert!(ops.iter().all(|op| (run.first_seq..=run.last_seq).contains(&op.dot.seq)));
                     prop_assert_eq!(ops.iter().any(|op| op.request_id.is_some()), run.has_request_ids);
