@@ -388,7 +388,7 @@ fn an_abandoned_or_failed_segment_leaves_nothing_under_its_name() {
         .map(|entry| entry.name)
         .collect();
     assert_eq!(names, [temporary_name(NUMBER)]);
-    assert!(is_temporary(&names[0]) && parse_file_name(&names[0]).is_none());
+    assert!(parse_file_name(&names[0]).is_none());
     // The number can be tried again over what was left.
     disk.faults()
         .fail_sync
