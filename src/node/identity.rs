@@ -93,7 +93,7 @@ impl Identity {
             source,
         };
         env.disk.create_dir_all(dir).map_err(fail)?;
-        sync_parent(&*env.disk, dir);
+        sync_parent(&*env.disk, dir).map_err(fail)?;
         let lock = env.disk.lock(&dir.join(LOCK)).map_err(|error| match error.kind() {
             io::ErrorKind::WouldBlock => IdentityError::InUse(dir.to_owned()),
             _ => fail(error),
@@ -198,14 +198,22 @@ impl Identity {
     }
 }
 
-/// Makes the folder's own name durable, if it is new. Somebody else's folder may not let us: then it is theirs to do.
-fn sync_parent(disk: &dyn Disk, dir: &Path) {
+/// Makes the folder's own name durable, if it is new: with it, all that is synced below it would be lost. Somebody else's folder may not let us:
+/// then it is theirs to do.
+fn sync_parent(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
     let parent = dir.parent().map(|parent| match parent.as_os_str().is_empty() {
         true => Path::new("."),
         false => parent,
     });
-    if let Some(Err(error)) = parent.map(|parent| disk.sync_dir(parent)) {
-        tracing::warn!(dir = %dir.display(), %error, "the name of the data folder may not be durable yet");
+    let Some(Err(error)) = parent.map(|parent| disk.sync_dir(parent)) else {
+        return Ok(());
+    };
+    match error.kind() {
+        io::ErrorKind::PermissionDenied | io::ErrorKind::Unsupported | io::ErrorKind::InvalidInput => {
+            tracing::warn!(dir = %dir.display(), %error, "the name of the data folder may not be durable yet");
+            Ok(())
+        }
+        _ => Err(error),
     }
 }
 
@@ -254,5 +262,28 @@ fn read(disk: &dyn Disk, dir: &Path) -> Result<Option<Record>, IdentityError> {
                 Ok(None)
             }
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering;
+
+    use super::*;
+    use crate::store::memory_disk::MemoryDisk;
+
+    #[test]
+    fn a_folder_whose_name_is_not_durable_is_not_used_unless_its_parent_is_not_ours() {
+        const EIO: i32 = 5;
+        const EACCES: i32 = 13;
+        for (error, is_used) in [(0, true), (EACCES, true), (EIO, false)] {
+            let disk = MemoryDisk::new();
+            disk.faults().fail_sync_dir.store(error, Ordering::Relaxed);
+            assert_eq!(
+                sync_parent(&*disk.as_disk(), Path::new("/data/kv")).is_ok(),
+                is_used,
+                "{error}"
+            );
+        }
     }
 }
