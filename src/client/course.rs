@@ -33,9 +33,13 @@ const HEDGE_AFTER_KIB: Duration = Duration::from_millis(1);
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Repeat<'a> {
     Safe,
-    /// When a try has ended, and not just in silence. This is set when it may have taken effect: its sender can tell by the answer of a later one.
-    InTurn(&'a AtomicBool),
-    Unsafe,
+    /// When a try has ended.
+    InTurn {
+        /// Set when a try may have taken effect: the sender can tell by the answer of a later one.
+        in_doubt: &'a AtomicBool,
+        /// Also when it ended in silence, and may still be at work.
+        after_silence: bool,
+    },
 }
 
 /// How long and how often to try.
@@ -160,13 +164,16 @@ impl<'a> Course<'a> {
     /// Err when the request must not be tried again.
     fn note(&mut self, node: usize, error: ClientError) -> Result<(), ClientError> {
         let unsent = matches!(error, ClientError::Unreachable { .. });
-        if !error.is_passing() || (!unsent && matches!(self.repeat, Repeat::Unsafe)) {
+        if !error.is_passing() {
             return Err(error);
         }
-        if let Repeat::InTurn(in_doubt) = self.repeat
+        if let Repeat::InTurn {
+            in_doubt,
+            after_silence,
+        } = self.repeat
             && !unsent
         {
-            if matches!(error, ClientError::Broken { silent: true, .. }) {
+            if matches!(error, ClientError::Broken { silent: true, .. }) && !after_silence {
                 return Err(error);
             }
             in_doubt.store(true, Ordering::Relaxed);

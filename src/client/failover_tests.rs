@@ -244,6 +244,49 @@ async fn a_change_of_users_goes_on_with_the_next_node_and_knows_its_own_effect()
     assert!(matches!(refused, Err(ClientError::Credentials { .. })), "{refused:?}");
 }
 
+/// Two nodes of one cluster, the first of which fails in this way; what the second one says, and what it knows.
+async fn replaced_at_the_second_try(
+    fault: Fault,
+    second: Fault,
+    members: &[(&str, &'static str)],
+) -> Result<(), ClientError> {
+    let (failing, other) = (FakeNode::start(), FakeNode::start());
+    failing.fail_next(fault);
+    other.fail_next(second);
+    other.with(|state| {
+        let owned = members.iter().map(|(node, state)| ((*node).to_owned(), *state));
+        state.members = owned.collect();
+    });
+    let client = builder_of(&[&failing.url, &other.url]).timeout(Duration::from_millis(300));
+    let changed = client.build().unwrap().cluster_replace("01", "02").await;
+    assert_eq!(other.sent("path")[0], crate::api::path::CLUSTER_REPLACE);
+    changed
+}
+
+#[tokio::test]
+async fn a_change_of_members_goes_on_with_the_next_node_and_knows_its_own_effect() {
+    let refusal = || Fault::Answer(409, json!({"detail": "node 02 does not ask to be let in"}));
+    for fault in [Fault::BreakAfter, Fault::Silence, Fault::Overloaded] {
+        replaced_at_the_second_try(fault.clone(), Fault::None, &[])
+            .await
+            .unwrap();
+        let done = [("01", "removed"), ("02", "up")];
+        replaced_at_the_second_try(fault.clone(), refusal(), &done)
+            .await
+            .unwrap();
+        for not_done in [
+            [("01", "up"), ("02", "joining")],
+            [("01", "removed"), ("02", "joining")],
+        ] {
+            let refused = replaced_at_the_second_try(fault.clone(), refusal(), &not_done).await;
+            assert!(
+                matches!(refused, Err(ClientError::Refused { status: 409, .. })),
+                "{refused:?}"
+            );
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_refusal_of_the_first_try_is_what_it_says() {
     let node = FakeNode::start();

@@ -222,6 +222,36 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_request_that_is_taken_anew_counts_though_some_replica_still_remembers_it() {
+        let request = Some(RequestId([1; 16]));
+        let hour = HybridTime::from_wall(crate::types::WallMs(60 * 60 * 1000)).0;
+        let with_request = |op: Op| Op {
+            request_id: request,
+            ..op
+        };
+        let first = with_request(value(1, 1, 5));
+        let spent = Op {
+            body: Body::Spent {
+                cleared_at: crate::types::WallMs(9),
+            },
+            ..first.clone()
+        };
+        let copy = with_request(value(2, 1, hour));
+        let (anew, repeated) = (with_request(value(2, 2, hour + 5)), with_request(value(3, 1, hour + 6)));
+        let clear = op(3, 2, 3, Body::Clear(clock(&[(1, 1, 1)])));
+        for cleared in [vec![spent], vec![first, clear]] {
+            let with = |ops: &[&Op]| {
+                let mut key = set(&cleared);
+                ops.iter().for_each(|op| key.insert((*op).clone()));
+                key.view()
+            };
+            assert!(with(&[&copy]).is_empty());
+            assert_eq!(with(&[&copy, &anew]), ["2.2"]);
+            assert_eq!(with(&[&repeated, &anew, &copy]), ["2.2"]);
+        }
+    }
+
     fn clock(ranges: &[(u64, u64, u64)]) -> Clock {
         let mut clock = Clock::default();
         for &(origin, first, last) in ranges {

@@ -10,13 +10,16 @@ use super::cluster::{Cluster, Elsewhere, RemoteReader};
 use super::figures::ShardFigures;
 use super::local::{Added, Local, LocalReader, Wanted};
 use super::opening::StartError;
+use super::replica::place_of;
 use super::watcher::SystemWatcher;
 use super::{NodeConfig, OpError, Terms};
+use crate::core::clock::Clock;
 use crate::core::op::Text;
 use crate::env::Env;
 use crate::shard::{WriteContext, WriteKind};
 use crate::store::keys::{KeyPage, KeyQuery};
 use crate::store::reader::Fragment;
+use crate::store::recover::UNKNOWN_ORIGIN;
 use crate::types::{Key, RequestId, UserId};
 
 /// Cheap to clone; all clones speak to the same node.
@@ -111,6 +114,28 @@ impl Node {
             key,
             kind: WriteKind::Clear,
             request_id,
+        };
+        self.write(wanted, terms).await.map(|_| ())
+    }
+
+    /// The ops that the key may have now, for `clear_seen`. Whatever is sent after this is none of them.
+    pub async fn seen(&self, user: &UserId, key: &Key, terms: Terms) -> Result<Clock, OpError> {
+        let mut seen = match &self.cluster {
+            Some(cluster) => cluster.clock_of(user, key, terms).await?,
+            None => self.local.clock(place_of(user, key).0)?,
+        };
+        // A loss that nobody could name is no op, and no other replica ever covers it.
+        seen.remove_origin(UNKNOWN_ORIGIN);
+        Ok(seen)
+    }
+
+    /// Removes from the key what `seen` told, and nothing else, whatever came meanwhile. Durable on Ok, as the terms say.
+    pub async fn clear_seen(&self, user: &UserId, key: &Key, seen: Clock, terms: Terms) -> Result<(), OpError> {
+        let wanted = Wanted {
+            user,
+            key,
+            kind: WriteKind::ClearDots(seen),
+            request_id: None,
         };
         self.write(wanted, terms).await.map(|_| ())
     }

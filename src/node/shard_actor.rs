@@ -126,7 +126,7 @@ impl Actor for ShardActor {
             }
             ShardMessage::KnowDropped(dots) => state.shard.know_dropped(&dots),
             ShardMessage::Heal(lost) => state.shard.heal(&lost),
-            ShardMessage::Stable(stable) => state.shard.set_stable(stable),
+            ShardMessage::Stable(stable, heard) => state.shard.set_stable(stable, heard),
             ShardMessage::MergeStepped(outcome) => state.merge_stepped(&me, outcome),
             ShardMessage::CleanedUp(result) => state.shard.cleaned_up(result.unwrap_or_default()),
         }

@@ -141,6 +141,9 @@ pub struct Shard {
     closed_dots: Vec<Dot>,
     /// What every other replica's clock covers; absent where there is none.
     stable: Option<SlotClocks>,
+    heard: Option<WallMs>,
+    /// When the last merge of all segments began.
+    merged_all_at: WallMs,
     /// Dots that were on this disk and are no more.
     lost: SlotClocks,
     active: Option<Active>,
@@ -213,6 +216,8 @@ impl Shard {
             origin,
             clock,
             stable: config.replicated.then(SlotClocks::default),
+            heard: None,
+            merged_all_at: WallMs::default(),
             place,
             config,
             covered: found.covered,

@@ -120,6 +120,7 @@ impl Shard {
         self.next_number += 1;
         let takes_all = !seals && outside.is_empty();
         let clears = if takes_all {
+            self.merged_all_at = now;
             std::mem::take(&mut self.clears_since_merge)
         } else {
             0
@@ -138,6 +139,7 @@ impl Shard {
             covered_extra: self.dropped.clone(),
             lost: self.lost.clone(),
             now,
+            heard: self.heard(now),
             salvage,
         };
         self.merge_under_way = Some(Running {

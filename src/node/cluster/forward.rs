@@ -19,7 +19,7 @@ use crate::node::replica::place_of;
 use crate::node::{OpError, Terms};
 use crate::shard::WriteKind;
 use crate::types::{Consistency, Key, NodeId, RequestId, UserId};
-use crate::wire::{ForwardedKind, ForwardedWrite, Request, Response, WireError, WireTerms};
+use crate::wire::{ForwardedKind, ForwardedWrite, Request, Response, WireClock, WireError, WireTerms};
 
 /// A replica that carries a request out gets so long before the next one is asked too.
 const HEDGE: Duration = Duration::from_millis(150);
@@ -43,7 +43,8 @@ impl Inner {
                 text: text.bytes(),
                 finish,
             },
-            WriteKind::Clear | WriteKind::ClearDots(_) => ForwardedKind::Clear,
+            WriteKind::Clear => ForwardedKind::Clear,
+            WriteKind::ClearDots(dots) => ForwardedKind::ClearDots(WireClock::of(&dots)),
         };
         let request = |tries: usize| {
             Request::Write(ForwardedWrite {
@@ -88,7 +89,7 @@ impl Inner {
     }
 
     /// The answer of the first replica that carries the request out. `writes`: it may have had an effect where no answer came.
-    async fn through(
+    pub(super) async fn through(
         &self,
         replicas: &[NodeId],
         request: impl Fn(usize) -> Request,

@@ -33,6 +33,24 @@ pub enum MemberChange {
     Replace { old: NodeId, new: NodeId },
 }
 
+impl MemberChange {
+    /// Whether the table says already what this would make it say.
+    fn is_done(self, table: &MemberTable) -> bool {
+        let is_removed = |node| {
+            table
+                .get(node)
+                .is_some_and(|record| record.state == MemberState::Removed)
+        };
+        match self {
+            Self::Remove(node) => is_removed(node),
+            Self::Replace { old, new } => {
+                let has_its_seat = |record: &Record| record.replaces.as_deref() == Some(&*old.to_string());
+                is_removed(old) && table.is_up(new) && table.get(new).is_some_and(has_its_seat)
+            }
+        }
+    }
+}
+
 /// Why the member table is not changed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MemberRefused {
@@ -309,6 +327,10 @@ impl Inner {
         let table = self.layouts.current().table.clone();
         if !table.is_up(self.me) {
             return Err(MemberRefused::NotMember);
+        }
+        // Asked twice, through this node or another one.
+        if change.is_done(&table) {
+            return Ok(());
         }
         let up = |node| table.get(node).filter(|record| record.state == MemberState::Up);
         let record = match change {

@@ -7,6 +7,7 @@
 //! | `gossip` | who is there |
 //! | `gather` | asking several replicas, until enough of them answered |
 //! | `write`, `read`, `list` | the coordinator: what a request's level asks for |
+//! | `seen` | what a later clear may remove |
 //! | `forward` | requests for slots that this node does not hold |
 //! | `serve` | what this node answers to others |
 //! | `sync` | catching up: asking each peer for what this node lacks |
@@ -41,6 +42,7 @@ mod lives;
 mod observe;
 mod opened;
 mod read;
+mod seen;
 mod serve;
 mod settled;
 mod status;

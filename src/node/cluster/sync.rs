@@ -34,7 +34,7 @@ use crate::node::local::Wanted;
 use crate::node::peers::Peer;
 use crate::planted::{Bug, planted};
 use crate::shard::{WriteContext, WriteKind};
-use crate::types::NodeId;
+use crate::types::{NodeId, WallMs};
 use crate::wire::{Request, Response, WireClock, WireClocks};
 
 /// Between two rounds with a peer.
@@ -370,7 +370,10 @@ impl Inner {
             .slots()
             .filter(|(slot, _)| layout.placement.replicas(*slot) == [self.me]);
         alone.for_each(|(slot, clock)| stable.join_slot(slot, clock));
-        self.local.set_stable(&stable);
+        let neighbours: BTreeSet<NodeId> = slots.iter().flat_map(|(_, others)| others).copied().collect();
+        let heard = self.clocks.heard(neighbours, &own);
+        let heard = heard.map(|ago| WallMs(self.env.wall.now().0.saturating_sub(ago.as_millis() as u64)));
+        self.local.set_stable(&stable, heard);
     }
 }
 

@@ -282,6 +282,74 @@ async fn a_node_that_was_away_gets_what_it_missed_and_two_of_three_go_on() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_seen_of_a_key_is_cleared_and_nothing_that_came_since() {
+    // One more than replicas: each key is asked for at a node that does not hold it, too.
+    let rig = Rig::new(4).await;
+    for (number, node) in rig.running().enumerate() {
+        let name = format!("k{number}");
+        add(rig.node(0), &name, "before").await.unwrap();
+        let seen = node.seen(&user(), &key(&name), Terms::usual()).await.unwrap();
+        add(rig.node(1), &name, "since").await.unwrap();
+        for _ in 0..2 {
+            node.clear_seen(&user(), &key(&name), seen.clone(), Terms::usual())
+                .await
+                .unwrap();
+            for node in rig.running() {
+                assert_eq!(list(node, &name, Consistency::Quorum).await.unwrap(), ["since"]);
+            }
+        }
+    }
+    rig.end().await;
+}
+
+async fn change(node: &Node, change: MemberChange) -> Result<(), MemberRefused> {
+    node.cluster().unwrap().change_members(change).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_removal_of_a_member_that_is_done_may_be_asked_for_again() {
+    let rig = Rig::new(3).await;
+    let gone = rig.node(2).local().life().node;
+    for index in [0, 0, 1, 1] {
+        change(rig.node(index), MemberChange::Remove(gone)).await.unwrap();
+    }
+    let nobody = NodeId(7);
+    let refused = change(rig.node(0), MemberChange::Remove(nobody)).await;
+    assert_eq!(refused, Err(MemberRefused::Unknown(nobody)));
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replacement_that_is_done_may_be_asked_for_again() {
+    let mut rig = Rig::new(3).await;
+    add(rig.node(0), "k", "v").await.unwrap();
+    rig.dirs.push(TempDir::new().unwrap());
+    rig.addresses.push(free_port());
+    rig.ahead_ms.push(0);
+    rig.nodes.push(None);
+    rig.start(3).await;
+    let [old, other, new] = [1, 2, 3].map(|index| rig.node(index).local().life().node);
+    rig.stop(1).await;
+    let replace = MemberChange::Replace { old, new };
+    let until = Instant::now() + PATIENCE;
+    while let Err(refused) = change(rig.node(0), replace).await {
+        assert!(Instant::now() < until, "{refused}");
+        sleep(Duration::from_millis(50)).await;
+    }
+    change(rig.node(0), replace).await.unwrap();
+    rig.wait("all are members again", |node| {
+        node.is_ready() && node.cluster().unwrap().inner.votes(SlotId(1))
+    })
+    .await;
+    for node in rig.running() {
+        change(node, replace).await.unwrap();
+        let refused = change(node, MemberChange::Replace { old: other, new }).await;
+        assert_eq!(refused, Err(MemberRefused::Member(new)));
+    }
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_node_of_three_alone_does_not_claim_a_quorum() {
     let mut rig = Rig::new(3).await;
     add(rig.node(0), "k", "v").await.unwrap();

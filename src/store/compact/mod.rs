@@ -7,14 +7,15 @@
 //! - a clear that has nothing left to do: every replica's clock covers it and all that it saw (`stable`), and nothing outside the
 //!   merge can hold an op that it covers. It is *collected*: the segment's footer keeps its dot and all that it saw.
 //!
-//! What is dropped and carries a request id leaves a `Spent` record for [`REQUEST_ID_KEPT_MS`], so that a late retry of it does nothing: least
-//! of all one of a clear, which would remove what was added since.
+//! What is dropped and carries a request id leaves a `Spent` record, so that a late retry of it does nothing: least of all one of a clear, which
+//! would remove what was added since. `spent` says when it goes.
 //!
 //! Invariant: the new segment's clock covers all that the clocks of its inputs cover, so nothing that is dropped comes back; and what
 //! its inputs say was collected, it says too.
 
 mod clears;
 mod input;
+mod spent;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -22,6 +23,7 @@ use std::sync::Arc;
 
 use clears::KeyClears;
 use input::{Head, Input, Salvage};
+use spent::Copies;
 
 use super::cache::BlockCache;
 use super::disk::Disk;
@@ -35,11 +37,11 @@ use crate::core::slot::{KeyHash, SlotId};
 use crate::core::stamp::HybridTime;
 use crate::types::{Key, UserId, WallMs};
 
-/// How long the request id of a cleared op is remembered at least (guarantee G6), with a minute to spare for the clock's steps.
-pub const REQUEST_ID_KEPT_MS: u64 = 61 * 60 * 1000;
 /// Ops of one key that a merge holds in memory at once; a longer key is read twice instead.
 const KEPT_TEXT_BYTES_MAX: usize = 4 * 1024 * 1024;
 const KEPT_OPS_MAX: usize = 16 * 1024;
+
+pub use spent::REQUEST_ID_KEPT_MS;
 
 #[derive(Debug, thiserror::Error)]
 pub enum MergeError {
@@ -98,6 +100,8 @@ pub struct MergeContext {
     /// Dots known to exist that this replica has lost, beyond what the inputs say.
     pub lost: SlotClocks,
     pub now: WallMs,
+    /// The last time, as far as is known, when nothing was elsewhere that was not here.
+    pub heard: Option<WallMs>,
     /// Go on behind damaged blocks, and count what they held as lost. No clear is collected.
     pub salvage: bool,
 }
@@ -261,7 +265,8 @@ impl Merge {
         while kept.len() < KEPT_OPS_MAX && text_bytes < KEPT_TEXT_BYTES_MAX {
             let Some(op) = self.next_of(&name)? else {
                 let clears = KeyClears::of(kept.iter(), self.context.cleared_in_memory.get(&name));
-                return self.write_all(&name, &clears, None, kept).map(|_| true);
+                let copies = self.copies_of(&clears, &kept);
+                return self.write_all(&name, (&clears, &copies), None, kept).map(|_| true);
             };
             if let Body::Part(text) | Body::Value(text) = &op.body {
                 text_bytes += text.len();
@@ -269,9 +274,10 @@ impl Merge {
             kept.push(op);
         }
         let clears = self.clears_of_long_key(&name)?;
-        let mut last = self.write_all(&name, &clears, None, kept)?;
+        let copies = self.copies_of_long_key(&name, &clears)?;
+        let mut last = self.write_all(&name, (&clears, &copies), None, kept)?;
         while let Some(op) = self.next_of(&name)? {
-            last = self.write_all(&name, &clears, last, vec![op])?;
+            last = self.write_all(&name, (&clears, &copies), last, vec![op])?;
         }
         Ok(true)
     }
@@ -280,37 +286,51 @@ impl Merge {
     fn clears_of_long_key(&self, name: &KeyName) -> Result<KeyClears, MergeError> {
         let mut clears = Vec::new();
         if self.clears {
-            let (slot, user, key) = name;
-            for source in self.sources.iter().filter(|source| source.has_clears()) {
-                match source {
-                    Source::Segment(segment) => {
-                        let mut input = Input::Segment {
-                            scan: Box::new(segment.scan(Some((*slot, user.as_str(), key.as_str())))),
-                            salvage: self.context.salvage.then(Salvage::default),
-                        };
-                        let mut of = None;
-                        while let Some(op) = input.next(&mut of)?
-                            && of.as_ref() == Some(name)
-                        {
-                            clears.extend(matches!(op.body, Body::Clear(_)).then_some(op));
-                        }
+            let sources = self.sources.iter().filter(|source| source.has_clears());
+            self.see_key(name, sources, |op| {
+                clears.extend(matches!(op.body, Body::Clear(_)).then_some(op));
+            })?;
+        }
+        Ok(KeyClears::of(clears.iter(), self.context.cleared_in_memory.get(name)))
+    }
+
+    /// Reads the ops of one key, ahead of the merge.
+    fn see_key<'a>(
+        &self,
+        name: &KeyName,
+        sources: impl Iterator<Item = &'a Source>,
+        mut see: impl FnMut(Op),
+    ) -> Result<(), MergeError> {
+        let (slot, user, key) = name;
+        for source in sources {
+            match source {
+                Source::Segment(segment) => {
+                    let mut input = Input::Segment {
+                        scan: Box::new(segment.scan(Some((*slot, user.as_str(), key.as_str())))),
+                        salvage: self.context.salvage.then(Salvage::default),
+                    };
+                    let mut of = None;
+                    while let Some(op) = input.next(&mut of)?
+                        && of.as_ref() == Some(name)
+                    {
+                        see(op);
                     }
-                    Source::Memtable(memtable) => {
-                        let name = (KeyHash::of(user, key), user, key);
-                        let ops = MemoryOps::of([memtable], name, Memtable::closed_groups);
-                        clears.extend(ops.iter().filter(|op| matches!(op.body, Body::Clear(_))));
-                    }
+                }
+                Source::Memtable(memtable) => {
+                    let name = (KeyHash::of(user, key), user, key);
+                    let ops = MemoryOps::of([memtable], name, Memtable::closed_groups);
+                    ops.iter().for_each(&mut see);
                 }
             }
         }
-        Ok(KeyClears::of(clears.iter(), self.context.cleared_in_memory.get(name)))
+        Ok(())
     }
 
     /// Writes what stays of `ops`, which come after the op `previous` of the key; gives the last of them.
     fn write_all(
         &mut self,
         name: &KeyName,
-        clears: &KeyClears,
+        (clears, copies): (&KeyClears, &Copies),
         mut previous: Option<(Dot, HybridTime)>,
         ops: Vec<Op>,
     ) -> Result<Option<(Dot, HybridTime)>, MergeError> {
@@ -321,7 +341,7 @@ impl Merge {
             if clears.supersedes(&op) {
                 continue;
             }
-            if let Some(op) = self.what_stays(name, clears, op) {
+            if let Some(op) = self.what_stays(name, (clears, copies), op) {
                 let (slot, user, key) = name;
                 self.writer.push(EntryRef {
                     slot: *slot,
@@ -334,15 +354,12 @@ impl Merge {
         Ok(previous)
     }
 
-    fn what_stays(&mut self, name: &KeyName, clears: &KeyClears, op: Op) -> Option<Op> {
+    fn what_stays(&mut self, name: &KeyName, (clears, copies): (&KeyClears, &Copies), op: Op) -> Option<Op> {
         let cleared = clears.cleared.contains(op.dot.origin, op.dot.seq);
         match &op.body {
             Body::Part(_) | Body::Value(_) if !cleared => Some(op),
             Body::Part(_) | Body::Value(_) => self.left_of(clears, op),
-            Body::Spent { cleared_at } => {
-                let age_ms = self.context.now.0.saturating_sub(cleared_at.0);
-                (age_ms < REQUEST_ID_KEPT_MS).then_some(op)
-            }
+            Body::Spent { .. } => (!self.is_forgotten(name, copies, &op)).then_some(op),
             // The other one stands for it, and for all that it saw.
             Body::Clear(seen) if clears.includes(&op.dot, seen) => self.left_of(clears, op),
             Body::Clear(seen) if self.is_collected(name, &op.dot, seen) => {
@@ -359,7 +376,7 @@ impl Merge {
     /// What stays of an op that is dropped: its request id, if it has one.
     fn left_of(&self, clears: &KeyClears, op: Op) -> Option<Op> {
         op.request_id?;
-        let cleared_at = clears.last_time.wall().max(self.context.now);
+        let cleared_at = clears.last_time.max(op.time).wall().max(self.context.now);
         let body = Body::Spent { cleared_at };
         Some(Op { body, ..op })
     }
