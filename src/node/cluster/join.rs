@@ -7,22 +7,19 @@
 //! belong to no cluster. So the same list can be given to all, and a founder that has lost its disk finds its cluster again: it founds no
 //! second one because the others are down, or cut off from it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::Instant;
-
 use super::table::{MemberState, MemberTable, Record};
 use super::{Inner, TICK};
+use crate::core::slot::SYSTEM_SLOT;
 use crate::node::OpError;
 use crate::types::NodeId;
 use crate::wire::{Admission, Request, Response, WireError};
 
 const ANSWER_MAX: Duration = Duration::from_secs(5);
-/// A node that wants in asks twice a second.
-const ASKED_LATELY: Duration = Duration::from_secs(10);
 /// Rounds of asking before the first in the list founds a cluster although some addresses are silent: 10 seconds.
 const SILENT_ROUNDS_MAX: u32 = 20;
 
@@ -95,26 +92,6 @@ struct Asked {
     refused: Option<String>,
 }
 
-/// Nodes that asked lately to be let in, and whether they were empty.
-#[derive(Default)]
-pub(super) struct Asking(parking_lot::Mutex<BTreeMap<NodeId, (Instant, bool)>>);
-
-impl Asking {
-    fn note(&self, node: NodeId, is_new: bool) {
-        let now = Instant::now();
-        let mut asking = self.0.lock();
-        asking.retain(|_, (at, _)| now.duration_since(*at) < ASKED_LATELY);
-        asking.insert(node, (now, is_new));
-    }
-
-    fn is_empty_node(&self, node: NodeId) -> bool {
-        let asking = self.0.lock();
-        asking
-            .get(&node)
-            .is_some_and(|(at, is_new)| *is_new && at.elapsed() < ASKED_LATELY)
-    }
-}
-
 impl Asked {
     /// Whether there can be no cluster yet: all say so, or, after a while, a majority of all, for where most belong to none a quorum of no
     /// cluster is left. Silence says nothing: those who are silent may be a cluster that this node, its disk lost, belongs to.
@@ -129,8 +106,9 @@ impl Asked {
 pub(super) async fn run(inner: Arc<Inner>) {
     let (mut rounds, mut said) = (0, None);
     loop {
-        // A new node asks again and again: its own disk does not have the whole table yet.
-        let wants_in = !inner.layouts.current().table.is_up(inner.me) || inner.clocks.is_new();
+        // A node asks again and again as long as its own disk does not have the whole table: it would wait for members that are none any more.
+        let has_table = !inner.clocks.is_new() && inner.local.is_whole(SYSTEM_SLOT);
+        let wants_in = !inner.layouts.current().table.is_up(inner.me) || !has_table;
         if wants_in {
             let asked = inner.ask_in().await;
             if asked.refused.is_some() && asked.refused != said {
@@ -254,8 +232,10 @@ impl Inner {
             replaces: None,
             replication: table.replication() as u32,
         };
-        self.asking.note(node, admission.is_new);
-        if table.is_empty() && self.clocks.is_new() {
+        self.asking.note(node, record.peer, admission.is_new);
+        // One that still copies what the others hold, and was started anew, knows only by its disk that there are others.
+        let belonged = || !self.local.clock(SYSTEM_SLOT).is_ok_and(|clock| clock.is_empty());
+        if table.is_empty() && self.clocks.is_new() && !belonged() {
             return Err(MemberRefused::NotMember);
         }
         // It would hand out what it has of the table for the whole of it.
@@ -271,8 +251,15 @@ impl Inner {
         }
         match table.get(node) {
             Some(held) if held.state == MemberState::Up => {
-                record.seat = held.seat;
-                record.replaces.clone_from(&held.replaces);
+                let (seat, weight) = (held.seat, held.weight);
+                let (zone, replaces) = (held.zone.clone(), held.replaces.clone());
+                record = Record {
+                    seat,
+                    zone,
+                    weight,
+                    replaces,
+                    ..record
+                };
                 if before.is_some() {
                     // Two at one address: gossip knows where this one is.
                     record.peer = held.peer;

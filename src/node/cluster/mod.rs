@@ -13,6 +13,7 @@
 //! | `sync` | catching up: asking each peer for what this node lacks |
 //! | `settled` | when that can be left out |
 //! | `join` | coming in, letting in, replacing |
+//! | `asking` | who asks to be let in, and whose lost disk that shows |
 //! | `observe` | what shows only over time: clocks of others, the rate of the stream |
 //! | `status` | what an admin is shown |
 //!
@@ -31,6 +32,7 @@
 //! Invariant: a replica's word counts (it *votes*) only if its disk holds all that it ever acknowledged of the slot: not while it is new, not
 //! where it is damaged, not before the peer that asks, and whoever else it can reach, has seen that it is no older copy of itself (`lives`).
 
+mod asking;
 mod clock_book;
 mod forward;
 mod gather;
@@ -138,8 +140,7 @@ struct Inner {
     stopping: AtomicBool,
     /// Numbers readers and pulls of this node at its peers.
     next_number: AtomicU64,
-    /// Nodes that asked lately to be let in.
-    asking: join::Asking,
+    asking: asking::Asking,
     /// Held by whoever changes the member table.
     changing: tokio::sync::Mutex<()>,
 }
@@ -207,7 +208,7 @@ impl Cluster {
             tasks: Mutex::default(),
             stopping: AtomicBool::new(false),
             next_number: AtomicU64::new(1),
-            asking: join::Asking::default(),
+            asking: asking::Asking::default(),
             changing: tokio::sync::Mutex::default(),
         });
         if let Err(error) = inner.load_table().await {

@@ -12,6 +12,8 @@ use crate::node::{Added, Node, NodeConfig, OpError, Terms};
 use crate::shard::ShardConfig;
 use crate::types::{Consistency, Key, RequestId, UserId, WallMs};
 
+mod losses;
+
 const LOOPBACK: ([u8; 4], u16) = ([127, 0, 0, 1], 0);
 const PATIENCE: Duration = Duration::from_secs(20);
 
