@@ -192,6 +192,11 @@ impl Identity {
         self.lock = None;
     }
 
+    /// Leaves the folder locked until this process ends: something of it may still be at work there, and the next one must not meet that.
+    pub fn stay_locked(&mut self) {
+        std::mem::forget(self.lock.take());
+    }
+
     /// The folder of a shard; `index == shards` is the system's.
     pub fn shard_dir(&self, index: u16) -> PathBuf {
         self.dir.join(shard_dir_name(index, self.shards))
