@@ -149,7 +149,9 @@ pub async fn run(config: ServeConfig, stop_with_parent: bool) -> anyhow::Result<
         }
         started = launch::start(&config, first_admin) => started?,
     };
-    if !running.has_users {
+    // A node that joins others has not heard of their users yet.
+    let joins = config.cluster.as_ref().is_some_and(|cluster| !cluster.founds);
+    if !running.has_users && !joins {
         eprintln!("{}", no_users_text(&config));
     }
     announce(running.server.address(), &config.data);
@@ -190,13 +192,13 @@ fn announce(address: SocketAddr, data: &Path) {
 }
 
 fn no_users_text(config: &ServeConfig) -> String {
-    let mut text =
-        String::from("There is no user yet, so nobody can log in. To make the first admin, stop this and run:\n");
+    let mut text = String::from(
+        "There is no user yet, so nobody can log in. To make the first admin, stop this and run it again with\n",
+    );
     // Writing to a String cannot fail.
     let _ = write!(
         text,
-        "  kv serve --data {} --user NAME --password-file FILE\nwhere the text of FILE is the password; later users: kv users add",
-        config.data.display()
+        "  --user NAME --password-file FILE\nadded, where the text of FILE is the password; later users: kv users add"
     );
     text
 }

@@ -75,6 +75,8 @@ pub enum MemberRefused {
     Silent(NodeId),
     #[error("the cluster holds user data: a node can only take a lost one's place, with `kv cluster replace OLD NEW`")]
     HoldsData,
+    #[error("node {0} is the last member: without it there is no cluster")]
+    Last(NodeId),
     #[error(transparent)]
     Store(#[from] OpError),
 }
@@ -323,6 +325,9 @@ impl Inner {
         let record = match change {
             MemberChange::Remove(node) => {
                 let held = up(node).ok_or(MemberRefused::Unknown(node))?;
+                if table.up().all(|(member, _)| member == node) {
+                    return Err(MemberRefused::Last(node));
+                }
                 self.check_no_data(&table).await?;
                 Record {
                     state: MemberState::Removed,

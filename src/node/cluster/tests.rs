@@ -322,6 +322,21 @@ async fn a_removal_of_a_member_that_is_done_may_be_asked_for_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_last_member_stays() {
+    let mut rig = Rig::new(1).await;
+    let last = rig.node(0).local().life().node;
+    let refused = change(rig.node(0), MemberChange::Remove(last)).await;
+    assert_eq!(refused, Err(MemberRefused::Last(last)));
+    add(rig.node(0), "k", "v").await.unwrap();
+    rig.stop(0).await;
+    let alone = Node::start(crate::os::env(), NodeConfig::new(rig.dirs[0].path().join("data"))).await;
+    let refused = alone.err().expect("it is a member's folder").to_string();
+    assert!(refused.contains("--cluster-listen"), "{refused}");
+    rig.start(0).await;
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_replacement_that_is_done_may_be_asked_for_again() {
     let mut rig = Rig::new(3).await;
     add(rig.node(0), "k", "v").await.unwrap();
