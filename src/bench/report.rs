@@ -147,10 +147,6 @@ impl Report {
             timeline,
         }
     }
-
-    pub fn error_count(&self) -> u64 {
-        self.errors.values().sum()
-    }
 }
 
 impl OperationReport {

@@ -152,7 +152,7 @@ pub async fn run(config: ServeConfig, stop_with_parent: bool) -> anyhow::Result<
     // A node that joins others has not heard of their users yet.
     let joins = config.cluster.as_ref().is_some_and(|cluster| !cluster.founds);
     if !running.has_users && !joins {
-        eprintln!("{}", no_users_text(&config));
+        eprintln!("{NO_USERS}");
     }
     announce(running.server.address(), &config.data);
     tokio::select! {
@@ -170,6 +170,11 @@ pub async fn run(config: ServeConfig, stop_with_parent: bool) -> anyhow::Result<
     tracing::info!("stopped");
     Ok(Exit::Done.into())
 }
+
+const NO_USERS: &str =
+    "There is no user yet, so nobody can log in. To make the first admin, stop this and run it again with
+  --user NAME --password-file FILE
+added, where the text of FILE is the password; later users: kv users add";
 
 /// The line that says the node is ready.
 pub fn ready_line(address: SocketAddr, data: &Path) -> String {
@@ -189,18 +194,6 @@ fn announce(address: SocketAddr, data: &Path) {
     let mut out = io::stdout().lock();
     // Whoever started this may not read; it serves all the same.
     let _ = writeln!(out, "{}", ready_line(address, data)).and_then(|()| out.flush());
-}
-
-fn no_users_text(config: &ServeConfig) -> String {
-    let mut text = String::from(
-        "There is no user yet, so nobody can log in. To make the first admin, stop this and run it again with\n",
-    );
-    // Writing to a String cannot fail.
-    let _ = write!(
-        text,
-        "  --user NAME --password-file FILE\nadded, where the text of FILE is the password; later users: kv users add"
-    );
-    text
 }
 
 fn first_admin(config: &ServeConfig) -> anyhow::Result<Option<FirstAdmin>> {

@@ -6,13 +6,12 @@
 //!
 //! Which ops show:
 //! - no `Clear` of the key covers the op's dot;
-//! - of the copies of one dot, the one with the highest time (a stamp can be raised);
 //! - of the ops with one request id, the one with the lowest stamp. Of those that are no [`COPIES_APART_MS`] later than one that was cleared,
 //!   none: a clear that saw one copy of a request saw the request, and another copy of it, on its way then, must not bring it back. What is
 //!   later is a request that was taken anew, when its id was forgotten; and some replica may have forgotten it before others;
 //! - it is not later than the last `Value` that shows: parts after that are not finished.
 //!
-//! Memory: one clock for all clears, one entry per raised op, and one per request id only when several origins wrote the key
+//! Memory: one clock for all clears, and one entry per request id only when several origins wrote the key
 //! (a single origin never takes a request id twice).
 
 use std::collections::BTreeMap;
@@ -40,7 +39,6 @@ pub fn taken_anew_from(cleared: HybridTime) -> HybridTime {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Visibility {
     cleared: Clock,
-    raised: BTreeMap<Dot, HybridTime>,
     /// Nothing where the request was cleared, and not taken anew.
     first_of_request: BTreeMap<RequestId, Option<Stamp>>,
     end: Option<Stamp>,
@@ -52,11 +50,10 @@ impl Visibility {
         self.end.is_some_and(|end| op.stamp() <= end) && self.stands(op)
     }
 
-    /// Whether `op` is text that was neither cleared, superseded nor repeated; it may be a part that is not finished yet.
+    /// Whether `op` is text that was neither cleared nor repeated; it may be a part that is not finished yet.
     pub fn stands(&self, op: &Op) -> bool {
         matches!(op.body, Body::Part(_) | Body::Value(_))
             && !is_cleared(&self.cleared, op.dot, op.time)
-            && !self.superseded(op)
             && !self.repeated(op)
     }
 
@@ -68,10 +65,6 @@ impl Visibility {
     /// The stamp of the op that finishes the last value of the view.
     pub fn end(&self) -> Option<Stamp> {
         self.end
-    }
-
-    fn superseded(&self, op: &Op) -> bool {
-        !self.raised.is_empty() && self.raised.get(&op.dot).is_some_and(|time| *time > op.time)
     }
 
     fn repeated(&self, op: &Op) -> bool {
@@ -94,7 +87,7 @@ fn is_cleared(cleared: &Clock, dot: Dot, time: HybridTime) -> bool {
 /// What the next pass over the ops has to find out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Goal {
-    /// The clears and the raised stamps; and the end, if no clear covers it.
+    /// The clears; and the end, if no clear covers it.
     Clears,
     /// Which op of each request id came first.
     Requests,
@@ -190,10 +183,6 @@ impl Survey {
             return;
         }
         self.several_origins |= *self.origin.get_or_insert(op.dot.origin) != op.dot.origin;
-        if op.raised {
-            let time = self.known.raised.entry(op.dot).or_default();
-            *time = op.time.max(*time);
-        }
         self.see_value(op);
     }
 
@@ -204,9 +193,7 @@ impl Survey {
     }
 
     fn see_request(&mut self, op: &Op) {
-        if let Some(id) = op.request_id
-            && !self.known.superseded(op)
-        {
+        if let Some(id) = op.request_id {
             let cleared = match op.body {
                 Body::Part(_) | Body::Value(_) => is_cleared(&self.known.cleared, op.dot, op.time),
                 Body::Spent { .. } => true,
@@ -237,7 +224,6 @@ impl Survey {
     }
 
     fn last_value_hidden(&self) -> bool {
-        // With raised stamps the highest copy of a dot is the one that stands, so the last value seen cannot be superseded.
         self.last_value
             .is_some_and(|(stamp, dot)| is_cleared(&self.known.cleared, dot, stamp.time))
     }

@@ -199,8 +199,10 @@ impl<B: Backend> Front<B> {
             Call::Readyz if self.draining.load(Relaxed) => {
                 Err(Failure::busy(RETRY_AFTER_S, "the node is shutting down"))
             }
-            Call::Readyz if !self.backend.is_ready() => Err(Failure::busy(RETRY_AFTER_S, "not every shard serves yet")),
-            Call::Readyz => Ok(Answer::status_ok()),
+            Call::Readyz => match self.backend.why_not_ready() {
+                Some(why) => Err(Failure::busy(RETRY_AFTER_S, why)),
+                None => Ok(Answer::status_ok()),
+            },
             Call::Metrics => {
                 let in_flight = self
                     .config

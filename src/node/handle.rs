@@ -216,6 +216,15 @@ impl Node {
         self.local.is_ready() && self.cluster.as_ref().is_none_or(Cluster::is_member)
     }
 
+    /// Why it does not serve, if it does not.
+    pub fn why_not_ready(&self) -> Option<String> {
+        if !self.local.is_ready() {
+            return Some("not every shard serves yet".to_owned());
+        }
+        let cluster = self.cluster.as_ref().filter(|cluster| !cluster.is_member());
+        cluster.map(Cluster::why_no_member)
+    }
+
     /// How long a commit takes now, where it takes longest. The system's own shard aside, which seldom commits.
     pub fn commit_time(&self) -> Duration {
         self.local.commit_time()

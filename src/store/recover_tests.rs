@@ -36,7 +36,6 @@ fn op(seq: u64) -> Op {
             seq,
         },
         time: HybridTime(seq),
-        raised: false,
         request_id: None,
         body: Body::Value(format!("value {seq}").into()),
     }

@@ -12,6 +12,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::place::Noticed;
 use super::table::{MemberState, MemberTable, Record};
 use super::{Inner, TICK};
 use crate::core::slot::SYSTEM_SLOT;
@@ -57,6 +58,14 @@ pub enum MemberRefused {
     NotWhole,
     #[error("the address {0} is that of the member {1}, which is there")]
     Taken(SocketAddr, NodeId),
+    #[error(
+        "node {1} says that it is reached at {0}, which is a member's address, and node {2} is: give each node its own --cluster-advertise"
+    )]
+    Elsewhere(SocketAddr, NodeId, NodeId),
+    #[error(
+        "node {1} says that it is reached at {0}, which is the address of a member that is away, and nobody is: check its --cluster-advertise"
+    )]
+    NotReached(SocketAddr, NodeId),
     #[error("node {0} does not ask to be let in as an empty node: start it with --join and an empty data folder")]
     NotAsking(NodeId),
     #[error("there is no member {0}")]
@@ -107,7 +116,9 @@ impl Asked {
 /// Sees to it that this node belongs, for as long as it runs.
 pub(super) async fn run(inner: Arc<Inner>) {
     let (mut rounds, mut said) = (0, None);
+    let mut noticed = Noticed::default();
     loop {
+        inner.notice_twin(&mut noticed);
         // A node asks again and again as long as its own disk does not have the whole table: it would wait for members that are none any more.
         let has_table = !inner.clocks.is_new() && inner.local.is_whole(SYSTEM_SLOT);
         let wants_in = !inner.layouts.current().table.is_up(inner.me) || !has_table;
@@ -128,7 +139,12 @@ pub(super) async fn run(inner: Arc<Inner>) {
             if inner.config.founds && nobody && asked.shows_no_cluster(rounds) {
                 inner.found_new().await;
             }
+            if said.is_none() && asked.shows_no_cluster(rounds) {
+                inner.take_own_place().await;
+            }
         }
+        let why = said.clone().or_else(|| inner.why_lost(&mut noticed));
+        *inner.why_not_in.lock() = why;
         tokio::time::sleep(TICK).await;
     }
 }
@@ -250,6 +266,9 @@ impl Inner {
             && (other == self.me || self.peers.get(other).is_some_and(|peer| peer.is_up()))
         {
             return Err(MemberRefused::Taken(record.peer, other));
+        }
+        if before.is_some() && !table.is_up(node) {
+            self.check_is_at(node, record.peer).await?;
         }
         match table.get(node) {
             Some(held) if held.state == MemberState::Up => {

@@ -14,6 +14,7 @@
 //! | `settled` | when that can be left out |
 //! | `join` | coming in, letting in, replacing |
 //! | `asking` | who asks to be let in, and whose lost disk that shows |
+//! | `place` | whose an address is, and a lost node's own seat |
 //! | `observe` | what shows only over time: clocks of others, the rate of the stream |
 //! | `status` | what an admin is shown |
 //!
@@ -43,6 +44,7 @@ mod list;
 mod lives;
 mod observe;
 mod opened;
+mod place;
 mod read;
 mod seen;
 mod serve;
@@ -136,6 +138,8 @@ struct Inner {
     counters: Counters,
     observed: observe::Observed,
     serving: opened::Opened,
+    /// Why this node is not let in, as it was told or knows itself.
+    why_not_in: Mutex<Option<String>>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
     stopping: AtomicBool,
     /// Numbers readers and pulls of this node at its peers.
@@ -205,6 +209,7 @@ impl Cluster {
             counters: Counters::default(),
             observed: observe::Observed::default(),
             serving: opened::Opened::default(),
+            why_not_in: Mutex::default(),
             tasks: Mutex::default(),
             stopping: AtomicBool::new(false),
             next_number: AtomicU64::new(1),
@@ -235,6 +240,13 @@ impl Cluster {
     /// Whether this node belongs to the cluster, by the table as it knows it.
     pub fn is_member(&self) -> bool {
         self.inner.layouts.current().table.is_up(self.inner.me)
+    }
+
+    /// Why it does not.
+    pub fn why_no_member(&self) -> String {
+        let why = self.inner.why_not_in.lock().clone();
+        let why = why.map(|why| format!(": {why}")).unwrap_or_default();
+        format!("the node was not let into the cluster yet{why}")
     }
 
     pub async fn stop(&self) {

@@ -64,10 +64,27 @@ impl Rig {
         rig
     }
 
+    fn damage_name(&self, index: usize) {
+        let file = self.dirs[index].path().join("data/node.json");
+        crate::node::whole_file::write(&*crate::os::env().disk, &file, b"{").unwrap();
+    }
+
+    /// For one more node.
+    fn make_room(&mut self) {
+        self.dirs.push(TempDir::new().unwrap());
+        self.addresses.push(free_port());
+        self.ahead_ms.push(0);
+        self.nodes.push(None);
+    }
+
     async fn start(&mut self, index: usize) {
+        self.start_as(index, self.addresses[index]).await;
+    }
+
+    async fn start_as(&mut self, index: usize, advertise: SocketAddr) {
         let cluster = ClusterConfig {
             listen: self.addresses[index],
-            advertise: self.addresses[index],
+            advertise,
             http: SocketAddr::from(LOOPBACK),
             join: self
                 .addresses
@@ -340,10 +357,7 @@ async fn the_last_member_stays() {
 async fn a_replacement_that_is_done_may_be_asked_for_again() {
     let mut rig = Rig::new(3).await;
     add(rig.node(0), "k", "v").await.unwrap();
-    rig.dirs.push(TempDir::new().unwrap());
-    rig.addresses.push(free_port());
-    rig.ahead_ms.push(0);
-    rig.nodes.push(None);
+    rig.make_room();
     rig.start(3).await;
     let [old, other, new] = [1, 2, 3].map(|index| rig.node(index).local().life().node);
     rig.stop(1).await;
@@ -363,6 +377,77 @@ async fn a_replacement_that_is_done_may_be_asked_for_again() {
         let refused = change(node, MemberChange::Replace { old: other, new }).await;
         assert_eq!(refused, Err(MemberRefused::Member(new)));
     }
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_advertises_the_address_of_another_one_does_not_get_its_place() {
+    let mut rig = Rig::new(3).await;
+    add(rig.node(0), "k", "v").await.unwrap();
+    rig.make_room();
+    let (twin, away) = (rig.addresses[1], rig.node(1).local().life().node);
+    rig.stop(1).await;
+    rig.start_as(3, twin).await;
+    let why = |node: &Node| node.why_not_ready().unwrap_or_default();
+    let until = Instant::now() + PATIENCE;
+    while !why(rig.node(3)).contains("which is the address of a member that is away, and nobody is: check") {
+        assert!(Instant::now() < until, "{}", why(rig.node(3)));
+        sleep(Duration::from_millis(50)).await;
+    }
+    rig.start(1).await;
+    assert_eq!(rig.node(1).local().life().node, away);
+    let until = Instant::now() + PATIENCE;
+    while !why(rig.node(3)).contains(&format!("is that of the member {away}, which is there")) {
+        assert!(Instant::now() < until, "{}", why(rig.node(3)));
+        sleep(Duration::from_millis(50)).await;
+    }
+    rig.stop(3).await;
+    rig.wait("the others go on", |node| {
+        node.is_ready() && node.cluster().unwrap().inner.votes(SlotId(1))
+    })
+    .await;
+    for node in rig.running() {
+        assert_eq!(list(node, "k", Consistency::All).await.unwrap(), ["v"]);
+    }
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_only_node_of_a_cluster_takes_its_place_again_when_it_lost_its_name() {
+    let mut rig = Rig::new(1).await;
+    add(rig.node(0), "k", "v").await.unwrap();
+    for _ in 0..2 {
+        let before = rig.node(0).local().life();
+        rig.stop(0).await;
+        rig.damage_name(0);
+        rig.start(0).await;
+        rig.wait("it is a member", Node::is_ready).await;
+        let after = rig.node(0).local().life();
+        assert!(after.node != before.node && after.origin != before.origin);
+        rig.wait("it votes", |node| node.cluster().unwrap().inner.votes(SlotId(1)))
+            .await;
+        assert_eq!(list(rig.node(0), "k", Consistency::All).await.unwrap(), ["v"]);
+    }
+    assert_eq!(rig.node(0).cluster().unwrap().seen().0, 1);
+
+    // Another one in the list may know better, and is silent.
+    rig.make_room();
+    rig.stop(0).await;
+    rig.damage_name(0);
+    rig.start(0).await;
+    let why = || rig.node(0).why_not_ready().unwrap_or_default();
+    let until = Instant::now() + PATIENCE;
+    while !why().contains("if there is no other node, start it once without --join") {
+        assert!(Instant::now() < until, "{}", why());
+        sleep(Duration::from_millis(50)).await;
+    }
+    sleep(Duration::from_secs(1)).await;
+    assert!(!rig.node(0).is_ready());
+    rig.stop(0).await;
+    rig.addresses.pop();
+    rig.start(0).await;
+    rig.wait("it is a member", Node::is_ready).await;
+    assert_eq!(list(rig.node(0), "k", Consistency::All).await.unwrap(), ["v"]);
     rig.end().await;
 }
 

@@ -2,7 +2,7 @@
 //!
 //! What is left out:
 //! - an op that a clear of its key covers;
-//! - a copy of an op, and a copy that a raised one supersedes;
+//! - a copy of an op;
 //! - a clear that a later clear of the key includes;
 //! - a clear that has nothing left to do: every replica's clock covers it and all that it saw (`stable`), and nothing outside the
 //!   merge can hold an op that it covers. It is *collected*: the segment's footer keeps its dot and all that it saw.
@@ -15,6 +15,7 @@
 
 mod clears;
 mod input;
+mod long_key;
 mod spent;
 mod staying;
 
@@ -28,13 +29,12 @@ use spent::Copies;
 
 use super::cache::BlockCache;
 use super::disk::Disk;
-use super::memtable::{MemoryOps, Memtable, SharedMemtable};
-use super::order::{copy_of, rank_of};
+use super::memtable::SharedMemtable;
+use super::order::rank_of;
 use super::segment::{EntryRef, ReadError, Segment, SegmentMeta, SegmentWriter, WriteError, temporary_name};
 use crate::core::clock::{Clock, SlotClocks};
 use crate::core::op::{Body, Dot, Op};
-use crate::core::slot::{KeyHash, SlotId};
-use crate::core::stamp::HybridTime;
+use crate::core::slot::SlotId;
 use crate::types::{Key, UserId, WallMs};
 
 /// Ops of one key that a merge holds in memory at once; a longer key is read twice instead.
@@ -294,63 +294,16 @@ impl Merge {
         Ok(true)
     }
 
-    /// The clears of a key whose ops do not fit in memory: read from its ops alone, ahead of the merge.
-    fn clears_of_long_key(&self, name: &KeyName) -> Result<KeyClears, MergeError> {
-        let mut clears = Vec::new();
-        if self.clears {
-            let sources = self.sources.iter().filter(|source| source.has_clears());
-            self.see_key(name, sources, |op| {
-                clears.extend(matches!(op.body, Body::Clear(_)).then_some(op));
-            })?;
-        }
-        Ok(KeyClears::of(clears.iter(), self.context.cleared_in_memory.get(name)))
-    }
-
-    /// Reads the ops of one key, ahead of the merge.
-    fn see_key<'a>(
-        &self,
-        name: &KeyName,
-        sources: impl Iterator<Item = &'a Source>,
-        mut see: impl FnMut(Op),
-    ) -> Result<(), MergeError> {
-        let (slot, user, key) = name;
-        for source in sources {
-            match source {
-                Source::Segment(segment) => {
-                    let mut input = Input::Segment {
-                        scan: Box::new(segment.scan(Some((*slot, user.as_str(), key.as_str())))),
-                        salvage: self.context.salvage.then(Salvage::default),
-                    };
-                    let mut of = None;
-                    while let Some(op) = input.next(&mut of)?
-                        && of.as_ref() == Some(name)
-                    {
-                        see(op);
-                    }
-                }
-                Source::Memtable(memtable) => {
-                    let name = (KeyHash::of(user, key), user, key);
-                    let ops = MemoryOps::of([memtable], name, Memtable::closed_groups);
-                    ops.iter().for_each(&mut see);
-                }
-            }
-        }
-        Ok(())
-    }
-
     /// Writes what stays of `ops`, which come after the op `previous` of the key; gives the last of them.
     fn write_all(
         &mut self,
         name: &KeyName,
         (clears, copies): (&KeyClears, &Copies),
-        mut previous: Option<(Dot, HybridTime)>,
+        mut previous: Option<Dot>,
         ops: Vec<Op>,
-    ) -> Result<Option<(Dot, HybridTime)>, MergeError> {
+    ) -> Result<Option<Dot>, MergeError> {
         for op in ops {
-            if previous.replace(copy_of(&op)) == Some(copy_of(&op)) {
-                continue;
-            }
-            if clears.supersedes(&op) {
+            if previous.replace(op.dot) == Some(op.dot) {
                 continue;
             }
             if let Some(op) = self.what_stays(name, (clears, copies), op) {

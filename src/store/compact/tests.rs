@@ -8,8 +8,9 @@ use proptest::prelude::*;
 use super::*;
 use crate::core::key_ops::KeyOps;
 use crate::core::op::KeyedOp;
-use crate::core::stamp::OriginId;
+use crate::core::stamp::{HybridTime, OriginId};
 use crate::store::memory_disk::MemoryDisk;
+use crate::store::memtable::{MemoryOps, Memtable};
 use crate::store::reader::{KeyReader, holds_request};
 use crate::store::source::KeySource;
 use crate::types::RequestId;
@@ -34,7 +35,6 @@ fn keyed(key: usize, origin: u64, seq: u64, time: u64, body: Body) -> KeyedOp {
                 seq,
             },
             time: HybridTime(time),
-            raised: false,
             request_id: None,
             body,
         },

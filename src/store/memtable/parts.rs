@@ -77,7 +77,6 @@ mod tests {
             let op = Op {
                 dot,
                 time: HybridTime(*time),
-                raised: false,
                 request_id: None,
                 body: body.clone(),
             };
