@@ -170,7 +170,9 @@ impl Recorder {
             {
                 Outcome::Refused(detail)
             }
-            413 | 507 => Outcome::Refused(detail),
+            413 => Outcome::Refused(detail),
+            // A full disk keeps reading.
+            507 if what.is_write() => Outcome::Refused(detail),
             500 | 503 => Outcome::Unknown(detail),
             // A right request of a user that exists.
             _ => Outcome::Answered(Answer::Garbled(format!("status {status}: {body}"))),
@@ -260,6 +262,8 @@ mod tests {
         let refused = |status, detail| matches!(outcome(status, detail), Outcome::Refused(_));
         assert!(refused(503, "the shard is gone: nothing was changed"));
         assert!(refused(507, "disk full"));
+        let read = recorder.answer(&What::Get, 507, &json!({"detail": "disk full"}));
+        assert!(matches!(read, Outcome::Answered(Answer::Garbled(_))));
         assert!(!refused(503, "the request may have taken effect"));
         assert!(!refused(500, "the disk failed"));
         assert!(matches!(outcome(401, "no"), Outcome::Answered(Answer::Garbled(_))));
