@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde_json::{Value as Json, json};
 
 use super::client::Reply;
-use super::history::{Answer, Call, History, Level, LostDisk, OpId, Outcome, Place, TextId, Trouble, Value, What};
+use super::history::{
+    Answer, Call, History, Level, Loss, LostDisk, OpId, Outcome, Place, TextId, Trouble, Value, What,
+};
 use super::os;
 use super::trace::Trace;
 
@@ -81,9 +83,9 @@ impl Recorder {
         self.inner().history.troubles.push(trouble);
     }
 
-    pub fn lost_disk(&self, node: u8, in_part: bool) {
+    pub fn lost_disk(&self, node: u8, loss: Loss) {
         let at_us = os::now_us();
-        let lost = LostDisk { node, at_us, in_part };
+        let lost = LostDisk { node, at_us, loss };
         self.inner().history.lost_disks.push(lost);
     }
 
