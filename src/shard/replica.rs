@@ -148,6 +148,9 @@ impl Shard {
             // Those that had to be kept may go now.
             self.clears_left = 0;
             self.upkeep_due = true;
+            if let Some(running) = &mut self.merge_under_way {
+                running.is_behind = true;
+            }
         }
     }
 

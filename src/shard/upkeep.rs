@@ -25,6 +25,8 @@ pub(super) struct Running {
     takes_all: bool,
     /// Clears that it was to apply, counted again if it fails.
     clears: u64,
+    /// It does not know all that all replicas know by now.
+    pub(super) is_behind: bool,
 }
 
 enum State {
@@ -147,6 +149,7 @@ impl Shard {
             salvages: salvage,
             takes_all,
             clears,
+            is_behind: false,
         });
         MergeJob {
             state: State::New(sources, Box::new(context)),
@@ -216,7 +219,8 @@ impl Shard {
             });
         }
         if running.takes_all {
-            self.clears_left = segment.stats().clears;
+            // Those that it kept by what was known when it began may go by now.
+            self.clears_left = if running.is_behind { 0 } else { segment.stats().clears };
         }
         self.lost.join(segment.lost());
         self.segments.push(segment);

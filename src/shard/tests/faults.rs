@@ -54,6 +54,40 @@ impl Rig {
 }
 
 #[test]
+fn a_clear_that_all_know_of_goes_though_they_said_so_while_a_merge_was_under_way() {
+    let config = ShardConfig {
+        replicated: true,
+        ..small()
+    };
+    let mut rig = Rig::new(config);
+    rig.add("u", "k", "v");
+    rig.clear("u", "k");
+    rig.seal();
+    let clears = |rig: &Rig| -> u64 { rig.shard.segments.iter().map(|segment| segment.stats().clears).sum() };
+    assert_eq!(clears(&rig), 1, "the others may not know of it");
+    let all = rig.shard.covered.clone();
+    let mut some = all.clone();
+    some.retain_slots(|_| false);
+    some.insert_range(SlotId(0), OriginId(1), 1, 1);
+    rig.shard.set_stable(some);
+    rig.now.0 += 60_000;
+    let mut result = None;
+    if let Some(mut job) = rig.shard.next_merge(rig.now) {
+        rig.shard.set_stable(all);
+        result = loop {
+            match job.run() {
+                MergeOutcome::More(next) => job = next,
+                MergeOutcome::Done(result) => break Some(result),
+            }
+        };
+    }
+    rig.shard.merged(result.expect("a merge was due"));
+    rig.shard.tick(rig.now);
+    rig.run_jobs();
+    assert_eq!(clears(&rig), 0);
+}
+
+#[test]
 fn a_segment_that_a_failed_merge_left_behind_brings_nothing_back() {
     let mut rig = Rig::new(small());
     rig.add("u", "k", "cleared");
