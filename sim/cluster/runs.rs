@@ -383,7 +383,7 @@ fn cluster_five() {
 }
 
 /// Seeds that showed a bug once (`FINDINGS.md`). What they draw changes with the code, but not which faults, and how hard.
-const REGRESSIONS: [(&str, u64); 19] = [
+const REGRESSIONS: [(&str, u64); 20] = [
     ("cluster", 10),
     ("cluster", 11),
     ("cluster", 17),
@@ -393,6 +393,7 @@ const REGRESSIONS: [(&str, u64); 19] = [
     ("cluster", 115),
     ("cluster", 150),
     ("cluster", 454),
+    ("cluster", 528),
     ("cluster", 633),
     ("cluster", 829),
     ("cluster", 1441),

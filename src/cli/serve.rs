@@ -2,7 +2,6 @@
 //!
 //! Invariant: standard output carries one line, when the node is ready; everything else goes to standard error.
 
-use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write as _};
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
