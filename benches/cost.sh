@@ -19,8 +19,10 @@ done
 # Starts a node under the given command, and leaves its process in `node` and its address in `url`.
 start() {
     rm -rf "$folder/data"
+    # What the last one said of itself is not what this one says.
+    : >"$folder/ready"
     "$@" "$kv" serve --listen 127.0.0.1:0 --data "$folder/data" --user bench --password-file "$folder/password" \
-        --log-filter warn >"$folder/ready" 2>"$folder/log" &
+        --log-filter warn >>"$folder/ready" 2>"$folder/log" &
     node=$!
     until url=$(grep -o 'http://[0-9.:]*' "$folder/ready"); do
         kill -0 "$node" || { cat "$folder/log" >&2; exit 1; }

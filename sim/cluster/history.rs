@@ -155,8 +155,17 @@ pub struct Figures {
 pub struct LostDisk {
     pub node: u8,
     pub at_us: u64,
-    /// Bits were flipped in what lay there; otherwise all of it is gone, or all that was new.
-    pub in_part: bool,
+    pub loss: Loss,
+}
+
+/// What is gone of a disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Loss {
+    All,
+    /// What is newer than some moment.
+    Newer,
+    /// Bits were flipped in what lay there.
+    Bits,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -196,6 +205,8 @@ pub struct Survey {
     pub clocks: SlotClocks,
     /// What the reader of the disk took for damage.
     pub damage: Vec<String>,
+    /// By its own record the node has what the others hold, and votes.
+    pub is_whole: bool,
     pub log_bytes: u64,
 }
 

@@ -35,6 +35,8 @@ pub enum Script {
 pub enum Fault {
     Partition,
     OneWay,
+    /// Two nodes do not hear each other, and the others hear both.
+    BrokenLink,
     ClientAway,
     SlowLink,
     LossyLink,
@@ -59,7 +61,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::Partition,
         Self::OneWay,
         Self::ClientAway,
@@ -82,18 +84,20 @@ impl Fault {
         Self::EmptyDisk,
         Self::OldDisk,
         Self::BitFlip,
+        Self::BrokenLink,
     ];
 
     /// Whether nodes are away because of it, or hard to reach.
     pub fn takes_away(self) -> bool {
         use Fault::{
-            CrashInWrite, EmptyDisk, Kill, LongAbsence, LossyLink, OldDisk, OneWay, Partition, Pause, PowerLoss,
-            Restart, SlowLink,
+            BrokenLink, CrashInWrite, EmptyDisk, Kill, LongAbsence, LossyLink, OldDisk, OneWay, Partition, Pause,
+            PowerLoss, Restart, SlowLink,
         };
         matches!(
             self,
             Partition
                 | OneWay
+                | BrokenLink
                 | SlowLink
                 | LossyLink
                 | PowerLoss

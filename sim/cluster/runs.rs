@@ -383,7 +383,7 @@ fn cluster_five() {
 }
 
 /// Seeds that showed a bug once (`FINDINGS.md`). What they draw changes with the code, but not which faults, and how hard.
-const REGRESSIONS: [(&str, u64); 16] = [
+const REGRESSIONS: [(&str, u64); 20] = [
     ("cluster", 10),
     ("cluster", 11),
     ("cluster", 17),
@@ -392,11 +392,15 @@ const REGRESSIONS: [(&str, u64); 16] = [
     ("cluster", 101),
     ("cluster", 115),
     ("cluster", 150),
+    ("cluster", 454),
+    ("cluster", 528),
     ("cluster", 633),
+    ("cluster", 829),
     ("cluster", 1441),
     ("cluster", 1446),
     ("cluster", 1589),
     ("cluster", 1988),
+    ("cluster", 4443),
     ("cluster-five", 1),
     ("cluster-five", 3),
     ("cluster-five", 5),

@@ -2,7 +2,6 @@
 //!
 //! Invariant: standard output carries one line, when the node is ready; everything else goes to standard error.
 
-use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write as _};
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
@@ -149,8 +148,10 @@ pub async fn run(config: ServeConfig, stop_with_parent: bool) -> anyhow::Result<
         }
         started = launch::start(&config, first_admin) => started?,
     };
-    if !running.has_users {
-        eprintln!("{}", no_users_text(&config));
+    // A node that joins others has not heard of their users yet.
+    let joins = config.cluster.as_ref().is_some_and(|cluster| !cluster.founds);
+    if !running.has_users && !joins {
+        eprintln!("{NO_USERS}");
     }
     announce(running.server.address(), &config.data);
     tokio::select! {
@@ -168,6 +169,11 @@ pub async fn run(config: ServeConfig, stop_with_parent: bool) -> anyhow::Result<
     tracing::info!("stopped");
     Ok(Exit::Done.into())
 }
+
+const NO_USERS: &str =
+    "There is no user yet, so nobody can log in. To make the first admin, stop this and run it again with
+  --user NAME --password-file FILE
+added, where the text of FILE is the password; later users: kv users add";
 
 /// The line that says the node is ready.
 pub fn ready_line(address: SocketAddr, data: &Path) -> String {
@@ -187,18 +193,6 @@ fn announce(address: SocketAddr, data: &Path) {
     let mut out = io::stdout().lock();
     // Whoever started this may not read; it serves all the same.
     let _ = writeln!(out, "{}", ready_line(address, data)).and_then(|()| out.flush());
-}
-
-fn no_users_text(config: &ServeConfig) -> String {
-    let mut text =
-        String::from("There is no user yet, so nobody can log in. To make the first admin, stop this and run:\n");
-    // Writing to a String cannot fail.
-    let _ = write!(
-        text,
-        "  kv serve --data {} --user NAME --password-file FILE\nwhere the text of FILE is the password; later users: kv users add",
-        config.data.display()
-    );
-    text
 }
 
 fn first_admin(config: &ServeConfig) -> anyhow::Result<Option<FirstAdmin>> {

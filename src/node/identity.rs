@@ -64,6 +64,10 @@ pub enum IdentityError {
     Io { path: PathBuf, source: io::Error },
     #[error("the data folder {0} is in use by another process")]
     InUse(PathBuf),
+    #[error(
+        "the data folder {0} is that of a member of a cluster, and useless without it: start the node with --cluster-listen, --cluster-key-file and --join, as before"
+    )]
+    Member(PathBuf),
     #[error("{path} has format version {found}, this program knows versions up to {known}: use a newer program")]
     NewerVersion { path: PathBuf, found: u32, known: u32 },
 }
@@ -99,6 +103,10 @@ impl Identity {
             _ => fail(error),
         })?;
         let record = read(&*env.disk, dir)?;
+        // Alone, it would acknowledge what no other replica hears of, and go on with an origin that they know from this start.
+        if role == Role::Alone && record.as_ref().is_some_and(|record| record.starts > 0) {
+            return Err(IdentityError::Member(dir.to_owned()));
+        }
         let on_disk = shards_on_disk(&*env.disk, dir).map_err(fail)?;
         let created = record.as_ref().map(|record| record.shards).or(on_disk);
         if let Some(created) = created.filter(|created| *created != shards) {
@@ -190,6 +198,11 @@ impl Identity {
     /// Lets others use the folder; nothing below it may be touched any more.
     pub fn unlock(&mut self) {
         self.lock = None;
+    }
+
+    /// Leaves the folder locked until this process ends: something of it may still be at work there, and the next one must not meet that.
+    pub fn stay_locked(&mut self) {
+        std::mem::forget(self.lock.take());
     }
 
     /// The folder of a shard; `index == shards` is the system's.

@@ -180,18 +180,26 @@ impl Local {
 
     /// Holds ops that other replicas stamped. Durable on Ok.
     pub async fn apply(&self, ops: Vec<KeyedOp>) -> Result<(), OpError> {
+        let shard = |op: &KeyedOp| usize::from(shard_of(op.op.dot.slot, self.inner.shards));
+        // Mostly it is one op.
+        let first = ops.first().map(shard);
+        if let Some(index) = first.filter(|first| ops.iter().all(|op| shard(op) == *first)) {
+            return self.apply_to(index, ops).await;
+        }
         let mut by_shard: BTreeMap<usize, Vec<KeyedOp>> = BTreeMap::new();
         for op in ops {
-            let index = usize::from(shard_of(op.op.dot.slot, self.inner.shards));
-            by_shard.entry(index).or_default().push(op);
+            by_shard.entry(shard(&op)).or_default().push(op);
         }
-        let puts = by_shard.into_iter().map(|(index, ops)| async move {
-            let bytes = ops.iter().map(|op| op.op.body.text_bytes()).sum();
-            let permit = self.inner.doors[index].replica_permits.take(bytes)?;
-            let changed = changed_keys(&ops);
-            self.put_watched(index, Work::Apply(ops), permit, changed).await
-        });
-        futures_util::future::try_join_all(puts).await.map(|_| ())
+        let puts = by_shard.into_iter().map(|(index, ops)| self.apply_to(index, ops));
+        Box::pin(futures_util::future::try_join_all(puts)).await.map(|_| ())
+    }
+
+    async fn apply_to(&self, index: usize, ops: Vec<KeyedOp>) -> Result<(), OpError> {
+        let bytes = ops.iter().map(|op| op.op.body.text_bytes()).sum();
+        let permit = self.inner.doors[index].replica_permits.take(bytes)?;
+        let changed = changed_keys(&ops);
+        self.put_watched(index, Work::Apply(ops), permit, changed).await?;
+        Ok(())
     }
 
     pub(super) async fn put(&self, index: usize, work: Work, permit: Permit) -> Result<Added, OpError> {

@@ -165,8 +165,10 @@ impl Actor for Supervisor {
             SupervisorMessage::Reopened { index, result } => state.reopened(&me, index, result).await?,
             SupervisorMessage::Stop { done } => {
                 state.stopping.store(true, Ordering::Release);
-                state.stop_shards().await;
-                state.identity.unlock();
+                match state.stop_shards().await {
+                    true => state.identity.unlock(),
+                    false => state.identity.stay_locked(),
+                }
                 let _ = done.send(());
                 me.stop(None);
             }
@@ -305,7 +307,8 @@ impl SupervisorState {
         Ok(())
     }
 
-    async fn stop_shards(&mut self) {
+    /// Whether all of them are at rest.
+    async fn stop_shards(&mut self) -> bool {
         let mut waits = Vec::new();
         for door in self.doors.iter() {
             let (done, stopped) = oneshot::channel();
@@ -324,11 +327,10 @@ impl SupervisorState {
                 drop(door.gate.quiet().await);
             }
         };
-        if tokio::time::timeout(Duration::from_millis(STOP_MS_MAX), all)
-            .await
-            .is_err()
-        {
+        let in_time = tokio::time::timeout(Duration::from_millis(STOP_MS_MAX), all).await;
+        if in_time.is_err() {
             tracing::warn!("some shards did not finish in time; what they had acknowledged is safe");
         }
+        in_time.is_ok()
     }
 }

@@ -191,8 +191,8 @@ pub struct Shard {
     failed: Option<String>,
     last_write: WallMs,
     clears_since_merge: u64,
-    /// Clears that the last merge of all segments had to keep.
-    clears_left: u64,
+    /// Clears that the last merge of all segments had to keep, by slot, as long as nothing that they wait for has come there.
+    clears_left: BTreeMap<SlotId, u64>,
     published: Published,
     stats: ShardStats,
 }
@@ -265,7 +265,7 @@ impl Shard {
             failed: None,
             last_write: WallMs(0),
             clears_since_merge: 0,
-            clears_left: 0,
+            clears_left: BTreeMap::new(),
             published: Published::default(),
             stats: ShardStats::default(),
         };

@@ -63,7 +63,8 @@ impl Shard {
     fn reclaim_is_worth_it(&self, now: WallMs) -> bool {
         let sum = |figure: fn(&Segment) -> u64| -> u64 { self.segments.iter().map(|segment| figure(segment)).sum() };
         // Clears that the last merge of everything could not drop, it would not drop now either.
-        let sealed_clears = sum(|segment| segment.stats().clears).saturating_sub(self.clears_left);
+        let left: u64 = self.clears_left.values().sum();
+        let sealed_clears = sum(|segment| segment.stats().clears).saturating_sub(left);
         let clears = sealed_clears + self.clears_since_merge;
         let keys = sum(|segment| segment.stats().keys).max(1);
         if clears == 0 {

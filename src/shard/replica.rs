@@ -150,11 +150,19 @@ impl Shard {
         self.heard = heard;
         stable.retain_slots(|slot| self.place.slots.contains(&slot.0));
         if self.stable.as_ref() != Some(&stable) {
-            self.stable = Some(stable);
-            // Those that had to be kept may go now.
-            self.clears_left = 0;
+            let before = self.stable.replace(stable);
+            self.let_clears_go(before.as_ref());
             self.upkeep_due = true;
         }
+    }
+
+    /// Clears that had to be kept may go now where what all know of is not what it was `before`. Where it is, a merge would only keep them
+    /// again: slots of a node that is away stand still, while others in the same shard go on.
+    pub(super) fn let_clears_go(&mut self, before: Option<&SlotClocks>) {
+        let known = |stable: Option<&SlotClocks>, slot| stable.and_then(|stable| stable.get(slot)).cloned();
+        let stable = self.stable.as_ref();
+        self.clears_left
+            .retain(|slot, _| known(before, *slot) == known(stable, *slot));
     }
 
     /// When nothing was elsewhere that was not here, the last time that this is known of.

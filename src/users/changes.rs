@@ -72,7 +72,13 @@ impl Users {
     /// Makes the first admin; does nothing when a user of that name exists.
     pub async fn ensure_admin(&self, user: &UserId, password_hash: &str) -> Result<Ensured, UsersError> {
         match self.add(user, password_hash, true).await {
-            Ok(()) => Ok(Ensured::Created),
+            Ok(()) => {
+                tracing::warn!(
+                    user = user.as_str(),
+                    "there was no user of the name that the start gave: made, as an admin"
+                );
+                Ok(Ensured::Created)
+            }
             Err(UsersError::Exists(_)) => Ok(Ensured::Present),
             Err(error) => Err(error),
         }

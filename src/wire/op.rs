@@ -13,8 +13,10 @@ use crate::types::{Key, RequestId, UserId, WallMs};
 /// One op with its key.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct WireOp {
-    user: String,
-    key: String,
+    #[serde(with = "user")]
+    user: UserId,
+    #[serde(with = "key")]
+    key: Key,
     slot: u16,
     origin: u64,
     seq: u64,
@@ -69,6 +71,50 @@ pub(super) mod text {
     }
 }
 
+/// A name goes from the message into its place at once: most messages carry one op, and each costs.
+mod user {
+    use serde::{Deserializer, Serializer};
+
+    use super::UserId;
+
+    pub fn serialize<S: Serializer>(user: &UserId, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(user.as_str())
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<UserId, D::Error> {
+        from.deserialize_str(super::Name(super::user_of))
+    }
+}
+
+mod key {
+    use serde::{Deserializer, Serializer};
+
+    use super::Key;
+
+    pub fn serialize<S: Serializer>(key: &Key, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(key.as_str())
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Key, D::Error> {
+        from.deserialize_str(super::Name(super::key_of))
+    }
+}
+
+/// Reads a text that has to be the name of something.
+struct Name<T>(fn(&str) -> Result<T, WireRefused>);
+
+impl<T> serde::de::Visitor<'_> for Name<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a name within its limit")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<T, E> {
+        (self.0)(text).map_err(E::custom)
+    }
+}
+
 /// A user's name as it travels: the system's is the empty one.
 pub(crate) fn user_of(text: &str) -> Result<UserId, WireRefused> {
     if text.is_empty() {
@@ -91,8 +137,8 @@ pub(crate) fn slot_of(slot: u16) -> Result<SlotId, WireRefused> {
 impl WireOp {
     pub fn of(op: &KeyedOp) -> Self {
         Self {
-            user: op.user.as_str().to_owned(),
-            key: op.key.as_str().to_owned(),
+            user: op.user.clone(),
+            key: op.key.clone(),
             slot: op.op.dot.slot.0,
             origin: op.op.dot.origin.0,
             seq: op.op.dot.seq,
@@ -117,8 +163,8 @@ impl WireOp {
             return Err(WireRefused::Limit { what: "a dot" });
         }
         Ok(KeyedOp {
-            user: user_of(&self.user)?,
-            key: key_of(&self.key)?,
+            user: self.user,
+            key: self.key,
             op: Op {
                 dot: Dot {
                     origin: OriginId(self.origin),
@@ -146,7 +192,7 @@ impl WireOp {
             WireBody::Clear(clock) => clock.0.iter().map(|(_, ranges)| 9 + ranges.len() * 18).sum(),
             WireBody::Spent(_) => 9,
         };
-        64 + self.user.len() + self.key.len() + body
+        64 + self.user.as_str().len() + self.key.as_str().len() + body
     }
 }
 

@@ -78,13 +78,19 @@ impl Inner {
             key: key.as_str().to_owned(),
             terms: wire_terms(terms),
         };
-        match self
-            .through(layout.placement.replicas(slot), request, terms, false)
-            .await?
-            .1
-        {
+        let replicas = layout.placement.replicas(slot);
+        let done = self.through(replicas, request, terms, false).await;
+        match done.map_err(|error| self.not_read(error, replicas, terms))?.1 {
             Response::Count(count) => Ok(count),
             _ => Err(OpError::ShardUnavailable { maybe_applied: false }),
+        }
+    }
+
+    /// A full disk is no reason not to read: where none of the replicas could store what another one holds, too few of them hold the same.
+    fn not_read(&self, error: OpError, replicas: &[NodeId], terms: Terms) -> OpError {
+        match error {
+            OpError::DiskFull => self.no_quorum(terms.consistency.needed(replicas.len()), 1, false),
+            error => error,
         }
     }
 
@@ -221,9 +227,9 @@ impl RemoteReader {
             limit,
             terms: wire_terms(terms),
         };
-        let (peer, response) = inner
-            .through(layout.placement.replicas(slot), request, terms, false)
-            .await?;
+        let replicas = layout.placement.replicas(slot);
+        let opened = inner.through(replicas, request, terms, false).await;
+        let (peer, response) = opened.map_err(|error| inner.not_read(error, replicas, terms))?;
         let Response::Page(fragments) = response else {
             return Err(OpError::ShardUnavailable { maybe_applied: false });
         };

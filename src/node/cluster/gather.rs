@@ -1,17 +1,51 @@
 //! Asking several replicas, until enough of them gave an answer that counts.
 
+use std::borrow::Borrow;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures_util::StreamExt;
-use futures_util::stream::FuturesUnordered;
-
-use crate::node::peers::Peer;
+use crate::node::peers::{Call, Peer};
 use crate::wire::{Request, Response};
 
 /// A peer that has not answered anything for so long is asked last.
 pub(super) const SLOW: Duration = Duration::from_millis(100);
 /// Those that were asked first get so long before the others are asked too: many times what an answer takes, and little for whoever waits.
 const HEDGE: Duration = Duration::from_millis(15);
+
+/// Requests on their way to a few peers. Each is looked at whenever one moves: there are never more than a slot has replicas, and for so
+/// few that costs less than knowing which it was.
+#[derive(Default)]
+pub(super) struct Calls(Vec<(Peer, Call)>);
+
+impl Calls {
+    /// Whether the request could be sent.
+    pub(super) fn begin(&mut self, peer: &Peer, request: impl Borrow<Request>) -> bool {
+        let call = peer.call(request);
+        let begun = call.is_ok();
+        self.0.extend(call.ok().map(|call| (peer.clone(), call)));
+        begun
+    }
+
+    /// Who answered next, and what, or that its connection was lost; none when nobody is left.
+    pub(super) async fn next(&mut self) -> Option<(Peer, Option<Response>)> {
+        poll_fn(|context| self.poll_next(context)).await
+    }
+
+    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<(Peer, Option<Response>)>> {
+        for index in 0..self.0.len() {
+            if let Poll::Ready(answer) = Pin::new(&mut self.0[index].1).poll(context) {
+                let (peer, _) = self.0.remove(index);
+                return Poll::Ready(Some((peer, answer.ok())));
+            }
+        }
+        match self.0.is_empty() {
+            true => Poll::Ready(None),
+            false => Poll::Pending,
+        }
+    }
+}
 
 /// The answers that count, at least `want` of them, each with its peer; or, when there cannot be so many, how many there were.
 ///
@@ -30,40 +64,35 @@ pub(super) async fn gather<T>(
         return Err(peers.len());
     }
     let mut left = peers.iter();
-    let mut asked = FuturesUnordered::new();
-    let ask = |peer: &Peer| {
-        let peer = peer.clone();
-        let call = peer.call(request());
-        async move {
-            match call {
-                Ok(call) => (peer, call.await.ok()),
-                Err(_) => (peer, None),
-            }
-        }
-    };
-    asked.extend(left.by_ref().take(want).map(ask));
+    let mut calls = Calls::default();
+    // One that cannot even be asked is as one that failed.
+    let mut ask_another = |calls: &mut Calls| left.any(|peer| calls.begin(peer, request()));
+    for _ in 0..want {
+        ask_another(&mut calls);
+    }
     let hedge = tokio::time::sleep(HEDGE);
     tokio::pin!(hedge);
     let mut hedged = false;
     loop {
         tokio::select! {
             biased;
-            answer = asked.next() => match answer {
-                Some((peer, Some(response))) => match counts(response) {
-                    Some(answer) => {
-                        answers.push((peer, answer));
-                        if answers.len() >= want {
-                            return Ok(answers);
-                        }
+            answer = calls.next() => {
+                let Some((peer, response)) = answer else {
+                    return Err(answers.len());
+                };
+                match response.and_then(&counts) {
+                    Some(answer) => answers.push((peer, answer)),
+                    None => {
+                        ask_another(&mut calls);
                     }
-                    None => asked.extend(left.next().map(ask)),
-                },
-                Some(_) => asked.extend(left.next().map(ask)),
-                None => return Err(answers.len()),
-            },
+                }
+                if answers.len() >= want {
+                    return Ok(answers);
+                }
+            }
             () = &mut hedge, if !hedged => {
                 hedged = true;
-                asked.extend(left.by_ref().map(ask));
+                while ask_another(&mut calls) {}
             }
         }
     }

@@ -7,23 +7,20 @@
 //! belong to no cluster. So the same list can be given to all, and a founder that has lost its disk finds its cluster again: it founds no
 //! second one because the others are down, or cut off from it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::Instant;
-
 use super::place::Noticed;
 use super::table::{MemberState, MemberTable, Record};
 use super::{Inner, TICK};
+use crate::core::slot::SYSTEM_SLOT;
 use crate::node::OpError;
 use crate::types::NodeId;
 use crate::wire::{Admission, Request, Response, WireError};
 
 const ANSWER_MAX: Duration = Duration::from_secs(5);
-/// A node that wants in asks twice a second.
-const ASKED_LATELY: Duration = Duration::from_secs(10);
 /// Rounds of asking before the first in the list founds a cluster although some addresses are silent: 10 seconds.
 const SILENT_ROUNDS_MAX: u32 = 20;
 
@@ -87,6 +84,8 @@ pub enum MemberRefused {
     Silent(NodeId),
     #[error("the cluster holds user data: a node can only take a lost one's place, with `kv cluster replace OLD NEW`")]
     HoldsData,
+    #[error("node {0} is the last member: without it there is no cluster")]
+    Last(NodeId),
     #[error(transparent)]
     Store(#[from] OpError),
 }
@@ -102,26 +101,6 @@ struct Asked {
     /// A cluster knows this node, or the one whose place it has.
     is_known: bool,
     refused: Option<String>,
-}
-
-/// Nodes that asked lately to be let in, and whether they were empty.
-#[derive(Default)]
-pub(super) struct Asking(parking_lot::Mutex<BTreeMap<NodeId, (Instant, bool)>>);
-
-impl Asking {
-    fn note(&self, node: NodeId, is_new: bool) {
-        let now = Instant::now();
-        let mut asking = self.0.lock();
-        asking.retain(|_, (at, _)| now.duration_since(*at) < ASKED_LATELY);
-        asking.insert(node, (now, is_new));
-    }
-
-    fn is_empty_node(&self, node: NodeId) -> bool {
-        let asking = self.0.lock();
-        asking
-            .get(&node)
-            .is_some_and(|(at, is_new)| *is_new && at.elapsed() < ASKED_LATELY)
-    }
 }
 
 impl Asked {
@@ -140,8 +119,9 @@ pub(super) async fn run(inner: Arc<Inner>) {
     let mut noticed = Noticed::default();
     loop {
         inner.notice_twin(&mut noticed);
-        // A new node asks again and again: its own disk does not have the whole table yet.
-        let wants_in = !inner.layouts.current().table.is_up(inner.me) || inner.clocks.is_new();
+        // A node asks again and again as long as its own disk does not have the whole table: it would wait for members that are none any more.
+        let has_table = !inner.clocks.is_new() && inner.local.is_whole(SYSTEM_SLOT);
+        let wants_in = !inner.layouts.current().table.is_up(inner.me) || !has_table;
         if wants_in {
             let asked = inner.ask_in().await;
             if asked.refused.is_some() && asked.refused != said {
@@ -270,8 +250,10 @@ impl Inner {
             replaces: None,
             replication: table.replication() as u32,
         };
-        self.asking.note(node, admission.is_new);
-        if table.is_empty() && self.clocks.is_new() {
+        self.asking.note(node, record.peer, admission.is_new);
+        // One that still copies what the others hold, and was started anew, knows only by its disk that there are others.
+        let belonged = || !self.local.clock(SYSTEM_SLOT).is_ok_and(|clock| clock.is_empty());
+        if table.is_empty() && self.clocks.is_new() && !belonged() {
             return Err(MemberRefused::NotMember);
         }
         // It would hand out what it has of the table for the whole of it.
@@ -290,8 +272,15 @@ impl Inner {
         }
         match table.get(node) {
             Some(held) if held.state == MemberState::Up => {
-                record.seat = held.seat;
-                record.replaces.clone_from(&held.replaces);
+                let (seat, weight) = (held.seat, held.weight);
+                let (zone, replaces) = (held.zone.clone(), held.replaces.clone());
+                record = Record {
+                    seat,
+                    zone,
+                    weight,
+                    replaces,
+                    ..record
+                };
                 if before.is_some() {
                     // Two at one address: gossip knows where this one is.
                     record.peer = held.peer;
@@ -355,6 +344,9 @@ impl Inner {
         let record = match change {
             MemberChange::Remove(node) => {
                 let held = up(node).ok_or(MemberRefused::Unknown(node))?;
+                if table.up().all(|(member, _)| member == node) {
+                    return Err(MemberRefused::Last(node));
+                }
                 self.check_no_data(&table).await?;
                 Record {
                     state: MemberState::Removed,

@@ -13,6 +13,7 @@
 //! | `sync` | catching up: asking each peer for what this node lacks |
 //! | `settled` | when that can be left out |
 //! | `join` | coming in, letting in, replacing |
+//! | `asking` | who asks to be let in, and whose lost disk that shows |
 //! | `place` | whose an address is, and a lost node's own seat |
 //! | `observe` | what shows only over time: clocks of others, the rate of the stream |
 //! | `status` | what an admin is shown |
@@ -32,6 +33,7 @@
 //! Invariant: a replica's word counts (it *votes*) only if its disk holds all that it ever acknowledged of the slot: not while it is new, not
 //! where it is damaged, not before the peer that asks, and whoever else it can reach, has seen that it is no older copy of itself (`lives`).
 
+mod asking;
 mod clock_book;
 mod forward;
 mod gather;
@@ -41,6 +43,7 @@ mod layout;
 mod list;
 mod lives;
 mod observe;
+mod opened;
 mod place;
 mod read;
 mod seen;
@@ -134,15 +137,14 @@ struct Inner {
     lives: Lives,
     counters: Counters,
     observed: observe::Observed,
-    serving: serve::Opened,
+    serving: opened::Opened,
     /// Why this node is not let in, as it was told or knows itself.
     why_not_in: Mutex<Option<String>>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
     stopping: AtomicBool,
     /// Numbers readers and pulls of this node at its peers.
     next_number: AtomicU64,
-    /// Nodes that asked lately to be let in.
-    asking: join::Asking,
+    asking: asking::Asking,
     /// Held by whoever changes the member table.
     changing: tokio::sync::Mutex<()>,
 }
@@ -206,12 +208,12 @@ impl Cluster {
             view: watch::Sender::default(),
             counters: Counters::default(),
             observed: observe::Observed::default(),
-            serving: serve::Opened::default(),
+            serving: opened::Opened::default(),
             why_not_in: Mutex::default(),
             tasks: Mutex::default(),
             stopping: AtomicBool::new(false),
             next_number: AtomicU64::new(1),
-            asking: join::Asking::default(),
+            asking: asking::Asking::default(),
             changing: tokio::sync::Mutex::default(),
         });
         if let Err(error) = inner.load_table().await {

@@ -1,16 +1,9 @@
 //! What this node answers to other members.
-//!
-//! Invariant: what a peer opens here (readers, pulls) is bounded in number and ends with its connection, or when it was not used for
-//! `IDLE_MAX`.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock, Weak};
-use std::time::Duration;
-
-use parking_lot::Mutex;
-use tokio::time::Instant;
 
 use super::forward::{error_of, terms_of, wire_error};
+use super::opened::{OpenId, get, put};
 use super::read::SYNC_KEY_BYTES;
 use super::write::Try;
 use super::{Inner, MemberRefused};
@@ -22,7 +15,6 @@ use crate::node::OpError;
 use crate::node::handle::ValueReader;
 use crate::node::local::{Added, Wanted};
 use crate::node::peers::PeerService;
-use crate::node::replica::Export;
 use crate::planted::{Bug, planted};
 use crate::shard::WriteKind;
 use crate::store::keys::KeyQuery;
@@ -32,10 +24,6 @@ use crate::wire::{
     WireTerms,
 };
 
-/// Readers, and pulls, that one connection may have open; beyond it the oldest is closed.
-const OPEN_MAX: usize = 1024;
-/// One that was not used for so long is closed when room is looked for.
-const IDLE_MAX: Duration = Duration::from_secs(60);
 /// Text in one page of a reader, bytes.
 const PAGE_BYTES_MAX: usize = 1 << 20;
 
@@ -61,10 +49,20 @@ impl PeerService for Door {
 
     fn answer(&self, from: NodeId, connection: u64, request: Request) -> BoxFuture<'static, Response> {
         let inner = self.inner();
+        let gone = Response::Failed(WireError::Unavailable { maybe_applied: false });
+        // The frequent one has a future of its own: that of all others is of a size that the allocator is slow with.
+        if let Request::Append(ops) = request {
+            return Box::pin(async move {
+                match inner {
+                    Some(inner) => inner.answer_append(from, ops).await,
+                    None => gone,
+                }
+            });
+        }
         Box::pin(async move {
             match inner {
                 Some(inner) => inner.answer(from, connection, request).await,
-                None => Response::Failed(WireError::Unavailable { maybe_applied: false }),
+                None => gone,
             }
         })
     }
@@ -74,51 +72,6 @@ impl PeerService for Door {
             inner.serving.end(from, connection);
         }
     }
-}
-
-/// The number of something a peer has open: who, on which connection, and the number that the peer gave it.
-type OpenId = (NodeId, u64, u64);
-
-struct Open<T> {
-    thing: Arc<tokio::sync::Mutex<T>>,
-    used: Instant,
-}
-
-/// What peers have open here.
-#[derive(Default)]
-pub(super) struct Opened {
-    readers: Mutex<BTreeMap<OpenId, Open<ValueReader>>>,
-    pulls: Mutex<BTreeMap<OpenId, Open<Export>>>,
-}
-
-impl Opened {
-    fn end(&self, from: NodeId, connection: u64) {
-        let stays = |(node, number, _): &OpenId| (*node, *number) != (from, connection);
-        self.readers.lock().retain(|id, _| stays(id));
-        self.pulls.lock().retain(|id, _| stays(id));
-    }
-}
-
-fn put<T>(opened: &Mutex<BTreeMap<OpenId, Open<T>>>, id: OpenId, thing: T) {
-    let mut opened = opened.lock();
-    let now = Instant::now();
-    opened.retain(|_, open| now.duration_since(open.used) < IDLE_MAX);
-    let of_connection = opened.range((id.0, id.1, 0)..=(id.0, id.1, u64::MAX));
-    if of_connection.count() >= OPEN_MAX {
-        let oldest = opened.range((id.0, id.1, 0)..=(id.0, id.1, u64::MAX));
-        if let Some(oldest) = oldest.min_by_key(|(_, open)| open.used).map(|(id, _)| *id) {
-            opened.remove(&oldest);
-        }
-    }
-    let thing = Arc::new(tokio::sync::Mutex::new(thing));
-    opened.insert(id, Open { thing, used: now });
-}
-
-fn get<T>(opened: &Mutex<BTreeMap<OpenId, Open<T>>>, id: OpenId) -> Option<Arc<tokio::sync::Mutex<T>>> {
-    let mut opened = opened.lock();
-    let open = opened.get_mut(&id)?;
-    open.used = Instant::now();
-    Some(open.thing.clone())
 }
 
 impl Inner {
@@ -182,14 +135,7 @@ impl Inner {
                 .answer_now(from, &request)
                 .unwrap_or(Response::Failed(WireError::Refused("no such slot".to_owned())))),
             Request::Ask(ask) => self.answer_ask(from, ask).await,
-            // Who counts on this acknowledgement has to know this life of the node, should its disk be set back one day.
-            Request::Append(_) if !self.lives.is_introduced(from) => {
-                Err(OpError::ShardUnavailable { maybe_applied: false })
-            }
-            Request::Append(ops) => {
-                self.take_ops(ops).await?;
-                Ok(Response::Done)
-            }
+            Request::Append(ops) => Ok(Box::pin(self.answer_append(from, ops)).await),
             Request::SyncKey { user, key, known, .. } => {
                 let (user, key) = names(&user, &key)?;
                 self.answer_sync_key(from, &user, &key, known.into_clock()).await
@@ -262,6 +208,18 @@ impl Inner {
             Request::HasData => Ok(Response::HasData(self.local.holds_user_data())),
             Request::Status => Ok(Response::Status(self.own_status_json())),
             Request::Seen { user, key, terms } => self.answer_seen(&user, &key, terms).await,
+        }
+    }
+
+    async fn answer_append(&self, from: NodeId, ops: Vec<WireOp>) -> Response {
+        // Who counts on this acknowledgement has to know this life of the node, should its disk be set back one day.
+        let taken = match self.lives.is_introduced(from) {
+            true => self.take_ops(ops).await,
+            false => Err(OpError::ShardUnavailable { maybe_applied: false }),
+        };
+        match taken {
+            Ok(()) => Response::Done,
+            Err(error) => Response::Failed(wire_error(error)),
         }
     }
 

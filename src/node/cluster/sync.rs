@@ -342,12 +342,16 @@ impl Inner {
             let replicas = layout.placement.replicas(slot).iter();
             replicas.copied().filter(|node| *node != self.me).collect()
         };
-        let has_all = |slot: &SlotId| {
-            let others = others(*slot);
-            !others.is_empty() && self.clocks.has_all_of(*slot, others)
+        // Of whom nothing is left nothing is waited for.
+        let waits = self.clocks.is_new() || !lost.is_empty();
+        let gone = if waits {
+            self.lost_members().await
+        } else {
+            BTreeSet::new()
         };
+        let sources = |slot: SlotId| others(slot).into_iter().filter(|node| !gone.contains(node));
         let mut healed = lost;
-        healed.retain_slots(|slot| has_all(&slot));
+        healed.retain_slots(|slot| sources(slot).count() > 0 && self.clocks.has_all_of(slot, sources(slot)));
         if !healed.is_empty() {
             self.local.heal(&healed);
         }
@@ -355,7 +359,8 @@ impl Inner {
         let has_others = layout.table.up().count() > 1;
         if self.clocks.is_new() && layout.table.is_up(self.me) && has_others {
             let mut own = layout.placement.slots_of(self.me).chain([SYSTEM_SLOT]);
-            if own.all(|slot| self.clocks.has_all_of(slot, others(slot))) && self.local.set_whole().await.is_ok() {
+            let has_all = own.all(|slot| self.clocks.has_all_of(slot, sources(slot)));
+            if (has_all || planted(Bug::VotesUnsynced)) && self.local.set_whole().await.is_ok() {
                 self.clocks.set_whole();
                 tracing::info!("all that the other members hold is here: this node's word counts from now on");
             }

@@ -12,6 +12,8 @@ use crate::node::{Added, Node, NodeConfig, OpError, Terms};
 use crate::shard::ShardConfig;
 use crate::types::{Consistency, Key, RequestId, UserId, WallMs};
 
+mod losses;
+
 const LOOPBACK: ([u8; 4], u16) = ([127, 0, 0, 1], 0);
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -333,6 +335,21 @@ async fn a_removal_of_a_member_that_is_done_may_be_asked_for_again() {
     let nobody = NodeId(7);
     let refused = change(rig.node(0), MemberChange::Remove(nobody)).await;
     assert_eq!(refused, Err(MemberRefused::Unknown(nobody)));
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_last_member_stays() {
+    let mut rig = Rig::new(1).await;
+    let last = rig.node(0).local().life().node;
+    let refused = change(rig.node(0), MemberChange::Remove(last)).await;
+    assert_eq!(refused, Err(MemberRefused::Last(last)));
+    add(rig.node(0), "k", "v").await.unwrap();
+    rig.stop(0).await;
+    let alone = Node::start(crate::os::env(), NodeConfig::new(rig.dirs[0].path().join("data"))).await;
+    let refused = alone.err().expect("it is a member's folder").to_string();
+    assert!(refused.contains("--cluster-listen"), "{refused}");
+    rig.start(0).await;
     rig.end().await;
 }
 

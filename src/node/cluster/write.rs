@@ -1,18 +1,17 @@
 //! Writing at a level: ask, stamp, append everywhere, wait for enough.
 
+use std::future::Future;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use futures_util::StreamExt;
-use futures_util::stream::FuturesUnordered;
 use tokio::sync::oneshot;
 
-use super::gather::gather;
+use super::gather::{Calls, gather};
 use super::{Inner, count};
 use crate::core::clock::Clock;
 use crate::core::op::{KeyedOp, Op};
 use crate::core::slot::SlotId;
 use crate::core::stamp::HybridTime;
-use crate::env::BoxFuture;
 use crate::node::local::{Added, Wanted};
 use crate::node::peers::Peer;
 use crate::node::replica::place_of;
@@ -134,7 +133,7 @@ impl Inner {
                 return Ok(Added::Repeated);
             }
         };
-        let appended = Box::pin(async move { local.await.map(|_| ()) });
+        let appended = pin!(async move { local.await.map(|_| ()) });
         self.spread(op, &peers, appended, need).await?;
         Ok(Added::Appended)
     }
@@ -196,7 +195,7 @@ impl Inner {
 
     /// Sees to it that `need` replicas hold an op that some replica already has.
     pub(super) async fn hold(&self, op: KeyedOp, peers: &[Peer], need: usize) -> Result<(), OpError> {
-        let appended = Box::pin(self.local.apply(vec![op.clone()]));
+        let appended = pin!(self.local.apply(vec![op.clone()]));
         self.spread(op, peers, appended, need).await
     }
 
@@ -205,35 +204,37 @@ impl Inner {
         &self,
         op: KeyedOp,
         peers: &[Peer],
-        local: BoxFuture<'_, Result<(), OpError>>,
+        mut local: Pin<&mut (dyn Future<Output = Result<(), OpError>> + Send)>,
         need: usize,
     ) -> Result<(), OpError> {
-        let calls: Vec<_> = {
-            let op = WireOp::of(&op);
-            peers
-                .iter()
-                .map(|peer| peer.call(Request::Append(vec![op.clone()])))
-                .collect()
-        };
-        let mut acks: FuturesUnordered<BoxFuture<'_, Result<(), Option<OpError>>>> = FuturesUnordered::new();
-        acks.push(Box::pin(async move { local.await.map_err(Some) }));
-        for call in calls.into_iter().flatten() {
-            acks.push(Box::pin(async move {
-                match call.await {
-                    Ok(Response::Done) => Ok(()),
-                    _ => Err(None),
-                }
-            }));
+        let mut calls = Calls::default();
+        {
+            let request = Request::Append(vec![WireOp::of(&op)]);
+            for peer in peers {
+                calls.begin(peer, &request);
+            }
         }
-        let (mut durable, mut refused) = (0, None);
-        while let Some(ack) = acks.next().await {
-            match ack {
-                Ok(()) => durable += 1 + usize::from(planted(Bug::QuorumCountedTwice)),
-                Err(error) => refused = refused.or(error),
+        let counted = 1 + usize::from(planted(Bug::QuorumCountedTwice));
+        let (mut durable, mut refused, mut local_waits, mut peers_wait) = (0, None, true, true);
+        while durable < need && (local_waits || peers_wait) {
+            tokio::select! {
+                biased;
+                done = &mut local, if local_waits => {
+                    local_waits = false;
+                    match done {
+                        Ok(()) => durable += counted,
+                        Err(error) => refused = Some(error),
+                    }
+                }
+                answer = calls.next(), if peers_wait => match answer {
+                    Some((_, Some(Response::Done))) => durable += counted,
+                    Some(_) => {}
+                    None => peers_wait = false,
+                },
             }
-            if durable >= need {
-                return Ok(());
-            }
+        }
+        if durable >= need {
+            return Ok(());
         }
         match refused {
             // Nothing was done anywhere.

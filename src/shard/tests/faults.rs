@@ -14,7 +14,7 @@ impl Rig {
     }
 
     /// The next merge, run to its end, but its result not told to the shard.
-    fn merge_result(&mut self) -> Option<Result<Box<crate::store::segment::Segment>, MergeError>> {
+    fn merge_result(&mut self) -> Option<Result<Box<crate::store::compact::Merged>, MergeError>> {
         let mut job = self.shard.next_merge(self.now)?;
         loop {
             match job.run() {
@@ -31,7 +31,7 @@ impl Rig {
     }
 
     /// Everything durable is sealed into segments, and no log holds anything.
-    fn seal(&mut self) {
+    pub(super) fn seal(&mut self) {
         self.run_jobs();
         self.reopen();
         self.run_jobs();

@@ -31,7 +31,8 @@ impl KeyClears {
 
     /// Whether another clear of the key saw this one and all that it saw.
     pub(super) fn includes(&self, dot: &Dot, seen: &Clock) -> bool {
-        let mut others = self.clears.iter();
+        // From the newest: mostly it saw all that came before it.
+        let mut others = self.clears.iter().rev();
         planted(Bug::ClearDroppedEarly)
             || others
                 .any(|(other, context)| other != dot && context.contains(dot.origin, dot.seq) && context.covers(seen))

@@ -17,6 +17,7 @@ mod clears;
 mod input;
 mod long_key;
 mod spent;
+mod staying;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -28,13 +29,12 @@ use spent::Copies;
 
 use super::cache::BlockCache;
 use super::disk::Disk;
-use super::filter::key_tag;
 use super::memtable::SharedMemtable;
 use super::order::rank_of;
 use super::segment::{EntryRef, ReadError, Segment, SegmentMeta, SegmentWriter, WriteError, temporary_name};
 use crate::core::clock::{Clock, SlotClocks};
 use crate::core::op::{Body, Dot, Op};
-use crate::core::slot::{KeyHash, SlotId};
+use crate::core::slot::SlotId;
 use crate::types::{Key, UserId, WallMs};
 
 /// Ops of one key that a merge holds in memory at once; a longer key is read twice instead.
@@ -117,13 +117,21 @@ pub struct Merge {
     writer: SegmentWriter,
     /// Whether any clear can matter: if not, ops stream through unexamined.
     clears: bool,
+    clears_kept: BTreeMap<SlotId, u64>,
     read_ops: u64,
 }
 
 /// How far a merge came.
 pub enum Progress {
     More(Box<Merge>),
-    Done(Box<Segment>),
+    Done(Box<Merged>),
+}
+
+/// What a merge has made.
+pub struct Merged {
+    pub segment: Segment,
+    /// The clears in it, by slot: those that could not go yet.
+    pub clears_kept: BTreeMap<SlotId, u64>,
 }
 
 impl Merge {
@@ -164,6 +172,7 @@ impl Merge {
             sources,
             heads,
             writer,
+            clears_kept: BTreeMap::new(),
             read_ops: 0,
         })
     }
@@ -227,7 +236,10 @@ impl Merge {
             // On a full disk, every try would otherwise leave its own behind.
             let _ = self.context.disk.remove_file(&temporary);
         }
-        Ok(Progress::Done(Box::new(finished?)))
+        Ok(Progress::Done(Box::new(Merged {
+            segment: finished?,
+            clears_kept: self.clears_kept,
+        })))
     }
 
     /// Goes to the key that comes next, if there is one.
@@ -305,64 +317,6 @@ impl Merge {
             }
         }
         Ok(previous)
-    }
-
-    fn what_stays(&mut self, name: &KeyName, (clears, copies): (&KeyClears, &Copies), op: Op) -> Option<Op> {
-        let cleared = clears.cleared.contains(op.dot.origin, op.dot.seq);
-        match &op.body {
-            Body::Part(_) | Body::Value(_) if !cleared => Some(op),
-            Body::Part(_) | Body::Value(_) => self.left_of(clears, op),
-            Body::Spent { .. } => (!self.is_forgotten(name, copies, &op)).then_some(op),
-            // The other one stands for it, and for all that it saw.
-            Body::Clear(seen) if clears.includes(&op.dot, seen) => self.left_of(clears, op),
-            Body::Clear(seen) if self.is_collected(name, &op.dot, seen) => {
-                let mut collected = SlotClocks::default();
-                collected.join_slot(op.dot.slot, seen);
-                collected.insert(op.dot.slot, op.dot.origin, op.dot.seq);
-                self.writer.add_collected(&collected);
-                self.left_of(clears, op)
-            }
-            Body::Clear(_) => Some(op),
-        }
-    }
-
-    /// What stays of an op that is dropped: its request id, if it has one.
-    fn left_of(&self, clears: &KeyClears, op: Op) -> Option<Op> {
-        op.request_id?;
-        let cleared_at = clears.last_time.max(op.time).wall().max(self.context.now);
-        let body = Body::Spent { cleared_at };
-        Some(Op { body, ..op })
-    }
-
-    /// Whether the clear has nothing left to do, here and everywhere.
-    ///
-    /// Elsewhere: every replica holds it or has dropped it, and none takes any op again that it covers, for all their clocks cover
-    /// it. Whose clock is set back (an old disk, damage) does not cover what is said to be collected, and reconciles.
-    ///
-    /// Here: an op that it covers can lie
-    /// - in an input: then it is dropped, in this very merge;
-    /// - in a segment outside: its filter is asked;
-    /// - in a memtable. Ops of other origins come in any order, so one that the clear covers may have come after the clear was sealed, and
-    ///   its memtable may be sealed after this merge: then it would come out with nothing to hide it. So memtables are asked, for ops
-    ///   that are not durable yet too.
-    ///
-    /// None can come while the merge runs: this replica's own clock covered all of them when it began (`stable`), and what its clock
-    /// covers it does not take. A damaged input may hold one that cannot be read, so a salvage collects nothing.
-    fn is_collected(&self, name: &KeyName, dot: &Dot, seen: &Clock) -> bool {
-        let (slot, user, key) = name;
-        let known = self
-            .context
-            .stable
-            .get(*slot)
-            .is_some_and(|stable| stable.contains(dot.origin, dot.seq) && stable.covers(seen));
-        if !known || self.context.salvage {
-            return false;
-        }
-        let hash = KeyHash::of(user, key);
-        let mut memtables = self.context.memtables.iter();
-        let mut outside = self.context.outside.iter();
-        !outside.any(|segment| segment.may_hold(key_tag(hash)))
-            && !memtables.any(|memtable| memtable.read().holds_any(hash, user, key, seen))
     }
 }
 

@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::core::key_ops::KeyOps;
 use crate::core::op::KeyedOp;
+use crate::core::slot::KeyHash;
 use crate::core::stamp::{HybridTime, OriginId};
 use crate::store::memory_disk::MemoryDisk;
 use crate::store::memtable::{MemoryOps, Memtable};
@@ -169,7 +170,7 @@ impl Store {
         loop {
             match merge.step(64).unwrap() {
                 Progress::More(more) => merge = more,
-                Progress::Done(segment) => return Arc::new(*segment),
+                Progress::Done(merged) => return Arc::new(merged.segment),
             }
         }
     }
@@ -443,7 +444,8 @@ fn a_salvage_collects_nothing() {
     else {
         panic!("so little in one step");
     };
-    assert_eq!((merged.stats().clears, merged.collected().is_empty()), (1, true));
+    let segment = merged.segment;
+    assert_eq!((segment.stats().clears, segment.collected().is_empty()), (1, true));
 }
 
 #[test]
