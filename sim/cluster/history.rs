@@ -7,6 +7,8 @@ use kv_storage::core::op::Dot;
 use kv_storage::core::stamp::HybridTime;
 use kv_storage::types::RequestId;
 
+use super::plan::Bounds;
+
 /// A text that a client added; each is sent by one op only, so it can be told where it went.
 pub type TextId = u64;
 /// One op of a client, however often it is sent.
@@ -221,6 +223,8 @@ pub struct History {
     pub surveys: Vec<Survey>,
     pub retried_syncs: Vec<(u8, std::path::PathBuf)>,
     pub figures: Vec<Figures>,
+    /// How much a node lets wait.
+    pub bounds: Bounds,
     /// What the logs of one node may take on its disk, bytes.
     pub log_bytes_max: u64,
     /// From here on nothing of any key may lie on any disk, as all were cleared long before.

@@ -36,10 +36,11 @@ const STACK_BYTES: usize = 16 << 20;
 
 type Scenario = fn(&mut Rng) -> Plan;
 
-const SCENARIOS: [(&str, Scenario); 4] = [
+const SCENARIOS: [(&str, Scenario); 5] = [
     ("cluster", Plan::swarm),
     ("cluster-five", Plan::five),
     ("cluster-calm", Plan::calm),
+    ("crowded", Plan::crowded),
     ("alone", Plan::alone),
 ];
 
@@ -370,6 +371,25 @@ fn cluster() {
 #[test]
 fn cluster_calm() {
     run("cluster-calm", 2);
+}
+
+/// The limits are really met: requests are refused at the door, and what waits never gets beyond them.
+#[test]
+fn crowded() {
+    if !is_selected("crowded") {
+        return;
+    }
+    for seed in seeds(6) {
+        let report = run_apart("crowded", seed, None);
+        assert!(
+            report.problems.is_empty(),
+            "seed {seed}: {}",
+            report.problems.join("\n")
+        );
+        let refused = report.statuses.get(&503).copied().unwrap_or(0);
+        println!("crowded {seed}: {} answered, {refused} refused", report.answered);
+        assert!(refused > 10 && report.answered > 100, "seed {seed}");
+    }
 }
 
 #[test]

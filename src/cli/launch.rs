@@ -9,7 +9,7 @@ use crate::config::{ClusterSettings, ServeConfig};
 use crate::env::Env;
 use crate::http::FrontConfig;
 use crate::net::{KeyRing, Tls, TlsPem};
-use crate::node::{ClusterConfig, NodeConfig};
+use crate::node::{ClusterConfig, Limits, NodeConfig};
 use crate::os;
 use crate::server::{FirstAdmin, Server, ServerConfig};
 use crate::shard::ShardConfig;
@@ -40,6 +40,7 @@ pub async fn start(config: &ServeConfig, first_admin: Option<FirstAdmin>) -> any
                 ..ShardConfig::default()
             },
             cluster,
+            limits: Limits::default(),
         },
         front: FrontConfig::default(),
         listen: config.listen,

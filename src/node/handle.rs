@@ -32,11 +32,11 @@ pub struct Node {
 impl Node {
     /// Opens the data folder and starts the node's actors; a member of a cluster begins to look for the others.
     pub async fn start(env: Env, config: NodeConfig) -> Result<Self, StartError> {
-        let cluster = config.cluster.clone();
+        let (cluster, limits) = (config.cluster.clone(), config.limits);
         let local = Local::start(env.clone(), config).await?;
         let cluster = match cluster {
             None => None,
-            Some(config) => match Cluster::start(env, local.clone(), config).await {
+            Some(config) => match Cluster::start(env, local.clone(), config, limits.peer_calls).await {
                 Ok(cluster) => Some(cluster),
                 Err(error) => {
                     local.stop().await;

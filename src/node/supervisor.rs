@@ -20,7 +20,7 @@ use super::inbox::Inbox;
 use super::jobs::JobGate;
 use super::messages::{ShardArguments, ShardMessage};
 use super::opening::{Plan, log_report};
-use super::permits::Permits;
+use super::permits::{Limits, Permits};
 use super::shard_actor::ShardActor;
 use crate::env::Env;
 use crate::shard::{OpenReport, Shard, ShardReader, ShardStats};
@@ -40,7 +40,6 @@ pub struct Serving {
 }
 
 /// How the rest of the node reaches one shard, whichever actor runs it now.
-#[derive(Default)]
 pub struct ShardDoor {
     serving: ArcSwapOption<Serving>,
     pub permits: Permits,
@@ -53,6 +52,18 @@ pub struct ShardDoor {
 }
 
 impl ShardDoor {
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            serving: ArcSwapOption::default(),
+            permits: Permits::new(limits),
+            replica_permits: Permits::new(limits),
+            stats: Arc::default(),
+            commit_time: Arc::default(),
+            restarts: AtomicU64::new(0),
+            gate: JobGate::default(),
+        }
+    }
+
     /// Absent while the actor is being started again.
     pub fn serving(&self) -> Guard<Option<Arc<Serving>>> {
         self.serving.load()

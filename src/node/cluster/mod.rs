@@ -169,7 +169,8 @@ fn count(counter: &AtomicU64) {
 }
 
 impl Cluster {
-    pub async fn start(env: Env, local: Local, config: ClusterConfig) -> Result<Self, ClusterError> {
+    /// `calls_max` requests to one peer may wait for an answer.
+    pub async fn start(env: Env, local: Local, config: ClusterConfig, calls_max: usize) -> Result<Self, ClusterError> {
         let life = local.life();
         let door = serve::Door::default();
         let peers = PeersConfig {
@@ -181,6 +182,7 @@ impl Cluster {
                 generation: life.starts,
                 cluster: cluster_number(&config.name),
             },
+            calls_max,
         };
         let peers = Peers::start(
             env.clone(),
