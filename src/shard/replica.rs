@@ -122,6 +122,7 @@ impl Shard {
         }
         self.covered.join(&news);
         self.dropped.join(&news);
+        self.let_clears_go_in(&news);
         self.published.tell_durable(|clocks| clocks.join(&news));
         self.find_lost();
     }
@@ -140,6 +141,7 @@ impl Shard {
         );
         self.covered.join(&healed);
         self.dropped.join(&healed);
+        self.let_clears_go_in(&healed);
         self.publish_clock();
         self.publish();
     }
@@ -163,6 +165,12 @@ impl Shard {
         let stable = self.stable.as_ref();
         self.clears_left
             .retain(|slot, _| known(before, *slot) == known(stable, *slot));
+    }
+
+    /// The same where this replica itself has come to know of these dots.
+    fn let_clears_go_in(&mut self, news: &SlotClocks) {
+        self.clears_left.retain(|slot, _| news.get(*slot).is_none());
+        self.upkeep_due = true;
     }
 
     /// When nothing was elsewhere that was not here, the last time that this is known of.

@@ -71,9 +71,8 @@ impl Inner {
         let away = others.filter(|(node, _)| !is_there(*node));
         let mut lost = BTreeSet::new();
         for (node, held) in away {
-            // One that only says so, by mistake, must not make a member's disk count as lost.
             if let Some(successor) = self.asking.successor(node, held.peer)
-                && let Ok(Ok(())) = tokio::time::timeout(TICK, self.check_is_at(successor, held.peer)).await
+                && self.is_empty_at(successor, held.peer).await
             {
                 lost.insert(node);
             }
@@ -88,6 +87,13 @@ impl Inner {
             Ok(Ok(_)) => lost,
             _ => BTreeSet::new(),
         }
+    }
+
+    /// Whether the node is found at this address, and holds nothing. One that only says so, by mistake, must not make a member's disk
+    /// count as lost; and one that has lost no more than its name still holds what the member had.
+    async fn is_empty_at(&self, node: NodeId, address: SocketAddr) -> bool {
+        let asked = self.peers.call_address(address, Request::HasData, TICK).await;
+        matches!(asked, Ok((found, Response::HasData(false))) if found == node)
     }
 }
 

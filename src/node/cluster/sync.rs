@@ -350,8 +350,10 @@ impl Inner {
             BTreeSet::new()
         };
         let sources = |slot: SlotId| others(slot).into_iter().filter(|node| !gone.contains(node));
+        // What nobody is left of was copied from nobody.
+        let has_all = |slot| sources(slot).next().is_some() && self.clocks.has_all_of(slot, sources(slot));
         let mut healed = lost;
-        healed.retain_slots(|slot| sources(slot).count() > 0 && self.clocks.has_all_of(slot, sources(slot)));
+        healed.retain_slots(has_all);
         if !healed.is_empty() {
             self.local.heal(&healed);
         }
@@ -359,8 +361,8 @@ impl Inner {
         let has_others = layout.table.up().count() > 1;
         if self.clocks.is_new() && layout.table.is_up(self.me) && has_others {
             let mut own = layout.placement.slots_of(self.me).chain([SYSTEM_SLOT]);
-            let has_all = own.all(|slot| self.clocks.has_all_of(slot, sources(slot)));
-            if (has_all || planted(Bug::VotesUnsynced)) && self.local.set_whole().await.is_ok() {
+            let is_whole = own.all(|slot| others(slot).is_empty() || has_all(slot));
+            if (is_whole || planted(Bug::VotesUnsynced)) && self.local.set_whole().await.is_ok() {
                 self.clocks.set_whole();
                 tracing::info!("all that the other members hold is here: this node's word counts from now on");
             }
