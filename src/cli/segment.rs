@@ -94,7 +94,7 @@ fn is_log(file: &Path) -> io::Result<bool> {
 fn dump(file: &Path, values: bool, out: &mut dyn Write) -> anyhow::Result<()> {
     if is_log(file).with_context(|| file.display().to_string())? {
         return Err(usage(format!(
-            "{} is a log, not a segment: its ops go into one when it is full, or when the node stops",
+            "{} is a log, not a segment: its ops go into one when it is full",
             file.display()
         )));
     }

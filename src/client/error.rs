@@ -115,7 +115,10 @@ impl ClientError {
     pub(super) fn is_of_one_node(&self) -> bool {
         match self {
             Self::Server { .. } | Self::BadAnswer { .. } | Self::DiskFull { .. } => true,
-            Self::Refused { status, .. } => *status == StatusCode::NOT_FOUND.as_u16(),
+            // A node knows the paths of this API and how they are asked.
+            Self::Refused { status, .. } => {
+                *status == StatusCode::NOT_FOUND.as_u16() || *status == StatusCode::METHOD_NOT_ALLOWED.as_u16()
+            }
             _ => false,
         }
     }

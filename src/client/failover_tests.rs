@@ -335,7 +335,7 @@ async fn a_call_ends_at_its_deadline_and_the_nodes_know_it() {
 /// What no node says that is well.
 fn wrong_answers() -> Vec<Fault> {
     let detail = json!({"detail": "d"});
-    let refusals = [301, 404, 500, 502, 504, 507].map(|status| Fault::Answer(status, detail.clone()));
+    let refusals = [301, 404, 405, 500, 502, 504, 507].map(|status| Fault::Answer(status, detail.clone()));
     let others = [json!("<html>"), json!({"ok": true}), json!([1])].map(|answer| Fault::Answer(200, answer));
     refusals.into_iter().chain(others).collect()
 }
