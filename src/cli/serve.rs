@@ -23,6 +23,8 @@ use super::launch;
 use super::secret;
 use crate::server::FirstAdmin;
 
+/// Names a file of settings.
+pub const CONFIG_VARIABLE: &str = "KV_CONFIG";
 /// Longest time for what is in flight to finish. Most supervisors kill after 90 s.
 const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -49,13 +51,13 @@ pub struct ServeArgs {
     /// Where the other nodes reach this one [env: KV_ADVERTISE] [default: that of --cluster-listen]
     #[arg(long, value_name = "ADDR:PORT", help_heading = "Cluster")]
     pub advertise: Option<String>,
-    /// Other nodes (repeated or with commas between), of which one must be up; a new node without any founds the cluster [env: KV_JOIN]
+    /// Other nodes (repeated or with commas between), of which one must be up. A new node founds the cluster when there are none, or when it stands first in the list [env: KV_JOIN]
     #[arg(long, value_name = "ADDR:PORT", help_heading = "Cluster")]
     pub join: Vec<String>,
     /// File with the key that all nodes of the cluster share; `kv cluster keygen` makes it [env: KV_CLUSTER_KEY_FILE]
     #[arg(long, value_name = "FILE", help_heading = "Cluster")]
     pub cluster_key_file: Option<String>,
-    /// Folder with certificate.pem, key.pem and authority.pem: mutual TLS between nodes, instead of the key [env: KV_CLUSTER_TLS]
+    /// Folder with certificate.pem, key.pem and authority.pem: mutual TLS for the connections between nodes; the key seals the gossip all the same [env: KV_CLUSTER_TLS]
     #[arg(long, value_name = "DIR", help_heading = "Cluster")]
     pub cluster_tls: Option<String>,
     /// What fails together with this node, such as a rack; replicas go to different zones [env: KV_ZONE] [default: default]
@@ -94,7 +96,8 @@ impl ServeArgs {
     /// The settings from flags, environment and file, validated.
     pub fn into_config(self, variable: impl Fn(&str) -> Option<String>) -> anyhow::Result<ServeConfig> {
         let mut settings = Settings::default();
-        let file = self.config.clone().or_else(|| variable("KV_CONFIG").map(PathBuf::from));
+        let from_environment = || variable(CONFIG_VARIABLE).filter(|path| !path.is_empty());
+        let file = self.config.clone().or_else(|| from_environment().map(PathBuf::from));
         for (setting, text) in self.flags() {
             if let Some(text) = text {
                 settings.offer(setting, text, Source::Flag);
@@ -307,6 +310,8 @@ mod tests {
         let config = args.into_config(variable).unwrap();
         assert_eq!((config.listen.port(), config.shards), (1, 2));
         assert_eq!(config.data, dir.path().join("d"));
+        let config = ServeArgs::default().into_config(|_| Some(String::new())).unwrap();
+        assert_eq!(config.listen.port(), 8000);
     }
 
     #[test]

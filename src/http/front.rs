@@ -86,7 +86,8 @@ impl<B: Backend> Front<B> {
         request: Request<Incoming>,
     ) -> Response<AnswerBody> {
         let started = Instant::now();
-        let busy = Busy::new(activity, request.version() == Version::HTTP_2);
+        let http2 = request.version() == Version::HTTP_2;
+        let busy = Busy::new(activity, http2, request.body().size_hint().exact());
         let mut hold = Hold::new(busy);
         let (head, body) = request.into_parts();
         let call = Call::of_path(head.uri.path());
