@@ -12,16 +12,19 @@
 //! its claim and its user, just while another one, which takes the claim for left behind, dies over that, may be told of a user that is not
 //! there.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::node::OpError;
 use crate::types::UserId;
 
 use super::changes::{being_removed, contended};
 use super::history::Standing;
 use super::record::Record;
 use super::record_store::Sight;
+use super::removal::Backoff;
 use super::{Inner, UsersError};
 
 /// Between a claim and its user lie two writes. What takes so long has died, or will find its claim given up.
@@ -35,7 +38,12 @@ fn exists(user: &UserId) -> UsersError {
 }
 
 impl Inner {
-    pub(super) async fn add(&self, user: &UserId, password_hash: Box<[u8]>, admin: bool) -> Result<(), UsersError> {
+    pub(super) async fn add(
+        self: &Arc<Self>,
+        user: &UserId,
+        password_hash: Box<[u8]>,
+        admin: bool,
+    ) -> Result<(), UsersError> {
         self.check_free(user).await?;
         // A request of a removed user that was still under way when their keys were cleared may have written after it.
         self.clear_left_over(user).await?;
@@ -79,7 +87,7 @@ impl Inner {
     }
 
     /// Waits for a part of `pause`, and until none of these claims is open; one that stays open is given up.
-    async fn outlast(&self, user: &UserId, rivals: &[String], pause: Duration) -> Result<(), UsersError> {
+    async fn outlast(self: &Arc<Self>, user: &UserId, rivals: &[String], pause: Duration) -> Result<(), UsersError> {
         let since = Instant::now();
         loop {
             let part = pause.as_micros() as u64;
@@ -103,13 +111,36 @@ impl Inner {
 
     /// Gives up another one's claim. Who comes to life after this sees it when it looks whether its user stands; who made its user at this
     /// very moment may not have seen it, and has its user back.
-    async fn give_up(&self, user: &UserId, claim: &str) -> Result<(), UsersError> {
-        let id = claim.to_owned();
-        self.write(user, &Record::Void { id: id.clone() }).await?;
-        let history = self.history(user, Sight::Quorum).await?;
-        if history.is_added(claim) {
+    async fn give_up(self: &Arc<Self>, user: &UserId, claim: &str) -> Result<(), UsersError> {
+        let void = Record::Void { id: claim.to_owned() };
+        let given_up = async {
+            self.write(user, &void).await?;
+            self.restore_if_added(user, claim).await
+        };
+        let given_up = given_up.await;
+        if given_up.is_err() {
+            // It may be given up, and its user waits to be seen.
+            tokio::spawn(self.clone().restore_later(user.clone(), claim.to_owned()));
+        }
+        given_up
+    }
+
+    async fn restore_if_added(&self, user: &UserId, claim: &str) -> Result<(), UsersError> {
+        if self.history(user, Sight::Quorum).await?.is_added(claim) {
+            let id = claim.to_owned();
             self.write(user, &Record::Restored { id }).await?;
         }
         Ok(())
+    }
+
+    async fn restore_later(self: Arc<Self>, user: UserId, claim: String) {
+        let mut pause = Backoff::default();
+        loop {
+            pause.wait().await;
+            match self.restore_if_added(&user, &claim).await {
+                Ok(()) | Err(UsersError::Store(OpError::ShuttingDown)) => return,
+                Err(error) => tracing::warn!(user = user.as_str(), %error, "cannot read the record of this user yet"),
+            }
+        }
     }
 }

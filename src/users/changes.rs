@@ -55,11 +55,20 @@ impl Users {
     pub async fn remove(&self, user: &UserId) -> Result<(), UsersError> {
         let (inner, user) = (self.inner.clone(), user.clone());
         to_its_end(async move {
-            let removal = {
+            let begun = {
                 let _turn = inner.changes.lock().await;
-                inner.begin_removal(&user).await?
+                inner.begin_removal(&user).await
             };
-            inner.finish_removal(removal).await
+            match begun {
+                Ok(removal) => inner.finish_removal(removal).await,
+                Err(error) => {
+                    if matches!(error, UsersError::Store(_)) {
+                        // The user may be marked, and would be neither there nor gone.
+                        tokio::spawn(inner.resume_removal(user));
+                    }
+                    Err(error)
+                }
+            }
         })
         .await
     }

@@ -152,20 +152,24 @@ impl Inner {
             pause.wait().await;
         };
         for user in names {
-            let removal = loop {
-                match self.unfinished_removal(&user).await {
-                    Ok(removal) => break removal,
-                    Err(UsersError::Store(OpError::ShuttingDown)) => return,
-                    Err(error) => {
-                        tracing::warn!(user = user.as_str(), %error, "cannot read the record of this user yet")
-                    }
-                }
-                pause.wait().await;
-            };
-            if let Some(removal) = removal {
-                tracing::info!(user = user.as_str(), "going on with the removal of this user");
-                tokio::spawn(self.clone().erase_until_done(removal));
+            self.clone().resume_removal(user).await;
+        }
+    }
+
+    /// Goes on with the removal of this user, if one was marked and left.
+    pub(super) async fn resume_removal(self: Arc<Self>, user: UserId) {
+        let mut pause = Backoff::default();
+        let removal = loop {
+            match self.unfinished_removal(&user).await {
+                Ok(removal) => break removal,
+                Err(UsersError::Store(OpError::ShuttingDown)) => return,
+                Err(error) => tracing::warn!(user = user.as_str(), %error, "cannot read the record of this user yet"),
             }
+            pause.wait().await;
+        };
+        if let Some(removal) = removal {
+            tracing::info!(user = user.as_str(), "going on with the removal of this user");
+            tokio::spawn(self.erase_until_done(removal));
         }
     }
 
@@ -270,7 +274,7 @@ impl Inner {
     }
 }
 
-struct Backoff {
+pub(super) struct Backoff {
     next: Duration,
 }
 
@@ -281,7 +285,7 @@ impl Default for Backoff {
 }
 
 impl Backoff {
-    async fn wait(&mut self) {
+    pub(super) async fn wait(&mut self) {
         tokio::time::sleep(self.next).await;
         self.next = (self.next * 2).min(RETRY_MAX);
     }

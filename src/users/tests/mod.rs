@@ -133,6 +133,8 @@ pub(super) struct Memory {
     written: AtomicU64,
     /// How many more clears succeed, and what the others fail with.
     clears_until_failure: Mutex<Option<(usize, OpError)>>,
+    /// The same of what is read and written of records.
+    records_until_failure: Mutex<Option<(usize, OpError)>>,
     /// Clears and records that wait for `let_go`.
     held: Mutex<Held>,
     let_go: Notify,
@@ -177,8 +179,13 @@ impl Memory {
         *locked(&self.clears_until_failure) = Some((clears, error));
     }
 
+    pub fn fail_after_records(&self, records: usize, error: OpError) {
+        *locked(&self.records_until_failure) = Some((records, error));
+    }
+
     pub fn heal(&self) {
         *locked(&self.clears_until_failure) = None;
+        *locked(&self.records_until_failure) = None;
     }
 
     /// So many clears, the next ones, wait until they are let go.
@@ -232,17 +239,26 @@ impl Memory {
     }
 }
 
+/// Fails once so many have succeeded.
+fn one_more(until_failure: &Mutex<Option<(usize, OpError)>>) -> Result<(), OpError> {
+    if let Some((left, error)) = locked(until_failure).as_mut() {
+        *left = left.checked_sub(1).ok_or_else(|| error.clone())?;
+    }
+    Ok(())
+}
+
 impl RecordStore for Arc<Memory> {
     fn records<'a>(&'a self, key: &'a Key, _: Sight) -> BoxFuture<'a, Result<Vec<String>, OpError>> {
         self.reads.fetch_add(1, SeqCst);
-        let values = self.values(&UserId::system(), key);
-        Box::pin(async { Ok(values) })
+        let values = one_more(&self.records_until_failure).map(|()| self.values(&UserId::system(), key));
+        Box::pin(async { values })
     }
 
     fn append<'a>(&'a self, key: &'a Key, record: String) -> BoxFuture<'a, Result<(), OpError>> {
         Box::pin(async move {
             let is_held = |held: &mut Held| held.records.take_if(|text| record.contains(&**text)).is_some();
             self.wait_if(is_held).await;
+            one_more(&self.records_until_failure)?;
             self.put(&UserId::system(), key.as_str(), Some(&record));
             Ok(())
         })
@@ -275,9 +291,7 @@ impl RecordStore for Arc<Memory> {
                 waits
             };
             self.wait_if(is_held).await;
-            if let Some((left, error)) = locked(&self.clears_until_failure).as_mut() {
-                *left = left.checked_sub(1).ok_or_else(|| error.clone())?;
-            }
+            one_more(&self.clears_until_failure)?;
             let mut lists = locked(&self.lists);
             if let Some(pieces) = lists.get_mut(&(user.clone(), key.clone())) {
                 pieces.retain(|(number, _)| !seen.contains(ORIGIN, *number));

@@ -79,6 +79,27 @@ async fn a_removal_that_cannot_go_on_is_retried_and_its_name_stays_taken_until_i
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_removal_that_is_marked_goes_on_wherever_it_was_cut_short() {
+    // What is read and written of records until the keys' turn comes.
+    for records in 0..4 {
+        let world = World::default();
+        let users = with_bobs_keys(&world, 10).await;
+        let keys = world.store.keys_of(&id("bob"));
+        world.store.fail_after_records(records, DOWN);
+        assert_eq!(users.remove(&id("bob")).await, Err(UsersError::Store(DOWN)));
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        world.store.heal();
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        match records {
+            // Not even the mark was written.
+            0 | 1 => assert!(users.verify("bob", "x", address(1)).await.is_ok()),
+            _ => assert_eq!(users.add(&id("bob"), "y", false).await, Ok(())),
+        }
+        assert_eq!(world.store.keys_of(&id("bob")), if records < 2 { keys } else { 0 });
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_removal_at_the_start_waits_for_a_store_that_is_not_ready() {
     let world = World::default();
     world.store.put(
