@@ -1,6 +1,5 @@
 //! Whatever is merged with whatever, in any order: every key's view stays what the model says, and nothing that was told is forgotten.
 
-use crate::core::slot::KeyHash;
 use std::collections::BTreeSet;
 use std::path::Path;
 
