@@ -10,7 +10,7 @@ use kv_storage::core::slot::{KeyHash, SlotId, shard_of, shard_slots, slot_of};
 use kv_storage::core::stamp::OriginId;
 use kv_storage::os::RealDisk;
 use kv_storage::shard::{
-    CleanupJob, MergeJob, MergeOutcome, Place, Shard, ShardConfig, SpaceJob, SpaceReady, Submitted, Write,
+    CleanedUp, CleanupJob, MergeJob, MergeOutcome, Place, Shard, ShardConfig, SpaceJob, SpaceReady, Submitted, Write,
     WriteContext, WriteKind,
 };
 use kv_storage::store::cache::BlockCache;
@@ -33,7 +33,7 @@ enum Job {
 enum Done {
     Space(io::Result<SpaceReady>),
     Merge(MergeOutcome),
-    Cleanup((Vec<u64>, u64)),
+    Cleanup(CleanedUp),
 }
 
 /// One shard, and the threads that run its jobs.

@@ -14,7 +14,7 @@ use super::permits::Permit;
 use crate::core::clock::SlotClocks;
 use crate::core::op::KeyedOp;
 use crate::env::{Abandoned, Env};
-use crate::shard::{MergeOutcome, PastLookup, Shard, ShardStats, SpaceReady, Write};
+use crate::shard::{CleanedUp, MergeOutcome, PastLookup, Shard, ShardStats, SpaceReady, Write};
 use crate::types::WallMs;
 
 pub type Reply<T> = oneshot::Sender<Result<T, OpError>>;
@@ -58,7 +58,7 @@ pub enum ShardMessage {
     Commit,
     SpaceMade(Result<io::Result<SpaceReady>, Abandoned>),
     MergeStepped(Result<MergeOutcome, Abandoned>),
-    CleanedUp(Result<(Vec<u64>, u64), Abandoned>),
+    CleanedUp(Result<CleanedUp, Abandoned>),
 }
 
 pub struct ShardArguments {

@@ -1,6 +1,7 @@
 //! Files that are not needed any more: used again, removed, or set aside because they are damaged.
 //!
-//! Invariant: a file whose content lives on elsewhere is named as replaced by every new segment until its removal is durable.
+//! Invariant: a file whose content lives on elsewhere is named as replaced by every new segment until its removal is durable. What cannot be
+//! removed is tried again.
 
 use std::io;
 use std::path::PathBuf;
@@ -30,11 +31,20 @@ pub struct CleanupJob {
     tasks: Vec<Cleanup>,
 }
 
+/// What a cleanup achieved.
+#[derive(Debug, Default)]
+pub struct CleanedUp {
+    /// The numbers of the files that are durably gone.
+    gone: Vec<u64>,
+    quarantined: u64,
+    /// To be tried again.
+    failed: Vec<Cleanup>,
+}
+
 impl CleanupJob {
-    /// Blocks on the disk. Gives the numbers of the files that are durably gone.
-    pub fn run(self) -> (Vec<u64>, u64) {
-        let mut gone = Vec::new();
-        let mut quarantined = 0;
+    /// Blocks on the disk.
+    pub fn run(self) -> CleanedUp {
+        let mut cleaned = CleanedUp::default();
         for task in &self.tasks {
             let (number, name, keep) = match *task {
                 Cleanup::RemoveLog(number) => (number, log::file_name(number), false),
@@ -45,7 +55,6 @@ impl CleanupJob {
             };
             let path = self.dir.join(&name);
             let done = if keep {
-                quarantined += 1;
                 self.disk.rename(&path, &recover::quarantine_path(&self.dir, &name))
             } else {
                 self.disk.remove_file(&path)
@@ -53,16 +62,21 @@ impl CleanupJob {
             match done {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     tracing::warn!(path = %path.display(), %error, "cannot remove a file that is not needed any more");
+                    cleaned.failed.push(task.clone());
                 }
-                _ => gone.push(number),
+                done => {
+                    cleaned.quarantined += u64::from(keep && done.is_ok());
+                    cleaned.gone.push(number);
+                }
             }
         }
         // Until the directory is synced, a crash may bring any of these names back.
         if let Err(error) = self.disk.sync_dir(&self.dir) {
             tracing::warn!(dir = %self.dir.display(), %error, "cannot sync the directory");
-            gone.clear();
+            cleaned.gone.clear();
+            cleaned.failed = self.tasks;
         }
-        (gone, quarantined)
+        cleaned
     }
 }
 
@@ -93,11 +107,20 @@ impl Shard {
     }
 
     /// Takes the result of a cleanup.
-    pub fn cleaned_up(&mut self, (gone, quarantined): (Vec<u64>, u64)) {
+    pub fn cleaned_up(&mut self, cleaned: CleanedUp) {
         self.cleanup_under_way = false;
-        self.stats.quarantined_files += quarantined;
-        for number in gone {
+        self.stats.quarantined_files += cleaned.quarantined;
+        for number in cleaned.gone {
             self.obsolete.remove(&number);
         }
+        // Not before the next tick: what failed now would fail at once again.
+        self.cleanup_failed.extend(cleaned.failed);
+    }
+
+    pub(super) fn clean_up_again(&mut self) {
+        let mut failed = std::mem::take(&mut self.cleanup_failed);
+        // With space on the disk again, the reserve is to stay where it is.
+        failed.retain(|task| *task != Cleanup::RemoveReserve || self.disk_full);
+        self.cleanup.append(&mut failed);
     }
 }

@@ -34,11 +34,12 @@ use crate::store::segment::Segment;
 use crate::types::WallMs;
 
 use crate::store::compact::KeyName;
+use cleanup::Cleanup;
 use published::Published;
 
 pub use crate::store::compact::MergeError;
 pub use crate::store::recover::Place;
-pub use cleanup::CleanupJob;
+pub use cleanup::{CleanedUp, CleanupJob};
 pub use commit::CommitJob;
 pub use published::{Damaged, ShardReader};
 pub use replica::Applied;
@@ -156,7 +157,9 @@ pub struct Shard {
     /// Files whose content lives on elsewhere, until their removal is durable.
     obsolete: BTreeSet<u64>,
     /// Files to remove or set aside.
-    cleanup: Vec<cleanup::Cleanup>,
+    cleanup: Vec<Cleanup>,
+    /// Those of which this failed: tried again at the next tick.
+    cleanup_failed: Vec<Cleanup>,
     next_number: u64,
     /// Groups handed out so far, and how many of them are durable.
     groups: u64,
@@ -211,6 +214,8 @@ impl Shard {
             damage: found.damage,
             recovered_ops: found.logs.iter().map(|log| log.memtable.read().op_count() as u64).sum(),
         };
+        let removed = found.obsolete.iter().copied().map(Cleanup::RemoveSegment);
+        let set_aside = found.set_aside.iter().copied().map(Cleanup::QuarantineSegment);
         let mut shard = Self {
             next_seq: vec![1; place.slots.len()],
             origin,
@@ -236,13 +241,14 @@ impl Shard {
                 .collect(),
             segments: found.segments,
             prepared: None,
-            obsolete: found.obsolete.iter().chain(&found.spares).copied().collect(),
-            spares: found.spares,
-            cleanup: found
-                .obsolete
+            obsolete: [&found.obsolete, &found.set_aside, &found.spares]
                 .into_iter()
-                .map(cleanup::Cleanup::RemoveSegment)
+                .flatten()
+                .copied()
                 .collect(),
+            spares: found.spares,
+            cleanup: removed.chain(set_aside).collect(),
+            cleanup_failed: Vec::new(),
             next_number: found.next_number,
             groups: 0,
             durable_groups: 0,
@@ -271,7 +277,6 @@ impl Shard {
         };
         shard.publish();
         shard.publish_clock();
-        shard.stats.quarantined_files = found.salvaged;
         shard.set_origin(origin);
         Ok((shard, report))
     }

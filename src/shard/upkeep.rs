@@ -286,6 +286,7 @@ impl Shard {
         self.merge_due = true;
         self.upkeep_due = true;
         self.merge_paused = false;
+        self.clean_up_again();
         let has_clears = self
             .active
             .as_ref()

@@ -1,7 +1,7 @@
 //! A disk in memory, for the store's own tests.
 //!
 //! Fault model: [`MemoryDisk::crash`] keeps exactly what was synced (bytes by `sync_data`, names by `sync_dir`, folders that were
-//! created by `sync_dir` of the one above) and loses everything else; reads and syncs can be made to fail; the space can run out. Nothing happens at random.
+//! created by `sync_dir` of the one above) and loses everything else; reads, syncs and removals can be made to fail; the space can run out. Nothing happens at random.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -55,6 +55,9 @@ pub struct Faults {
     pub bad_byte: AtomicU64,
     /// A folder whose names cannot be read.
     pub bad_folder: Mutex<Option<PathBuf>>,
+    /// A folder whose names cannot be made durable.
+    pub unsyncable_folder: Mutex<Option<PathBuf>>,
+    pub fail_remove: AtomicBool,
     /// Bytes that may still be written; [`u64::MAX`] until a test sets it.
     pub free_bytes: AtomicU64,
 }
@@ -308,6 +311,9 @@ impl Disk for MemoryDisk {
     }
 
     fn remove_file(&self, path: &Path) -> io::Result<()> {
+        if self.shared.faults.fail_remove.load(Ordering::Relaxed) {
+            return Err(io::Error::other("remove failed"));
+        }
         let removed = locked(&self.shared.names).now.remove(path);
         removed.map(drop).ok_or_else(|| missing(path))
     }
@@ -316,6 +322,9 @@ impl Disk for MemoryDisk {
         let failing = self.shared.faults.fail_sync_dir.load(Ordering::Relaxed);
         if failing != 0 {
             return Err(io::Error::from_raw_os_error(failing));
+        }
+        if locked(&self.shared.faults.unsyncable_folder).as_deref() == Some(dir) {
+            return Err(io::Error::other("sync failed"));
         }
         let mut names = locked(&self.shared.names);
         let here = |path: &PathBuf| path.parent() == Some(dir);

@@ -2,7 +2,9 @@
 //!
 //! Rules:
 //! - a `*.tmp` file was never finished: removed;
-//! - a file whose number a sound segment names in `replaces` was merged into it: a log is recycled, a segment removed;
+//! - a file whose number a sound segment names in `replaces` was merged into it: a log is recycled, a segment removed, or set aside if it
+//!   does not open; nothing of that before the segment's name is durable. A segment that is itself replaced takes nothing over: what it names
+//!   and is still there was named again by what replaced it, or it was taken back;
 //! - a segment that does not open is damaged: quarantined (renamed, never deleted), and what its blocks still hold is kept;
 //! - every other log is read by the rules of `log`; its records are written once more and synced, for what the page cache shows after a failed sync
 //!   may not be on the disk;
@@ -11,6 +13,7 @@
 //! - a loss that cannot be told by its dot is taken to concern every slot of the shard (origin 0);
 //! - a newer format version is refused; whatever else is wrong with the files' content, the shard opens.
 
+mod logs;
 mod losses;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,14 +22,13 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bytes::Bytes;
-
+use logs::read_logs;
 use losses::{lose_unknown, salvage_segment, take_footers, tell_losses};
 
 use super::cache::BlockCache;
-use super::disk::{Disk, DiskFile, OpenMode};
-use super::log::{self, HeaderError, LogHeader};
-use super::memtable::{Memtable, SharedMemtable};
+use super::disk::{Disk, OpenMode};
+use super::log;
+use super::memtable::SharedMemtable;
 use super::segment::{self, OpenError, Segment};
 use crate::core::clock::SlotClocks;
 use crate::core::stamp::{HybridTime, OriginId};
@@ -36,9 +38,6 @@ pub const UNKNOWN_ORIGIN: OriginId = OriginId(0);
 
 /// The file that holds space for a full disk.
 pub const RESERVE_NAME: &str = "reserve";
-
-/// A log that cannot be read at once is read in pieces of this size: a sector of today's disks.
-const READ_AGAIN_BYTES: usize = 4096;
 
 /// Where a shard lives.
 #[derive(Clone)]
@@ -83,12 +82,12 @@ pub struct Recovered {
     pub logs: Vec<RecoveredLog>,
     /// Log files that hold nothing that is needed, in order of their numbers.
     pub spares: Vec<u64>,
-    /// Files that were merged away and could not be removed.
+    /// Segments whose content lives on elsewhere: to be removed.
     pub obsolete: Vec<u64>,
+    /// The same, of those that do not open: to be set aside.
+    pub set_aside: Vec<u64>,
     /// Segments that do not open.
     unopened: Vec<u64>,
-    /// How many of them were set aside.
-    pub salvaged: u64,
     pub reserved: bool,
     pub next_number: u64,
     pub covered: SlotClocks,
@@ -100,6 +99,8 @@ pub struct Recovered {
     known_lost: SlotClocks,
     /// Records that the logs have lost, with or without a name.
     lost_records: u64,
+    /// They have lost some that are not counted.
+    lost_uncounted: bool,
     pub max_time: HybridTime,
     pub torn_logs: u64,
     /// One sentence for each thing that is damaged.
@@ -158,13 +159,14 @@ pub fn recover(place: &Place) -> Result<Recovered, RecoverError> {
         found.next_number = found.next_number.max(number_in(name).map_or(0, |number| number + 1));
     }
     open_segments(place, segments, &mut found)?;
-    let replaced: BTreeSet<u64> = found
-        .segments
-        .iter()
-        .flat_map(|segment| segment.replaces().iter().copied())
-        .collect();
-    found.next_number = found.next_number.max(replaced.last().map_or(0, |number| number + 1));
-    drop_replaced(place, &replaced, &mut found);
+    let named = found.segments.iter().flat_map(|segment| segment.replaces());
+    found.next_number = found.next_number.max(named.max().map_or(0, |number| number + 1));
+    let replaced = replaced_files(&found.segments);
+    if !replaced.is_empty() {
+        // Of a segment whose merge did not get to its end, the name may not be durable yet.
+        place.disk.sync_dir(&place.dir).map_err(fail)?;
+    }
+    drop_replaced(&replaced, &mut found);
     for number in std::mem::take(&mut found.unopened) {
         // Its footer said which logs it replaces. An older one that is here may be one of them, with what was cleared since.
         let may_replace_log = logs.iter().any(|log| *log < number && !replaced.contains(log));
@@ -219,163 +221,30 @@ fn open_segment(place: &Place, number: u64) -> Result<Segment, OpenError> {
     }
 }
 
-/// Removes segments that were merged into another one.
-fn drop_replaced(place: &Place, replaced: &BTreeSet<u64>, found: &mut Recovered) {
+/// The files that were merged into a segment that stands. `segments` are in order of their numbers; a segment has a higher number than all
+/// that it replaces.
+fn replaced_files(segments: &[Arc<Segment>]) -> BTreeSet<u64> {
+    let mut replaced = BTreeSet::new();
+    for segment in segments.iter().rev() {
+        if !replaced.contains(&segment.number()) {
+            replaced.extend(segment.replaces());
+        }
+    }
+    replaced
+}
+
+/// Segments that were merged into another one are none any more; the shard removes them, or sets them aside if they do not open.
+fn drop_replaced(replaced: &BTreeSet<u64>, found: &mut Recovered) {
     let (gone, kept): (Vec<_>, Vec<_>) = std::mem::take(&mut found.segments)
         .into_iter()
         .partition(|segment| replaced.contains(&segment.number()));
     found.segments = kept;
-    let gone = gone.iter().map(|segment| segment.number());
-    let unopened = found
-        .unopened
-        .iter()
-        .copied()
-        .filter(|number| replaced.contains(number));
-    for number in gone.chain(unopened.collect::<Vec<_>>()) {
-        let path = place.dir.join(segment::file_name(number));
-        if let Err(error) = place.disk.remove_file(&path) {
-            tracing::warn!(path = %path.display(), %error, "cannot remove a merged segment");
-            found.obsolete.push(number);
-        }
-    }
-    found.unopened.retain(|number| !replaced.contains(number));
-}
-
-/// From the newest log to the oldest: each says where the one before it ends, so only one has to be in memory at a time.
-fn read_logs(place: &Place, numbers: Vec<u64>, found: &mut Recovered) -> Result<(), RecoverError> {
-    let mut previous: Option<log::Previous> = None;
-    for number in numbers.into_iter().rev() {
-        let log = read_log(place, number)?;
-        let known_end = previous
-            .filter(|previous| previous.number == number)
-            .map(|previous| previous.end);
-        previous = log.previous;
-        take_log(place, log, known_end, found)?;
-    }
-    found.logs.reverse();
-    found.spares.sort_unstable();
-    Ok(())
-}
-
-fn read_log(place: &Place, number: u64) -> Result<ReadLog, RecoverError> {
-    let path = place.dir.join(log::file_name(number));
-    let fail = |source| RecoverError::Io {
-        path: path.clone(),
-        source,
-    };
-    let file = place.disk.open(&path, OpenMode::ReadWrite).map_err(fail)?;
-    let (bytes, whole) = read_whole(&*file).map_err(fail)?;
-    let header = LogHeader::decode(&bytes);
-    if let Err(HeaderError::NewerVersion(version)) = header {
-        return Err(RecoverError::NewerVersion {
-            path,
-            found: version,
-            known: log::VERSION,
-        });
-    }
-    let header = header.ok().filter(|header| header.number == number);
-    Ok(ReadLog {
-        number,
-        file,
-        bytes,
-        whole,
-        previous: header.map(|header| header.previous),
-    })
-}
-
-/// The file's bytes, and whether all of it could be read, if not at once then piece by piece. What cannot be read is taken for zeroes,
-/// so for damage; when nothing can be read, it is the disk that fails, not the file.
-fn read_whole(file: &dyn DiskFile) -> io::Result<(Bytes, bool)> {
-    let len = usize::try_from(file.len()?).map_err(|_| io::ErrorKind::FileTooLarge)?;
-    let mut bytes = vec![0; len];
-    let Err(failure) = file.read_exact_at(&mut bytes, 0) else {
-        return Ok((bytes.into(), true));
-    };
-    let (mut readable, mut unreadable) = (0, 0);
-    for (index, piece) in bytes.chunks_mut(READ_AGAIN_BYTES).enumerate() {
-        match file.read_exact_at(piece, (index * READ_AGAIN_BYTES) as u64) {
-            Ok(()) => readable += 1,
-            Err(_) => {
-                unreadable += 1;
-                piece.fill(0);
-            }
-        }
-    }
-    if readable == 0 {
-        return Err(failure);
-    }
-    if unreadable > 0 {
-        tracing::error!(error = %failure, "parts of a log cannot be read");
-    }
-    Ok((bytes.into(), unreadable == 0))
-}
-
-/// A log as it was read.
-struct ReadLog {
-    number: u64,
-    file: Box<dyn DiskFile>,
-    bytes: Bytes,
-    /// Nothing of it failed to be read.
-    whole: bool,
-    previous: Option<log::Previous>,
-}
-
-fn take_log(place: &Place, log: ReadLog, known_end: Option<u64>, found: &mut Recovered) -> Result<(), RecoverError> {
-    let (number, bytes) = (log.number, &log.bytes);
-    let path = place.dir.join(log::file_name(number));
-    let scan = log::scan(bytes, number, known_end);
-    found.torn_logs += u64::from(scan.torn);
-    if scan.torn {
-        tracing::info!(log = %path.display(), end = scan.end, "cut an unfinished write off the end of the log");
-    }
-    if !log.whole {
-        found.note_damage(format!("{}: parts of it cannot be read", path.display()));
-        // Who knows whether anything was written there.
-        found.lost_records += 1;
-    } else if scan.records.is_empty() && scan.damaged.is_empty() {
-        found.spares.push(number);
-        return Ok(());
-    }
-    for (from, to) in &scan.damaged {
-        found.note_damage(format!("{}: bytes {from} to {to} do not check out", path.display()));
-    }
-    for dot in &scan.lost_dots {
-        found.lost.insert(dot.slot, dot.origin, dot.seq);
-    }
-    let memtable = Memtable::recovered(number, used_part(bytes, scan.end as usize), &scan.records, scan.end);
-    found.covered.join(&memtable.covered());
-    let newest = scan.records.iter().map(|record| record.header.time).max();
-    found.max_time = found.max_time.max(newest.unwrap_or_default());
-    let damaged = !scan.damaged.is_empty() || !log.whole;
-    write_again(&*log.file, bytes, &scan).map_err(|source| RecoverError::Io { path, source })?;
-    found.lost_records += scan.lost_records;
-    found.logs.push(RecoveredLog {
-        memtable: memtable.share(),
-        damaged,
-    });
-    Ok(())
-}
-
-/// Most of a log may be space that was filled ahead, which a memtable must not keep in memory.
-fn used_part(bytes: &Bytes, end: usize) -> Bytes {
-    match end < bytes.len() / 2 {
-        true => Bytes::copy_from_slice(&bytes[..end]),
-        false => bytes.slice(..end),
-    }
-}
-
-/// What is read here may be in the page cache only, marked clean by a sync that failed. Written again, it is dirty again, and this
-/// sync tells the truth about it.
-fn write_again(file: &dyn DiskFile, bytes: &Bytes, scan: &log::Scan) -> io::Result<()> {
-    let ends = scan.damaged.iter().copied().chain([(scan.end, scan.end)]);
-    let mut from = 0;
-    for (to, next) in ends {
-        if from < to {
-            file.write_all_at(&bytes[from as usize..to as usize], from)?;
-        }
-        from = next;
-    }
-    file.sync_data()
+    found.obsolete.extend(gone.iter().map(|segment| segment.number()));
+    let (gone, kept) = std::mem::take(&mut found.unopened)
+        .into_iter()
+        .partition(|number| replaced.contains(number));
+    found.unopened = kept;
+    found.set_aside = gone;
 }
 
 /// The folder's path of a quarantined file.

@@ -76,6 +76,69 @@ fn a_segment_that_a_failed_merge_left_behind_brings_nothing_back() {
 }
 
 #[test]
+fn a_file_that_cannot_be_removed_is_tried_again_at_the_next_tick_and_not_at_once() {
+    let mut rig = Rig::new(small());
+    rig.add("u", "k", "v");
+    rig.run_jobs();
+    rig.reopen();
+    // A merge that failed when its file had its name already.
+    let left = rig.merge_result().unwrap().unwrap().number();
+    rig.shard.merged(Err(MergeError::Abandoned));
+    rig.disk.faults().fail_remove.store(true, Ordering::Relaxed);
+    rig.run_jobs();
+    assert!(rig.shard.next_cleanup().is_none(), "not in a busy loop");
+    assert!(rig.shard.obsolete.contains(&left), "every new segment names it");
+    rig.disk.faults().fail_remove.store(false, Ordering::Relaxed);
+    rig.idle();
+    rig.run_jobs();
+    assert!(!rig.shard.obsolete.contains(&left));
+    let left = Path::new(DIR).join(crate::store::segment::file_name(left));
+    assert!(rig.disk.content(&left).is_none());
+}
+
+#[test]
+fn a_file_whose_removal_is_not_durable_is_named_as_replaced_until_it_is() {
+    let mut rig = Rig::new(small());
+    rig.add("u", "k", "v");
+    rig.run_jobs();
+    rig.reopen();
+    let left = rig.merge_result().unwrap().unwrap().number();
+    rig.shard.merged(Err(MergeError::Abandoned));
+    let unsyncable = |dir: Option<&str>| dir.map(std::path::PathBuf::from);
+    *rig.disk.faults().unsyncable_folder.lock().unwrap() = unsyncable(Some(DIR));
+    let job = rig.shard.next_cleanup().unwrap();
+    rig.shard.cleaned_up(job.run());
+    assert!(rig.shard.next_cleanup().is_none() && rig.shard.obsolete.contains(&left));
+    *rig.disk.faults().unsyncable_folder.lock().unwrap() = unsyncable(None);
+    rig.idle();
+    let job = rig.shard.next_cleanup().unwrap();
+    rig.shard.cleaned_up(job.run());
+    assert!(!rig.shard.obsolete.contains(&left));
+}
+
+#[test]
+fn a_damaged_segment_is_kept_aside_even_if_the_shard_dies_before_it_was() {
+    let mut rig = Rig::new(small());
+    rig.add("u", "k", "v");
+    rig.seal();
+    let name = rig.segment_names()[0].clone();
+    let path = Path::new(DIR).join(&name);
+    let mut bytes = rig.disk.content(&path).unwrap();
+    bytes.truncate(bytes.len() - 10);
+    rig.disk.put(&path, bytes.clone());
+    let kept = crate::store::recover::quarantine_path(Path::new(DIR), &name);
+    for _ in 0..2 {
+        rig.reopen();
+        rig.run_jobs();
+        assert_eq!(rig.disk.content(&kept), Some(bytes.clone()));
+        assert!(rig.disk.content(&path).is_none());
+        assert_eq!(rig.shard.stats().quarantined_files, 1);
+        // What was salvaged is durable; that the file was set aside is not.
+        crate::store::disk::Disk::rename(&*rig.disk, &kept, &path).unwrap();
+    }
+}
+
+#[test]
 fn a_seal_that_fails_is_tried_again_at_the_next_tick_and_not_at_once() {
     let mut rig = Rig::new(small());
     rig.add("u", "k", "v");

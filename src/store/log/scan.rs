@@ -26,6 +26,8 @@ pub struct Scan {
     pub damaged: Vec<(u64, u64)>,
     /// Records lost in the damaged stretches, as far as they can be counted.
     pub lost_records: u64,
+    /// More may be lost than is counted.
+    pub lost_uncounted: bool,
     /// Dots of lost records whose headers are still sound.
     pub lost_dots: Vec<Dot>,
 }
@@ -58,12 +60,13 @@ pub fn scan(bytes: &Bytes, number: u64, known_end: Option<u64>) -> Scan {
                         return scan;
                     }
                 };
-                let lost = scan.note_lost_dots(bytes, number, offset, next);
+                let (lost, uncounted) = scan.note_lost_dots(bytes, number, offset, next);
                 scan.damaged.push((offset, next));
                 offset = next;
                 if known_end.is_some_and(|end| next >= end) && sound_record(bytes, number, next).is_none() {
                     // The damage reaches to the known end: no later record says how many it took.
                     scan.lost_records += lost;
+                    scan.lost_uncounted = uncounted;
                     return scan;
                 }
             }
@@ -73,12 +76,11 @@ pub fn scan(bytes: &Bytes, number: u64, known_end: Option<u64>) -> Scan {
 
 impl Scan {
     /// In a damaged stretch, sound headers of unsound bodies still say which ops are lost. Gives how many these are, and one more if
-    /// they do not account for the whole stretch.
-    fn note_lost_dots(&mut self, bytes: &Bytes, number: u64, from: u64, to: u64) -> u64 {
+    /// they do not account for the whole stretch, and whether that is so.
+    fn note_lost_dots(&mut self, bytes: &Bytes, number: u64, from: u64, to: u64) -> (u64, bool) {
         let (mut offset, mut headers, mut unknown) = (from, 0, false);
         // What lies behind the end of the file holds no header, however far `to` is.
-        let to = to.min(bytes.len() as u64);
-        while offset < to {
+        while offset < to.min(bytes.len() as u64) {
             match header_at(bytes, number, offset) {
                 Some(header) => {
                     self.lost_dots.push(header.dot);
@@ -91,7 +93,8 @@ impl Scan {
                 }
             }
         }
-        headers + u64::from(unknown)
+        unknown |= offset < to;
+        (headers + u64::from(unknown), unknown)
     }
 }
 

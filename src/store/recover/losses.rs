@@ -3,31 +3,50 @@
 use std::io;
 use std::sync::Arc;
 
-use super::{Place, RecoverError, Recovered, UNKNOWN_ORIGIN, quarantine_path};
+use super::{Place, RecoverError, Recovered, UNKNOWN_ORIGIN};
 use crate::core::clock::SlotClocks;
 use crate::core::op::KeyedOp;
 use crate::core::slot::SlotId;
-use crate::store::segment::{self, EntryRef, SegmentMeta, SegmentWriter};
+use crate::store::segment::{self, EntryRef, Segment, SegmentMeta, SegmentWriter};
 
-/// Puts what a segment that does not open still holds into a new one, and sets the file aside.
+/// Puts what a segment that does not open still holds into a new one, so that the file can be set aside.
 pub(super) fn salvage_segment(
     place: &Place,
     number: u64,
     may_replace_log: bool,
     found: &mut Recovered,
 ) -> Result<(), RecoverError> {
-    let name = segment::file_name(number);
-    let path = place.dir.join(&name);
-    let fail = |error: &dyn std::fmt::Display| RecoverError::Io {
-        path: path.clone(),
-        source: io::Error::other(error.to_string()),
-    };
+    let path = place.dir.join(segment::file_name(number));
     let meta = SegmentMeta {
         shard: place.shard,
+        // Whatever becomes of the file of this number, no other one is ever to have it.
         number: found.next_number,
         replaces: vec![number],
     };
-    let mut writer = SegmentWriter::create(place.disk.clone(), &place.dir, meta).map_err(|error| fail(&error))?;
+    found.next_number += 1;
+    let new = meta.number;
+    match write_salvaged(place, number, meta, may_replace_log, found) {
+        Ok(segment) => {
+            found.segments.push(Arc::new(segment));
+            found.set_aside.push(number);
+            Ok(())
+        }
+        Err(source) => {
+            // It may have its name already, and would then say that it took over what is still to be salvaged.
+            found.obsolete.push(new);
+            Err(RecoverError::Io { path, source })
+        }
+    }
+}
+
+fn write_salvaged(
+    place: &Place,
+    number: u64,
+    meta: SegmentMeta,
+    may_replace_log: bool,
+    found: &Recovered,
+) -> io::Result<Segment> {
+    let mut writer = SegmentWriter::create(place.disk.clone(), &place.dir, meta).map_err(io::Error::other)?;
     let mut covered = SlotClocks::default();
     let mut pushed = Ok(());
     let salvaged = segment::salvage(
@@ -51,25 +70,17 @@ pub(super) fn salvage_segment(
         (Ok(salvaged), Ok(())) => salvaged,
         (salvaged, pushed) => {
             writer.abandon();
-            salvaged.map_err(|error| fail(&error))?;
-            return pushed.map_err(|error| fail(&error));
+            salvaged.map_err(io::Error::other)?;
+            return Err(pushed.map_or_else(io::Error::other, |()| io::ErrorKind::Other.into()));
         }
     };
+    let path = place.dir.join(segment::file_name(number));
     tracing::error!(path = %path.display(), ?salvaged, "a damaged segment was salvaged and set aside");
     let mut lost = SlotClocks::default();
     if !salvaged.complete || may_replace_log {
         lose_unknown(place, found.next_unknown(), &mut lost);
     }
-    let segment = writer
-        .finish(covered, lost, &place.cache)
-        .map_err(|error| fail(&error))?;
-    found.next_number += 1;
-    found.segments.push(Arc::new(segment));
-    found.salvaged += 1;
-    let renamed = place.disk.rename(&path, &quarantine_path(&place.dir, &name));
-    renamed
-        .and_then(|()| place.disk.sync_dir(&place.dir))
-        .map_err(|error| fail(&error))
+    writer.finish(covered, lost, &place.cache).map_err(io::Error::other)
 }
 
 /// Takes every gap in the sequences of an origin that has none for lost.
@@ -114,7 +125,7 @@ pub(super) fn tell_losses(place: &Place, found: &mut Recovered) {
             newly_lost.count()
         ));
     }
-    if found.lost_records > newly_lost.count() {
+    if found.lost_uncounted || found.lost_records > newly_lost.count() {
         let seq = found.next_unknown();
         lose_unknown(place, seq, &mut found.lost);
     }

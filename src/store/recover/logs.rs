@@ -1,0 +1,157 @@
+//! Reading back the logs that are not sealed yet.
+
+use std::io;
+
+use bytes::Bytes;
+
+use super::{Place, RecoverError, Recovered, RecoveredLog};
+use crate::store::disk::{DiskFile, OpenMode};
+use crate::store::log::{self, HeaderError, LogHeader};
+use crate::store::memtable::Memtable;
+
+/// A log that cannot be read at once is read in pieces of this size: a sector of today's disks.
+pub(super) const READ_AGAIN_BYTES: usize = 4096;
+
+/// From the newest log to the oldest: each says where the one before it ends, so only one has to be in memory at a time.
+pub(super) fn read_logs(place: &Place, numbers: Vec<u64>, found: &mut Recovered) -> Result<(), RecoverError> {
+    let mut previous: Option<log::Previous> = None;
+    for number in numbers.into_iter().rev() {
+        let log = read_log(place, number)?;
+        let known_end = previous
+            .filter(|previous| previous.number == number)
+            .map(|previous| previous.end);
+        previous = log.previous;
+        take_log(place, log, known_end, found)?;
+    }
+    found.logs.reverse();
+    found.spares.sort_unstable();
+    Ok(())
+}
+
+fn read_log(place: &Place, number: u64) -> Result<ReadLog, RecoverError> {
+    let path = place.dir.join(log::file_name(number));
+    let fail = |source| RecoverError::Io {
+        path: path.clone(),
+        source,
+    };
+    let file = place.disk.open(&path, OpenMode::ReadWrite).map_err(fail)?;
+    let (bytes, whole) = read_whole(&*file).map_err(fail)?;
+    let header = LogHeader::decode(&bytes);
+    if let Err(HeaderError::NewerVersion(version)) = header {
+        return Err(RecoverError::NewerVersion {
+            path,
+            found: version,
+            known: log::VERSION,
+        });
+    }
+    let header = header.ok().filter(|header| header.number == number);
+    Ok(ReadLog {
+        number,
+        file,
+        bytes,
+        whole,
+        previous: header.map(|header| header.previous),
+    })
+}
+
+/// The file's bytes, and whether all of it could be read, if not at once then piece by piece. What cannot be read is taken for zeroes,
+/// so for damage; when nothing can be read, it is the disk that fails, not the file.
+fn read_whole(file: &dyn DiskFile) -> io::Result<(Bytes, bool)> {
+    let len = usize::try_from(file.len()?).map_err(|_| io::ErrorKind::FileTooLarge)?;
+    let mut bytes = vec![0; len];
+    let Err(failure) = file.read_exact_at(&mut bytes, 0) else {
+        return Ok((bytes.into(), true));
+    };
+    let (mut readable, mut unreadable) = (0, 0);
+    for (index, piece) in bytes.chunks_mut(READ_AGAIN_BYTES).enumerate() {
+        match file.read_exact_at(piece, (index * READ_AGAIN_BYTES) as u64) {
+            Ok(()) => readable += 1,
+            Err(_) => {
+                unreadable += 1;
+                piece.fill(0);
+            }
+        }
+    }
+    if readable == 0 {
+        return Err(failure);
+    }
+    if unreadable > 0 {
+        tracing::error!(error = %failure, "parts of a log cannot be read");
+    }
+    Ok((bytes.into(), unreadable == 0))
+}
+
+/// A log as it was read.
+struct ReadLog {
+    number: u64,
+    file: Box<dyn DiskFile>,
+    bytes: Bytes,
+    /// Nothing of it failed to be read.
+    whole: bool,
+    previous: Option<log::Previous>,
+}
+
+fn take_log(place: &Place, log: ReadLog, known_end: Option<u64>, found: &mut Recovered) -> Result<(), RecoverError> {
+    let (number, bytes) = (log.number, &log.bytes);
+    let path = place.dir.join(log::file_name(number));
+    let scan = log::scan(bytes, number, known_end);
+    found.torn_logs += u64::from(scan.torn);
+    if scan.torn {
+        tracing::info!(log = %path.display(), end = scan.end, "cut an unfinished write off the end of the log");
+    }
+    if !log.whole {
+        found.note_damage(format!("{}: parts of it cannot be read", path.display()));
+        // Who knows whether anything was written there.
+        found.lost_uncounted = true;
+    } else if scan.records.is_empty() && scan.damaged.is_empty() {
+        found.spares.push(number);
+        return Ok(());
+    }
+    for (from, to) in &scan.damaged {
+        found.note_damage(format!("{}: bytes {from} to {to} do not check out", path.display()));
+    }
+    for dot in &scan.lost_dots {
+        found.lost.insert(dot.slot, dot.origin, dot.seq);
+    }
+    let memtable = Memtable::recovered(number, used_part(bytes, scan.end), &scan.records, scan.end);
+    found.covered.join(&memtable.covered());
+    let newest = scan.records.iter().map(|record| record.header.time).max();
+    found.max_time = found.max_time.max(newest.unwrap_or_default());
+    let damaged = !scan.damaged.is_empty() || !log.whole;
+    write_again(&*log.file, bytes, &scan).map_err(|source| RecoverError::Io { path, source })?;
+    found.lost_records += scan.lost_records;
+    found.lost_uncounted |= scan.lost_uncounted;
+    found.logs.push(RecoveredLog {
+        memtable: memtable.share(),
+        damaged,
+    });
+    Ok(())
+}
+
+/// Most of a log may be space that was filled ahead, which a memtable must not keep in memory.
+fn used_part(bytes: &Bytes, end: u64) -> Bytes {
+    let end = within(bytes, end);
+    match end < bytes.len() / 2 {
+        true => Bytes::copy_from_slice(&bytes[..end]),
+        false => bytes.slice(..end),
+    }
+}
+
+/// A file that was cut short may end in its header, before the first record would begin.
+fn within(bytes: &Bytes, offset: u64) -> usize {
+    usize::try_from(offset).map_or(bytes.len(), |offset| offset.min(bytes.len()))
+}
+
+/// What is read here may be in the page cache only, marked clean by a sync that failed. Written again, it is dirty again, and this
+/// sync tells the truth about it.
+fn write_again(file: &dyn DiskFile, bytes: &Bytes, scan: &log::Scan) -> io::Result<()> {
+    let ends = scan.damaged.iter().copied().chain([(scan.end, scan.end)]);
+    let mut from = 0;
+    for (to, next) in ends {
+        if from < to {
+            file.write_all_at(&bytes[within(bytes, from)..within(bytes, to)], from)?;
+        }
+        from = next;
+    }
+    file.sync_data()
+}
