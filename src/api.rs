@@ -3,6 +3,41 @@
 //! Reading is strict in types and lenient in presence: unknown fields are ignored, `null` for an optional field counts as
 //! absent, and an object is never accepted in the form of an array (see `accept`).
 
+/// The body of a call: its own fields, and whose call it is.
+macro_rules! body {
+    ($(#[$meta:meta])* pub struct $name:ident { $($fields:tt)* }) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, Serialize, Deserialize)]
+        pub struct $name<'a> {
+            $($fields)*
+            #[serde(borrow, default, deserialize_with = "accept::user", skip_serializing_if = "Option::is_none")]
+            pub user: Option<User<'a>>,
+        }
+    };
+}
+
+/// The same of a call on keys, which says how far it has to reach.
+macro_rules! call_on_keys {
+    ($(#[$meta:meta])* pub struct $name:ident { $($fields:tt)* }) => {
+        body! {
+            $(#[$meta])*
+            pub struct $name {
+                $($fields)*
+                /// `quorum` when left out.
+                #[serde(
+                    default,
+                    deserialize_with = "accept::consistency",
+                    serialize_with = "accept::consistency_name",
+                    skip_serializing_if = "Option::is_none"
+                )]
+                pub consistency: Option<Consistency>,
+                #[serde(default, skip_serializing_if = "Option::is_none")]
+                pub deadline_ms: Option<u64>,
+            }
+        }
+    };
+}
+
 mod accept;
 mod cluster;
 mod users;
@@ -69,142 +104,79 @@ fn yes() -> bool {
     true
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct AddValue<'a> {
-    #[serde(borrow)]
-    pub key: Cow<'a, str>,
-    #[serde(borrow)]
-    pub value: Cow<'a, str>,
-    #[serde(default = "yes", deserialize_with = "accept::flag_or_yes")]
-    pub finish_value: bool,
-    #[serde(
-        borrow,
-        default,
-        deserialize_with = "accept::text",
-        skip_serializing_if = "Option::is_none"
-    )]
-    pub request_id: Option<Cow<'a, str>>,
-    /// `quorum` when left out.
-    #[serde(
-        default,
-        deserialize_with = "accept::consistency",
-        serialize_with = "accept::consistency_name",
-        skip_serializing_if = "Option::is_none"
-    )]
-    pub consistency: Option<Consistency>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub deadline_ms: Option<u64>,
-    #[serde(
-        borrow,
-        default,
-        deserialize_with = "accept::user",
-        skip_serializing_if = "Option::is_none"
-    )]
-    pub user: Option<User<'a>>,
+call_on_keys! {
+    pub struct AddValue {
+        #[serde(borrow)]
+        pub key: Cow<'a, str>,
+        #[serde(borrow)]
+        pub value: Cow<'a, str>,
+        #[serde(default = "yes", deserialize_with = "accept::flag_or_yes")]
+        pub finish_value: bool,
+        #[serde(
+            borrow,
+            default,
+            deserialize_with = "accept::text",
+            skip_serializing_if = "Option::is_none"
+        )]
+        pub request_id: Option<Cow<'a, str>>,
+    }
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct GetValue<'a> {
-    #[serde(borrow)]
-    pub key: Cow<'a, str>,
-    /// Values to skip.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub offset: Option<u64>,
-    /// Values to return at most.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub limit: Option<u64>,
-    /// Answer `{"key":…, "count":n}` instead of the values.
-    #[serde(
-        default,
-        deserialize_with = "accept::flag_or_no",
-        skip_serializing_if = "std::ops::Not::not"
-    )]
-    pub count_only: bool,
-    /// `quorum` when left out.
-    #[serde(
-        default,
-        deserialize_with = "accept::consistency",
-        serialize_with = "accept::consistency_name",
-        skip_serializing_if = "Option::is_none"
-    )]
-    pub consistency: Option<Consistency>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub deadline_ms: Option<u64>,
-    #[serde(
-        borrow,
-        default,
-        deserialize_with = "accept::user",
-        skip_serializing_if = "Option::is_none"
-    )]
-    pub user: Option<User<'a>>,
+call_on_keys! {
+    pub struct GetValue {
+        #[serde(borrow)]
+        pub key: Cow<'a, str>,
+        /// Values to skip.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub offset: Option<u64>,
+        /// Values to return at most.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub limit: Option<u64>,
+        /// Answer `{"key":…, "count":n}` instead of the values.
+        #[serde(
+            default,
+            deserialize_with = "accept::flag_or_no",
+            skip_serializing_if = "std::ops::Not::not"
+        )]
+        pub count_only: bool,
+    }
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct ClearKey<'a> {
-    #[serde(borrow)]
-    pub key: Cow<'a, str>,
-    #[serde(
-        borrow,
-        default,
-        deserialize_with = "accept::text",
-        skip_serializing_if = "Option::is_none"
-    )]
-    pub request_id: Option<Cow<'a, str>>,
-    /// `quorum` when left out.
-    #[serde(
-        default,
-        deserialize_with = "accept::consistency",
-        serialize_with = "accept::consistency_name",
-        skip_serializing_if = "Option::is_none"
-    )]
-    pub consistency: Option<Consistency>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub deadline_ms: Option<u64>,
-    #[serde(
-        borrow,
-        default,
-        deserialize_with = "accept::user",
-        skip_serializing_if = "Option::is_none"
-    )]
-    pub user: Option<User<'a>>,
+call_on_keys! {
+    pub struct ClearKey {
+        #[serde(borrow)]
+        pub key: Cow<'a, str>,
+        #[serde(
+            borrow,
+            default,
+            deserialize_with = "accept::text",
+            skip_serializing_if = "Option::is_none"
+        )]
+        pub request_id: Option<Cow<'a, str>>,
+    }
 }
 
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct ListKeys<'a> {
-    #[serde(
-        borrow,
-        default,
-        deserialize_with = "accept::text",
-        skip_serializing_if = "Option::is_none"
-    )]
-    pub prefix: Option<Cow<'a, str>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub limit: Option<u64>,
-    /// The last key of the page before.
-    #[serde(
-        borrow,
-        default,
-        deserialize_with = "accept::text",
-        skip_serializing_if = "Option::is_none"
-    )]
-    pub after: Option<Cow<'a, str>>,
-    /// `quorum` when left out.
-    #[serde(
-        default,
-        deserialize_with = "accept::consistency",
-        serialize_with = "accept::consistency_name",
-        skip_serializing_if = "Option::is_none"
-    )]
-    pub consistency: Option<Consistency>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub deadline_ms: Option<u64>,
-    #[serde(
-        borrow,
-        default,
-        deserialize_with = "accept::user",
-        skip_serializing_if = "Option::is_none"
-    )]
-    pub user: Option<User<'a>>,
+call_on_keys! {
+    #[derive(Default)]
+    pub struct ListKeys {
+        #[serde(
+            borrow,
+            default,
+            deserialize_with = "accept::text",
+            skip_serializing_if = "Option::is_none"
+        )]
+        pub prefix: Option<Cow<'a, str>>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub limit: Option<u64>,
+        /// The last key of the page before.
+        #[serde(
+            borrow,
+            default,
+            deserialize_with = "accept::text",
+            skip_serializing_if = "Option::is_none"
+        )]
+        pub after: Option<Cow<'a, str>>,
+    }
 }
 
 /// Answer of `list_keys`: `after` is set when there are more, and is what the next call passes.
@@ -215,28 +187,12 @@ pub struct KeyList {
     pub after: Option<String>,
 }
 
-/// `{"operations":[…], "user":…}`: carried out in order, one result each.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Batch<'a> {
-    #[serde(borrow, deserialize_with = "accept::operations")]
-    pub operations: Vec<Operation<'a>>,
-    /// `quorum` when left out.
-    #[serde(
-        default,
-        deserialize_with = "accept::consistency",
-        serialize_with = "accept::consistency_name",
-        skip_serializing_if = "Option::is_none"
-    )]
-    pub consistency: Option<Consistency>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub deadline_ms: Option<u64>,
-    #[serde(
-        borrow,
-        default,
-        deserialize_with = "accept::user",
-        skip_serializing_if = "Option::is_none"
-    )]
-    pub user: Option<User<'a>>,
+call_on_keys! {
+    /// `{"operations":[…], "user":…}`: carried out in order, one result each.
+    pub struct Batch {
+        #[serde(borrow, deserialize_with = "accept::operations")]
+        pub operations: Vec<Operation<'a>>,
+    }
 }
 
 /// How many replicas an operation of a batch must reach, and how long that may take; those of the batch when left out.

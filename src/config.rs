@@ -161,7 +161,7 @@ pub enum ConfigError {
     NothingToAdvertise { listen: SocketAddr },
     #[error("{}: unknown setting {name:?}; there are: {}", path.display(), names())]
     UnknownKey { path: PathBuf, name: String },
-    #[error("{}: {name} must be {}", if name == Setting::Join.name() { "a text or a list of texts" } else { "a text or a whole number" }, path.display())]
+    #[error("{}: {name} must be {}", path.display(), if name == Setting::Join.name() { "a text or a list of texts" } else { "a text or a whole number" })]
     NotPlain { path: PathBuf, name: String },
     #[error("{}: {why}", path.display())]
     File { path: PathBuf, why: String },
@@ -224,7 +224,8 @@ impl Settings {
 
     pub fn offer_environment(&mut self, variable: impl Fn(&str) -> Option<String>) {
         for setting in Setting::ALL {
-            if let Some(text) = variable(&setting.variable()) {
+            // An empty one is as good as none, for whoever cannot unset it.
+            if let Some(text) = variable(&setting.variable()).filter(|text| !text.is_empty()) {
                 self.offer(setting, text, Source::Variable);
             }
         }
@@ -345,7 +346,7 @@ fn path(text: &str) -> Result<PathBuf, String> {
     Ok(PathBuf::from(text))
 }
 
-fn address(text: &str) -> Result<SocketAddr, String> {
+pub fn address(text: &str) -> Result<SocketAddr, String> {
     let local = text.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
     local
         .as_deref()

@@ -199,6 +199,22 @@ fn a_file_that_is_not_toml_or_holds_other_types_is_an_error() {
 }
 
 #[test]
+fn what_is_no_plain_value_is_named_after_its_file() {
+    let error = from_file("shards = 2.5").unwrap_err().to_string();
+    assert_eq!(error, "/etc/kv/node.toml: shards must be a text or a whole number");
+}
+
+#[test]
+fn an_empty_variable_is_none() {
+    let mut settings = Settings::default();
+    settings.offer_environment(|_| Some(String::new()));
+    assert_eq!(
+        settings.into_config().unwrap(),
+        Settings::default().into_config().unwrap()
+    );
+}
+
+#[test]
 fn localhost_may_be_written_for_the_loopback_address() {
     let config = from_flag(Setting::Listen, "localhost:9").unwrap();
     assert_eq!(config.listen.to_string(), "127.0.0.1:9");

@@ -33,10 +33,12 @@ pub enum Bug {
     PartTwice,
     /// An old disk that was put back keeps what was cleared meanwhile.
     ReconcileSkipped,
+    /// A replica whose disk was lost counts before it has copied what the others hold.
+    VotesUnsynced,
 }
 
 impl Bug {
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::AckBeforeSync,
         Self::ClearByTime,
         Self::ClearDroppedEarly,
@@ -50,6 +52,7 @@ impl Bug {
         Self::TornTailAccepted,
         Self::PartTwice,
         Self::ReconcileSkipped,
+        Self::VotesUnsynced,
     ];
 }
 

@@ -121,6 +121,12 @@ pub enum Request {
     HasData,
     /// Figures of yourself, as JSON, for an admin's eyes.
     Status,
+    /// The clock of the key's slot, as you learn it as a coordinator. Answered with `Seen`.
+    Seen {
+        user: String,
+        key: String,
+        terms: WireTerms,
+    },
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -163,6 +169,8 @@ pub enum ForwardedKind {
         finish: bool,
     },
     Clear,
+    /// Removes exactly these ops of the key.
+    ClearDots(WireClock),
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -231,6 +239,7 @@ pub enum Response {
     StartOver,
     HasData(bool),
     Status(String),
+    Seen(WireClock),
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -6,9 +6,12 @@
 
 mod common;
 
+use std::io::Write;
 use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 use common::{ADMIN, ADMIN_PASSWORD, Home, Node, kv, run, run_with_input, said};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 const UNREACHABLE: i32 = 3;
@@ -134,6 +137,60 @@ fn a_repeated_add_under_one_name_counts_once() {
         ok(cli(&home, &node, &["add_value", "k", "v", "--request-id", "once"]));
     }
     assert_eq!(node.admin().get("k"), ["v"]);
+}
+
+#[test]
+fn an_add_that_is_interrupted_says_what_is_stored_and_can_be_gone_on_with() {
+    let home = Home::new();
+    let node = home.start();
+    let text = "0123456789abcdef".repeat(10 << 16);
+    for (signal, key) in [(Signal::INT, "int"), (Signal::TERM, "term")] {
+        let before = stored_adds(&node);
+        let mut add = cli(&home, &node, &["add_value", key, "-"]);
+        add.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut add = add.spawn().unwrap();
+        // Its input does not end, but stands still.
+        let mut input = add.stdin.take().unwrap();
+        input.write_all(text.as_bytes()).unwrap();
+        while stored_adds(&node) < before + 9 {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        kill_process(Pid::from_child(&add), signal).unwrap();
+        let output = add.wait_with_output().unwrap();
+        assert_fails(&output, 1, &["9437184 bytes", "--request-id", "clear_key"]);
+        drop(input);
+        let said = String::from_utf8(output.stderr).unwrap();
+        let id = said.split("--request-id ").nth(1).unwrap().split(' ').next().unwrap();
+        let again = cli(&home, &node, &["add_value", key, "-", "--request-id", id]);
+        let output = run_with_input(again, text.as_bytes());
+        assert!(output.status.success(), "{}", common::said(&output));
+        assert!(node.admin().get(key) == [text.as_str()]);
+    }
+}
+
+/// By the node's own account; those of a corrected input count again.
+fn stored_adds(node: &Node) -> u64 {
+    let text = common::http::send(node.addr(), "GET", "/metrics", b"").unwrap().text();
+    let start = r#"kv_http_requests_total{call="add_value",status="200"} "#;
+    let number = text
+        .lines()
+        .find_map(|line| line.strip_prefix(start).map(str::to_owned));
+    number.map_or(0, |number| number.parse().unwrap())
+}
+
+#[test]
+fn a_port_that_is_taken_is_named_with_what_the_system_says() {
+    let home = Home::new();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let mut serve = kv();
+    serve.args(["serve", "--listen", &address]).current_dir(home.path());
+    let said = common::said(&run(serve));
+    let line = said.lines().find(|line| line.starts_with("error:")).unwrap();
+    assert_eq!(
+        line,
+        format!("error: cannot listen on {address}: Address already in use (os error 98)")
+    );
 }
 
 #[test]

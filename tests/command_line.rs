@@ -88,6 +88,30 @@ fn a_node_that_is_not_there_is_code_three_and_the_error_says_what_to_do() {
 }
 
 #[test]
+fn a_load_on_nodes_of_which_one_is_not_there_is_code_three() {
+    for urls in [
+        dead_url(),
+        format!("{},{}", dead_url(), dead_url()),
+        "http://no-such-name.invalid:8000".to_owned(),
+    ] {
+        let variables = [("KV_URL", urls.as_str()), ("KV_USER", "demo"), ("KV_PASSWORD", "p")];
+        let output = kv(&["bench", "--duration", "1"], &variables);
+        assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
+        assert!(stderr(&output).contains("KV_URL"), "{}", stderr(&output));
+    }
+}
+
+#[test]
+fn a_folder_that_is_no_nodes_is_not_made_one_to_accept_its_loss() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().display().to_string();
+    let output = kv(&["segment", "accept-loss", "--data", &path], &[]);
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+    assert!(stderr(&output).contains(&path), "{}", stderr(&output));
+    assert_eq!(std::fs::read_dir(folder.path()).expect("the folder").count(), 0);
+}
+
+#[test]
 fn a_file_that_is_not_text_is_code_five() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("value");

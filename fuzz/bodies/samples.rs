@@ -72,7 +72,6 @@ fn ops(users: &[&str]) -> Vec<(UserId, Key, Op)> {
                     seq: index + 1,
                 },
                 time: HybridTime(1_700_000_000_000 << 16 | index),
-                raised: index == 3,
                 request_id: (index % 2 == 0).then_some(RequestId([index as u8; 16])),
                 body,
             };

@@ -12,8 +12,6 @@ use super::plan::{SECOND_US, Topology};
 use super::record::{Asked, user_name};
 use super::workload::{Client, credentials, home};
 
-/// Between two looks at the metrics.
-const WATCH: Duration = Duration::from_secs(5);
 /// Until what was under way has ended.
 const SETTLE: Duration = Duration::from_millis(1_500);
 /// All may be compared so often at least, as a comparison takes its time on a slow network.
@@ -37,7 +35,7 @@ const WATCHED: [&str; 8] = [
 /// Looks at all nodes' metrics again and again.
 pub async fn watch(mut client: Client) {
     loop {
-        sleep(WATCH).await;
+        sleep(Duration::from_millis(client.shared.plan.watch_ms)).await;
         client.look_at_metrics(false).await;
     }
 }

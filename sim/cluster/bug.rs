@@ -130,6 +130,15 @@ pub fn plan(bug: Bug, rng: &mut Rng) -> Plan {
             plan.faults = vec![(Fault::OldDisk, 2 * often)];
             plan.faults_end_us = 30 * SECOND_US;
         }
+        Bug::VotesUnsynced => {
+            // On such disks it takes its time to copy anything.
+            plan.pace.slow_percent = 100;
+            plan.pace.slow_ms_max = 20;
+            plan.load.all_percent = 50;
+            plan.survey_us = SECOND_US / 5;
+            plan.faults = vec![(Fault::EmptyDisk, often)];
+            plan.faults_end_us = 20 * SECOND_US;
+        }
     }
     plan
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::env::Pace;
-use super::history::Trouble;
+use super::history::{Loss, Trouble};
 use super::net::{HostId, Link};
 use super::plan::{Fault, Plan, SECOND_US};
 use super::workload::FIRST_CLIENT;
@@ -142,6 +142,14 @@ impl World {
         let long_us = self.rng.between(1_000, 12_000) * 1000;
         match fault {
             Fault::Partition | Fault::OneWay => self.part(fault, now_us, long_us),
+            Fault::BrokenLink => {
+                let other = HostId(self.rng.below(self.plan.nodes.into()) as u8);
+                if other == id {
+                    return;
+                }
+                self.block(vec![(id, other), (other, id)], now_us, long_us);
+                self.trouble(None, now_us, now_us + long_us);
+            }
             Fault::ClientAway => self.send_client_away(id, now_us, long_us),
             Fault::SlowLink => {
                 let delay_us = self.rng.between(20, 800) * 1000;
@@ -307,18 +315,22 @@ impl World {
         self.power_off(id, back_us);
         let node = &mut self.nodes[usize::from(id.0)];
         let image = self.faults.images.get(&id);
-        match (fault, image) {
+        let loss = match (fault, image) {
             (Fault::OldDisk, Some(image)) => {
                 node.disk.restore(image);
                 self.faults.watched_until_us = back_us + WATCHED_US;
+                Loss::Newer
             }
             (Fault::OldDisk, None) => {
                 self.faults.images.insert(id, node.disk.image());
                 return;
             }
-            _ => node.disk.wipe(),
-        }
-        self.recorder.lost_disk(id.0, false);
+            _ => {
+                node.disk.wipe();
+                Loss::All
+            }
+        };
+        self.recorder.lost_disk(id.0, loss);
     }
 
     fn flip_bits(&mut self, id: HostId) {
@@ -327,7 +339,7 @@ impl World {
         if let Some((path, len)) = files.get(self.rng.below(files.len() as u64) as usize) {
             let (offset, bit) = (self.rng.below(*len), self.rng.below(8) as u8);
             node.disk.flip_bit(path, offset, bit);
-            self.recorder.lost_disk(id.0, true);
+            self.recorder.lost_disk(id.0, Loss::Bits);
         }
     }
 }

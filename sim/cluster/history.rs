@@ -7,6 +7,8 @@ use kv_storage::core::op::Dot;
 use kv_storage::core::stamp::HybridTime;
 use kv_storage::types::RequestId;
 
+use super::plan::Bounds;
+
 /// A text that a client added; each is sent by one op only, so it can be told where it went.
 pub type TextId = u64;
 /// One op of a client, however often it is sent.
@@ -155,8 +157,17 @@ pub struct Figures {
 pub struct LostDisk {
     pub node: u8,
     pub at_us: u64,
-    /// Bits were flipped in what lay there; otherwise all of it is gone, or all that was new.
-    pub in_part: bool,
+    pub loss: Loss,
+}
+
+/// What is gone of a disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Loss {
+    All,
+    /// What is newer than some moment.
+    Newer,
+    /// Bits were flipped in what lay there.
+    Bits,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -196,6 +207,8 @@ pub struct Survey {
     pub clocks: SlotClocks,
     /// What the reader of the disk took for damage.
     pub damage: Vec<String>,
+    /// By its own record the node has what the others hold, and votes.
+    pub is_whole: bool,
     pub log_bytes: u64,
 }
 
@@ -210,6 +223,8 @@ pub struct History {
     pub surveys: Vec<Survey>,
     pub retried_syncs: Vec<(u8, std::path::PathBuf)>,
     pub figures: Vec<Figures>,
+    /// How much a node lets wait.
+    pub bounds: Bounds,
     /// What the logs of one node may take on its disk, bytes.
     pub log_bytes_max: u64,
     /// From here on nothing of any key may lie on any disk, as all were cleared long before.

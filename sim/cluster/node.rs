@@ -3,7 +3,6 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use kv_storage::env::Env;
-use kv_storage::http::FrontConfig;
 use kv_storage::net::KeyRing;
 use kv_storage::node::{ClusterConfig, NodeConfig};
 use kv_storage::server::{FirstAdmin, Server, ServerConfig};
@@ -176,10 +175,11 @@ fn server_config(plan: &Plan, id: HostId) -> ServerConfig {
             shards: plan.shards,
             cache_bytes: 1 << 20,
             shard: plan.shard.clone(),
+            limits: plan.bounds.node,
             cluster: (plan.topology == Topology::Cluster).then(|| cluster_config(plan, id)),
             ..NodeConfig::new(DATA_DIR.into())
         },
-        front: FrontConfig::default(),
+        front: plan.bounds.front.clone(),
         listen: (id.ip(), CLIENT_PORT).into(),
         first_admin: Some(FirstAdmin {
             user: UserId::new(ADMIN).expect("a short name"),

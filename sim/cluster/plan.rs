@@ -2,6 +2,8 @@
 //!
 //! Each seed leaves most faults out: a mixture of everything hides what only long runs of few things show (swarm testing).
 
+use kv_storage::http::FrontConfig;
+use kv_storage::node::Limits;
 use kv_storage::planted::Bug;
 use kv_storage::shard::ShardConfig;
 
@@ -35,6 +37,8 @@ pub enum Script {
 pub enum Fault {
     Partition,
     OneWay,
+    /// Two nodes do not hear each other, and the others hear both.
+    BrokenLink,
     ClientAway,
     SlowLink,
     LossyLink,
@@ -59,7 +63,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::Partition,
         Self::OneWay,
         Self::ClientAway,
@@ -82,18 +86,20 @@ impl Fault {
         Self::EmptyDisk,
         Self::OldDisk,
         Self::BitFlip,
+        Self::BrokenLink,
     ];
 
     /// Whether nodes are away because of it, or hard to reach.
     pub fn takes_away(self) -> bool {
         use Fault::{
-            CrashInWrite, EmptyDisk, Kill, LongAbsence, LossyLink, OldDisk, OneWay, Partition, Pause, PowerLoss,
-            Restart, SlowLink,
+            BrokenLink, CrashInWrite, EmptyDisk, Kill, LongAbsence, LossyLink, OldDisk, OneWay, Partition, Pause,
+            PowerLoss, Restart, SlowLink,
         };
         matches!(
             self,
             Partition
                 | OneWay
+                | BrokenLink
                 | SlowLink
                 | LossyLink
                 | PowerLoss
@@ -131,6 +137,34 @@ pub struct Load {
     pub long_percent: u64,
 }
 
+/// How much a node lets wait.
+#[derive(Debug, Clone, Default)]
+pub struct Bounds {
+    pub node: Limits,
+    pub front: FrontConfig,
+}
+
+impl Bounds {
+    /// So little that the usual load comes to it.
+    fn tight(rng: &mut Rng) -> Self {
+        let mut bounds = Self::default();
+        // Behind a narrow door nothing else is met.
+        match rng.below(3) {
+            0 => {
+                bounds.front.requests_in_flight_max = *rng.pick(&[2, 4]);
+                bounds.front.requests_at_work_max = *rng.pick(&[1, 2]);
+                bounds.front.body_bytes_in_flight_max = 64 << 10;
+            }
+            1 => {
+                bounds.node.shard_requests = *rng.pick(&[1, 2]);
+                bounds.node.shard_bytes = *rng.pick(&[2_000, 8_000]);
+            }
+            _ => bounds.node.peer_calls = *rng.pick(&[2, 4]),
+        }
+        bounds
+    }
+}
+
 #[derive(Debug, Clone)]
 pub struct Plan {
     pub script: Script,
@@ -158,6 +192,9 @@ pub struct Plan {
     pub converge_us: u64,
     /// The mean time between two surveys of all disks.
     pub survey_us: u64,
+    pub bounds: Bounds,
+    /// Between two looks at the metrics.
+    pub watch_ms: u64,
     /// A bug that this world has, for the proof that it is found.
     pub planted: Option<Lie>,
     /// A bug that the nodes have, for the same.
@@ -182,6 +219,29 @@ impl Plan {
         plan.faults.clear();
         plan.link.loss_percent = 0;
         plan.link.repeat_percent = 0;
+        plan
+    }
+
+    /// No faults, and many clients for little room.
+    pub fn crowded(rng: &mut Rng) -> Self {
+        let mut plan = Self::calm(rng);
+        plan.nodes = 3;
+        plan.replication = 3;
+        plan.skews.resize(3, (0, 0));
+        plan.clears_all = false;
+        plan.bounds = Bounds::tight(rng);
+        plan.watch_ms = 20;
+        // So that things queue.
+        plan.pace = Pace {
+            slow_percent: 100,
+            slow_ms_max: 10,
+        };
+        plan.faults_end_us = 6 * SECOND_US;
+        plan.load.keys = 3;
+        plan.load.clients = 10;
+        plan.load.think_ms_max = 20;
+        plan.load.batch_percent = 20;
+        plan.load.text_bytes_max = 4_000;
         plan
     }
 
@@ -260,6 +320,12 @@ impl Plan {
             clears_all: topology == Topology::Cluster && rng.percent(15),
             converge_us: 30 * SECOND_US,
             survey_us: rng.between(5, 15) * SECOND_US,
+            bounds: if rng.percent(20) {
+                Bounds::tight(rng)
+            } else {
+                Bounds::default()
+            },
+            watch_ms: 5_000,
             planted: None,
             bug: None,
         }

@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde_json::{Value as Json, json};
 
 use super::client::Reply;
-use super::history::{Answer, Call, History, Level, LostDisk, OpId, Outcome, Place, TextId, Trouble, Value, What};
+use super::history::{
+    Answer, Call, History, Level, Loss, LostDisk, OpId, Outcome, Place, TextId, Trouble, Value, What,
+};
 use super::os;
 use super::trace::Trace;
 
@@ -81,9 +83,9 @@ impl Recorder {
         self.inner().history.troubles.push(trouble);
     }
 
-    pub fn lost_disk(&self, node: u8, in_part: bool) {
+    pub fn lost_disk(&self, node: u8, loss: Loss) {
         let at_us = os::now_us();
-        let lost = LostDisk { node, at_us, in_part };
+        let lost = LostDisk { node, at_us, loss };
         self.inner().history.lost_disks.push(lost);
     }
 
@@ -170,7 +172,9 @@ impl Recorder {
             {
                 Outcome::Refused(detail)
             }
-            413 | 507 => Outcome::Refused(detail),
+            413 => Outcome::Refused(detail),
+            // A full disk keeps reading.
+            507 if what.is_write() => Outcome::Refused(detail),
             500 | 503 => Outcome::Unknown(detail),
             // A right request of a user that exists.
             _ => Outcome::Answered(Answer::Garbled(format!("status {status}: {body}"))),
@@ -260,6 +264,8 @@ mod tests {
         let refused = |status, detail| matches!(outcome(status, detail), Outcome::Refused(_));
         assert!(refused(503, "the shard is gone: nothing was changed"));
         assert!(refused(507, "disk full"));
+        let read = recorder.answer(&What::Get, 507, &json!({"detail": "disk full"}));
+        assert!(matches!(read, Outcome::Answered(Answer::Garbled(_))));
         assert!(!refused(503, "the request may have taken effect"));
         assert!(!refused(500, "the disk failed"));
         assert!(matches!(outcome(401, "no"), Outcome::Answered(Answer::Garbled(_))));

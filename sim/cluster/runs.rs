@@ -36,10 +36,11 @@ const STACK_BYTES: usize = 16 << 20;
 
 type Scenario = fn(&mut Rng) -> Plan;
 
-const SCENARIOS: [(&str, Scenario); 4] = [
+const SCENARIOS: [(&str, Scenario); 5] = [
     ("cluster", Plan::swarm),
     ("cluster-five", Plan::five),
     ("cluster-calm", Plan::calm),
+    ("crowded", Plan::crowded),
     ("alone", Plan::alone),
 ];
 
@@ -372,6 +373,25 @@ fn cluster_calm() {
     run("cluster-calm", 2);
 }
 
+/// The limits are really met: requests are refused at the door, and what waits never gets beyond them.
+#[test]
+fn crowded() {
+    if !is_selected("crowded") {
+        return;
+    }
+    for seed in seeds(6) {
+        let report = run_apart("crowded", seed, None);
+        assert!(
+            report.problems.is_empty(),
+            "seed {seed}: {}",
+            report.problems.join("\n")
+        );
+        let refused = report.statuses.get(&503).copied().unwrap_or(0);
+        println!("crowded {seed}: {} answered, {refused} refused", report.answered);
+        assert!(refused > 10 && report.answered > 100, "seed {seed}");
+    }
+}
+
 #[test]
 fn alone() {
     run("alone", 4);
@@ -383,7 +403,7 @@ fn cluster_five() {
 }
 
 /// Seeds that showed a bug once (`FINDINGS.md`). What they draw changes with the code, but not which faults, and how hard.
-const REGRESSIONS: [(&str, u64); 16] = [
+const REGRESSIONS: [(&str, u64); 20] = [
     ("cluster", 10),
     ("cluster", 11),
     ("cluster", 17),
@@ -392,11 +412,15 @@ const REGRESSIONS: [(&str, u64); 16] = [
     ("cluster", 101),
     ("cluster", 115),
     ("cluster", 150),
+    ("cluster", 454),
+    ("cluster", 528),
     ("cluster", 633),
+    ("cluster", 829),
     ("cluster", 1441),
     ("cluster", 1446),
     ("cluster", 1589),
     ("cluster", 1988),
+    ("cluster", 4443),
     ("cluster-five", 1),
     ("cluster-five", 3),
     ("cluster-five", 5),

@@ -12,6 +12,7 @@ use kv_storage::core::slot::{SYSTEM_SLOT, shard_slots};
 use kv_storage::core::stamp::OriginId;
 use kv_storage::shard::{Place as Home, Shard, ShardConfig};
 use kv_storage::store::cache::BlockCache;
+use kv_storage::store::disk::{Disk, OpenMode};
 use kv_storage::store::log::{self, LogSecret, SECRET_BYTES};
 use kv_storage::types::{Key, UserId, WallMs};
 use tracing::subscriber::{NoSubscriber, with_default};
@@ -49,10 +50,23 @@ pub fn of_disk(disk: &SimDisk, plan: &Plan, recorder: &Recorder) -> Result<Surve
         .map(|(_, len)| len)
         .sum();
     // What it says of damage would look as if the node said it.
+    survey.is_whole = is_whole(&left).unwrap_or(false);
     with_default(NoSubscriber::default(), || {
         (0..=plan.shards).try_for_each(|index| read_shard(&left, plan, index, recorder, &mut survey))
     })?;
     Ok(survey)
+}
+
+/// What `node.json` says; nothing if there is none, or it is damaged.
+fn is_whole(disk: &SimDisk) -> Option<bool> {
+    let file = disk
+        .mount()
+        .open(format!("{DATA_DIR}/node.json").as_ref(), OpenMode::Read)
+        .ok()?;
+    let mut bytes = vec![0; file.len().ok()? as usize];
+    file.read_exact_at(&mut bytes, 0).ok()?;
+    let record: serde_json::Value = serde_json::from_slice(&bytes).ok()?;
+    Some(!record["is_new"].as_bool()?)
 }
 
 fn read_shard(disk: &SimDisk, plan: &Plan, index: u16, recorder: &Recorder, survey: &mut Survey) -> Result<(), String> {

@@ -136,17 +136,16 @@ impl Client {
         Ok(())
     }
 
-    /// Until this node knows all others as members, each of which has all that it should hold.
+    /// Until this node knows all others as members. Some of them may still copy what the others hold.
     async fn wait_for_members(&mut self, node: u8) -> Result<(), String> {
         let body = json!({"user": credentials(ADMIN)});
         loop {
             let reply = self.http.call(node, "/cluster/status", &body).await;
             if let Reply::Status(200, status) = &reply {
                 let members = status["members"].as_array().map_or(&[][..], Vec::as_slice);
-                // Whoever was let in has copied what the others hold.
-                let up = members.iter().filter(|member| {
-                    member["state"] == "up" && member["alive"] == true && member["unsynced_slots"] == 0
-                });
+                let up = members
+                    .iter()
+                    .filter(|member| member["state"] == "up" && member["alive"] == true);
                 if up.count() == usize::from(self.shared.plan.nodes) {
                     return Ok(());
                 }

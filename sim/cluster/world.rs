@@ -31,8 +31,8 @@ const IDLE_US: u64 = 5 * SECOND_US;
 const COUNTED_US: u64 = 2 * SECOND_US;
 /// Packets that one node may send another per second when there is nothing to say.
 const IDLE_PACKETS_MAX: u64 = 60;
-/// No run lasts longer.
-const END_US: u64 = 200 * SECOND_US;
+/// No run lasts longer. To read all lists from all nodes once can take more than two minutes on the slowest network.
+const END_US: u64 = 400 * SECOND_US;
 const SCALE_END_US: u64 = 1_000 * SECOND_US;
 
 type TrafficTable = BTreeMap<(HostId, HostId), Traffic>;
@@ -165,6 +165,7 @@ impl World {
         }
         self.survey();
         self.recorder.change(|history| {
+            history.bounds = self.plan.bounds.clone();
             history.log_bytes_max = survey::log_bytes_max(&self.plan);
             history.replicas = match self.plan.topology {
                 Topology::Separate => 1,

@@ -6,49 +6,31 @@ use serde::{Deserialize, Serialize};
 
 use super::{User, accept};
 
-/// Body of `cluster/status`.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct AskClusterStatus<'a> {
-    #[serde(
-        borrow,
-        default,
-        deserialize_with = "accept::user",
-        skip_serializing_if = "Option::is_none"
-    )]
-    pub user: Option<User<'a>>,
+body! {
+    /// Body of `cluster/status`.
+    #[derive(Default)]
+    pub struct AskClusterStatus {}
 }
 
-/// Body of `cluster/remove`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct RemoveNode<'a> {
-    /// The id of a member: 16 hexadecimal digits.
-    #[serde(borrow)]
-    pub node: Cow<'a, str>,
-    #[serde(
-        borrow,
-        default,
-        deserialize_with = "accept::user",
-        skip_serializing_if = "Option::is_none"
-    )]
-    pub user: Option<User<'a>>,
+body! {
+    /// Body of `cluster/remove`.
+    pub struct RemoveNode {
+        /// The id of a member: 16 hexadecimal digits.
+        #[serde(borrow)]
+        pub node: Cow<'a, str>,
+    }
 }
 
-/// Body of `cluster/replace`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct ReplaceNode<'a> {
-    /// The id of the member that is lost.
-    #[serde(borrow)]
-    pub old: Cow<'a, str>,
-    /// The id of the empty node that takes its place.
-    #[serde(borrow)]
-    pub new: Cow<'a, str>,
-    #[serde(
-        borrow,
-        default,
-        deserialize_with = "accept::user",
-        skip_serializing_if = "Option::is_none"
-    )]
-    pub user: Option<User<'a>>,
+body! {
+    /// Body of `cluster/replace`.
+    pub struct ReplaceNode {
+        /// The id of the member that is lost.
+        #[serde(borrow)]
+        pub old: Cow<'a, str>,
+        /// The id of the empty node that takes its place.
+        #[serde(borrow)]
+        pub new: Cow<'a, str>,
+    }
 }
 
 /// The cluster as the node that answers sees it.

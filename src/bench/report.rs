@@ -147,10 +147,6 @@ impl Report {
             timeline,
         }
     }
-
-    pub fn error_count(&self) -> u64 {
-        self.errors.values().sum()
-    }
 }
 
 impl OperationReport {
@@ -200,10 +196,15 @@ impl fmt::Display for Report {
         }
         writeln!(
             f,
-            "{} operations a second for {} s over {} connections; {} sent, {} received",
+            "{} operations a second for {} s over {} {}; {} sent, {} received",
             thousands(self.done_per_s),
             self.seconds,
             self.connections,
+            if self.connections == 1 {
+                "connection"
+            } else {
+                "connections"
+            },
             bytes(self.bytes_sent),
             bytes(self.bytes_received),
         )?;

@@ -8,15 +8,17 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use indicatif::ProgressBar;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
 
 use crate::api::{STATUS_IN_PROGRESS, STATUS_OK};
-use crate::client::{Client, PART_BYTES_MAX, entropy, part_request_id};
-use crate::types::VALUE_BYTES_MAX;
+use crate::client::{Client, ClientError, PART_BYTES_MAX, entropy, part_request_id};
+use crate::types::{RequestId, VALUE_BYTES_MAX};
 
 use super::connection::{Connection, ConnectionArgs};
 use super::exit::CliError;
 use super::progress;
-use super::text_source::{TextError, TextParts, validate};
+use super::text_source::{TextError, TextPart, TextParts, validate};
 
 /// So much of standard input is read and checked before the first part is sent.
 const STDIN_HELD_BYTES: u64 = 8 * 1024 * 1024;
@@ -24,7 +26,8 @@ const STDIN_HELD_BYTES: u64 = 8 * 1024 * 1024;
 /// Shown at the end of the help of both commands.
 pub const LINE_END_HELP: &str = "\
 A line end at the end of a file or of standard input is part of the value: `printf %s text | kv add_value KEY -` stores none.
-Values of more than 1 MiB are sent in parts. While one is on its way, add nothing else to its key: it would become part of it.";
+Values of more than 1 MiB are sent in parts. While one is on its way, add nothing else to its key: it would become part of it. When \
+it fails or is interrupted (Ctrl-C, SIGTERM), it says what is stored and with which --request-id to go on.";
 
 #[derive(Debug, clap::Args)]
 pub struct AddArgs {
@@ -53,6 +56,9 @@ pub struct AddArgs {
 pub async fn run(args: AddArgs, finish: bool) -> anyhow::Result<()> {
     let connection = Connection::new(&args.connection)?;
     let client = &connection.client;
+    if let Some(given) = &args.request_id {
+        RequestId::new(given).map_err(|error| CliError::RefusedInput(format!("--request-id: {error}")))?;
+    }
     let request_id = args.request_id.clone().unwrap_or_else(entropy::hex::<16>);
     let add = Add {
         client,
@@ -89,7 +95,7 @@ struct Add<'a> {
 
 impl Add<'_> {
     async fn text(&self, text: &[u8]) -> anyhow::Result<()> {
-        self.send(text, &ProgressBar::hidden()).await
+        self.send(Cursor::new(text.to_vec()), &ProgressBar::hidden()).await
     }
 
     async fn file(&self, path: &Path) -> anyhow::Result<()> {
@@ -114,11 +120,11 @@ impl Add<'_> {
     }
 
     async fn stdin(&self) -> anyhow::Result<()> {
-        self.stream(io::stdin().lock()).await.context("standard input")
+        self.stream(io::stdin()).await.context("standard input")
     }
 
     /// Something that can be read only once: its beginning is held back until it was checked.
-    async fn stream(&self, mut source: impl Read) -> anyhow::Result<()> {
+    async fn stream(&self, mut source: impl Read + Send + 'static) -> anyhow::Result<()> {
         let mut head = Vec::new();
         source
             .by_ref()
@@ -132,52 +138,107 @@ impl Add<'_> {
             let offset = error.valid_up_to() as u64;
             return Err(refused(TextError::InvalidUtf8 { offset })).context("nothing was sent");
         }
-        let bar = if whole {
-            ProgressBar::hidden()
-        } else {
-            progress::bytes_spinner()
-        };
-        self.send(Cursor::new(head).chain(source), &bar).await
+        if whole {
+            // A terminal would be asked for more after its end.
+            return self.send(Cursor::new(head), &ProgressBar::hidden()).await;
+        }
+        self.send(Cursor::new(head).chain(source), &progress::bytes_spinner())
+            .await
     }
 
-    async fn send(&self, source: impl Read, bar: &ProgressBar) -> anyhow::Result<()> {
-        let mut parts = TextParts::new(source, PART_BYTES_MAX);
-        let mut stored_bytes = 0;
-        let mut index = 0;
-        let outcome = loop {
-            let part = match parts.next_part() {
-                Ok(Some(part)) => part,
-                Ok(None) => break Ok(()),
-                Err(error) => break Err(refused(error)),
-            };
-            if let Err(error) = check_length(parts.given_bytes()) {
-                break Err(error);
-            }
-            let request_id = part_request_id(self.request_id, index);
-            let finish = self.finish && part.last;
-            if let Err(error) = self.client.add_one(self.key, &part.text, finish, &request_id).await {
-                break Err(error.into());
-            }
-            stored_bytes = parts.given_bytes();
-            index += 1;
-            bar.set_position(stored_bytes);
+    async fn send(&self, source: impl Read + Send + 'static, bar: &ProgressBar) -> anyhow::Result<()> {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut sent = Sent::default();
+        let outcome = tokio::select! {
+            biased;
+            _ = terminate.recv() => Err(Stopped("SIGTERM").into()),
+            _ = interrupt.recv() => Err(Stopped("SIGINT").into()),
+            outcome = self.send_parts(source, &mut sent, bar) => outcome,
         };
         bar.finish_and_clear();
-        if outcome.is_err() && stored_bytes > 0 {
-            return outcome.with_context(|| self.what_is_left(stored_bytes));
-        }
-        outcome
+        outcome.map_err(|error: anyhow::Error| match self.what_is_left(&sent, &error) {
+            Some(left) => error.context(left),
+            None => error,
+        })
     }
 
-    fn what_is_left(&self, stored_bytes: u64) -> String {
+    async fn send_parts(
+        &self,
+        source: impl Read + Send + 'static,
+        sent: &mut Sent,
+        bar: &ProgressBar,
+    ) -> anyhow::Result<()> {
+        let mut parts = read_parts(source);
+        let mut index = 0;
+        loop {
+            let read = parts.recv().await.context("the thread that reads it failed")?;
+            let (part, end_bytes) = read.map_err(refused)?;
+            check_length(end_bytes)?;
+            let request_id = part_request_id(self.request_id, index);
+            let finish = self.finish && part.last;
+            sent.in_doubt = true;
+            self.client.add_one(self.key, &part.text, finish, &request_id).await?;
+            *sent = Sent {
+                stored_bytes: end_bytes,
+                in_doubt: false,
+            };
+            bar.set_position(end_bytes);
+            if part.last {
+                return Ok(());
+            }
+            index += 1;
+        }
+    }
+
+    /// None when it did not begin, so that there is nothing to go on with.
+    fn what_is_left(&self, sent: &Sent, error: &anyhow::Error) -> Option<String> {
         let Self { key, request_id, .. } = self;
-        format!(
+        let Sent { stored_bytes, in_doubt } = sent;
+        let unanswered = error.is::<Stopped>() || matches!(error.downcast_ref(), Some(ClientError::Broken { .. }));
+        if *stored_bytes == 0 {
+            return (*in_doubt && unanswered).then(|| {
+                format!(
+                    "it may have been stored at the key {key:?} or not. Run the command again with --request-id {request_id}: then it counts once"
+                )
+            });
+        }
+        Some(format!(
             "the first {stored_bytes} bytes were stored and wait, unfinished, at the key {key:?}. Run the command again with \
              --request-id {request_id} and the same (or, from there on, corrected) input to go on: nothing is stored twice. Or \
              drop them with `kv clear_key`, which also removes the key's values. If neither is done, the next value of the key \
              begins with them"
-        )
+        ))
     }
+}
+
+/// How far an add came.
+#[derive(Debug, Default)]
+struct Sent {
+    /// Of the parts that were answered.
+    stored_bytes: u64,
+    /// One more was sent.
+    in_doubt: bool,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("stopped by {0}")]
+struct Stopped(&'static str);
+
+/// The parts, each with where it ends, read on a thread of their own: a source may stand still while a signal must be heard.
+fn read_parts(source: impl Read + Send + 'static) -> mpsc::Receiver<Result<(TextPart, u64), TextError>> {
+    let (given, parts) = mpsc::channel(1);
+    tokio::task::spawn_blocking(move || {
+        let mut source = TextParts::new(source, PART_BYTES_MAX);
+        while let Some(part) = source.next_part().transpose() {
+            let failed = part.is_err();
+            let part = part.map(|part| (part, source.given_bytes()));
+            if given.blocking_send(part).is_err() || failed {
+                return;
+            }
+        }
+    });
+    parts
 }
 
 fn check_length(length_bytes: u64) -> anyhow::Result<()> {

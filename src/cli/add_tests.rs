@@ -33,15 +33,36 @@ async fn a_long_file_goes_in_parts_and_becomes_one_value() {
     assert_eq!(node.list("key"), [long_text()]);
     let ids = node.sent("request_id");
     assert_eq!(ids.len(), LONG_BYTES / PART_BYTES_MAX);
-    assert_eq!(ids[..2], [json!("id"), json!("id/1")]);
+    assert_eq!(ids[..2], [json!("id"), json!(part_request_id("id", 1))]);
 }
 
 #[tokio::test]
 async fn a_long_part_stays_unfinished() {
     let node = FakeNode::start();
-    add(&node.client(), false).stream(long_text().as_bytes()).await.unwrap();
+    add(&node.client(), false)
+        .stream(Cursor::new(long_text()))
+        .await
+        .unwrap();
     assert!(node.list("key").is_empty());
     assert_eq!(node.with(|state| state.parts["key"].clone()), long_text());
+}
+
+/// A terminal: what comes after an end is another input.
+struct Terminal(Vec<io::Result<&'static [u8]>>);
+
+impl Read for Terminal {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut next = self.0.pop().unwrap_or(Err(io::ErrorKind::Other.into()))?;
+        next.read(buffer)
+    }
+}
+
+#[tokio::test]
+async fn what_ended_once_is_not_read_again() {
+    let node = FakeNode::start();
+    let typed = Terminal(vec![Ok(b""), Ok(b"typed")]);
+    add(&node.client(), true).stream(typed).await.unwrap();
+    assert_eq!(node.list("key"), ["typed"]);
 }
 
 #[tokio::test]
@@ -74,8 +95,8 @@ async fn a_pipe_that_is_not_text_near_its_beginning_is_refused_before_anything_i
     let node = FakeNode::start();
     let mut bytes = long_text().into_bytes();
     bytes[7_000_000] = 0xff;
-    for pipe in [&bytes[..], &b"ab\xe2\x82"[..]] {
-        let error = add(&node.client(), true).stream(pipe).await.unwrap_err();
+    for pipe in [bytes, b"ab\xe2\x82".to_vec()] {
+        let error = add(&node.client(), true).stream(Cursor::new(pipe)).await.unwrap_err();
         assert_eq!(exit_of(&error), Exit::Refused);
         assert!(format!("{error:#}").contains("nothing was sent"), "{error:#}");
     }
@@ -89,13 +110,13 @@ async fn a_pipe_that_turns_out_not_to_be_text_later_says_what_was_stored_and_how
     let at = bytes.len() - 2;
     bytes[at] = 0xff;
     let client = node.client();
-    let error = add(&client, true).stream(&bytes[..]).await.unwrap_err();
+    let error = add(&client, true).stream(Cursor::new(bytes)).await.unwrap_err();
     assert_eq!(exit_of(&error), Exit::Refused);
     let text = format!("{error:#}");
     assert!(text.contains("--request-id id") && text.contains("clear_key"), "{text}");
     assert!(node.list("key").is_empty());
     // With the same request id, the corrected input is one value.
-    add(&client, true).stream(long_text().as_bytes()).await.unwrap();
+    add(&client, true).stream(Cursor::new(long_text())).await.unwrap();
     assert_eq!(node.list("key"), [long_text()]);
 }
 
@@ -118,15 +139,27 @@ async fn an_add_that_failed_in_the_middle_goes_on_under_its_request_id() {
         }
         node.fail_next(Fault::BreakAfter);
         node.fail_next(Fault::Answer(507, json!({"detail": "the disk is full"})));
-        let error = add.stream(text.as_bytes()).await.unwrap_err();
+        let error = add.stream(Cursor::new(text.clone())).await.unwrap_err();
         assert!(
             matches!(error.downcast_ref(), Some(ClientError::DiskFull { .. })),
             "{error:#}"
         );
         assert_eq!(format!("{error:#}").contains("--request-id"), parts_before > 0);
-        add.stream(text.as_bytes()).await.unwrap();
+        add.stream(Cursor::new(text.clone())).await.unwrap();
         assert_eq!(node.list("key"), [text.as_str()]);
     }
+}
+
+#[tokio::test]
+async fn an_add_without_an_answer_can_be_repeated_under_its_request_id() {
+    let node = FakeNode::start();
+    node.fail_next(Fault::BreakAfter);
+    let client = node.builder().retries(0).build().unwrap();
+    let error = add(&client, true).text(b"x").await.unwrap_err();
+    assert_eq!(exit_of(&error), Exit::Unreachable);
+    assert!(format!("{error:#}").contains("--request-id id"), "{error:#}");
+    add(&client, true).text(b"x").await.unwrap();
+    assert_eq!(node.list("key"), ["x"]);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use indicatif::ProgressBar;
 use crate::bench::{
     Distribution, KvProtocol, KvTarget, Load, Mix, Operation, Payload, Report, Second, run as run_load,
 };
-use crate::client::password_hash;
+use crate::client::{ClientError, Failure, password_hash};
 use crate::types::{BODY_BYTES_MAX, KEY_BYTES_MAX};
 
 use super::bench_preload::Preload;
@@ -203,8 +203,15 @@ impl Hosts {
             let authority = uri.authority().with_context(place)?;
             let host = authority.host().trim_matches(['[', ']']);
             let port = authority.port_u16().unwrap_or(80);
-            let mut found = tokio::net::lookup_host((host, port)).await.with_context(place)?;
-            let address = found.next().with_context(place)?;
+            let found = tokio::net::lookup_host((host, port)).await;
+            let address = found.map(|mut addresses| addresses.next());
+            let unreachable = |reason: String| {
+                let url = url.clone();
+                let tried = vec![Failure { url, reason }];
+                connection.explain(ClientError::Unreachable { tried }.into())
+            };
+            let address = address.map_err(|error| unreachable(error.to_string()))?;
+            let address = address.ok_or_else(|| unreachable("the name has no address".to_owned()))?;
             let node = KvTarget {
                 authority: authority.to_string(),
                 base_path: uri.path().trim_end_matches('/').to_owned(),

@@ -232,6 +232,10 @@ fn advice(error: &ClientError, target: &Target) -> Option<String> {
              (this one is from {})",
             urls.from
         ),
+        ClientError::Broken { url, .. } if urls.value.len() > 1 => format!(
+            "run the same command again; should {url} stay silent, put another address first (they are from {})",
+            urls.from
+        ),
         ClientError::Broken { .. } => "run the same command again".to_owned(),
         ClientError::Credentials { .. } => format!(
             "check the user {:?} (from {}) and the password (from {}) for {}",

@@ -141,6 +141,20 @@ fn advice_says_where_the_settings_came_from() {
     assert!(text.contains("\"demo\"") && text.contains("demo-password"), "{text}");
     let text = advice(&ClientError::Unreachable { tried: Vec::new() }, &target).unwrap();
     assert!(text.contains("KV_URL") && text.contains("kv run-cluster"), "{text}");
+    let silent = ClientError::Broken {
+        url: "http://a".to_owned(),
+        reason: "r".to_owned(),
+        silent: true,
+    };
+    assert!(!advice(&silent, &target).unwrap().contains("http://a"));
+    let several = World::new(PROFILE, &[("KV_URL", "http://a,http://b")])
+        .resolve()
+        .unwrap();
+    let text = advice(&silent, &several).unwrap();
+    assert!(
+        text.contains("http://a") && text.contains("another address first"),
+        "{text}"
+    );
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::process::ExitCode;
 
+use crate::bench::LoadError;
 use crate::client::ClientError;
 
 /// Shown at the end of `kv --help`.
@@ -66,6 +67,9 @@ fn exit_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
     if let Some(error) = cause.downcast_ref::<io::Error>() {
         return (error.kind() == io::ErrorKind::BrokenPipe).then_some(Exit::Done);
     }
+    if let Some(LoadError::Connect { .. }) = cause.downcast_ref() {
+        return Some(Exit::Unreachable);
+    }
     cause.downcast_ref::<ClientError>().map(exit_of_call)
 }
 
@@ -90,6 +94,22 @@ impl fmt::Display for Advice {
     }
 }
 
+/// The causes in one line, none of them twice: some errors say their cause themselves.
+fn causes_text<'a>(causes: impl Iterator<Item = &'a (dyn std::error::Error + 'static)>) -> String {
+    let mut text = String::new();
+    for cause in causes {
+        let cause = cause.to_string();
+        if text.ends_with(&cause) && !text.is_empty() {
+            continue;
+        }
+        if !text.is_empty() {
+            text.push_str(": ");
+        }
+        text.push_str(&cause);
+    }
+    text
+}
+
 /// Says on standard error what went wrong and what to do, and gives the code to end with.
 pub fn report(error: &anyhow::Error) -> Exit {
     let exit = exit_of(error);
@@ -97,12 +117,10 @@ pub fn report(error: &anyhow::Error) -> Exit {
         return exit;
     }
     let advice = error.downcast_ref::<Advice>();
-    let causes: Vec<String> = error
-        .chain()
-        .skip(usize::from(advice.is_some()))
-        .map(ToString::to_string)
-        .collect();
-    eprintln!("error: {}", causes.join(": "));
+    eprintln!(
+        "error: {}",
+        causes_text(error.chain().skip(usize::from(advice.is_some())))
+    );
     if let Some(advice) = advice {
         eprintln!("hint: {advice}");
     }
@@ -137,6 +155,17 @@ mod tests {
             retry_after: None,
         };
         assert_eq!(code(overloaded), 6);
+    }
+
+    #[test]
+    fn a_cause_that_was_said_is_not_said_again() {
+        let inner = || io::Error::other("disk gone");
+        let error = anyhow::Error::new(inner())
+            .context("cannot write f: disk gone")
+            .context("line 3");
+        assert_eq!(causes_text(error.chain()), "line 3: cannot write f: disk gone");
+        let error = anyhow::Error::new(inner()).context("cannot write f");
+        assert_eq!(causes_text(error.chain()), "cannot write f: disk gone");
     }
 
     #[test]

@@ -24,6 +24,8 @@ use super::progress;
 const KEYS_AHEAD: usize = 8;
 /// How often a key is asked for again when its answer breaks off before any of it was written.
 const REOPENS_MAX: usize = 3;
+/// What every line begins with.
+const LINE_START: &str = "{\"key\":\"";
 /// Bytes that are read at once when looking for the last line.
 const SCAN_BYTES: usize = 64 * 1024;
 
@@ -59,8 +61,15 @@ pub async fn run(args: ExportArgs) -> anyhow::Result<()> {
     let exported = export(&connection.client, args.prefix, after, &mut out).await;
     // What was written before a failure is worth keeping: --resume goes on after it.
     let flushed = out.flush().and_then(|()| out.get_ref().sync_all());
-    exported
-        .map_err(|error| connection.explain(error.context(format!("{}: go on with --resume", args.file.display()))))?;
+    if let Err(error) = exported {
+        let nothing = !args.resume && out.get_ref().metadata().is_ok_and(|meta| meta.len() == 0);
+        // Where nothing is, the corrected command may begin anew.
+        let error = match nothing && fs::remove_file(&args.file).is_ok() {
+            true => error.context(place()),
+            false => error.context(format!("{}: go on with --resume", place())),
+        };
+        return Err(connection.explain(error));
+    }
     flushed.with_context(place)
 }
 
@@ -101,24 +110,31 @@ fn cut_after_last_line(file: &mut fs::File) -> anyhow::Result<Option<String>> {
         offset += length as u64;
         reader.consume(length);
     }
+    let why = "its last line does not begin with a key: this file was not written by an export";
     let key = if line_end > 0 {
-        let why = "its last line does not begin with a key: this file was not written by an export";
         Some(key_at(file, line_start)?.context(why)?)
     } else {
         None
     };
+    let unfinished = head_at(file, line_end, LINE_START.len())?;
+    anyhow::ensure!(LINE_START.as_bytes().starts_with(&unfinished), why);
     file.set_len(line_end)?;
     file.seek(SeekFrom::Start(line_end))?;
     Ok(key)
 }
 
+/// The bytes from `offset` on, at most so many.
+fn head_at(file: &mut fs::File, offset: u64, bytes_max: usize) -> io::Result<Vec<u8>> {
+    let mut head = Vec::with_capacity(bytes_max);
+    file.seek(SeekFrom::Start(offset))?;
+    file.take(bytes_max as u64).read_to_end(&mut head)?;
+    Ok(head)
+}
+
 /// The key of the line that begins at `line_start`.
 fn key_at(file: &mut fs::File, line_start: u64) -> io::Result<Option<String>> {
     // JSON may write a byte as six.
-    let longest = KEY_BYTES_MAX * 6 + br#"{"key":"","#.len();
-    let mut head = Vec::with_capacity(longest);
-    file.seek(SeekFrom::Start(line_start))?;
-    file.take(longest as u64).read_to_end(&mut head)?;
+    let head = head_at(file, line_start, LINE_START.len() + KEY_BYTES_MAX * 6 + r#"","#.len())?;
     let mut decoder = ValueDecoder::new();
     // The head may be cut anywhere, or run into the next line; only the key counts.
     let _ = decoder.feed(&head, &mut Vec::new());
@@ -248,9 +264,18 @@ mod tests {
     fn a_file_that_is_no_export_is_left_as_it_is() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("notes");
-        fs::write(&path, "some notes\nand more").unwrap();
-        assert!(open(&path, true).is_err());
-        assert_eq!(fs::read_to_string(&path).unwrap(), "some notes\nand more");
+        for notes in [
+            "some notes\nand more",
+            "precious bytes",
+            "{\"keys\"",
+            "{\"key\":\"a\",\"value\":[\"1\"]}\nand more",
+            " ",
+        ] {
+            fs::write(&path, notes).unwrap();
+            let error = open(&path, true).err().unwrap_or_else(|| panic!("{notes}"));
+            assert!(format!("{error:#}").contains("export"), "{error:#}");
+            assert_eq!(fs::read_to_string(&path).unwrap(), notes);
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! repeated, in whole or in part, adds nothing twice. Adds of one key are sent in the order of the file.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::fs;
 use std::io::{self, BufRead, BufReader, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -35,8 +36,8 @@ const BATCH_PAUSE_MS: u64 = 200;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 A file that is imported again adds nothing twice, as long as the values are still in their keys and for at least an hour after they \
-were cleared; --again adds them anew. An import that was interrupted goes on where it stopped (see FILE.progress). What comes \
-from standard input is always added anew.")]
+were cleared; --again adds them anew. An import that was interrupted, or stopped at a line that had to be corrected, goes on where it \
+stopped; of a corrected file FILE.progress, which tells what is stored of it, stays. What comes from standard input is always added anew.")]
 pub struct ImportArgs {
     /// JSON Lines, {"key":…,"value":[…]} for each key, as `kv export` writes them; - for standard input
     pub file: PathBuf,
@@ -50,23 +51,23 @@ pub struct ImportArgs {
 pub async fn run(args: ImportArgs) -> anyhow::Result<()> {
     let connection = Connection::new(&args.connection)?;
     let outcome = if args.file == Path::new("-") {
-        let lines = ImportLines::new(io::stdin().lock(), blake3::Hasher::new(), 0, 0);
-        let import = Import::new(
+        let mut lines = ImportLines::new(io::stdin().lock(), blake3::Hasher::new(), 0, 0);
+        let mut import = Import::new(
             &connection.client,
             entropy::hex::<16>(),
             None,
             progress::bytes_spinner(),
         );
-        import.run(lines).await
+        import.run(&mut lines).await.map(|done| done.to_string())
     } else {
         import_file(&connection, &args).await
     };
-    let done = outcome.map_err(|error| connection.explain(error))?;
-    eprintln!("imported {} values from {} lines", done.values, done.lines);
+    eprintln!("{}", outcome.map_err(|error| connection.explain(error))?);
     Ok(())
 }
 
-async fn import_file(connection: &Connection, args: &ImportArgs) -> anyhow::Result<Done> {
+/// What can be said of it in the end.
+async fn import_file(connection: &Connection, args: &ImportArgs) -> anyhow::Result<String> {
     let place = || args.file.display().to_string();
     let mut file = fs::File::open(&args.file).with_context(place)?;
     let length = file.metadata().with_context(place)?;
@@ -80,29 +81,35 @@ async fn import_file(connection: &Connection, args: &ImportArgs) -> anyhow::Resu
     if start.lines > 0 {
         eprintln!("going on after line {}", start.lines);
     }
+    let (again, lines_before) = (start.again, start.lines);
     let bar = progress::bytes_bar(length.len());
     let mut saver = Saver {
         path: path.clone(),
         target,
         import_id: start.import_id.clone(),
+        again,
         failed: false,
     };
     // From the first line on: should that one have to be corrected, the digest of the file changes, and with it its name.
-    saver.save(start.position());
-    let lines = ImportLines::new(BufReader::new(file), start.hasher, start.lines, start.offset_bytes);
-    let done = Import::new(&connection.client, start.import_id, Some(saver), bar)
-        .run(lines)
-        .await
-        .with_context(place)?;
-    match fs::remove_file(&path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error).with_context(|| path.display().to_string()),
-        _ => Ok(done),
-    }
+    saver.save(start.position(), false);
+    let mut lines = ImportLines::new(BufReader::new(file), start.hasher, start.lines, start.offset_bytes);
+    let mut import = Import::new(&connection.client, start.import_id, Some(saver), bar);
+    let done = import.run(&mut lines).await.with_context(place)?;
+    import
+        .leave_progress(lines.position())
+        .with_context(|| path.display().to_string())?;
+    Ok(match (lines_before, done.lines) {
+        (1.., 0) => format!("all {lines_before} lines were imported before (--again adds them anew)"),
+        (0, _) if again => done.to_string(),
+        _ => done.or_before(),
+    })
 }
 
 /// Where in a file an import begins, and under which name.
 struct Start {
     import_id: String,
+    /// It adds anew what was imported before.
+    again: bool,
     lines: u64,
     offset_bytes: u64,
     hasher: blake3::Hasher,
@@ -119,34 +126,44 @@ impl Start {
 
     /// Leaves the file where the import begins.
     fn find(file: &mut fs::File, progress: &Path, target: &str, again: bool) -> io::Result<Self> {
-        let saved = import_progress::read(progress).filter(|saved| !again && saved.target == target);
+        // One that adds everything anew is gone on with until it is done, and is another one after that.
+        let saved = import_progress::read(progress).filter(|saved| !again || (saved.again && !saved.done));
         if let Some(saved) = saved {
             let mut hasher = blake3::Hasher::new();
             let bytes = import_progress::digest(file, saved.offset_bytes, &mut hasher)?;
             if bytes == saved.offset_bytes && hasher.finalize().to_hex().as_str() == saved.digest {
-                return Ok(Self {
-                    import_id: saved.import_id,
-                    lines: saved.lines,
-                    offset_bytes: saved.offset_bytes,
-                    hasher,
-                });
+                if saved.target == target {
+                    return Ok(Self {
+                        import_id: saved.import_id,
+                        again: saved.again,
+                        lines: saved.lines,
+                        offset_bytes: saved.offset_bytes,
+                        hasher,
+                    });
+                }
+                // Another store lacks it all; the same one under another address tells by the name what it has.
+                file.seek(SeekFrom::Start(0))?;
+                return Ok(Self::first_line(saved.import_id, saved.again));
             }
             file.seek(SeekFrom::Start(0))?;
         }
-        let import_id = if again {
-            entropy::hex::<16>()
-        } else {
-            let mut hasher = blake3::Hasher::new();
-            import_progress::digest(file, u64::MAX, &mut hasher)?;
-            file.seek(SeekFrom::Start(0))?;
-            hasher.finalize().to_hex().to_string()
-        };
-        Ok(Self {
+        if again {
+            return Ok(Self::first_line(entropy::hex::<16>(), true));
+        }
+        let mut hasher = blake3::Hasher::new();
+        import_progress::digest(file, u64::MAX, &mut hasher)?;
+        file.seek(SeekFrom::Start(0))?;
+        Ok(Self::first_line(hasher.finalize().to_hex().to_string(), false))
+    }
+
+    fn first_line(import_id: String, again: bool) -> Self {
+        Self {
             import_id,
+            again,
             lines: 0,
             offset_bytes: 0,
             hasher: blake3::Hasher::new(),
-        })
+        }
     }
 }
 
@@ -155,12 +172,17 @@ struct Saver {
     path: PathBuf,
     target: String,
     import_id: String,
+    again: bool,
     failed: bool,
 }
 
 impl Saver {
-    fn save(&mut self, position: Position) {
-        let progress = Progress::at(position, &self.target, &self.import_id);
+    fn save(&mut self, position: Position, done: bool) {
+        let progress = Progress {
+            again: self.again,
+            done,
+            ..Progress::at(position, &self.target, &self.import_id)
+        };
         if let Err(error) = import_progress::write(&self.path, &progress)
             && !self.failed
         {
@@ -176,6 +198,22 @@ impl Saver {
 struct Done {
     lines: u64,
     values: u64,
+}
+
+impl Done {
+    /// A node answers the same whether a value is new or came under its request id before.
+    fn or_before(&self) -> String {
+        let Self { lines, values } = self;
+        format!(
+            "{values} values from {lines} lines are stored, by this import or by an earlier one of this file (--again adds them anew)"
+        )
+    }
+}
+
+impl fmt::Display for Done {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "imported {} values from {} lines", self.values, self.lines)
+    }
 }
 
 struct Import<'a> {
@@ -204,10 +242,26 @@ impl<'a> Import<'a> {
         }
     }
 
-    async fn run<R: BufRead>(mut self, mut lines: ImportLines<R>) -> anyhow::Result<Done> {
-        let outcome = self.add_all(&mut lines).await;
+    async fn run<R: BufRead>(&mut self, lines: &mut ImportLines<R>) -> anyhow::Result<Done> {
+        let outcome = self.add_all(lines).await;
         self.bar.finish_and_clear();
-        outcome.map(|()| self.done)
+        outcome.map(|()| std::mem::take(&mut self.done))
+    }
+
+    /// Once everything up to `end` is stored: the file's digest is the name of the next import of it, unless this one had another name, which
+    /// must then be kept.
+    fn leave_progress(&mut self, end: Position) -> io::Result<()> {
+        let Some(saver) = &mut self.saver else {
+            return Ok(());
+        };
+        if saver.import_id != end.digest.to_hex().as_str() {
+            saver.save(end, true);
+            return Ok(());
+        }
+        match fs::remove_file(&saver.path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
     }
 
     async fn add_all<R: BufRead>(&mut self, lines: &mut ImportLines<R>) -> anyhow::Result<()> {
@@ -265,7 +319,7 @@ impl<'a> Import<'a> {
         if let Some(position) = self.line_end.take() {
             self.bar.set_position(position.offset_bytes);
             if let Some(saver) = &mut self.saver {
-                saver.save(position);
+                saver.save(position, false);
             }
         }
         Ok(())

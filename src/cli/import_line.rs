@@ -85,6 +85,15 @@ impl<R: BufRead> ImportLines<R> {
         }
     }
 
+    /// Where the source stands.
+    pub fn position(&self) -> Position {
+        Position {
+            lines: self.lines,
+            offset_bytes: self.offset_bytes,
+            digest: self.hasher.finalize(),
+        }
+    }
+
     pub fn next(&mut self) -> Result<Option<Event>, LineError> {
         while self.ready.is_empty() && !self.ended {
             self.read_some()?;
@@ -126,11 +135,7 @@ impl<R: BufRead> ImportLines<R> {
         done.finish().map_err(|what| LineError::Wrong { line, what, given })?;
         self.ready.extend(done.give().map(Event::Op));
         self.lines = line;
-        self.ready.push_back(Event::LineEnd(Position {
-            lines: line,
-            offset_bytes: self.offset_bytes,
-            digest: self.hasher.finalize(),
-        }));
+        self.ready.push_back(Event::LineEnd(self.position()));
         Ok(())
     }
 }
@@ -229,10 +234,11 @@ impl Line {
             return Ok(());
         }
         self.decoder.finish().map_err(explain)?;
-        if self.decoder.key().is_none() {
-            return Err("there is no \"key\"".to_owned());
+        match self.decoder.key() {
+            None => Err("there is no \"key\"".to_owned()),
+            Some("") => Err("\"key\" is empty".to_owned()),
+            Some(_) => Ok(()),
         }
-        Ok(())
     }
 }
 

@@ -1,7 +1,7 @@
 //! `FILE.progress`: how far an import came, so that it goes on from there.
 //!
-//! Invariant: it is believed only for the same store and user, and only while the file still begins with what was imported. A lost
-//! or old one does no harm: request ids keep what is sent again from being added twice.
+//! Invariant: it is believed only while the file still begins with what was imported; and that this is stored, only for the same store and
+//! user. A lost or old one does no harm, unless the file was corrected: request ids keep what is sent again from being added twice.
 
 use std::fs;
 use std::io::{self, Read};
@@ -26,6 +26,12 @@ pub struct Progress {
     pub offset_bytes: u64,
     /// BLAKE3 of the first `offset_bytes` of the file.
     pub digest: String,
+    /// The import adds anew what an earlier one has added.
+    #[serde(default)]
+    pub again: bool,
+    /// It came to the end of the file.
+    #[serde(default)]
+    pub done: bool,
 }
 
 impl Progress {
@@ -36,6 +42,8 @@ impl Progress {
             lines: position.lines,
             offset_bytes: position.offset_bytes,
             digest: position.digest.to_hex().to_string(),
+            again: false,
+            done: false,
         }
     }
 }

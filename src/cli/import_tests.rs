@@ -117,6 +117,52 @@ async fn after_a_wrong_line_was_corrected_the_import_goes_on_there() {
 }
 
 #[tokio::test]
+async fn a_corrected_file_that_is_imported_again_adds_nothing_twice() {
+    let world = World::new();
+    let wrong = FILE.replace("\"b\",\"value\"", "\"b\",\"values\"");
+    world.import(&wrong, false).await.unwrap_err();
+    for _ in 0..3 {
+        world.import(FILE, false).await.unwrap();
+        assert_eq!((world.node.list("a").len(), world.node.list("b").len()), (2, 2));
+    }
+    // The same store under another of its addresses.
+    let mut progress = world.progress().unwrap();
+    progress.target = "the same at another address".to_owned();
+    import_progress::write(&world.path("in.jsonl.progress"), &progress).unwrap();
+    world.import(FILE, false).await.unwrap();
+    assert_eq!((world.node.list("a").len(), world.node.list("b").len()), (2, 2));
+    // What was written to its end since is new.
+    let longer = format!("{FILE}{{\"key\":\"a\",\"value\":[\"3\"]}}\n");
+    world.import(&longer, false).await.unwrap();
+    assert_eq!(world.node.list("a"), ["1", "2", "3"]);
+    assert_eq!(world.node.list("b").len(), 2);
+}
+
+#[tokio::test]
+async fn an_import_that_adds_anew_goes_on_when_it_is_repeated_and_is_one_until_it_is_done() {
+    let world = World::new();
+    let wrong = FILE.replace("\"b\",\"value\"", "\"b\",\"values\"");
+    world.import(&wrong, true).await.unwrap_err();
+    world.import(FILE, true).await.unwrap();
+    assert_eq!((world.node.list("a").len(), world.node.list("b").len()), (2, 2));
+    world.import(FILE, false).await.unwrap();
+    assert_eq!((world.node.list("a").len(), world.node.list("b").len()), (2, 2));
+    world.import(FILE, true).await.unwrap();
+    assert_eq!((world.node.list("a").len(), world.node.list("b").len()), (4, 4));
+}
+
+#[tokio::test]
+async fn a_line_without_a_name_for_its_key_is_named_and_the_lines_before_it_are_stored() {
+    let world = World::new();
+    let nameless = FILE.replace("\"key\":\"b\"", "\"key\":\"\"");
+    let error = world.import(&nameless, false).await.unwrap_err();
+    assert_eq!(crate::cli::exit::exit_of(&error) as u8, 5);
+    let text = format!("{error:#}");
+    assert!(text.contains("line 2 ") && text.contains("is empty"), "{text}");
+    assert_eq!(world.node.list("a"), ["1", "2"]);
+}
+
+#[tokio::test]
 async fn progress_in_another_file_or_for_another_store_is_not_believed() {
     let world = World::new();
     let position = Position {
@@ -186,6 +232,25 @@ async fn a_key_whose_answer_breaks_off_at_once_is_asked_for_again() {
         "{\"key\":\"a\",\"value\":[\"1\"]}\n"
     );
     assert_eq!(world.node.sent("path").len(), first + 3);
+}
+
+#[tokio::test]
+async fn an_export_that_got_nothing_leaves_no_file_and_one_that_got_something_does() {
+    let world = World::new();
+    world.import(FILE, false).await.unwrap();
+    let detail = serde_json::json!({"detail": "no"});
+    world.node.fail_next(Fault::Answer(401, detail.clone()));
+    let error = world.export(false).await.unwrap_err();
+    assert!(!format!("{error:#}").contains("--resume"), "{error:#}");
+    assert!(!world.path("out.jsonl").exists());
+    let keys = serde_json::json!({"keys": ["a"], "after": "a"});
+    world.node.fail_next(Fault::Answer(200, keys));
+    world.node.fail_next(Fault::None);
+    world.node.fail_next(Fault::Answer(401, detail));
+    let error = world.export(false).await.unwrap_err();
+    assert!(format!("{error:#}").contains("--resume"), "{error:#}");
+    world.export(true).await.unwrap();
+    assert_eq!(fs::read_to_string(world.path("out.jsonl")).unwrap().lines().count(), 3);
 }
 
 #[tokio::test]

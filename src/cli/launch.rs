@@ -9,11 +9,13 @@ use crate::config::{ClusterSettings, ServeConfig};
 use crate::env::Env;
 use crate::http::FrontConfig;
 use crate::net::{KeyRing, Tls, TlsPem};
-use crate::node::{ClusterConfig, NodeConfig};
+use crate::node::{ClusterConfig, Limits, NodeConfig};
 use crate::os;
 use crate::server::{FirstAdmin, Server, ServerConfig};
 use crate::shard::ShardConfig;
 use crate::users::PasswordCost;
+
+use super::secret;
 
 /// A node that serves, and whether anybody can log in.
 pub struct Running {
@@ -40,6 +42,7 @@ pub async fn start(config: &ServeConfig, first_admin: Option<FirstAdmin>) -> any
                 ..ShardConfig::default()
             },
             cluster,
+            limits: Limits::default(),
         },
         front: FrontConfig::default(),
         listen: config.listen,
@@ -55,8 +58,10 @@ pub async fn start(config: &ServeConfig, first_admin: Option<FirstAdmin>) -> any
 /// With the key read from its file.
 fn cluster_config(settings: &ClusterSettings, http: SocketAddr, env: &Env) -> anyhow::Result<ClusterConfig> {
     let path = &settings.key_file;
-    let text = std::fs::read_to_string(path);
-    let text = text.with_context(|| format!("cannot read the cluster key file {}", path.display()))?;
+    let place = || format!("cannot read the cluster key file {}", path.display());
+    let file = std::fs::File::open(path).with_context(place)?;
+    secret::warn_if_others_can_read(path, &file);
+    let text = std::io::read_to_string(file).with_context(place)?;
     let keys = KeyRing::parse(&text).with_context(|| format!("the cluster key file {}", path.display()))?;
     let tls = match &settings.tls {
         Some(folder) => Some(read_tls(folder, env)?),

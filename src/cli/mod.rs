@@ -186,6 +186,7 @@ mod tests {
             "kv add_value k -",
             "kv add_value k -- --flag",
             "kv add_value k --file f",
+            "kv run-cluster --listen localhost:9350",
         ] {
             parse(line).expect(line);
         }
@@ -200,6 +201,7 @@ mod tests {
             "kv add_value k --fil",
             "kv get_value k --count --limit 1",
             "kv run-cluster --nodes x",
+            "kv run-cluster --listen 8000",
             "kv users",
         ] {
             assert_eq!(parse(line).expect_err(line).exit_code(), 2, "{line}");

@@ -19,7 +19,7 @@ const CONFIG_FOLDER: &str = "kv-storage";
 
 /// One address or several.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "write a text or a list of texts")]
 pub enum Urls {
     One(String),
     Several(Vec<String>),
@@ -189,6 +189,9 @@ mod tests {
         fs::write(root.path().join("config/p.toml"), "usr = 'a'").unwrap();
         let error = folders.find(Some("p")).unwrap_err().to_string();
         assert!(error.contains("p.toml") && error.contains("usr"), "{error}");
+        fs::write(root.path().join("config/p.toml"), "url = 5").unwrap();
+        let error = folders.find(Some("p")).unwrap_err().to_string();
+        assert!(error.contains("url") && error.contains("a list of texts"), "{error}");
     }
 
     #[test]

@@ -19,7 +19,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-use crate::config::{LISTEN_DEFAULT, shards_default};
+use crate::config::{LISTEN_DEFAULT, Setting, address, shards_default};
 
 use super::exit::Exit;
 use super::profile::{LOCAL_CLUSTER_FOLDER, PROFILE_FILE};
@@ -42,7 +42,7 @@ pub struct RunClusterArgs {
     #[arg(long, default_value = LOCAL_CLUSTER_FOLDER)]
     pub dir: PathBuf,
     /// Address and port of the first node; the next ones have the ports after it, and speak to each other at ports 100 higher
-    #[arg(long, value_name = "ADDR:PORT", default_value = LISTEN_DEFAULT)]
+    #[arg(long, value_name = "ADDR:PORT", default_value = LISTEN_DEFAULT, value_parser = address)]
     pub listen: SocketAddr,
 }
 
@@ -126,9 +126,8 @@ fn plan(folder: &Folder, listen: SocketAddr, count: u16) -> anyhow::Result<Vec<S
     };
     let key = (count > 1).then(|| folder.cluster_key()).transpose()?;
     // Each has only a part of the machine.
-    let shards = std::env::var_os("KV_SHARDS")
-        .is_none()
-        .then(|| shards_default(count.into()));
+    let asked = std::env::var_os(Setting::Shards.variable()).is_some_and(|text| !text.is_empty());
+    let shards = (!asked).then(|| shards_default(count.into()));
     let start = |index: usize, listen: SocketAddr| Start {
         number: index + 1,
         data: folder.data(index + 1),
@@ -257,7 +256,12 @@ fn what_next(dir: &Path, nodes: u16) -> String {
     let profile = if dir == Path::new(LOCAL_CLUSTER_FOLDER) {
         String::from("in another terminal, in this folder:\n")
     } else {
-        format!("in another terminal:\n  export KV_PROFILE={shown}/{PROFILE_FILE}\n")
+        // For a shell that may be in another folder.
+        let profile = std::path::absolute(dir)
+            .unwrap_or_else(|_| dir.to_owned())
+            .join(PROFILE_FILE);
+        let profile = shell_word(&profile.display().to_string());
+        format!("in another terminal:\n  export KV_PROFILE={profile}\n")
     };
     let logs = if nodes == 1 { "log in" } else { "logs in" };
     let log = if nodes == 1 { "node-1.log" } else { "node-*.log" };
@@ -267,6 +271,15 @@ fn what_next(dir: &Path, nodes: u16) -> String {
          or through cargo:\n  cargo run --release -- add_value greeting hello\n  cargo run --release -- get_value greeting\n\
          Ctrl-C stops it; the data stays\n"
     )
+}
+
+/// As a shell takes it for one word.
+fn shell_word(text: &str) -> String {
+    let plain = |character: char| character.is_ascii_alphanumeric() || "/._-+:@%,=".contains(character);
+    if !text.is_empty() && text.chars().all(plain) {
+        return text.to_owned();
+    }
+    format!("'{}'", text.replace('\'', r"'\''"))
 }
 
 #[cfg(test)]

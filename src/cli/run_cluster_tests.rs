@@ -287,5 +287,40 @@ async fn a_folder_is_run_by_one_process_at_a_time() {
 #[test]
 fn the_next_steps_name_the_profile_of_another_folder() {
     assert!(!what_next(Path::new("kv-cluster"), 1).contains("KV_PROFILE"));
-    assert!(what_next(Path::new("/tmp/x"), 3).contains("KV_PROFILE=/tmp/x/profile.toml"));
+    assert!(what_next(Path::new("/tmp/x"), 3).contains("KV_PROFILE=/tmp/x/profile.toml\n"));
+    let here = std::env::current_dir().unwrap();
+    let text = what_next(Path::new("it's here"), 3);
+    let profile = format!("{}/it'\\''s here/profile.toml", here.display());
+    assert!(text.contains(&format!("KV_PROFILE='{profile}'\n")), "{text}");
+}
+
+#[test]
+fn what_the_environment_says_of_one_node_is_kept_from_those_here() {
+    let world = World::new();
+    let folder = Folder::prepare(&world.args.dir).unwrap();
+    let program = Program {
+        path: "kv".into(),
+        first_args: Vec::new(),
+    };
+    let starts = plan(&folder, "127.0.0.1:0".parse().unwrap(), 1).unwrap();
+    let command = starts[0].command(&program);
+    let kept_away: Vec<String> = command
+        .as_std()
+        .get_envs()
+        .filter(|(_, value)| value.is_none())
+        .map(|(name, _)| name.to_string_lossy().into_owned())
+        .collect();
+    for name in [
+        "KV_CONFIG",
+        "KV_JOIN",
+        "KV_ADMIN_USER",
+        "KV_ZONE",
+        "KV_CLUSTER_TLS",
+        "KV_ADVERTISE",
+    ] {
+        assert!(kept_away.iter().any(|kept| kept == name), "{name} in {kept_away:?}");
+    }
+    for name in ["KV_SHARDS", "KV_LOG_FORMAT"] {
+        assert!(!kept_away.iter().any(|kept| kept == name), "{name} in {kept_away:?}");
+    }
 }

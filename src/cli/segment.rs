@@ -1,9 +1,11 @@
 //! `kv segment`: looks into the files of a data folder.
 
-use std::io::Write;
+use std::fs;
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-
 use std::sync::Arc;
+
+use anyhow::Context;
 
 use super::exit::usage;
 use super::get::output;
@@ -11,11 +13,13 @@ use crate::node::NodeConfig;
 use crate::node::offline::{AcceptedLoss, accept_losses};
 use crate::os::disk::RealDisk;
 use crate::store::disk::Disk;
+use crate::store::log::MAGIC;
 use crate::store::segment::dump::{DumpLine, describe};
 
 #[derive(Debug, clap::Subcommand)]
 pub enum SegmentCommand {
-    /// Print what a segment file holds, damaged or not, one JSON object a line; the file is only read
+    /// Print what a segment file holds, also around damaged blocks, one JSON object a line; one without its end cannot be
+    /// read, nor can a log. The file is only read
     Dump(DumpArgs),
     /// Give up what damage has destroyed, so that the keys around it can be read again; the node must not run
     AcceptLoss(AcceptLossArgs),
@@ -51,7 +55,13 @@ pub fn run(command: SegmentCommand) -> anyhow::Result<()> {
 
 fn accept_loss(data: &Path) -> anyhow::Result<()> {
     if !data.is_dir() {
-        return Err(usage(format!("there is no data folder {}", data.display())));
+        return Err(usage(format!("--data: there is no folder {}", data.display())));
+    }
+    if !is_data_folder(data).with_context(|| data.display().to_string())? {
+        return Err(usage(format!(
+            "--data: {} is not the data folder of a node: there is neither node.json nor a shard in it",
+            data.display()
+        )));
     }
     let accepted = accept_losses(&crate::os::env(), &NodeConfig::new(data.to_owned()))?;
     let mut out = output();
@@ -64,7 +74,30 @@ fn accept_loss(data: &Path) -> anyhow::Result<()> {
     Ok(out.flush()?)
 }
 
+/// To open any other folder would make it one.
+fn is_data_folder(folder: &Path) -> io::Result<bool> {
+    for entry in fs::read_dir(folder)? {
+        let name = entry?.file_name();
+        if name == "node.json" || name.to_string_lossy().starts_with("shard-") {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn is_log(file: &Path) -> io::Result<bool> {
+    let mut start = Vec::new();
+    fs::File::open(file)?.take(MAGIC.len() as u64).read_to_end(&mut start)?;
+    Ok(start == MAGIC)
+}
+
 fn dump(file: &Path, values: bool, out: &mut dyn Write) -> anyhow::Result<()> {
+    if is_log(file).with_context(|| file.display().to_string())? {
+        return Err(usage(format!(
+            "{} is a log, not a segment: its ops go into one when it is full",
+            file.display()
+        )));
+    }
     let disk: Arc<dyn Disk> = Arc::new(RealDisk);
     let mut written = Ok(());
     describe(&disk, file, &mut |mut line| {
@@ -78,4 +111,33 @@ fn dump(file: &Path, values: bool, out: &mut dyn Write) -> anyhow::Result<()> {
         }
     })?;
     Ok(written?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::exit::{Exit, exit_of};
+
+    #[test]
+    fn a_folder_that_is_no_nodes_is_refused_and_left_as_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("notes"), "x").unwrap();
+        let error = accept_loss(dir.path()).unwrap_err();
+        assert_eq!(exit_of(&error), Exit::Usage);
+        assert!(error.to_string().contains("--data"), "{error}");
+        let left: Vec<_> = fs::read_dir(dir.path()).unwrap().collect();
+        assert_eq!(left.len(), 1, "{left:?}");
+    }
+
+    #[test]
+    fn a_log_is_no_damaged_segment() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        fs::write(&path, b"KVLG and more").unwrap();
+        let error = dump(&path, false, &mut Vec::new()).unwrap_err();
+        assert!(error.to_string().contains("is a log"), "{error}");
+        fs::write(&path, b"KV").unwrap();
+        let error = dump(&path, false, &mut Vec::new()).unwrap_err();
+        assert!(!error.to_string().contains("is a log"), "{error}");
+    }
 }

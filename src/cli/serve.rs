@@ -2,7 +2,6 @@
 //!
 //! Invariant: standard output carries one line, when the node is ready; everything else goes to standard error.
 
-use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write as _};
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
@@ -24,6 +23,8 @@ use super::launch;
 use super::secret;
 use crate::server::FirstAdmin;
 
+/// Names a file of settings.
+pub const CONFIG_VARIABLE: &str = "KV_CONFIG";
 /// Longest time for what is in flight to finish. Most supervisors kill after 90 s.
 const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -50,13 +51,13 @@ pub struct ServeArgs {
     /// Where the other nodes reach this one [env: KV_ADVERTISE] [default: that of --cluster-listen]
     #[arg(long, value_name = "ADDR:PORT", help_heading = "Cluster")]
     pub advertise: Option<String>,
-    /// Other nodes (repeated or with commas between), of which one must be up; a new node without any founds the cluster [env: KV_JOIN]
+    /// Other nodes (repeated or with commas between), of which one must be up. A new node founds the cluster when there are none, or when it stands first in the list [env: KV_JOIN]
     #[arg(long, value_name = "ADDR:PORT", help_heading = "Cluster")]
     pub join: Vec<String>,
     /// File with the key that all nodes of the cluster share; `kv cluster keygen` makes it [env: KV_CLUSTER_KEY_FILE]
     #[arg(long, value_name = "FILE", help_heading = "Cluster")]
     pub cluster_key_file: Option<String>,
-    /// Folder with certificate.pem, key.pem and authority.pem: mutual TLS between nodes, instead of the key [env: KV_CLUSTER_TLS]
+    /// Folder with certificate.pem, key.pem and authority.pem: mutual TLS for the connections between nodes; the key seals the gossip all the same [env: KV_CLUSTER_TLS]
     #[arg(long, value_name = "DIR", help_heading = "Cluster")]
     pub cluster_tls: Option<String>,
     /// What fails together with this node, such as a rack; replicas go to different zones [env: KV_ZONE] [default: default]
@@ -95,7 +96,8 @@ impl ServeArgs {
     /// The settings from flags, environment and file, validated.
     pub fn into_config(self, variable: impl Fn(&str) -> Option<String>) -> anyhow::Result<ServeConfig> {
         let mut settings = Settings::default();
-        let file = self.config.clone().or_else(|| variable("KV_CONFIG").map(PathBuf::from));
+        let from_environment = || variable(CONFIG_VARIABLE).filter(|path| !path.is_empty());
+        let file = self.config.clone().or_else(|| from_environment().map(PathBuf::from));
         for (setting, text) in self.flags() {
             if let Some(text) = text {
                 settings.offer(setting, text, Source::Flag);
@@ -149,8 +151,10 @@ pub async fn run(config: ServeConfig, stop_with_parent: bool) -> anyhow::Result<
         }
         started = launch::start(&config, first_admin) => started?,
     };
-    if !running.has_users {
-        eprintln!("{}", no_users_text(&config));
+    // A node that joins others has not heard of their users yet.
+    let joins = config.cluster.as_ref().is_some_and(|cluster| !cluster.founds);
+    if !running.has_users && !joins {
+        eprintln!("{NO_USERS}");
     }
     announce(running.server.address(), &config.data);
     tokio::select! {
@@ -168,6 +172,11 @@ pub async fn run(config: ServeConfig, stop_with_parent: bool) -> anyhow::Result<
     tracing::info!("stopped");
     Ok(Exit::Done.into())
 }
+
+const NO_USERS: &str =
+    "There is no user yet, so nobody can log in. To make the first admin, stop this and run it again with
+  --user NAME --password-file FILE
+added, where the text of FILE is the password; later users: kv users add";
 
 /// The line that says the node is ready.
 pub fn ready_line(address: SocketAddr, data: &Path) -> String {
@@ -187,18 +196,6 @@ fn announce(address: SocketAddr, data: &Path) {
     let mut out = io::stdout().lock();
     // Whoever started this may not read; it serves all the same.
     let _ = writeln!(out, "{}", ready_line(address, data)).and_then(|()| out.flush());
-}
-
-fn no_users_text(config: &ServeConfig) -> String {
-    let mut text =
-        String::from("There is no user yet, so nobody can log in. To make the first admin, stop this and run:\n");
-    // Writing to a String cannot fail.
-    let _ = write!(
-        text,
-        "  kv serve --data {} --user NAME --password-file FILE\nwhere the text of FILE is the password; later users: kv users add",
-        config.data.display()
-    );
-    text
 }
 
 fn first_admin(config: &ServeConfig) -> anyhow::Result<Option<FirstAdmin>> {
@@ -313,6 +310,8 @@ mod tests {
         let config = args.into_config(variable).unwrap();
         assert_eq!((config.listen.port(), config.shards), (1, 2));
         assert_eq!(config.data, dir.path().join("d"));
+        let config = ServeArgs::default().into_config(|_| Some(String::new())).unwrap();
+        assert_eq!(config.listen.port(), 8000);
     }
 
     #[test]

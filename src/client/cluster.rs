@@ -1,10 +1,13 @@
 //! The calls on the cluster itself. All need an admin.
 //!
-//! Invariant: what may have taken effect is not sent again: a second `remove` would be told that there is no such member.
+//! A change of the members is asked of one node at a time; when that fails or stays silent, of the next: done twice it is the same as once, and a
+//! member that knows it is done says so. One that does not know it yet may refuse it; then it is looked at what is so.
+
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::Serialize;
 
-use crate::api::{AskClusterStatus, ClusterStatus, RemoveNode, ReplaceNode, Status, path};
+use crate::api::{AskClusterStatus, ClusterStatus, MemberState, RemoveNode, ReplaceNode, Status, path};
 
 use super::Client;
 use super::course::Repeat;
@@ -25,7 +28,8 @@ impl Client {
             node: node.into(),
             user: Some(self.user()),
         };
-        self.change_cluster(path::CLUSTER_REMOVE, &body).await
+        let is_done = |status: &ClusterStatus| is_in_state(status, node, MemberState::Removed);
+        self.change_cluster(path::CLUSTER_REMOVE, &body, is_done).await
     }
 
     /// Gives the place of `old`, which is lost, to the empty node `new`.
@@ -35,11 +39,39 @@ impl Client {
             new: new.into(),
             user: Some(self.user()),
         };
-        self.change_cluster(path::CLUSTER_REPLACE, &body).await
+        let is_done = |status: &ClusterStatus| {
+            is_in_state(status, old, MemberState::Removed) && is_in_state(status, new, MemberState::Up)
+        };
+        self.change_cluster(path::CLUSTER_REPLACE, &body, is_done).await
     }
 
-    async fn change_cluster(&self, path: &str, body: &impl Serialize) -> Result<(), ClientError> {
-        let _: Status = self.post(path, body, Repeat::Unsafe).await?;
-        Ok(())
+    async fn change_cluster(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+        is_done: impl FnOnce(&ClusterStatus) -> bool,
+    ) -> Result<(), ClientError> {
+        let in_doubt = AtomicBool::new(false);
+        let repeat = Repeat::InTurn {
+            in_doubt: &in_doubt,
+            after_silence: true,
+        };
+        let changed: Result<Status, _> = self.post(path, body, repeat).await;
+        match changed {
+            Err(refused @ ClientError::Refused { .. }) if in_doubt.load(Ordering::Relaxed) => {
+                let status = self.cluster_status().await;
+                if status.is_ok_and(|status| is_done(&status)) {
+                    Ok(())
+                } else {
+                    Err(refused)
+                }
+            }
+            changed => changed.map(|_| ()),
+        }
     }
+}
+
+fn is_in_state(status: &ClusterStatus, node: &str, state: MemberState) -> bool {
+    let mut members = status.members.iter();
+    members.any(|member| member.node == node && member.state == state)
 }

@@ -1,5 +1,5 @@
 //! The way of one request through the nodes: the next one when a try fails, a second one beside it when nothing comes, rounds with
-//! growing pauses when all have failed.
+//! growing pauses when all have failed. One that answers wrongly is not asked again.
 //!
 //! Invariant: a request that may have taken effect is tried again only when its sender said that this is safe; and at two nodes at the same
 //! time only when it said that too.
@@ -33,9 +33,13 @@ const HEDGE_AFTER_KIB: Duration = Duration::from_millis(1);
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Repeat<'a> {
     Safe,
-    /// When a try has ended, and not just in silence. This is set when it may have taken effect: its sender can tell by the answer of a later one.
-    InTurn(&'a AtomicBool),
-    Unsafe,
+    /// When a try has ended.
+    InTurn {
+        /// Set when a try may have taken effect: the sender can tell by the answer of a later one.
+        in_doubt: &'a AtomicBool,
+        /// Also when it ended in silence, and may still be at work.
+        after_silence: bool,
+    },
 }
 
 /// How long and how often to try.
@@ -58,6 +62,9 @@ pub(super) struct Course<'a> {
     round: u32,
     /// Failures to connect in this round.
     unreachable: Vec<Failure>,
+    /// Nodes that answered wrongly, and what the first of them said.
+    given_up: Vec<usize>,
+    wrong: Option<ClientError>,
     /// A try that may have taken effect.
     broken: Option<ClientError>,
     last: Option<ClientError>,
@@ -75,6 +82,8 @@ impl<'a> Course<'a> {
             untried: nodes.order(),
             round: 1,
             unreachable: Vec::new(),
+            given_up: Vec::new(),
+            wrong: None,
             broken: None,
             last: None,
             youngest: (0, Instant::now()),
@@ -160,13 +169,22 @@ impl<'a> Course<'a> {
     /// Err when the request must not be tried again.
     fn note(&mut self, node: usize, error: ClientError) -> Result<(), ClientError> {
         let unsent = matches!(error, ClientError::Unreachable { .. });
-        if !error.is_passing() || (!unsent && matches!(self.repeat, Repeat::Unsafe)) {
-            return Err(error);
+        if !error.is_passing() {
+            if !(matches!(self.repeat, Repeat::Safe) && error.is_of_one_node()) {
+                return Err(error);
+            }
+            self.nodes.avoid(node);
+            self.given_up.push(node);
+            self.wrong.get_or_insert(error);
+            return Ok(());
         }
-        if let Repeat::InTurn(in_doubt) = self.repeat
+        if let Repeat::InTurn {
+            in_doubt,
+            after_silence,
+        } = self.repeat
             && !unsent
         {
-            if matches!(error, ClientError::Broken { silent: true, .. }) {
+            if matches!(error, ClientError::Broken { silent: true, .. }) && !after_silence {
                 return Err(error);
             }
             in_doubt.store(true, Ordering::Relaxed);
@@ -186,20 +204,27 @@ impl<'a> Course<'a> {
 
     async fn next_round(&mut self) -> Result<(), ClientError> {
         let failed = self.failure();
+        let mut again = self.nodes.order();
+        again.retain(|node| !self.given_up.contains(node));
+        if again.is_empty() {
+            return Err(self.wrong.take().unwrap_or(failed));
+        }
         if self.round >= self.patience.rounds_max {
             return Err(failed);
         }
         sleep(pause(self.round, &failed)).await;
         self.round += 1;
         self.unreachable.clear();
-        self.untried = self.nodes.order();
+        self.untried = again;
         Ok(())
     }
 
     /// What has to be said after the tries so far. That nothing was sent is only said when that is so.
     fn failure(&self) -> ClientError {
-        match (&self.last, &self.broken) {
-            (Some(ClientError::Unreachable { .. }) | None, Some(broken)) => broken.clone(),
+        let last = self.last.as_ref();
+        let sent = self.wrong.as_ref().or(self.broken.as_ref());
+        match (last, sent) {
+            (Some(ClientError::Unreachable { .. }) | None, Some(sent)) => sent.clone(),
             (Some(last), _) => last.clone(),
             (None, None) => self.no_answer(),
         }

@@ -110,6 +110,19 @@ impl ClientError {
         }
     }
 
+    /// Whether it tells of the one that answered rather than of the call: something else stands at its address, or it is not well. Another
+    /// node may do better; the same one will not soon.
+    pub(super) fn is_of_one_node(&self) -> bool {
+        match self {
+            Self::Server { .. } | Self::BadAnswer { .. } | Self::DiskFull { .. } => true,
+            // A node knows the paths of this API and how they are asked.
+            Self::Refused { status, .. } => {
+                *status == StatusCode::NOT_FOUND.as_u16() || *status == StatusCode::METHOD_NOT_ALLOWED.as_u16()
+            }
+            _ => false,
+        }
+    }
+
     /// Whether the same call may well succeed a little later, or at another node.
     pub fn is_passing(&self) -> bool {
         matches!(

@@ -244,6 +244,49 @@ async fn a_change_of_users_goes_on_with_the_next_node_and_knows_its_own_effect()
     assert!(matches!(refused, Err(ClientError::Credentials { .. })), "{refused:?}");
 }
 
+/// Two nodes of one cluster, the first of which fails in this way; what the second one says, and what it knows.
+async fn replaced_at_the_second_try(
+    fault: Fault,
+    second: Fault,
+    members: &[(&str, &'static str)],
+) -> Result<(), ClientError> {
+    let (failing, other) = (FakeNode::start(), FakeNode::start());
+    failing.fail_next(fault);
+    other.fail_next(second);
+    other.with(|state| {
+        let owned = members.iter().map(|(node, state)| ((*node).to_owned(), *state));
+        state.members = owned.collect();
+    });
+    let client = builder_of(&[&failing.url, &other.url]).timeout(Duration::from_millis(300));
+    let changed = client.build().unwrap().cluster_replace("01", "02").await;
+    assert_eq!(other.sent("path")[0], crate::api::path::CLUSTER_REPLACE);
+    changed
+}
+
+#[tokio::test]
+async fn a_change_of_members_goes_on_with_the_next_node_and_knows_its_own_effect() {
+    let refusal = || Fault::Answer(409, json!({"detail": "node 02 does not ask to be let in"}));
+    for fault in [Fault::BreakAfter, Fault::Silence, Fault::Overloaded] {
+        replaced_at_the_second_try(fault.clone(), Fault::None, &[])
+            .await
+            .unwrap();
+        let done = [("01", "removed"), ("02", "up")];
+        replaced_at_the_second_try(fault.clone(), refusal(), &done)
+            .await
+            .unwrap();
+        for not_done in [
+            [("01", "up"), ("02", "joining")],
+            [("01", "removed"), ("02", "joining")],
+        ] {
+            let refused = replaced_at_the_second_try(fault.clone(), refusal(), &not_done).await;
+            assert!(
+                matches!(refused, Err(ClientError::Refused { status: 409, .. })),
+                "{refused:?}"
+            );
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_refusal_of_the_first_try_is_what_it_says() {
     let node = FakeNode::start();
@@ -287,6 +330,81 @@ async fn a_call_ends_at_its_deadline_and_the_nodes_know_it() {
     let (refused, took) = timed(patient.build().unwrap().count("key")).await;
     assert!(matches!(refused, Err(ClientError::Overloaded { .. })), "{refused:?}");
     assert!(took < STALL_MAX, "{took:?}");
+}
+
+/// What no node says that is well.
+fn wrong_answers() -> Vec<Fault> {
+    let detail = json!({"detail": "d"});
+    let refusals = [301, 404, 405, 500, 502, 504, 507].map(|status| Fault::Answer(status, detail.clone()));
+    let others = [json!("<html>"), json!({"ok": true}), json!([1])].map(|answer| Fault::Answer(200, answer));
+    refusals.into_iter().chain(others).collect()
+}
+
+#[tokio::test]
+async fn a_node_that_answers_wrongly_is_passed_over() {
+    for wrong in wrong_answers() {
+        let (failing, good) = (FakeNode::start(), FakeNode::start());
+        failing.fail_always(wrong.clone());
+        let client = client_of(&[&failing.url, &good.url]);
+        let nodes = &client.inner.transport.nodes;
+        client.add_value("key", "x").await.unwrap();
+        assert_eq!(nodes.preferred(), 1, "{wrong:?}");
+        nodes.prefer(0);
+        assert_eq!(client.get_value("key").await.unwrap(), ["x"], "{wrong:?}");
+        nodes.prefer(0);
+        assert_eq!(client.count("key").await.unwrap(), 1, "{wrong:?}");
+        nodes.prefer(0);
+        let get = Operation::GetValue {
+            key: "key".into(),
+            offset: None,
+            limit: None,
+            count_only: false,
+            terms: crate::api::OperationTerms::default(),
+        };
+        client.batch(vec![get]).await.unwrap();
+        assert_eq!(failing.sent("path").len(), 4, "{wrong:?}");
+    }
+}
+
+#[tokio::test]
+async fn when_all_answer_wrongly_each_is_asked_once_and_the_first_is_told() {
+    for wrong in wrong_answers() {
+        let nodes = [FakeNode::start(), FakeNode::start(), FakeNode::start()];
+        nodes[0].fail_always(Fault::Answer(500, json!({"detail": "the first"})));
+        nodes[1].fail_always(wrong.clone());
+        nodes[2].fail_always(wrong);
+        let client = client_of(&[&nodes[0].url, &nodes[1].url, &nodes[2].url]);
+        let error = client.add_value("key", "x").await.unwrap_err();
+        assert!(error.to_string().contains("the first"), "{error}");
+        assert_eq!(nodes.each_ref().map(|node| node.sent("path").len()), [1, 1, 1]);
+    }
+}
+
+#[tokio::test]
+async fn a_node_that_answers_wrongly_does_not_keep_the_others_from_being_asked_again() {
+    let (wrong, busy) = (FakeNode::start(), FakeNode::start());
+    wrong.fail_always(Fault::Answer(404, json!("no such page")));
+    busy.fail_next(Fault::Overloaded);
+    let client = client_of(&[&wrong.url, &busy.url]);
+    client.add_value("key", "x").await.unwrap();
+    assert_eq!((wrong.sent("path").len(), busy.sent("path").len()), (1, 2));
+}
+
+#[tokio::test]
+async fn a_refusal_that_any_node_would_give_is_asked_of_one_only() {
+    for status in [401, 403, 409, 413, 422] {
+        let nodes = [FakeNode::start(), FakeNode::start()];
+        nodes[0].fail_next(Fault::Answer(status, json!({"detail": "no"})));
+        let client = client_of(&[&nodes[0].url, &nodes[1].url]);
+        client.add_value("key", "x").await.unwrap_err();
+        assert!(nodes[1].sent("path").is_empty(), "{status}");
+    }
+    // A change of users is tried at another node only where that cannot do harm.
+    let nodes = [FakeNode::start(), FakeNode::start()];
+    nodes[0].fail_next(Fault::Answer(500, json!({"detail": "no"})));
+    let client = client_of(&[&nodes[0].url, &nodes[1].url]);
+    client.users_add("eve", "p", false).await.unwrap_err();
+    assert!(nodes[1].sent("path").is_empty());
 }
 
 #[tokio::test]

@@ -52,6 +52,8 @@ pub struct State {
     seen: BTreeSet<(String, String)>,
     /// Users beside the usual one, and what their password's hash is.
     pub users: BTreeMap<String, String>,
+    /// Of the cluster, and their states.
+    pub members: Vec<(String, &'static str)>,
     /// Every request, in order, with the path under "path".
     pub requests: Vec<Value>,
     pub faults: VecDeque<Fault>,
@@ -201,6 +203,13 @@ fn response(status: u16, answer: &Value) -> Response<BoxBody<Bytes, io::Error>> 
     builder(status).body(body.boxed()).unwrap()
 }
 
+fn member(node: &str, state: &str) -> Value {
+    json!({
+        "node": node, "peer": "10.0.0.1:8100", "http": "10.0.0.1:8000", "zone": "z", "weight": 100, "state": state,
+        "alive": true, "slots": 1024, "quarantined_segments": 0,
+    })
+}
+
 fn number(body: &Value, field: &str, default: usize) -> usize {
     body[field].as_u64().map_or(default, |number| number as usize)
 }
@@ -223,7 +232,10 @@ impl State {
                 let results: Vec<Value> = operations.iter().map(|operation| self.operation(operation)).collect();
                 json!({ "results": results })
             }
-            path::CLUSTER_STATUS => json!({"cluster": "kv", "node": "01", "replication": 3, "members": []}),
+            path::CLUSTER_STATUS => {
+                let members: Vec<Value> = self.members.iter().map(|(node, state)| member(node, state)).collect();
+                json!({"cluster": "kv", "node": "01", "replication": 3, "members": members})
+            }
             path::USERS_LIST => {
                 let others = self.users.keys().map(|name| json!({"user_id": name, "admin": false}));
                 let all: Vec<Value> = [json!({"user_id": USER, "admin": true})]

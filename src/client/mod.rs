@@ -257,13 +257,16 @@ impl Client {
             deadline_ms: self.deadline_ms,
             user: Some(self.user()),
         })?;
-        let (url, answer) = self.call(path::BATCH, body, Repeat::Safe).await?;
-        let BatchResults { results } = decode_answer(&url, &answer)?;
-        if results.len() != expected {
-            let what = format!("{} results for {expected} operations", results.len());
-            return Err(ClientError::BadAnswer { url, what });
-        }
-        Ok(results.into_iter().map(batch_result).collect())
+        let decode = |url: &str, answer: &[u8]| {
+            let BatchResults { results } = decode_answer(url, answer)?;
+            if results.len() != expected {
+                let what = format!("{} results for {expected} operations", results.len());
+                let url = url.to_owned();
+                return Err(ClientError::BadAnswer { url, what });
+            }
+            Ok(results.into_iter().map(batch_result).collect())
+        };
+        self.call(path::BATCH, body, Repeat::Safe, decode).await
     }
 
     pub fn user_id(&self) -> &str {
@@ -295,12 +298,17 @@ impl Client {
         body: &impl Serialize,
         repeat: Repeat<'_>,
     ) -> Result<T, ClientError> {
-        let (url, answer) = self.call(path, encode(body)?, repeat).await?;
-        decode_answer(&url, &answer)
+        self.call(path, encode(body)?, repeat, decode_answer).await
     }
 
-    async fn call(&self, path: &str, body: Bytes, repeat: Repeat<'_>) -> Result<(String, Bytes), ClientError> {
-        self.inner.transport.call(path, body, repeat, self.limits).await
+    async fn call<T>(
+        &self,
+        path: &str,
+        body: Bytes,
+        repeat: Repeat<'_>,
+        decode: impl Fn(&str, &[u8]) -> Result<T, ClientError>,
+    ) -> Result<T, ClientError> {
+        self.inner.transport.call(path, body, repeat, self.limits, decode).await
     }
 }
 
@@ -334,12 +342,17 @@ fn batch_result(result: serde_json::Value) -> BatchResult {
     Err(ClientError::from_result(status, result.get("detail")))
 }
 
-/// The request id of part number `index` of an add: the first one's is the add's own.
+/// The request id of part number `index` of an add: the first one's is the add's own. The others are hashes: as short for the longest
+/// id, and none that somebody would give to another add.
 pub fn part_request_id(request_id: &str, index: u64) -> String {
     if index == 0 {
         return request_id.to_owned();
     }
-    format!("{request_id}/{index}")
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&(request_id.len() as u64).to_le_bytes());
+    hasher.update(request_id.as_bytes());
+    hasher.update(&index.to_le_bytes());
+    format!("part/{}", hasher.finalize().to_hex())
 }
 
 /// The text in parts of at most [`PART_BYTES_MAX`], cut between characters; one empty part for an empty text.

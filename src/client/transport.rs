@@ -13,6 +13,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::time::timeout;
 
 use super::course::{Course, Patience, Repeat};
+use super::decode::{DecodeError, ValueDecoder};
 use super::error::{ClientError, Failure};
 use super::nodes::Nodes;
 
@@ -26,6 +27,8 @@ const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 const ERROR_BYTES_MAX: usize = 1024 * 1024;
 /// An answer to be streamed that is known to be this short is read whole before it counts as one.
 const SHORT_BYTES_MAX: u64 = 1024 * 1024;
+/// So much of an answer to be streamed is looked at before it counts as one.
+const CHECKED_BYTES: usize = 16 * 1024;
 
 /// An answer with status 200, and who gave it.
 pub(super) struct Answer {
@@ -62,14 +65,16 @@ impl Transport {
         Ok(Self { http, nodes })
     }
 
-    /// Sends the request and reads the whole answer.
-    pub async fn call(
+    /// Sends the request and reads the whole answer; `decode` is given who answered, and what.
+    pub async fn call<T>(
         &self,
         path: &str,
         body: Bytes,
         repeat: Repeat<'_>,
         limits: Limits,
-    ) -> Result<(String, Bytes), ClientError> {
+        decode: impl Fn(&str, &[u8]) -> Result<T, ClientError>,
+    ) -> Result<T, ClientError> {
+        let decode = &decode;
         let course = Course::new(&self.nodes, repeat, limits.patience, body.len());
         course
             .run(|node| {
@@ -77,7 +82,7 @@ impl Transport {
                 async move {
                     let url = self.nodes.url(node);
                     let answer = collect(url, attempt.await?.into_body(), limits.timeout).await?;
-                    Ok((url.to_owned(), answer))
+                    decode(url, &answer)
                 }
             })
             .await
@@ -158,19 +163,30 @@ async fn collect(url: &str, body: Incoming, silence_max: Duration) -> Result<Byt
 }
 
 async fn begin(url: &str, mut body: Incoming, silence_max: Duration) -> Result<Answer, ClientError> {
-    if body.size_hint().upper().is_some_and(|bytes| bytes <= SHORT_BYTES_MAX) {
-        return Ok(Answer {
-            begun: collect(url, body, silence_max).await?,
-            url: url.to_owned(),
-            rest: None,
-        });
-    }
-    let begun = next_bytes(url, &mut body, silence_max).await?;
-    Ok(Answer {
+    let (begun, rest) = if body.size_hint().upper().is_some_and(|bytes| bytes <= SHORT_BYTES_MAX) {
+        (collect(url, body, silence_max).await?, None)
+    } else {
+        let begun = next_bytes(url, &mut body, silence_max).await?;
+        let rest = begun.is_some().then_some(body);
+        (begun.unwrap_or_default(), rest)
+    };
+    check_beginning(&begun, rest.is_none()).map_err(|error| ClientError::BadAnswer {
         url: url.to_owned(),
-        rest: begun.is_some().then_some(body),
-        begun: begun.unwrap_or_default(),
-    })
+        what: error.to_string(),
+    })?;
+    let url = url.to_owned();
+    Ok(Answer { url, begun, rest })
+}
+
+/// Enough to tell an answer from a page of something else, while another node can still be asked.
+fn check_beginning(begun: &[u8], is_all: bool) -> Result<(), DecodeError> {
+    let checked = begun.get(..CHECKED_BYTES).unwrap_or(begun);
+    let mut decoder = ValueDecoder::new();
+    decoder.feed(checked, &mut Vec::new())?;
+    match is_all && checked.len() == begun.len() {
+        true => decoder.finish(),
+        false => Ok(()),
+    }
 }
 
 /// The next bytes of an answer; None at its end.

@@ -76,7 +76,11 @@ impl Client {
             user: Some(self.user()),
         };
         let in_doubt = AtomicBool::new(false);
-        let changed: Result<Status, _> = self.post(path, &body, Repeat::InTurn(&in_doubt)).await;
+        let repeat = Repeat::InTurn {
+            in_doubt: &in_doubt,
+            after_silence: false,
+        };
+        let changed: Result<Status, _> = self.post(path, &body, repeat).await;
         (changed.map(|_| ()), in_doubt.load(Ordering::Relaxed))
     }
 

@@ -6,12 +6,12 @@
 //!
 //! Which ops show:
 //! - no `Clear` of the key covers the op's dot;
-//! - of the copies of one dot, the one with the highest time (a stamp can be raised);
-//! - of the ops with one request id, the one with the lowest stamp, and none once any of them was cleared: a clear that saw one copy
-//!   of a request saw the request, and another copy of it, on its way then, must not bring it back;
+//! - of the ops with one request id, the one with the lowest stamp. Of those that are no [`COPIES_APART_MS`] later than one that was cleared,
+//!   none: a clear that saw one copy of a request saw the request, and another copy of it, on its way then, must not bring it back. What is
+//!   later is a request that was taken anew, when its id was forgotten; and some replica may have forgotten it before others;
 //! - it is not later than the last `Value` that shows: parts after that are not finished.
 //!
-//! Memory: one clock for all clears, one entry per raised op, and one per request id only when several origins wrote the key
+//! Memory: one clock for all clears, and one entry per request id only when several origins wrote the key
 //! (a single origin never takes a request id twice).
 
 use std::collections::BTreeMap;
@@ -20,14 +20,26 @@ use super::clock::Clock;
 use super::op::{Body, Dot, Op};
 use super::stamp::{HybridTime, OriginId, Stamp};
 use crate::planted::{Bug, planted};
-use crate::types::RequestId;
+use crate::types::{RequestId, WallMs};
+
+/// So far apart may the copies of one request be. A request id that was cleared is remembered for longer, from a time on that is not before its
+/// op's: so whoever takes it anew stamps it later than this.
+pub const COPIES_APART_MS: u64 = 60 * 60 * 1000;
+
+/// The lowest time of an op with the same request id that is not hidden when the one with this time was cleared.
+pub fn taken_anew_from(cleared: HybridTime) -> HybridTime {
+    HybridTime(
+        cleared
+            .0
+            .saturating_add(HybridTime::from_wall(WallMs(COPIES_APART_MS)).0),
+    )
+}
 
 /// What the last survey learnt: enough to say of any op of the key whether it shows.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Visibility {
     cleared: Clock,
-    raised: BTreeMap<Dot, HybridTime>,
-    /// Nothing where the request was cleared.
+    /// Nothing where the request was cleared, and not taken anew.
     first_of_request: BTreeMap<RequestId, Option<Stamp>>,
     end: Option<Stamp>,
 }
@@ -38,11 +50,10 @@ impl Visibility {
         self.end.is_some_and(|end| op.stamp() <= end) && self.stands(op)
     }
 
-    /// Whether `op` is text that was neither cleared, superseded nor repeated; it may be a part that is not finished yet.
+    /// Whether `op` is text that was neither cleared nor repeated; it may be a part that is not finished yet.
     pub fn stands(&self, op: &Op) -> bool {
         matches!(op.body, Body::Part(_) | Body::Value(_))
             && !is_cleared(&self.cleared, op.dot, op.time)
-            && !self.superseded(op)
             && !self.repeated(op)
     }
 
@@ -56,12 +67,8 @@ impl Visibility {
         self.end
     }
 
-    fn superseded(&self, op: &Op) -> bool {
-        !self.raised.is_empty() && self.raised.get(&op.dot).is_some_and(|time| *time > op.time)
-    }
-
     fn repeated(&self, op: &Op) -> bool {
-        let counts_not = |first: &Option<Stamp>| first.is_none_or(|first| first < op.stamp());
+        let counts_not = |first: &Option<Stamp>| *first != Some(op.stamp());
         !self.first_of_request.is_empty()
             && !planted(Bug::RetryTakenAnew)
             && op
@@ -80,7 +87,7 @@ fn is_cleared(cleared: &Clock, dot: Dot, time: HybridTime) -> bool {
 /// What the next pass over the ops has to find out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Goal {
-    /// The clears and the raised stamps; and the end, if no clear covers it.
+    /// The clears; and the end, if no clear covers it.
     Clears,
     /// Which op of each request id came first.
     Requests,
@@ -96,6 +103,40 @@ pub struct Survey {
     last_value: Option<(Stamp, Dot)>,
     origin: Option<OriginId>,
     several_origins: bool,
+    requests: Requests,
+}
+
+/// The ops with request ids, as they were seen so far.
+#[derive(Debug, Default)]
+struct Requests {
+    /// Of each id that of one op, the first one where there are several.
+    first: BTreeMap<RequestId, Stamp>,
+    /// All others.
+    copies: BTreeMap<RequestId, Vec<Stamp>>,
+    /// The latest one that was cleared.
+    cleared: BTreeMap<RequestId, HybridTime>,
+}
+
+impl Requests {
+    fn see(&mut self, id: RequestId, stamp: Stamp) {
+        let first = self.first.entry(id).or_insert(stamp);
+        if *first != stamp {
+            let later = stamp.max(*first);
+            *first = stamp.min(*first);
+            self.copies.entry(id).or_default().push(later);
+        }
+    }
+
+    /// The op that counts of each request.
+    fn counting(self) -> BTreeMap<RequestId, Option<Stamp>> {
+        let mut counting: BTreeMap<_, _> = self.first.iter().map(|(id, first)| (*id, Some(*first))).collect();
+        for (id, cleared) in self.cleared {
+            let copies = self.copies.get(&id).into_iter().flatten().chain(self.first.get(&id));
+            let anew = copies.filter(|stamp| stamp.time >= taken_anew_from(cleared));
+            counting.insert(id, anew.min().copied());
+        }
+        counting
+    }
 }
 
 /// After a pass.
@@ -120,6 +161,7 @@ impl Survey {
             last_value: None,
             origin: None,
             several_origins: false,
+            requests: Requests::default(),
         }
     }
 
@@ -141,10 +183,6 @@ impl Survey {
             return;
         }
         self.several_origins |= *self.origin.get_or_insert(op.dot.origin) != op.dot.origin;
-        if op.raised {
-            let time = self.known.raised.entry(op.dot).or_default();
-            *time = op.time.max(*time);
-        }
         self.see_value(op);
     }
 
@@ -155,16 +193,18 @@ impl Survey {
     }
 
     fn see_request(&mut self, op: &Op) {
-        if let Some(id) = op.request_id
-            && !self.known.superseded(op)
-        {
+        if let Some(id) = op.request_id {
             let cleared = match op.body {
                 Body::Part(_) | Body::Value(_) => is_cleared(&self.known.cleared, op.dot, op.time),
                 Body::Spent { .. } => true,
                 Body::Clear(_) => false,
             };
-            let first = self.known.first_of_request.entry(id).or_insert(Some(op.stamp()));
-            *first = first.filter(|_| !cleared).map(|first| first.min(op.stamp()));
+            if cleared {
+                let last = self.requests.cleared.entry(id).or_default();
+                *last = op.time.max(*last);
+            } else {
+                self.requests.see(id, op.stamp());
+            }
         }
     }
 
@@ -172,7 +212,10 @@ impl Survey {
         match self.goal {
             Goal::Clears if self.several_origins => Surveyed::Again(Self::with_goal(Goal::Requests, self.known)),
             Goal::Clears if self.last_value_hidden() => Surveyed::Again(Self::with_goal(Goal::End, self.known)),
-            Goal::Requests => Surveyed::Again(Self::with_goal(Goal::End, self.known)),
+            Goal::Requests => {
+                self.known.first_of_request = self.requests.counting();
+                Surveyed::Again(Self::with_goal(Goal::End, self.known))
+            }
             Goal::Clears | Goal::End => {
                 self.known.end = self.last_value.map(|(stamp, _)| stamp);
                 Surveyed::Done(self.known)
@@ -181,7 +224,6 @@ impl Survey {
     }
 
     fn last_value_hidden(&self) -> bool {
-        // With raised stamps the highest copy of a dot is the one that stands, so the last value seen cannot be superseded.
         self.last_value
             .is_some_and(|(stamp, dot)| is_cleared(&self.known.cleared, dot, stamp.time))
     }

@@ -17,16 +17,10 @@ pub struct KeyOps {
 }
 
 impl KeyOps {
-    /// Adds one op. Of two copies of a dot, the one with the higher time stands; what is left of a cleared op stands against
-    /// the op itself.
+    /// Adds one op. What is left of a cleared op stands against the op itself.
     pub fn insert(&mut self, op: Op) {
-        let rank = |op: &Op| (matches!(op.body, Body::Spent { .. }), op.time);
-        match self.ops.get_mut(&op.dot) {
-            Some(held) if rank(held) >= rank(&op) => {}
-            Some(held) => *held = op,
-            None => {
-                self.ops.insert(op.dot, op);
-            }
+        if matches!(op.body, Body::Spent { .. }) || !self.ops.contains_key(&op.dot) {
+            self.ops.insert(op.dot, op);
         }
     }
 
@@ -92,7 +86,6 @@ mod tests {
                 seq,
             },
             time: HybridTime(time),
-            raised: false,
             request_id: None,
             body,
         }
@@ -109,19 +102,17 @@ mod tests {
     }
 
     prop_compose! {
-        /// Ops as replicas make them: a dot always means the same op, apart from a raised time.
-        fn any_op()(origin in 1u64..4, seq in 1u64..12, raise in 0u64..3) -> Op {
+        /// Ops as replicas make them: a dot always means the same op.
+        fn any_op()(origin in 1u64..4, seq in 1u64..12) -> Op {
             let fixed = (origin * 7919 + seq * 104_729) ^ ((origin * seq) << 3);
             let body = match fixed % 5 {
                 0 => Body::Part(format!("p{fixed}").into()),
                 1 => Body::Clear(clock(&[(fixed % 3 + 1, 1, fixed % 9)])),
                 _ => Body::Value(format!("v{fixed}").into()),
             };
-            let raised = raise > 0 && !matches!(body, Body::Clear(_));
             Op {
                 dot: Dot { origin: OriginId(origin), slot: SLOT, seq },
-                time: HybridTime(seq * 10 + fixed % 10 + if raised { raise * 25 } else { 0 }),
-                raised,
+                time: HybridTime(seq * 10 + fixed % 10),
                 request_id: (fixed % 3 == 0).then_some(RequestId([(fixed % 4) as u8; 16])),
                 body,
             }
@@ -187,15 +178,6 @@ mod tests {
     }
 
     #[test]
-    fn a_raised_stamp_moves_its_op_and_does_not_double_it() {
-        let mut key = set(&[value(1, 1, 1), value(1, 2, 2)]);
-        let mut raised = value(1, 1, 5);
-        raised.raised = true;
-        key.insert(raised);
-        assert_eq!(key.view(), ["1.2", "1.1"]);
-    }
-
-    #[test]
     fn a_request_counts_once_and_its_first_stamp_stands() {
         let request = Some(RequestId([1; 16]));
         let with_request = |op: Op| Op {
@@ -219,6 +201,36 @@ mod tests {
                 ..cleared.clone()
             };
             assert!(set(&[other.clone(), spent]).view().is_empty());
+        }
+    }
+
+    #[test]
+    fn a_request_that_is_taken_anew_counts_though_some_replica_still_remembers_it() {
+        let request = Some(RequestId([1; 16]));
+        let hour = HybridTime::from_wall(crate::types::WallMs(60 * 60 * 1000)).0;
+        let with_request = |op: Op| Op {
+            request_id: request,
+            ..op
+        };
+        let first = with_request(value(1, 1, 5));
+        let spent = Op {
+            body: Body::Spent {
+                cleared_at: crate::types::WallMs(9),
+            },
+            ..first.clone()
+        };
+        let copy = with_request(value(2, 1, hour));
+        let (anew, repeated) = (with_request(value(2, 2, hour + 5)), with_request(value(3, 1, hour + 6)));
+        let clear = op(3, 2, 3, Body::Clear(clock(&[(1, 1, 1)])));
+        for cleared in [vec![spent], vec![first, clear]] {
+            let with = |ops: &[&Op]| {
+                let mut key = set(&cleared);
+                ops.iter().for_each(|op| key.insert((*op).clone()));
+                key.view()
+            };
+            assert!(with(&[&copy]).is_empty());
+            assert_eq!(with(&[&copy, &anew]), ["2.2"]);
+            assert_eq!(with(&[&repeated, &anew, &copy]), ["2.2"]);
         }
     }
 

@@ -108,8 +108,6 @@ impl Body {
 pub struct Op {
     pub dot: Dot,
     pub time: HybridTime,
-    /// This is a later copy of an op whose stamp had to be raised; the copy with the highest time stands.
-    pub raised: bool,
     pub request_id: Option<RequestId>,
     pub body: Body,
 }

@@ -67,7 +67,8 @@ pub trait Backend: Send + Sync + 'static {
         limit: usize,
         terms: Terms,
     ) -> impl Future<Output = Result<KeyPage, OpError>> + Send;
-    fn is_ready(&self) -> bool;
+    /// Why it does not serve, if it does not.
+    fn why_not_ready(&self) -> Option<String>;
     fn commit_time(&self) -> Duration;
 
     fn verify(
@@ -155,8 +156,8 @@ impl Backend for Live {
         self.node.list_keys(user, prefix, after, limit, terms).await
     }
 
-    fn is_ready(&self) -> bool {
-        self.node.is_ready()
+    fn why_not_ready(&self) -> Option<String> {
+        self.node.why_not_ready()
     }
 
     fn commit_time(&self) -> Duration {

@@ -31,9 +31,15 @@ pub struct Activity {
     heard_ms: Since,
     /// Since when the head of a request has been arriving.
     head_since_ms: Since,
+    /// Bytes that came after the head of the request at hand: its body, and what it has sent of the next one; or `UNKNOWN`.
+    after_head_bytes: AtomicU64,
     /// Since when the client takes no bytes although some wait for it.
     stalled_since_ms: Since,
 }
+
+/// After a request that came together with the one before it, or whose body does not say how long it is: where the next head begins cannot be
+/// told. Such a connection counts as idle until more of the next head comes.
+const UNKNOWN: u64 = u64::MAX;
 
 impl Activity {
     fn heard(&self, bytes: &[u8]) {
@@ -43,7 +49,28 @@ impl Activity {
             self.http2.store(true, Relaxed);
         }
         // Over HTTP/2 much comes in that belongs to no request; there the head must fit one header list instead.
-        if self.busy.load(Relaxed) == 0 && !self.http2.load(Relaxed) && self.head_since_ms.load(Relaxed) == 0 {
+        if self.http2.load(Relaxed) {
+            return;
+        }
+        if self.busy.load(Relaxed) == 0 {
+            if self.head_since_ms.load(Relaxed) == 0 {
+                self.head_since_ms.store(now_ms, Relaxed);
+            }
+            self.after_head_bytes.store(bytes_after_head(bytes) as u64, Relaxed);
+        } else {
+            let known = self.after_head_bytes.load(Relaxed);
+            self.after_head_bytes
+                .store(known.saturating_add(bytes.len() as u64), Relaxed);
+        }
+    }
+
+    /// An answer came to its end, after a request whose body had so many bytes.
+    fn answered(&self, body_bytes: Option<u64>) {
+        let now_ms = self.now_ms.load(Relaxed);
+        self.heard_ms.store(now_ms, Relaxed);
+        let after_head_bytes = self.after_head_bytes.swap(UNKNOWN, Relaxed);
+        let next_begun = body_bytes.is_some_and(|body| after_head_bytes != UNKNOWN && after_head_bytes > body);
+        if next_begun && !self.http2.load(Relaxed) {
             self.head_since_ms.store(now_ms, Relaxed);
         }
     }
@@ -77,24 +104,44 @@ impl Activity {
 }
 
 /// Held from the end of a request's head to the end of its answer.
-pub struct Busy(Arc<Activity>);
+pub struct Busy {
+    activity: Arc<Activity>,
+    body_bytes: Option<u64>,
+}
 
 impl Busy {
-    pub fn new(activity: &Arc<Activity>, http2: bool) -> Self {
+    /// `body_bytes`: None when the head does not tell.
+    pub fn new(activity: &Arc<Activity>, http2: bool, body_bytes: Option<u64>) -> Self {
         if http2 {
             activity.http2.store(true, Relaxed);
         }
         activity.busy.fetch_add(1, Relaxed);
         activity.head_since_ms.store(0, Relaxed);
-        Self(activity.clone())
+        Self {
+            activity: activity.clone(),
+            body_bytes,
+        }
     }
 }
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        self.0.heard_ms.store(self.0.now_ms.load(Relaxed), Relaxed);
-        self.0.busy.fetch_sub(1, Relaxed);
+        self.activity.answered(self.body_bytes);
+        self.activity.busy.fetch_sub(1, Relaxed);
     }
+}
+
+/// How many of the bytes come after the empty line that ends a head; none when that is not among them.
+fn bytes_after_head(bytes: &[u8]) -> usize {
+    let mut rest = bytes;
+    while let Some(at) = rest.iter().position(|byte| *byte == b'\n') {
+        rest = rest.get(at + 1..).unwrap_or_default();
+        let body = rest.strip_prefix(b"\r\n").or_else(|| rest.strip_prefix(b"\n"));
+        if let Some(body) = body {
+            return body.len();
+        }
+    }
+    0
 }
 
 /// The open connections.
@@ -149,6 +196,7 @@ impl Connections {
             http2: AtomicBool::new(false),
             heard_ms: Since::new(connections.now_ms.load(Relaxed)),
             head_since_ms: Since::new(0),
+            after_head_bytes: AtomicU64::new(0),
             stalled_since_ms: Since::new(0),
         });
         let id = table.next_id;

@@ -155,9 +155,10 @@ impl From<UsersError> for Failure {
     fn from(error: UsersError) -> Self {
         match error {
             UsersError::Unknown(_) => Self::new(StatusCode::NOT_FOUND, error.to_string()),
-            UsersError::Exists(_) | UsersError::LastAdmin(_) | UsersError::BeingRemoved(_) => {
-                Self::new(StatusCode::CONFLICT, error.to_string())
-            }
+            UsersError::Exists(_)
+            | UsersError::LastAdmin(_)
+            | UsersError::BeingRemoved(_)
+            | UsersError::Contended(_) => Self::new(StatusCode::CONFLICT, error.to_string()),
             UsersError::PasswordHash(error) => Self::new(StatusCode::UNPROCESSABLE_ENTITY, error.to_string()),
             UsersError::Store(error) => error.into(),
         }

@@ -86,7 +86,8 @@ impl<B: Backend> Front<B> {
         request: Request<Incoming>,
     ) -> Response<AnswerBody> {
         let started = Instant::now();
-        let busy = Busy::new(activity, request.version() == Version::HTTP_2);
+        let http2 = request.version() == Version::HTTP_2;
+        let busy = Busy::new(activity, http2, request.body().size_hint().exact());
         let mut hold = Hold::new(busy);
         let (head, body) = request.into_parts();
         let call = Call::of_path(head.uri.path());
@@ -199,8 +200,10 @@ impl<B: Backend> Front<B> {
             Call::Readyz if self.draining.load(Relaxed) => {
                 Err(Failure::busy(RETRY_AFTER_S, "the node is shutting down"))
             }
-            Call::Readyz if !self.backend.is_ready() => Err(Failure::busy(RETRY_AFTER_S, "not every shard serves yet")),
-            Call::Readyz => Ok(Answer::status_ok()),
+            Call::Readyz => match self.backend.why_not_ready() {
+                Some(why) => Err(Failure::busy(RETRY_AFTER_S, why)),
+                None => Ok(Answer::status_ok()),
+            },
             Call::Metrics => {
                 let in_flight = self
                     .config

@@ -126,7 +126,7 @@ fn response(call: Call, status: u16) -> Value {
     let on_cluster = matches!(call, Call::ClusterStatus | Call::ClusterRemove | Call::ClusterReplace);
     let about = match status {
         200 => "Done.".to_owned(),
-        400 => "The body, or the request itself, broke off or is not HTTP.".to_owned(),
+        400 => "The body broke off; or the request is not HTTP, and this comes without a body.".to_owned(),
         401 => "Invalid user_id or password; the same for an unknown user and a wrong password.".to_owned(),
         403 => "Only an admin may do this.".to_owned(),
         404 if on_cluster => "There is no such node.".to_owned(),

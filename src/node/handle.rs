@@ -10,13 +10,16 @@ use super::cluster::{Cluster, Elsewhere, RemoteReader};
 use super::figures::ShardFigures;
 use super::local::{Added, Local, LocalReader, Wanted};
 use super::opening::StartError;
+use super::replica::place_of;
 use super::watcher::SystemWatcher;
 use super::{NodeConfig, OpError, Terms};
+use crate::core::clock::Clock;
 use crate::core::op::Text;
 use crate::env::Env;
 use crate::shard::{WriteContext, WriteKind};
 use crate::store::keys::{KeyPage, KeyQuery};
 use crate::store::reader::Fragment;
+use crate::store::recover::UNKNOWN_ORIGIN;
 use crate::types::{Key, RequestId, UserId};
 
 /// Cheap to clone; all clones speak to the same node.
@@ -29,11 +32,11 @@ pub struct Node {
 impl Node {
     /// Opens the data folder and starts the node's actors; a member of a cluster begins to look for the others.
     pub async fn start(env: Env, config: NodeConfig) -> Result<Self, StartError> {
-        let cluster = config.cluster.clone();
+        let (cluster, limits) = (config.cluster.clone(), config.limits);
         let local = Local::start(env.clone(), config).await?;
         let cluster = match cluster {
             None => None,
-            Some(config) => match Cluster::start(env, local.clone(), config).await {
+            Some(config) => match Cluster::start(env, local.clone(), config, limits.peer_calls).await {
                 Ok(cluster) => Some(cluster),
                 Err(error) => {
                     local.stop().await;
@@ -115,6 +118,28 @@ impl Node {
         self.write(wanted, terms).await.map(|_| ())
     }
 
+    /// The ops that the key may have now, for `clear_seen`. Whatever is sent after this is none of them.
+    pub async fn seen(&self, user: &UserId, key: &Key, terms: Terms) -> Result<Clock, OpError> {
+        let mut seen = match &self.cluster {
+            Some(cluster) => cluster.clock_of(user, key, terms).await?,
+            None => self.local.clock(place_of(user, key).0)?,
+        };
+        // A loss that nobody could name is no op, and no other replica ever covers it.
+        seen.remove_origin(UNKNOWN_ORIGIN);
+        Ok(seen)
+    }
+
+    /// Removes from the key what `seen` told, and nothing else, whatever came meanwhile. Durable on Ok, as the terms say.
+    pub async fn clear_seen(&self, user: &UserId, key: &Key, seen: Clock, terms: Terms) -> Result<(), OpError> {
+        let wanted = Wanted {
+            user,
+            key,
+            kind: WriteKind::ClearDots(seen),
+            request_id: None,
+        };
+        self.write(wanted, terms).await.map(|_| ())
+    }
+
     /// The values `offset..offset + limit` of the key's list as a stream; nothing beyond them is read into memory.
     pub async fn get(
         &self,
@@ -189,6 +214,15 @@ impl Node {
     /// Whether it serves: every shard does, and a member of a cluster was let in.
     pub fn is_ready(&self) -> bool {
         self.local.is_ready() && self.cluster.as_ref().is_none_or(Cluster::is_member)
+    }
+
+    /// Why it does not serve, if it does not.
+    pub fn why_not_ready(&self) -> Option<String> {
+        if !self.local.is_ready() {
+            return Some("not every shard serves yet".to_owned());
+        }
+        let cluster = self.cluster.as_ref().filter(|cluster| !cluster.is_member());
+        cluster.map(Cluster::why_no_member)
     }
 
     /// How long a commit takes now, where it takes longest. The system's own shard aside, which seldom commits.

@@ -64,6 +64,10 @@ pub enum IdentityError {
     Io { path: PathBuf, source: io::Error },
     #[error("the data folder {0} is in use by another process")]
     InUse(PathBuf),
+    #[error(
+        "the data folder {0} is that of a member of a cluster, and useless without it: start the node with --cluster-listen, --cluster-key-file and --join, as before"
+    )]
+    Member(PathBuf),
     #[error("{path} has format version {found}, this program knows versions up to {known}: use a newer program")]
     NewerVersion { path: PathBuf, found: u32, known: u32 },
 }
@@ -93,12 +97,16 @@ impl Identity {
             source,
         };
         env.disk.create_dir_all(dir).map_err(fail)?;
-        sync_parent(&*env.disk, dir);
+        sync_parent(&*env.disk, dir).map_err(fail)?;
         let lock = env.disk.lock(&dir.join(LOCK)).map_err(|error| match error.kind() {
             io::ErrorKind::WouldBlock => IdentityError::InUse(dir.to_owned()),
             _ => fail(error),
         })?;
         let record = read(&*env.disk, dir)?;
+        // Alone, it would acknowledge what no other replica hears of, and go on with an origin that they know from this start.
+        if role == Role::Alone && record.as_ref().is_some_and(|record| record.starts > 0) {
+            return Err(IdentityError::Member(dir.to_owned()));
+        }
         let on_disk = shards_on_disk(&*env.disk, dir).map_err(fail)?;
         let created = record.as_ref().map(|record| record.shards).or(on_disk);
         if let Some(created) = created.filter(|created| *created != shards) {
@@ -192,20 +200,33 @@ impl Identity {
         self.lock = None;
     }
 
+    /// Leaves the folder locked until this process ends: something of it may still be at work there, and the next one must not meet that.
+    pub fn stay_locked(&mut self) {
+        std::mem::forget(self.lock.take());
+    }
+
     /// The folder of a shard; `index == shards` is the system's.
     pub fn shard_dir(&self, index: u16) -> PathBuf {
         self.dir.join(shard_dir_name(index, self.shards))
     }
 }
 
-/// Makes the folder's own name durable, if it is new. Somebody else's folder may not let us: then it is theirs to do.
-fn sync_parent(disk: &dyn Disk, dir: &Path) {
+/// Makes the folder's own name durable, if it is new: with it, all that is synced below it would be lost. Somebody else's folder may not let us:
+/// then it is theirs to do.
+fn sync_parent(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
     let parent = dir.parent().map(|parent| match parent.as_os_str().is_empty() {
         true => Path::new("."),
         false => parent,
     });
-    if let Some(Err(error)) = parent.map(|parent| disk.sync_dir(parent)) {
-        tracing::warn!(dir = %dir.display(), %error, "the name of the data folder may not be durable yet");
+    let Some(Err(error)) = parent.map(|parent| disk.sync_dir(parent)) else {
+        return Ok(());
+    };
+    match error.kind() {
+        io::ErrorKind::PermissionDenied | io::ErrorKind::Unsupported | io::ErrorKind::InvalidInput => {
+            tracing::warn!(dir = %dir.display(), %error, "the name of the data folder may not be durable yet");
+            Ok(())
+        }
+        _ => Err(error),
     }
 }
 
@@ -254,5 +275,28 @@ fn read(disk: &dyn Disk, dir: &Path) -> Result<Option<Record>, IdentityError> {
                 Ok(None)
             }
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering;
+
+    use super::*;
+    use crate::store::memory_disk::MemoryDisk;
+
+    #[test]
+    fn a_folder_whose_name_is_not_durable_is_not_used_unless_its_parent_is_not_ours() {
+        const EIO: i32 = 5;
+        const EACCES: i32 = 13;
+        for (error, is_used) in [(0, true), (EACCES, true), (EIO, false)] {
+            let disk = MemoryDisk::new();
+            disk.faults().fail_sync_dir.store(error, Ordering::Relaxed);
+            assert_eq!(
+                sync_parent(&*disk.as_disk(), Path::new("/data/kv")).is_ok(),
+                is_used,
+                "{error}"
+            );
+        }
     }
 }

@@ -15,6 +15,7 @@ use crate::core::clock::SlotClocks;
 use crate::core::op::KeyedOp;
 use crate::env::{Abandoned, Env};
 use crate::shard::{CleanedUp, MergeOutcome, PastLookup, Shard, ShardStats, SpaceReady, Write};
+use crate::types::WallMs;
 
 pub type Reply<T> = oneshot::Sender<Result<T, OpError>>;
 
@@ -50,8 +51,8 @@ pub enum ShardMessage {
     KnowDropped(SlotClocks),
     /// All other replicas of these slots have sent what they have.
     Heal(SlotClocks),
-    /// What every other replica's clock covers.
-    Stable(SlotClocks),
+    /// What every other replica's clock covers, and when all that the others had was here.
+    Stable(SlotClocks, Option<WallMs>),
     Past(Pending, Box<PastLookup>, Result<(), OpError>),
     /// A group is open, and nothing else may come to remind of it.
     Commit,

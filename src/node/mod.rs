@@ -39,7 +39,7 @@ pub use handle::{Node, ValueReader};
 use identity::Role;
 pub use local::{Added, Life, Local};
 pub use opening::StartError;
-pub use permits::SHARD_REQUESTS_MAX;
+pub use permits::Limits;
 pub use terms::Terms;
 pub use watcher::SystemWatcher;
 
@@ -57,6 +57,7 @@ pub struct NodeConfig {
     pub shard: ShardConfig,
     /// Absent for a node that stands alone.
     pub cluster: Option<ClusterConfig>,
+    pub limits: Limits,
 }
 
 impl NodeConfig {
@@ -76,6 +77,7 @@ impl NodeConfig {
             cache_bytes: CACHE_BYTES_DEFAULT,
             shard: ShardConfig::default(),
             cluster: None,
+            limits: Limits::default(),
         }
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::NodeConfig;
 use super::identity::{Identity, IdentityError, Role};
+use super::permits::Limits;
 use super::supervisor::{ShardDoor, SupervisorArguments};
 use crate::core::slot::{SYSTEM_SLOT, shard_slots};
 use crate::core::stamp::OriginId;
@@ -45,6 +46,7 @@ pub(super) type Opened = Result<(Shard, OpenReport), RecoverError>;
 struct Opening {
     identity: Identity,
     plans: Vec<Plan>,
+    limits: Limits,
 }
 
 impl Opening {
@@ -54,7 +56,12 @@ impl Opening {
         let plans = (0..=identity.shards)
             .map(|index| plan(env, config, &identity, &cache, index))
             .collect();
-        Ok(Self { identity, plans })
+        let limits = config.limits;
+        Ok(Self {
+            identity,
+            plans,
+            limits,
+        })
     }
 
     fn finish(mut self, env: &Env, opened: Vec<Opened>) -> Result<SupervisorArguments, StartError> {
@@ -94,7 +101,7 @@ impl Opening {
         }
         Ok(SupervisorArguments {
             env: env.clone(),
-            doors: shards.iter().map(|_| ShardDoor::default()).collect(),
+            doors: shards.iter().map(|_| ShardDoor::new(self.limits)).collect(),
             identity: self.identity,
             shards,
         })

@@ -1,6 +1,7 @@
 //! Waiting is bounded at the door: ractor's mailboxes are not, so a permit is taken before a message is sent.
 
 use super::OpError;
+use super::peers::CALLS_MAX;
 use crate::quota::{Quota, Share};
 
 /// Writes that may wait for one shard: at 100,000 a second, about 40 ms worth.
@@ -12,6 +13,27 @@ const COUNTED_BYTES_MIN: usize = 1024;
 /// What a caller is told to wait before it tries again, seconds.
 const RETRY_AFTER_S: u32 = 1;
 
+/// How much may wait inside a node. Nobody but tests and the simulation has it other than it is by default.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Writes for one shard; and as many that other replicas sent.
+    pub shard_requests: usize,
+    /// Their texts, bytes. A longer one waits alone.
+    pub shard_bytes: usize,
+    /// Requests to one peer without an answer.
+    pub peer_calls: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            shard_requests: SHARD_REQUESTS_MAX,
+            shard_bytes: SHARD_BYTES_MAX,
+            peer_calls: CALLS_MAX,
+        }
+    }
+}
+
 /// A place in the queue of a shard; given back when dropped.
 #[derive(Debug)]
 pub struct Permit {
@@ -21,20 +43,20 @@ pub struct Permit {
 
 #[derive(Debug, Clone)]
 pub struct Permits {
+    limits: Limits,
     count: Quota,
     bytes: Quota,
 }
 
-impl Default for Permits {
-    fn default() -> Self {
+impl Permits {
+    pub fn new(limits: Limits) -> Self {
         Self {
-            count: Quota::new(SHARD_REQUESTS_MAX),
-            bytes: Quota::new(SHARD_BYTES_MAX),
+            limits,
+            count: Quota::new(limits.shard_requests),
+            bytes: Quota::new(limits.shard_bytes),
         }
     }
-}
 
-impl Permits {
     /// A permit for a request that carries so much text, at once or not at all.
     pub fn take(&self, bytes: usize) -> Result<Permit, OpError> {
         let full = |what| OpError::Overloaded {
@@ -42,7 +64,7 @@ impl Permits {
             retry_after_s: RETRY_AFTER_S,
         };
         let count = self.count.take(1).ok_or(full("the shard's request queue"))?;
-        let bytes = match bytes.min(SHARD_BYTES_MAX) {
+        let bytes = match bytes.min(self.limits.shard_bytes) {
             ..COUNTED_BYTES_MIN => None,
             bytes => Some(self.bytes.take(bytes).ok_or(full("the shard's write buffer"))?),
         };
@@ -54,7 +76,7 @@ impl Permits {
 
     /// Requests that wait now.
     pub fn waiting(&self) -> usize {
-        SHARD_REQUESTS_MAX - self.count.free()
+        self.limits.shard_requests - self.count.free()
     }
 }
 
@@ -64,7 +86,7 @@ mod tests {
 
     #[test]
     fn beyond_the_bounds_a_request_is_refused_at_once_and_taken_again_later() {
-        let permits = Permits::default();
+        let permits = Permits::new(Limits::default());
         let large: Vec<_> = (0..4).map(|_| permits.take(8 << 20)).collect();
         assert!(large.iter().all(Result::is_ok));
         assert!(matches!(permits.take(8 << 20), Err(OpError::Overloaded { .. })));

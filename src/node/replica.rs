@@ -17,7 +17,7 @@ use crate::shard::{RequestHeld, ShardReader};
 use crate::store::export::{HeldDots, OpScan, ops_of_key_lacking};
 use crate::store::segment::ReadError;
 use crate::store::source::KeySource;
-use crate::types::{Key, RequestId, UserId};
+use crate::types::{Key, RequestId, UserId, WallMs};
 
 /// How often, and how far apart, to look for an op that is still in an open group.
 const OPEN_GROUP_TRIES: usize = 200;
@@ -178,8 +178,8 @@ impl Local {
     }
 
     /// See `Shard::set_stable`.
-    pub fn set_stable(&self, stable: &SlotClocks) {
-        self.tell_shards(|| ShardMessage::Stable(stable.clone()));
+    pub fn set_stable(&self, stable: &SlotClocks, heard: Option<WallMs>) {
+        self.tell_shards(|| ShardMessage::Stable(stable.clone(), heard));
     }
 
     /// See `Shard::heal`.

@@ -10,6 +10,7 @@ use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use intake::Parked;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -19,7 +20,7 @@ use super::commit_time::CommitTime;
 use super::inbox::Inbox;
 use super::jobs::{JobGate, Report};
 use super::local::Added;
-use super::messages::{Pending, Reply, ShardArguments, ShardMessage};
+use super::messages::{Reply, ShardArguments, ShardMessage};
 use super::permits::Permit;
 use crate::env::{Abandoned, Env};
 use crate::planted::{Bug, planted};
@@ -52,7 +53,7 @@ pub struct ShardState {
     /// In the order of their groups.
     waiting: VecDeque<Waiting>,
     /// Writes that wait for log space, in the order they came.
-    parked: VecDeque<Pending>,
+    parked: VecDeque<Parked>,
     stopping: Option<oneshot::Sender<()>>,
 }
 
@@ -116,7 +117,7 @@ impl Actor for ShardActor {
                 state.tick();
                 state.unpark(&me);
             }
-            ShardMessage::Past(pending, lookup, result) => state.take_past(&me, pending, &lookup, result),
+            ShardMessage::Past(pending, lookup, result) => state.take_past(&me, pending, lookup, result),
             ShardMessage::Commit => state.commit_asked = false,
             ShardMessage::SpaceMade(result) => {
                 state
@@ -126,7 +127,7 @@ impl Actor for ShardActor {
             }
             ShardMessage::KnowDropped(dots) => state.shard.know_dropped(&dots),
             ShardMessage::Heal(lost) => state.shard.heal(&lost),
-            ShardMessage::Stable(stable) => state.shard.set_stable(stable),
+            ShardMessage::Stable(stable, heard) => state.shard.set_stable(stable, heard),
             ShardMessage::MergeStepped(outcome) => state.merge_stepped(&me, outcome),
             ShardMessage::CleanedUp(result) => state.shard.cleaned_up(result.unwrap_or_default()),
         }

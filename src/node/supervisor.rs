@@ -20,7 +20,7 @@ use super::inbox::Inbox;
 use super::jobs::JobGate;
 use super::messages::{ShardArguments, ShardMessage};
 use super::opening::{Plan, log_report};
-use super::permits::Permits;
+use super::permits::{Limits, Permits};
 use super::shard_actor::ShardActor;
 use crate::env::Env;
 use crate::shard::{OpenReport, Shard, ShardReader, ShardStats};
@@ -40,7 +40,6 @@ pub struct Serving {
 }
 
 /// How the rest of the node reaches one shard, whichever actor runs it now.
-#[derive(Default)]
 pub struct ShardDoor {
     serving: ArcSwapOption<Serving>,
     pub permits: Permits,
@@ -53,6 +52,18 @@ pub struct ShardDoor {
 }
 
 impl ShardDoor {
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            serving: ArcSwapOption::default(),
+            permits: Permits::new(limits),
+            replica_permits: Permits::new(limits),
+            stats: Arc::default(),
+            commit_time: Arc::default(),
+            restarts: AtomicU64::new(0),
+            gate: JobGate::default(),
+        }
+    }
+
     /// Absent while the actor is being started again.
     pub fn serving(&self) -> Guard<Option<Arc<Serving>>> {
         self.serving.load()
@@ -165,8 +176,10 @@ impl Actor for Supervisor {
             SupervisorMessage::Reopened { index, result } => state.reopened(&me, index, result).await?,
             SupervisorMessage::Stop { done } => {
                 state.stopping.store(true, Ordering::Release);
-                state.stop_shards().await;
-                state.identity.unlock();
+                match state.stop_shards().await {
+                    true => state.identity.unlock(),
+                    false => state.identity.stay_locked(),
+                }
                 let _ = done.send(());
                 me.stop(None);
             }
@@ -305,7 +318,8 @@ impl SupervisorState {
         Ok(())
     }
 
-    async fn stop_shards(&mut self) {
+    /// Whether all of them are at rest.
+    async fn stop_shards(&mut self) -> bool {
         let mut waits = Vec::new();
         for door in self.doors.iter() {
             let (done, stopped) = oneshot::channel();
@@ -324,11 +338,10 @@ impl SupervisorState {
                 drop(door.gate.quiet().await);
             }
         };
-        if tokio::time::timeout(Duration::from_millis(STOP_MS_MAX), all)
-            .await
-            .is_err()
-        {
+        let in_time = tokio::time::timeout(Duration::from_millis(STOP_MS_MAX), all).await;
+        if in_time.is_err() {
             tracing::warn!("some shards did not finish in time; what they had acknowledged is safe");
         }
+        in_time.is_ok()
     }
 }

@@ -101,7 +101,7 @@ impl Server {
                 node.stop().await;
                 return Err(ServerError::Listen {
                     address: config.listen,
-                    why: error.to_string(),
+                    why: root::startup_cause(error).to_string(),
                 });
             }
         };

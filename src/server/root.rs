@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
+use ractor::{Actor, ActorProcessingErr, ActorRef, SpawnErr, SupervisionEvent};
 use tokio::sync::{oneshot, watch};
 
 use super::front_actor::{FrontActor, FrontArguments, FrontMessage};
@@ -130,6 +130,14 @@ impl Actor for Root {
     }
 }
 
+/// What the actor itself said, without the words around it.
+pub fn startup_cause(error: SpawnErr) -> ActorProcessingErr {
+    match error {
+        SpawnErr::StartupFailed(cause) => cause,
+        other => other.into(),
+    }
+}
+
 impl RootState {
     async fn start_front(&mut self, me: &ActorRef<RootMessage>) -> Result<(), ActorProcessingErr> {
         let (bound, address) = oneshot::channel();
@@ -139,7 +147,8 @@ impl RootState {
             listen: self.address,
             bound,
         };
-        let (actor, _) = Actor::spawn_linked(None, FrontActor, arguments, me.get_cell()).await?;
+        let started = Actor::spawn_linked(None, FrontActor, arguments, me.get_cell()).await;
+        let (actor, _) = started.map_err(startup_cause)?;
         self.front_actor = Some(actor);
         if let Ok(address) = address.await {
             self.address = address;

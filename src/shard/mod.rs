@@ -143,6 +143,9 @@ pub struct Shard {
     closed_dots: Vec<Dot>,
     /// What every other replica's clock covers; absent where there is none.
     stable: Option<SlotClocks>,
+    heard: Option<WallMs>,
+    /// When the last merge of all segments began.
+    merged_all_at: WallMs,
     /// Dots that were on this disk and are no more.
     lost: SlotClocks,
     active: Option<Active>,
@@ -195,8 +198,8 @@ pub struct Shard {
     failed: Option<String>,
     last_write: WallMs,
     clears_since_merge: u64,
-    /// Clears that the last merge of all segments had to keep.
-    clears_left: u64,
+    /// Clears that the last merge of all segments had to keep, by slot, as long as nothing that they wait for has come there.
+    clears_left: BTreeMap<SlotId, u64>,
     published: Published,
     stats: ShardStats,
 }
@@ -223,6 +226,8 @@ impl Shard {
             origin,
             clock,
             stable: config.replicated.then(SlotClocks::default),
+            heard: None,
+            merged_all_at: WallMs::default(),
             place,
             config,
             covered: found.covered,
@@ -273,7 +278,7 @@ impl Shard {
             failed: None,
             last_write: WallMs(0),
             clears_since_merge: 0,
-            clears_left: 0,
+            clears_left: BTreeMap::new(),
             published: Published::default(),
             stats: ShardStats::default(),
         };

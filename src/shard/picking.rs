@@ -10,6 +10,8 @@ use crate::types::WallMs;
 const RECLAIM_PART: u64 = 4;
 /// When idle, segments are merged into the largest once they make up this part of it: 1 in so many.
 const IDLE_PART: u64 = 4;
+/// Between two merges of everything for the sake of request ids alone.
+const FORGET_AGAIN_MS: u64 = 10 * 60 * 1000;
 /// Most segments merged at once.
 const MERGE_INPUTS_MAX: usize = 16;
 
@@ -61,7 +63,8 @@ impl Shard {
     fn reclaim_is_worth_it(&self, now: WallMs) -> bool {
         let sum = |figure: fn(&Segment) -> u64| -> u64 { self.segments.iter().map(|segment| figure(segment)).sum() };
         // Clears that the last merge of everything could not drop, it would not drop now either.
-        let sealed_clears = sum(|segment| segment.stats().clears).saturating_sub(self.clears_left);
+        let left: u64 = self.clears_left.values().sum();
+        let sealed_clears = sum(|segment| segment.stats().clears).saturating_sub(left);
         let clears = sealed_clears + self.clears_since_merge;
         let keys = sum(|segment| segment.stats().keys).max(1);
         if clears == 0 {
@@ -74,11 +77,18 @@ impl Shard {
 
     /// Whether most of what some segment holds are request ids that need not be remembered any more.
     fn forgettable_requests(&self, now: WallMs) -> bool {
+        // Those that a merge of everything had to leave, another one would leave too.
+        let Some(heard) = self
+            .heard(now)
+            .filter(|_| now.0.saturating_sub(self.merged_all_at.0) >= FORGET_AGAIN_MS)
+        else {
+            return false;
+        };
         self.segments.iter().any(|segment| {
             let stats = segment.stats();
             let old = stats
                 .oldest_spent
-                .is_some_and(|oldest| now.0.saturating_sub(oldest.0) > crate::store::compact::REQUEST_ID_KEPT_MS);
+                .is_some_and(|oldest| heard.0.saturating_sub(oldest.0) > crate::store::compact::REQUEST_ID_KEPT_MS);
             old && stats.spent * 2 > stats.ops
         })
     }

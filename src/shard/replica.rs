@@ -36,7 +36,11 @@ impl Shard {
             return Err(WriteRefused::Stopped);
         }
         let mut ops = ops.into_iter();
-        while let Some(keyed) = ops.next() {
+        while let Some(mut keyed) = ops.next() {
+            // It is remembered by this node's clock, and that may be ahead of the other one's.
+            if let Body::Spent { cleared_at } = &mut keyed.op.body {
+                *cleared_at = now.max(*cleared_at);
+            }
             let dot = keyed.op.dot;
             if !self.place.slots.contains(&dot.slot.0) || self.covered.contains(dot.slot, dot.origin, dot.seq) {
                 continue;
@@ -118,6 +122,7 @@ impl Shard {
         }
         self.covered.join(&news);
         self.dropped.join(&news);
+        self.let_clears_go_in(&news);
         self.published.tell_durable(|clocks| clocks.join(&news));
         self.find_lost();
     }
@@ -136,18 +141,43 @@ impl Shard {
         );
         self.covered.join(&healed);
         self.dropped.join(&healed);
+        self.let_clears_go_in(&healed);
         self.publish_clock();
         self.publish();
     }
 
-    /// What every other replica's clock covers, as far as this node has heard. Clears that all know of are not kept any longer.
-    pub fn set_stable(&mut self, mut stable: SlotClocks) {
+    /// What every other replica's clock covers, as far as this node has heard; and when it last had all that they had. Clears that all know
+    /// of are not kept any longer, and neither are request ids that nobody can bring back.
+    pub fn set_stable(&mut self, mut stable: SlotClocks, heard: Option<WallMs>) {
+        self.heard = heard;
         stable.retain_slots(|slot| self.place.slots.contains(&slot.0));
         if self.stable.as_ref() != Some(&stable) {
-            self.stable = Some(stable);
-            // Those that had to be kept may go now.
-            self.clears_left = 0;
+            let before = self.stable.replace(stable);
+            self.let_clears_go(before.as_ref());
             self.upkeep_due = true;
+        }
+    }
+
+    /// Clears that had to be kept may go now where what all know of is not what it was `before`. Where it is, a merge would only keep them
+    /// again: slots of a node that is away stand still, while others in the same shard go on.
+    pub(super) fn let_clears_go(&mut self, before: Option<&SlotClocks>) {
+        let known = |stable: Option<&SlotClocks>, slot| stable.and_then(|stable| stable.get(slot)).cloned();
+        let stable = self.stable.as_ref();
+        self.clears_left
+            .retain(|slot, _| known(before, *slot) == known(stable, *slot));
+    }
+
+    /// The same where this replica itself has come to know of these dots.
+    fn let_clears_go_in(&mut self, news: &SlotClocks) {
+        self.clears_left.retain(|slot, _| news.get(*slot).is_none());
+        self.upkeep_due = true;
+    }
+
+    /// When nothing was elsewhere that was not here, the last time that this is known of.
+    pub(super) fn heard(&self, now: WallMs) -> Option<WallMs> {
+        match &self.stable {
+            Some(_) => self.heard,
+            None => Some(now),
         }
     }
 

@@ -9,6 +9,7 @@ use crate::core::op::Text;
 use crate::core::slot::slot_of;
 use crate::types::{Key, RequestId, UserId};
 
+mod clears;
 mod faults;
 mod forged;
 mod requests;

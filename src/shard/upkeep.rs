@@ -5,8 +5,8 @@ use std::sync::Arc;
 use super::cleanup::Cleanup;
 use super::{MergeError, Shard};
 use crate::core::clock::SlotClocks;
-use crate::store::compact::{Merge, MergeContext, Progress, Source};
-use crate::store::segment::{ReadError, Segment, SegmentMeta, SegmentWriter};
+use crate::store::compact::{Merge, MergeContext, Merged, Progress, Source};
+use crate::store::segment::{ReadError, SegmentMeta, SegmentWriter};
 use crate::types::WallMs;
 
 /// What a merge writes between two looks at the clients' needs, bytes.
@@ -25,6 +25,8 @@ pub(super) struct Running {
     takes_all: bool,
     /// Clears that it was to apply, counted again if it fails.
     clears: u64,
+    /// What every other replica's clock covered when it began.
+    stable: Option<SlotClocks>,
 }
 
 enum State {
@@ -43,7 +45,7 @@ pub struct MergeJob {
 pub enum MergeOutcome {
     /// To be run again.
     More(MergeJob),
-    Done(Result<Box<Segment>, MergeError>),
+    Done(Result<Box<Merged>, MergeError>),
 }
 
 impl MergeJob {
@@ -58,7 +60,7 @@ impl MergeJob {
                 state: State::Under(merge),
                 urgent: self.urgent,
             }),
-            Ok(Progress::Done(segment)) => MergeOutcome::Done(Ok(segment)),
+            Ok(Progress::Done(merged)) => MergeOutcome::Done(Ok(merged)),
             Err(error) => MergeOutcome::Done(Err(error)),
         }
     }
@@ -120,6 +122,7 @@ impl Shard {
         self.next_number += 1;
         let takes_all = !seals && outside.is_empty();
         let clears = if takes_all {
+            self.merged_all_at = now;
             std::mem::take(&mut self.clears_since_merge)
         } else {
             0
@@ -138,6 +141,7 @@ impl Shard {
             covered_extra: self.dropped.clone(),
             lost: self.lost.clone(),
             now,
+            heard: self.heard(now),
             salvage,
         };
         self.merge_under_way = Some(Running {
@@ -147,6 +151,7 @@ impl Shard {
             salvages: salvage,
             takes_all,
             clears,
+            stable: self.stable.clone().filter(|_| takes_all),
         });
         MergeJob {
             state: State::New(sources, Box::new(context)),
@@ -155,13 +160,13 @@ impl Shard {
     }
 
     /// Takes the result of a merge.
-    pub fn merged(&mut self, result: Result<Box<Segment>, MergeError>) {
+    pub fn merged(&mut self, result: Result<Box<Merged>, MergeError>) {
         let Some(running) = self.merge_under_way.take() else {
             return;
         };
         self.upkeep_due = true;
         match result {
-            Ok(segment) => self.install(running, Arc::new(*segment)),
+            Ok(merged) => self.install(running, *merged),
             Err(error) => {
                 self.seal_waits = running.seals && is_full(&error);
                 self.take_back(running);
@@ -197,7 +202,8 @@ impl Shard {
         self.stats.merge_errors += 1;
     }
 
-    fn install(&mut self, running: Running, segment: Arc<Segment>) {
+    fn install(&mut self, running: Running, merged: Merged) {
+        let segment = Arc::new(merged.segment);
         self.stats.merges += 1;
         self.dropped = self.dropped.minus(segment.covered());
         if running.seals
@@ -216,7 +222,8 @@ impl Shard {
             });
         }
         if running.takes_all {
-            self.clears_left = segment.stats().clears;
+            self.clears_left = merged.clears_kept;
+            self.let_clears_go(running.stable.as_ref());
         }
         self.lost.join(segment.lost());
         self.segments.push(segment);

@@ -238,7 +238,6 @@ impl Shard {
                 seq,
             },
             time: self.clock.next_after(write.context.after, now),
-            raised: false,
             request_id: write.request_id,
             body,
         }

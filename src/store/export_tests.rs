@@ -1,6 +1,6 @@
 //! Whatever lies where: what is given is what the model holds.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -44,7 +44,6 @@ fn keyed(slot: u16, name: usize, origin: u64, seq: u64, body: Body) -> KeyedOp {
                 seq,
             },
             time: HybridTime((seq * 7 % 50) << 16),
-            raised: false,
             request_id: None,
             body,
         },
@@ -159,9 +158,6 @@ fn drain(scan: &mut OpScan, budget_bytes: usize) -> Result<Vec<KeyedOp>, ReadErr
     let mut ops = Vec::new();
     loop {
         let batch = scan.next_batch(budget_bytes)?;
-        if let Some(slot) = scan.unfinished_from() {
-            assert!(batch.last().is_none_or(|last| last.op.dot.slot == slot));
-        }
         if batch.is_empty() {
             return Ok(ops);
         }
@@ -201,7 +197,6 @@ proptest! {
             memtable.set_durable(closed);
         }
         prop_assert_eq!(drain(&mut scan, budget).unwrap(), expected);
-        prop_assert_eq!((scan.unfinished_from(), scan.incomplete().len()), (None, 0));
     }
 
     #[test]
@@ -308,17 +303,14 @@ fn behind_damage_the_scan_goes_on_when_told_and_says_what_may_be_missing() {
     let mut scan = scan_of(&[3, 4, 1024]);
     for _ in 0..2 {
         assert!(matches!(scan.next_batch(100), Err(ReadError::Damaged(block)) if block.segment == 1));
-        assert_eq!(scan.unfinished_from(), Some(SlotId(3)));
     }
     let skipped = scan.skip_damaged().unwrap();
     assert_eq!((skipped.slots, scan.skip_damaged()), ((SlotId(3), SlotId(3)), None));
     let rest = drain(&mut scan, 1_000).unwrap();
     assert_eq!(rest.len() as u64, ops.len() as u64 - skipped.ops);
-    assert_eq!(*scan.incomplete(), BTreeSet::from([SlotId(3)]));
     // Who wants nothing of that slot never meets it.
     let mut scan = scan_of(&[4, 1024]);
     assert_eq!(drain(&mut scan, 1_000).unwrap().len(), 78);
-    assert!(scan.incomplete().is_empty());
 }
 
 #[test]
@@ -353,7 +345,6 @@ fn damage_met_in_the_middle_of_a_batch_loses_nothing() {
     assert_eq!(errors, 1);
     assert_eq!(given.iter().filter(|op| op.op.dot.slot == SlotId(3)).count(), 40);
     assert!(given.is_sorted_by_key(order));
-    assert_eq!(*scan.incomplete(), BTreeSet::from([SlotId(4)]));
 }
 
 #[test]

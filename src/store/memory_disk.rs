@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::disk::{DirEntry, Disk, DiskFile, DiskLock, OpenMode};
@@ -46,6 +46,8 @@ struct Names {
 #[derive(Default)]
 pub struct Faults {
     pub fail_sync: AtomicBool,
+    /// If not 0: what syncs of folders fail with, as a number of the system.
+    pub fail_sync_dir: AtomicI32,
     pub fail_read: AtomicBool,
     /// If not 0: the read of this number from now on fails, once; the first is 1.
     pub fail_read_once: AtomicU64,
@@ -317,6 +319,10 @@ impl Disk for MemoryDisk {
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        let failing = self.shared.faults.fail_sync_dir.load(Ordering::Relaxed);
+        if failing != 0 {
+            return Err(io::Error::from_raw_os_error(failing));
+        }
         if locked(&self.shared.faults.unsyncable_folder).as_deref() == Some(dir) {
             return Err(io::Error::other("sync failed"));
         }

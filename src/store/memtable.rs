@@ -130,10 +130,6 @@ impl Memtable {
         self.entries.len()
     }
 
-    pub fn key_count(&self) -> usize {
-        self.keys.len()
-    }
-
     pub fn clear_count(&self) -> u64 {
         self.clears.len() as u64
     }

@@ -2,7 +2,7 @@
 //! view is then the texts one behind the other, and no op has to be built, kept or looked at twice.
 //!
 //! Invariant: what it gives is what the fold (`core::fold`) gives; where that is not plain to see, it gives nothing. It is plain when
-//! - no op is a clear or what is left of one, and none was raised: nothing is hidden, and no copy supersedes another;
+//! - no op is a clear or what is left of one: nothing is hidden;
 //! - all ops are of one origin, which never takes a request id twice; or no request id is there twice;
 //! - the sources lie apart in time, so that no op is in two of them, and sorting the sources sorts the ops.
 
@@ -111,9 +111,6 @@ fn texts_of_ops(ops: &MemoryOps, out: &mut Gathered) -> Option<TextSpan> {
             Body::Value(text) => (text, true),
             Body::Clear(_) | Body::Spent { .. } => return None,
         };
-        if op.raised {
-            return None;
-        }
         span = Some(match span {
             Some(span) => span.then(next)?,
             None => next,

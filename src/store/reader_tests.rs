@@ -32,7 +32,6 @@ fn op(origin: u64, seq: u64, time: u64, body: Body) -> Op {
             seq,
         },
         time: HybridTime(time << 15),
-        raised: false,
         request_id: None,
         body,
     }
@@ -65,7 +64,7 @@ fn placed_ops_of(turns: Turns, odd: u32, requests: u8) -> impl Strategy<Value = 
     let kind = prop_oneof![
         20 => Just(0u8),
         5 => Just(1),
-        odd => 2u8..6,
+        odd => 2u8..5,
     ];
     let one = (
         kind,
@@ -99,16 +98,6 @@ fn placed_ops_of(turns: Turns, odd: u32, requests: u8) -> impl Strategy<Value = 
                 }
                 3 => op.body = Body::Spent { cleared_at: WallMs(9) },
                 4 => op.dot.origin = OriginId(9),
-                5 if !ops.is_empty() => {
-                    let first = &ops[length % ops.len()].0;
-                    if matches!(first.body, Body::Part(_) | Body::Value(_)) {
-                        op = Op {
-                            time: op.time,
-                            raised: true,
-                            ..first.clone()
-                        };
-                    }
-                }
                 _ => {}
             }
             if kind > 1 {
@@ -129,7 +118,6 @@ enum Odd {
     OfOtherOrigin,
     /// Its source is, and took again a request id that the first op has.
     SourceOfOtherOrigin,
-    Raised,
     InTwoSources,
 }
 
@@ -173,7 +161,6 @@ fn long_list(odd: impl Strategy<Value = Option<(usize, Odd)>>) -> impl Strategy<
                 Odd::Spent => op.body = Body::Spent { cleared_at: WallMs(9) },
                 Odd::OfOtherOrigin => op.dot.origin = OriginId(9),
                 Odd::SourceOfOtherOrigin => op.request_id = Some(first),
-                Odd::Raised => op.raised = true,
                 Odd::InTwoSources => *places = 7,
             }
         }
@@ -286,7 +273,7 @@ proptest! {
     fn a_page_of_a_long_list_is_that_of_the_view(
         ops in long_list(proptest::option::of((0usize..150, prop_oneof![
             Just(Odd::Part), Just(Odd::Clear), Just(Odd::Spent), Just(Odd::OfOtherOrigin),
-            Just(Odd::SourceOfOtherOrigin), Just(Odd::Raised), Just(Odd::InTwoSources),
+            Just(Odd::SourceOfOtherOrigin), Just(Odd::InTwoSources),
         ]))),
         block_bytes in 60usize..1000,
         (offset, limit, budget) in (0u64..160, prop_oneof![Just(u64::MAX), 0u64..30], 0usize..4000),

@@ -39,7 +39,6 @@ pub(super) fn op(seq: u64) -> Op {
             seq,
         },
         time: HybridTime(seq),
-        raised: false,
         request_id: None,
         body: Body::Value(format!("value {seq}").into()),
     }

@@ -3,11 +3,10 @@
 use std::sync::Arc;
 
 use super::memtable::MemoryOps;
-use super::order::{copy_of, rank_of};
+use super::order::rank_of;
 use super::segment::{OpCursor, ReadError, Segment};
 use crate::core::op::{Dot, Op};
 use crate::core::slot::SlotId;
-use crate::core::stamp::HybridTime;
 use crate::types::{Key, UserId};
 
 /// Where a key's ops come from.
@@ -62,7 +61,7 @@ pub struct MergedOps {
     memory_next: Option<Op>,
     cursors: Vec<Head>,
     started: bool,
-    last: Option<(Dot, HybridTime)>,
+    last: Option<Dot>,
 }
 
 impl MergedOps {
@@ -85,7 +84,7 @@ impl MergedOps {
             let Some(op) = self.pop()? else {
                 return Ok(None);
             };
-            if self.last.replace(copy_of(&op)) != Some(copy_of(&op)) {
+            if self.last.replace(op.dot) != Some(op.dot) {
                 return Ok(Some(op));
             }
         }

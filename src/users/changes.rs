@@ -1,4 +1,4 @@
-//! Changes of records, one at a time.
+//! Changes of records, one at a time on each node. What others change at the same moment is for `adding` and `removal` to see to.
 //!
 //! Invariant: once begun, a change goes on to its end, whether or not the one who asked for it still waits: memory and store
 //! would differ otherwise.
@@ -8,7 +8,9 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use crate::node::OpError;
 use crate::types::{LengthError, PASSWORD_HASH_BYTES_MAX, UserId};
 
+use super::history::Standing;
 use super::record::{self, Record, RecordError};
+use super::record_store::Sight;
 use super::{Inner, UserInfo, Users, UsersError};
 
 /// Records in one page of a listing.
@@ -25,6 +27,8 @@ pub enum Ensured {
 }
 
 impl Users {
+    /// Adds a user. Of those who add one name at the same time at most one is told that it was done. Whatever was written as the user
+    /// after that, no other adding of the name removes.
     pub async fn add(&self, user: &UserId, password_hash: &str, admin: bool) -> Result<(), UsersError> {
         let (inner, user) = (self.inner.clone(), user.clone());
         let password_hash = checked(password_hash)?;
@@ -46,28 +50,44 @@ impl Users {
     }
 
     /// Removes the user and everything under their keys. When it fails with [`UsersError::Store`] after it had begun, it is
-    /// carried on in the background.
+    /// carried on in the background. Of those who remove one user at the same time one is told that it was done, the others that it is
+    /// being done; two where their marks came on their way past each other.
     pub async fn remove(&self, user: &UserId) -> Result<(), UsersError> {
         let (inner, user) = (self.inner.clone(), user.clone());
         to_its_end(async move {
-            let removal = {
+            let begun = {
                 let _turn = inner.changes.lock().await;
-                inner.begin_removal(&user).await?
+                inner.begin_removal(&user).await
             };
-            Ok(inner.finish_removal(removal).await?)
+            match begun {
+                Ok(removal) => inner.finish_removal(removal).await,
+                Err(error) => {
+                    if matches!(error, UsersError::Store(_)) {
+                        // The user may be marked, and would be neither there nor gone.
+                        tokio::spawn(inner.resume_removal(user));
+                    }
+                    Err(error)
+                }
+            }
         })
         .await
     }
 
     /// Every user but those being removed and those whose record is damaged, by name.
     pub async fn list(&self) -> Result<Vec<UserInfo>, UsersError> {
-        Ok(self.inner.list().await?)
+        Ok(self.inner.list(Sight::Own).await?)
     }
 
     /// Makes the first admin; does nothing when a user of that name exists.
     pub async fn ensure_admin(&self, user: &UserId, password_hash: &str) -> Result<Ensured, UsersError> {
         match self.add(user, password_hash, true).await {
-            Ok(()) => Ok(Ensured::Created),
+            Ok(()) => {
+                tracing::warn!(
+                    user = user.as_str(),
+                    "there was no user of the name that the start gave: made, as an admin"
+                );
+                Ok(Ensured::Created)
+            }
             Err(UsersError::Exists(_)) => Ok(Ensured::Present),
             Err(error) => Err(error),
         }
@@ -98,15 +118,23 @@ async fn to_its_end<T: Send + 'static>(
     tokio::spawn(change).await.unwrap_or(Err(OpError::ShuttingDown.into()))
 }
 
-fn unknown(user: &UserId) -> UsersError {
+pub(super) fn unknown(user: &UserId) -> UsersError {
     UsersError::Unknown(user.as_str().to_owned())
 }
 
-fn being_removed(user: &UserId) -> UsersError {
+pub(super) fn being_removed(user: &UserId) -> UsersError {
     UsersError::BeingRemoved(user.as_str().to_owned())
 }
 
-fn damaged(user: &UserId, error: &RecordError) -> UsersError {
+pub(super) fn last_admin(user: &UserId) -> UsersError {
+    UsersError::LastAdmin(user.as_str().to_owned())
+}
+
+pub(super) fn contended(user: &UserId) -> UsersError {
+    UsersError::Contended(user.as_str().to_owned())
+}
+
+pub(super) fn damaged(user: &UserId, error: &RecordError) -> UsersError {
     OpError::Damaged(format!(
         "the record of user {:?}: {error}; remove the user and add it again",
         user.as_str()
@@ -115,45 +143,25 @@ fn damaged(user: &UserId, error: &RecordError) -> UsersError {
 }
 
 impl Inner {
-    async fn add(&self, user: &UserId, password_hash: Box<[u8]>, admin: bool) -> Result<(), UsersError> {
-        match self.read(user).await? {
-            None => {}
-            Some(Ok(Record::Removing)) => return Err(being_removed(user)),
-            Some(Ok(Record::Active { .. }) | Err(_)) => return Err(UsersError::Exists(user.as_str().to_owned())),
-        }
-        // A request of a removed user that was still under way when their keys were cleared may have written after it.
-        self.clear_keys(user).await?;
-        let stored = self.hashing.hash(password_hash).await?;
-        self.write(user, &Record::Active { stored, admin }).await
-    }
-
     async fn set_password(&self, user: &UserId, password_hash: Box<[u8]>) -> Result<(), UsersError> {
-        let admin = match self.read(user).await? {
-            None => return Err(unknown(user)),
-            Some(Ok(Record::Removing)) => return Err(being_removed(user)),
-            Some(Err(error)) => return Err(damaged(user, &error)),
-            Some(Ok(Record::Active { admin, .. })) => admin,
+        let history = self.history(user, Sight::Quorum).await?;
+        let (life, admin) = match history.standing() {
+            Standing::None => return Err(unknown(user)),
+            Standing::Removing { .. } => return Err(being_removed(user)),
+            Standing::Damaged(error) => return Err(damaged(user, error)),
+            Standing::Active { life, admin, .. } => (life.to_owned(), admin),
         };
         let stored = self.hashing.hash(password_hash).await?;
-        self.write(user, &Record::Active { stored, admin }).await
-    }
-
-    async fn begin_removal(&self, user: &UserId) -> Result<super::removal::Removal, UsersError> {
-        match self.read(user).await? {
-            None => return Err(unknown(user)),
-            Some(Ok(Record::Removing)) => return Err(being_removed(user)),
-            Some(Ok(Record::Active { admin: true, .. })) if !self.has_other_admin(user).await? => {
-                return Err(UsersError::LastAdmin(user.as_str().to_owned()));
-            }
-            // Removing is also how a damaged record is got rid of.
-            Some(Ok(Record::Active { .. }) | Err(_)) => {}
+        self.write(user, &Record::Active { life, stored, admin }).await?;
+        match self.history(user, Sight::Quorum).await?.standing() {
+            // Removed meanwhile.
+            Standing::None => Err(unknown(user)),
+            Standing::Active { .. } | Standing::Removing { .. } | Standing::Damaged(_) => Ok(()),
         }
-        self.write(user, &Record::Removing).await?;
-        self.removals.begin(user).ok_or_else(|| being_removed(user))
     }
 
-    /// Makes `record` the user's current one. To be called in turn only.
-    async fn write(&self, user: &UserId, record: &Record) -> Result<(), UsersError> {
+    /// Adds a record of the user. To be called in turn only.
+    pub(super) async fn write(&self, user: &UserId, record: &Record) -> Result<(), UsersError> {
         let text = record.encode(user).map_err(|error| damaged(user, &error))?;
         let key = record::key_of(user).map_err(|_| unknown(user))?;
         let written = self.store.append(&key, text).await;
@@ -162,18 +170,22 @@ impl Inner {
         Ok(written?)
     }
 
-    async fn has_other_admin(&self, user: &UserId) -> Result<bool, OpError> {
-        let users = self.list().await?;
+    /// A number that nobody had before.
+    pub(super) fn new_id(&self) -> String {
+        format!("{:016x}", self.entropy.u64())
+    }
+
+    pub(super) async fn has_other_admin(&self, user: &UserId) -> Result<bool, OpError> {
+        let users = self.list(Sight::Quorum).await?;
         Ok(users.iter().any(|other| other.admin && other.user != *user))
     }
 
-    async fn list(&self) -> Result<Vec<UserInfo>, OpError> {
+    async fn list(&self, sight: Sight) -> Result<Vec<UserInfo>, OpError> {
         stream::iter(self.names().await?)
             .map(|user| async move {
-                let record = self.read(&user).await?;
-                Ok(match record {
-                    Some(Ok(Record::Active { admin, .. })) => Some(UserInfo { user, admin }),
-                    Some(Ok(Record::Removing) | Err(_)) | None => None,
+                Ok(match self.history(&user, sight).await?.standing() {
+                    Standing::Active { admin, .. } => Some(UserInfo { user, admin }),
+                    Standing::Removing { .. } | Standing::Damaged(_) | Standing::None => None,
                 })
             })
             .buffered(READS_AT_ONCE)

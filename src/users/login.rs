@@ -6,12 +6,15 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
+use crate::node::OpError;
 use crate::types::UserId;
 
 use super::address::AddressGroup;
 use super::failures::FailureKey;
 use super::hashing::{Place, StoredHash};
+use super::history::{History, Standing};
 use super::record::{self, Record};
+use super::record_store::Sight;
 use super::verified::{Digest, Epoch, Fingerprint, Lookup};
 use super::{AuthError, Inner, Principal, locked};
 
@@ -160,41 +163,34 @@ impl Inner {
 
     /// The user's record, if by it anybody may log in.
     async fn current(&self, user: &UserId) -> Result<Option<Current>, AuthError> {
-        let record = match self.read(user).await? {
-            Some(Ok(record)) => record,
-            // A damaged record is told of where it is read. Its user is refused; others go on.
-            Some(Err(_)) | None => return Ok(None),
-        };
-        Ok(match record {
-            Record::Active { stored, admin } => Some(Current {
+        Ok(match self.history(user, Sight::Own).await?.standing() {
+            Standing::Active { stored, admin, .. } => Some(Current {
                 principal: Principal {
                     user: user.clone(),
                     admin,
                 },
-                stored,
+                stored: stored.clone(),
             }),
-            Record::Removing => None,
+            // A damaged record is told of where it is read. Its user is refused; others go on.
+            Standing::Removing { .. } | Standing::Damaged(_) | Standing::None => None,
         })
     }
 
-    /// The user's record, if there is one, or what is wrong with it.
-    pub(super) async fn read(
-        &self,
-        user: &UserId,
-    ) -> Result<Option<Result<Record, record::RecordError>>, crate::node::OpError> {
+    /// What is known of the name.
+    pub(super) async fn history(&self, user: &UserId, sight: Sight) -> Result<History, OpError> {
+        let mut history = History::default();
         let Ok(key) = record::key_of(user) else {
-            return Ok(None);
+            return Ok(history);
         };
-        let Some(text) = self.store.last(&key).await? else {
-            return Ok(None);
-        };
-        let record = Record::decode(user, &text);
-        if let Err(error) = &record {
+        for text in self.store.records(&key, sight).await? {
+            history.push(Record::decode(user, &text));
+        }
+        if let Standing::Damaged(error) = history.standing() {
             tracing::error!(
                 user = user.as_str(), %error,
                 "the record of this user is unusable: the user is refused until an admin removes and adds it again"
             );
         }
-        Ok(Some(record))
+        Ok(history)
     }
 }

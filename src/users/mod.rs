@@ -4,13 +4,16 @@
 //! - a credential is right only by the user's current record; what memory remembers of it is at most [`VERIFIED_AGE_MAX`] old
 //!   and is dropped when the record changes, here or, as soon as that has come here, through another node;
 //! - a wrong password and an unknown user take the same path: the same delay, the same queue, one Argon2id run, one answer;
-//! - a name whose removal has begun can neither log in nor be added before everything under it is gone.
+//! - a name whose removal has begun can neither log in nor be added before everything under it is gone;
+//! - nothing that was written after a user was added is removed by another adding of the name, or by what is left of an earlier removal.
 
+mod adding;
 mod address;
 mod changes;
 mod failures;
 mod flights;
 mod hashing;
+mod history;
 mod login;
 mod record;
 mod record_store;
@@ -24,7 +27,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::time::Instant;
 
-use crate::env::Env;
+use crate::env::{Entropy, Env};
 use crate::node::{Node, OpError};
 use crate::types::{LengthError, UserId};
 
@@ -69,6 +72,10 @@ pub enum UsersError {
     LastAdmin(String),
     #[error("user {0:?} is being removed; add it again when that is done")]
     BeingRemoved(String),
+    #[error(
+        "user {0:?} is being changed by somebody else at this moment: look with `users list` what came of it, and try again"
+    )]
+    Contended(String),
     #[error("password_hash {0}")]
     PasswordHash(LengthError),
     #[error(transparent)]
@@ -90,6 +97,7 @@ pub struct Users {
 
 struct Inner {
     store: Box<dyn RecordStore>,
+    entropy: Arc<dyn Entropy>,
     hashing: Hashing,
     verified: Verified,
     flights: Flights,
@@ -121,6 +129,7 @@ impl Users {
         let users = Self {
             inner: Arc::new(Inner {
                 store,
+                entropy: env.entropy.clone(),
                 verified: Verified::new(&*env.entropy),
                 failures: Mutex::new(Failures::new(&*env.entropy)),
                 hashing: Hashing::new(env, cost),

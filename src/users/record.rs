@@ -1,4 +1,6 @@
-//! A user's record: one JSON value, the last of the list under the system user's key `user/<name>`.
+//! The records of a name: JSON values, the list under the system user's key `user/<name>`. `history` says what they come to.
+//!
+//! A *life* of a name is from the adding of a user to its removal; a random number tells it from the others.
 
 use serde::{Deserialize, Serialize};
 
@@ -19,13 +21,24 @@ pub(super) fn user_of(key: &Key) -> Option<UserId> {
     UserId::new(key.as_str().strip_prefix(KEY_PREFIX)?).ok()
 }
 
+/// The life of records that were written before lives had numbers, and of the removal of a record that cannot be read.
+pub(super) const NO_LIFE: &str = "";
+
 pub(super) enum Record {
+    /// Somebody wants to add the user, and looks whether another one does too.
+    Adding { life: String },
+    /// The user is added, or has a new password.
     Active {
+        life: String,
         stored: StoredHash,
         admin: bool,
     },
-    /// Removal has begun; it ends with the record itself.
-    Removing,
+    /// Somebody wants to remove the user; it is begun when that is decided, and ends with all of these records.
+    Removing { life: String, id: String, decided: bool },
+    /// What was begun under this number, a life or a removal, was given up.
+    Void { id: String },
+    /// It was not.
+    Restored { id: String },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -54,28 +67,50 @@ struct Form {
     #[serde(default)]
     admin: bool,
     state: State,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    life: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    id: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    decided: Option<bool>,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Copy, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum State {
+    Adding,
     Active,
     Removing,
+    Void,
+    Restored,
 }
 
 impl Record {
     pub fn encode(&self, user: &UserId) -> Result<String, RecordError> {
-        let (argon2, admin, state) = match self {
-            Self::Active { stored, admin } => (Some(stored.as_str().to_owned()), *admin, State::Active),
-            Self::Removing => (None, false, State::Removing),
-        };
-        let form = Form {
+        let mut form = Form {
             v: VERSION,
             name: user.as_str().to_owned(),
-            argon2,
-            admin,
-            state,
+            argon2: None,
+            admin: false,
+            state: State::Active,
+            life: String::new(),
+            id: String::new(),
+            decided: None,
         };
+        match self {
+            Self::Adding { life } => (form.state, form.life) = (State::Adding, life.clone()),
+            Self::Active { life, stored, admin } => {
+                form.life.clone_from(life);
+                form.argon2 = Some(stored.as_str().to_owned());
+                form.admin = *admin;
+            }
+            Self::Removing { life, id, decided } => {
+                (form.state, form.life, form.id) = (State::Removing, life.clone(), id.clone());
+                form.decided = Some(*decided);
+            }
+            Self::Void { id } => (form.state, form.id) = (State::Void, id.clone()),
+            Self::Restored { id } => (form.state, form.id) = (State::Restored, id.clone()),
+        }
         serde_json::to_string(&form).map_err(|error| RecordError::Form(error.to_string()))
     }
 
@@ -89,12 +124,22 @@ impl Record {
         if form.name != user.as_str() {
             return Err(RecordError::Name);
         }
+        let (life, id) = (form.life, form.id);
         match form.state {
-            State::Removing => Ok(Self::Removing),
+            State::Adding => Ok(Self::Adding { life }),
+            // One that does not say was written before it was asked, and is carried out.
+            State::Removing => Ok(Self::Removing {
+                life,
+                id,
+                decided: form.decided.unwrap_or(true),
+            }),
+            State::Void => Ok(Self::Void { id }),
+            State::Restored => Ok(Self::Restored { id }),
             State::Active => {
                 let argon2 = form.argon2.ok_or_else(|| RecordError::Argon2("missing".into()))?;
                 let stored = StoredHash::parse(&argon2).map_err(|error| RecordError::Argon2(error.to_string()))?;
                 Ok(Self::Active {
+                    life,
                     stored,
                     admin: form.admin,
                 })
@@ -119,14 +164,21 @@ mod tests {
     }
 
     #[test]
-    fn a_record_has_a_fixed_form_that_reads_back() -> Result<(), RecordError> {
-        let text = format!(r#"{{"v":1,"name":"ann","argon2":"{ARGON2}","admin":true,"state":"active"}}"#);
-        let record = Record::decode(&ann(), &text)?;
-        assert!(matches!(&record, Record::Active { admin: true, stored } if stored.as_str() == ARGON2));
-        assert_eq!(record.encode(&ann())?, text);
-        let removing = Record::Removing.encode(&ann())?;
-        assert!(matches!(Record::decode(&ann(), &removing)?, Record::Removing));
-        Ok(())
+    fn every_record_has_a_fixed_form_that_reads_back() {
+        for rest in [
+            format!(r#""argon2":"{ARGON2}","admin":true,"state":"active""#),
+            format!(r#""argon2":"{ARGON2}","admin":true,"state":"active","life":"1f""#),
+            r#""admin":false,"state":"adding","life":"1f""#.to_owned(),
+            r#""admin":false,"state":"removing","life":"1f","id":"2e","decided":false"#.to_owned(),
+            r#""admin":false,"state":"void","id":"2e""#.to_owned(),
+            r#""admin":false,"state":"restored","id":"2e""#.to_owned(),
+        ] {
+            let text = format!(r#"{{"v":1,"name":"ann",{rest}}}"#);
+            let record = Record::decode(&ann(), &text);
+            assert_eq!(record.and_then(|record| record.encode(&ann())), Ok(text));
+        }
+        let old = Record::decode(&ann(), r#"{"v":1,"name":"ann","state":"removing"}"#);
+        assert!(matches!(old, Ok(Record::Removing { decided: true, .. })));
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::core::clock::Clock;
 use crate::core::op::Text;
 use crate::env::BoxFuture;
 use crate::node::{Fragment, KeyPage, Node, OpError, Terms, ValueReader};
@@ -13,17 +14,24 @@ use super::record::KEY_PREFIX;
 
 /// Longer than any record can be. What is longer is cut, and so refused as damaged instead of filling memory.
 const RECORD_BYTES_MAX: usize = 16 * 1024;
-/// Values read at most after the count was taken: those are changes made in between, of which there are hardly any.
-const READ_VALUES_MAX: u64 = 1000;
+/// Records that are read of one name, from its first on, and as many before its last. What lies between are passwords that were changed
+/// since.
+const READ_VALUES_MAX: u64 = 500;
 /// How long a quorum of the others may take to answer.
 const READ_TIME_MAX: Duration = Duration::from_secs(2);
-/// Times that a list may shrink between its count and its reading; more cannot be by chance.
-const READ_ATTEMPTS_MAX: usize = 4;
+/// What to go by when a quorum of the others does not answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sight {
+    /// What this node holds of a name that it knows: cut off from the others, it still lets those in whom it knows.
+    Own,
+    /// Nothing.
+    Quorum,
+}
 
 /// What users need of the store.
 pub(super) trait RecordStore: Send + Sync + 'static {
-    /// The last value under a key of the system user.
-    fn last<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Option<String>, OpError>>;
+    /// The values under a key of the system user; of a long list, those at both ends.
+    fn records<'a>(&'a self, key: &'a Key, sight: Sight) -> BoxFuture<'a, Result<Vec<String>, OpError>>;
     /// Adds a value under a key of the system user. Durable on Ok.
     fn append<'a>(&'a self, key: &'a Key, record: String) -> BoxFuture<'a, Result<(), OpError>>;
     /// The system user's keys of records.
@@ -35,38 +43,27 @@ pub(super) trait RecordStore: Send + Sync + 'static {
         after: Option<&'a str>,
         limit: usize,
     ) -> BoxFuture<'a, Result<KeyPage, OpError>>;
-    /// Empties a user's key. Durable on Ok.
-    fn clear<'a>(&'a self, user: &'a UserId, key: &'a Key) -> BoxFuture<'a, Result<(), OpError>>;
+    /// What the user's key may hold now, for `clear_seen`. Whatever is sent after this is none of it.
+    fn seen<'a>(&'a self, user: &'a UserId, key: &'a Key) -> BoxFuture<'a, Result<Clock, OpError>>;
+    /// Removes from a user's key what was seen there, and nothing that came since. Durable on Ok.
+    fn clear_seen<'a>(&'a self, user: &'a UserId, key: &'a Key, seen: Clock) -> BoxFuture<'a, Result<(), OpError>>;
 }
 
 impl RecordStore for Node {
-    fn last<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Option<String>, OpError>> {
+    fn records<'a>(&'a self, key: &'a Key, sight: Sight) -> BoxFuture<'a, Result<Vec<String>, OpError>> {
         Box::pin(async move {
-            let system = UserId::system();
-            for _ in 0..READ_ATTEMPTS_MAX {
-                let mut terms = quick();
-                let count = match self.count(&system, key, terms).await {
-                    // Cut off from the others, a node still lets those in whom it knows; whom it does not know, they may.
-                    Err(cut_off @ (OpError::Quorum { .. } | OpError::Deadline { .. })) => {
-                        terms.consistency = Consistency::One;
-                        terms.deadline = quick().deadline;
-                        match self.count(&system, key, terms).await? {
-                            0 => return Err(cut_off),
-                            count => count,
-                        }
-                    }
-                    counted => counted?,
-                };
-                let Some(last) = count.checked_sub(1) else {
-                    return Ok(None);
-                };
-                let reader = self.get(&system, key, last, READ_VALUES_MAX, terms).await?;
-                // None: the list was cleared after it was counted.
-                if let Some(record) = last_value(reader).await? {
-                    return Ok(Some(record));
+            match read_records(self, key, quick()).await {
+                Err(cut_off @ (OpError::Quorum { .. } | OpError::Deadline { .. })) if sight == Sight::Own => {
+                    let terms = Terms {
+                        consistency: Consistency::One,
+                        ..quick()
+                    };
+                    let records = read_records(self, key, terms).await?;
+                    // Whom it does not know, the others may.
+                    if records.is_empty() { Err(cut_off) } else { Ok(records) }
                 }
+                records => records,
             }
-            Err(OpError::ShardUnavailable { maybe_applied: false })
         })
     }
 
@@ -94,8 +91,12 @@ impl RecordStore for Node {
         Box::pin(Node::list_all_keys(self, user, after, limit, Terms::usual()))
     }
 
-    fn clear<'a>(&'a self, user: &'a UserId, key: &'a Key) -> BoxFuture<'a, Result<(), OpError>> {
-        Box::pin(Node::clear(self, user, key, None, Terms::usual()))
+    fn seen<'a>(&'a self, user: &'a UserId, key: &'a Key) -> BoxFuture<'a, Result<Clock, OpError>> {
+        Box::pin(Node::seen(self, user, key, Terms::usual()))
+    }
+
+    fn clear_seen<'a>(&'a self, user: &'a UserId, key: &'a Key, seen: Clock) -> BoxFuture<'a, Result<(), OpError>> {
+        Box::pin(Node::clear_seen(self, user, key, seen, Terms::usual()))
     }
 }
 
@@ -107,12 +108,23 @@ fn quick() -> Terms {
     }
 }
 
-async fn last_value(mut reader: ValueReader) -> Result<Option<String>, OpError> {
-    let mut values = LastValue::default();
+async fn read_records(node: &Node, key: &Key, terms: Terms) -> Result<Vec<String>, OpError> {
+    let system = UserId::system();
+    let read = async |offset| values(node.get(&system, key, offset, READ_VALUES_MAX, terms).await?).await;
+    let mut records = read(0).await?;
+    if records.len() as u64 == READ_VALUES_MAX {
+        let count = node.count(&system, key, terms).await?;
+        records.extend(read(READ_VALUES_MAX.max(count.saturating_sub(READ_VALUES_MAX))).await?);
+    }
+    Ok(records)
+}
+
+async fn values(mut reader: ValueReader) -> Result<Vec<String>, OpError> {
+    let mut values = Values::default();
     loop {
         let fragments = reader.next(RECORD_BYTES_MAX).await?;
         if fragments.is_empty() {
-            return Ok(values.last);
+            return Ok(values.finished);
         }
         for fragment in &fragments {
             values.push(fragment);
@@ -121,12 +133,12 @@ async fn last_value(mut reader: ValueReader) -> Result<Option<String>, OpError> 
 }
 
 #[derive(Default)]
-struct LastValue {
+struct Values {
     unfinished: String,
-    last: Option<String>,
+    finished: Vec<String>,
 }
 
-impl LastValue {
+impl Values {
     fn push(&mut self, fragment: &Fragment) {
         if self.unfinished.len() <= RECORD_BYTES_MAX {
             let text: &str = fragment.text.as_ref();
@@ -134,7 +146,7 @@ impl LastValue {
             self.unfinished.push_str(text.get(..room).unwrap_or_default());
         }
         if fragment.ends_value {
-            self.last = Some(std::mem::take(&mut self.unfinished));
+            self.finished.push(std::mem::take(&mut self.unfinished));
         }
     }
 }
@@ -143,30 +155,29 @@ impl LastValue {
 mod tests {
     use super::*;
 
-    fn last(fragments: &[(&str, bool)]) -> Option<String> {
-        let mut values = LastValue::default();
+    fn finished(fragments: &[(&str, bool)]) -> Vec<String> {
+        let mut values = Values::default();
         for &(text, ends_value) in fragments {
             values.push(&Fragment {
                 text: text.into(),
                 ends_value,
             });
         }
-        values.last
+        values.finished
     }
 
     #[test]
-    fn the_last_finished_value_is_put_together_from_its_fragments() {
-        assert_eq!(last(&[]), None);
-        assert_eq!(last(&[("unfinished", false)]), None);
-        let fragments = [("old", true), ("ne", false), ("w", true)];
-        assert_eq!(last(&fragments).as_deref(), Some("new"));
+    fn finished_values_are_put_together_from_their_fragments() {
+        assert!(finished(&[("unfinished", false)]).is_empty());
+        let fragments = [("old", true), ("ne", false), ("w", true), ("unfinished", false)];
+        assert_eq!(finished(&fragments), ["old", "new"]);
     }
 
     #[test]
     fn a_value_too_long_for_a_record_is_cut() {
         let long = "ü".repeat(RECORD_BYTES_MAX);
-        let cut = last(&[(&long, false), (&long, true)]).expect("a finished value");
-        assert!(cut.len() <= RECORD_BYTES_MAX + 1);
-        assert_eq!(last(&[(&long, true), ("short", true)]).as_deref(), Some("short"));
+        let values = finished(&[(&long, false), (&long, true), ("short", true)]);
+        assert!(values[0].len() <= RECORD_BYTES_MAX + 1);
+        assert_eq!(values[1], "short");
     }
 }

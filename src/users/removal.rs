@@ -1,18 +1,27 @@
-//! The removal of a user: mark the record, empty every key, empty the record.
+//! The removal of a user: mark the record, look who else is there, decide, empty every key, empty the record.
 //!
-//! Invariant: the record goes last. As long as it is there the removal is not done, and a node that starts takes it up again.
+//! Invariants:
+//! - the record goes last. As long as it is there the removal is not done, and a node that starts takes it up again;
+//! - a key is emptied only of what it held before the record was seen to say that the user is being removed. Another node may have finished
+//!   the removal, and the name be somebody else's;
+//! - an admin's removal is decided only when another admin was seen without a mark after this one's mark was written. Of admins who remove
+//!   each other, the last one to be marked finds all others marked and stays; two who are marked at the same moment may both stay.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use futures_util::{TryStreamExt, stream};
+use futures_util::{StreamExt, TryStreamExt, stream};
 
+use crate::core::clock::Clock;
 use crate::node::OpError;
 use crate::types::UserId;
 
-use super::record::{self, Record};
-use super::{Inner, locked};
+use super::changes::{being_removed, contended, last_admin, unknown};
+use super::history::{History, RemovalMark, Standing};
+use super::record::{self, NO_LIFE, Record};
+use super::record_store::Sight;
+use super::{Inner, UsersError, locked};
 
 /// Keys in one page of those to be emptied.
 const PAGE_KEYS: usize = 1000;
@@ -22,23 +31,45 @@ const RETRY_FIRST: Duration = Duration::from_millis(100);
 /// Removals that cannot go on are tried again this often at least.
 const RETRY_MAX: Duration = Duration::from_secs(10);
 
-/// The removals that this process carries out: none of them is ever carried out twice at once, or it could outlast the first
-/// and take what a new user of the same name has stored since.
+/// A removal that is marked and not decided for so long was left behind by a node that died over it.
+const MARK_STALE: Duration = Duration::from_secs(5);
+
+/// The removals that this process carries out, each of them once.
 #[derive(Default)]
 pub(super) struct Removals {
     under_way: Mutex<BTreeSet<UserId>>,
 }
 
-/// The right and duty to carry out one removal.
+/// The right and duty to carry out one removal, which was decided.
 pub(super) struct Removal {
     user: UserId,
+    life: String,
+}
+
+/// What came of going through a user's keys once.
+enum Pass {
+    /// So many were found.
+    Emptied(usize),
+    /// By these records they may not be emptied, or not any more.
+    Refused(History),
+}
+
+/// How carrying out a removal ended.
+enum Erased {
+    /// The user is gone, through this node or another one.
+    Done,
+    /// Another node found that the user has to stay.
+    Kept,
 }
 
 impl Removals {
     /// To be called only by one who holds `Inner::changes`. `None` when it is under way already.
-    pub fn begin(&self, user: &UserId) -> Option<Removal> {
-        let user = user.clone();
-        locked(&self.under_way).insert(user.clone()).then_some(Removal { user })
+    fn begin(&self, user: &UserId, life: &str) -> Option<Removal> {
+        let removal = || Removal {
+            user: user.clone(),
+            life: life.to_owned(),
+        };
+        locked(&self.under_way).insert(user.clone()).then(removal)
     }
 
     fn is_under_way(&self, user: &UserId) -> bool {
@@ -47,14 +78,66 @@ impl Removals {
 }
 
 impl Inner {
-    /// Carries out a removal; if it cannot now, says why, and goes on in the background.
-    pub(super) async fn finish_removal(self: &Arc<Self>, removal: Removal) -> Result<(), OpError> {
-        let erased = self.erase(&removal).await;
-        if let Err(error) = &erased {
-            tracing::warn!(user = removal.user.as_str(), %error, "the removal of this user is delayed");
-            tokio::spawn(self.clone().erase_until_done(removal));
+    pub(super) async fn begin_removal(&self, user: &UserId) -> Result<Removal, UsersError> {
+        let history = self.history(user, Sight::Quorum).await?;
+        let life = match history.standing() {
+            Standing::None => return Err(unknown(user)),
+            Standing::Removing { .. } => return Err(being_removed(user)),
+            Standing::Active { admin: true, .. } if !self.has_other_admin(user).await? => return Err(last_admin(user)),
+            Standing::Active { life, .. } => life,
+            // Removing is also how a damaged record is got rid of.
+            Standing::Damaged(_) => NO_LIFE,
+        };
+        let mark = RemovalMark {
+            life: life.to_owned(),
+            id: self.new_id(),
+            decided: false,
+        };
+        self.write(user, &mark.record()).await?;
+        let refused = match self.history(user, Sight::Quorum).await?.standing() {
+            Standing::Removing { marks, admin } if marks.first().is_some_and(|first| first.id == mark.id) => {
+                return self.decide(user, &marks, admin).await;
+            }
+            Standing::Removing { .. } => being_removed(user),
+            Standing::None => unknown(user),
+            Standing::Active { .. } | Standing::Damaged(_) => contended(user),
+        };
+        self.write(user, &Record::Void { id: mark.id }).await?;
+        Err(refused)
+    }
+
+    /// Whether a removal that is marked may be done; if not, the marks are taken back.
+    async fn decide(&self, user: &UserId, marks: &[RemovalMark], admin: bool) -> Result<Removal, UsersError> {
+        let decided = marks.iter().find(|mark| mark.decided);
+        let mark = decided.or(marks.first()).ok_or_else(|| unknown(user))?;
+        if decided.is_none() {
+            if admin && !self.has_other_admin(user).await? {
+                for mark in marks {
+                    self.write(user, &Record::Void { id: mark.id.clone() }).await?;
+                }
+                return Err(last_admin(user));
+            }
+            let decided = RemovalMark {
+                decided: true,
+                ..mark.clone()
+            };
+            self.write(user, &decided.record()).await?;
         }
-        erased
+        let removal = self.removals.begin(user, &mark.life);
+        removal.ok_or_else(|| being_removed(user))
+    }
+
+    /// Carries out a removal; if it cannot now, says why, and goes on in the background.
+    pub(super) async fn finish_removal(self: &Arc<Self>, removal: Removal) -> Result<(), UsersError> {
+        match self.erase(&removal).await {
+            Ok(Erased::Done) => Ok(()),
+            Ok(Erased::Kept) => Err(UsersError::Contended(removal.user.as_str().to_owned())),
+            Err(error) => {
+                tracing::warn!(user = removal.user.as_str(), %error, "the removal of this user is delayed");
+                tokio::spawn(self.clone().erase_until_done(removal));
+                Err(error.into())
+            }
+        }
     }
 
     /// Takes up the removals that an earlier life of the node began.
@@ -69,40 +152,60 @@ impl Inner {
             pause.wait().await;
         };
         for user in names {
-            let removal = loop {
-                match self.unfinished_removal(&user).await {
-                    Ok(removal) => break removal,
-                    Err(OpError::ShuttingDown) => return,
-                    Err(error) => {
-                        tracing::warn!(user = user.as_str(), %error, "cannot read the record of this user yet")
-                    }
-                }
-                pause.wait().await;
-            };
-            if let Some(removal) = removal {
-                tracing::info!(user = user.as_str(), "going on with the removal of this user");
-                tokio::spawn(self.clone().erase_until_done(removal));
-            }
+            self.clone().resume_removal(user).await;
         }
     }
 
-    async fn unfinished_removal(&self, user: &UserId) -> Result<Option<Removal>, OpError> {
+    /// Goes on with the removal of this user, if one was marked and left.
+    pub(super) async fn resume_removal(self: Arc<Self>, user: UserId) {
+        let mut pause = Backoff::default();
+        let removal = loop {
+            match self.unfinished_removal(&user).await {
+                Ok(removal) => break removal,
+                Err(UsersError::Store(OpError::ShuttingDown)) => return,
+                Err(error) => tracing::warn!(user = user.as_str(), %error, "cannot read the record of this user yet"),
+            }
+            pause.wait().await;
+        };
+        if let Some(removal) = removal {
+            tracing::info!(user = user.as_str(), "going on with the removal of this user");
+            tokio::spawn(self.erase_until_done(removal));
+        }
+    }
+
+    async fn unfinished_removal(&self, user: &UserId) -> Result<Option<Removal>, UsersError> {
+        match self.marks(user).await? {
+            Some((marks, _)) if !marks.iter().any(|mark| mark.decided) => tokio::time::sleep(MARK_STALE).await,
+            _ => {}
+        }
         let _turn = self.changes.lock().await;
         // In this order: a removal that ends after the first look has emptied the record before the second.
         if self.removals.is_under_way(user) {
             return Ok(None);
         }
-        match self.read(user).await? {
-            Some(Ok(Record::Removing)) => Ok(self.removals.begin(user)),
-            Some(Ok(Record::Active { .. }) | Err(_)) | None => Ok(None),
+        let Some((marks, admin)) = self.marks(user).await? else {
+            return Ok(None);
+        };
+        match self.decide(user, &marks, admin).await {
+            Err(UsersError::LastAdmin(_) | UsersError::BeingRemoved(_)) => Ok(None),
+            decided => decided.map(Some),
         }
+    }
+
+    /// The marks of the user's removal, if there is one, and whether an admin is removed.
+    async fn marks(&self, user: &UserId) -> Result<Option<(Vec<RemovalMark>, bool)>, OpError> {
+        Ok(match self.history(user, Sight::Quorum).await?.standing() {
+            Standing::Removing { marks, admin } => Some((marks, admin)),
+            Standing::Active { .. } | Standing::Damaged(_) | Standing::None => None,
+        })
     }
 
     async fn erase_until_done(self: Arc<Self>, removal: Removal) {
         let mut pause = Backoff::default();
         loop {
             match self.erase(&removal).await {
-                Ok(()) => return tracing::info!(user = removal.user.as_str(), "this user is removed"),
+                Ok(Erased::Done) => return tracing::info!(user = removal.user.as_str(), "this user is removed"),
+                Ok(Erased::Kept) => return tracing::info!(user = removal.user.as_str(), "this user stays"),
                 Err(OpError::ShuttingDown) => return,
                 Err(error) => {
                     tracing::warn!(user = removal.user.as_str(), %error, "the removal of this user is delayed");
@@ -112,44 +215,66 @@ impl Inner {
         }
     }
 
-    async fn erase(&self, removal: &Removal) -> Result<(), OpError> {
-        if self.clear_keys_while(&removal.user, true).await?
-            && let Ok(key) = record::key_of(&removal.user)
-        {
-            self.store.clear(&UserId::system(), &key).await?;
-        }
-        locked(&self.removals.under_way).remove(&removal.user);
+    async fn erase(&self, removal: &Removal) -> Result<Erased, OpError> {
+        let user = &removal.user;
+        let being_removed = |standing: &Standing| matches!(standing, Standing::Removing { .. });
+        let erased = loop {
+            let Ok(key) = record::key_of(user) else {
+                break Erased::Done;
+            };
+            let records = self.store.seen(&UserId::system(), &key).await?;
+            match self.clear_keys_while(user, being_removed).await? {
+                Pass::Emptied(0) => {
+                    self.store.clear_seen(&UserId::system(), &key, records).await?;
+                    break Erased::Done;
+                }
+                Pass::Emptied(_) => {}
+                Pass::Refused(history) => match history.standing() {
+                    Standing::Active { life, .. } if life == removal.life => break Erased::Kept,
+                    _ => break Erased::Done,
+                },
+            }
+        };
+        locked(&self.removals.under_way).remove(user);
+        Ok(erased)
+    }
+
+    /// Empties every key of a name that is free, until a look at all of them finds none: requests that were under way may still write.
+    pub(super) async fn clear_left_over(&self, user: &UserId) -> Result<(), OpError> {
+        let is_free = |standing: &Standing| matches!(standing, Standing::None);
+        while let Pass::Emptied(1..) = self.clear_keys_while(user, is_free).await? {}
         Ok(())
     }
 
-    /// Empties every key of the user, until a look at all of them finds none: requests that were under way may still write.
-    pub(super) async fn clear_keys(&self, user: &UserId) -> Result<(), OpError> {
-        self.clear_keys_while(user, false).await.map(|_| ())
-    }
-
-    /// The same; `marked`: for as long as the record says that the user is being removed. Another node may have finished the removal, and the
-    /// name be somebody else's. Whether it came to its end.
-    async fn clear_keys_while(&self, user: &UserId, marked: bool) -> Result<bool, OpError> {
+    /// Goes through the user's keys once and empties them, for as long as `may` allows it by the records that are read after a key's clock.
+    async fn clear_keys_while(&self, user: &UserId, may: impl Fn(&Standing<'_>) -> bool) -> Result<Pass, OpError> {
         let mut cleared = 0;
         let mut after: Option<String> = None;
         loop {
-            if marked && !matches!(self.read(user).await?, Some(Ok(Record::Removing))) {
-                return Ok(false);
-            }
             let page = self.store.list_all_keys(user, after.as_deref(), PAGE_KEYS).await?;
-            stream::iter(page.keys.iter().map(Ok))
-                .try_for_each_concurrent(CLEARS_AT_ONCE, |key| self.store.clear(user, key))
+            let asked: Vec<_> = page.keys.iter().map(|key| self.store.seen(user, key)).collect();
+            let seen: Vec<Clock> = stream::iter(asked).buffered(CLEARS_AT_ONCE).try_collect().await?;
+            let history = self.history(user, Sight::Quorum).await?;
+            if !may(&history.standing()) {
+                return Ok(Pass::Refused(history));
+            }
+            let keys = page.keys.iter().zip(seen);
+            let clears: Vec<_> = keys
+                .map(|(key, seen)| Ok(self.store.clear_seen(user, key, seen)))
+                .collect();
+            stream::iter(clears)
+                .try_for_each_concurrent(CLEARS_AT_ONCE, |clear| clear)
                 .await?;
             cleared += page.keys.len();
             after = page.next_after.map(|key| key.as_str().to_owned());
-            if after.is_none() && std::mem::take(&mut cleared) == 0 {
-                return Ok(true);
+            if after.is_none() {
+                return Ok(Pass::Emptied(cleared));
             }
         }
     }
 }
 
-struct Backoff {
+pub(super) struct Backoff {
     next: Duration,
 }
 
@@ -160,7 +285,7 @@ impl Default for Backoff {
 }
 
 impl Backoff {
-    async fn wait(&mut self) {
+    pub(super) async fn wait(&mut self) {
         tokio::time::sleep(self.next).await;
         self.next = (self.next * 2).min(RETRY_MAX);
     }

@@ -172,7 +172,6 @@ impl WireOp {
                     seq: self.seq,
                 },
                 time: HybridTime(self.time),
-                raised: false,
                 request_id: self.request_id.map(RequestId),
                 body: match self.body {
                     WireBody::Part(bytes) => Body::Part(text(bytes)?),

@@ -18,7 +18,6 @@ fn op(body: Body) -> KeyedOp {
                 seq: 11,
             },
             time: HybridTime(13),
-            raised: false,
             request_id: Some(RequestId([5; 16])),
             body,
         },

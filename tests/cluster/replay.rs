@@ -4,11 +4,9 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Duration;
 
 use crate::rig::{Cluster, ensure, wait_for};
-
-const SILENCE_MAX: Duration = Duration::from_secs(30);
+use crate::strangers::{is_closed, say};
 
 /// What each connection's dialler said.
 type Recordings = Arc<Mutex<Vec<Vec<u8>>>>;
@@ -49,24 +47,17 @@ fn pass_on(mut from: TcpStream, mut to: TcpStream, mut keep: impl FnMut(&[u8])) 
     let _ = to.shutdown(Shutdown::Both);
 }
 
-/// Says this to whoever is there; true when the connection ends, whatever is answered before.
-fn say(address: SocketAddr, bytes: &[u8], pieces: usize) -> bool {
-    let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(SILENCE_MAX)).unwrap();
-    for piece in bytes.chunks(bytes.len().div_ceil(pieces).max(1)) {
+/// Says this in so many pieces; true when the connection ends, whatever is answered before.
+fn say_in_pieces(address: SocketAddr, bytes: &[u8], pieces: usize) -> bool {
+    let mut pieces = bytes.chunks(bytes.len().div_ceil(pieces).max(1));
+    let mut stream = say(address, pieces.next().unwrap_or_default());
+    for piece in pieces {
         // It may be closed before all is said.
         if stream.write_all(piece).is_err() {
             break;
         }
     }
-    let mut rest = [0; 4096];
-    loop {
-        match stream.read(&mut rest) {
-            Ok(0) => return true,
-            Ok(_) => {}
-            Err(error) => return error.kind() == std::io::ErrorKind::ConnectionReset,
-        }
-    }
+    is_closed(stream)
 }
 
 #[test]
@@ -107,9 +98,9 @@ fn a_recorded_conversation_of_two_nodes_said_again_is_refused_and_does_nothing()
     for (number, bytes) in said.iter().enumerate() {
         // To the one that it was said to, and to the others; at once, in pieces, and not whole.
         for index in [2, 0, 1] {
-            assert!(say(cluster.peer(index), bytes, 1 + number % 5));
+            assert!(say_in_pieces(cluster.peer(index), bytes, 1 + number % 5));
         }
-        say_and_leave(target, &bytes[..bytes.len() / 2]);
+        drop(say(target, &bytes[..bytes.len() / 2]));
     }
     wait_for("all of it is refused and counted", || {
         let now = [0, 1, 2].map(|index| cluster.metric(index, "kv_peer_refused_total", ""));
@@ -132,11 +123,4 @@ fn a_recorded_conversation_of_two_nodes_said_again_is_refused_and_does_nothing()
         user.at(cluster.http(index)).add("key", "after");
     }
     assert_eq!(user.get("key").len(), 3);
-}
-
-/// Says this and goes.
-fn say_and_leave(address: SocketAddr, bytes: &[u8]) {
-    let mut stream = TcpStream::connect(address).unwrap();
-    // It may be closed before all is said.
-    let _ = stream.write_all(bytes);
 }

@@ -22,7 +22,7 @@ fn check_serves(cluster: &Cluster, user: &Caller, values: &mut Vec<String>) {
 }
 
 /// A connection that says this, and then nothing more; whatever it is answered with.
-fn say(addr: SocketAddr, bytes: &[u8]) -> TcpStream {
+pub fn say(addr: SocketAddr, bytes: &[u8]) -> TcpStream {
     let mut stream = TcpStream::connect(addr).unwrap();
     stream.set_read_timeout(Some(SILENCE_MAX)).unwrap();
     // It may be closed before all is said.
@@ -31,7 +31,7 @@ fn say(addr: SocketAddr, bytes: &[u8]) -> TcpStream {
 }
 
 /// Whether the other side ends the connection, whatever it says before.
-fn is_closed(mut stream: TcpStream) -> bool {
+pub fn is_closed(mut stream: TcpStream) -> bool {
     let mut rest = [0; 4096];
     loop {
         match stream.read(&mut rest) {

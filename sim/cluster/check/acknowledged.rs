@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Add, Judged};
-use crate::cluster::history::{History, Level, Survey, TextId};
+use crate::cluster::history::{History, Level, Loss, Survey, TextId};
 
 /// In every survey, of every add that was acknowledged before it, or returned by a quorum read, and that no clear may have covered yet: the
 /// disks that hold it are at least as many as its level asks for (a quorum, if a quorum read returned it). And of every add that is gone
 /// for certain, at most as many disks show it as the quorum that cleared it leaves. Disks that lost what they held since the add began,
-/// or have flipped bits, count for and not against it.
+/// or have flipped bits, count for and not against it; one that was emptied only until its node says that it is whole again and votes, for it
+/// must have copied by then what more than one replica had acknowledged.
 pub fn what_is_acknowledged_is_durable(judged: &Judged) -> Result<(), String> {
     let surveys = &judged.history.surveys;
     for round in surveys.chunk_by(|one, other| one.at_us == other.at_us) {
@@ -42,18 +43,24 @@ fn check_round(judged: &Judged, round: &[Survey]) -> Result<(), String> {
     for add in judged.places.values().flat_map(|case| &case.adds) {
         let held = texts.get(&add.text).unwrap_or(&nowhere);
         let lost = lost_disks(judged.history, add.write.began_us, at_us);
-        check_add(judged.history.replicas, add, at_us, held, lost)?;
+        let not_whole = lost.iter().filter(|(node, emptied)| {
+            let is_whole = |survey: &Survey| survey.node == **node && survey.is_whole;
+            !**emptied || !round.iter().any(is_whole)
+        });
+        let not_whole = not_whole.count();
+        check_add(judged.history.replicas, add, at_us, held, lost.len(), not_whole)?;
     }
     Ok(())
 }
 
-fn check_add(replicas: usize, add: &Add, at_us: u64, held: &Held, lost: usize) -> Result<(), String> {
+fn check_add(replicas: usize, add: &Add, at_us: u64, held: &Held, lost: usize, not_whole: usize) -> Result<(), String> {
     let quorum = Level::Quorum.needed(replicas);
     let acked = add.write.acked_us.filter(|acked_us| *acked_us <= at_us);
     let acked = acked.map_or(0, |_| add.write.level.needed(replicas));
     let known = add.known_us.filter(|known_us| *known_us <= at_us).map_or(0, |_| quorum);
     let needed = acked.max(known);
-    if add.is_safe_at(at_us) && held.on.len() + lost < needed {
+    let excused = if needed > 1 { not_whole } else { lost };
+    if add.is_safe_at(at_us) && held.on.len() + excused < needed {
         return Err(format!(
             "text {} of {:?}, acknowledged at {} at {:?} µs, known at {:?} µs, is durable on {:?} alone at {at_us} µs, of {replicas} replicas",
             add.text,
@@ -74,13 +81,16 @@ fn check_add(replicas: usize, add: &Add, at_us: u64, held: &Held, lost: usize) -
     Ok(())
 }
 
-/// How many disks may have lost what came after `since_us`.
-fn lost_disks(history: &History, since_us: u64, at_us: u64) -> usize {
+/// The nodes whose disks may have lost what came after `since_us`, and whether all that befell them is that they were emptied.
+fn lost_disks(history: &History, since_us: u64, at_us: u64) -> BTreeMap<u8, bool> {
     let lost = history
         .lost_disks
         .iter()
-        .filter(|lost| lost.at_us <= at_us && (lost.in_part || lost.at_us >= since_us));
-    lost.map(|lost| lost.node).collect::<BTreeSet<_>>().len()
+        .filter(|lost| lost.at_us <= at_us && (lost.loss == Loss::Bits || lost.at_us >= since_us));
+    lost.fold(BTreeMap::new(), |mut nodes, lost| {
+        *nodes.entry(lost.node).or_insert(true) &= lost.loss == Loss::All;
+        nodes
+    })
 }
 
 #[cfg(test)]
@@ -145,6 +155,20 @@ mod tests {
         held_by_one().lost_disk(1, 4).passes(check);
         held_by_one().lost_disk(1, 1).fails(check);
         held_by_one().lost_disk(1, 6).fails(check);
+    }
+
+    #[test]
+    fn a_lost_disk_counts_only_until_its_node_votes_again() {
+        let check = what_is_acknowledged_is_durable;
+        let emptied = |level| sample().add(1, 2, 3).at(level).lost_disk(1, 4).survey(0, 5, &[1]);
+        emptied(Level::Quorum).survey(1, 5, &[]).passes(check);
+        emptied(Level::Quorum).survey(1, 5, &[]).whole().fails(check);
+        emptied(Level::Quorum).survey(1, 5, &[1]).whole().passes(check);
+        let by_nobody = sample().add(1, 2, 3).at(Level::One).lost_disk(1, 4);
+        by_nobody.survey(1, 5, &[]).whole().passes(check);
+        let mut older = emptied(Level::Quorum).survey(1, 5, &[]).whole();
+        older.history.lost_disks[0].loss = Loss::Newer;
+        older.passes(check);
     }
 
     #[test]

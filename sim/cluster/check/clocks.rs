@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::Judged;
-use crate::cluster::history::{History, Survey};
+use crate::cluster::history::{History, Loss, Survey};
 
 /// A disk's clock covers that of each earlier survey of it, unless the disk was emptied, put back or damaged in between.
 pub fn clocks_only_grow(judged: &Judged) -> Result<(), String> {
@@ -13,7 +13,9 @@ pub fn clocks_only_grow(judged: &Judged) -> Result<(), String> {
             continue;
         };
         let lost = judged.history.lost_disks.iter().any(|lost| {
-            lost.node == survey.node && lost.at_us <= survey.at_us && (lost.in_part || lost.at_us >= earlier.at_us)
+            lost.node == survey.node
+                && lost.at_us <= survey.at_us
+                && (lost.loss == Loss::Bits || lost.at_us >= earlier.at_us)
         });
         if !lost && !survey.clocks.covers(&earlier.clocks) {
             return Err(format!(
@@ -46,7 +48,7 @@ pub fn nothing_looks_damaged_that_is_not(judged: &Judged) -> Result<(), String> 
 
 fn is_flipped(history: &History, survey: &Survey) -> bool {
     let mut lost = history.lost_disks.iter();
-    lost.any(|lost| lost.in_part && lost.node == survey.node && lost.at_us <= survey.at_us)
+    lost.any(|lost| lost.loss == Loss::Bits && lost.node == survey.node && lost.at_us <= survey.at_us)
 }
 
 #[cfg(test)]
@@ -78,7 +80,7 @@ mod tests {
         damaged().fails(check);
         damaged().lost_disk(0, 2).fails(check);
         let mut flipped = damaged().lost_disk(0, 2);
-        flipped.history.lost_disks[0].in_part = true;
+        flipped.history.lost_disks[0].loss = Loss::Bits;
         flipped.passes(check);
     }
 }

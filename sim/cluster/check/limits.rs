@@ -1,17 +1,15 @@
 //! Memory and queues stay within their named limits, and are empty when nobody asks for anything.
 
-use kv_storage::http::FrontConfig;
-use kv_storage::node::SHARD_REQUESTS_MAX;
-use kv_storage::node::peers::{CALLS_BYTES_MAX, CALLS_MAX};
+use kv_storage::node::peers::CALLS_BYTES_MAX;
 
 use super::Judged;
 
 /// What a node's metrics say is never above what is named for it, nor are the logs on its disk.
 pub fn nothing_grows_beyond_its_limit(judged: &Judged) -> Result<(), String> {
-    let front = FrontConfig::default();
+    let (node, front) = (&judged.history.bounds.node, &judged.history.bounds.front);
     let limits = [
-        ("kv_shard_waiting_requests", SHARD_REQUESTS_MAX),
-        ("kv_peer_waiting_requests", CALLS_MAX),
+        ("kv_shard_waiting_requests", node.shard_requests),
+        ("kv_peer_waiting_requests", node.peer_calls),
         ("kv_peer_waiting_bytes", CALLS_BYTES_MAX),
         ("kv_http_requests_in_flight", front.requests_in_flight_max),
         ("kv_http_body_in_flight_bytes", front.body_bytes_in_flight_max),
@@ -68,6 +66,7 @@ mod tests {
     use super::super::sample::sample;
     use super::*;
     use crate::cluster::history::Figures;
+    use kv_storage::node::Limits;
 
     #[test]
     fn a_queue_that_is_too_long_is_found_and_one_that_never_empties() {
@@ -80,8 +79,9 @@ mod tests {
             });
             sample
         };
-        waiting(SHARD_REQUESTS_MAX, false).passes(nothing_grows_beyond_its_limit);
-        waiting(SHARD_REQUESTS_MAX + 1, false).fails(nothing_grows_beyond_its_limit);
+        let most = Limits::default().shard_requests;
+        waiting(most, false).passes(nothing_grows_beyond_its_limit);
+        waiting(most + 1, false).fails(nothing_grows_beyond_its_limit);
         waiting(1, false).passes(nothing_waits_when_nobody_asks);
         waiting(0, true).passes(nothing_waits_when_nobody_asks);
         waiting(1, true).fails(nothing_waits_when_nobody_asks);

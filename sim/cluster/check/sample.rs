@@ -6,8 +6,8 @@ use kv_storage::core::slot::SlotId;
 use kv_storage::core::stamp::{HybridTime, OriginId};
 
 use crate::cluster::history::{
-    Answer, Call, HeldKind, HeldOp, History, Level, LostDisk, OpId, Outcome, Place, Survey, TextId, Trouble, Value,
-    What,
+    Answer, Call, HeldKind, HeldOp, History, Level, Loss, LostDisk, OpId, Outcome, Place, Survey, TextId, Trouble,
+    Value, What,
 };
 use crate::cluster::survey::clocks;
 
@@ -158,9 +158,16 @@ impl Sample {
         self
     }
 
+    /// The node of the survey that was made last counts itself whole.
+    pub fn whole(mut self) -> Self {
+        let survey = self.history.surveys.last_mut().expect("a survey was made before");
+        survey.is_whole = true;
+        self
+    }
+
     pub fn lost_disk(mut self, node: u8, at_us: u64) -> Self {
-        let in_part = false;
-        self.history.lost_disks.push(LostDisk { node, at_us, in_part });
+        let loss = Loss::All;
+        self.history.lost_disks.push(LostDisk { node, at_us, loss });
         self
     }
 

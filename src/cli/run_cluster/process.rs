@@ -12,7 +12,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
-use crate::cli::serve;
+use crate::cli::serve::{self, CONFIG_VARIABLE};
+use crate::config::Setting;
 
 use super::folder::DEMO_USER;
 
@@ -44,9 +45,38 @@ pub struct Start {
     pub join: Vec<SocketAddr>,
 }
 
+/// Whether what the environment says of a setting is meant for the nodes here too. The rest says what one node is among others, and these
+/// nodes are told that by this program.
+fn is_of_every_node(setting: Setting) -> bool {
+    match setting {
+        Setting::Shards
+        | Setting::BlockCacheBytes
+        | Setting::ActiveSegmentBytes
+        | Setting::LogFormat
+        | Setting::LogFilter => true,
+        Setting::Data
+        | Setting::Listen
+        | Setting::User
+        | Setting::PasswordFile
+        | Setting::ClusterListen
+        | Setting::Advertise
+        | Setting::Join
+        | Setting::ClusterKeyFile
+        | Setting::ClusterTls
+        | Setting::Zone
+        | Setting::Weight
+        | Setting::Replication
+        | Setting::ClusterName => false,
+    }
+}
+
 impl Start {
-    fn command(&self, program: &Program) -> Command {
+    pub fn command(&self, program: &Program) -> Command {
         let mut command = Command::new(&program.path);
+        command.env_remove(CONFIG_VARIABLE);
+        for setting in Setting::ALL.into_iter().filter(|setting| !is_of_every_node(*setting)) {
+            command.env_remove(setting.variable());
+        }
         command
             .args(&program.first_args)
             .arg("serve")

@@ -258,8 +258,8 @@ impl Backend for Arc<Fake> {
         std::time::Duration::ZERO
     }
 
-    fn is_ready(&self) -> bool {
-        self.ready.load(SeqCst)
+    fn why_not_ready(&self) -> Option<String> {
+        (!self.ready.load(SeqCst)).then(|| "not every shard serves yet".to_owned())
     }
 
     async fn verify(&self, user_id: &str, password_hash: &str, _: IpAddr) -> Result<Principal, AuthError> {

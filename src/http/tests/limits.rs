@@ -187,6 +187,73 @@ async fn a_client_that_drips_its_head_is_cut() {
 }
 
 #[tokio::test]
+async fn a_head_that_begins_before_the_answer_and_does_not_end_is_cut() {
+    let body = with_user(json!({"key": "k", "value": "v"})).to_string();
+    let add = post(
+        "/add_value",
+        &format!("content-length: {}\r\n", body.len()),
+        body.as_bytes(),
+    );
+    let (head, rest) = add.split_at(add.len() - 3);
+    let next = &b"GET /healthz HTTP/1.1\r\nho"[..];
+    // In one piece; and with the end of the body.
+    for pieces in [
+        vec![[&add[..], next].concat()],
+        vec![head.to_vec(), [rest, next].concat()],
+    ] {
+        let rig = Rig::with(FrontConfig {
+            idle_timeout: Duration::from_secs(600),
+            ..impatient()
+        });
+        let mut stream = rig.connect().await;
+        for piece in pieces {
+            stream.write_all(&piece).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let answer = tokio::time::timeout(Duration::from_secs(10), read_all(stream)).await;
+        assert!(answer.unwrap().starts_with("HTTP/1.1 200 "));
+        assert_eq!(
+            rig.metric(r#"kv_http_cut_connections_total{reason="slow_head"}"#).await,
+            1
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_connection_whose_request_came_in_pieces_is_idle_after_it_and_not_slow() {
+    let body = with_user(json!({"key": "k", "value": "v"})).to_string();
+    let add = post(
+        "/add_value",
+        &format!("content-length: {}\r\n", body.len()),
+        body.as_bytes(),
+    );
+    let whole = [&add[..], &add[..]].concat();
+    let rig = Rig::with(impatient());
+    for cut in [
+        0,
+        5,
+        add.len() - body.len() - 1,
+        add.len() - body.len(),
+        add.len() - 3,
+        add.len(),
+        whole.len() - 3,
+    ] {
+        let mut stream = rig.connect().await;
+        let (first, second) = whole.split_at(cut);
+        stream.write_all(first).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        stream.write_all(second).await.unwrap();
+        let answers = read_all(stream).await;
+        assert_eq!(answers.matches("HTTP/1.1 200 ").count(), 2, "cut at {cut}: {answers}");
+    }
+    assert_eq!(
+        rig.metric(r#"kv_http_cut_connections_total{reason="slow_head"}"#).await,
+        0
+    );
+    assert_eq!(rig.metric(r#"kv_http_cut_connections_total{reason="idle"}"#).await, 7);
+}
+
+#[tokio::test]
 async fn an_idle_connection_is_cut_in_the_end() {
     let rig = Rig::with(impatient());
     for sent in ["", "GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n"] {

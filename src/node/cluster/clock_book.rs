@@ -217,6 +217,17 @@ impl ClockBook {
         })
     }
 
+    /// How long ago this node, which holds this now, had all that each of these peers had, as far as they compared. None where that never was.
+    pub(super) fn heard(&self, peers: impl IntoIterator<Item = NodeId>, held: &SlotClocks) -> Option<Duration> {
+        let since = |peer| {
+            self.lag(peer, held)?;
+            Some(self.pages.lock().get(&peer)?.whole_at?.elapsed())
+        };
+        peers
+            .into_iter()
+            .try_fold(Duration::ZERO, |longest, peer| Some(longest.max(since(peer)?)))
+    }
+
     /// Notes what is lost; what was synced before a slot lost anything counts no more.
     pub(super) fn note_damaged(&self, lost: &SlotClocks) {
         let mut damage = self.damage.lock();
@@ -339,6 +350,29 @@ mod tests {
         };
         assert!(book.lacked_before(NodeId(1), lacking(3)).is_empty());
         assert_eq!(book.lacked_before(NodeId(1), lacking(5)), lacking(3));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_heard_is_as_old_as_of_the_peer_that_was_heard_of_least() {
+        let book = ClockBook::new(false);
+        let (a, b, second) = (NodeId(1), NodeId(2), Duration::from_secs(1));
+        let held = |last| {
+            let mut clocks = SlotClocks::default();
+            clocks.join_slot(SlotId(1), &clock(last));
+            clocks
+        };
+        assert_eq!(book.heard([], &held(1)), Some(Duration::ZERO), "there is nobody else");
+        book.lacked_before(a, SlotClocks::default());
+        assert_eq!(book.heard([a, b], &held(0)), None, "they did not compare yet");
+        book.lacked_before(b, held(5));
+        assert_eq!(book.heard([a, b], &held(0)), None, "it never was whole");
+        tokio::time::advance(second).await;
+        assert_eq!(book.heard([a, b], &held(5)), Some(second), "it has come");
+        tokio::time::advance(second).await;
+        book.lacked_before(a, SlotClocks::default());
+        assert_eq!(book.heard([a, b], &held(5)), Some(2 * second));
+        book.lacked_before(b, SlotClocks::default());
+        assert_eq!(book.heard([a, b], &held(5)), Some(Duration::ZERO));
     }
 
     #[tokio::test(start_paused = true)]

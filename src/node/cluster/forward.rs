@@ -19,7 +19,7 @@ use crate::node::replica::place_of;
 use crate::node::{OpError, Terms};
 use crate::shard::WriteKind;
 use crate::types::{Consistency, Key, NodeId, RequestId, UserId};
-use crate::wire::{ForwardedKind, ForwardedWrite, Request, Response, WireError, WireTerms};
+use crate::wire::{ForwardedKind, ForwardedWrite, Request, Response, WireClock, WireError, WireTerms};
 
 /// A replica that carries a request out gets so long before the next one is asked too.
 const HEDGE: Duration = Duration::from_millis(150);
@@ -43,7 +43,8 @@ impl Inner {
                 text: text.bytes(),
                 finish,
             },
-            WriteKind::Clear | WriteKind::ClearDots(_) => ForwardedKind::Clear,
+            WriteKind::Clear => ForwardedKind::Clear,
+            WriteKind::ClearDots(dots) => ForwardedKind::ClearDots(WireClock::of(&dots)),
         };
         let request = |tries: usize| {
             Request::Write(ForwardedWrite {
@@ -77,18 +78,24 @@ impl Inner {
             key: key.as_str().to_owned(),
             terms: wire_terms(terms),
         };
-        match self
-            .through(layout.placement.replicas(slot), request, terms, false)
-            .await?
-            .1
-        {
+        let replicas = layout.placement.replicas(slot);
+        let done = self.through(replicas, request, terms, false).await;
+        match done.map_err(|error| self.not_read(error, replicas, terms))?.1 {
             Response::Count(count) => Ok(count),
             _ => Err(OpError::ShardUnavailable { maybe_applied: false }),
         }
     }
 
+    /// A full disk is no reason not to read: where none of the replicas could store what another one holds, too few of them hold the same.
+    fn not_read(&self, error: OpError, replicas: &[NodeId], terms: Terms) -> OpError {
+        match error {
+            OpError::DiskFull => self.no_quorum(terms.consistency.needed(replicas.len()), 1, false),
+            error => error,
+        }
+    }
+
     /// The answer of the first replica that carries the request out. `writes`: it may have had an effect where no answer came.
-    async fn through(
+    pub(super) async fn through(
         &self,
         replicas: &[NodeId],
         request: impl Fn(usize) -> Request,
@@ -220,9 +227,9 @@ impl RemoteReader {
             limit,
             terms: wire_terms(terms),
         };
-        let (peer, response) = inner
-            .through(layout.placement.replicas(slot), request, terms, false)
-            .await?;
+        let replicas = layout.placement.replicas(slot);
+        let opened = inner.through(replicas, request, terms, false).await;
+        let (peer, response) = opened.map_err(|error| inner.not_read(error, replicas, terms))?;
         let Response::Page(fragments) = response else {
             return Err(OpError::ShardUnavailable { maybe_applied: false });
         };

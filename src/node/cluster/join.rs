@@ -7,22 +7,20 @@
 //! belong to no cluster. So the same list can be given to all, and a founder that has lost its disk finds its cluster again: it founds no
 //! second one because the others are down, or cut off from it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::Instant;
-
+use super::place::Noticed;
 use super::table::{MemberState, MemberTable, Record};
 use super::{Inner, TICK};
+use crate::core::slot::SYSTEM_SLOT;
 use crate::node::OpError;
 use crate::types::NodeId;
 use crate::wire::{Admission, Request, Response, WireError};
 
 const ANSWER_MAX: Duration = Duration::from_secs(5);
-/// A node that wants in asks twice a second.
-const ASKED_LATELY: Duration = Duration::from_secs(10);
 /// Rounds of asking before the first in the list founds a cluster although some addresses are silent: 10 seconds.
 const SILENT_ROUNDS_MAX: u32 = 20;
 
@@ -31,6 +29,24 @@ const SILENT_ROUNDS_MAX: u32 = 20;
 pub enum MemberChange {
     Remove(NodeId),
     Replace { old: NodeId, new: NodeId },
+}
+
+impl MemberChange {
+    /// Whether the table says already what this would make it say.
+    fn is_done(self, table: &MemberTable) -> bool {
+        let is_removed = |node| {
+            table
+                .get(node)
+                .is_some_and(|record| record.state == MemberState::Removed)
+        };
+        match self {
+            Self::Remove(node) => is_removed(node),
+            Self::Replace { old, new } => {
+                let has_its_seat = |record: &Record| record.replaces.as_deref() == Some(&*old.to_string());
+                is_removed(old) && table.is_up(new) && table.get(new).is_some_and(has_its_seat)
+            }
+        }
+    }
 }
 
 /// Why the member table is not changed.
@@ -42,6 +58,14 @@ pub enum MemberRefused {
     NotWhole,
     #[error("the address {0} is that of the member {1}, which is there")]
     Taken(SocketAddr, NodeId),
+    #[error(
+        "node {1} says that it is reached at {0}, which is a member's address, and node {2} is: give each node its own --cluster-advertise"
+    )]
+    Elsewhere(SocketAddr, NodeId, NodeId),
+    #[error(
+        "node {1} says that it is reached at {0}, which is the address of a member that is away, and nobody is: check its --cluster-advertise"
+    )]
+    NotReached(SocketAddr, NodeId),
     #[error("node {0} does not ask to be let in as an empty node: start it with --join and an empty data folder")]
     NotAsking(NodeId),
     #[error("there is no member {0}")]
@@ -60,6 +84,8 @@ pub enum MemberRefused {
     Silent(NodeId),
     #[error("the cluster holds user data: a node can only take a lost one's place, with `kv cluster replace OLD NEW`")]
     HoldsData,
+    #[error("node {0} is the last member: without it there is no cluster")]
+    Last(NodeId),
     #[error(transparent)]
     Store(#[from] OpError),
 }
@@ -77,26 +103,6 @@ struct Asked {
     refused: Option<String>,
 }
 
-/// Nodes that asked lately to be let in, and whether they were empty.
-#[derive(Default)]
-pub(super) struct Asking(parking_lot::Mutex<BTreeMap<NodeId, (Instant, bool)>>);
-
-impl Asking {
-    fn note(&self, node: NodeId, is_new: bool) {
-        let now = Instant::now();
-        let mut asking = self.0.lock();
-        asking.retain(|_, (at, _)| now.duration_since(*at) < ASKED_LATELY);
-        asking.insert(node, (now, is_new));
-    }
-
-    fn is_empty_node(&self, node: NodeId) -> bool {
-        let asking = self.0.lock();
-        asking
-            .get(&node)
-            .is_some_and(|(at, is_new)| *is_new && at.elapsed() < ASKED_LATELY)
-    }
-}
-
 impl Asked {
     /// Whether there can be no cluster yet: all say so, or, after a while, a majority of all, for where most belong to none a quorum of no
     /// cluster is left. Silence says nothing: those who are silent may be a cluster that this node, its disk lost, belongs to.
@@ -110,9 +116,12 @@ impl Asked {
 /// Sees to it that this node belongs, for as long as it runs.
 pub(super) async fn run(inner: Arc<Inner>) {
     let (mut rounds, mut said) = (0, None);
+    let mut noticed = Noticed::default();
     loop {
-        // A new node asks again and again: its own disk does not have the whole table yet.
-        let wants_in = !inner.layouts.current().table.is_up(inner.me) || inner.clocks.is_new();
+        inner.notice_twin(&mut noticed);
+        // A node asks again and again as long as its own disk does not have the whole table: it would wait for members that are none any more.
+        let has_table = !inner.clocks.is_new() && inner.local.is_whole(SYSTEM_SLOT);
+        let wants_in = !inner.layouts.current().table.is_up(inner.me) || !has_table;
         if wants_in {
             let asked = inner.ask_in().await;
             if asked.refused.is_some() && asked.refused != said {
@@ -130,7 +139,12 @@ pub(super) async fn run(inner: Arc<Inner>) {
             if inner.config.founds && nobody && asked.shows_no_cluster(rounds) {
                 inner.found_new().await;
             }
+            if said.is_none() && asked.shows_no_cluster(rounds) {
+                inner.take_own_place().await;
+            }
         }
+        let why = said.clone().or_else(|| inner.why_lost(&mut noticed));
+        *inner.why_not_in.lock() = why;
         tokio::time::sleep(TICK).await;
     }
 }
@@ -236,8 +250,10 @@ impl Inner {
             replaces: None,
             replication: table.replication() as u32,
         };
-        self.asking.note(node, admission.is_new);
-        if table.is_empty() && self.clocks.is_new() {
+        self.asking.note(node, record.peer, admission.is_new);
+        // One that still copies what the others hold, and was started anew, knows only by its disk that there are others.
+        let belonged = || !self.local.clock(SYSTEM_SLOT).is_ok_and(|clock| clock.is_empty());
+        if table.is_empty() && self.clocks.is_new() && !belonged() {
             return Err(MemberRefused::NotMember);
         }
         // It would hand out what it has of the table for the whole of it.
@@ -251,10 +267,20 @@ impl Inner {
         {
             return Err(MemberRefused::Taken(record.peer, other));
         }
+        if before.is_some() && !table.is_up(node) {
+            self.check_is_at(node, record.peer).await?;
+        }
         match table.get(node) {
             Some(held) if held.state == MemberState::Up => {
-                record.seat = held.seat;
-                record.replaces.clone_from(&held.replaces);
+                let (seat, weight) = (held.seat, held.weight);
+                let (zone, replaces) = (held.zone.clone(), held.replaces.clone());
+                record = Record {
+                    seat,
+                    zone,
+                    weight,
+                    replaces,
+                    ..record
+                };
                 if before.is_some() {
                     // Two at one address: gossip knows where this one is.
                     record.peer = held.peer;
@@ -310,10 +336,17 @@ impl Inner {
         if !table.is_up(self.me) {
             return Err(MemberRefused::NotMember);
         }
+        // Asked twice, through this node or another one.
+        if change.is_done(&table) {
+            return Ok(());
+        }
         let up = |node| table.get(node).filter(|record| record.state == MemberState::Up);
         let record = match change {
             MemberChange::Remove(node) => {
                 let held = up(node).ok_or(MemberRefused::Unknown(node))?;
+                if table.up().all(|(member, _)| member == node) {
+                    return Err(MemberRefused::Last(node));
+                }
                 self.check_no_data(&table).await?;
                 Record {
                     state: MemberState::Removed,

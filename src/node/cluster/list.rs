@@ -8,7 +8,7 @@ use futures_util::future::join_all;
 use super::write::Try;
 use super::{Cluster, Inner};
 use crate::core::slot::{SLOT_COUNT, SYSTEM_SLOT, SlotId};
-use crate::node::local::Wanted;
+use crate::node::local::{Added, Wanted};
 use crate::node::replica::place_of;
 use crate::node::{OpError, Terms};
 use crate::shard::{WriteContext, WriteKind};
@@ -142,39 +142,38 @@ impl Inner {
 
     /// Adds a value under a key of the system's own range, at a quorum of these nodes, of which this is one.
     pub(super) async fn add_system_value(&self, key: &Key, text: String, nodes: &[NodeId]) -> Result<(), OpError> {
-        let wanted = Wanted {
-            user: &UserId::system(),
-            key,
-            kind: WriteKind::Add {
-                text: text.into(),
-                finish: true,
-            },
-            request_id: None,
-        };
         let terms = Terms::usual();
         let started = AtomicBool::new(false);
+        let system = UserId::system();
+        let wanted = system_value(&system, key, text);
         let added = self.coordinate(wanted, SYSTEM_SLOT, nodes, Try::First, terms.consistency, &started);
-        let added = tokio::time::timeout_at(terms.deadline, added).await;
-        added
-            .unwrap_or(Err(OpError::Deadline { maybe_applied: true }))
-            .map(|_| ())
+        in_time(added, terms).await
     }
 
     /// The same, where there is nobody else yet.
     pub(super) async fn add_alone(&self, key: &Key, text: String, terms: Terms) -> Result<(), OpError> {
-        let wanted = Wanted {
-            user: &UserId::system(),
-            key,
-            kind: WriteKind::Add {
-                text: text.into(),
-                finish: true,
-            },
-            request_id: None,
-        };
+        let system = UserId::system();
+        let wanted = system_value(&system, key, text);
         let added = self.local.write(wanted, WriteContext::default(), None);
-        let added = tokio::time::timeout_at(terms.deadline, added).await;
-        added
-            .unwrap_or(Err(OpError::Deadline { maybe_applied: true }))
-            .map(|_| ())
+        in_time(added, terms).await
     }
+}
+
+fn system_value<'a>(system: &'a UserId, key: &'a Key, text: String) -> Wanted<'a> {
+    Wanted {
+        user: system,
+        key,
+        kind: WriteKind::Add {
+            text: text.into(),
+            finish: true,
+        },
+        request_id: None,
+    }
+}
+
+async fn in_time(added: impl Future<Output = Result<Added, OpError>>, terms: Terms) -> Result<(), OpError> {
+    let added = tokio::time::timeout_at(terms.deadline, added).await;
+    added
+        .unwrap_or(Err(OpError::Deadline { maybe_applied: true }))
+        .map(|_| ())
 }

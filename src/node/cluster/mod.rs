@@ -7,11 +7,14 @@
 //! | `gossip` | who is there |
 //! | `gather` | asking several replicas, until enough of them answered |
 //! | `write`, `read`, `list` | the coordinator: what a request's level asks for |
+//! | `seen` | what a later clear may remove |
 //! | `forward` | requests for slots that this node does not hold |
 //! | `serve` | what this node answers to others |
 //! | `sync` | catching up: asking each peer for what this node lacks |
 //! | `settled` | when that can be left out |
 //! | `join` | coming in, letting in, replacing |
+//! | `asking` | who asks to be let in, and whose lost disk that shows |
+//! | `place` | whose an address is, and a lost node's own seat |
 //! | `observe` | what shows only over time: clocks of others, the rate of the stream |
 //! | `status` | what an admin is shown |
 //!
@@ -30,6 +33,7 @@
 //! Invariant: a replica's word counts (it *votes*) only if its disk holds all that it ever acknowledged of the slot: not while it is new, not
 //! where it is damaged, not before the peer that asks, and whoever else it can reach, has seen that it is no older copy of itself (`lives`).
 
+mod asking;
 mod clock_book;
 mod forward;
 mod gather;
@@ -40,7 +44,9 @@ mod list;
 mod lives;
 mod observe;
 mod opened;
+mod place;
 mod read;
+mod seen;
 mod serve;
 mod settled;
 mod status;
@@ -132,12 +138,13 @@ struct Inner {
     counters: Counters,
     observed: observe::Observed,
     serving: opened::Opened,
+    /// Why this node is not let in, as it was told or knows itself.
+    why_not_in: Mutex<Option<String>>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
     stopping: AtomicBool,
     /// Numbers readers and pulls of this node at its peers.
     next_number: AtomicU64,
-    /// Nodes that asked lately to be let in.
-    asking: join::Asking,
+    asking: asking::Asking,
     /// Held by whoever changes the member table.
     changing: tokio::sync::Mutex<()>,
 }
@@ -162,7 +169,8 @@ fn count(counter: &AtomicU64) {
 }
 
 impl Cluster {
-    pub async fn start(env: Env, local: Local, config: ClusterConfig) -> Result<Self, ClusterError> {
+    /// `calls_max` requests to one peer may wait for an answer.
+    pub async fn start(env: Env, local: Local, config: ClusterConfig, calls_max: usize) -> Result<Self, ClusterError> {
         let life = local.life();
         let door = serve::Door::default();
         let peers = PeersConfig {
@@ -174,6 +182,7 @@ impl Cluster {
                 generation: life.starts,
                 cluster: cluster_number(&config.name),
             },
+            calls_max,
         };
         let peers = Peers::start(
             env.clone(),
@@ -202,10 +211,11 @@ impl Cluster {
             counters: Counters::default(),
             observed: observe::Observed::default(),
             serving: opened::Opened::default(),
+            why_not_in: Mutex::default(),
             tasks: Mutex::default(),
             stopping: AtomicBool::new(false),
             next_number: AtomicU64::new(1),
-            asking: join::Asking::default(),
+            asking: asking::Asking::default(),
             changing: tokio::sync::Mutex::default(),
         });
         if let Err(error) = inner.load_table().await {
@@ -232,6 +242,13 @@ impl Cluster {
     /// Whether this node belongs to the cluster, by the table as it knows it.
     pub fn is_member(&self) -> bool {
         self.inner.layouts.current().table.is_up(self.inner.me)
+    }
+
+    /// Why it does not.
+    pub fn why_no_member(&self) -> String {
+        let why = self.inner.why_not_in.lock().clone();
+        let why = why.map(|why| format!(": {why}")).unwrap_or_default();
+        format!("the node was not let into the cluster yet{why}")
     }
 
     pub async fn stop(&self) {

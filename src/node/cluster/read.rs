@@ -1,6 +1,7 @@
 //! Reading at a level: enough replicas have to hold the same of the key before it is read from one.
 //!
-//! Where this node's own copy turns out to be damaged, another replica carries the read out.
+//! Where this node's own copy turns out to be damaged, or cannot be made whole because its disk is full, another replica carries the read
+//! out. In the same way a peer that cannot take what it lacks is left out, as long as there are others.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -50,7 +51,7 @@ impl Cluster {
                 let reader = inner.local.read(source, offset, limit);
                 Ok(ValueReader::Local(reader, Some(Box::new(elsewhere))))
             }
-            Ok(None) | Err(OpError::Damaged(_)) => Ok(ValueReader::Remote(elsewhere.open().await?)),
+            Ok(None) | Err(OpError::Damaged(_) | OpError::DiskFull) => Ok(ValueReader::Remote(elsewhere.open().await?)),
             Err(error) => Err(error),
         }
     }
@@ -84,7 +85,7 @@ impl Inner {
             Err(error) => Err(error),
         };
         match counted {
-            Err(OpError::Damaged(_)) => self.forward_count(user, key, terms).await,
+            Err(OpError::Damaged(_) | OpError::DiskFull) => self.forward_count(user, key, terms).await,
             counted => counted,
         }
     }
@@ -122,18 +123,27 @@ impl Inner {
     ) -> Result<KeySource, OpError> {
         let need = level.needed(replicas.len());
         let peers = self.up_peers(replicas);
-        let (source, digest) = self.local.source_at_digest(user, key)?;
+        let digest_of = || Request::Digest { slot: slot.0 };
         let counts = |response| match response {
             Response::Digest { votes: true, digest } => Some(digest),
             _ => None,
         };
-        let digests = gather(&peers, need - 1, || Request::Digest { slot: slot.0 }, counts).await;
+        let (source, digest) = self.local.source_at_digest(user, key)?;
+        let digests = gather(&peers, need - 1, digest_of, counts).await;
         let digests = digests.map_err(|answered| self.no_quorum(need, answered + 1, false))?;
         if digests.iter().all(|(_, other)| *other == digest) {
             return Ok(source);
         }
         count(&self.counters.read_repairs);
-        self.repair(user, key, slot, &peers, need).await
+        let error = match self.repair(user, key, slot, &peers, need).await {
+            Err(error @ (OpError::DiskFull | OpError::Quorum { .. })) => error,
+            repaired => return repaired,
+        };
+        // Those that answered first cannot be made alike; others may be so already.
+        let (source, digest) = self.local.source_at_digest(user, key)?;
+        let same = |response| counts(response).filter(|other| *other == digest);
+        let alike = gather(&peers, need - 1, digest_of, same).await;
+        alike.map(|_| source).map_err(|_| error)
     }
 
     /// Lets as many replicas as are needed hold the same ops of the key, durably.
@@ -145,6 +155,24 @@ impl Inner {
         peers: &[Peer],
         need: usize,
     ) -> Result<KeySource, OpError> {
+        let mut peers = peers.to_vec();
+        loop {
+            match self.repair_with(user, key, slot, &peers, need).await? {
+                Ok(source) => return Ok(source),
+                Err(unable) => peers.retain(|peer| peer.node() != unable),
+            }
+        }
+    }
+
+    /// The same, with those of these that answer first; or who of them cannot take what it lacks.
+    async fn repair_with(
+        &self,
+        user: &UserId,
+        key: &Key,
+        slot: SlotId,
+        peers: &[Peer],
+        need: usize,
+    ) -> Result<Result<KeySource, NodeId>, OpError> {
         let mine = WireClock::of(&self.local.clock(slot)?);
         let request = || Request::SyncKey {
             slot: slot.0,
@@ -178,10 +206,10 @@ impl Inner {
                 continue;
             }
             if self.give(&source, &peer, clock).await.is_err() {
-                return Err(self.no_quorum(need, need - 1, false));
+                return Ok(Err(peer.node()));
             }
         }
-        Ok(source)
+        Ok(Ok(source))
     }
 
     pub(super) async fn take_ops(&self, ops: Vec<WireOp>) -> Result<(), OpError> {

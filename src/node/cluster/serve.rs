@@ -207,6 +207,7 @@ impl Inner {
             }),
             Request::HasData => Ok(Response::HasData(self.local.holds_user_data())),
             Request::Status => Ok(Response::Status(self.own_status_json())),
+            Request::Seen { user, key, terms } => self.answer_seen(&user, &key, terms).await,
         }
     }
 
@@ -259,6 +260,7 @@ impl Inner {
                     finish,
                 },
                 ForwardedKind::Clear => WriteKind::Clear,
+                ForwardedKind::ClearDots(dots) => WriteKind::ClearDots(dots.into_clock()),
             },
             request_id: write.request_id.map(RequestId),
         };
@@ -341,7 +343,7 @@ impl Inner {
     }
 }
 
-fn names(user: &str, key: &str) -> Result<(UserId, Key), OpError> {
+pub(super) fn names(user: &str, key: &str) -> Result<(UserId, Key), OpError> {
     Ok((
         crate::wire::user_of(user).map_err(refused)?,
         crate::wire::key_of(key).map_err(refused)?,

@@ -7,7 +7,7 @@
 //! what the old one held.
 //!
 //! Invariant: on each seat sits one node: of two records that say otherwise the later one counts. Who sits elsewhere keeps its seat, whatever is
-//! done with another one, so no record but that of a new seat moves data.
+//! done with another one, and a seat keeps its zone and weight, so no record but that of a new seat moves data.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -74,7 +74,15 @@ impl MemberTable {
         }
         let replaced = record.replaces.as_ref().and_then(|text| text.parse::<NodeId>().ok());
         if record.state == MemberState::Up {
-            record.seat = self.seat_taken_by(node, replaced, &record);
+            if let Some(taken) = self.taken_by(node, replaced, &record) {
+                let (seat, zone, weight) = (taken.seat, taken.zone.clone(), taken.weight);
+                record = Record {
+                    seat,
+                    zone,
+                    weight,
+                    ..record
+                };
+            }
             for (other, held) in &mut self.members {
                 if *other == node || held.state != MemberState::Up {
                     continue;
@@ -90,14 +98,12 @@ impl MemberTable {
         self.members.insert(node, record);
     }
 
-    /// The seat that the record puts the node on: its own, that of the one it replaces or whose address it has, or a new one.
-    fn seat_taken_by(&self, node: NodeId, replaced: Option<NodeId>, record: &Record) -> u32 {
+    /// Whose seat the record puts the node on: its own, that of the one it replaces or whose address it has; or a new one.
+    fn taken_by(&self, node: NodeId, replaced: Option<NodeId>, record: &Record) -> Option<&Record> {
         let own = self.get(node).filter(|held| held.state == MemberState::Up);
         let replaced = || self.get(replaced?);
         let at_address = || self.up().map(|(_, held)| held).find(|held| held.peer == record.peer);
-        own.or_else(replaced)
-            .or_else(at_address)
-            .map_or(record.seat, |held| held.seat)
+        own.or_else(replaced).or_else(at_address)
     }
 
     pub fn is_empty(&self) -> bool {
@@ -226,6 +232,22 @@ mod tests {
             // From the address of the one before, whatever seat the record names.
             records.push(on_seat(node, 2, 1));
             assert_eq!(sitting(&records), sits);
+        }
+    }
+
+    #[test]
+    fn a_seat_keeps_its_zone_and_weight_whoever_sits_there() {
+        let mut records = vec![record_at(9, 1, 0, MemberState::Up), record_at(5, 2, 1, MemberState::Up)];
+        let before = MemberTable::of(&records).seats();
+        for (node, replaces) in [(5, None), (7, None), (8, Some(7))] {
+            let mut other: Record = serde_json::from_str(&record_at(node, 2, 1, MemberState::Up)).unwrap();
+            other.zone = "elsewhere".to_owned();
+            other.weight = 900;
+            other.replaces = replaces.map(|old| NodeId(old).to_string());
+            records.push(serde_json::to_string(&other).unwrap());
+            let seats = MemberTable::of(&records).seats();
+            assert_eq!(seats[1].node, NodeId(node));
+            assert_eq!((&seats[1].zone, seats[1].weight), (&before[1].zone, before[1].weight));
         }
     }
 

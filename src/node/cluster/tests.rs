@@ -12,6 +12,8 @@ use crate::node::{Added, Node, NodeConfig, OpError, Terms};
 use crate::shard::ShardConfig;
 use crate::types::{Consistency, Key, RequestId, UserId, WallMs};
 
+mod losses;
+
 const LOOPBACK: ([u8; 4], u16) = ([127, 0, 0, 1], 0);
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -62,10 +64,27 @@ impl Rig {
         rig
     }
 
+    fn damage_name(&self, index: usize) {
+        let file = self.dirs[index].path().join("data/node.json");
+        crate::node::whole_file::write(&*crate::os::env().disk, &file, b"{").unwrap();
+    }
+
+    /// For one more node.
+    fn make_room(&mut self) {
+        self.dirs.push(TempDir::new().unwrap());
+        self.addresses.push(free_port());
+        self.ahead_ms.push(0);
+        self.nodes.push(None);
+    }
+
     async fn start(&mut self, index: usize) {
+        self.start_as(index, self.addresses[index]).await;
+    }
+
+    async fn start_as(&mut self, index: usize, advertise: SocketAddr) {
         let cluster = ClusterConfig {
             listen: self.addresses[index],
-            advertise: self.addresses[index],
+            advertise,
             http: SocketAddr::from(LOOPBACK),
             join: self
                 .addresses
@@ -278,6 +297,157 @@ async fn a_node_that_was_away_gets_what_it_missed_and_two_of_three_go_on() {
         let expected = list(rig.node(0), name, Consistency::One).await.unwrap();
         assert_eq!(list(rig.node(1), name, Consistency::One).await.unwrap(), expected);
     }
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_seen_of_a_key_is_cleared_and_nothing_that_came_since() {
+    // One more than replicas: each key is asked for at a node that does not hold it, too.
+    let rig = Rig::new(4).await;
+    for (number, node) in rig.running().enumerate() {
+        let name = format!("k{number}");
+        add(rig.node(0), &name, "before").await.unwrap();
+        let seen = node.seen(&user(), &key(&name), Terms::usual()).await.unwrap();
+        add(rig.node(1), &name, "since").await.unwrap();
+        for _ in 0..2 {
+            node.clear_seen(&user(), &key(&name), seen.clone(), Terms::usual())
+                .await
+                .unwrap();
+            for node in rig.running() {
+                assert_eq!(list(node, &name, Consistency::Quorum).await.unwrap(), ["since"]);
+            }
+        }
+    }
+    rig.end().await;
+}
+
+async fn change(node: &Node, change: MemberChange) -> Result<(), MemberRefused> {
+    node.cluster().unwrap().change_members(change).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_removal_of_a_member_that_is_done_may_be_asked_for_again() {
+    let rig = Rig::new(3).await;
+    let gone = rig.node(2).local().life().node;
+    for index in [0, 0, 1, 1] {
+        change(rig.node(index), MemberChange::Remove(gone)).await.unwrap();
+    }
+    let nobody = NodeId(7);
+    let refused = change(rig.node(0), MemberChange::Remove(nobody)).await;
+    assert_eq!(refused, Err(MemberRefused::Unknown(nobody)));
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_last_member_stays() {
+    let mut rig = Rig::new(1).await;
+    let last = rig.node(0).local().life().node;
+    let refused = change(rig.node(0), MemberChange::Remove(last)).await;
+    assert_eq!(refused, Err(MemberRefused::Last(last)));
+    add(rig.node(0), "k", "v").await.unwrap();
+    rig.stop(0).await;
+    let alone = Node::start(crate::os::env(), NodeConfig::new(rig.dirs[0].path().join("data"))).await;
+    let refused = alone.err().expect("it is a member's folder").to_string();
+    assert!(refused.contains("--cluster-listen"), "{refused}");
+    rig.start(0).await;
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replacement_that_is_done_may_be_asked_for_again() {
+    let mut rig = Rig::new(3).await;
+    add(rig.node(0), "k", "v").await.unwrap();
+    rig.make_room();
+    rig.start(3).await;
+    let [old, other, new] = [1, 2, 3].map(|index| rig.node(index).local().life().node);
+    rig.stop(1).await;
+    let replace = MemberChange::Replace { old, new };
+    let until = Instant::now() + PATIENCE;
+    while let Err(refused) = change(rig.node(0), replace).await {
+        assert!(Instant::now() < until, "{refused}");
+        sleep(Duration::from_millis(50)).await;
+    }
+    change(rig.node(0), replace).await.unwrap();
+    rig.wait("all are members again", |node| {
+        node.is_ready() && node.cluster().unwrap().inner.votes(SlotId(1))
+    })
+    .await;
+    for node in rig.running() {
+        change(node, replace).await.unwrap();
+        let refused = change(node, MemberChange::Replace { old: other, new }).await;
+        assert_eq!(refused, Err(MemberRefused::Member(new)));
+    }
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_advertises_the_address_of_another_one_does_not_get_its_place() {
+    let mut rig = Rig::new(3).await;
+    add(rig.node(0), "k", "v").await.unwrap();
+    rig.make_room();
+    let (twin, away) = (rig.addresses[1], rig.node(1).local().life().node);
+    rig.stop(1).await;
+    rig.start_as(3, twin).await;
+    let why = |node: &Node| node.why_not_ready().unwrap_or_default();
+    let until = Instant::now() + PATIENCE;
+    while !why(rig.node(3)).contains("which is the address of a member that is away, and nobody is: check") {
+        assert!(Instant::now() < until, "{}", why(rig.node(3)));
+        sleep(Duration::from_millis(50)).await;
+    }
+    rig.start(1).await;
+    assert_eq!(rig.node(1).local().life().node, away);
+    let until = Instant::now() + PATIENCE;
+    while !why(rig.node(3)).contains(&format!("is that of the member {away}, which is there")) {
+        assert!(Instant::now() < until, "{}", why(rig.node(3)));
+        sleep(Duration::from_millis(50)).await;
+    }
+    rig.stop(3).await;
+    rig.wait("the others go on", |node| {
+        node.is_ready() && node.cluster().unwrap().inner.votes(SlotId(1))
+    })
+    .await;
+    for node in rig.running() {
+        assert_eq!(list(node, "k", Consistency::All).await.unwrap(), ["v"]);
+    }
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_only_node_of_a_cluster_takes_its_place_again_when_it_lost_its_name() {
+    let mut rig = Rig::new(1).await;
+    add(rig.node(0), "k", "v").await.unwrap();
+    for _ in 0..2 {
+        let before = rig.node(0).local().life();
+        rig.stop(0).await;
+        rig.damage_name(0);
+        rig.start(0).await;
+        rig.wait("it is a member", Node::is_ready).await;
+        let after = rig.node(0).local().life();
+        assert!(after.node != before.node && after.origin != before.origin);
+        rig.wait("it votes", |node| node.cluster().unwrap().inner.votes(SlotId(1)))
+            .await;
+        assert_eq!(list(rig.node(0), "k", Consistency::All).await.unwrap(), ["v"]);
+    }
+    assert_eq!(rig.node(0).cluster().unwrap().seen().0, 1);
+
+    // Another one in the list may know better, and is silent.
+    rig.make_room();
+    rig.stop(0).await;
+    rig.damage_name(0);
+    rig.start(0).await;
+    let why = || rig.node(0).why_not_ready().unwrap_or_default();
+    let until = Instant::now() + PATIENCE;
+    while !why().contains("if there is no other node, start it once without --join") {
+        assert!(Instant::now() < until, "{}", why());
+        sleep(Duration::from_millis(50)).await;
+    }
+    sleep(Duration::from_secs(1)).await;
+    assert!(!rig.node(0).is_ready());
+    rig.stop(0).await;
+    rig.addresses.pop();
+    rig.start(0).await;
+    rig.wait("it is a member", Node::is_ready).await;
+    assert_eq!(list(rig.node(0), "k", Consistency::All).await.unwrap(), ["v"]);
     rig.end().await;
 }
 

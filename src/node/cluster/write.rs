@@ -30,8 +30,8 @@ pub(super) enum Try {
 }
 
 /// What a quorum said before a write is stamped.
-struct Asked {
-    context: WriteContext,
+pub(super) struct Asked {
+    pub(super) context: WriteContext,
     /// The op that took the request id.
     held: Option<KeyedOp>,
 }
@@ -139,7 +139,7 @@ impl Inner {
     }
 
     /// Asks for what the write has to come after; this node's own word counts where it votes, and goes without saying.
-    async fn ask(
+    pub(super) async fn ask(
         &self,
         peers: &[Peer],
         slot: SlotId,

@@ -36,6 +36,7 @@ pub struct Link {
     /// Of all its connections.
     pub meter: Arc<Meter>,
     live: Mutex<Option<Live>>,
+    calls_max: usize,
     /// What `now_us` counts from.
     epoch: Instant,
     /// When the peer was last heard of.
@@ -50,7 +51,7 @@ struct Live {
 }
 
 impl Link {
-    pub fn new(node: NodeId, address: SocketAddr) -> Self {
+    pub fn new(node: NodeId, address: SocketAddr, calls_max: usize) -> Self {
         Self {
             node,
             address: Mutex::new(address),
@@ -58,6 +59,7 @@ impl Link {
             counters: LinkCounters::default(),
             meter: Arc::default(),
             live: Mutex::default(),
+            calls_max,
             epoch: Instant::now(),
             heard_us: AtomicU64::new(0),
         }
@@ -76,7 +78,8 @@ impl Link {
         let since_us = self.now_us();
         let mut live = self.live.lock();
         let Live { outgoing, pending } = live.as_mut().ok_or(CallError::NotConnected)?;
-        let Some(id) = pending.next_id() else {
+        let has_room = pending.count() < self.calls_max;
+        let Some(id) = pending.next_id().filter(|_| has_room) else {
             drop(live);
             return Err(self.busy());
         };

@@ -70,6 +70,8 @@ pub struct PeersConfig {
     pub tls: Option<Tls>,
     /// Who this node says it is; cluster 0 while it is of none.
     pub hello: Hello,
+    /// Requests to one peer that may wait for an answer; no more than `CALLS_MAX`.
+    pub calls_max: usize,
 }
 
 /// All peers of this node. Clones share them.
@@ -129,7 +131,7 @@ impl Peers {
                 continue;
             }
             let peer = before.get(node).cloned();
-            let peer = peer.unwrap_or_else(|| Peer(Arc::new(Link::new(*node, *address))));
+            let peer = peer.unwrap_or_else(|| Peer(Arc::new(Link::new(*node, *address, self.shared.calls_max))));
             *peer.0.address.lock() = *address;
             links.insert(*node, peer);
         }

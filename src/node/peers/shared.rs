@@ -30,6 +30,8 @@ pub struct Shared {
     /// Of all connections that are served.
     pub meter: Arc<Meter>,
     pub handshakes: Quota,
+    /// Of each link.
+    pub calls_max: usize,
     /// Numbers given to connections.
     pub connections: AtomicU64,
     tls: Option<Tls>,
@@ -62,6 +64,7 @@ impl Shared {
             counters: Counters::default(),
             meter: Arc::default(),
             handshakes: Quota::new(HANDSHAKES_MAX),
+            calls_max: config.calls_max,
             connections: AtomicU64::new(0),
             keys: config.keys,
             tls: config.tls,

@@ -10,6 +10,13 @@ use crate::node::permits::Permit;
 use crate::shard::{Applied, GroupNumber, PastLookup, Submitted, WriteRefused};
 use crate::store::segment::ReadError;
 
+/// A write that waits for log space, in its turn.
+pub(super) struct Parked {
+    pending: Pending,
+    /// What was looked up for it before.
+    past: Option<Box<PastLookup>>,
+}
+
 impl ShardState {
     pub(super) fn take_writes(&mut self, me: &ActorRef<ShardMessage>) {
         for pending in self.inbox.take() {
@@ -20,19 +27,25 @@ impl ShardState {
     fn take_write(&mut self, me: &ActorRef<ShardMessage>, pending: Pending) {
         if self.stopping.is_some() {
             let _ = pending.reply.send(Err(OpError::ShuttingDown));
-        } else if self.parked.is_empty() {
-            self.submit(me, pending, None);
         } else {
-            // Behind those that came first.
-            self.parked.push_back(pending);
+            self.take_turn(me, Parked { pending, past: None });
         }
     }
 
-    fn submit(&mut self, me: &ActorRef<ShardMessage>, pending: Pending, past: Option<&PastLookup>) {
+    fn take_turn(&mut self, me: &ActorRef<ShardMessage>, parked: Parked) {
+        match self.parked.is_empty() {
+            true => self.submit(me, parked),
+            // Behind those that came first.
+            false => self.parked.push_back(parked),
+        }
+    }
+
+    fn submit(&mut self, me: &ActorRef<ShardMessage>, parked: Parked) {
+        let Parked { pending, past } = parked;
         let Pending { work, reply, permit } = pending;
         match work {
             Work::Write(write, stamped) => {
-                let (group, added) = match self.shard.submit(write, past, self.env.wall.now()) {
+                let (group, added) = match self.shard.submit(write, past.as_deref(), self.env.wall.now()) {
                     Ok(Submitted::InGroup(group, op)) => {
                         if let Some(stamped) = stamped {
                             // Whoever wanted to know may have given up.
@@ -43,7 +56,8 @@ impl ShardState {
                     Ok(Submitted::Repeated(group)) => (group, Added::Repeated),
                     Ok(Submitted::NeedsSpace(write)) => {
                         let work = Work::Write(write, stamped);
-                        return self.parked.push_front(Pending { work, reply, permit });
+                        let pending = Pending { work, reply, permit };
+                        return self.parked.push_front(Parked { pending, past });
                     }
                     Ok(Submitted::NeedsPast(write, lookup)) => {
                         let work = Work::Write(write, stamped);
@@ -57,7 +71,8 @@ impl ShardState {
                 Ok(Applied::InGroup(group)) => self.await_group(group, Added::Appended, reply, permit),
                 Ok(Applied::NeedsSpace(ops)) => {
                     let work = Work::Apply(ops);
-                    self.parked.push_front(Pending { work, reply, permit });
+                    let pending = Pending { work, reply, permit };
+                    self.parked.push_front(Parked { pending, past });
                 }
                 Err(refused) => refuse(reply, refused),
             },
@@ -84,10 +99,10 @@ impl ShardState {
     pub(super) fn unpark(&mut self, me: &ActorRef<ShardMessage>) {
         let mut left = self.parked.len();
         while left > 0 {
-            let Some(pending) = self.parked.pop_front() else {
+            let Some(parked) = self.parked.pop_front() else {
                 return;
             };
-            self.submit(me, pending, None);
+            self.submit(me, parked);
             if self.parked.len() >= left {
                 return;
             }
@@ -118,16 +133,18 @@ impl ShardState {
         &mut self,
         me: &ActorRef<ShardMessage>,
         pending: Pending,
-        lookup: &PastLookup,
+        lookup: Box<PastLookup>,
         result: Result<(), OpError>,
     ) {
         match result {
             Err(error) => {
                 let _ = pending.reply.send(Err(error));
             }
-            Ok(()) if self.parked.is_empty() => self.submit(me, pending, Some(lookup)),
-            // By its turn the look-up may be stale; then there will be another.
-            Ok(()) => self.parked.push_back(pending),
+            // By its turn the look-up may be stale, which the shard sees; then there will be another.
+            Ok(()) => {
+                let past = Some(lookup);
+                self.take_turn(me, Parked { pending, past });
+            }
         }
     }
 }

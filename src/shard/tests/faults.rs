@@ -14,7 +14,7 @@ impl Rig {
     }
 
     /// The next merge, run to its end, but its result not told to the shard.
-    fn merge_result(&mut self) -> Option<Result<Box<crate::store::segment::Segment>, MergeError>> {
+    fn merge_result(&mut self) -> Option<Result<Box<crate::store::compact::Merged>, MergeError>> {
         let mut job = self.shard.next_merge(self.now)?;
         loop {
             match job.run() {
@@ -31,7 +31,7 @@ impl Rig {
     }
 
     /// Everything durable is sealed into segments, and no log holds anything.
-    fn seal(&mut self) {
+    pub(super) fn seal(&mut self) {
         self.run_jobs();
         self.reopen();
         self.run_jobs();
@@ -82,7 +82,7 @@ fn a_file_that_cannot_be_removed_is_tried_again_at_the_next_tick_and_not_at_once
     rig.run_jobs();
     rig.reopen();
     // A merge that failed when its file had its name already.
-    let left = rig.merge_result().unwrap().unwrap().number();
+    let left = rig.merge_result().unwrap().unwrap().segment.number();
     rig.shard.merged(Err(MergeError::Abandoned));
     rig.disk.faults().fail_remove.store(true, Ordering::Relaxed);
     rig.run_jobs();
@@ -102,7 +102,7 @@ fn a_file_whose_removal_is_not_durable_is_named_as_replaced_until_it_is() {
     rig.add("u", "k", "v");
     rig.run_jobs();
     rig.reopen();
-    let left = rig.merge_result().unwrap().unwrap().number();
+    let left = rig.merge_result().unwrap().unwrap().segment.number();
     rig.shard.merged(Err(MergeError::Abandoned));
     let unsyncable = |dir: Option<&str>| dir.map(std::path::PathBuf::from);
     *rig.disk.faults().unsyncable_folder.lock().unwrap() = unsyncable(Some(DIR));

@@ -25,7 +25,6 @@ fn forged(number: u64, offset: u64) -> Vec<u8> {
                 seq: 1,
             },
             time: HybridTime(1),
-            raised: false,
             request_id: None,
             body: Body::Value("forged!".into()),
         };

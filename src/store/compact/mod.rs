@@ -2,19 +2,22 @@
 //!
 //! What is left out:
 //! - an op that a clear of its key covers;
-//! - a copy of an op, and a copy that a raised one supersedes;
+//! - a copy of an op;
 //! - a clear that a later clear of the key includes;
 //! - a clear that has nothing left to do: every replica's clock covers it and all that it saw (`stable`), and nothing outside the
 //!   merge can hold an op that it covers. It is *collected*: the segment's footer keeps its dot and all that it saw.
 //!
-//! What is dropped and carries a request id leaves a `Spent` record for [`REQUEST_ID_KEPT_MS`], so that a late retry of it does nothing: least
-//! of all one of a clear, which would remove what was added since.
+//! What is dropped and carries a request id leaves a `Spent` record, so that a late retry of it does nothing: least of all one of a clear, which
+//! would remove what was added since. `spent` says when it goes.
 //!
 //! Invariant: the new segment's clock covers all that the clocks of its inputs cover, so nothing that is dropped comes back; and what
 //! its inputs say was collected, it says too.
 
 mod clears;
 mod input;
+mod long_key;
+mod spent;
+mod staying;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -22,24 +25,23 @@ use std::sync::Arc;
 
 use clears::KeyClears;
 use input::{Head, Input, Salvage};
+use spent::Copies;
 
 use super::cache::BlockCache;
 use super::disk::Disk;
-use super::filter::key_tag;
-use super::memtable::{MemoryOps, Memtable, SharedMemtable};
-use super::order::{copy_of, rank_of};
+use super::memtable::SharedMemtable;
+use super::order::rank_of;
 use super::segment::{EntryRef, ReadError, Segment, SegmentMeta, SegmentWriter, WriteError, temporary_name};
 use crate::core::clock::{Clock, SlotClocks};
 use crate::core::op::{Body, Dot, Op};
-use crate::core::slot::{KeyHash, SlotId};
-use crate::core::stamp::HybridTime;
+use crate::core::slot::SlotId;
 use crate::types::{Key, UserId, WallMs};
 
-/// How long the request id of a cleared op is remembered at least (guarantee G6), with a minute to spare for the clock's steps.
-pub const REQUEST_ID_KEPT_MS: u64 = 61 * 60 * 1000;
 /// Ops of one key that a merge holds in memory at once; a longer key is read twice instead.
 const KEPT_TEXT_BYTES_MAX: usize = 4 * 1024 * 1024;
 const KEPT_OPS_MAX: usize = 16 * 1024;
+
+pub use spent::REQUEST_ID_KEPT_MS;
 
 #[derive(Debug, thiserror::Error)]
 pub enum MergeError {
@@ -98,6 +100,8 @@ pub struct MergeContext {
     /// Dots known to exist that this replica has lost, beyond what the inputs say.
     pub lost: SlotClocks,
     pub now: WallMs,
+    /// The last time, as far as is known, when nothing was elsewhere that was not here.
+    pub heard: Option<WallMs>,
     /// Go on behind damaged blocks, and count what they held as lost. No clear is collected.
     pub salvage: bool,
 }
@@ -113,13 +117,21 @@ pub struct Merge {
     writer: SegmentWriter,
     /// Whether any clear can matter: if not, ops stream through unexamined.
     clears: bool,
+    clears_kept: BTreeMap<SlotId, u64>,
     read_ops: u64,
 }
 
 /// How far a merge came.
 pub enum Progress {
     More(Box<Merge>),
-    Done(Box<Segment>),
+    Done(Box<Merged>),
+}
+
+/// What a merge has made.
+pub struct Merged {
+    pub segment: Segment,
+    /// The clears in it, by slot: those that could not go yet.
+    pub clears_kept: BTreeMap<SlotId, u64>,
 }
 
 impl Merge {
@@ -160,6 +172,7 @@ impl Merge {
             sources,
             heads,
             writer,
+            clears_kept: BTreeMap::new(),
             read_ops: 0,
         })
     }
@@ -223,7 +236,10 @@ impl Merge {
             // On a full disk, every try would otherwise leave its own behind.
             let _ = self.context.disk.remove_file(&temporary);
         }
-        Ok(Progress::Done(Box::new(finished?)))
+        Ok(Progress::Done(Box::new(Merged {
+            segment: finished?,
+            clears_kept: self.clears_kept,
+        })))
     }
 
     /// Goes to the key that comes next, if there is one.
@@ -261,7 +277,8 @@ impl Merge {
         while kept.len() < KEPT_OPS_MAX && text_bytes < KEPT_TEXT_BYTES_MAX {
             let Some(op) = self.next_of(&name)? else {
                 let clears = KeyClears::of(kept.iter(), self.context.cleared_in_memory.get(&name));
-                return self.write_all(&name, &clears, None, kept).map(|_| true);
+                let copies = self.copies_of(&clears, &kept);
+                return self.write_all(&name, (&clears, &copies), None, kept).map(|_| true);
             };
             if let Body::Part(text) | Body::Value(text) = &op.body {
                 text_bytes += text.len();
@@ -269,59 +286,27 @@ impl Merge {
             kept.push(op);
         }
         let clears = self.clears_of_long_key(&name)?;
-        let mut last = self.write_all(&name, &clears, None, kept)?;
+        let copies = self.copies_of_long_key(&name, &clears)?;
+        let mut last = self.write_all(&name, (&clears, &copies), None, kept)?;
         while let Some(op) = self.next_of(&name)? {
-            last = self.write_all(&name, &clears, last, vec![op])?;
+            last = self.write_all(&name, (&clears, &copies), last, vec![op])?;
         }
         Ok(true)
-    }
-
-    /// The clears of a key whose ops do not fit in memory: read from its ops alone, ahead of the merge.
-    fn clears_of_long_key(&self, name: &KeyName) -> Result<KeyClears, MergeError> {
-        let mut clears = Vec::new();
-        if self.clears {
-            let (slot, user, key) = name;
-            for source in self.sources.iter().filter(|source| source.has_clears()) {
-                match source {
-                    Source::Segment(segment) => {
-                        let mut input = Input::Segment {
-                            scan: Box::new(segment.scan(Some((*slot, user.as_str(), key.as_str())))),
-                            salvage: self.context.salvage.then(Salvage::default),
-                        };
-                        let mut of = None;
-                        while let Some(op) = input.next(&mut of)?
-                            && of.as_ref() == Some(name)
-                        {
-                            clears.extend(matches!(op.body, Body::Clear(_)).then_some(op));
-                        }
-                    }
-                    Source::Memtable(memtable) => {
-                        let name = (KeyHash::of(user, key), user, key);
-                        let ops = MemoryOps::of([memtable], name, Memtable::closed_groups);
-                        clears.extend(ops.iter().filter(|op| matches!(op.body, Body::Clear(_))));
-                    }
-                }
-            }
-        }
-        Ok(KeyClears::of(clears.iter(), self.context.cleared_in_memory.get(name)))
     }
 
     /// Writes what stays of `ops`, which come after the op `previous` of the key; gives the last of them.
     fn write_all(
         &mut self,
         name: &KeyName,
-        clears: &KeyClears,
-        mut previous: Option<(Dot, HybridTime)>,
+        (clears, copies): (&KeyClears, &Copies),
+        mut previous: Option<Dot>,
         ops: Vec<Op>,
-    ) -> Result<Option<(Dot, HybridTime)>, MergeError> {
+    ) -> Result<Option<Dot>, MergeError> {
         for op in ops {
-            if previous.replace(copy_of(&op)) == Some(copy_of(&op)) {
+            if previous.replace(op.dot) == Some(op.dot) {
                 continue;
             }
-            if clears.supersedes(&op) {
-                continue;
-            }
-            if let Some(op) = self.what_stays(name, clears, op) {
+            if let Some(op) = self.what_stays(name, (clears, copies), op) {
                 let (slot, user, key) = name;
                 self.writer.push(EntryRef {
                     slot: *slot,
@@ -332,67 +317,6 @@ impl Merge {
             }
         }
         Ok(previous)
-    }
-
-    fn what_stays(&mut self, name: &KeyName, clears: &KeyClears, op: Op) -> Option<Op> {
-        let cleared = clears.cleared.contains(op.dot.origin, op.dot.seq);
-        match &op.body {
-            Body::Part(_) | Body::Value(_) if !cleared => Some(op),
-            Body::Part(_) | Body::Value(_) => self.left_of(clears, op),
-            Body::Spent { cleared_at } => {
-                let age_ms = self.context.now.0.saturating_sub(cleared_at.0);
-                (age_ms < REQUEST_ID_KEPT_MS).then_some(op)
-            }
-            // The other one stands for it, and for all that it saw.
-            Body::Clear(seen) if clears.includes(&op.dot, seen) => self.left_of(clears, op),
-            Body::Clear(seen) if self.is_collected(name, &op.dot, seen) => {
-                let mut collected = SlotClocks::default();
-                collected.join_slot(op.dot.slot, seen);
-                collected.insert(op.dot.slot, op.dot.origin, op.dot.seq);
-                self.writer.add_collected(&collected);
-                self.left_of(clears, op)
-            }
-            Body::Clear(_) => Some(op),
-        }
-    }
-
-    /// What stays of an op that is dropped: its request id, if it has one.
-    fn left_of(&self, clears: &KeyClears, op: Op) -> Option<Op> {
-        op.request_id?;
-        let cleared_at = clears.last_time.wall().max(self.context.now);
-        let body = Body::Spent { cleared_at };
-        Some(Op { body, ..op })
-    }
-
-    /// Whether the clear has nothing left to do, here and everywhere.
-    ///
-    /// Elsewhere: every replica holds it or has dropped it, and none takes any op again that it covers, for all their clocks cover
-    /// it. Whose clock is set back (an old disk, damage) does not cover what is said to be collected, and reconciles.
-    ///
-    /// Here: an op that it covers can lie
-    /// - in an input: then it is dropped, in this very merge;
-    /// - in a segment outside: its filter is asked;
-    /// - in a memtable. Ops of other origins come in any order, so one that the clear covers may have come after the clear was sealed, and
-    ///   its memtable may be sealed after this merge: then it would come out with nothing to hide it. So memtables are asked, for ops
-    ///   that are not durable yet too.
-    ///
-    /// None can come while the merge runs: this replica's own clock covered all of them when it began (`stable`), and what its clock
-    /// covers it does not take. A damaged input may hold one that cannot be read, so a salvage collects nothing.
-    fn is_collected(&self, name: &KeyName, dot: &Dot, seen: &Clock) -> bool {
-        let (slot, user, key) = name;
-        let known = self
-            .context
-            .stable
-            .get(*slot)
-            .is_some_and(|stable| stable.contains(dot.origin, dot.seq) && stable.covers(seen));
-        if !known || self.context.salvage {
-            return false;
-        }
-        let hash = KeyHash::of(user, key);
-        let mut memtables = self.context.memtables.iter();
-        let mut outside = self.context.outside.iter();
-        !outside.any(|segment| segment.may_hold(key_tag(hash)))
-            && !memtables.any(|memtable| memtable.read().holds_any(hash, user, key, seen))
     }
 }
 

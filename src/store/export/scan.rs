@@ -6,17 +6,16 @@
 //! Memory: a batch, one read of each segment that is in use, the keys of the wanted slots that are in memtables, and the clears of these
 //! slots that were not collected yet.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{detached, left_by};
 use crate::core::clock::{Clock, SlotClocks};
 use crate::core::op::{Body, Dot, KeyedOp, Op};
 use crate::core::slot::SlotId;
-use crate::core::stamp::HybridTime;
 use crate::store::log::record_bytes;
 use crate::store::memtable::{MemoryKey, SharedMemtable};
-use crate::store::order::{Rank, copy_of, rank_of};
+use crate::store::order::{Rank, rank_of};
 use crate::store::segment::{DamagedBlock, ReadError, Scan, Segment};
 use crate::types::{Key, UserId, WallMs};
 
@@ -33,9 +32,7 @@ pub struct OpScan {
     cleared: Option<Cleared>,
     heads: Vec<Head>,
     /// The op that was given last: a copy of it is not given again.
-    last: Option<(Dot, HybridTime)>,
-    at_end: bool,
-    incomplete: BTreeSet<SlotId>,
+    last: Option<Dot>,
 }
 
 impl OpScan {
@@ -72,8 +69,6 @@ impl OpScan {
             cleared: None,
             heads,
             last: None,
-            at_end: false,
-            incomplete: BTreeSet::new(),
         }
     }
 
@@ -104,30 +99,14 @@ impl OpScan {
         Ok(batch)
     }
 
-    /// After `Err(Damaged)`: goes on behind the bad block. The slots of which it may have held wanted ops are `incomplete` from now on.
+    /// After `Err(Damaged)`: goes on behind the bad block, whose slots may have held more wanted ops.
     pub fn skip_damaged(&mut self) -> Option<DamagedBlock> {
         let head = self.heads.iter_mut().find(|head| head.is_damaged)?;
-        let Input::Segment { scan, slots, .. } = &mut head.input else {
+        let Input::Segment { scan, .. } = &mut head.input else {
             return None;
         };
         head.is_damaged = false;
-        let damaged = scan.skip_damaged()?;
-        let (first, last) = damaged.slots;
-        let hit = slots.iter().filter(|slot| (first..=last).contains(slot));
-        self.incomplete.extend(hit);
-        Some(damaged)
-    }
-
-    /// Wanted slots of which an op may be missing, because of damage that was skipped.
-    pub fn incomplete(&self) -> &BTreeSet<SlotId> {
-        &self.incomplete
-    }
-
-    /// Of all wanted slots before this one, everything was given; `None`: of all. (But for those that are `incomplete`.)
-    pub fn unfinished_from(&self) -> Option<SlotId> {
-        let first = self.wants.slots().next().map(|(slot, _)| slot);
-        let reached = self.last.map(|(dot, _)| dot.slot);
-        reached.or(first).filter(|_| !self.at_end)
+        scan.skip_damaged()
     }
 
     /// Of the wanted slots. A clear that cannot be read removes nothing.
@@ -175,10 +154,9 @@ impl OpScan {
             self.heads.retain(|head| head.next.is_some());
             let lowest = self.heads.iter_mut().min_by(|a, b| a.place().cmp(&b.place()));
             let Some(Next { user, key, op }) = lowest.and_then(|head| head.next.take()) else {
-                self.at_end = true;
                 return Ok(None);
             };
-            if self.last.replace(copy_of(&op)) == Some(copy_of(&op)) {
+            if self.last.replace(op.dot) == Some(op.dot) {
                 continue;
             }
             let name = (op.dot.slot, user, key);

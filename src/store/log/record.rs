@@ -22,7 +22,6 @@ const KIND_SPENT: u8 = 4;
 /// When it was cleared.
 const SPENT_BYTES: usize = 8;
 const FLAG_REQUEST_ID: u8 = 1;
-const FLAG_RAISED: u8 = 2;
 
 /// Where a record stands.
 #[derive(Debug, Clone, Copy)]
@@ -66,7 +65,7 @@ pub fn put_record(out: &mut Vec<u8>, place: Place, record: Record<'_>) {
     out.resize(body_start, 0);
     out.extend_from_slice(record.user.as_bytes());
     out.extend_from_slice(record.key.as_bytes());
-    let mut flags = if record.op.raised { FLAG_RAISED } else { 0 };
+    let mut flags = 0;
     if let Some(id) = record.op.request_id {
         flags |= FLAG_REQUEST_ID;
         out.extend_from_slice(&id.0);
@@ -214,10 +213,6 @@ impl RecordHeader {
         self.kind == KIND_VALUE
     }
 
-    pub fn is_raised(&self) -> bool {
-        self.flags & FLAG_RAISED != 0
-    }
-
     pub fn is_clear(&self) -> bool {
         self.kind == KIND_CLEAR
     }
@@ -273,7 +268,6 @@ impl RecordHeader {
         Some(Op {
             dot: self.dot,
             time: self.time,
-            raised: self.is_raised(),
             request_id: self.request_id(record),
             body,
         })

@@ -39,7 +39,6 @@ fn op(seq: u64) -> Op {
             seq,
         },
         time: HybridTime(seq * 10),
-        raised: seq.is_multiple_of(4),
         request_id: seq.is_multiple_of(2).then_some(RequestId([seq as u8; 16])),
         body,
     }

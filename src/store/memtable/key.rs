@@ -106,13 +106,13 @@ impl MemoryOps {
         (0..self.len()).filter_map(|index| self.get(index))
     }
 
-    /// From when to when, if all of them are values and none was raised; and whether any has a request id. Looks at their heads alone.
+    /// From when to when, if all of them are values; and whether any has a request id. Looks at their heads alone.
     pub fn span_of_values(&self) -> Option<(TextSpan, bool)> {
         let mut found: Option<(TextSpan, bool)> = None;
         for place in self.places.iter().flat_map(|places| places.iter()) {
             let memtable = self.tables.get(place.table as usize)?.read();
             let (_, header, _) = memtable.record(place.entry)?;
-            if !header.is_value() || header.is_raised() {
+            if !header.is_value() {
                 return None;
             }
             let next = TextSpan::of(header.stamp());

@@ -17,7 +17,6 @@ fn op(origin: u64, seq: u64, time: u64) -> Op {
             seq,
         },
         time: HybridTime(time),
-        raised: false,
         request_id: None,
         body: Body::Value(format!("{origin}.{seq}").into()),
     }

@@ -78,7 +78,6 @@ mod tests {
             let op = Op {
                 dot,
                 time: HybridTime(*time),
-                raised: false,
                 request_id: None,
                 body: body.clone(),
             };

@@ -154,7 +154,6 @@ mod tests {
                 let op = Op {
                     dot: Dot { origin: OriginId(origin), slot: SlotId(slot * 512), seq },
                     time: HybridTime(index as u64),
-                    raised: false,
                     request_id: None,
                     body: Body::Value("v".into()),
                 };

@@ -256,7 +256,7 @@ impl Block {
         }
     }
 
-    /// Appends the texts of a run in which every op is a part or a value, and none was raised. None, and nothing appended, when the run is
+    /// Appends the texts of a run in which every op is a part or a value. None, and nothing appended, when the run is
     /// any other: `ops` has to be asked.
     pub fn texts(&self, run: &Run, out: &mut Gathered) -> Result<Option<TextSpan>, Malformed> {
         let wrong = malformed("run of ops");

@@ -24,7 +24,7 @@ pub struct RunBuilder {
     plain: Option<PlainRun>,
 }
 
-/// A run of nothing but values that were not raised, all of one origin: a reader that knows that no clear covers any of them
+/// A run of nothing but values, all of one origin: a reader that knows that no clear covers any of them
 /// and that nothing else lies between their stamps may count them without reading them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PlainRun {
@@ -39,7 +39,7 @@ pub struct PlainRun {
 
 impl PlainRun {
     pub(super) fn of(op: &Op) -> Option<Self> {
-        let is_plain = matches!(op.body, Body::Value(_)) && !op.raised;
+        let is_plain = matches!(op.body, Body::Value(_));
         is_plain.then_some(Self {
             ops: 1,
             first: op.time,

@@ -69,7 +69,6 @@ pub struct EntryLine {
     pub sequence: u64,
     pub time_ms: u64,
     pub counter: u16,
-    pub raised: bool,
     pub request_id: Option<String>,
     #[serde(flatten)]
     pub body: BodyLine,
@@ -195,7 +194,6 @@ pub fn entry_line(entry: &KeyedOp) -> EntryLine {
         sequence: op.dot.seq,
         time_ms: op.time.wall().0,
         counter: op.time.0 as u16,
-        raised: op.raised,
         request_id: op
             .request_id
             .map(|id| id.0.iter().map(|byte| format!("{byte:02x}")).collect()),

@@ -80,10 +80,6 @@ pub fn temporary_name(number: u64) -> String {
     format!("{PREFIX}{number:016x}{SUFFIX}{TEMPORARY_SUFFIX}")
 }
 
-pub fn is_temporary(name: &str) -> bool {
-    name.strip_suffix(TEMPORARY_SUFFIX).and_then(parse_file_name).is_some()
-}
-
 pub fn parse_file_name(name: &str) -> Option<u64> {
     let digits = name.strip_prefix(PREFIX)?.strip_suffix(SUFFIX)?;
     let number = u64::from_str_radix(digits, 16).ok()?;

@@ -1,7 +1,7 @@
 //! Ops as bytes: each is written against the one before it in the same key.
 //!
 //! ```text
-//! tag            1        bits 0-1 kind (0 part, 1 value, 2 clear, 3 spent) | 2 has a request id | 3 raised
+//! tag            1        bits 0-1 kind (0 part, 1 value, 2 clear, 3 spent) | 2 has a request id | 3 zero
 //!                         | 4 same origin as before | 5 has a counter | 6 the sequence after the one before | 7 zero
 //! milliseconds   1 - 7    of the first op of a run: zigzag varint against the block's base; later: varint since the op before
 //! counter        0 - 3    varint: the low 16 bits of the hybrid time, when not zero
@@ -11,7 +11,7 @@
 //! body                    part, value: length (varint), UTF-8 | clear: clock | spent: varint, when it was cleared
 //! ```
 //!
-//! Corrupt if: bit 7 is set; the milliseconds do not fit 48 bits or the counter 16; the block does not name the origin;
+//! Corrupt if: bit 3 or 7 is set; the milliseconds do not fit 48 bits or the counter 16; the block does not name the origin;
 //! the sequence is 0; a text is no UTF-8; anything is cut short.
 
 use bytes::Bytes;
@@ -24,11 +24,10 @@ use crate::types::{RequestId, WallMs};
 
 const KIND: u8 = 0b11;
 const HAS_REQUEST: u8 = 1 << 2;
-const RAISED: u8 = 1 << 3;
 const SAME_ORIGIN: u8 = 1 << 4;
 const HAS_COUNTER: u8 = 1 << 5;
 const NEXT_SEQUENCE: u8 = 1 << 6;
-const UNUSED: u8 = 1 << 7;
+const UNUSED: u8 = 1 << 3 | 1 << 7;
 
 const PART: u8 = 0;
 const VALUE: u8 = 1;
@@ -87,7 +86,6 @@ pub fn put_op(out: &mut Vec<u8>, before: &mut Before, op: &Op, origin: OriginInd
     out.push(
         kind_of(&op.body)
             | flag(op.request_id.is_some(), HAS_REQUEST)
-            | flag(op.raised, RAISED)
             | flag(same_origin, SAME_ORIGIN)
             | flag(counter != 0, HAS_COUNTER)
             | flag(follows, NEXT_SEQUENCE),
@@ -166,13 +164,12 @@ pub fn take_op(
     Ok(Op {
         dot: Dot { origin, slot, seq },
         time,
-        raised: tag & RAISED != 0,
         request_id,
         body,
     })
 }
 
-/// An op that is a part or a value and was not raised.
+/// An op that is a part or a value.
 pub struct PlainText {
     pub time: HybridTime,
     pub request_id: Option<RequestId>,

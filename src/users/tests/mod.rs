@@ -1,5 +1,6 @@
 //! The service on an in-memory store, with Argon2id runs that are counted and can be held back.
 
+mod at_once;
 mod changes;
 mod login;
 mod removal;
@@ -7,17 +8,22 @@ mod slowing;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 
 use argon2::Params;
+use tokio::sync::Notify;
 
-use super::record_store::RecordStore;
+use super::record_store::{RecordStore, Sight};
 use super::{AuthError, Principal, Users, locked};
+use crate::core::clock::Clock;
+use crate::core::stamp::OriginId;
 use crate::env::{Blocking, BoxFuture, Env};
 use crate::node::{KeyPage, OpError};
 use crate::os;
 use crate::types::{Key, UserId};
+
+const ORIGIN: OriginId = OriginId(1);
 
 pub(super) fn id(name: &str) -> UserId {
     UserId::new(name).expect("a short name")
@@ -117,40 +123,102 @@ impl Blocking for Threads {
     }
 }
 
+/// What is held under one key: each piece with its number, finished values with their text.
+type Pieces = Vec<(u64, Option<String>)>;
+
 #[derive(Default)]
 pub(super) struct Memory {
-    /// An empty list is a key that holds unfinished parts only.
-    pub lists: Mutex<BTreeMap<(UserId, Key), Vec<String>>>,
+    lists: Mutex<BTreeMap<(UserId, Key), Pieces>>,
     pub reads: AtomicUsize,
+    written: AtomicU64,
     /// How many more clears succeed, and what the others fail with.
-    pub clears_until_failure: Mutex<Option<(usize, OpError)>>,
+    clears_until_failure: Mutex<Option<(usize, OpError)>>,
+    /// The same of what is read and written of records.
+    records_until_failure: Mutex<Option<(usize, OpError)>>,
+    /// Clears and records that wait for `let_go`.
+    held: Mutex<Held>,
+    let_go: Notify,
+}
+
+#[derive(Default)]
+struct Held {
+    clears: usize,
+    /// Only those that contain this text.
+    records: Option<String>,
+    waiting: usize,
 }
 
 impl Memory {
     pub fn put(&self, user: &UserId, key_text: &str, value: Option<&str>) {
+        let number = self.written.fetch_add(1, SeqCst) + 1;
+        let piece = (number, value.map(str::to_owned));
         let mut lists = locked(&self.lists);
-        lists
-            .entry((user.clone(), key(key_text)))
-            .or_default()
-            .extend(value.map(str::to_owned));
+        lists.entry((user.clone(), key(key_text))).or_default().push(piece);
     }
 
     pub fn keys_of(&self, user: &UserId) -> usize {
         locked(&self.lists).keys().filter(|(owner, _)| owner == user).count()
     }
 
-    /// The current record, as text.
-    pub fn record(&self, name: &str) -> Option<String> {
-        let record_key = (UserId::system(), key(&format!("user/{name}")));
-        locked(&self.lists).get(&record_key)?.last().cloned()
+    pub fn values(&self, user: &UserId, key: &Key) -> Vec<String> {
+        let lists = locked(&self.lists);
+        let pieces = lists.get(&(user.clone(), key.clone()));
+        pieces
+            .into_iter()
+            .flatten()
+            .filter_map(|(_, value)| value.clone())
+            .collect()
+    }
+
+    /// The records of a name, as text.
+    pub fn records_of(&self, name: &str) -> Vec<String> {
+        self.values(&UserId::system(), &key(&format!("user/{name}")))
     }
 
     pub fn fail_after_clears(&self, clears: usize, error: OpError) {
         *locked(&self.clears_until_failure) = Some((clears, error));
     }
 
+    pub fn fail_after_records(&self, records: usize, error: OpError) {
+        *locked(&self.records_until_failure) = Some((records, error));
+    }
+
     pub fn heal(&self) {
         *locked(&self.clears_until_failure) = None;
+        *locked(&self.records_until_failure) = None;
+    }
+
+    /// So many clears, the next ones, wait until they are let go.
+    pub fn hold_clears(&self, clears: usize) {
+        locked(&self.held).clears = clears;
+    }
+
+    /// The next record that contains this waits until it is let go.
+    pub fn hold_record(&self, text: &str) {
+        locked(&self.held).records = Some(text.to_owned());
+    }
+
+    pub fn waiting(&self) -> usize {
+        locked(&self.held).waiting
+    }
+
+    pub fn let_go(&self) {
+        locked(&self.held).waiting = 0;
+        self.let_go.notify_waiters();
+    }
+
+    async fn wait_if(&self, is_held: impl FnOnce(&mut Held) -> bool) {
+        tokio::task::yield_now().await;
+        let let_go = self.let_go.notified();
+        let waits = {
+            let mut held = locked(&self.held);
+            let waits = is_held(&mut held);
+            held.waiting += usize::from(waits);
+            waits
+        };
+        if waits {
+            let_go.await;
+        }
     }
 
     fn page(&self, user: &UserId, prefix: &str, with_parts: bool, after: Option<&str>, limit: usize) -> KeyPage {
@@ -159,7 +227,8 @@ impl Memory {
             .iter()
             .filter(|((owner, key), values)| {
                 let wanted = owner == user && key.as_str().starts_with(prefix);
-                wanted && (with_parts || !values.is_empty()) && after.is_none_or(|after| key.as_str() > after)
+                let has_values = values.iter().any(|(_, value)| value.is_some());
+                wanted && (with_parts || has_values) && after.is_none_or(|after| key.as_str() > after)
             })
             .map(|((_, key), _)| key.clone());
         let page: Vec<Key> = keys.by_ref().take(limit).collect();
@@ -170,17 +239,26 @@ impl Memory {
     }
 }
 
+/// Fails once so many have succeeded.
+fn one_more(until_failure: &Mutex<Option<(usize, OpError)>>) -> Result<(), OpError> {
+    if let Some((left, error)) = locked(until_failure).as_mut() {
+        *left = left.checked_sub(1).ok_or_else(|| error.clone())?;
+    }
+    Ok(())
+}
+
 impl RecordStore for Arc<Memory> {
-    fn last<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Option<String>, OpError>> {
+    fn records<'a>(&'a self, key: &'a Key, _: Sight) -> BoxFuture<'a, Result<Vec<String>, OpError>> {
         self.reads.fetch_add(1, SeqCst);
-        let list_key = (UserId::system(), key.clone());
-        let last = locked(&self.lists).get(&list_key).and_then(|list| list.last().cloned());
-        Box::pin(async { Ok(last) })
+        let values = one_more(&self.records_until_failure).map(|()| self.values(&UserId::system(), key));
+        Box::pin(async { values })
     }
 
     fn append<'a>(&'a self, key: &'a Key, record: String) -> BoxFuture<'a, Result<(), OpError>> {
         Box::pin(async move {
-            tokio::task::yield_now().await;
+            let is_held = |held: &mut Held| held.records.take_if(|text| record.contains(&**text)).is_some();
+            self.wait_if(is_held).await;
+            one_more(&self.records_until_failure)?;
             self.put(&UserId::system(), key.as_str(), Some(&record));
             Ok(())
         })
@@ -199,13 +277,26 @@ impl RecordStore for Arc<Memory> {
         Box::pin(async move { Ok(self.page(user, "", true, after, limit)) })
     }
 
-    fn clear<'a>(&'a self, user: &'a UserId, key: &'a Key) -> BoxFuture<'a, Result<(), OpError>> {
+    fn seen<'a>(&'a self, _: &'a UserId, _: &'a Key) -> BoxFuture<'a, Result<Clock, OpError>> {
+        let mut seen = Clock::default();
+        seen.insert_range(ORIGIN, 1, self.written.load(SeqCst));
+        Box::pin(async { Ok(seen) })
+    }
+
+    fn clear_seen<'a>(&'a self, user: &'a UserId, key: &'a Key, seen: Clock) -> BoxFuture<'a, Result<(), OpError>> {
         Box::pin(async move {
-            tokio::task::yield_now().await;
-            if let Some((left, error)) = locked(&self.clears_until_failure).as_mut() {
-                *left = left.checked_sub(1).ok_or_else(|| error.clone())?;
+            let is_held = |held: &mut Held| {
+                let waits = held.clears > 0;
+                held.clears -= usize::from(waits);
+                waits
+            };
+            self.wait_if(is_held).await;
+            one_more(&self.clears_until_failure)?;
+            let mut lists = locked(&self.lists);
+            if let Some(pieces) = lists.get_mut(&(user.clone(), key.clone())) {
+                pieces.retain(|(number, _)| !seen.contains(ORIGIN, *number));
             }
-            locked(&self.lists).remove(&(user.clone(), key.clone()));
+            lists.retain(|_, pieces| !pieces.is_empty());
             Ok(())
         })
     }

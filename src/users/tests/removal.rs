@@ -25,7 +25,7 @@ async fn everything_of_a_removed_user_goes_and_nothing_of_others() {
     users.remove(&id("bob")).await.expect("bob exists");
     assert_eq!(world.store.keys_of(&id("bob")), 0);
     assert_eq!(world.store.keys_of(&id("ann")), 2500);
-    assert_eq!(world.store.record("bob"), None);
+    assert!(world.store.records_of("bob").is_empty());
     assert_eq!(users.verify("bob", "x", address(1)).await, Err(AuthError::Invalid));
     assert_eq!(users.verify("ann", "right", address(1)).await, admin("ann"));
 }
@@ -51,7 +51,7 @@ async fn a_removal_cut_short_by_a_crash_is_resumed_at_the_next_start() {
     assert_eq!(users.verify("bob", "x", address(1)).await, Err(AuthError::Invalid));
     settle().await;
     assert_eq!(world.store.keys_of(&id("bob")), 0);
-    assert_eq!(world.store.record("bob"), None);
+    assert!(world.store.records_of("bob").is_empty());
     users.add(&id("bob"), "y", false).await.expect("bob is gone");
     settle().await;
     assert!(users.verify("bob", "y", address(1)).await.is_ok());
@@ -76,6 +76,27 @@ async fn a_removal_that_cannot_go_on_is_retried_and_its_name_stays_taken_until_i
     users.add(&id("bob"), "y", false).await.expect("bob is gone");
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert!(users.verify("bob", "y", address(2)).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_removal_that_is_marked_goes_on_wherever_it_was_cut_short() {
+    // What is read and written of records until the keys' turn comes.
+    for records in 0..4 {
+        let world = World::default();
+        let users = with_bobs_keys(&world, 10).await;
+        let keys = world.store.keys_of(&id("bob"));
+        world.store.fail_after_records(records, DOWN);
+        assert_eq!(users.remove(&id("bob")).await, Err(UsersError::Store(DOWN)));
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        world.store.heal();
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        match records {
+            // Not even the mark was written.
+            0 | 1 => assert!(users.verify("bob", "x", address(1)).await.is_ok()),
+            _ => assert_eq!(users.add(&id("bob"), "y", false).await, Ok(())),
+        }
+        assert_eq!(world.store.keys_of(&id("bob")), if records < 2 { keys } else { 0 });
+    }
 }
 
 #[tokio::test(start_paused = true)]

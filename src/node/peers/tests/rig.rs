@@ -168,6 +168,7 @@ pub fn config(number: u64) -> PeersConfig {
             generation: 1,
             cluster: 5,
         },
+        calls_max: crate::node::peers::CALLS_MAX,
     }
 }
 

@@ -5,9 +5,8 @@ use crate::store::segment::format::{HEADER_BYTES, Header};
 fn entries() -> Vec<KeyedOp> {
     let mut context = Clock::default();
     context.insert_range(OriginId(1), 1, 3);
-    let mut raised = value(9, "raised");
-    raised.raised = true;
-    raised.request_id = Some(RequestId([7; 16]));
+    let mut requested = value(9, "requested");
+    requested.request_id = Some(RequestId([7; 16]));
     let mut entries = vec![
         keyed(1, "u", "clear", op(1, 4, NOW_MS << 16, Body::Clear(context))),
         keyed(1, "u", "part", op(2, 5, NOW_MS << 16, Body::Part("piece".into()))),
@@ -24,7 +23,7 @@ fn entries() -> Vec<KeyedOp> {
                 },
             ),
         ),
-        keyed(3, "u", "raised", raised),
+        keyed(3, "u", "requested", requested),
     ];
     entries.extend((10..40).map(|seq| keyed(2, "u", "list", value(seq, "twelve bytes"))));
     entries.extend((40..50).map(|seq| keyed(4, "u", &format!("k{seq}"), value(seq, "x"))));

@@ -65,7 +65,6 @@ fn op(origin: u64, seq: u64, time: u64, body: Body) -> Op {
             seq,
         },
         time: HybridTime(time),
-        raised: false,
         request_id: None,
         body,
     }
@@ -163,21 +162,14 @@ fn any_entry() -> impl Strategy<Value = KeyedOp> {
     let key = prop_oneof![8 => "[kl]{1,3}", 1 => "[k\u{0}]{1,3}", 1 => "[k]{1000,1024}"];
     let slot = prop_oneof![0u16..3, Just(1024u16)];
     let time = prop_oneof![8 => 0u64..5000, 1 => any::<u64>()];
-    let rest = (
-        0u64..3,
-        1u64..100_000,
-        time,
-        any::<bool>(),
-        proptest::option::of(any::<[u8; 16]>()),
-    );
-    (slot, name, key, body(), rest).prop_map(|(slot, name, key, body, (origin, seq, time, raised, request))| {
+    let rest = (0u64..3, 1u64..100_000, time, proptest::option::of(any::<[u8; 16]>()));
+    (slot, name, key, body(), rest).prop_map(|(slot, name, key, body, (origin, seq, time, request))| {
         let time = if time < 5000 {
             (NOW_MS << 16) + (time << 12)
         } else {
             time
         };
         let op = Op {
-            raised,
             request_id: request.map(RequestId),
             ..op(origin << 60, seq, time, body)
         };

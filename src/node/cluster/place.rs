@@ -1,0 +1,117 @@
+//! Whose place it is: an address, that of whoever answers there; the only seat of a table, that of the node whose disk the table is on.
+//!
+//! Invariants:
+//! - nobody is given a member's place because it says so: it has to be found at the member's address. Of two nodes that advertise one address by
+//!   mistake, the one that is not there is told so, and the other one keeps its place while it is away too;
+//! - a node takes over its own lost place only when nobody who may know better is silent: as if it founded the cluster.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::layout::table_key;
+use super::table::Record;
+use super::{Inner, MemberRefused};
+use crate::core::slot::SYSTEM_SLOT;
+use crate::node::{OpError, Terms};
+use crate::types::{Consistency, NodeId};
+use crate::wire::Request;
+
+/// Who asks waits for it.
+const ANSWER_MAX: Duration = Duration::from_secs(2);
+/// Gossip takes some seconds to forget who had the address before.
+const TWIN_ROUNDS_MIN: u32 = 20;
+
+/// What was noticed of this node's place, and told once.
+#[derive(Default)]
+pub(super) struct Noticed {
+    twin: Option<(NodeId, u32)>,
+    is_lost: bool,
+}
+
+impl Inner {
+    /// Whether the node answers at this address, which is a member's.
+    pub(super) async fn check_is_at(&self, node: NodeId, address: SocketAddr) -> Result<(), MemberRefused> {
+        match self.peers.call_address(address, Request::Ping, ANSWER_MAX).await {
+            Ok((found, _)) if found == node => Ok(()),
+            Ok((found, _)) => Err(MemberRefused::Elsewhere(address, node, found)),
+            Err(_) => Err(MemberRefused::NotReached(address, node)),
+        }
+    }
+
+    /// The record of the only member, where that is another node at this one's own address: then this one has lost its name. None ever had
+    /// another address, or it may have been a part of the table that was being copied.
+    fn lost_place(&self) -> Option<Record> {
+        let layout = self.layouts.current();
+        let (mut members, mut up) = (layout.table.members(), layout.table.up());
+        let (Some((node, record)), None) = (up.next(), up.next()) else {
+            return None;
+        };
+        let is_own = self.config.founds && members.all(|(_, record)| record.peer == self.config.advertise);
+        let is_whole = !self.clocks.is_new() && self.local.is_whole(SYSTEM_SLOT);
+        (is_own && is_whole && node != self.me).then(|| record.clone())
+    }
+
+    /// Why this node does not get on although nobody refuses it.
+    pub(super) fn why_lost(&self, noticed: &mut Noticed) -> Option<String> {
+        let held = self.lost_place()?;
+        let why = format!(
+            "this data folder belongs to node {}, and this is node {}: `node.json` was lost or damaged. The others in the list decide whether it \
+             belongs to a cluster; if there is no other node, start it once without --join",
+            held.node, self.me
+        );
+        if !std::mem::replace(&mut noticed.is_lost, true) {
+            tracing::error!("{why}");
+        }
+        Some(why)
+    }
+
+    /// Takes the only seat of the table on this disk, which was this node's under another name.
+    pub(super) async fn take_own_place(&self) {
+        let Some(held) = self.lost_place() else {
+            return;
+        };
+        tracing::warn!(lost = held.node, node = %self.me, "the only node of its cluster lost its name: it takes its place under a new one");
+        let record = Record {
+            node: self.me.to_string(),
+            http: self.config.http,
+            replaces: Some(held.node.clone()),
+            ..held
+        };
+        if let Err(error) = self.add_own_record(&record).await {
+            tracing::error!(%error, "cannot take the own place again; it is tried again");
+        }
+    }
+
+    async fn add_own_record(&self, record: &Record) -> Result<(), OpError> {
+        let text = serde_json::to_string(record).map_err(|error| OpError::Disk(error.to_string()))?;
+        let terms = Terms {
+            consistency: Consistency::One,
+            ..Terms::usual()
+        };
+        self.add_alone(&table_key()?, text, terms).await?;
+        self.load_table()
+            .await
+            .map_err(|error| OpError::Disk(error.to_string()))
+    }
+
+    /// Tells of another node that says for a while that it is reached where this one is.
+    pub(super) fn notice_twin(&self, noticed: &mut Noticed) {
+        let view = self.view();
+        let is_twin = |node: NodeId, peer| node != self.me && peer == self.config.advertise;
+        let mut seen = view.nodes.iter().filter(|(_, seen)| seen.alive);
+        let twin = seen
+            .find(|(node, seen)| is_twin(**node, seen.about.peer))
+            .map(|(node, _)| *node);
+        let rounds = noticed
+            .twin
+            .filter(|(before, _)| twin == Some(*before))
+            .map_or(0, |(_, rounds)| rounds);
+        noticed.twin = twin.map(|twin| (twin, rounds.saturating_add(1)));
+        if let Some((twin, TWIN_ROUNDS_MIN)) = noticed.twin {
+            tracing::error!(
+                %twin, address = %self.config.advertise,
+                "another node advertises the same address as this one: others reach only one of the two; check --cluster-advertise of both"
+            );
+        }
+    }
+}
