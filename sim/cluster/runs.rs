@@ -403,7 +403,7 @@ fn cluster_five() {
 }
 
 /// Seeds that showed a bug once (`FINDINGS.md`). What they draw changes with the code, but not which faults, and how hard.
-const REGRESSIONS: [(&str, u64); 20] = [
+const REGRESSIONS: [(&str, u64); 21] = [
     ("cluster", 10),
     ("cluster", 11),
     ("cluster", 17),
@@ -416,6 +416,7 @@ const REGRESSIONS: [(&str, u64); 20] = [
     ("cluster", 528),
     ("cluster", 633),
     ("cluster", 829),
+    ("cluster", 1170),
     ("cluster", 1441),
     ("cluster", 1446),
     ("cluster", 1589),

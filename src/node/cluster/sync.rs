@@ -308,6 +308,12 @@ impl Inner {
 
     pub(super) fn answer_compare(&self, from: NodeId, digest: u64) -> Result<Response, OpError> {
         self.check_all_serve()?;
+        if !self.layouts.current().table.is_up(from) {
+            // Its table may be newer, and which slots both hold is not known here: none of them must look empty, and so equal, to it.
+            let own = self.local.clocks();
+            let differs = |slot| (slot, !own.get(SlotId(slot)).map_or(0, Clock::digest));
+            return Ok(Response::Differ((0..=SYSTEM_SLOT.0).map(differs).collect()));
+        }
         let digests = self.digests(&self.shared_slots(from));
         if digest_of(&digests) == digest {
             return Ok(Response::Same);

@@ -1,6 +1,7 @@
 //! Several members at once lack what they held, and each has to know of which of the others something can still be had.
 
 use super::*;
+use crate::wire::Response;
 
 const ROUNDS: usize = 20;
 
@@ -143,6 +144,24 @@ async fn who_still_has_to_copy_everything_does_not_wait_for_a_disk_that_is_lost(
     rig.start(2).await;
     rig.empty(1).await;
     rig.wait_whole().await;
+    rig.end().await;
+}
+
+/// A new member may know of its seat before a peer does, which then cannot say of which slots it holds anything for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn to_a_node_that_is_not_in_the_table_yet_no_slot_looks_equal() {
+    let rig = Rig::new(3).await;
+    rig.add_some().await;
+    let inner = &rig.node(0).cluster().unwrap().inner;
+    let nothing = crate::node::cluster::settled::digest_of(&std::collections::BTreeMap::new());
+    let Ok(Response::Differ(digests)) = inner.answer_compare(NodeId(4), nothing) else {
+        panic!("an empty node does not hold the same");
+    };
+    let named: std::collections::BTreeMap<u16, u64> = digests.into_iter().collect();
+    for slot in (0..=SYSTEM_SLOT.0).map(SlotId) {
+        let digest = inner.local.digest(slot).unwrap();
+        assert!(named.get(&slot.0).is_some_and(|named| *named != digest));
+    }
     rig.end().await;
 }
 
