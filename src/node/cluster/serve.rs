@@ -211,6 +211,14 @@ impl Inner {
         }
     }
 
+    /// A shard that is being opened anew must not look as if its slots were empty.
+    pub(super) fn check_all_serve(&self) -> Result<(), OpError> {
+        match self.local.is_ready() {
+            true => Ok(()),
+            false => Err(OpError::ShardUnavailable { maybe_applied: false }),
+        }
+    }
+
     async fn answer_append(&self, from: NodeId, ops: Vec<WireOp>) -> Response {
         // Who counts on this acknowledgement has to know this life of the node, should its disk be set back one day.
         let taken = match self.lives.is_introduced(from) {

@@ -288,6 +288,12 @@ impl Inner {
             if let Some(covered) = covered {
                 // All that the peer still holds of them is durable here, the clears too.
                 let covered = covered.into_clocks().meet(wants);
+                // A clear may be among those that were not sent: the peer collected it since the clocks were compared.
+                let unsent = covered.minus(&self.local.clocks());
+                let slots: Vec<SlotId> = unsent.slots().map(|(slot, _)| slot).collect();
+                for some in slots.chunks(CLOCKS_MAX) {
+                    self.compare_clocks(peer, some, &mut SlotClocks::default()).await?;
+                }
                 self.local.know_dropped(&covered);
                 break;
             }
@@ -296,14 +302,6 @@ impl Inner {
         let took_ms = started.elapsed().as_millis() as u64;
         tracing::info!(peer = %peer.node(), ops = ops_pulled, took_ms, "caught up with a peer");
         Ok(())
-    }
-
-    /// A shard that is being opened anew must not look as if its slots were empty.
-    fn check_all_serve(&self) -> Result<(), OpError> {
-        match self.local.is_ready() {
-            true => Ok(()),
-            false => Err(OpError::ShardUnavailable { maybe_applied: false }),
-        }
     }
 
     pub(super) fn answer_compare(&self, from: NodeId, digest: u64) -> Result<Response, OpError> {
