@@ -7,6 +7,8 @@ pub mod clock;
 pub mod disk;
 pub mod entropy;
 pub mod limits;
+#[cfg(target_os = "linux")]
+mod log_file;
 pub mod net;
 
 use std::sync::Arc;
