@@ -330,6 +330,12 @@ pub static USERS_ADD: Shape = Shape {
             Kind::Flag { default: false },
             "Whether the new user may administer users.",
         ),
+        field(
+            "keep_data",
+            Optional,
+            Kind::Flag { default: false },
+            "Whether what is stored under the name, though there is no such user, is the new user's. Otherwise such a name is refused.",
+        ),
         USER_FIELD,
     ],
 };
