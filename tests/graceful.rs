@@ -95,7 +95,10 @@ fn where_the_records_of_users_are_damaged_the_node_starts_and_their_data_comes_b
     ann.add("k", "ann's");
     node.kill();
     let logs = files(&home, ".kvl");
-    let system = logs.iter().find(|path| path.to_string_lossy().contains("system-of-")).unwrap();
+    let system = logs
+        .iter()
+        .find(|path| path.to_string_lossy().contains("system-of-"))
+        .unwrap();
     // In the first record, which others follow that prove it was synced.
     overwrite(system, 600, &[0xff; 40]);
 
@@ -108,7 +111,10 @@ fn where_the_records_of_users_are_damaged_the_node_starts_and_their_data_comes_b
     let mut accept = common::kv();
     accept.args(["segment", "accept-loss", "--data"]).arg(home.data());
     let accepted = said(&common::run(accept));
-    assert!(accepted.contains("given up") && accepted.contains("--keep-data"), "{accepted}");
+    assert!(
+        accepted.contains("given up") && accepted.contains("--keep-data"),
+        "{accepted}"
+    );
     let node = home.start();
     assert_eq!(node.admin().get("k"), ["v"]);
     assert_eq!(ann.at(node.addr()).get("k"), ["ann's"]);
