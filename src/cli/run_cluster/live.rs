@@ -134,6 +134,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_node_that_was_removed_does_not_hide_the_one_at_its_address() {
+        let member = |state: &str, lag_ops: u64| {
+            let member = serde_json::json!({
+                "node": "01", "peer": "127.0.0.1:8100", "http": "127.0.0.1:8000", "zone": "a", "weight": 100, "state": state,
+                "alive": true, "slots": 1024, "lag_ops": lag_ops,
+            });
+            serde_json::from_value(member).unwrap()
+        };
+        let lags = of_each_address(vec![member("removed", 7), member("up", 0)]);
+        assert_eq!(lags, [("127.0.0.1:8000".to_owned(), "-".to_owned())]);
+    }
+
+    #[test]
     fn the_figures_are_read_from_the_metrics_of_a_node() {
         let metrics = "# TYPE kv_shard_sealed_ops gauge\n\
             kv_shard_sealed_ops{shard=\"0\"} 5\nkv_shard_sealed_ops{shard=\"1\"} 7\nkv_shard_memtable_ops{shard=\"0\"} 1\n\
