@@ -143,7 +143,7 @@ fn a_file_of_the_settings_that_is_not_there_or_is_wrong_is_code_two() {
     let wrong = wrong.display().to_string();
     let data = folder.path().join("data").display().to_string();
     let serve = ["serve", "--listen", "127.0.0.1:0", "--data", &data];
-    let in_cluster = ["--cluster-listen", "127.0.0.1:0", "--advertise", "127.0.0.1:1"];
+    let in_cluster = ["--cluster-listen", "127.0.0.1:7"];
     let key = |file| [&serve[..], &in_cluster, &["--cluster-key-file", file]].concat();
     for args in [
         vec!["keys", "--user", "demo", "--password-file", "nofile"],
