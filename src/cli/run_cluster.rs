@@ -123,8 +123,10 @@ async fn run_until<F: AsyncFnMut()>(
                     let next = what_next(&args.dir, count);
                     let (urls, folder, above) = (nodes.urls(), &folder, &above);
                     shown = Some(Box::pin(async move {
-                        until_ready(&urls, patience, |text| above.line(text)).await;
+                        let missed = until_ready(&urls, patience, |text| above.line(text)).await;
                         folder.write_profile(urls.clone())?;
+                        let serving = lines.iter().enumerate().filter(|(place, _)| !missed.contains(place));
+                        let lines: String = serving.map(|(_, line)| format!("{line}\n")).collect();
                         print(&format!("{lines}{next}"));
                         let client = if count > 1 { folder.client(&urls) } else { None };
                         above.show(&urls, client).await;
@@ -258,12 +260,12 @@ impl Nodes {
     }
 
     /// The lines of all nodes, when this was the last one.
-    fn note_ready(&mut self, node: usize, line: String) -> anyhow::Result<Option<String>> {
+    fn note_ready(&mut self, node: usize, line: String) -> anyhow::Result<Option<Vec<String>>> {
         process::address_in(&line)?;
         if let Some(place) = self.ready.get_mut(node.saturating_sub(1)) {
             *place = Some(line);
         }
-        let lines = || self.ready.iter().flatten().map(|line| format!("{line}\n")).collect();
+        let lines = || self.ready.iter().flatten().cloned().collect();
         Ok(self.is_ready().then(lines))
     }
 

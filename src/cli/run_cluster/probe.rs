@@ -1,5 +1,6 @@
 //! What the nodes say of themselves without a user: readiness and metrics, each over a connection of its own.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::time::Duration;
 
@@ -46,37 +47,37 @@ pub struct Patience {
     pub all: Option<Duration>,
 }
 
-/// Returns when all nodes are members that serve, or `patience` ends; what it waits for, and what it goes on without, goes to `say`.
-pub async fn until_ready(urls: &[String], patience: Patience, say: impl Fn(&str)) {
+/// Returns when all nodes are members that serve, or `patience` ends: the places in `urls` of those that are not. What it waits for, and
+/// what it goes on without, goes to `say`.
+pub async fn until_ready(urls: &[String], patience: Patience, say: impl Fn(&str)) -> BTreeSet<usize> {
     let began = Instant::now();
-    let mut said: Vec<Option<String>> = vec![None; urls.len()];
+    let mut said = BTreeMap::new();
     loop {
-        let mut missed = 0;
-        for ((number, url), said) in (1..).zip(urls).zip(&mut said) {
-            let Some(why) = why_not_ready(url).await else {
-                *said = None;
-                continue;
-            };
-            missed += 1;
-            if began.elapsed() >= patience.silent && said.as_ref() != Some(&why) {
-                say(&format!("waiting for node {number}, which is not ready: {why}"));
-                *said = Some(why);
+        let mut missed = BTreeMap::new();
+        for (place, url) in urls.iter().enumerate() {
+            if let Some(why) = why_not_ready(url).await {
+                missed.insert(place, why);
             }
+        }
+        if missed.is_empty() {
+            return BTreeSet::new();
+        }
+        if began.elapsed() >= patience.silent {
+            for (place, why) in missed.iter().filter(|(place, why)| said.get(*place) != Some(*why)) {
+                say(&format!("waiting for node {}, which is not ready: {why}", place + 1));
+            }
+            said.clone_from(&missed);
         }
         // A node that is alone may serve most of its keys.
-        let enough = urls.len() - missed > urls.len() / 2 || urls.len() == 1;
-        if missed == 0 {
-            return;
-        }
+        let enough = urls.len() - missed.len() > urls.len() / 2 || urls.len() == 1;
         if enough && patience.all.is_some_and(|all| began.elapsed() >= all) {
-            for ((number, why), url) in (1..).zip(&said).zip(urls) {
-                if let Some(why) = why {
-                    say(&format!(
-                        "going on without node {number} ({url}), which is not ready: {why}"
-                    ));
-                }
+            for (place, why) in &missed {
+                say(&format!(
+                    "going on without node {}, which is not ready: {why}",
+                    place + 1
+                ));
             }
-            return;
+            return missed.into_keys().collect();
         }
         sleep(ASK_EVERY).await;
     }
@@ -107,29 +108,31 @@ mod tests {
         all: Some(Duration::from_millis(300)),
     };
 
-    async fn said(probes: &FakeProbes, patience: Patience) -> Vec<String> {
+    /// What was said, and which are missing in the end.
+    async fn said(probes: &FakeProbes, patience: Patience) -> (Vec<String>, BTreeSet<usize>) {
         let said = RefCell::new(Vec::new());
-        until_ready(&probes.urls(), patience, |text| said.borrow_mut().push(text.to_owned())).await;
-        said.into_inner()
+        let missed = until_ready(&probes.urls(), patience, |text| said.borrow_mut().push(text.to_owned())).await;
+        (said.into_inner(), missed)
     }
 
     #[tokio::test]
     async fn nothing_is_said_when_all_are_ready() {
-        assert_eq!(said(&FakeProbes::start(3), SHORT).await, [""; 0]);
+        assert_eq!(said(&FakeProbes::start(3), SHORT).await, (Vec::new(), BTreeSet::new()));
     }
 
     #[tokio::test]
     async fn the_others_go_on_without_one_that_never_is_ready_and_say_why_once() {
         let probes = FakeProbes::start(3);
         probes.refuse(2, "not let in");
-        let url = &probes.urls()[1];
+        let (said, missed) = said(&probes, SHORT).await;
         assert_eq!(
-            said(&probes, SHORT).await,
+            said,
             [
-                "waiting for node 2, which is not ready: not let in".to_owned(),
-                format!("going on without node 2 ({url}), which is not ready: not let in"),
+                "waiting for node 2, which is not ready: not let in",
+                "going on without node 2, which is not ready: not let in",
             ]
         );
+        assert_eq!(missed, BTreeSet::from([1]));
     }
 
     #[tokio::test]
@@ -144,7 +147,8 @@ mod tests {
             let mut wait = std::pin::pin!(wait);
             assert!(timeout(Duration::from_millis(600), &mut wait).await.is_err());
             probes.accept_all();
-            let said = wait.await;
+            let (said, missed) = wait.await;
+            assert!(missed.is_empty());
             assert!(said.iter().all(|text| text.starts_with("waiting for")), "{said:?}");
         }
     }
