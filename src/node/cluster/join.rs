@@ -59,11 +59,11 @@ pub enum MemberRefused {
     #[error("the address {0} is that of the member {1}, which is there")]
     Taken(SocketAddr, NodeId),
     #[error(
-        "node {1} says that it is reached at {0}, which is a member's address, and node {2} is: give each node its own --cluster-advertise"
+        "node {1} says that it is reached at {0}, which is a member's address, and node {2} is: give each node its own --advertise"
     )]
     Elsewhere(SocketAddr, NodeId, NodeId),
     #[error(
-        "node {1} says that it is reached at {0}, which is the address of a member that is away, and nobody is: check its --cluster-advertise"
+        "node {1} says that it is reached at {0}, which is the address of a member that is away, and nobody is: check its --advertise"
     )]
     NotReached(SocketAddr, NodeId),
     #[error("node {0} does not ask to be let in as an empty node: start it with --join and an empty data folder")]

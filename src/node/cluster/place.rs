@@ -144,7 +144,7 @@ impl Inner {
         if let Some((twin, TWIN_ROUNDS_MIN)) = noticed.twin {
             tracing::error!(
                 %twin, address = %self.config.advertise,
-                "another node advertises the same address as this one: others reach only one of the two; check --cluster-advertise of both"
+                "another node advertises the same address as this one: others reach only one of the two; check --advertise of both"
             );
         }
     }
