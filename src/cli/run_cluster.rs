@@ -171,15 +171,8 @@ fn plan(folder: &Folder, listen: SocketAddr, count: u16) -> anyhow::Result<Vec<S
         // Later ones find the user in the cluster.
         password_file: (index == 0).then(|| folder.password_file()),
         cluster: key.clone().zip(peers.get(index).copied()),
-        join: if folder.founds(index + 1) {
-            Vec::new()
-        } else {
-            peers
-                .iter()
-                .copied()
-                .filter(|peer| Some(peer) != peers.get(index))
-                .collect()
-        },
+        // All have the same list: the first founds the cluster, unless the others belong to one.
+        join: peers.clone(),
     };
     Ok(http
         .into_iter()

@@ -129,12 +129,6 @@ impl Folder {
         }
     }
 
-    /// Whether this node is the one that begins a cluster, rather than join it. When others are there, and it is not any more,
-    /// they have the data.
-    pub fn founds(&self, number: usize) -> bool {
-        number == 1 && (self.nodes == 0 || self.data(1).exists())
-    }
-
     pub fn data(&self, number: usize) -> PathBuf {
         self.path.join(format!("node-{number}"))
     }
