@@ -9,7 +9,7 @@ use super::permits::SHARD_REQUESTS_MAX;
 use crate::env::Abandoned;
 
 /// Jobs of one shard that can be under way at once; see `JobGate`. Each request can have one look-up, and of each other kind there
-/// is one job.
+/// is one job, with seals a kind of their own.
 const JOBS_MAX: u32 = SHARD_REQUESTS_MAX as u32 + 8;
 
 /// Counts the jobs of a shard that are under way. A shard is opened anew only when there are none: a write that was handed out

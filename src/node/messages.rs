@@ -57,7 +57,8 @@ pub enum ShardMessage {
     /// A group is open, and nothing else may come to remind of it.
     Commit,
     SpaceMade(Result<io::Result<SpaceReady>, Abandoned>),
-    MergeStepped(Result<MergeOutcome, Abandoned>),
+    /// Of the merge that writes the segment of this number.
+    MergeStepped(u64, Result<MergeOutcome, Abandoned>),
     CleanedUp(Result<CleanedUp, Abandoned>),
 }
 

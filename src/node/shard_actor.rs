@@ -24,7 +24,7 @@ use super::messages::{Reply, ShardArguments, ShardMessage};
 use super::permits::Permit;
 use crate::env::{Abandoned, Env};
 use crate::planted::{Bug, planted};
-use crate::shard::{GroupNumber, MergeError, MergeJob, MergeOutcome, Shard, ShardStats};
+use crate::shard::{GroupNumber, MergeEnd, MergeJob, MergeOutcome, Shard, ShardStats};
 
 /// How often a shard looks for work that only time makes due.
 const TICK_MS: u64 = 1000;
@@ -128,7 +128,7 @@ impl Actor for ShardActor {
             ShardMessage::KnowDropped(dots) => state.shard.know_dropped(&dots),
             ShardMessage::Heal(lost) => state.shard.heal(&lost),
             ShardMessage::Stable(stable, heard) => state.shard.set_stable(stable, heard),
-            ShardMessage::MergeStepped(outcome) => state.merge_stepped(&me, outcome),
+            ShardMessage::MergeStepped(number, outcome) => state.merge_stepped(&me, number, outcome),
             ShardMessage::CleanedUp(result) => state.shard.cleaned_up(result.unwrap_or_default()),
         }
         state.commit(&me).await;
@@ -142,15 +142,12 @@ impl Actor for ShardActor {
 }
 
 impl ShardState {
-    fn merge_stepped(&mut self, me: &ActorRef<ShardMessage>, outcome: Result<MergeOutcome, Abandoned>) {
+    fn merge_stepped(&mut self, me: &ActorRef<ShardMessage>, number: u64, outcome: Result<MergeOutcome, Abandoned>) {
         match outcome {
             Ok(MergeOutcome::More(job)) if self.wants_upkeep() => self.run_merge(me, job, true),
-            Ok(MergeOutcome::More(job)) => {
-                job.abandon();
-                self.shard.merged(Err(MergeError::Abandoned));
-            }
-            Ok(MergeOutcome::Done(result)) => self.shard.merged(result),
-            Err(Abandoned) => self.shard.merged(Err(MergeError::Abandoned)),
+            Ok(MergeOutcome::More(job)) => self.shard.merged(job.abandon()),
+            Ok(MergeOutcome::Done(end)) => self.shard.merged(end),
+            Err(Abandoned) => self.shard.merged(MergeEnd::abandoned(number)),
         }
         self.unpark(me);
     }
@@ -247,7 +244,7 @@ impl ShardState {
     }
 
     fn run_merge(&self, me: &ActorRef<ShardMessage>, job: MergeJob, pause: bool) {
-        let (me, env) = (me.clone(), self.env.clone());
+        let (me, env, number) = (me.clone(), self.env.clone(), job.number());
         // Held through the pause too: a step must not begin when the shard was opened anew meanwhile.
         let permit = self.gate.0.clone().try_acquire_owned();
         tokio::spawn(async move {
@@ -260,7 +257,7 @@ impl ShardState {
                 outcome
             });
             let outcome = outcome.await;
-            let _ = me.cast(ShardMessage::MergeStepped(outcome));
+            let _ = me.cast(ShardMessage::MergeStepped(number, outcome));
         });
     }
 

@@ -46,7 +46,7 @@ pub use published::{Damaged, ShardReader};
 pub use replica::Applied;
 pub use requests::RequestHeld;
 pub use space::{SpaceJob, SpaceReady};
-pub use upkeep::{MergeJob, MergeOutcome};
+pub use upkeep::{MergeEnd, MergeJob, MergeOutcome};
 pub use write::{GroupNumber, PastLookup, Submitted, Write, WriteContext, WriteKind, WriteRefused};
 
 /// How a shard uses memory and disk.
@@ -171,6 +171,7 @@ pub struct Shard {
     commit_under_way: Option<u64>,
     space_under_way: bool,
     merge_under_way: Option<upkeep::Running>,
+    seal_under_way: Option<upkeep::Running>,
     cleanup_under_way: bool,
     /// Bytes that a waiting write needs in the log.
     wanted_bytes: u64,
@@ -179,7 +180,7 @@ pub struct Shard {
     /// Segments in which a read met damage.
     damaged_segments: BTreeSet<u64>,
     disk_full: bool,
-    /// The disk was full, and it is time to look again.
+    /// The disk was full, or too full for a merge, and it is time to look again.
     probe_due: bool,
     /// The disk was full, and it is time to try for room for clears.
     clear_room_due: bool,
@@ -189,6 +190,8 @@ pub struct Shard {
     upkeep_due: bool,
     /// A merge may be tried although the disk is full.
     merge_due: bool,
+    /// The disk has not the space for a merge of so many bytes.
+    merge_too_large: Option<u64>,
     /// A merge failed: not before the next tick.
     merge_paused: bool,
     /// The active memtable is to be sealed although its log is not used up.
@@ -262,6 +265,7 @@ impl Shard {
             commit_under_way: None,
             space_under_way: false,
             merge_under_way: None,
+            seal_under_way: None,
             cleanup_under_way: false,
             wanted_bytes: 0,
             open_parts: HashMap::new(),
@@ -272,6 +276,7 @@ impl Shard {
             seal_waits: false,
             upkeep_due: true,
             merge_due: false,
+            merge_too_large: None,
             merge_paused: false,
             wanted_takeover: false,
             reserved: found.reserved,

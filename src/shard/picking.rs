@@ -10,6 +10,8 @@ use crate::types::WallMs;
 const RECLAIM_PART: u64 = 4;
 /// When idle, segments are merged into the largest once they make up this part of it: 1 in so many.
 const IDLE_PART: u64 = 4;
+/// A merge that did not fit is tried again when it is expected to take less, by this part: 1 in so many.
+const RETRY_PART: u64 = 8;
 /// Between two merges of everything for the sake of request ids alone.
 const FORGET_AGAIN_MS: u64 = 10 * 60 * 1000;
 /// Most segments merged at once.
@@ -24,9 +26,46 @@ impl Shard {
         let mut by_size = self.segments.clone();
         by_size.sort_by_key(|segment| (segment.file_bytes(), segment.number()));
         if self.reclaim_is_worth_it(now) {
+            return self.that_fit(by_size);
+        }
+        let tier = self.full_tier(&by_size).or_else(|| self.idle_merge(&by_size, now));
+        tier.and_then(|tier| self.that_fit(tier))
+    }
+
+    /// Of these, smallest first, as many as the disk may have space to merge: half of what did not fit. What it frees lets more fit.
+    fn that_fit(&self, mut by_size: Vec<Arc<Segment>>) -> Option<Vec<Arc<Segment>>> {
+        let Some(too_large) = self.merge_too_large else {
+            return Some(by_size);
+        };
+        // Clears that came since may have made it smaller; not each one is worth a try.
+        if self.bytes_needed(&by_size) < too_large - too_large / RETRY_PART {
             return Some(by_size);
         }
-        self.full_tier(&by_size).or_else(|| self.idle_merge(&by_size, now))
+        let mut bytes = 0;
+        let fits = by_size.iter().take_while(|segment| {
+            bytes += segment.file_bytes();
+            bytes <= too_large / 2
+        });
+        let count = fits.count();
+        by_size.truncate(count);
+        // One alone would be written again and again.
+        (count >= 2).then_some(by_size)
+    }
+
+    /// About how much space the merge of these takes while its inputs are still there.
+    pub(super) fn bytes_needed<'a>(&self, inputs: impl IntoIterator<Item = &'a Arc<Segment>>) -> u64 {
+        let (mut count, mut bytes, mut keys, mut clears) = (0, 0, 0, self.clears_since_merge);
+        for segment in inputs {
+            count += 1;
+            bytes += segment.file_bytes();
+            keys += segment.stats().keys;
+            clears += segment.stats().clears;
+        }
+        match count == self.segments.len() {
+            true => bytes.saturating_sub(clears.saturating_mul(bytes / keys.max(1))),
+            // What is cleared may lie in the others.
+            false => bytes,
+        }
     }
 
     /// The lowest tier of segments of about one size that has as many as are merged at a time.

@@ -21,13 +21,13 @@ impl Shard {
                 worked = true;
             }
             if let Some(mut job) = self.next_merge(now) {
-                let result = loop {
+                let end = loop {
                     match job.run() {
                         MergeOutcome::More(next) => job = next,
-                        MergeOutcome::Done(result) => break result,
+                        MergeOutcome::Done(end) => break end,
                     }
                 };
-                self.merged(result);
+                self.merged(end);
                 worked = true;
             }
             if !worked {

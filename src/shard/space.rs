@@ -235,6 +235,9 @@ impl Shard {
         if self.disk_full {
             return self.task_on_full_disk();
         }
+        if self.merge_too_large.is_some() && std::mem::take(&mut self.probe_due) {
+            return Some(SpaceTask::Probe);
+        }
         let wanted = self.wanted_bytes + CLEAR_RESERVE_BYTES;
         let Some(active) = &self.active else {
             return self.prepare_task(wanted);
@@ -353,7 +356,11 @@ impl Shard {
 
     /// Adds are taken again once there is room for all that a shard does at once: the reserve, a new log, and a merge of one.
     fn space_probed(&mut self, free_bytes: u64) {
-        if free_bytes >= RESERVE_BYTES + 2 * self.config.log_bytes + self.config.fill_bytes {
+        if self.merge_too_large.is_some_and(|bytes| free_bytes >= bytes) {
+            self.merge_too_large = None;
+            self.upkeep_due = true;
+        }
+        if self.disk_full && free_bytes >= RESERVE_BYTES + 2 * self.config.log_bytes + self.config.fill_bytes {
             tracing::info!(
                 shard = self.place.shard,
                 free_bytes,

@@ -1,4 +1,8 @@
 //! Upkeep: sealing memtables, merging segments, reclaiming the space of what was cleared, and setting damage aside.
+//!
+//! A merge may take minutes, and writes must not wait for it: while it is under way, memtables are sealed beside it. Neither sees the other's
+//! result, and need not: the inputs of each are among what the other one asks before it lets go of a clear or a request id, the memtable as a
+//! memtable, the segments as segments outside. Nothing merges what a seal is just making, and no merge begins during a seal.
 
 use std::sync::Arc;
 
@@ -12,7 +16,7 @@ use crate::types::WallMs;
 /// What a merge writes between two looks at the clients' needs, bytes.
 const STEP_BYTES: u64 = 1 << 20;
 
-/// What the merge under way is made of.
+/// What a merge, or a seal, under way is made of.
 pub(super) struct Running {
     /// Of the segment that it writes.
     number: u64,
@@ -21,6 +25,8 @@ pub(super) struct Running {
     /// The segments that are its inputs.
     segments: Vec<u64>,
     salvages: bool,
+    /// Space that it was expected to take.
+    bytes_needed: u64,
     /// All segments are its inputs.
     takes_all: bool,
     /// Clears that it was to apply, counted again if it fails.
@@ -34,9 +40,10 @@ enum State {
     Under(Box<Merge>),
 }
 
-/// A merge, done step by step.
+/// A merge, or a seal, done step by step.
 pub struct MergeJob {
     state: State,
+    number: u64,
     /// Writes wait for it, so it is not to be paced.
     pub urgent: bool,
 }
@@ -45,12 +52,33 @@ pub struct MergeJob {
 pub enum MergeOutcome {
     /// To be run again.
     More(MergeJob),
-    Done(Result<Box<Merged>, MergeError>),
+    Done(MergeEnd),
+}
+
+/// How a merge ended.
+pub struct MergeEnd {
+    /// Of the segment that it was to write: says which merge it was.
+    pub number: u64,
+    pub result: Result<Box<Merged>, MergeError>,
+}
+
+impl MergeEnd {
+    /// Of a merge that was given up, or whose job died.
+    pub fn abandoned(number: u64) -> Self {
+        let result = Err(MergeError::Abandoned);
+        Self { number, result }
+    }
 }
 
 impl MergeJob {
+    /// Of the segment that it writes.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
     /// Blocks on the disk for one step.
     pub fn run(self) -> MergeOutcome {
+        let number = self.number;
         let merge = match self.state {
             State::New(sources, context) => Merge::start(sources, *context).map(Box::new),
             State::Under(merge) => Ok(merge),
@@ -58,27 +86,38 @@ impl MergeJob {
         match merge.and_then(|merge| merge.step(STEP_BYTES)) {
             Ok(Progress::More(merge)) => MergeOutcome::More(Self {
                 state: State::Under(merge),
-                urgent: self.urgent,
+                ..self
             }),
-            Ok(Progress::Done(merged)) => MergeOutcome::Done(Ok(merged)),
-            Err(error) => MergeOutcome::Done(Err(error)),
+            Ok(Progress::Done(merged)) => MergeOutcome::Done(MergeEnd {
+                number,
+                result: Ok(merged),
+            }),
+            Err(error) => MergeOutcome::Done(MergeEnd {
+                number,
+                result: Err(error),
+            }),
         }
     }
 
     /// Gives it up.
-    pub fn abandon(self) {
+    pub fn abandon(self) -> MergeEnd {
         if let State::Under(merge) = self.state {
             merge.abandon();
         }
+        MergeEnd::abandoned(self.number)
     }
 }
 
 impl Shard {
-    /// A merge to run, if there is one to do now and none is under way.
+    /// A merge or a seal to run, if there is one to do now and none is in its way.
     pub fn next_merge(&mut self, now: WallMs) -> Option<MergeJob> {
         // Asked after every message: the answer must cost nothing while nothing changed.
         let idle = !self.upkeep_due || self.merge_paused;
-        if idle || self.merge_under_way.is_some() || self.failed.is_some() {
+        if idle || self.seal_under_way.is_some() || self.failed.is_some() {
+            return None;
+        }
+        let merges = self.merge_under_way.is_some();
+        if merges && (self.frozen.is_empty() || self.seal_waits) {
             return None;
         }
         // On a full disk, a failed merge waits for the next look at the disk.
@@ -91,6 +130,7 @@ impl Shard {
             let urgent = self.frozen.len() >= self.config.frozen_max;
             return Some(self.merge(vec![source], true, false, urgent, now));
         }
+        debug_assert!(!merges, "one merge at a time");
         if let Some(damaged) = self.damaged_segments.pop_first() {
             let segment = self.segments.iter().find(|segment| segment.number() == damaged)?;
             let source = Source::Segment(segment.clone());
@@ -118,6 +158,11 @@ impl Shard {
             .filter(|segment| !inputs.contains(&segment.number()))
             .cloned()
             .collect();
+        let taken = self
+            .segments
+            .iter()
+            .filter(|segment| inputs.contains(&segment.number()));
+        let bytes_needed = self.bytes_needed(taken);
         let number = self.next_number;
         self.next_number += 1;
         let takes_all = !seals && outside.is_empty();
@@ -144,7 +189,8 @@ impl Shard {
             heard: self.heard(now),
             salvage,
         };
-        self.merge_under_way = Some(Running {
+        let running = Running {
+            bytes_needed,
             number,
             seals,
             segments: if seals { Vec::new() } else { inputs },
@@ -152,23 +198,37 @@ impl Shard {
             takes_all,
             clears,
             stable: self.stable.clone().filter(|_| takes_all),
-        });
+        };
+        *self.under_way(seals) = Some(running);
         MergeJob {
             state: State::New(sources, Box::new(context)),
+            number,
             urgent,
         }
     }
 
-    /// Takes the result of a merge.
-    pub fn merged(&mut self, result: Result<Box<Merged>, MergeError>) {
-        let Some(running) = self.merge_under_way.take() else {
+    fn under_way(&mut self, seals: bool) -> &mut Option<Running> {
+        match seals {
+            true => &mut self.seal_under_way,
+            false => &mut self.merge_under_way,
+        }
+    }
+
+    /// Takes the result of a merge or a seal.
+    pub fn merged(&mut self, end: MergeEnd) {
+        let is_it = |running: &mut Running| running.number == end.number;
+        let ended = self.seal_under_way.take_if(is_it);
+        let Some(running) = ended.or_else(|| self.merge_under_way.take_if(is_it)) else {
             return;
         };
         self.upkeep_due = true;
-        match result {
+        match end.result {
             Ok(merged) => self.install(running, *merged),
             Err(error) => {
                 self.seal_waits = running.seals && is_full(&error);
+                if !running.seals && is_full(&error) {
+                    self.merge_too_large = Some(running.bytes_needed);
+                }
                 self.take_back(running);
                 self.merge_failed(error);
             }
@@ -281,7 +341,7 @@ impl Shard {
 
     /// To be called about once a second: looks for space, and for work that only time makes due.
     pub fn tick(&mut self, now: WallMs) {
-        self.probe_due = self.disk_full;
+        self.probe_due = self.disk_full || self.merge_too_large.is_some();
         self.clear_room_due = self.disk_full;
         self.merge_due = true;
         self.upkeep_due = true;

@@ -14,7 +14,7 @@ impl Rig {
     }
 
     /// The next merge, run to its end, but its result not told to the shard.
-    fn merge_result(&mut self) -> Option<Result<Box<crate::store::compact::Merged>, MergeError>> {
+    fn merge_result(&mut self) -> Option<MergeEnd> {
         let mut job = self.shard.next_merge(self.now)?;
         loop {
             match job.run() {
@@ -60,8 +60,9 @@ fn a_segment_that_a_failed_merge_left_behind_brings_nothing_back() {
     rig.run_jobs();
     rig.reopen();
     // The file has its name, but the merge is reported as failed.
-    drop(rig.merge_result().unwrap().unwrap());
-    rig.shard.merged(Err(MergeError::Abandoned));
+    let end = rig.merge_result().unwrap();
+    assert!(end.result.is_ok());
+    rig.shard.merged(MergeEnd::abandoned(end.number));
     rig.idle();
     rig.run_jobs();
     rig.clear("u", "k");
@@ -82,8 +83,8 @@ fn a_file_that_cannot_be_removed_is_tried_again_at_the_next_tick_and_not_at_once
     rig.run_jobs();
     rig.reopen();
     // A merge that failed when its file had its name already.
-    let left = rig.merge_result().unwrap().unwrap().segment.number();
-    rig.shard.merged(Err(MergeError::Abandoned));
+    let left = rig.merge_result().unwrap().number;
+    rig.shard.merged(MergeEnd::abandoned(left));
     rig.disk.faults().fail_remove.store(true, Ordering::Relaxed);
     rig.run_jobs();
     assert!(rig.shard.next_cleanup().is_none(), "not in a busy loop");
@@ -102,8 +103,8 @@ fn a_file_whose_removal_is_not_durable_is_named_as_replaced_until_it_is() {
     rig.add("u", "k", "v");
     rig.run_jobs();
     rig.reopen();
-    let left = rig.merge_result().unwrap().unwrap().segment.number();
-    rig.shard.merged(Err(MergeError::Abandoned));
+    let left = rig.merge_result().unwrap().number;
+    rig.shard.merged(MergeEnd::abandoned(left));
     let unsyncable = |dir: Option<&str>| dir.map(std::path::PathBuf::from);
     *rig.disk.faults().unsyncable_folder.lock().unwrap() = unsyncable(Some(DIR));
     let job = rig.shard.next_cleanup().unwrap();
@@ -145,7 +146,7 @@ fn a_seal_that_fails_is_tried_again_at_the_next_tick_and_not_at_once() {
     rig.reopen();
     rig.disk.faults().fail_sync.store(true, Ordering::Relaxed);
     let failed = rig.merge_result().unwrap();
-    assert!(failed.is_err());
+    assert!(failed.result.is_err());
     rig.shard.merged(failed);
     assert!(rig.shard.next_merge(rig.now).is_none(), "not in a busy loop");
     rig.disk.faults().fail_sync.store(false, Ordering::Relaxed);
@@ -243,6 +244,125 @@ fn clears_that_cannot_be_collected_do_not_make_a_shard_merge_without_end() {
 }
 
 #[test]
+fn writes_do_not_wait_for_a_merge_that_takes_long() {
+    let mut rig = Rig::new(small());
+    for key in 0..600u64 {
+        rig.request(&format!("key {key}"), &key.to_string()).unwrap();
+        rig.add("u", &format!("key {key}"), &noise(key, 400));
+        if key % 150 == 149 {
+            rig.shard.wanted_takeover = true;
+            rig.shard.tick(rig.now);
+            while let Some(job) = rig.shard.next_commit() {
+                rig.shard.committed(job.run());
+            }
+        }
+    }
+    for key in (0..600).step_by(2) {
+        rig.clear("u", &format!("key {key}"));
+    }
+    rig.idle();
+    let mut merge = None;
+    for _ in 0..20 {
+        match rig.shard.next_merge(rig.now) {
+            Some(job) if rig.shard.merge_under_way.is_some() => {
+                merge = Some(job);
+                break;
+            }
+            Some(mut job) => loop {
+                match job.run() {
+                    MergeOutcome::More(next) => job = next,
+                    MergeOutcome::Done(end) => break rig.shard.merged(end),
+                }
+            },
+            None => rig.idle(),
+        }
+    }
+    // Many times as much as logs that may wait to be sealed can hold.
+    let merge = merge.expect("the clears are worth a merge");
+    for key in 0..2_000u64 {
+        rig.add("u", &format!("later {key}"), &noise(key, 400));
+    }
+    rig.clear("u", "key 1");
+    rig.clear("u", "later 1");
+    assert!(!rig.request("key 3", "3").unwrap(), "its request id was taken");
+    let sealed = rig.shard.stats().segments;
+    let mut job = merge;
+    let end = loop {
+        match job.run() {
+            MergeOutcome::More(next) => job = next,
+            MergeOutcome::Done(end) => break end,
+        }
+    };
+    rig.shard.merged(end);
+    assert!(rig.shard.stats().segments < sealed);
+    for _ in 0..3 {
+        rig.idle();
+        rig.run_jobs();
+    }
+    rig.reopen();
+    for key in 0..600u64 {
+        let cleared = key % 2 == 0 || key == 1;
+        let values = rig.get("u", &format!("key {key}"));
+        assert_eq!(values.len(), if cleared { 0 } else { 2 }, "key {key}");
+    }
+    for key in 0..2_000u64 {
+        assert_eq!(
+            rig.get("u", &format!("later {key}")).len(),
+            usize::from(key != 1),
+            "later {key}"
+        );
+    }
+}
+
+#[test]
+fn a_merge_that_does_not_fit_on_the_disk_gives_way_to_smaller_ones() {
+    let mut rig = Rig::new(ShardConfig {
+        fan_out: 100,
+        ..small()
+    });
+    for key in 0..1_200u64 {
+        rig.add("u", &format!("key {key}"), &noise(key, 400));
+    }
+    for key in 0..400 {
+        rig.clear("u", &format!("key {key}"));
+    }
+    while let Some(job) = rig.shard.next_commit() {
+        rig.shard.committed(job.run());
+    }
+    while !rig.shard.frozen.is_empty() {
+        let sealed = rig.merge_result().unwrap();
+        rig.shard.merged(sealed);
+    }
+    let count = rig.shard.segments.len();
+    assert!(count >= 4, "{count} segments");
+    let picked = |rig: &Rig| rig.shard.pick(rig.now).map_or(0, |picked| picked.len());
+    assert_eq!(picked(&rig), count, "the clears are worth a merge of all");
+
+    rig.disk.faults().free_bytes.store(0, Ordering::Relaxed);
+    let failed = rig.merge_result().expect("the same");
+    assert!(failed.result.is_err());
+    rig.shard.merged(failed);
+    assert!((2..=count / 2).contains(&picked(&rig)), "{}", picked(&rig));
+    rig.shard.merge_too_large = Some(1);
+    assert_eq!(picked(&rig), 0, "nothing fits");
+
+    // With so many clears more it will be much smaller.
+    rig.shard.merge_too_large = Some(rig.shard.bytes_needed(&rig.shard.segments));
+    rig.shard.clears_since_merge += 300;
+    assert_eq!(picked(&rig), count);
+    rig.shard.clears_since_merge -= 300;
+    assert!(picked(&rig) < count);
+
+    rig.disk.faults().free_bytes.store(1 << 30, Ordering::Relaxed);
+    for _ in 0..3 {
+        rig.idle();
+        rig.run_jobs();
+    }
+    assert_eq!((rig.shard.merge_too_large, rig.shard.disk_full), (None, false));
+    assert!(rig.shard.segments.len() < count, "there is space again");
+}
+
+#[test]
 fn a_reclaim_that_failed_is_tried_again() {
     let mut rig = Rig::new(small());
     for key in 0..50u64 {
@@ -258,7 +378,7 @@ fn a_reclaim_that_failed_is_tried_again() {
     rig.shard.tick(rig.now);
     rig.disk.faults().fail_sync.store(true, Ordering::Relaxed);
     let failed = rig.merge_result().expect("the clears in memory are worth a merge");
-    assert!(failed.is_err());
+    assert!(failed.result.is_err());
     rig.shard.merged(failed);
     rig.disk.faults().fail_sync.store(false, Ordering::Relaxed);
     rig.shard.tick(rig.now);
