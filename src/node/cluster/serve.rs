@@ -221,7 +221,7 @@ impl Inner {
         }
     }
 
-    async fn answer_append(&self, from: NodeId, ops: Vec<WireOp>) -> Response {
+    pub(super) async fn answer_append(&self, from: NodeId, ops: Vec<WireOp>) -> Response {
         // Who counts on this acknowledgement has to know this life of the node, should its disk be set back one day.
         let taken = match self.lives.is_introduced(from) {
             true => self.take_ops(ops, Came::Otherwise).await,

@@ -143,7 +143,7 @@ pub(super) async fn ask(peer: &Peer, request: Request) -> Result<Response, Broke
 
 impl Inner {
     /// One round with a peer. `at_once`: what is lacking is asked for although it may be on its way.
-    async fn round(&self, peer: &Peer, at_once: bool) -> Result<(), Broken> {
+    pub(super) async fn round(&self, peer: &Peer, at_once: bool) -> Result<(), Broken> {
         let node = peer.node();
         if !at_once && self.is_settled(node) {
             return Ok(());

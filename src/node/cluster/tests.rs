@@ -12,6 +12,7 @@ use crate::node::{Added, Node, NodeConfig, OpError, Terms};
 use crate::shard::ShardConfig;
 use crate::types::{Consistency, Key, RequestId, UserId, WallMs};
 
+mod copying;
 mod gathering;
 mod losses;
 
