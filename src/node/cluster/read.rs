@@ -247,7 +247,7 @@ impl Inner {
 
     /// What is left of a clear that was collected covers the clear and removes nothing. A replica that may have missed that clear would
     /// keep what it removed, and not notice any more: it takes the rest of it only with all that it lacks, once it has reconciled.
-    fn check_may_take(&self, op: &Op) -> Result<(), OpError> {
+    pub(super) fn check_may_take(&self, op: &Op) -> Result<(), OpError> {
         let dot = &op.dot;
         if !matches!(op.body, Body::Spent { .. }) || !self.may_have_missed_clears(dot.slot) {
             return Ok(());
