@@ -21,6 +21,10 @@ pub use terms::{WireError, WireTerms};
 /// Largest encoded message: one op with a text of the largest size, and room for its names. Senders batch well below it.
 pub const MESSAGE_BYTES_MAX: usize = crate::types::BODY_BYTES_MAX + (64 << 10);
 
+/// A slot that there is not: who finds it in the answer to `Compare` is not named by the peer's member table. Who does not know of this
+/// passes it over, as any slot that it does not share.
+pub const NOT_NAMED: u16 = u16::MAX;
+
 #[derive(Debug, thiserror::Error)]
 pub enum WireRefused {
     #[error("not a message of this protocol: {0}")]
@@ -215,7 +219,8 @@ pub enum Response {
     },
     /// The answer to `Compare` where the digests are equal.
     Same,
-    /// The answer to `Compare` where they are not: the digest of each slot that is not empty.
+    /// The answer to `Compare` where they are not: the digest of each slot that is not empty. With `NOT_NAMED` among them, of all slots,
+    /// none of which looks equal.
     Differ(Vec<(u16, u64)>),
     /// Clocks, and of each slot what was collected.
     Clocks(Vec<(u16, WireClock, WireClock)>),

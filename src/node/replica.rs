@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 use super::OpError;
 use super::local::{Local, damaged, report};
 use super::messages::ShardMessage;
-use super::supervisor::SupervisorMessage;
+use super::supervisor::{ShardDoor, SupervisorMessage};
 use crate::core::clock::{Clock, SlotClocks};
 use crate::core::op::{KeyedOp, Op};
 use crate::core::slot::{KeyHash, SlotId};
@@ -38,6 +38,11 @@ impl Local {
         self.doors().iter().filter_map(|door| door.reader().ok())
     }
 
+    /// Those of all shards; fails while one of them is being opened anew, whose slots must not look empty.
+    pub(super) fn all_readers(&self) -> Result<Vec<ShardReader>, OpError> {
+        self.doors().iter().map(ShardDoor::reader).collect()
+    }
+
     /// Whether what this disk holds of the slot is all that it ever held.
     pub fn is_whole(&self, slot: SlotId) -> bool {
         let door = &self.doors()[self.door_of(slot)];
@@ -61,7 +66,16 @@ impl Local {
         self.doors()[self.door_of(slot)].with_reader(|reader| reader.collected(slot))
     }
 
-    /// The durable clocks of all slots.
+    /// The durable clocks of all slots; fails while a shard is being opened anew.
+    pub fn all_clocks(&self) -> Result<SlotClocks, OpError> {
+        let mut clocks = SlotClocks::default();
+        for reader in self.all_readers()? {
+            clocks.join(&reader.durable_clocks());
+        }
+        Ok(clocks)
+    }
+
+    /// The durable clocks of all slots of the shards that serve now.
     pub fn clocks(&self) -> SlotClocks {
         let mut clocks = SlotClocks::default();
         for reader in self.readers() {
@@ -85,6 +99,12 @@ impl Local {
         let mut lost = SlotClocks::default();
         self.readers().for_each(|reader| lost.join(&reader.lost()));
         lost
+    }
+
+    /// Of the slot.
+    pub fn lost_of(&self, slot: SlotId) -> Result<Clock, OpError> {
+        let lost = self.doors()[self.door_of(slot)].with_reader(ShardReader::lost)?;
+        Ok(lost.get(slot).cloned().unwrap_or_default())
     }
 
     /// A snapshot of a key, and the digest of the slot's clock that it was taken at.

@@ -18,7 +18,7 @@ use crate::store::memtable::{MemoryOps, Memtable, SharedMemtable};
 use crate::store::order::rank_of;
 use crate::store::segment::{EntryRef, ReadError, Segment, SegmentMeta, SegmentWriter, file_name};
 use crate::store::source::KeySource;
-use crate::types::{Key, RequestId, UserId, WallMs};
+use crate::types::{BODY_BYTES_MAX, Key, RequestId, UserId, WallMs};
 
 const SLOTS: [u16; 4] = [0, 3, 4, 1024];
 const USERS: [&str; 3] = ["", "u", "v"];
@@ -432,5 +432,58 @@ fn of_a_cleared_op_only_the_request_id_is_sent_also_to_who_knows_the_clear() {
         bodies.sort_by_key(|(seq, _)| *seq);
         let spent = Body::Spent { cleared_at: WallMs(5) };
         assert_eq!(bodies, [(2, spent), (3, Body::Value("later".into()))]);
+    }
+}
+
+/// As many small ops as a batch has room for, and then one with the largest text there can be.
+fn small_ops_and_a_huge_one(budget: usize) -> Vec<KeyedOp> {
+    let op = |seq: u64, text: String| {
+        let mut op = keyed(3, 1, 1, seq, Body::Value(text.into()));
+        op.op.time = HybridTime(seq << 16);
+        op
+    };
+    let count = budget as u64 / 2_000;
+    let mut ops: Vec<KeyedOp> = (1..=count).map(|seq| op(seq, "x".repeat(1_000))).collect();
+    ops.push(op(count + 1, "x".repeat(BODY_BYTES_MAX)));
+    ops.push(op(count + 2, "behind it".to_owned()));
+    ops
+}
+
+#[test]
+fn what_does_not_fit_into_a_batch_comes_in_the_next_one_and_a_huge_text_alone() {
+    let budget = 64 << 10;
+    let ops = small_ops_and_a_huge_one(budget);
+    let lens = [ops.len() - 2, 1, 1];
+    let sealed = segment(&MemoryDisk::new(), 1, &ops, dots(&ops));
+    let mut memtable = Memtable::new(LogKey::without_secret(9));
+    for KeyedOp { user, key, op } in &ops {
+        memtable.append(KeyHash::of(user, key), user, key, op);
+    }
+    memtable.close_group();
+    memtable.set_durable(1);
+    for (memtables, segments) in [(vec![memtable.share()], vec![]), (vec![], vec![sealed])] {
+        let mut scan = OpScan::new(memtables.clone(), segments.clone(), dots(&ops), WallMs(0));
+        let batches: Vec<Vec<KeyedOp>> = (0..4).map(|_| scan.next_batch(budget).unwrap()).collect();
+        assert_eq!(
+            batches.iter().map(Vec::len).collect::<Vec<_>>(),
+            [lens[0], lens[1], lens[2], 0]
+        );
+        assert_eq!(batches.concat(), ops);
+
+        let (user, key) = (ops[0].user.clone(), ops[0].key.clone());
+        let name = (KeyHash::of(&user, &key), &user, &key);
+        let source = KeySource {
+            slot: SlotId(3),
+            memory: MemoryOps::of(&memtables, name, Memtable::durable_groups),
+            segments,
+            user: user.clone(),
+            key: key.clone(),
+        };
+        let mut known = Clock::default();
+        for (number, len) in lens.into_iter().enumerate() {
+            let (given, more) = ops_of_key_lacking(&source, &known, budget, WallMs(0)).unwrap();
+            assert_eq!((given.len(), more), (len, number < 2));
+            given.iter().for_each(|op| known.insert(op.dot.origin, op.dot.seq));
+        }
     }
 }

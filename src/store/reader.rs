@@ -94,6 +94,8 @@ pub struct KeyReader {
     skip: u64,
     /// Values still to give.
     left: u64,
+    /// It did not fit into the last batch, and is the first of the next; `left` does not count it any more.
+    held: Option<Fragment>,
     state: State,
 }
 
@@ -103,6 +105,7 @@ impl KeyReader {
             source,
             skip: offset,
             left: limit,
+            held: None,
             state: State::New,
         }
     }
@@ -179,6 +182,9 @@ impl KeyReader {
         reason = "an iterator cannot fail and be asked again"
     )]
     pub fn next(&mut self) -> Result<Option<Fragment>, ReadError> {
+        if let Some(held) = self.held.take() {
+            return Ok(Some(held));
+        }
         if self.left == 0 {
             return Ok(None);
         }
@@ -196,7 +202,8 @@ impl KeyReader {
         Ok(None)
     }
 
-    /// The next fragments, together about `budget_bytes` of text, at least one unless at the end.
+    /// The next fragments, together at most `budget_bytes` of text; at least one unless at the end, so one that is larger comes alone: a
+    /// batch has to fit into one message, as each text does.
     pub fn next_batch(&mut self, budget_bytes: usize) -> Result<Vec<Fragment>, ReadError> {
         if self.left > 0 {
             self.start()?;
@@ -211,6 +218,10 @@ impl KeyReader {
                 break;
             };
             bytes += cost_of(&fragment);
+            if bytes > budget_bytes && !batch.is_empty() {
+                self.held = Some(fragment);
+                break;
+            }
             batch.push(fragment);
         }
         Ok(batch)
@@ -223,8 +234,10 @@ impl KeyReader {
         };
         let all = fragments.as_slice();
         // There are no more values than fragments.
-        let fits =
-            self.skip == 0 && all.len() as u64 <= self.left && all.iter().map(cost_of).sum::<usize>() <= budget_bytes;
+        let fits = self.held.is_none()
+            && self.skip == 0
+            && all.len() as u64 <= self.left
+            && all.iter().map(cost_of).sum::<usize>() <= budget_bytes;
         if !fits {
             return None;
         }

@@ -16,7 +16,7 @@ use crate::store::log::LogKey;
 use crate::store::memory_disk::MemoryDisk;
 use crate::store::memtable::{MemoryOps, Memtable};
 use crate::store::segment::{EntryRef, SegmentMeta, SegmentWriter};
-use crate::types::{Key, UserId, WallMs};
+use crate::types::{BODY_BYTES_MAX, Key, UserId, WallMs};
 
 const SLOT: SlotId = SlotId(5);
 const KEYS: [&str; 3] = ["before", "key", "later"];
@@ -396,4 +396,36 @@ fn keys_and_lists_of_several_origins_need_no_fold() {
             assert_eq!(values(reader, 1 << 20), view_of(&ops));
         }
     }
+}
+
+#[test]
+fn what_does_not_fit_into_a_batch_comes_in_the_next_one_and_a_huge_text_alone() {
+    let budget = 64 << 10;
+    let mut texts = vec!["x".repeat(1_000); 40];
+    texts.extend(["x".repeat(BODY_BYTES_MAX), "behind it".to_owned(), "never".to_owned()]);
+    let ops: Vec<Placed> = (1..)
+        .zip(&texts)
+        .map(|(seq, text)| (op(1, seq, seq, Body::Value(text.as_str().into())), 2))
+        .collect();
+    let source = source(&ops, 16 * 1024);
+    let readers = || {
+        [
+            KeyReader::new(source.clone(), 0, 42),
+            KeyReader {
+                left: 42,
+                ..folding(&source)
+            },
+        ]
+    };
+    for mut reader in readers() {
+        let lens: Vec<usize> = (0..4).map(|_| reader.next_batch(budget).unwrap().len()).collect();
+        assert_eq!(lens, [40, 1, 1, 0]);
+    }
+    for reader in readers() {
+        assert_eq!(values(reader, budget), texts[..42]);
+    }
+    // The last one that was asked for is the one that did not fit.
+    let mut reader = KeyReader::new(source.clone(), 0, 41);
+    let lens: Vec<usize> = (0..3).map(|_| reader.next_batch(budget).unwrap().len()).collect();
+    assert_eq!(lens, [40, 1, 0]);
 }

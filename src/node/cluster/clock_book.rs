@@ -71,6 +71,15 @@ struct Page {
     /// When they were last compared of those times of which all that was lacking has come.
     whole_at: Option<Instant>,
     settled: Option<Settled>,
+    /// Slots of which what the peer had dropped was removed here, since this node's start and since they were damaged.
+    reconciled: BTreeMap<SlotId, Reconciled>,
+}
+
+struct Reconciled {
+    /// What the peer had collected by then.
+    collected: Clock,
+    /// What this node had lost by then.
+    lost: Clock,
 }
 
 impl ClockBook {
@@ -123,6 +132,7 @@ impl ClockBook {
         self.is_new.store(true, Ordering::Release);
         for page in self.pages.lock().values_mut() {
             page.synced.clear();
+            page.reconciled.clear();
             page.settled = None;
         }
     }
@@ -161,6 +171,23 @@ impl ClockBook {
         let mut pages = self.pages.lock();
         let page = pages.entry(peer).or_default();
         page.synced.extend(slots.into_iter().filter(undamaged));
+    }
+
+    /// Notes that the slot was reconciled with the peer, unless it was damaged since `as_of`.
+    pub(super) fn note_reconciled(&self, peer: NodeId, slot: SlotId, collected: Clock, lost: Clock, as_of: u64) {
+        let damage = self.damage.lock();
+        if damage.last.get(&slot).is_none_or(|last| *last <= as_of) {
+            let mut pages = self.pages.lock();
+            let reconciled = &mut pages.entry(peer).or_default().reconciled;
+            reconciled.insert(slot, Reconciled { collected, lost });
+        }
+    }
+
+    /// Whether it was, since the peer collected this and this was lost.
+    pub(super) fn was_reconciled(&self, peer: NodeId, slot: SlotId, collected: &Clock, lost: &Clock) -> bool {
+        let pages = self.pages.lock();
+        let noted = pages.get(&peer).and_then(|page| page.reconciled.get(&slot));
+        noted.is_some_and(|noted| noted.collected.covers(collected) && noted.lost.covers(lost))
     }
 
     /// How often damage was found so far.
@@ -240,7 +267,10 @@ impl ClockBook {
         let times = damage.times;
         damage.last.extend(news.slots().map(|(slot, _)| (slot, times)));
         for page in self.pages.lock().values_mut() {
-            news.slots().for_each(|(slot, _)| _ = page.synced.remove(&slot));
+            for (slot, _) in news.slots() {
+                page.synced.remove(&slot);
+                page.reconciled.remove(&slot);
+            }
             page.settled = None;
         }
     }

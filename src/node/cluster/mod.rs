@@ -12,6 +12,7 @@
 //! | `forward` | requests for slots that this node does not hold |
 //! | `serve` | what this node answers to others |
 //! | `sync` | catching up: asking each peer for what this node lacks |
+//! | `compare`, `pull` | its steps: what both hold, and taking what is lacking |
 //! | `settled` | when that can be left out |
 //! | `join` | coming in, letting in, replacing |
 //! | `asking` | who asks to be let in, and whose lost disk that shows |
@@ -36,6 +37,7 @@
 
 mod asking;
 mod clock_book;
+mod compare;
 mod forward;
 mod gather;
 mod gathering;
@@ -47,6 +49,7 @@ mod lives;
 mod observe;
 mod opened;
 mod place;
+mod pull;
 mod read;
 mod seen;
 mod serve;

@@ -10,6 +10,7 @@ use super::forward::RemoteReader;
 use super::gather::gather;
 use super::{Cluster, Inner, count};
 use crate::core::clock::Clock;
+use crate::core::op::{Body, Op};
 use crate::core::slot::SlotId;
 use crate::node::handle::ValueReader;
 use crate::node::local::{Added, Wanted};
@@ -23,6 +24,15 @@ use crate::wire::{Request, Response, WireClock, WireOp};
 
 /// Ops of one key that go into one message, bytes.
 pub(super) const SYNC_KEY_BYTES: usize = 1 << 20;
+
+/// How ops of another replica came here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Came {
+    /// This node asked for all that it lacks of their slots.
+    Pulled,
+    /// Written just now, or brought to make replicas hold the same of one key.
+    Otherwise,
+}
 
 impl Cluster {
     pub async fn write(&self, wanted: Wanted<'_>, terms: Terms) -> Result<Added, OpError> {
@@ -111,9 +121,11 @@ impl Inner {
         }
         let agreed = self.agree(user, key, slot, replicas, terms.consistency);
         let agreed = tokio::time::timeout_at(terms.deadline, agreed).await;
-        agreed
-            .unwrap_or(Err(OpError::Deadline { maybe_applied: false }))
-            .map(Some)
+        match agreed.unwrap_or(Err(OpError::Deadline { maybe_applied: false })) {
+            // Its word does not count any more since it was asked.
+            Err(OpError::ShardUnavailable { .. }) if !self.votes(slot) => Ok(None),
+            agreed => agreed.map(Some),
+        }
     }
 
     /// A snapshot of which as many replicas as the level needs hold all.
@@ -197,7 +209,7 @@ impl Inner {
         let answers = answers.map_err(|answered| self.no_quorum(need, answered + 1, false))?;
         let mut theirs = Vec::new();
         for (peer, (clock, ops, more)) in answers {
-            self.take_ops(ops).await?;
+            self.take_ops(ops, Came::Otherwise).await?;
             if more {
                 self.take_rest(user, key, slot, &peer).await?;
             }
@@ -216,16 +228,33 @@ impl Inner {
         Ok(Ok(source))
     }
 
-    pub(super) async fn take_ops(&self, ops: Vec<WireOp>) -> Result<(), OpError> {
+    /// Holds these ops, durably on Ok.
+    pub(super) async fn take_ops(&self, ops: Vec<WireOp>, came: Came) -> Result<(), OpError> {
         let bytes: usize = ops.iter().map(WireOp::cost).sum();
         self.counters.taken_ops.fetch_add(ops.len() as u64, Ordering::Relaxed);
         self.counters.taken_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
         let ops: Result<Vec<_>, _> = ops.into_iter().map(WireOp::into_op).collect();
         // Nothing of what a peer cannot mean is taken.
         let ops = ops.map_err(|error| OpError::Disk(error.to_string()))?;
+        if came != Came::Pulled {
+            ops.iter().try_for_each(|keyed| self.check_may_take(&keyed.op))?;
+        }
         match ops.is_empty() {
             true => Ok(()),
             false => self.local.apply(ops).await,
+        }
+    }
+
+    /// What is left of a clear that was collected covers the clear and removes nothing. A replica that may have missed that clear would
+    /// keep what it removed, and not notice any more: it takes the rest of it only with all that it lacks, once it has reconciled.
+    pub(super) fn check_may_take(&self, op: &Op) -> Result<(), OpError> {
+        let dot = &op.dot;
+        if !matches!(op.body, Body::Spent { .. }) || !self.may_have_missed_clears(dot.slot) {
+            return Ok(());
+        }
+        match self.local.clock(dot.slot)?.contains(dot.origin, dot.seq) {
+            true => Ok(()),
+            false => Err(OpError::ShardUnavailable { maybe_applied: false }),
         }
     }
 
@@ -242,11 +271,14 @@ impl Inner {
             let Ok(call) = peer.call(request) else {
                 return Err(gone);
             };
-            let Ok(Response::SyncedKey { ops, more, .. }) = call.await else {
+            let Ok(Response::SyncedKey {
+                votes: true, ops, more, ..
+            }) = call.await
+            else {
                 return Err(gone);
             };
             let is_last = !more || ops.is_empty();
-            self.take_ops(ops).await?;
+            self.take_ops(ops, Came::Otherwise).await?;
             if is_last {
                 return Ok(());
             }

@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock, Weak};
 
 use super::forward::{error_of, terms_of, wire_error};
 use super::opened::{OpenId, get, put};
-use super::read::SYNC_KEY_BYTES;
+use super::read::{Came, SYNC_KEY_BYTES};
 use super::write::Try;
 use super::{Inner, MemberRefused};
 use crate::core::clock::Clock;
@@ -221,18 +221,10 @@ impl Inner {
         }
     }
 
-    /// A shard that is being opened anew must not look as if its slots were empty.
-    pub(super) fn check_all_serve(&self) -> Result<(), OpError> {
-        match self.local.is_ready() {
-            true => Ok(()),
-            false => Err(OpError::ShardUnavailable { maybe_applied: false }),
-        }
-    }
-
-    async fn answer_append(&self, from: NodeId, ops: Vec<WireOp>) -> Response {
+    pub(super) async fn answer_append(&self, from: NodeId, ops: Vec<WireOp>) -> Response {
         // Who counts on this acknowledgement has to know this life of the node, should its disk be set back one day.
         let taken = match self.lives.is_introduced(from) {
-            true => self.take_ops(ops).await,
+            true => self.take_ops(ops, Came::Otherwise).await,
             false => Err(OpError::ShardUnavailable { maybe_applied: false }),
         };
         match taken {

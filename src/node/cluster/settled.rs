@@ -53,12 +53,12 @@ impl Inner {
         if settled.at.elapsed() >= SETTLED_MAX || !Arc::ptr_eq(&settled.layout, &self.layouts.current()) {
             return false;
         }
-        let all: BTreeMap<SlotId, u64> = self
-            .local
-            .readers()
-            .flat_map(|reader| reader.durable_digests())
-            .collect();
-        digest_of(&all) == settled.all || digest_of(&self.digests(&self.shared_slots(peer))) == settled.shared
+        let Ok(readers) = self.local.all_readers() else {
+            return false;
+        };
+        let all: BTreeMap<SlotId, u64> = readers.iter().flat_map(|reader| reader.durable_digests()).collect();
+        let is_shared = |shared| digest_of(&shared) == settled.shared;
+        digest_of(&all) == settled.all || self.digests(&self.shared_slots(peer)).is_ok_and(is_shared)
     }
 }
 

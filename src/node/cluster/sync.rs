@@ -6,10 +6,13 @@
 //! One round with a peer:
 //! 1. *compare*: the digest of all clocks of the slots that both hold. Equal: done;
 //! 2. *clocks* of the slots that differ, mine and theirs. What the peer covers and I do not, I lack;
-//! 3. *reconcile* a slot whose collected clock I do not cover: clears were collected that I never saw. I remove, by a clear of exactly
-//!    these dots, what the peer covers and holds no more;
+//! 3. *reconcile* a slot whose collected clock I do not cover, or of which I lost something: clears were collected that I never saw. I
+//!    remove, by a clear of exactly these dots, what the peer covers and holds no more (`compare`);
 //! 4. *pull* the ops with the dots that I lack, page by page, each page durable before the next is asked for. At the end the peer names
-//!    what it covers of them: what did not come was cleared.
+//!    what it covers of them: what did not come was cleared (`pull`).
+//!
+//! A slot counts as copied from a peer when all that was lacking came. With a peer whose member table does not name this node it does
+//! not: that one may still count the node whose seat this one took, and acknowledge with it what this one never sees.
 //!
 //! Flow control: one page is on its way at a time, and there is a pause between two, so that the clients of both come first. A round that
 //! breaks off loses nothing: the next one asks for what is still lacking.
@@ -19,32 +22,25 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
-use tokio::time::Instant;
 
+use super::compare::split;
 use super::settled::digest_of;
-use super::{Inner, TICK, count};
-use crate::core::clock::{Clock, SlotClocks};
-use crate::core::slot::{SLOT_COUNT, SYSTEM_SLOT, SlotId};
+use super::{Inner, TICK};
+use crate::core::clock::SlotClocks;
+use crate::core::slot::{SYSTEM_SLOT, SlotId};
 use crate::node::OpError;
-use crate::node::local::Wanted;
-use crate::node::peers::Peer;
+use crate::node::peers::{CallError, Peer};
 use crate::planted::{Bug, planted};
-use crate::shard::{WriteContext, WriteKind};
 use crate::types::{NodeId, WallMs};
-use crate::wire::{Request, Response, WireClock, WireClocks};
+use crate::wire::{NOT_NAMED, Request, Response, WireError};
 
 /// Between two rounds with a peer.
 const ROUND: Duration = Duration::from_millis(1000);
 /// Text of one page of a pull, bytes: some milliseconds of work for either disk.
-const PAGE_BYTES: u32 = 256 << 10;
-/// Between two pages.
-const PAGE_PAUSE: Duration = Duration::from_millis(3);
-/// Slots whose clocks go into one message.
-const CLOCKS_MAX: usize = 256;
+pub(super) const PAGE_BYTES: u32 = 256 << 10;
 /// A request of a round that was not answered by then is given up, and the round with it.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
 
@@ -55,8 +51,20 @@ pub(super) enum Broken {
     Peer,
     #[error("the peer gave another answer than was asked for")]
     Answer,
+    /// It will be no better the next time.
+    #[error("the peer refuses the request: {0}")]
+    Refused(String),
+    #[error("a request takes {0} bytes, more than one message may")]
+    TooLarge(usize),
     #[error(transparent)]
     Local(#[from] OpError),
+}
+
+impl Broken {
+    /// Waiting does not help.
+    fn stays(&self) -> bool {
+        matches!(self, Self::Refused(_) | Self::TooLarge(_))
+    }
 }
 
 /// Keeps one task per peer, for as long as the node runs.
@@ -87,6 +95,7 @@ async fn follow(inner: Arc<Inner>, peer: Peer) {
     let mut connections = peer.connections();
     let mut introduced = 0;
     let mut first_rounds = 0;
+    let mut warned_of = None;
     loop {
         let connection = *connections.borrow_and_update();
         if peer.is_up() {
@@ -97,7 +106,15 @@ async fn follow(inner: Arc<Inner>, peer: Peer) {
             }
             if introduced == connection {
                 match inner.round(&peer, first_rounds > 0).await {
-                    Ok(()) => first_rounds = 0,
+                    Ok(()) => {
+                        first_rounds = 0;
+                        warned_of = None;
+                    }
+                    // Once: it is the same each second.
+                    Err(error) if error.stays() && warned_of != Some(std::mem::discriminant(&error)) => {
+                        warned_of = Some(std::mem::discriminant(&error));
+                        tracing::warn!(peer = %peer.node(), %error, "this node cannot catch up with a peer");
+                    }
                     Err(error) => tracing::debug!(peer = %peer.node(), %error, "a round of catching up broke off"),
                 }
             }
@@ -113,35 +130,20 @@ async fn follow(inner: Arc<Inner>, peer: Peer) {
 }
 
 pub(super) async fn ask(peer: &Peer, request: Request) -> Result<Response, Broken> {
-    let call = peer.call(request).map_err(|_| Broken::Peer)?;
+    let call = peer.call(request).map_err(|error| match error {
+        CallError::TooLarge { bytes } => Broken::TooLarge(bytes),
+        _ => Broken::Peer,
+    })?;
     match tokio::time::timeout(ANSWER_MAX, call).await {
+        Ok(Ok(Response::Failed(WireError::Refused(why)))) => Err(Broken::Refused(why)),
         Ok(Ok(response)) => Ok(response),
         _ => Err(Broken::Peer),
     }
 }
 
 impl Inner {
-    /// The slots that both this node and the peer hold.
-    pub(super) fn shared_slots(&self, peer: NodeId) -> Vec<SlotId> {
-        let layout = self.layouts.current();
-        let holds = |slot: &SlotId| {
-            let replicas = layout.placement.replicas(*slot);
-            replicas.contains(&self.me) && replicas.contains(&peer)
-        };
-        let mut slots: Vec<SlotId> = (0..SLOT_COUNT).map(SlotId).filter(holds).collect();
-        // Everybody holds the system's slot; a member that is not in the table yet finds the table there.
-        slots.push(SYSTEM_SLOT);
-        slots
-    }
-
-    pub(super) fn digests(&self, slots: &[SlotId]) -> BTreeMap<SlotId, u64> {
-        let wanted: BTreeSet<SlotId> = slots.iter().copied().collect();
-        let digests = self.local.readers().flat_map(|reader| reader.durable_digests());
-        digests.filter(|(slot, _)| wanted.contains(slot)).collect()
-    }
-
     /// One round with a peer. `at_once`: what is lacking is asked for although it may be on its way.
-    async fn round(&self, peer: &Peer, at_once: bool) -> Result<(), Broken> {
+    pub(super) async fn round(&self, peer: &Peer, at_once: bool) -> Result<(), Broken> {
         let node = peer.node();
         if !at_once && self.is_settled(node) {
             return Ok(());
@@ -150,14 +152,13 @@ impl Inner {
         let slots = self.shared_slots(node);
         // Before this node's own clocks are looked at: what is damaged after that may be missing from them.
         let as_of = self.clocks.damages();
-        self.check_all_serve()?;
-        let clocks = self.local.clocks();
+        let clocks = self.local.all_clocks()?;
         let digests: BTreeMap<SlotId, u64> = slots
             .iter()
             .filter_map(|slot| Some((*slot, clocks.get(*slot)?.digest())))
             .collect();
         let digest = digest_of(&digests);
-        let theirs = match ask(peer, Request::Compare { digest }).await? {
+        let theirs: BTreeMap<SlotId, u64> = match ask(peer, Request::Compare { digest }).await? {
             Response::Same => {
                 self.settle(node, layout, &clocks, digest, as_of);
                 self.clocks.note_same(node, slots, &clocks, as_of);
@@ -172,169 +173,24 @@ impl Inner {
             _ => return Err(Broken::Answer),
         };
         self.clocks.unsettle(node);
+        let is_named = !theirs.contains_key(&SlotId(NOT_NAMED));
         let (same, differing) = split(&slots, &digests, &theirs);
         self.clocks.note_same(node, same, &clocks, as_of);
-        let mut lacking = SlotClocks::default();
-        for some in differing.chunks(CLOCKS_MAX) {
-            self.compare_clocks(peer, some, &mut lacking).await?;
-        }
+        let compared = self.compare_clocks(peer, &differing, None).await?;
+        let lacking = compared.lacking;
         let lacked_before = self.clocks.lacked_before(node, lacking.clone());
         let wants = if at_once { &lacking } else { &lacked_before };
         let claim = self.clocks.claim(node, wants, || self.local.clocks());
-        self.pull(peer, &claim.wants).await?;
+        let covered = self.pull(peer, &claim.wants, &compared.mine).await?;
         let whole = differing.into_iter().filter(|slot| match lacking.get(*slot) {
             None => true,
-            Some(lacking) => claim.wants.get(*slot).is_some_and(|wanted| wanted.covers(lacking)),
+            Some(lacking) => covered.get(*slot).is_some_and(|covered| covered.covers(lacking)),
         });
-        self.clocks.note_synced(node, whole, as_of);
+        if is_named {
+            self.clocks.note_synced(node, whole, as_of);
+        }
         self.clocks.note_copied();
         Ok(())
-    }
-
-    /// Exchanges the clocks of some slots, and adds what this node lacks.
-    async fn compare_clocks(&self, peer: &Peer, slots: &[SlotId], lacking: &mut SlotClocks) -> Result<(), Broken> {
-        let mut mine = BTreeMap::new();
-        for slot in slots {
-            mine.insert(*slot, self.local.clock(*slot)?);
-        }
-        let request = Request::Clocks {
-            slots: mine
-                .iter()
-                .map(|(slot, clock)| (slot.0, WireClock::of(clock)))
-                .collect(),
-        };
-        let Response::Clocks(theirs) = ask(peer, request).await? else {
-            return Err(Broken::Answer);
-        };
-        for (slot, clock, collected) in theirs {
-            let slot = SlotId(slot);
-            let (clock, collected) = (clock.into_clock(), collected.into_clock());
-            let Some(mine) = mine.get(&slot) else {
-                continue;
-            };
-            if !mine.covers(&collected) && !planted(Bug::ReconcileSkipped) {
-                self.reconcile(peer, slot).await?;
-            }
-            self.clocks.note(peer.node(), slot, &clock);
-            lacking.join_slot(slot, &clock.minus(mine));
-        }
-        Ok(())
-    }
-
-    /// Removes what the peer covers of the slot and holds no more: it was cleared, and the clears were collected.
-    async fn reconcile(&self, peer: &Peer, slot: SlotId) -> Result<(), Broken> {
-        let Response::HeldDots { texts, covered } = ask(peer, Request::HeldDots { slot: slot.0 }).await? else {
-            return Err(Broken::Answer);
-        };
-        let dropped = covered.into_clock().minus(&texts.into_clock());
-        let gone = self.local.held_dots(slot).await?.texts.meet(&dropped);
-        if gone.is_empty() {
-            return Ok(());
-        }
-        count(&self.counters.reconciled_slots);
-        tracing::warn!(peer = %peer.node(), slot = slot.0, ops = gone.count(), "ops that all others have dropped are removed");
-        let mut wants = SlotClocks::default();
-        wants.join_slot(slot, &gone);
-        let mut export = self.local.export(&wants)?;
-        let mut by_key: BTreeMap<_, Clock> = BTreeMap::new();
-        loop {
-            let ops = export.next(PAGE_BYTES as usize).await?;
-            if ops.is_empty() {
-                break;
-            }
-            for keyed in ops {
-                let dots = by_key.entry((keyed.user, keyed.key)).or_default();
-                dots.insert(keyed.op.dot.origin, keyed.op.dot.seq);
-            }
-        }
-        for ((user, key), dots) in by_key {
-            let wanted = Wanted {
-                user: &user,
-                key: &key,
-                kind: WriteKind::ClearDots(dots),
-                request_id: None,
-            };
-            self.local.write(wanted, WriteContext::default(), None).await?;
-        }
-        Ok(())
-    }
-
-    /// Takes the ops with these dots from the peer.
-    async fn pull(&self, peer: &Peer, wants: &SlotClocks) -> Result<(), Broken> {
-        if wants.is_empty() {
-            return Ok(());
-        }
-        let started = Instant::now();
-        let pull = self.next_number.fetch_add(1, Ordering::Relaxed);
-        let request = Request::Pull {
-            pull,
-            wants: WireClocks::of(wants),
-        };
-        if !matches!(ask(peer, request).await?, Response::Done) {
-            return Err(Broken::Answer);
-        }
-        let mut ops_pulled = 0;
-        loop {
-            let request = Request::PullNext {
-                pull,
-                budget_bytes: PAGE_BYTES,
-            };
-            let Response::Pulled { ops, covered } = ask(peer, request).await? else {
-                return Err(Broken::Answer);
-            };
-            ops_pulled += ops.len() as u64;
-            self.note_pulled(peer, &ops);
-            self.take_ops(ops).await?;
-            if let Some(covered) = covered {
-                // All that the peer still holds of them is durable here, the clears too.
-                let covered = covered.into_clocks().meet(wants);
-                // A clear may be among those that were not sent: the peer collected it since the clocks were compared.
-                let unsent = covered.minus(&self.local.clocks());
-                let slots: Vec<SlotId> = unsent.slots().map(|(slot, _)| slot).collect();
-                for some in slots.chunks(CLOCKS_MAX) {
-                    self.compare_clocks(peer, some, &mut SlotClocks::default()).await?;
-                }
-                self.local.know_dropped(&covered);
-                break;
-            }
-            tokio::time::sleep(PAGE_PAUSE).await;
-        }
-        let took_ms = started.elapsed().as_millis() as u64;
-        tracing::info!(peer = %peer.node(), ops = ops_pulled, took_ms, "caught up with a peer");
-        Ok(())
-    }
-
-    pub(super) fn answer_compare(&self, from: NodeId, digest: u64) -> Result<Response, OpError> {
-        self.check_all_serve()?;
-        if !self.layouts.current().table.is_up(from) {
-            // Its table may be newer, and which slots both hold is not known here: none of them must look empty, and so equal, to it.
-            let own = self.local.clocks();
-            let differs = |slot| (slot, !own.get(SlotId(slot)).map_or(0, Clock::digest));
-            return Ok(Response::Differ((0..=SYSTEM_SLOT.0).map(differs).collect()));
-        }
-        let digests = self.digests(&self.shared_slots(from));
-        if digest_of(&digests) == digest {
-            return Ok(Response::Same);
-        }
-        // The peer has something new, or lacks something.
-        self.clocks.unsettle(from);
-        let digests = digests.into_iter().map(|(slot, digest)| (slot.0, digest));
-        Ok(Response::Differ(digests.collect()))
-    }
-
-    pub(super) fn answer_clocks(&self, from: NodeId, slots: Vec<(u16, WireClock)>) -> Result<Response, OpError> {
-        let mut answer = Vec::with_capacity(slots.len());
-        for (slot, clock) in slots {
-            let Ok(slot) = crate::wire::slot_of(slot) else {
-                continue;
-            };
-            self.clocks.note(from, slot, &clock.into_clock());
-            // The clock first: what is collected afterwards is covered by it.
-            let collected = self.local.collected(slot)?;
-            let clock = self.local.clock(slot)?;
-            answer.push((slot.0, WireClock::of(&clock), WireClock::of(&collected)));
-        }
-        Ok(Response::Clocks(answer))
     }
 
     /// Heals what is whole again, and tells the shards what all replicas know.
@@ -386,9 +242,4 @@ impl Inner {
         let heard = heard.map(|ago| WallMs(self.env.wall.now().0.saturating_sub(ago.as_millis() as u64)));
         self.local.set_stable(&stable, heard);
     }
-}
-
-/// The slots whose digests are equal, and the others.
-fn split(slots: &[SlotId], mine: &BTreeMap<SlotId, u64>, theirs: &BTreeMap<SlotId, u64>) -> (Vec<SlotId>, Vec<SlotId>) {
-    slots.iter().partition(|slot| mine.get(slot) == theirs.get(slot))
 }

@@ -12,6 +12,7 @@ use crate::node::{Added, Node, NodeConfig, OpError, Terms};
 use crate::shard::ShardConfig;
 use crate::types::{Consistency, Key, RequestId, UserId, WallMs};
 
+mod copying;
 mod gathering;
 mod losses;
 
@@ -561,5 +562,36 @@ async fn how_far_a_node_is_behind_and_whose_clock_is_wrong_is_told() {
     // By what lies on its disk, compressed, or by what came since.
     let bytes = most.bytes.unwrap() / most.ops;
     assert!((100..5000).contains(&bytes), "{bytes} bytes an op");
+    rig.end().await;
+}
+
+/// In one page of a pull, of a read through another node or of a read repair: small ops, and then a text of the largest size.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_too_large_for_one_message_together_comes_in_several() {
+    let mut rig = Rig::new(4).await;
+    let away = rig.node(3).local().life().node;
+    let layout = rig.node(0).cluster().unwrap().inner.layouts.current();
+    let is_held = |name: &String| {
+        let (slot, _) = crate::node::replica::place_of(&user(), &key(name));
+        layout.placement.replicas(slot).contains(&away)
+    };
+    let name = (0..).map(|number| format!("k{number}")).find(is_held).unwrap();
+    let mut texts = vec!["x".repeat(10_000); 15];
+    texts.push("x".repeat(crate::types::BODY_BYTES_MAX));
+    rig.stop(3).await;
+    for text in &texts {
+        add(rig.node(0), &name, text).await.unwrap();
+    }
+    rig.start(3).await;
+    let until = Instant::now() + PATIENCE;
+    while rig.node(3).local().count(&user(), &key(&name)).await.unwrap() < texts.len() as u64 {
+        assert!(Instant::now() < until, "it does not catch up");
+        sleep(Duration::from_millis(20)).await;
+    }
+    // One of the four does not hold it, and reads it through another one.
+    for node in rig.running() {
+        let read = list(node, &name, Consistency::One).await.unwrap();
+        assert!(read == texts, "{} values", read.len());
+    }
     rig.end().await;
 }

@@ -8,8 +8,9 @@ use crate::store::segment::ReadError;
 use crate::store::source::KeySource;
 use crate::types::WallMs;
 
-/// Ops of the key whose dots `known`, a clock of its slot, does not cover, in stamp order: about `budget_bytes` of log records, at least
-/// one if there is any. And whether there are more, which come when these are known too.
+/// Ops of the key whose dots `known`, a clock of its slot, does not cover, in stamp order: at most `budget_bytes` of log records, but at
+/// least one if there is any: they have to fit into one message, as each op does. And whether there are more, which come when these are
+/// known too.
 ///
 /// Segments of which all that they cover in the slot is known are not read.
 pub fn ops_of_key_lacking(
@@ -38,13 +39,13 @@ pub fn ops_of_key_lacking(
         if known.contains(op.dot.origin, op.dot.seq) {
             continue;
         }
-        if bytes >= budget_bytes.max(1) {
-            return Ok((lacking, true));
-        }
         let Some(op) = left_by(&cleared, op, now) else {
             continue;
         };
         bytes += record_bytes(source.user.as_str(), source.key.as_str(), &op);
+        if bytes > budget_bytes && !lacking.is_empty() {
+            return Ok((lacking, true));
+        }
         lacking.push(detached(op));
     }
     Ok((lacking, false))

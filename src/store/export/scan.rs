@@ -33,6 +33,8 @@ pub struct OpScan {
     heads: Vec<Head>,
     /// The op that was given last: a copy of it is not given again.
     last: Option<Dot>,
+    /// It did not fit into the last batch, and is the first of the next.
+    held: Option<KeyedOp>,
 }
 
 impl OpScan {
@@ -69,6 +71,7 @@ impl OpScan {
             cleared: None,
             heads,
             last: None,
+            held: None,
         }
     }
 
@@ -78,7 +81,8 @@ impl OpScan {
         self
     }
 
-    /// The next ops, together about `budget_bytes` of log records; at least one unless at the end.
+    /// The next ops, together at most `budget_bytes` of log records; at least one unless at the end, so one that is larger comes alone:
+    /// a batch has to fit into one message, as each op does.
     ///
     /// After `Err(Damaged)` the same error comes again until `skip_damaged` was called; after any other, the next call tries again.
     pub fn next_batch(&mut self, budget_bytes: usize) -> Result<Vec<KeyedOp>, ReadError> {
@@ -88,6 +92,10 @@ impl OpScan {
             match self.next() {
                 Ok(Some(op)) => {
                     bytes += record_bytes(op.user.as_str(), op.key.as_str(), &op.op);
+                    if bytes > budget_bytes && !batch.is_empty() {
+                        self.held = Some(op);
+                        break;
+                    }
                     batch.push(op);
                 }
                 Ok(None) => break,
@@ -143,6 +151,9 @@ impl OpScan {
     }
 
     fn next(&mut self) -> Result<Option<KeyedOp>, ReadError> {
+        if let Some(held) = self.held.take() {
+            return Ok(Some(held));
+        }
         if self.cleared.is_none() {
             self.cleared = Some(self.learn_clears()?);
         }

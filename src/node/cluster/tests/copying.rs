@@ -1,0 +1,269 @@
+//! What a node has copied of its peers counts only where it is all that they had.
+
+use super::*;
+use crate::core::clock::{Clock, SlotClocks};
+use crate::core::op::Body;
+use crate::core::stamp::OriginId;
+use crate::node::cluster::read::Came;
+use crate::node::replica::place_of;
+use crate::wire::{NOT_NAMED, Response, WireOp};
+
+/// Among a member's tasks.
+const LAYOUT: usize = 1;
+const SYNC: usize = 3;
+
+fn inner(node: &Node) -> &Inner {
+    &node.cluster().unwrap().inner
+}
+
+fn id(node: &Node) -> NodeId {
+    node.local().life().node
+}
+
+fn stop_task(node: &Node, task: usize) {
+    inner(node).tasks.lock()[task].abort();
+}
+
+fn slot_of(name: &str) -> SlotId {
+    place_of(&user(), &key(name)).0
+}
+
+async fn count(node: &Node, name: &str) -> u64 {
+    node.local().count(&user(), &key(name)).await.unwrap()
+}
+
+async fn until(what: &str, is_so: impl Fn() -> bool) {
+    let end = Instant::now() + 3 * PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < end, "not in time: {what}");
+        sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the nodes of these tests are on the real disk")]
+fn copy(from: &std::path::Path, to: &std::path::Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let (path, to) = {
+            let entry = entry.unwrap();
+            (entry.path(), to.join(entry.file_name()))
+        };
+        match path.is_dir() {
+            true => copy(&path, &to),
+            false => drop(std::fs::copy(&path, &to).unwrap()),
+        }
+    }
+}
+
+impl Rig {
+    async fn back_up(&mut self, index: usize) -> TempDir {
+        self.stop(index).await;
+        let copied = TempDir::new().unwrap();
+        copy(self.dirs[index].path(), copied.path());
+        self.start(index).await;
+        self.wait_linked().await;
+        self.wait("it votes again", |node| inner(node).votes(SlotId(1))).await;
+        copied
+    }
+
+    /// Sets the node's disk back to this one. The node knows that, and does not catch up by itself.
+    async fn set_back(&mut self, index: usize, disk: TempDir) {
+        self.stop(index).await;
+        self.dirs[index] = disk;
+        self.start(index).await;
+        let node = self.node(index);
+        stop_task(node, SYNC);
+        for peer in self.running().filter(|peer| id(peer) != id(node)) {
+            let peer = || inner(node).peers.get(id(peer)).filter(Peer::is_up);
+            until("it is linked", || peer().is_some()).await;
+            inner(node).introduce(&peer().unwrap()).await.unwrap();
+        }
+        assert!(inner(node).clocks.is_new());
+    }
+
+    fn peer(&self, from: usize, to: usize) -> Peer {
+        inner(self.node(from)).peers.get(id(self.node(to))).unwrap()
+    }
+
+    /// "k" was cleared by a clear with a request id, which all replicas hold and none may collect; node 2 is set back to before it.
+    async fn with_a_missed_clear() -> Self {
+        let mut rig = Self::new(3).await;
+        add(rig.node(0), "k", "old").await.unwrap();
+        rig.wait_equal().await;
+        let before = rig.back_up(2).await;
+        for index in 0..2 {
+            stop_task(rig.node(index), SYNC);
+        }
+        let clear = RequestId::new("clear").unwrap();
+        let name = (user(), key("k"));
+        let cleared = rig.node(0).clear(&name.0, &name.1, Some(clear), Terms::usual());
+        cleared.await.unwrap();
+        rig.wait_equal().await;
+        rig.set_back(2, before).await;
+        assert_eq!(count(rig.node(2), "k").await, 1);
+        assert!(rig.node(0).local().collected(slot_of("k")).unwrap().is_empty());
+        rig
+    }
+
+    /// The first node collects the clear, of which the request id is left.
+    async fn collect(&self) {
+        let local = self.node(0).local();
+        local.set_stable(&local.clocks(), None);
+        until("it is collected", || !local.collected(slot_of("k")).unwrap().is_empty()).await;
+        assert!(!local.held_dots(slot_of("k")).await.unwrap().spent.is_empty());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_may_have_missed_clears_removes_what_a_peer_has_dropped_whoever_collected_them() {
+    let rig = Rig::with_a_missed_clear().await;
+    let node = inner(rig.node(2));
+    let slots = [slot_of("k")];
+    let compared = node.compare_clocks(&rig.peer(2, 0), &slots, None).await.unwrap();
+    assert!(!compared.lacking.is_empty());
+    assert_eq!(count(rig.node(2), "k").await, 0, "the peer does not hold it any more");
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_clear_that_is_collected_between_comparing_and_copying_is_not_missed() {
+    let rig = Rig::with_a_missed_clear().await;
+    let (node, peer, slot) = (inner(rig.node(2)), rig.peer(2, 0), slot_of("k"));
+    // As if it had compared with this peer before that one took the clear.
+    let nothing = Clock::default;
+    let as_of = node.clocks.damages();
+    node.clocks
+        .note_reconciled(peer.node(), slot, nothing(), nothing(), as_of);
+    let compared = node.compare_clocks(&peer, &[slot], None).await.unwrap();
+    assert_eq!(count(rig.node(2), "k").await, 1);
+    rig.collect().await;
+
+    // What is left of the clear is not taken from who retries it, or repairs the key.
+    let mut export = rig.node(0).local().export(&compared.lacking).unwrap();
+    let spent = export.next(1 << 20).await.unwrap();
+    assert!(matches!(spent[..], [ref op] if matches!(op.op.body, Body::Spent { .. })));
+    let spent = || spent.iter().map(WireOp::of).collect();
+    let append = || node.answer_append(peer.node(), spent());
+    assert!(matches!(append().await, Response::Failed(_)));
+    assert!(node.take_ops(spent(), Came::Otherwise).await.is_err());
+
+    let covered = node.pull(&peer, &compared.lacking, &compared.mine).await.unwrap();
+    assert!(covered.get(slot).unwrap().covers(compared.lacking.get(slot).unwrap()));
+    assert_eq!(count(rig.node(2), "k").await, 0);
+    assert!(matches!(append().await, Response::Done), "it is known by now");
+    rig.end().await;
+}
+
+/// Each start of a node that writes adds to the clocks, and so does each gap.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clocks_that_are_larger_than_a_message_are_compared_and_copied() {
+    const SLOTS: u16 = 260;
+    const RANGES: u64 = 1_760;
+    let mut rig = Rig::new(2).await;
+    rig.stop(1).await;
+    let mut many = SlotClocks::default();
+    for slot in 0..SLOTS {
+        for range in 0..RANGES {
+            many.insert(SlotId(slot), OriginId(7), (1 << 60) + 2 * range);
+        }
+    }
+    let has_all = |node: &Node| many.minus(&node.local().clocks()).is_empty();
+    rig.node(0).local().know_dropped(&many);
+    rig.wait("they are known", has_all).await;
+    rig.start(1).await;
+    until("it has caught up", || has_all(rig.node(1))).await;
+    rig.end().await;
+}
+
+/// Who goes by an older table may still write with the node whose seat was given away.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_took_a_seat_does_not_vote_before_all_others_know() {
+    let mut rig = Rig::new(3).await;
+    add(rig.node(0), "k", "v").await.unwrap();
+    rig.make_room();
+    rig.start(3).await;
+    let (old, new) = (id(rig.node(1)), id(rig.node(3)));
+    rig.stop(1).await;
+    stop_task(rig.node(2), LAYOUT);
+    let replace = MemberChange::Replace { old, new };
+    let end = Instant::now() + PATIENCE;
+    while let Err(refused) = change(rig.node(0), replace).await {
+        assert!(Instant::now() < end, "{refused}");
+        sleep(Duration::from_millis(50)).await;
+    }
+    let by = |index: usize| inner(rig.node(index)).layouts.current();
+    until("it is let in", || by(0).table.is_up(new) && by(3).table.is_up(new)).await;
+    let end = Instant::now() + PATIENCE;
+    while count(rig.node(3), "k").await == 0 {
+        assert!(Instant::now() < end, "nothing is copied");
+        sleep(Duration::from_millis(20)).await;
+    }
+    sleep(Duration::from_secs(3)).await;
+    assert!(by(2).table.is_up(old) && !by(2).table.is_up(new));
+    assert!(!inner(rig.node(3)).votes(SlotId(1)));
+    let Ok(Response::Differ(digests)) = inner(rig.node(2)).answer_compare(new, 0) else {
+        panic!("it is not in its table");
+    };
+    assert!(digests.iter().any(|(slot, _)| *slot == NOT_NAMED));
+
+    inner(rig.node(2)).load_table().await.unwrap();
+    until("it votes", || inner(rig.node(3)).votes(SlotId(1))).await;
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shard_that_is_being_opened_anew_does_not_look_empty() {
+    let rig = Rig::new(1).await;
+    add(rig.node(0), "k", "v").await.unwrap();
+    let (node, local) = (inner(rig.node(0)), rig.node(0).local());
+    let slots = [slot_of("k")];
+    assert_eq!(node.digests(&slots).unwrap().len(), 1);
+    local.kill_shard_of(&user(), &key("k"));
+    until("it is gone", || !local.is_ready()).await;
+    assert!(node.digests(&slots).is_err() && local.all_clocks().is_err());
+    assert!(node.answer_compare(NodeId(7), 0).is_err() && node.answer_compare(id(rig.node(0)), 0).is_err());
+    until("it is back", || local.is_ready()).await;
+    assert_eq!(node.digests(&slots).unwrap().len(), 1);
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[expect(clippy::disallowed_methods, reason = "the nodes of these tests are on the real disk")]
+async fn what_a_peer_could_not_read_does_not_count_as_copied() {
+    const KEYS: u64 = 120;
+    let mut rig = Rig::new(2).await;
+    let before = rig.back_up(1).await;
+    for number in 0..KEYS {
+        let text = (0..2_000).map(|at| char::from(b'a' + (at * at * number % 1_009 % 26) as u8));
+        add(rig.node(0), &format!("k{number}"), &text.collect::<String>())
+            .await
+            .unwrap();
+    }
+    rig.wait_equal().await;
+    rig.set_back(1, before).await;
+    let held = rig.node(0).local().clocks();
+    let files = |dir: &std::path::Path| -> Vec<_> {
+        let entries = std::fs::read_dir(dir).unwrap();
+        entries.map(|entry| entry.unwrap().path()).collect()
+    };
+    let all = files(&rig.dirs[0].path().join("data"));
+    let of_users = |path: &&std::path::PathBuf| path.is_dir() && !path.to_string_lossy().contains("system-");
+    let segments = all.iter().filter(of_users).flat_map(|dir| files(dir));
+    let segments = segments.filter(|path| path.extension().is_some_and(|extension| extension == "kvs"));
+    for path in segments {
+        let mut bytes = std::fs::read(&path).unwrap();
+        let third = bytes.len() / 3;
+        bytes[third] ^= 0x10;
+        std::fs::write(&path, bytes).unwrap();
+    }
+    let (node, peer) = (inner(rig.node(1)), rig.peer(1, 0));
+    node.round(&peer, true).await.unwrap();
+    let mine = rig.node(1).local().clocks();
+    let is_copied = |(slot, held): &(SlotId, &Clock)| mine.get(*slot).is_some_and(|mine| mine.covers(held));
+    let (copied, missing): (Vec<_>, Vec<_>) = held.slots().partition(is_copied);
+    assert!(!copied.is_empty() && !missing.is_empty(), "{} missing", missing.len());
+    let counts = |(slot, _): &(SlotId, &Clock)| node.clocks.has_all_of(*slot, [peer.node()]);
+    // Around what cannot be read some came that nobody can vouch for.
+    assert!(copied.iter().any(counts) && !missing.iter().any(counts));
+    rig.end().await;
+}
