@@ -197,7 +197,11 @@ impl Inner {
 
     /// Sees to it that `need` replicas hold an op that some replica already has.
     pub(super) async fn hold(&self, op: KeyedOp, peers: &[Peer], need: usize) -> Result<(), OpError> {
-        let appended = pin!(self.local.apply(vec![op.clone()]));
+        let (own, may_take) = (vec![op.clone()], self.check_may_take(&op.op));
+        let appended = pin!(async move {
+            may_take?;
+            self.local.apply(own).await
+        });
         self.spread(op, peers, appended, need).await
     }
 
