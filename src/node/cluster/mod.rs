@@ -11,7 +11,10 @@
 //! | `forward` | requests for slots that this node does not hold |
 //! | `serve` | what this node answers to others |
 //! | `sync` | catching up: asking each peer for what this node lacks |
+//! | `compared` | what it tells others that do so |
 //! | `settled` | when that can be left out |
+//! | `lives` | which life of each member was met, and whether it runs on an older copy of its disk |
+//! | `told` | what each peer told of its clocks, by which that shows |
 //! | `join` | coming in, letting in, replacing |
 //! | `asking` | who asks to be let in, and whose lost disk that shows |
 //! | `place` | whose an address is, and a lost node's own seat |
@@ -35,6 +38,7 @@
 
 mod asking;
 mod clock_book;
+mod compared;
 mod forward;
 mod gather;
 mod gossip;
@@ -52,6 +56,7 @@ mod settled;
 mod status;
 mod sync;
 mod table;
+mod told;
 mod write;
 
 use std::net::SocketAddr;

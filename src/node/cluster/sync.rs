@@ -14,8 +14,9 @@
 //! Flow control: one page is on its way at a time, and there is a pause between two, so that the clients of both come first. A round that
 //! breaks off loses nothing: the next one asks for what is still lacking.
 //!
-//! *Introduction*: on each new connection this node first names its life. A peer that has met a later one tells that this disk is an older
-//! copy; the node then starts over as a new one, whose word does not count until it has copied all that the others hold.
+//! *Introduction* (`lives`): on each new connection this node first names its life, and in each life it first tells each peer its clocks. A
+//! peer that has met a later life, or was told more than is there now, tells that this disk is an older copy; the node then starts over as
+//! a new one, whose word does not count until it has copied all that the others hold.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -44,7 +45,7 @@ const PAGE_BYTES: u32 = 256 << 10;
 /// Between two pages.
 const PAGE_PAUSE: Duration = Duration::from_millis(3);
 /// Slots whose clocks go into one message.
-const CLOCKS_MAX: usize = 256;
+pub(super) const CLOCKS_MAX: usize = 256;
 /// A request of a round that was not answered by then is given up, and the round with it.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
 
@@ -302,39 +303,6 @@ impl Inner {
         let took_ms = started.elapsed().as_millis() as u64;
         tracing::info!(peer = %peer.node(), ops = ops_pulled, took_ms, "caught up with a peer");
         Ok(())
-    }
-
-    pub(super) fn answer_compare(&self, from: NodeId, digest: u64) -> Result<Response, OpError> {
-        self.check_all_serve()?;
-        if !self.layouts.current().table.is_up(from) {
-            // Its table may be newer, and which slots both hold is not known here: none of them must look empty, and so equal, to it.
-            let own = self.local.clocks();
-            let differs = |slot| (slot, !own.get(SlotId(slot)).map_or(0, Clock::digest));
-            return Ok(Response::Differ((0..=SYSTEM_SLOT.0).map(differs).collect()));
-        }
-        let digests = self.digests(&self.shared_slots(from));
-        if digest_of(&digests) == digest {
-            return Ok(Response::Same);
-        }
-        // The peer has something new, or lacks something.
-        self.clocks.unsettle(from);
-        let digests = digests.into_iter().map(|(slot, digest)| (slot.0, digest));
-        Ok(Response::Differ(digests.collect()))
-    }
-
-    pub(super) fn answer_clocks(&self, from: NodeId, slots: Vec<(u16, WireClock)>) -> Result<Response, OpError> {
-        let mut answer = Vec::with_capacity(slots.len());
-        for (slot, clock) in slots {
-            let Ok(slot) = crate::wire::slot_of(slot) else {
-                continue;
-            };
-            self.clocks.note(from, slot, &clock.into_clock());
-            // The clock first: what is collected afterwards is covered by it.
-            let collected = self.local.collected(slot)?;
-            let clock = self.local.clock(slot)?;
-            answer.push((slot.0, WireClock::of(&clock), WireClock::of(&collected)));
-        }
-        Ok(Response::Clocks(answer))
     }
 
     /// Heals what is whole again, and tells the shards what all replicas know.
