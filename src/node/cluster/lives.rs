@@ -230,6 +230,8 @@ impl Inner {
 
     /// This disk is an older copy of itself, the peer says: unless this very life has begun anew for that already, it does so now.
     async fn start_over(&self, peer: &Peer, starts: u64) -> Result<(), Broken> {
+        // The peer may not have been able to note this one.
+        let starts = starts.max(self.local.life().starts);
         if self.lives.is_news(starts) {
             tracing::error!(
                 peer = %peer.node(), starts, own = self.local.life().starts,
