@@ -138,6 +138,8 @@ pub struct Shard {
     covered: SlotClocks,
     /// Of these, the ones that are dropped and that no file here says so of.
     dropped: SlotClocks,
+    /// Some of the dropped ones were given up as lost.
+    has_healed: bool,
     /// Dots of the open group, and of the one that is being committed.
     open_dots: Vec<Dot>,
     closed_dots: Vec<Dot>,
@@ -232,6 +234,7 @@ impl Shard {
             config,
             covered: found.covered,
             dropped: SlotClocks::default(),
+            has_healed: false,
             open_dots: Vec::new(),
             closed_dots: Vec::new(),
             lost: found.lost,

@@ -26,7 +26,16 @@ impl Shard {
         if self.reclaim_is_worth_it(now) {
             return Some(by_size);
         }
-        self.full_tier(&by_size).or_else(|| self.idle_merge(&by_size, now))
+        let usual = self.full_tier(&by_size).or_else(|| self.idle_merge(&by_size, now));
+        usual.or_else(|| self.note_dropped(by_size, now))
+    }
+
+    /// One segment, so that the footer of its successor says what no file says yet: which dots are dropped. At once where they were given up
+    /// as lost, for until then each start finds them lost again; else when nobody writes.
+    fn note_dropped(&self, mut by_size: Vec<Arc<Segment>>, now: WallMs) -> Option<Vec<Arc<Segment>>> {
+        let is_due = self.has_healed || self.is_idle(now);
+        by_size.truncate(1);
+        (is_due && !self.dropped.is_empty()).then_some(by_size)
     }
 
     /// The lowest tier of segments of about one size that has as many as are merged at a time.
