@@ -338,6 +338,8 @@ impl World {
             }
             _ => {
                 node.disk.wipe();
+                // That of another node by now.
+                self.faults.running_images.remove(&id);
                 Loss::All
             }
         };
@@ -367,7 +369,10 @@ impl World {
     }
 
     fn set_back(&mut self, id: HostId, now_us: u64) {
-        if now_us >= self.plan.faults_end_us || !self.nodes[usize::from(id.0)].is_running() || !self.all_others_are_there(id) {
+        if now_us >= self.plan.faults_end_us
+            || !self.nodes[usize::from(id.0)].is_running()
+            || !self.all_others_are_there(id)
+        {
             return;
         }
         let Some((image, _)) = self.faults.running_images.remove(&id) else {

@@ -205,7 +205,10 @@ impl Inner {
             };
             let theirs: BTreeMap<SlotId, u64> = match ask(peer, request).await? {
                 Response::Same => mine.clone(),
-                Response::Differ(digests) => digests.into_iter().map(|(slot, digest)| (SlotId(slot), digest)).collect(),
+                Response::Differ(digests) => digests
+                    .into_iter()
+                    .map(|(slot, digest)| (SlotId(slot), digest))
+                    .collect(),
                 _ => return Err(Broken::Answer),
             };
             let differs = |slot: &SlotId| mine.get(slot) != theirs.get(slot) && lost.get(*slot).is_none();

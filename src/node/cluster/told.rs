@@ -94,7 +94,10 @@ impl Told {
     /// The slots of which the peer told more before than `own`, this node's own clocks, cover: the peer must not take them for equal.
     pub(super) fn beyond(&self, own: impl FnOnce() -> SlotClocks) -> Vec<SlotId> {
         let beyond = self.review.as_ref().map(|review| review.before.minus(&own()));
-        beyond.iter().flat_map(|beyond| beyond.slots().map(|(slot, _)| slot)).collect()
+        beyond
+            .iter()
+            .flat_map(|beyond| beyond.slots().map(|(slot, _)| slot))
+            .collect()
     }
 
     pub(super) fn finding(&self, connection: u64) -> Finding {

@@ -70,8 +70,10 @@ async fn a_copy_of_a_running_disk_that_is_put_back_does_not_count_until_it_has_c
     sleep(3 * TICK).await;
     assert!(!rig.votes(2));
     rig.start(1).await;
-    rig.wait("everybody's word counts", |node| node.cluster().unwrap().inner.votes(SlotId(1)))
-        .await;
+    rig.wait("everybody's word counts", |node| {
+        node.cluster().unwrap().inner.votes(SlotId(1))
+    })
+    .await;
     let expected: Vec<String> = (0..20).map(|text| text.to_string()).collect();
     assert_eq!(list(rig.node(2), "k", Consistency::Quorum).await.unwrap(), expected);
     rig.end().await;
@@ -81,7 +83,10 @@ async fn a_copy_of_a_running_disk_that_is_put_back_does_not_count_until_it_has_c
 async fn a_member_that_is_started_anew_counts_at_once_although_another_one_is_away() {
     let mut rig = Rig::new(3).await;
     rig.add_ten(0).await;
-    rig.node(1).clear(&user(), &key("k"), None, Terms::usual()).await.unwrap();
+    rig.node(1)
+        .clear(&user(), &key("k"), None, Terms::usual())
+        .await
+        .unwrap();
     rig.add_ten(10).await;
     rig.wait_told().await;
     rig.stop(1).await;
