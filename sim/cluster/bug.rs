@@ -117,7 +117,7 @@ pub fn plan(bug: Bug, rng: &mut Rng) -> Plan {
             plan.load.long_percent = 100;
             plan.load.think_ms_max = 60;
             plan.load.keys = 6;
-            plan.faults_end_us = 25 * SECOND_US;
+            plan.faults_end_us = 45 * SECOND_US;
             plan.faults = vec![(Fault::CrashInWrite, SECOND_US / 3)];
         }
         Bug::PartTwice => plan.load.part_percent = 50,
