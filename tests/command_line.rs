@@ -134,3 +134,26 @@ fn an_address_that_cannot_be_used_is_named_with_its_source() {
     let text = stderr(&output);
     assert!(text.contains("\"https://host\"") && text.contains("--url"), "{text}");
 }
+
+#[test]
+fn a_file_of_the_settings_that_is_not_there_or_is_wrong_is_code_two() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let wrong = folder.path().join("wrong");
+    std::fs::write(&wrong, "no key\n").expect("a file");
+    let wrong = wrong.display().to_string();
+    let data = folder.path().join("data").display().to_string();
+    let serve = ["serve", "--listen", "127.0.0.1:0", "--data", &data];
+    let in_cluster = ["--cluster-listen", "127.0.0.1:7"];
+    let key = |file| [&serve[..], &in_cluster, &["--cluster-key-file", file]].concat();
+    for args in [
+        vec!["keys", "--user", "demo", "--password-file", "nofile"],
+        [&serve[..], &["--user", "demo", "--password-file", "nofile"]].concat(),
+        key("nofile"),
+        key(&wrong),
+    ] {
+        let output = kv(&args, &[]);
+        let text = stderr(&output);
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {text}");
+        assert!(text.contains("nofile") || text.contains(&wrong), "{text}");
+    }
+}

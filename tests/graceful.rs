@@ -85,6 +85,41 @@ fn the_first_admin_is_made_once_and_keeps_the_password() {
     assert_eq!(node.admin().get("k"), ["v"]);
 }
 
+/// What an operator does who follows what the program says.
+#[test]
+fn where_the_records_of_users_are_damaged_the_node_starts_and_their_data_comes_back_to_them() {
+    let home = Home::new();
+    let node = home.start();
+    node.admin().add("k", "v");
+    let ann = node.user("ann");
+    ann.add("k", "ann's");
+    node.kill();
+    let logs = files(&home, ".kvl");
+    let system = logs
+        .iter()
+        .find(|path| path.to_string_lossy().contains("system-of-"))
+        .unwrap();
+    // In the first record, which others follow that prove it was synced.
+    overwrite(system, 600, &[0xff; 40]);
+
+    let node = home.start();
+    assert_eq!(get(node.addr(), "/healthz").status, 200);
+    assert_ne!(node.admin().post("/get_value", json!({"key": "k"})).status, 200);
+    node.terminate();
+    assert!(node.wait().success());
+
+    let mut accept = common::kv();
+    accept.args(["segment", "accept-loss", "--data"]).arg(home.data());
+    let accepted = said(&common::run(accept));
+    assert!(
+        accepted.contains("given up") && accepted.contains("--keep-data"),
+        "{accepted}"
+    );
+    let node = home.start();
+    assert_eq!(node.admin().get("k"), ["v"]);
+    assert_eq!(ann.at(node.addr()).get("k"), ["ann's"]);
+}
+
 /// Files of the data folder whose name ends so, largest first.
 fn files(home: &Home, ending: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();

@@ -114,6 +114,19 @@ fn the_commands_of_the_original_work_as_it_documents_them() {
 }
 
 #[test]
+fn what_is_written_at_once_leaves_no_node_out_of_a_new_cluster() {
+    let cluster = start();
+    cluster.ok(&["add_value", "greeting", "hello"]);
+    let members = cluster.ok(&["cluster", "members"]);
+    assert_eq!(members.matches("  up  ").count(), 3, "{members}");
+    let profile = std::fs::read_to_string(cluster.folder.path().join("kv-cluster/profile.toml")).expect("a profile");
+    for address in profile.split('"').filter(|text| text.starts_with("http://")) {
+        let args = ["get_value", "greeting", "--consistency", "one", "--url", address];
+        assert_eq!(cluster.ok(&args), "hello\n");
+    }
+}
+
+#[test]
 fn what_was_added_is_there_after_a_stop_and_a_kill() {
     let cluster = start();
     cluster.ok(&["add_value", "greeting", "hello"]);

@@ -14,10 +14,11 @@ use crate::types::Consistency;
 
 /// Reads a body that must be one JSON object.
 pub fn read<'de, T: Deserialize<'de>>(body: &'de [u8]) -> Result<T, serde_json::Error> {
-    // Checked as a whole once, not text by text. What is not UTF-8 gets the parser's own complaint.
+    // Checked as a whole once, not text by text. What is not UTF-8 gets the parser's own complaint, if it has one: it does not look at the
+    // bytes of a text that it skips.
     let object = match std::str::from_utf8(body) {
         Ok(text) => serde_json::from_str::<Object<T>>(text),
-        Err(_) => serde_json::from_slice(body),
+        Err(error) => serde_json::from_slice(body).and_then(|_: Object<T>| Err(serde_json::Error::custom(error))),
     };
     object.map(|object| object.0)
 }
@@ -188,6 +189,18 @@ mod tests {
         let get: GetValue = read(br#"{"key":"k","offset":null,"limit":null,"count_only":null}"#).unwrap();
         assert!(get.offset.is_none() && get.limit.is_none() && !get.count_only);
         assert!(read::<AddValue>(br#"{"key":null,"value":"v"}"#).is_err());
+    }
+
+    #[test]
+    fn what_is_not_utf8_is_refused_wherever_it_stands() {
+        for body in [
+            &b"{\"key\":\"k\xff\"}"[..],
+            b"{\"key\":\"k\",\"more\":\"\xff\"}",
+            b"{\"key\":\"k\",\"\xff\":1}",
+            b"{\"key\":\"k\",\"more\":[{\"a\":\"\xc3\"}]}",
+        ] {
+            assert!(read::<GetValue>(body).is_err(), "{body:?}");
+        }
     }
 
     #[test]

@@ -33,6 +33,13 @@ body! {
             skip_serializing_if = "std::ops::Not::not"
         )]
         pub admin: bool,
+        /// For `add`: what is stored under the name is the new user's.
+        #[serde(
+            default,
+            deserialize_with = "accept::flag_or_no",
+            skip_serializing_if = "std::ops::Not::not"
+        )]
+        pub keep_data: bool,
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use indicatif::HumanBytes;
 
-use crate::api::{ClusterStatus, Member, STATUS_OK};
+use crate::api::{ClusterStatus, Member, MemberState, STATUS_OK};
 use crate::client::entropy;
 
 use super::add::print_status;
@@ -24,7 +24,7 @@ pub enum ClusterCommand {
     /// Print each node with its state and how far it is behind
     Status(CommonArgs),
     /// Print the nodes and their addresses
-    Members(CommonArgs),
+    Members(MembersArgs),
     /// Take a node out of the cluster, for good
     Remove(RemoveArgs),
     /// Give the place of a lost node to an empty one
@@ -43,6 +43,15 @@ pub struct CommonArgs {
 }
 
 #[derive(Debug, clap::Args)]
+pub struct MembersArgs {
+    /// Print the list of members in the API's answer to cluster/status
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub connection: ConnectionArgs,
+}
+
+#[derive(Debug, clap::Args)]
 pub struct RemoveArgs {
     /// The node: its id, the beginning of it, or one of its addresses
     pub node: String,
@@ -52,7 +61,7 @@ pub struct RemoveArgs {
 
 #[derive(Debug, clap::Args)]
 pub struct ReplaceArgs {
-    /// The node that is lost: its id, the beginning of it, or one of its addresses
+    /// The node that is lost (refused while it is there): its id, the beginning of it, or one of its addresses
     pub old: String,
     /// The empty node that takes its place, likewise
     pub new: String,
@@ -142,7 +151,9 @@ fn line_of(answer: &impl serde::Serialize) -> anyhow::Result<String> {
 fn find(status: &ClusterStatus, text: &str) -> anyhow::Result<String> {
     let is_meant = |member: &&Member| {
         let by_id = !text.is_empty() && member.node.starts_with(&text.to_lowercase());
-        by_id || [&member.peer, &member.http].into_iter().any(|address| address == text)
+        // One that was removed may have had the address of the one that took its place.
+        let has_addresses = member.state != MemberState::Removed;
+        by_id || has_addresses && [&member.peer, &member.http].into_iter().any(|address| address == text)
     };
     let mut meant = status.members.iter().filter(is_meant);
     match (meant.next(), meant.next()) {
@@ -262,7 +273,6 @@ mod tests {
     use std::os::unix::fs::MetadataExt;
 
     use super::*;
-    use crate::api::MemberState;
     use crate::types::NodeId;
 
     fn member(node: u64, port: u16) -> Member {
@@ -342,6 +352,11 @@ ac00000000000001  joining  no     127.0.0.1:8002  default  100     1024   ?     
         let mut two = cluster();
         two.members.push(member(0xac << 56, 8002));
         assert!(find(&two, "a").unwrap_err().to_string().contains("several"));
+        let address = "127.0.0.1:8002";
+        assert!(find(&two, address).unwrap_err().to_string().contains("several"));
+        two.members[3].state = MemberState::Removed;
+        assert_eq!(find(&two, address).unwrap(), "ac00000000000001");
+        assert_eq!(find(&two, "ac00000000000000").unwrap(), "ac00000000000000");
     }
 
     #[test]

@@ -37,7 +37,7 @@ pub struct ConnectionArgs {
     /// Seconds of silence after which a node counts as failed
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub timeout: u64,
-    /// Seconds after which a request is given up, over all nodes and tries; the nodes take at most 10 of them unless it is given
+    /// Seconds after which a request is given up, over all nodes and tries; the nodes take at most 10 of them unless it is given [default: 60]
     #[arg(long, value_name = "SECONDS", value_parser = deadline)]
     pub deadline: Option<Duration>,
 }

@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::fs;
-use std::io::{self, BufRead, BufReader, Seek, SeekFrom};
+use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use crate::types::KEY_BYTES_MAX;
 use super::connection::{Connection, ConnectionArgs};
 use super::exit::{CliError, usage};
 use super::import_line::{Event, ImportLines, ImportOp, LineError, Position};
-use super::import_progress::{self, Progress};
+use super::import_progress::{self, Progress, Start};
 use super::progress;
 
 /// Text of one batch: even with every byte written as six, the body stays below the limit of one request.
@@ -37,7 +37,7 @@ const BATCH_PAUSE_MS: u64 = 200;
 #[command(after_help = "\
 A file that is imported again adds nothing twice, as long as the values are still in their keys and for at least an hour after they \
 were cleared; --again adds them anew. An import that was interrupted, or stopped at a line that had to be corrected, goes on where it \
-stopped; of a corrected file FILE.progress, which tells what is stored of it, stays. What comes from standard input is always added anew.")]
+stopped, or at its first line if what it stored is not there any more; of a corrected file FILE.progress, which tells what is stored of it, stays. What comes from standard input is always added anew.")]
 pub struct ImportArgs {
     /// JSON Lines, {"key":…,"value":[…]} for each key, as `kv export` writes them; - for standard input
     pub file: PathBuf,
@@ -77,7 +77,11 @@ async fn import_file(connection: &Connection, args: &ImportArgs) -> anyhow::Resu
     let target = &connection.target;
     let target = format!("{} at {}", target.user.value, target.urls.value.join(","));
     let path = import_progress::path_for(&args.file);
-    let start = Start::find(&mut file, &path, &target, args.again).with_context(place)?;
+    let mut start = Start::find(&mut file, &path, &target, args.again).with_context(place)?;
+    if start.lines > 0 && !start.is_stored(&connection.client).await? {
+        eprintln!("what was imported of this file before is not there: beginning at its first line");
+        start = start.rewind(&mut file).with_context(place)?;
+    }
     if start.lines > 0 {
         eprintln!("going on after line {}", start.lines);
     }
@@ -87,6 +91,7 @@ async fn import_file(connection: &Connection, args: &ImportArgs) -> anyhow::Resu
         path: path.clone(),
         target,
         import_id: start.import_id.clone(),
+        last_key: start.last_key.clone(),
         again,
         failed: false,
     };
@@ -105,73 +110,12 @@ async fn import_file(connection: &Connection, args: &ImportArgs) -> anyhow::Resu
     })
 }
 
-/// Where in a file an import begins, and under which name.
-struct Start {
-    import_id: String,
-    /// It adds anew what was imported before.
-    again: bool,
-    lines: u64,
-    offset_bytes: u64,
-    hasher: blake3::Hasher,
-}
-
-impl Start {
-    fn position(&self) -> Position {
-        Position {
-            lines: self.lines,
-            offset_bytes: self.offset_bytes,
-            digest: self.hasher.finalize(),
-        }
-    }
-
-    /// Leaves the file where the import begins.
-    fn find(file: &mut fs::File, progress: &Path, target: &str, again: bool) -> io::Result<Self> {
-        // One that adds everything anew is gone on with until it is done, and is another one after that.
-        let saved = import_progress::read(progress).filter(|saved| !again || (saved.again && !saved.done));
-        if let Some(saved) = saved {
-            let mut hasher = blake3::Hasher::new();
-            let bytes = import_progress::digest(file, saved.offset_bytes, &mut hasher)?;
-            if bytes == saved.offset_bytes && hasher.finalize().to_hex().as_str() == saved.digest {
-                if saved.target == target {
-                    return Ok(Self {
-                        import_id: saved.import_id,
-                        again: saved.again,
-                        lines: saved.lines,
-                        offset_bytes: saved.offset_bytes,
-                        hasher,
-                    });
-                }
-                // Another store lacks it all; the same one under another address tells by the name what it has.
-                file.seek(SeekFrom::Start(0))?;
-                return Ok(Self::first_line(saved.import_id, saved.again));
-            }
-            file.seek(SeekFrom::Start(0))?;
-        }
-        if again {
-            return Ok(Self::first_line(entropy::hex::<16>(), true));
-        }
-        let mut hasher = blake3::Hasher::new();
-        import_progress::digest(file, u64::MAX, &mut hasher)?;
-        file.seek(SeekFrom::Start(0))?;
-        Ok(Self::first_line(hasher.finalize().to_hex().to_string(), false))
-    }
-
-    fn first_line(import_id: String, again: bool) -> Self {
-        Self {
-            import_id,
-            again,
-            lines: 0,
-            offset_bytes: 0,
-            hasher: blake3::Hasher::new(),
-        }
-    }
-}
-
 /// Writes down how far the import came.
 struct Saver {
     path: PathBuf,
     target: String,
     import_id: String,
+    last_key: Option<String>,
     again: bool,
     failed: bool,
 }
@@ -179,6 +123,7 @@ struct Saver {
 impl Saver {
     fn save(&mut self, position: Position, done: bool) {
         let progress = Progress {
+            last_key: self.last_key.clone(),
             again: self.again,
             done,
             ..Progress::at(position, &self.target, &self.import_id)
@@ -297,7 +242,16 @@ impl<'a> Import<'a> {
         let added = self.client.add_one(&op.key, &op.text, op.finish, &id).await;
         added.with_context(|| format!("line {}", op.line))?;
         self.done.values += u64::from(op.finish);
+        if op.finish {
+            self.note_stored(op.key);
+        }
         Ok(())
+    }
+
+    fn note_stored(&mut self, key: String) {
+        if let Some(saver) = &mut self.saver {
+            saver.last_key = Some(key);
+        }
     }
 
     /// Sends the batch, and writes down that everything up to the last line's end is stored.
@@ -306,8 +260,11 @@ impl<'a> Import<'a> {
         while !self.batch.is_empty() {
             let Some((line, error)) = self.send_batch().await? else {
                 self.done.values += self.batch.len() as u64;
-                self.batch.clear();
                 self.batch_bytes = 0;
+                if let Some(last) = self.batch.pop() {
+                    self.note_stored(last.key);
+                }
+                self.batch.clear();
                 break;
             };
             if !error.is_passing() || retries == BATCH_RETRIES_MAX {

@@ -1,13 +1,16 @@
 //! `FILE.progress`: how far an import came, so that it goes on from there.
 //!
-//! Invariant: it is believed only while the file still begins with what was imported; and that this is stored, only for the same store and
-//! user. A lost or old one does no harm, unless the file was corrected: request ids keep what is sent again from being added twice.
+//! Invariant: it is believed only while the file still begins with what was imported; and that this is stored, only for the same address and
+//! user, while the import is not done and the last key of it is there: the store at that address may be a new one. A lost or old one does no
+//! harm, unless the file was corrected: request ids keep what is sent again from being added twice.
 
 use std::fs;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+
+use crate::client::{Client, entropy};
 
 use super::import_line::Position;
 
@@ -26,6 +29,9 @@ pub struct Progress {
     pub offset_bytes: u64,
     /// BLAKE3 of the first `offset_bytes` of the file.
     pub digest: String,
+    /// The last key of which a value was stored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_key: Option<String>,
     /// The import adds anew what an earlier one has added.
     #[serde(default)]
     pub again: bool,
@@ -42,6 +48,7 @@ impl Progress {
             lines: position.lines,
             offset_bytes: position.offset_bytes,
             digest: position.digest.to_hex().to_string(),
+            last_key: None,
             again: false,
             done: false,
         }
@@ -82,6 +89,87 @@ pub fn digest(file: &mut fs::File, bytes_max: u64, hasher: &mut blake3::Hasher) 
         }
         hasher.update(buffer.get(..read).unwrap_or_default());
         total_bytes += read as u64;
+    }
+}
+
+/// Where in a file an import begins, and under which name.
+pub struct Start {
+    pub import_id: String,
+    /// It adds anew what was imported before.
+    pub again: bool,
+    pub lines: u64,
+    pub offset_bytes: u64,
+    pub hasher: blake3::Hasher,
+    /// Of those before, the last key that got a value.
+    pub last_key: Option<String>,
+}
+
+impl Start {
+    pub fn position(&self) -> Position {
+        Position {
+            lines: self.lines,
+            offset_bytes: self.offset_bytes,
+            digest: self.hasher.finalize(),
+        }
+    }
+
+    /// Leaves the file where the import begins.
+    pub fn find(file: &mut fs::File, progress: &Path, target: &str, again: bool) -> io::Result<Self> {
+        // One that adds everything anew is gone on with until it is done, and is another one after that.
+        let saved = read(progress).filter(|saved| !again || (saved.again && !saved.done));
+        if let Some(saved) = saved {
+            let mut hasher = blake3::Hasher::new();
+            let bytes = digest(file, saved.offset_bytes, &mut hasher)?;
+            if bytes == saved.offset_bytes && hasher.finalize().to_hex().as_str() == saved.digest {
+                let start = Self {
+                    import_id: saved.import_id,
+                    again: saved.again,
+                    lines: saved.lines,
+                    offset_bytes: saved.offset_bytes,
+                    hasher,
+                    last_key: saved.last_key,
+                };
+                // Another store lacks it all, and of one that has it all some may have been cleared since; the same one under another
+                // address tells by the name what it has.
+                if saved.target == target && !saved.done {
+                    return Ok(start);
+                }
+                return start.rewind(file);
+            }
+            file.seek(SeekFrom::Start(0))?;
+        }
+        if again {
+            return Ok(Self::first_line(entropy::hex::<16>(), true));
+        }
+        let mut hasher = blake3::Hasher::new();
+        digest(file, u64::MAX, &mut hasher)?;
+        file.seek(SeekFrom::Start(0))?;
+        Ok(Self::first_line(hasher.finalize().to_hex().to_string(), false))
+    }
+
+    /// Whether the lines before are stored, as far as their last key tells.
+    pub async fn is_stored(&self, client: &Client) -> anyhow::Result<bool> {
+        match &self.last_key {
+            Some(key) => Ok(client.count(key).await? > 0),
+            None => Ok(false),
+        }
+    }
+
+    /// The same import from its first line on.
+    pub fn rewind(self, file: &mut fs::File) -> io::Result<Self> {
+        file.seek(SeekFrom::Start(0))?;
+        Ok(Self::first_line(self.import_id, self.again))
+    }
+
+    fn first_line(import_id: String, again: bool) -> Self {
+        Self {
+            import_id,
+            again,
+            lines: 0,
+            offset_bytes: 0,
+            hasher: blake3::Hasher::new(),
+            last_key: None,
+        }
     }
 }
 

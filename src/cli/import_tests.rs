@@ -111,9 +111,29 @@ async fn after_a_wrong_line_was_corrected_the_import_goes_on_there() {
     let requests = world.node.sent("path").len();
     world.import(FILE, false).await.unwrap();
     assert_eq!((world.node.list("a").len(), world.node.list("b").len()), (2, 2));
-    assert_eq!(world.node.sent("path").len(), requests + 1);
+    // The last key is asked for first.
+    assert_eq!(world.node.sent("path").len(), requests + 2);
     let sent = world.node.sent("operations").pop().unwrap();
     assert!(!sent.to_string().contains("\"key\":\"a\""), "{sent}");
+}
+
+#[tokio::test]
+async fn an_emptied_store_gets_the_whole_file() {
+    let world = World::new();
+    let wrong = FILE.replace("\"b\",\"value\"", "\"b\",\"values\"");
+    world.import(&wrong, false).await.unwrap_err();
+    assert_eq!(world.progress().unwrap().last_key.as_deref(), Some("a"));
+    world.node.empty();
+    world.import(FILE, false).await.unwrap();
+    assert_eq!((world.node.list("a").len(), world.node.list("b").len()), (2, 2));
+    // Done, and not of the name that its content gives it. One of its keys is there for another reason.
+    let progress = world.progress().unwrap();
+    assert!(progress.done);
+    world.node.empty();
+    let (last, other) = (progress.last_key.unwrap(), vec!["other".to_owned()]);
+    world.node.with(|state| state.lists.insert(last, other));
+    world.import(FILE, false).await.unwrap();
+    assert_eq!((world.node.list("a").len(), world.node.list("b").len()), (2, 2));
 }
 
 #[tokio::test]

@@ -13,8 +13,8 @@ pub struct KeysArgs {
     /// Only keys that begin with this
     #[arg(long)]
     pub prefix: Option<String>,
-    /// Keys to print at most [default: all]
-    #[arg(long)]
+    /// Keys to print at most, 1 or more [default: all]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     pub limit: Option<u64>,
     /// Only keys that come after this one, in byte order
     #[arg(long)]

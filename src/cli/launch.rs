@@ -1,9 +1,8 @@
 //! The one place where the command line meets the node.
 
+use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
-
-use anyhow::Context;
 
 use crate::config::{ClusterSettings, ServeConfig};
 use crate::env::Env;
@@ -15,6 +14,7 @@ use crate::server::{FirstAdmin, Server, ServerConfig};
 use crate::shard::ShardConfig;
 use crate::users::PasswordCost;
 
+use super::exit::usage;
 use super::secret;
 
 /// A node that serves, and whether anybody can log in.
@@ -58,11 +58,12 @@ pub async fn start(config: &ServeConfig, first_admin: Option<FirstAdmin>) -> any
 /// With the key read from its file.
 fn cluster_config(settings: &ClusterSettings, http: SocketAddr, env: &Env) -> anyhow::Result<ClusterConfig> {
     let path = &settings.key_file;
-    let place = || format!("cannot read the cluster key file {}", path.display());
-    let file = std::fs::File::open(path).with_context(place)?;
+    let unreadable = |error: io::Error| usage(format!("cannot read the cluster key file {}: {error}", path.display()));
+    let file = std::fs::File::open(path).map_err(unreadable)?;
     secret::warn_if_others_can_read(path, &file);
-    let text = std::io::read_to_string(file).with_context(place)?;
-    let keys = KeyRing::parse(&text).with_context(|| format!("the cluster key file {}", path.display()))?;
+    let text = io::read_to_string(file).map_err(unreadable)?;
+    let wrong = |error| usage(format!("the cluster key file {}: {error}", path.display()));
+    let keys = KeyRing::parse(&text).map_err(wrong)?;
     let tls = match &settings.tls {
         Some(folder) => Some(read_tls(folder, env)?),
         None => None,
@@ -90,7 +91,7 @@ fn cluster_config(settings: &ClusterSettings, http: SocketAddr, env: &Env) -> an
 fn read_tls(folder: &Path, env: &Env) -> anyhow::Result<Tls> {
     let read = |name: &str| {
         let path = folder.join(name);
-        std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
+        std::fs::read_to_string(&path).map_err(|error| usage(format!("cannot read {}: {error}", path.display())))
     };
     let (certificate, key, authority) = (read("certificate.pem")?, read("key.pem")?, read("authority.pem")?);
     let pem = TlsPem {
@@ -98,5 +99,6 @@ fn read_tls(folder: &Path, env: &Env) -> anyhow::Result<Tls> {
         key: &key,
         authority: &authority,
     };
-    Tls::from_pem(pem, env.wall.clone()).with_context(|| format!("the certificates in {}", folder.display()))
+    let wrong = |error| usage(format!("the certificates in {}: {error}", folder.display()));
+    Tls::from_pem(pem, env.wall.clone()).map_err(wrong)
 }

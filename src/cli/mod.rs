@@ -200,6 +200,7 @@ mod tests {
             "kv add_value k v --file f",
             "kv add_value k --fil",
             "kv get_value k --count --limit 1",
+            "kv keys --limit 0",
             "kv run-cluster --nodes x",
             "kv run-cluster --listen 8000",
             "kv users",

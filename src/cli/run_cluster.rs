@@ -1,11 +1,13 @@
 //! `kv run-cluster`: a store on this machine, with everything of it in one folder.
 //!
-//! Invariant: no node outlives this process: it holds the other end of a pipe that each node watches.
+//! Invariants: no node outlives this process: it holds the other end of a pipe that each node watches. Nobody is told of a new cluster, by
+//! its profile or otherwise, before all of its nodes are members: once it holds data, no other node can join it.
 
 mod folder;
 mod keeper;
 mod live;
 mod ports;
+mod probe;
 mod process;
 
 use std::io::{self, Write};
@@ -13,6 +15,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context;
 use tokio::signal::unix::{SignalKind, signal};
@@ -25,12 +28,17 @@ use super::exit::Exit;
 use super::profile::{LOCAL_CLUSTER_FOLDER, PROFILE_FILE};
 use folder::{DEMO_USER, Folder, PASSWORD_FILE};
 use keeper::{Event, Keeper, Stop};
+use probe::{Patience, until_ready};
 use process::{Program, Start};
 
 /// Nodes of a new folder when nothing else is asked for.
 pub const NODES_DEFAULT: u16 = 3;
 /// More than this on one machine shows nothing new.
 const NODES_MAX: u16 = 7;
+/// A person begins to wonder.
+const WAIT_SILENT: Duration = Duration::from_secs(3);
+/// A node that was a member before has been let in again by then, if nothing is in its way.
+const WAIT_ALL: Duration = Duration::from_secs(15);
 
 #[derive(Debug, clap::Args)]
 pub struct RunClusterArgs {
@@ -72,10 +80,21 @@ async fn run_until<F: AsyncFnMut()>(
 ) -> anyhow::Result<()> {
     let folder = Folder::prepare(&args.dir)?;
     let count = folder.nodes(args.nodes)?;
+    for number in folder.lost() {
+        eprintln!(
+            "{} is gone: node {number} starts empty, and takes its place again with the data that the others have",
+            folder.data(number).display()
+        );
+    }
+    let patience = Patience {
+        silent: WAIT_SILENT,
+        // Nodes of a new cluster that are left behind could not join it any more.
+        all: folder.was_whole().then_some(WAIT_ALL),
+    };
     let starts = plan(&folder, args.listen, count)?;
     let mut nodes = Nodes::start(starts, program);
     let above = live::Above::new();
-    let mut shown: Option<Pin<Box<dyn Future<Output = ()> + '_>>> = None;
+    let mut shown: Option<Shown> = None;
     loop {
         let event = tokio::select! {
             biased;
@@ -88,19 +107,31 @@ async fn run_until<F: AsyncFnMut()>(
                 continue;
             }
             event = nodes.next_event() => event,
-            () = poll_some(&mut shown) => continue,
+            ended = poll_some(&mut shown) => {
+                ended?;
+                shown = None;
+                continue;
+            }
         };
         match event {
             Some(Event::Ready { node, line }) => {
                 if nodes.is_ready() {
                     above.line(&format!("node {node} serves again"));
-                } else if let Some(lines) = nodes.note_ready(node, line)? {
-                    let urls = nodes.urls();
-                    folder.write_profile(urls.clone())?;
-                    print(&format!("{lines}{}", what_next(&args.dir, count)));
-                    let client = if count > 1 { folder.client(&urls) } else { None };
-                    let above = &above;
-                    shown = Some(Box::pin(async move { above.show(&urls, client).await }));
+                } else if let Some(lines) = nodes.note_ready(node, line)?
+                    && nodes.stop == Stop::No
+                {
+                    let next = what_next(&args.dir, count);
+                    let (urls, folder, above) = (nodes.urls(), &folder, &above);
+                    shown = Some(Box::pin(async move {
+                        let missed = until_ready(&urls, patience, |text| above.line(text)).await;
+                        folder.write_profile(urls.clone())?;
+                        let serving = lines.iter().enumerate().filter(|(place, _)| !missed.contains(place));
+                        let lines: String = serving.map(|(_, line)| format!("{line}\n")).collect();
+                        print(&format!("{lines}{next}"));
+                        let client = if count > 1 { folder.client(&urls) } else { None };
+                        above.show(&urls, client).await;
+                        Ok(())
+                    }));
                 }
             }
             Some(Event::Died { report }) => above.line(&report),
@@ -109,9 +140,12 @@ async fn run_until<F: AsyncFnMut()>(
     }
 }
 
-async fn poll_some(future: &mut Option<Pin<Box<dyn Future<Output = ()> + '_>>>) {
-    match future {
-        Some(future) => future.await,
+/// What the person who watches is shown, once all nodes serve; an error ends the run.
+type Shown<'a> = Pin<Box<dyn Future<Output = anyhow::Result<()>> + 'a>>;
+
+async fn poll_some(shown: &mut Option<Shown<'_>>) -> anyhow::Result<()> {
+    match shown {
+        Some(shown) => shown.await,
         None => std::future::pending().await,
     }
 }
@@ -137,15 +171,8 @@ fn plan(folder: &Folder, listen: SocketAddr, count: u16) -> anyhow::Result<Vec<S
         // Later ones find the user in the cluster.
         password_file: (index == 0).then(|| folder.password_file()),
         cluster: key.clone().zip(peers.get(index).copied()),
-        join: if folder.founds(index + 1) {
-            Vec::new()
-        } else {
-            peers
-                .iter()
-                .copied()
-                .filter(|peer| Some(peer) != peers.get(index))
-                .collect()
-        },
+        // All have the same list: the first founds the cluster, unless the others belong to one.
+        join: peers.clone(),
     };
     Ok(http
         .into_iter()
@@ -226,18 +253,22 @@ impl Nodes {
     }
 
     /// The lines of all nodes, when this was the last one.
-    fn note_ready(&mut self, node: usize, line: String) -> anyhow::Result<Option<String>> {
-        process::url_of(&line)?;
+    fn note_ready(&mut self, node: usize, line: String) -> anyhow::Result<Option<Vec<String>>> {
+        process::address_in(&line)?;
         if let Some(place) = self.ready.get_mut(node.saturating_sub(1)) {
             *place = Some(line);
         }
-        let lines = || self.ready.iter().flatten().map(|line| format!("{line}\n")).collect();
+        let lines = || self.ready.iter().flatten().cloned().collect();
         Ok(self.is_ready().then(lines))
     }
 
+    /// Where clients on this machine reach them.
     fn urls(&self) -> Vec<String> {
         let lines = self.ready.iter().flatten();
-        lines.filter_map(|line| process::url_of(line).ok()).collect()
+        let addresses = lines.filter_map(|line| process::address_in(line).ok());
+        addresses
+            .map(|address| format!("http://{}", ports::reached_here(address)))
+            .collect()
     }
 
     fn outcome(self) -> anyhow::Result<()> {

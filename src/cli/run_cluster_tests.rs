@@ -1,21 +1,77 @@
 //! The cluster's folder and the life of its nodes, played by a shell script.
 
+use std::collections::BTreeMap;
 use std::fs;
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
 use std::os::unix::fs::MetadataExt;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::super::profile::{Profile, Urls};
 use super::folder::{KEY_FILE, PASSWORD_BYTES};
 use super::*;
 
-const READY: &str = "echo 'kv-storage ready: listening on http://127.0.0.1:4711, data in d'\n";
 /// From here on, SIGTERM stops the node in good order. Before it says that it is ready: the signal may come right after.
 const OBEYS: &str = "trap 'echo stopped >&2; exit 0' TERM\n";
 const SERVES: &str = "echo serving >&2; while :; do sleep 0.05; done\n";
 
+/// What the nodes answer when they are asked whether they are ready.
+pub struct FakeProbes {
+    addresses: Vec<SocketAddr>,
+    refused: Arc<Mutex<BTreeMap<usize, String>>>,
+}
+
+impl FakeProbes {
+    pub fn start(count: usize) -> Self {
+        let refused = Arc::new(Mutex::new(BTreeMap::<usize, String>::new()));
+        let start = |number: usize| {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let address = listener.local_addr().unwrap();
+            let refused = Arc::clone(&refused);
+            std::thread::spawn(move || {
+                for stream in listener.incoming() {
+                    let mut stream = stream.unwrap();
+                    let mut request = BufReader::new(&stream).lines();
+                    while request
+                        .next()
+                        .is_some_and(|line| line.is_ok_and(|line| !line.is_empty()))
+                    {}
+                    let answer = match refused.lock().unwrap().get(&number) {
+                        None => "HTTP/1.1 200 OK\r\n\r\n{\"status\":\"OK\"}".to_owned(),
+                        Some(why) => format!("HTTP/1.1 503 No\r\n\r\n{{\"detail\":\"{why}\"}}"),
+                    };
+                    // Whoever asked may not wait for it.
+                    let _ = stream.write_all(answer.as_bytes());
+                }
+            });
+            address
+        };
+        let addresses = (1..=count).map(start).collect();
+        Self { addresses, refused }
+    }
+
+    pub fn urls(&self) -> Vec<String> {
+        self.addresses
+            .iter()
+            .map(|address| format!("http://{address}"))
+            .collect()
+    }
+
+    /// From now on, the node of this number is not ready.
+    pub fn refuse(&self, number: usize, why: &str) {
+        self.refused.lock().unwrap().insert(number, why.to_owned());
+    }
+
+    pub fn accept_all(&self) {
+        self.refused.lock().unwrap().clear();
+    }
+}
+
 struct World {
     root: tempfile::TempDir,
     args: RunClusterArgs,
+    probes: FakeProbes,
 }
 
 impl World {
@@ -26,7 +82,17 @@ impl World {
             dir: root.path().join("cluster"),
             listen: "127.0.0.1:0".parse().unwrap(),
         };
-        Self { root, args }
+        let probes = FakeProbes::start(3);
+        Self { root, args, probes }
+    }
+
+    /// What a node of number N says when it serves: its address is that of the Nth probe.
+    fn ready(&self) -> String {
+        let [first, second, third] = [0, 1, 2].map(|index| self.probes.addresses[index]);
+        format!(
+            "case $3 in *-3) at={third};; *-2) at={second};; *) at={first};; esac\n\
+             echo \"kv-storage ready: listening on http://$at, data in d\"\n"
+        )
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -63,15 +129,14 @@ impl World {
 #[tokio::test]
 async fn it_makes_a_password_and_a_profile_and_stops_the_node_in_good_order() {
     let world = World::new();
-    world
-        .run(&format!("echo \"$@\" >&2\n{OBEYS}{READY}{SERVES}"), 1)
-        .await
-        .unwrap();
+    let ready = world.ready();
+    let script = format!("echo \"$@\" >&2\n{OBEYS}{ready}{SERVES}");
+    world.run(&script, 1).await.unwrap();
     let password = fs::read_to_string(world.path(PASSWORD_FILE)).unwrap();
     assert_eq!(password.trim().len(), 2 * PASSWORD_BYTES);
     assert_eq!(fs::metadata(world.path(PASSWORD_FILE)).unwrap().mode() & 0o777, 0o600);
     let profile: Profile = toml::from_str(&fs::read_to_string(world.path(PROFILE_FILE)).unwrap()).unwrap();
-    assert_eq!(profile.url, Some(Urls::One("http://127.0.0.1:4711".to_owned())));
+    assert_eq!(profile.url, Some(Urls::One(world.probes.urls()[0].clone())));
     assert_eq!(profile.user.as_deref(), Some("demo"));
     let log = fs::read_to_string(world.path("node-1.log")).unwrap();
     assert!(
@@ -84,7 +149,8 @@ async fn it_makes_a_password_and_a_profile_and_stops_the_node_in_good_order() {
 #[tokio::test]
 async fn a_second_start_keeps_the_password() {
     let world = World::new();
-    let script = format!("{OBEYS}{READY}{SERVES}");
+    let ready = world.ready();
+    let script = format!("{OBEYS}{ready}{SERVES}");
     world.run(&script, 1).await.unwrap();
     let password = fs::read_to_string(world.path(PASSWORD_FILE)).unwrap();
     world.run(&script, 1).await.unwrap();
@@ -111,9 +177,10 @@ async fn a_node_that_dies_before_it_serves_is_reported_with_the_end_of_its_log()
 #[tokio::test]
 async fn a_node_that_died_is_started_again_at_its_address() {
     let world = World::new();
+    let ready = world.ready();
     let mark = world.root.path().join("died");
     let die_once = format!(
-        "echo \"$@\" >&2\n{OBEYS}{READY}[ -e {0} ] || {{ touch {0}; exit 7; }}\n",
+        "echo \"$@\" >&2\n{OBEYS}{ready}[ -e {0} ] || {{ touch {0}; exit 7; }}\n",
         mark.display()
     );
     // The signal comes when it serves again.
@@ -125,7 +192,8 @@ async fn a_node_that_died_is_started_again_at_its_address() {
     let starts: Vec<&str> = log.lines().filter(|line| line.contains("serve --data")).collect();
     assert_eq!(starts.len(), 2, "{log}");
     assert!(
-        starts[0].contains("--listen 127.0.0.1:0") && starts[1].contains("--listen 127.0.0.1:4711"),
+        starts[0].contains("--listen 127.0.0.1:0")
+            && starts[1].contains(&format!("--listen {}", world.probes.addresses[0])),
         "{log}"
     );
 }
@@ -133,7 +201,8 @@ async fn a_node_that_died_is_started_again_at_its_address() {
 #[tokio::test]
 async fn a_node_that_dies_at_once_every_time_is_given_up() {
     let world = World::new();
-    let script = format!("echo \"$@\" >&2\n{READY}exit 3\n");
+    let ready = world.ready();
+    let script = format!("echo \"$@\" >&2\n{ready}exit 3\n");
     let error = format!("{:#}", world.run(&script, 0).await.unwrap_err());
     assert!(
         error.contains("not started again") && error.contains("exit status: 3"),
@@ -143,28 +212,34 @@ async fn a_node_that_dies_at_once_every_time_is_given_up() {
     assert_eq!(log.matches("serve --data").count(), 3);
 }
 
-/// As a node of number N says: it serves at the port 4710 + N.
-const READY_AT: &str =
-    "dir=$3; n=${dir##*-}; echo \"kv-storage ready: listening on http://127.0.0.1:471$n, data in d\"\n";
+fn joins_of(command: &str) -> Vec<String> {
+    let joins = command.split("--join ").skip(1);
+    joins
+        .map(|rest| rest.split(' ').next().unwrap_or_default().to_owned())
+        .collect()
+}
 
 #[tokio::test]
 async fn several_nodes_share_a_key_and_the_others_join_the_first() {
     let mut world = World::new();
+    let ready = world.ready();
     world.args.nodes = Some(3);
-    let script = format!("echo \"$@\" >&2\nmkdir -p $3\n{OBEYS}{READY_AT}{SERVES}");
+    let script = format!("echo \"$@\" >&2\nmkdir -p $3\n{OBEYS}{ready}{SERVES}");
     world.run(&script, 1).await.unwrap();
     let key = world.path(KEY_FILE);
     assert_eq!(fs::metadata(&key).unwrap().mode() & 0o777, 0o600);
     let first_key = fs::read_to_string(&key).unwrap();
     let profile: Profile = toml::from_str(&fs::read_to_string(world.path(PROFILE_FILE)).unwrap()).unwrap();
-    let urls = [1, 2, 3].map(|number| format!("http://127.0.0.1:471{number}"));
-    assert_eq!(profile.url.unwrap().list(), urls);
+    assert_eq!(profile.url.unwrap().list(), world.probes.urls());
     let dir = world.args.dir.clone();
     let command = |number: usize| {
         let log = fs::read_to_string(dir.join(format!("node-{number}.log"))).unwrap();
         assert!(log.contains("stopped"), "{log}");
         log.lines().next().unwrap().to_owned()
     };
+    let first = command(1);
+    let own = first.split("--cluster-listen ").nth(1).unwrap();
+    assert!(own.starts_with(&joins_of(&first)[0]), "{first}");
     for number in 1..=3 {
         let command = command(number);
         assert!(
@@ -175,8 +250,9 @@ async fn several_nodes_share_a_key_and_the_others_join_the_first() {
             command.contains("--cluster-listen 127.0.0.1:") && command.contains("cluster-key"),
             "{command}"
         );
-        let joins = command.matches("--join").count();
-        assert_eq!(joins, if number == 1 { 0 } else { 2 }, "{command}");
+        // All have one list, and the first stands first in it.
+        assert_eq!(joins_of(&command), joins_of(&first), "{command}");
+        assert_eq!(joins_of(&command).len(), 3, "{command}");
         assert_eq!(command.contains("--user demo"), number == 1, "{command}");
     }
     // Again, with as many nodes as are there.
@@ -184,19 +260,14 @@ async fn several_nodes_share_a_key_and_the_others_join_the_first() {
     fs::remove_file(world.path(PROFILE_FILE)).unwrap();
     world.run(&script, 1).await.unwrap();
     assert_eq!(fs::read_to_string(&key).unwrap(), first_key);
-    assert_eq!(command(3).matches("--join").count(), 2);
-    // A first node without its data does not found a cluster beside that of the others.
-    fs::remove_dir(world.path("node-1")).unwrap();
-    fs::remove_file(world.path(PROFILE_FILE)).unwrap();
-    world.run(&script, 1).await.unwrap();
-    assert_eq!(command(1).matches("--join").count(), 2);
 }
 
 #[tokio::test]
 async fn when_one_of_several_nodes_does_not_start_the_others_are_stopped() {
     let mut world = World::new();
+    let ready = world.ready();
     world.args.nodes = Some(2);
-    let script = format!("{OBEYS}case $3 in *-2) exit 3;; esac\n{READY_AT}{SERVES}");
+    let script = format!("{OBEYS}case $3 in *-2) exit 3;; esac\n{ready}{SERVES}");
     let error = world.run(&script, 0).await.unwrap_err().to_string();
     assert!(error.contains("node 2 stopped by itself"), "{error}");
     let log = fs::read_to_string(world.path("node-1.log")).unwrap();
@@ -206,6 +277,7 @@ async fn when_one_of_several_nodes_does_not_start_the_others_are_stopped() {
 #[tokio::test]
 async fn when_one_of_several_nodes_is_given_up_the_others_go_on() {
     let mut world = World::new();
+    let ready = world.ready();
     world.args.nodes = Some(2);
     let (count, sign) = (world.root.path().join("count"), world.root.path().join("sign"));
     let second = format!("sleep 0.2; echo x >> {}; exit 3", count.display());
@@ -214,7 +286,7 @@ async fn when_one_of_several_nodes_is_given_up_the_others_go_on() {
         count.display(),
         sign.display()
     );
-    let script = format!("{OBEYS}{READY_AT}case $3 in *-2) {second};; *) {first};; esac\n{SERVES}");
+    let script = format!("{OBEYS}{ready}case $3 in *-2) {second};; *) {first};; esac\n{SERVES}");
     world.run_until(&script, 1, &sign).await.unwrap();
     assert_eq!(fs::read_to_string(&count).unwrap().lines().count(), 3);
 }
@@ -222,7 +294,8 @@ async fn when_one_of_several_nodes_is_given_up_the_others_go_on() {
 #[tokio::test]
 async fn a_node_that_does_not_stop_is_killed_on_the_second_signal() {
     let world = World::new();
-    let script = format!("trap '' TERM\n{READY}while :; do sleep 0.05; done\n");
+    let ready = world.ready();
+    let script = format!("trap '' TERM\n{ready}while :; do sleep 0.05; done\n");
     let error = world.run(&script, 2).await.unwrap_err().to_string();
     assert!(error.contains("killed"), "{error}");
 }
@@ -248,13 +321,78 @@ async fn a_folder_keeps_its_number_of_nodes() {
     assert!(error.to_string().contains("a single node"), "{error}");
     assert_eq!(crate::cli::exit::exit_of(&error), Exit::Usage);
     fs::create_dir_all(world.path("node-3")).unwrap();
-    fs::write(world.path(KEY_FILE), "x").unwrap();
-    assert_eq!((nodes(None).unwrap(), nodes(Some(4)).unwrap()), (3, 4));
-    let error = nodes(Some(2)).unwrap_err();
-    assert!(
-        error.to_string().contains("--nodes 2") && error.to_string().contains("holds 3 nodes"),
-        "{error}"
+    assert_eq!((nodes(None).unwrap(), nodes(Some(3)).unwrap()), (3, 3));
+    for (asked, said) in [(2, "holds 3 nodes"), (4, "was made for 3 nodes")] {
+        let error = nodes(Some(asked)).unwrap_err();
+        assert_eq!(crate::cli::exit::exit_of(&error), Exit::Usage);
+        let error = error.to_string();
+        assert!(
+            error.contains(&format!("--nodes {asked}")) && error.contains(said),
+            "{error}"
+        );
+    }
+    assert!(!world.path("node-4").exists() && !world.path("node-4.log").exists());
+}
+
+#[tokio::test]
+async fn a_node_whose_data_is_gone_is_one_of_the_folders_all_the_same() {
+    let mut world = World::new();
+    world.args.nodes = Some(3);
+    let script = format!("mkdir -p $3\n{OBEYS}{}{SERVES}", world.ready());
+    world.run(&script, 1).await.unwrap();
+    let look = || {
+        let folder = Folder::prepare(&world.args.dir).unwrap();
+        (folder.nodes(None).unwrap(), folder.was_whole(), folder.lost())
+    };
+    assert_eq!(look(), (3, true, Vec::new()));
+    fs::remove_dir(world.path("node-3")).unwrap();
+    assert_eq!(look(), (3, true, vec![3]));
+    // Before they all served for the first time there is no profile, and nothing to lose.
+    fs::remove_file(world.path(PROFILE_FILE)).unwrap();
+    assert_eq!(look(), (3, false, Vec::new()));
+    // Without any data it begins anew.
+    fs::write(world.path(PROFILE_FILE), "url = ['http://a', 'http://b']").unwrap();
+    for number in [1, 2] {
+        fs::remove_dir(world.path(&format!("node-{number}"))).unwrap();
+    }
+    assert_eq!(look(), (NODES_DEFAULT, false, Vec::new()));
+    assert!(!world.path(PROFILE_FILE).exists());
+}
+
+#[tokio::test]
+async fn a_new_cluster_is_told_of_when_all_of_its_nodes_are_members() {
+    let mut world = World::new();
+    world.args.nodes = Some(3);
+    world.probes.refuse(3, "not let in");
+    let script = format!("{OBEYS}{}{SERVES}", world.ready());
+    let profile = world.path(PROFILE_FILE);
+    let let_in = async {
+        let log = world.path("node-3.log");
+        while !fs::read_to_string(&log).is_ok_and(|text| text.contains("serving")) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert!(!profile.exists());
+        world.probes.accept_all();
+    };
+    let (outcome, ()) = tokio::join!(world.run(&script, 1), let_in);
+    outcome.unwrap();
+    assert!(profile.exists());
+}
+
+#[tokio::test]
+async fn a_signal_stops_it_while_it_waits_for_a_node() {
+    let mut world = World::new();
+    world.args.nodes = Some(3);
+    world.probes.refuse(2, "not let in");
+    let sign = world.root.path().join("sign");
+    let script = format!(
+        "{OBEYS}{}case $3 in *-2) sleep 0.3; touch {};; esac\n{SERVES}",
+        world.ready(),
+        sign.display()
     );
+    world.run_until(&script, 1, &sign).await.unwrap();
+    assert!(!world.path(PROFILE_FILE).exists());
 }
 
 #[test]

@@ -15,10 +15,10 @@ const PASSWORD_FILE_BYTES_MAX: u64 = 64 * 1024;
 /// The password in the file: its text without the line end.
 pub fn read_password(path: &Path) -> anyhow::Result<String> {
     let place = format!("the password file {}", path.display());
-    let file = fs::File::open(path).with_context(|| format!("cannot read {place}"))?;
+    let unreadable = |error: io::Error| usage(format!("cannot read {place}: {error}"));
+    let file = fs::File::open(path).map_err(unreadable)?;
     warn_if_others_can_read(path, &file);
-    let text = io::read_to_string(io::Read::take(file, PASSWORD_FILE_BYTES_MAX + 1))
-        .with_context(|| format!("cannot read {place}"))?;
+    let text = io::read_to_string(io::Read::take(file, PASSWORD_FILE_BYTES_MAX + 1)).map_err(unreadable)?;
     password_from_text(&text).map_err(|why| usage(format!("{place} {why}")))
 }
 

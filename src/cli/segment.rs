@@ -65,8 +65,14 @@ fn accept_loss(data: &Path) -> anyhow::Result<()> {
     }
     let accepted = accept_losses(&crate::os::env(), &NodeConfig::new(data.to_owned()))?;
     let mut out = output();
-    for AcceptedLoss { dir, lost_ops } in &accepted {
+    for AcceptedLoss { dir, lost_ops, .. } in &accepted {
         writeln!(out, "{dir}\t{lost_ops} ops given up")?;
+    }
+    if accepted.iter().any(|accepted| accepted.is_of_system) {
+        writeln!(
+            out,
+            "users are among that: those who are missing are made again with `kv users add --keep-data`, and have their data then"
+        )?;
     }
     if accepted.is_empty() {
         writeln!(out, "nothing is lost")?;

@@ -176,7 +176,8 @@ pub async fn run(config: ServeConfig, stop_with_parent: bool) -> anyhow::Result<
 const NO_USERS: &str =
     "There is no user yet, so nobody can log in. To make the first admin, stop this and run it again with
   --user NAME --password-file FILE
-added, where the text of FILE is the password; later users: kv users add";
+added, where the text of FILE is the password; later users: kv users add. If there were users, and a damaged disk lost them: what is stored
+under NAME is that user's again, and that of others with kv users add --keep-data";
 
 /// The line that says the node is ready.
 pub fn ready_line(address: SocketAddr, data: &Path) -> String {

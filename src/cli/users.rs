@@ -29,6 +29,9 @@ pub struct AddArgs {
     /// Whether the user may manage users
     #[arg(long)]
     pub admin: bool,
+    /// Give what is stored under the name, though there is no such user, to the new user
+    #[arg(long)]
+    pub keep_data: bool,
     #[command(flatten)]
     pub password: NewPasswordArgs,
     #[command(flatten)]
@@ -80,7 +83,11 @@ pub async fn run(command: UsersCommand) -> anyhow::Result<()> {
         UsersCommand::Add(args) => {
             let connection = Connection::new(&args.common.connection)?;
             let password = new_password(args.password.new_password_file.as_deref())?;
-            let added = connection.client.users_add(&args.name, &password, args.admin).await;
+            let client = &connection.client;
+            let added = match args.keep_data {
+                true => client.users_adopt(&args.name, &password, args.admin).await,
+                false => client.users_add(&args.name, &password, args.admin).await,
+            };
             finish(added, &connection, args.common.json)
         }
         UsersCommand::List(args) => list(&args.common).await,

@@ -113,6 +113,15 @@ impl FakeNode {
         look(&mut self.state.lock().unwrap())
     }
 
+    /// As a store that was made anew.
+    pub fn empty(&self) {
+        self.with(|state| {
+            state.lists.clear();
+            state.parts.clear();
+            state.seen.clear();
+        });
+    }
+
     pub fn list(&self, key: &str) -> Vec<String> {
         self.with(|state| state.lists.get(key).cloned().unwrap_or_default())
     }

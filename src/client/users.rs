@@ -29,8 +29,23 @@ impl Client {
         Ok(answer.users)
     }
 
+    /// Adds a user; refused while anything is stored under the name.
     pub async fn users_add(&self, name: &str, password: &str, admin: bool) -> Result<(), ClientError> {
-        let (added, in_doubt) = self.change_user(path::USERS_ADD, name, Some(password), admin).await;
+        self.add_user(name, password, admin, false).await
+    }
+
+    /// The same, and what is stored under the name is the new user's.
+    pub async fn users_adopt(&self, name: &str, password: &str, admin: bool) -> Result<(), ClientError> {
+        self.add_user(name, password, admin, true).await
+    }
+
+    async fn add_user(&self, name: &str, password: &str, admin: bool, keep_data: bool) -> Result<(), ClientError> {
+        let change = UserChange {
+            admin,
+            keep_data,
+            ..self.change_of(name, Some(password))
+        };
+        let (added, in_doubt) = self.change_user(path::USERS_ADD, change).await;
         match added {
             Err(ClientError::Refused { status: CONFLICT, .. })
                 if in_doubt && self.logs_in(name, password).await && self.is_user(name, admin).await =>
@@ -43,14 +58,15 @@ impl Client {
 
     /// Removes the user and everything under their keys.
     pub async fn users_remove(&self, name: &str) -> Result<(), ClientError> {
-        match self.change_user(path::USERS_REMOVE, name, None, false).await {
+        match self.change_user(path::USERS_REMOVE, self.change_of(name, None)).await {
             (Err(ClientError::Refused { status: NOT_FOUND, .. }), true) => Ok(()),
             (removed, _) => removed,
         }
     }
 
     pub async fn users_passwd(&self, name: &str, password: &str) -> Result<(), ClientError> {
-        let (changed, in_doubt) = self.change_user(path::USERS_PASSWD, name, Some(password), false).await;
+        let change = self.change_of(name, Some(password));
+        let (changed, in_doubt) = self.change_user(path::USERS_PASSWD, change).await;
         match changed {
             Err(ClientError::Credentials { .. })
                 if in_doubt && name == self.user_id() && self.logs_in(name, password).await =>
@@ -61,20 +77,18 @@ impl Client {
         }
     }
 
-    /// What came of it, and whether an earlier try than the one that tells may have taken effect.
-    async fn change_user(
-        &self,
-        path: &str,
-        name: &str,
-        password: Option<&str>,
-        admin: bool,
-    ) -> (Result<(), ClientError>, bool) {
-        let body = UserChange {
+    fn change_of<'a>(&'a self, name: &'a str, password: Option<&str>) -> UserChange<'a> {
+        UserChange {
             name: name.into(),
             password_hash: password.map(|password| password_hash(password).into()),
-            admin,
+            admin: false,
+            keep_data: false,
             user: Some(self.user()),
-        };
+        }
+    }
+
+    /// What came of it, and whether an earlier try than the one that tells may have taken effect.
+    async fn change_user(&self, path: &str, body: UserChange<'_>) -> (Result<(), ClientError>, bool) {
         let in_doubt = AtomicBool::new(false);
         let repeat = Repeat::InTurn {
             in_doubt: &in_doubt,

@@ -40,7 +40,7 @@ pub async fn add<B: Backend>(submitted: &Submitted<'_, B>) -> Result<Answer, Fai
     submitted
         .front
         .backend
-        .add_user(&name, password_hash, body.admin)
+        .add_user(&name, password_hash, body.admin, body.keep_data)
         .await?;
     Ok(Answer::status_ok())
 }

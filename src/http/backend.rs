@@ -82,6 +82,7 @@ pub trait Backend: Send + Sync + 'static {
         user: &UserId,
         password_hash: &str,
         admin: bool,
+        keep_data: bool,
     ) -> impl Future<Output = Result<(), UsersError>> + Send;
     fn remove_user(&self, user: &UserId) -> impl Future<Output = Result<(), UsersError>> + Send;
     fn set_password(&self, user: &UserId, password_hash: &str) -> impl Future<Output = Result<(), UsersError>> + Send;
@@ -168,8 +169,17 @@ impl Backend for Live {
         self.users.verify(user_id, password_hash, from).await
     }
 
-    async fn add_user(&self, user: &UserId, password_hash: &str, admin: bool) -> Result<(), UsersError> {
-        self.users.add(user, password_hash, admin).await
+    async fn add_user(
+        &self,
+        user: &UserId,
+        password_hash: &str,
+        admin: bool,
+        keep_data: bool,
+    ) -> Result<(), UsersError> {
+        match keep_data {
+            true => self.users.adopt(user, password_hash, admin).await,
+            false => self.users.add(user, password_hash, admin).await,
+        }
     }
 
     async fn remove_user(&self, user: &UserId) -> Result<(), UsersError> {

@@ -36,6 +36,12 @@ pub fn explain(body: &[u8], shape: &'static Shape, basic: bool) -> Vec<FieldErro
     };
     match error {
         Some(error) => vec![not_json(body, &error)],
+        // The parser does not look at the bytes of what it skips.
+        None if let Err(error) = std::str::from_utf8(body) => vec![FieldError {
+            loc: vec![json!("body"), json!(error.valid_up_to())],
+            msg: format!("JSON decode error: {error}"),
+            kind: "json_invalid".into(),
+        }],
         None => {
             faults.check(&kind, seen);
             faults.found

@@ -118,7 +118,8 @@ impl From<OpError> for Failure {
                      may count twice"
                 ),
             ),
-            OpError::ShardUnavailable { maybe_applied: false }
+            OpError::NotReady(_)
+            | OpError::ShardUnavailable { maybe_applied: false }
             | OpError::Quorum {
                 maybe_applied: false, ..
             }
@@ -156,6 +157,7 @@ impl From<UsersError> for Failure {
         match error {
             UsersError::Unknown(_) => Self::new(StatusCode::NOT_FOUND, error.to_string()),
             UsersError::Exists(_)
+            | UsersError::KeysLeft(_)
             | UsersError::LastAdmin(_)
             | UsersError::BeingRemoved(_)
             | UsersError::Contended(_) => Self::new(StatusCode::CONFLICT, error.to_string()),

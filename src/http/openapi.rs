@@ -95,7 +95,9 @@ fn summary(call: Call) -> &'static str {
         Call::ClusterRemove => "Takes a node out of the cluster, for good. For admins.",
         Call::ClusterReplace => "Gives the place of a lost node to an empty one. For admins.",
         Call::Healthz => "Whether the process serves.",
-        Call::Readyz => "Whether every shard serves.",
+        Call::Readyz => {
+            "Whether the node serves: every shard does, in a cluster it is a member, and it is not shutting down."
+        }
         Call::Metrics => "What the node counts, in the OpenMetrics text format that Prometheus reads.",
         Call::OpenApi => "This document.",
         Call::Unknown => "",

@@ -102,7 +102,8 @@ const REQUEST_ID: Field = field(
         min: 1,
         max: Some(REQUEST_ID_BYTES_MAX),
     },
-    "However often an add or clear with this id is sent to this key, it counts once.",
+    "However often an add or clear with this id is sent to this key, it counts once. The id belongs to that call: another one that is sent with it \
+     counts as done already.",
 );
 const OFFSET: Field = field(
     "offset",
@@ -329,6 +330,12 @@ pub static USERS_ADD: Shape = Shape {
             Optional,
             Kind::Flag { default: false },
             "Whether the new user may administer users.",
+        ),
+        field(
+            "keep_data",
+            Optional,
+            Kind::Flag { default: false },
+            "Whether what is stored under the name, though there is no such user, is the new user's. Otherwise such a name is refused.",
         ),
         USER_FIELD,
     ],

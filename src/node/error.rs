@@ -26,6 +26,9 @@ pub enum OpError {
         answered: usize,
         maybe_applied: bool,
     },
+    /// This node cannot carry out anything yet, and says why.
+    #[error("{0}")]
+    NotReady(String),
     /// The time that the request gave is over.
     #[error("no answer within the request's deadline")]
     Deadline { maybe_applied: bool },

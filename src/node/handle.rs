@@ -211,9 +211,14 @@ impl Node {
         }
     }
 
-    /// Whether it serves: every shard does, and a member of a cluster was let in.
-    pub fn is_ready(&self) -> bool {
+    /// Whether every shard serves, and a member of a cluster was let in.
+    pub fn takes_part(&self) -> bool {
         self.local.is_ready() && self.cluster.as_ref().is_none_or(Cluster::is_member)
+    }
+
+    /// Whether it serves: every shard does, a member of a cluster was let in, and a new cluster takes data.
+    pub fn is_ready(&self) -> bool {
+        self.why_not_ready().is_none()
     }
 
     /// Why it does not serve, if it does not.
@@ -221,8 +226,11 @@ impl Node {
         if !self.local.is_ready() {
             return Some("not every shard serves yet".to_owned());
         }
-        let cluster = self.cluster.as_ref().filter(|cluster| !cluster.is_member());
-        cluster.map(Cluster::why_no_member)
+        let cluster = self.cluster.as_ref()?;
+        match cluster.is_member() {
+            true => cluster.why_gathering(),
+            false => Some(cluster.why_no_member()),
+        }
     }
 
     /// How long a commit takes now, where it takes longest. The system's own shard aside, which seldom commits.

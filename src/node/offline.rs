@@ -11,6 +11,8 @@ pub struct AcceptedLoss {
     pub dir: String,
     /// Ops; a loss that cannot be counted is one in every slot.
     pub lost_ops: u64,
+    /// Users' records are kept there.
+    pub is_of_system: bool,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -28,7 +30,9 @@ pub enum OfflineError {
 pub fn accept_losses(env: &Env, config: &NodeConfig) -> Result<Vec<AcceptedLoss>, OfflineError> {
     let mut opened = opening::open(env, config)?;
     let mut accepted = Vec::new();
-    for (dir, shard) in opened.shards_mut() {
+    let system = opened.identity.shards;
+    for (index, (dir, shard)) in (0..).zip(opened.shards_mut()) {
+        let is_of_system = index == system;
         let Some(shard) = shard else {
             return Err(OfflineError::Unopened(dir.display().to_string()));
         };
@@ -39,6 +43,7 @@ pub fn accept_losses(env: &Env, config: &NodeConfig) -> Result<Vec<AcceptedLoss>
             accepted.push(AcceptedLoss {
                 dir: dir.display().to_string(),
                 lost_ops,
+                is_of_system,
             });
         }
     }

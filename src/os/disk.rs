@@ -11,8 +11,6 @@ use std::path::Path;
 
 use rustix::fs::{FlockOperation, flock, statvfs};
 
-#[cfg(target_os = "linux")]
-use super::log_file::LogFile;
 use crate::store::disk::{DirEntry, Disk, DiskFile, DiskLock, OpenMode};
 
 /// New files are their owner's alone: they hold what users stored.
@@ -21,32 +19,20 @@ const FILE_MODE: u32 = 0o600;
 #[derive(Debug, Clone, Copy, Default)]
 pub struct RealDisk;
 
-fn open(path: &Path, mode: OpenMode) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    options.read(true).mode(FILE_MODE);
-    match mode {
-        OpenMode::Read => {}
-        OpenMode::ReadWrite => {
-            options.write(true);
-        }
-        OpenMode::CreateNew => {
-            options.write(true).create_new(true);
-        }
-    }
-    options.open(path)
-}
-
 impl Disk for RealDisk {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn DiskFile>> {
-        Ok(Box::new(RealFile(open(path, mode)?)))
-    }
-
-    #[cfg(target_os = "linux")]
-    fn open_log(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn DiskFile>> {
-        Ok(match LogFile::of(open(path, mode)?, path) {
-            Ok(log) => Box::new(log),
-            Err(file) => Box::new(RealFile(file)),
-        })
+        let mut options = OpenOptions::new();
+        options.read(true).mode(FILE_MODE);
+        match mode {
+            OpenMode::Read => {}
+            OpenMode::ReadWrite => {
+                options.write(true);
+            }
+            OpenMode::CreateNew => {
+                options.write(true).create_new(true);
+            }
+        }
+        Ok(Box::new(RealFile(options.open(path)?)))
     }
 
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {

@@ -7,8 +7,6 @@ pub mod clock;
 pub mod disk;
 pub mod entropy;
 pub mod limits;
-#[cfg(target_os = "linux")]
-mod log_file;
 pub mod net;
 
 use std::sync::Arc;

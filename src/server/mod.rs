@@ -19,7 +19,7 @@ use tokio::sync::{oneshot, watch};
 
 use crate::env::Env;
 use crate::http::{FrontConfig, Live};
-use crate::node::{Node, NodeConfig, StartError};
+use crate::node::{Node, NodeConfig, OpError, StartError};
 use crate::types::UserId;
 use crate::users::{PasswordCost, Users, UsersError};
 
@@ -79,8 +79,12 @@ impl Server {
                     let _ = tokio::time::timeout(FOUNDING_MAX, made).await;
                 }
             } else if let Err(error) = users.ensure_admin(&admin.user, &admin.password_hash).await {
-                node.stop().await;
-                return Err(error.into());
+                let UsersError::Store(OpError::Damaged(_) | OpError::Disk(_) | OpError::DiskFull) = error else {
+                    node.stop().await;
+                    return Err(error.into());
+                };
+                // What can be read is served all the same.
+                tracing::error!(%error, "whether there is the user that the start gave is not known");
             }
         }
         let (failed, failure) = watch::channel(None);
@@ -155,7 +159,7 @@ impl Server {
 /// Makes the first admin as soon as the cluster can.
 async fn ensure_admin_soon(node: Node, users: Users, admin: FirstAdmin) {
     loop {
-        if node.is_ready() {
+        if node.takes_part() {
             match users.ensure_admin(&admin.user, &admin.password_hash).await {
                 Ok(_) => return,
                 Err(error) => tracing::debug!(%error, "the first admin cannot be made yet"),

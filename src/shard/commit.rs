@@ -27,20 +27,13 @@ impl CommitJob {
 
     /// Blocks on the disk. Durable on Ok.
     pub fn run(&self) -> io::Result<()> {
-        let written = match &self.header {
-            Some(header) => {
-                debug_assert_eq!(
-                    self.offset,
-                    log::HEADER_BYTES as u64,
-                    "the first group follows the header"
-                );
-                self.file.write_durably(&[header, &self.bytes], 0)
-            }
-            None => self.file.write_durably(&[&self.bytes], self.offset),
-        };
-        match written {
+        if let Some(header) = &self.header {
+            self.file.write_all_at(header, 0)?;
+        }
+        self.file.write_all_at(&self.bytes, self.offset)?;
+        match self.file.sync_data() {
             Err(_) if planted(Bug::SyncRetried) => self.file.sync_data(),
-            written => written,
+            synced => synced,
         }
     }
 }

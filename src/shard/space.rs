@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::cleanup::Cleanup;
 use super::write::WriteRefused;
 use super::{Active, Frozen, Shard};
-use crate::store::disk::{Disk, DiskFile, LOG_UNIT_BYTES, OpenMode};
+use crate::store::disk::{Disk, DiskFile, OpenMode};
 use crate::store::log::{self, LogHeader, LogSecret, Previous};
 use crate::store::memtable::Memtable;
 use crate::store::recover;
@@ -70,8 +70,7 @@ impl SpaceJob {
                 // Through a handle of its own: the kernel tells each handle once that writing back failed. What befell a group that
                 // is being committed must be told to the commit, and not be used up here.
                 let path = self.dir.join(log::file_name(log.number));
-                let file = self.disk.open_log(&path, OpenMode::ReadWrite)?;
-                let to = to.next_multiple_of(LOG_UNIT_BYTES);
+                let file = self.disk.open(&path, OpenMode::ReadWrite)?;
                 fill(&*file, log.filled, to)?;
                 log.filled = to;
                 Ok(SpaceReady::Filled(log))
@@ -102,14 +101,11 @@ impl SpaceJob {
         let file = match spare {
             Some(spare) => {
                 self.disk.rename(&self.dir.join(log::file_name(spare)), &path)?;
-                self.disk.open_log(&path, OpenMode::ReadWrite)?
+                self.disk.open(&path, OpenMode::ReadWrite)?
             }
-            None => self.disk.open_log(&path, OpenMode::CreateNew)?,
+            None => self.disk.open(&path, OpenMode::CreateNew)?,
         };
-        // A spare may have been cut, or be of a program that filled in other steps.
-        let len = file.len()?;
-        let filled = len - len % LOG_UNIT_BYTES;
-        let to = to.next_multiple_of(LOG_UNIT_BYTES);
+        let filled = file.len()?;
         let made = fill(&*file, filled, to).and_then(|()| self.disk.sync_dir(&self.dir));
         if let Err(error) = made {
             // Half a log would only take up the space that is missing. A renamed spare is found again when the shard is opened.

@@ -12,9 +12,6 @@
 use std::io;
 use std::path::Path;
 
-/// A log's space is filled in multiples of this many bytes, for two handles of it never write the same one. At least a block of any disk.
-pub const LOG_UNIT_BYTES: u64 = 4096;
-
 /// How a file is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OpenMode {
@@ -43,16 +40,6 @@ pub trait DiskFile: Send + Sync {
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
     /// Durable on Ok; on Err the bytes written since the last Ok may or may not survive, and a retry proves nothing.
     fn sync_data(&self) -> io::Result<()>;
-    /// Writes the parts one behind the other from `offset` on. Durable on Ok; on Err as after a failed `sync_data`. What lies behind their
-    /// end may become zero, up to the next multiple of [`LOG_UNIT_BYTES`].
-    fn write_durably(&self, parts: &[&[u8]], offset: u64) -> io::Result<()> {
-        let mut at = offset;
-        for part in parts {
-            self.write_all_at(part, at)?;
-            at += part.len() as u64;
-        }
-        self.sync_data()
-    }
     fn len(&self) -> io::Result<u64>;
     fn set_len(&self, len: u64) -> io::Result<()>;
 }
@@ -62,11 +49,6 @@ pub trait DiskLock: Send + Sync {}
 
 pub trait Disk: Send + Sync + 'static {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn DiskFile>>;
-    /// Opens a log to write it: filled ahead in units of [`LOG_UNIT_BYTES`], then written from its beginning on by `write_durably`, which may
-    /// be cheaper than for any other file.
-    fn open_log(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn DiskFile>> {
-        self.open(path, mode)
-    }
     fn create_dir_all(&self, path: &Path) -> io::Result<()>;
     /// The directory's names, in order.
     fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>>;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::disk::{DirEntry, Disk, DiskFile, DiskLock, LOG_UNIT_BYTES, OpenMode};
+use super::disk::{DirEntry, Disk, DiskFile, DiskLock, OpenMode};
 
 #[derive(Default)]
 struct Content {
@@ -230,20 +230,6 @@ impl DiskFile for MemoryFile {
         }
         locked(&self.file).sync();
         Ok(())
-    }
-
-    /// Whatever may become zero does.
-    fn write_durably(&self, parts: &[&[u8]], offset: u64) -> io::Result<()> {
-        let mut at = offset;
-        for part in parts {
-            self.write_all_at(part, at)?;
-            at += part.len() as u64;
-        }
-        let behind = at.next_multiple_of(LOG_UNIT_BYTES).min(self.len()?);
-        if at < behind {
-            self.write_all_at(&vec![0; (behind - at) as usize], at)?;
-        }
-        self.sync_data()
     }
 
     fn len(&self) -> io::Result<u64> {

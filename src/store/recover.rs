@@ -91,7 +91,7 @@ pub struct Recovered {
     pub spares: Vec<u64>,
     /// Segments whose content lives on elsewhere: to be removed.
     pub obsolete: Vec<u64>,
-    /// The same, of those that do not open: to be set aside.
+    /// The same, of those that are damaged, or may be: to be set aside.
     pub set_aside: Vec<u64>,
     /// Segments that do not open.
     unopened: Vec<u64>,
@@ -255,18 +255,24 @@ fn replaced_files(segments: &[Arc<Segment>]) -> BTreeSet<u64> {
     replaced
 }
 
-/// Segments that were merged into another one are none any more; the shard removes them, or sets them aside if they do not open.
+/// Segments that were merged into another one are none any more; the shard removes them, or sets them aside: if they do not open, or if what
+/// they were merged into lacks something, for then it may be they that are damaged.
 fn drop_replaced(replaced: &BTreeSet<u64>, found: &mut Recovered) {
     let (gone, kept): (Vec<_>, Vec<_>) = std::mem::take(&mut found.segments)
         .into_iter()
         .partition(|segment| replaced.contains(&segment.number()));
     found.segments = kept;
-    found.obsolete.extend(gone.iter().map(|segment| segment.number()));
+    let lacking = found.segments.iter().filter(|segment| !segment.lost().is_empty());
+    let suspects: BTreeSet<u64> = lacking.flat_map(|segment| segment.replaces()).copied().collect();
+    let gone = gone.iter().map(|segment| segment.number());
+    let (suspect, sound): (Vec<_>, Vec<_>) = gone.partition(|number| suspects.contains(number));
+    found.obsolete.extend(sound);
+    found.set_aside.extend(suspect);
     let (gone, kept) = std::mem::take(&mut found.unopened)
         .into_iter()
         .partition(|number| replaced.contains(number));
     found.unopened = kept;
-    found.set_aside = gone;
+    found.set_aside.extend::<Vec<_>>(gone);
 }
 
 /// The folder's path of a quarantined file.

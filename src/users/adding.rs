@@ -4,8 +4,8 @@
 //! a while it is looked again. A claim that stays, because its node died over it, is given up for it.
 //!
 //! Invariants:
-//! - of what was written under the name nothing is removed but what was there before the name was seen to be free: so nothing that was
-//!   written after anybody was told that it is added;
+//! - nothing that is stored under the name is removed. A name that nobody has, and under which something is stored, is not added unless whoever
+//!   adds it says that it is the new user's: the records of users may have been lost, and their data not;
 //! - of two who are both told that they added the name, one was told after the other one's user had been removed.
 //!
 //! Not known is whether one is added who was told nothing, or that it is in doubt. And a node that stands still for [`CLAIM_STALE`] between
@@ -33,6 +33,15 @@ const CLAIM_STALE: Duration = Duration::from_secs(5);
 const PAUSE_FIRST: Duration = Duration::from_millis(40);
 const TRIES_MAX: u32 = 8;
 
+/// What becomes of that which is stored under a name that nobody has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stored {
+    /// The name is not added.
+    Refused,
+    /// It is the new user's.
+    Adopted,
+}
+
 fn exists(user: &UserId) -> UsersError {
     UsersError::Exists(user.as_str().to_owned())
 }
@@ -43,10 +52,12 @@ impl Inner {
         user: &UserId,
         password_hash: Box<[u8]>,
         admin: bool,
+        kept: Stored,
     ) -> Result<(), UsersError> {
         self.check_free(user).await?;
-        // A request of a removed user that was still under way when their keys were cleared may have written after it.
-        self.clear_left_over(user).await?;
+        if kept == Stored::Refused && self.has_keys(user).await? {
+            return Err(UsersError::KeysLeft(user.as_str().to_owned()));
+        }
         let stored = self.hashing.hash(password_hash).await?;
         for attempt in 0..TRIES_MAX {
             let life = self.new_id();

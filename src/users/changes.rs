@@ -8,6 +8,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use crate::node::OpError;
 use crate::types::{LengthError, PASSWORD_HASH_BYTES_MAX, UserId};
 
+use super::adding::Stored;
 use super::history::Standing;
 use super::record::{self, Record, RecordError};
 use super::record_store::Sight;
@@ -27,14 +28,23 @@ pub enum Ensured {
 }
 
 impl Users {
-    /// Adds a user. Of those who add one name at the same time at most one is told that it was done. Whatever was written as the user
-    /// after that, no other adding of the name removes.
+    /// Adds a user. Of those who add one name at the same time at most one is told that it was done. Refused while anything is stored under
+    /// the name.
     pub async fn add(&self, user: &UserId, password_hash: &str, admin: bool) -> Result<(), UsersError> {
+        self.add_with(user, password_hash, admin, Stored::Refused).await
+    }
+
+    /// The same, and what is stored under the name is the new user's.
+    pub async fn adopt(&self, user: &UserId, password_hash: &str, admin: bool) -> Result<(), UsersError> {
+        self.add_with(user, password_hash, admin, Stored::Adopted).await
+    }
+
+    async fn add_with(&self, user: &UserId, password_hash: &str, admin: bool, kept: Stored) -> Result<(), UsersError> {
         let (inner, user) = (self.inner.clone(), user.clone());
         let password_hash = checked(password_hash)?;
         to_its_end(async move {
             let _turn = inner.changes.lock().await;
-            inner.add(&user, password_hash, admin).await
+            inner.add(&user, password_hash, admin, kept).await
         })
         .await
     }
@@ -78,9 +88,10 @@ impl Users {
         Ok(self.inner.list(Sight::Own).await?)
     }
 
-    /// Makes the first admin; does nothing when a user of that name exists.
+    /// Makes the first admin; does nothing when a user of that name exists. What is stored under the name is the admin's: whoever starts the
+    /// node has the files, and may only have lost the records.
     pub async fn ensure_admin(&self, user: &UserId, password_hash: &str) -> Result<Ensured, UsersError> {
-        match self.add(user, password_hash, true).await {
+        match self.adopt(user, password_hash, true).await {
             Ok(()) => {
                 tracing::warn!(
                     user = user.as_str(),
@@ -136,7 +147,7 @@ pub(super) fn contended(user: &UserId) -> UsersError {
 
 pub(super) fn damaged(user: &UserId, error: &RecordError) -> UsersError {
     OpError::Damaged(format!(
-        "the record of user {:?}: {error}; remove the user and add it again",
+        "the record of user {:?}: {error}; an admin's `users passwd` makes a new one, `users remove` removes the user with all data",
         user.as_str()
     ))
     .into()
@@ -148,7 +159,9 @@ impl Inner {
         let (life, admin) = match history.standing() {
             Standing::None => return Err(unknown(user)),
             Standing::Removing { .. } => return Err(being_removed(user)),
-            Standing::Damaged(error) => return Err(damaged(user, error)),
+            // A newer program can read it.
+            Standing::Damaged(error @ RecordError::Version(_)) => return Err(damaged(user, error)),
+            Standing::Damaged(_) => history.last_known(),
             Standing::Active { life, admin, .. } => (life.to_owned(), admin),
         };
         let stored = self.hashing.hash(password_hash).await?;

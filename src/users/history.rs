@@ -103,6 +103,18 @@ impl History {
         self.lives.iter().find(stands).map(|(name, life)| (&**name, life))
     }
 
+    /// The life of a user whose newest record is damaged, and the right that it had, as far as older ones tell.
+    pub fn last_known(&self) -> (String, bool) {
+        if let Some((name, life)) = self.first_life() {
+            return (name.to_owned(), life.active.as_ref().is_some_and(|(_, admin)| *admin));
+        }
+        let claimed = self
+            .lives
+            .iter()
+            .find(|(name, life)| life.is_claimed && !self.is_void(name));
+        (claimed.map_or(NO_LIFE, |(name, _)| name).to_owned(), false)
+    }
+
     /// The marks of the removal of this life, without those that were given up.
     fn marks_of<'a>(&'a self, life: &'a str) -> impl Iterator<Item = &'a RemovalMark> {
         let of_life = self.lives.iter().filter(move |(name, _)| name == life);

@@ -188,7 +188,7 @@ impl Inner {
         if let Standing::Damaged(error) = history.standing() {
             tracing::error!(
                 user = user.as_str(), %error,
-                "the record of this user is unusable: the user is refused until an admin removes and adds it again"
+                "the record of this user is unusable: the user is refused until an admin gives it a new password with `users passwd`"
             );
         }
         Ok(history)

@@ -5,7 +5,7 @@
 //!   and is dropped when the record changes, here or, as soon as that has come here, through another node;
 //! - a wrong password and an unknown user take the same path: the same delay, the same queue, one Argon2id run, one answer;
 //! - a name whose removal has begun can neither log in nor be added before everything under it is gone;
-//! - nothing that was written after a user was added is removed by another adding of the name, or by what is left of an earlier removal.
+//! - nothing that is stored is removed by adding a user, or by what is left of an earlier removal of the name.
 
 mod adding;
 mod address;
@@ -70,6 +70,11 @@ pub enum UsersError {
     Unknown(String),
     #[error("user {0:?} is the last admin")]
     LastAdmin(String),
+    #[error(
+        "something is stored under the name {0:?}, and there is no such user: `users remove` deletes it, `users add --keep-data` (`keep_data` in \
+         the API) gives it to the new user"
+    )]
+    KeysLeft(String),
     #[error("user {0:?} is being removed; add it again when that is done")]
     BeingRemoved(String),
     #[error(

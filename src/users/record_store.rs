@@ -53,7 +53,9 @@ impl RecordStore for Node {
     fn records<'a>(&'a self, key: &'a Key, sight: Sight) -> BoxFuture<'a, Result<Vec<String>, OpError>> {
         Box::pin(async move {
             match read_records(self, key, quick()).await {
-                Err(cut_off @ (OpError::Quorum { .. } | OpError::Deadline { .. })) if sight == Sight::Own => {
+                Err(cut_off @ (OpError::Quorum { .. } | OpError::NotReady(_) | OpError::Deadline { .. }))
+                    if sight == Sight::Own =>
+                {
                     let terms = Terms {
                         consistency: Consistency::One,
                         ..quick()

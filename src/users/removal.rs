@@ -81,6 +81,8 @@ impl Inner {
     pub(super) async fn begin_removal(&self, user: &UserId) -> Result<Removal, UsersError> {
         let history = self.history(user, Sight::Quorum).await?;
         let life = match history.standing() {
+            // What is stored under a name that nobody has goes the same way.
+            Standing::None if self.has_keys(user).await? => NO_LIFE,
             Standing::None => return Err(unknown(user)),
             Standing::Removing { .. } => return Err(being_removed(user)),
             Standing::Active { admin: true, .. } if !self.has_other_admin(user).await? => return Err(last_admin(user)),
@@ -239,11 +241,16 @@ impl Inner {
         Ok(erased)
     }
 
-    /// Empties every key of a name that is free, until a look at all of them finds none: requests that were under way may still write.
-    pub(super) async fn clear_left_over(&self, user: &UserId) -> Result<(), OpError> {
-        let is_free = |standing: &Standing| matches!(standing, Standing::None);
-        while let Pass::Emptied(1..) = self.clear_keys_while(user, is_free).await? {}
-        Ok(())
+    /// Whether anything is stored under the name.
+    pub(super) async fn has_keys(&self, user: &UserId) -> Result<bool, OpError> {
+        let mut after: Option<String> = None;
+        loop {
+            let page = self.store.list_all_keys(user, after.as_deref(), 1).await?;
+            after = page.next_after.map(|key| key.as_str().to_owned());
+            if !page.keys.is_empty() || after.is_none() {
+                return Ok(!page.keys.is_empty());
+            }
+        }
     }
 
     /// Goes through the user's keys once and empties them, for as long as `may` allows it by the records that are read after a key's clock.

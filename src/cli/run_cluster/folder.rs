@@ -27,8 +27,10 @@ const LOCK_FILE: &str = "lock";
 pub struct Folder {
     path: PathBuf,
     lock: fs::File,
-    /// How many nodes were in it before this run.
-    found: usize,
+    /// How many nodes it was made for; 0 when it holds no data.
+    nodes: usize,
+    /// All nodes of it served once.
+    was_whole: bool,
 }
 
 impl Drop for Folder {
@@ -44,16 +46,26 @@ impl Folder {
         let mut folder = Self {
             path: path.to_path_buf(),
             lock: lock(path)?,
-            found: 0,
+            nodes: 0,
+            was_whole: false,
         };
-        // A node that was removed in between is started again under its number, empty.
-        folder.found = (1..=usize::from(NODES_MAX))
-            .rev()
-            .find(|number| folder.data(*number).exists())
-            .unwrap_or(0);
+        let highest = |path_of: fn(&Self, usize) -> PathBuf| {
+            let mut numbers = (1..=usize::from(NODES_MAX)).rev();
+            numbers.find(|number| path_of(&folder, *number).exists()).unwrap_or(0)
+        };
+        // A node whose data folder was removed is one of them all the same: it is started again under its number, empty. The profile is
+        // written when all serve; before, only the logs tell of those that have no folder yet.
+        let (with_data, with_log) = (highest(Self::data), highest(Self::log));
+        if with_data == 0 {
+            folder.remove_profile()?;
+        } else {
+            let told = folder.nodes_in_profile();
+            folder.nodes = with_data.max(told.unwrap_or(with_log)).min(usize::from(NODES_MAX));
+            folder.was_whole = told.is_some();
+        }
         let password = folder.password_file();
         if !password.exists() {
-            if folder.found > 0 {
+            if folder.nodes > 0 {
                 anyhow::bail!(
                     "{} is gone, but the data of its user is there: put the file back, or remove {} to begin anew",
                     password.display(),
@@ -65,33 +77,56 @@ impl Folder {
         Ok(folder)
     }
 
-    /// How many nodes to run.
-    pub fn nodes(&self, asked: Option<u16>) -> anyhow::Result<u16> {
-        // At most NODES_MAX.
-        let found = self.found as u16;
-        let Some(asked) = asked else {
-            return Ok(if found == 0 { NODES_DEFAULT } else { found });
-        };
-        let here = self.path.display();
-        if asked < found {
-            return Err(usage(format!(
-                "--nodes {asked}: {here} holds {found} nodes, and its data needs them; leave --nodes out, or choose another folder \
-                 with --dir"
-            )));
-        }
-        if found == 1 && asked > 1 && !self.path.join(KEY_FILE).exists() {
-            return Err(usage(format!(
-                "--nodes {asked}: {here} holds a single node, which is no cluster; leave --nodes out, or choose another folder with \
-                 --dir"
-            )));
-        }
-        Ok(asked)
+    pub fn was_whole(&self) -> bool {
+        self.was_whole
     }
 
-    /// Whether this node is the one that begins a cluster, rather than join it. When others are there, and it is not any more,
-    /// they have the data.
-    pub fn founds(&self, number: usize) -> bool {
-        number == 1 && (self.found <= 1 || self.data(1).exists())
+    /// The nodes that served once and whose data is gone, when that of others is there.
+    pub fn lost(&self) -> Vec<usize> {
+        let all = 1..=if self.was_whole { self.nodes } else { 0 };
+        all.filter(|number| !self.data(*number).exists()).collect()
+    }
+
+    /// None when there is none that was written here.
+    fn nodes_in_profile(&self) -> Option<usize> {
+        let text = fs::read_to_string(self.path.join(PROFILE_FILE)).ok()?;
+        let profile: Profile = toml::from_str(&text).ok()?;
+        profile.url.map(|url| url.list().len())
+    }
+
+    /// One of nodes that are not there any more.
+    fn remove_profile(&self) -> anyhow::Result<()> {
+        let path = self.path.join(PROFILE_FILE);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(error).with_context(|| format!("cannot remove {}", path.display()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// How many nodes to run. Others cannot join those of the folder, which may hold data.
+    pub fn nodes(&self, asked: Option<u16>) -> anyhow::Result<u16> {
+        // At most NODES_MAX.
+        let nodes = self.nodes as u16;
+        let here = self.path.display();
+        match asked {
+            None if nodes == 0 => Ok(NODES_DEFAULT),
+            None => Ok(nodes),
+            Some(asked) if nodes == 0 || asked == nodes => Ok(asked),
+            Some(asked) if nodes == 1 => Err(usage(format!(
+                "--nodes {asked}: {here} holds a single node, which is no cluster; leave --nodes out, or choose another folder with \
+                 --dir"
+            ))),
+            Some(asked) if asked < nodes => Err(usage(format!(
+                "--nodes {asked}: {here} holds {nodes} nodes, and its data needs them; leave --nodes out, or choose another folder \
+                 with --dir"
+            ))),
+            Some(asked) => Err(usage(format!(
+                "--nodes {asked}: {here} was made for {nodes} nodes, and more cannot join them; leave --nodes out, or choose another \
+                 folder with --dir"
+            ))),
+        }
     }
 
     pub fn data(&self, number: usize) -> PathBuf {

@@ -4,12 +4,11 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
 use rustix::process::Signal;
 use tokio::sync::{mpsc, watch};
 
 use super::folder::{new_log, same_log};
-use super::process::{NodeProcess, Program, Start, url_of};
+use super::process::{NodeProcess, Program, Start, address_in};
 
 /// Longest wait for a node to stop by itself; a little more than it allows itself.
 const STOP_TIMEOUT: Duration = Duration::from_secs(65);
@@ -99,8 +98,7 @@ impl Keeper {
             Err(death) => return Ok(death),
         };
         // Clients and peers know it there from now on.
-        let address = url_of(&line)?.trim_start_matches("http://").parse();
-        self.start.listen = address.context("a node's first line names no address")?;
+        self.start.listen = address_in(&line)?;
         self.was_ready = true;
         let node_number = self.start.number;
         self.tell(Event::Ready {

@@ -4,20 +4,16 @@ use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 use indicatif::ProgressBar;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio::time::{interval, timeout};
+use tokio::time::interval;
 
-use crate::api::path;
+use crate::api::{Member, MemberState, path};
 use crate::cli::cluster::{behind, table};
 use crate::cli::progress;
 use crate::client::Client;
 
+use super::probe::{self, SILENCE_MAX};
+
 const EVERY: Duration = Duration::from_secs(1);
-/// A node that says nothing for so long is shown as not alive.
-const SILENCE_MAX: Duration = Duration::from_millis(500);
-/// Far more than the metrics of a node.
-const METRICS_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
 /// What is printed above the table, without breaking it.
 pub struct Above(ProgressBar);
@@ -50,7 +46,7 @@ impl Above {
             let mut rows = Vec::with_capacity(urls.len());
             for (index, (url, before)) in urls.iter().zip(&mut before).enumerate() {
                 let address = url.trim_start_matches("http://");
-                let now = timeout(SILENCE_MAX, figures(address)).await.ok().flatten();
+                let now = figures(address).await;
                 let rate = match (&before, &now) {
                     (Some((then, old)), Some(new)) => new.rate_since(old, then.elapsed()),
                     _ => "-".to_owned(),
@@ -83,9 +79,14 @@ impl Drop for Above {
 async fn lags(client: Option<&Client>) -> Vec<(String, String)> {
     let Some(client) = client else { return Vec::new() };
     let status = client.with_deadline(SILENCE_MAX).cluster_status().await;
-    let members = status.map(|status| status.members).unwrap_or_default();
+    of_each_address(status.map(|status| status.members).unwrap_or_default())
+}
+
+/// A node that was removed may have had the address of one that took its place.
+fn of_each_address(members: Vec<Member>) -> Vec<(String, String)> {
     members
         .into_iter()
+        .filter(|member| member.state != MemberState::Removed)
         .map(|member| (member.http.clone(), behind(&member)))
         .collect()
 }
@@ -124,15 +125,8 @@ impl Figures {
 
 /// None when the node does not answer as a node does.
 async fn figures(address: &str) -> Option<Figures> {
-    let mut stream = TcpStream::connect(address).await.ok()?;
-    let request = format!(
-        "GET {} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n",
-        path::METRICS
-    );
-    stream.write_all(request.as_bytes()).await.ok()?;
-    let mut answer = String::new();
-    stream.take(METRICS_BYTES_MAX).read_to_string(&mut answer).await.ok()?;
-    answer.starts_with("HTTP/1.1 200").then(|| Figures::read(&answer))
+    let answer = probe::get(address, path::METRICS).await.ok()?;
+    answer.ok().map(|metrics| Figures::read(&metrics))
 }
 
 #[cfg(test)]
@@ -140,9 +134,21 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_node_that_was_removed_does_not_hide_the_one_at_its_address() {
+        let member = |state: &str, lag_ops: u64| {
+            let member = serde_json::json!({
+                "node": "01", "peer": "127.0.0.1:8100", "http": "127.0.0.1:8000", "zone": "a", "weight": 100, "state": state,
+                "alive": true, "slots": 1024, "lag_ops": lag_ops,
+            });
+            serde_json::from_value(member).unwrap()
+        };
+        let lags = of_each_address(vec![member("removed", 7), member("up", 0)]);
+        assert_eq!(lags, [("127.0.0.1:8000".to_owned(), "-".to_owned())]);
+    }
+
+    #[test]
     fn the_figures_are_read_from_the_metrics_of_a_node() {
-        let metrics = "HTTP/1.1 200 OK\r\n\r\n\
-            # TYPE kv_shard_sealed_ops gauge\n\
+        let metrics = "# TYPE kv_shard_sealed_ops gauge\n\
             kv_shard_sealed_ops{shard=\"0\"} 5\nkv_shard_sealed_ops{shard=\"1\"} 7\nkv_shard_memtable_ops{shard=\"0\"} 1\n\
             kv_http_requests_total{call=\"add_value\",status=\"200\"} 20\n\
             kv_http_requests_total{call=\"metrics\",status=\"200\"} 9\n\

@@ -1,7 +1,7 @@
 //! Which ports the nodes of a local cluster listen on.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 
 use anyhow::Context;
 
@@ -22,6 +22,7 @@ pub fn http(first: SocketAddr, count: u16) -> anyhow::Result<Vec<SocketAddr>> {
 
 /// Where the nodes speak to each other. They must know these before they start, so none is 0.
 pub fn peers(first: SocketAddr, count: u16) -> anyhow::Result<Vec<SocketAddr>> {
+    let first = reached_here(first);
     if first.port() == 0 {
         return free(first, count);
     }
@@ -32,6 +33,16 @@ pub fn peers(first: SocketAddr, count: u16) -> anyhow::Result<Vec<SocketAddr>> {
         check(*address, UdpSocket::bind(address).map(drop))?;
     }
     Ok(addresses)
+}
+
+/// Where this machine reaches what listens at `address`, which may stand for all addresses of the machine.
+pub fn reached_here(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
 }
 
 fn after(first: SocketAddr, by: u16) -> anyhow::Result<SocketAddr> {
@@ -81,6 +92,17 @@ mod tests {
         assert_eq!(ports(peers(first, 3).unwrap()), [21300, 21301, 21302]);
         let last: SocketAddr = "127.0.0.1:65530".parse().unwrap();
         assert!(peers(last, 1).unwrap_err().to_string().contains("65535"));
+    }
+
+    #[test]
+    fn peers_of_nodes_that_listen_everywhere_meet_on_this_machine() {
+        for (listen, here) in [("0.0.0.0:21210", "127.0.0.1:21310"), ("0.0.0.0:0", "127.0.0.1:0")] {
+            let here: SocketAddr = here.parse().unwrap();
+            let peers = peers(listen.parse().unwrap(), 1).unwrap();
+            assert_eq!(peers[0].ip(), here.ip());
+            assert!(here.port() == 0 || peers == [here]);
+        }
+        assert_eq!(reached_here("[::]:5".parse().unwrap()), "[::1]:5".parse().unwrap());
     }
 
     #[test]

@@ -169,10 +169,11 @@ impl NodeProcess {
     }
 }
 
-/// The address in the line of a node that is ready.
-pub fn url_of(line: &str) -> anyhow::Result<String> {
+/// The address in the line of a node that is ready, at which it listens.
+pub fn address_in(line: &str) -> anyhow::Result<SocketAddr> {
     let url = serve::url_in_ready_line(line).context("a node's first line is not the one expected")?;
-    Ok(url.to_owned())
+    let address = url.trim_start_matches("http://").parse();
+    address.context("a node's first line names no address")
 }
 
 /// The last lines of a file.

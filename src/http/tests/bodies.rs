@@ -139,6 +139,7 @@ async fn broken_json_is_named_with_its_place() {
     let deep = format!(r#"{{"key":{}"#, "[".repeat(100_000));
     for body in [
         &b"{\"key\":\"\xff\"}"[..],
+        b"{\"key\":\"k\",\"user\":{\"user_id\":\"123\",\"password_hash\":\"abc123\"},\"more\":\"\xff\"}",
         b"{} {}",
         br#"{"key":"\ud800"}"#,
         deep.as_bytes(),

@@ -276,7 +276,7 @@ impl Backend for Arc<Fake> {
         }
     }
 
-    async fn add_user(&self, user: &UserId, password_hash: &str, admin: bool) -> Result<(), UsersError> {
+    async fn add_user(&self, user: &UserId, password_hash: &str, admin: bool, _: bool) -> Result<(), UsersError> {
         let mut users = self.users.lock().unwrap();
         if users.contains_key(user.as_str()) {
             return Err(UsersError::Exists(user.as_str().into()));

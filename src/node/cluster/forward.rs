@@ -1,6 +1,7 @@
 //! Requests for slots that this node does not hold: one of the replicas carries them out.
 //!
-//! When it fails or is slow, the next one is asked. A write goes with a request id, so that it counts once whoever takes it.
+//! When it fails or is slow, the next one is asked. A write goes with a request id, so that it counts once whoever takes it. A clear names what
+//! it removes, so that a try which comes late removes nothing that was added since.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -38,14 +39,7 @@ impl Inner {
             true => Some(self.new_request_id().0),
             false => wanted.request_id.map(|id| id.0),
         };
-        let kind = match wanted.kind {
-            WriteKind::Add { text, finish } => ForwardedKind::Add {
-                text: text.bytes(),
-                finish,
-            },
-            WriteKind::Clear => ForwardedKind::Clear,
-            WriteKind::ClearDots(dots) => ForwardedKind::ClearDots(WireClock::of(&dots)),
-        };
+        let kind = self.kind_to_forward(&wanted, replicas, terms).await?;
         let request = |tries: usize| {
             Request::Write(ForwardedWrite {
                 user: wanted.user.as_str().to_owned(),
@@ -62,6 +56,22 @@ impl Inner {
             Response::Written { repeated: false } => Ok(Added::Appended),
             _ => Err(OpError::ShardUnavailable { maybe_applied: true }),
         }
+    }
+
+    pub(super) async fn kind_to_forward(
+        &self,
+        wanted: &Wanted<'_>,
+        replicas: &[NodeId],
+        terms: Terms,
+    ) -> Result<ForwardedKind, OpError> {
+        Ok(match &wanted.kind {
+            WriteKind::Add { text, finish } => ForwardedKind::Add {
+                text: text.bytes(),
+                finish: *finish,
+            },
+            WriteKind::Clear => ForwardedKind::ClearDots(WireClock::of(&self.seen_by(replicas, wanted, terms).await?)),
+            WriteKind::ClearDots(dots) => ForwardedKind::ClearDots(WireClock::of(dots)),
+        })
     }
 
     fn new_request_id(&self) -> RequestId {
@@ -316,6 +326,7 @@ pub(super) fn wire_error(error: OpError) -> WireError {
     match error {
         OpError::Overloaded { retry_after_s, .. } => WireError::Overloaded { retry_after_s },
         OpError::DiskFull => WireError::DiskFull,
+        OpError::NotReady(_) => WireError::Unavailable { maybe_applied: false },
         OpError::ShardUnavailable { maybe_applied } => WireError::Unavailable { maybe_applied },
         OpError::ValueTooLong { got, max } => WireError::ValueTooLong { got, max },
         OpError::Damaged(what) => WireError::Damaged(what),

@@ -59,17 +59,19 @@ pub enum MemberRefused {
     #[error("the address {0} is that of the member {1}, which is there")]
     Taken(SocketAddr, NodeId),
     #[error(
-        "node {1} says that it is reached at {0}, which is a member's address, and node {2} is: give each node its own --cluster-advertise"
+        "node {1} says that it is reached at {0}, which is a member's address, and node {2} is: give each node its own --advertise"
     )]
     Elsewhere(SocketAddr, NodeId, NodeId),
     #[error(
-        "node {1} says that it is reached at {0}, which is the address of a member that is away, and nobody is: check its --cluster-advertise"
+        "node {1} says that it is reached at {0}, which is the address of a member that is away, and nobody is: check its --advertise"
     )]
     NotReached(SocketAddr, NodeId),
     #[error("node {0} does not ask to be let in as an empty node: start it with --join and an empty data folder")]
     NotAsking(NodeId),
     #[error("there is no member {0}")]
     Unknown(NodeId),
+    #[error("the member {0} is there: only a lost one can be replaced; stop it first")]
+    There(NodeId),
     #[error("node {0} was removed from the cluster; start it with an empty data folder to join as a new one")]
     Removed(NodeId),
     #[error("node {0} holds data and is no member: start it with an empty data folder to join")]
@@ -119,6 +121,8 @@ pub(super) async fn run(inner: Arc<Inner>) {
     let mut noticed = Noticed::default();
     loop {
         inner.notice_twin(&mut noticed);
+        // From now on it waits for the others, whether or not somebody writes.
+        inner.why_gathering();
         // A node asks again and again as long as its own disk does not have the whole table: it would wait for members that are none any more.
         let has_table = !inner.clocks.is_new() && inner.local.is_whole(SYSTEM_SLOT);
         let wants_in = !inner.layouts.current().table.is_up(inner.me) || !has_table;
@@ -142,6 +146,8 @@ pub(super) async fn run(inner: Arc<Inner>) {
             if said.is_none() && asked.shows_no_cluster(rounds) {
                 inner.take_own_place().await;
             }
+        } else {
+            inner.tell_address(&mut noticed).await;
         }
         let why = said.clone().or_else(|| inner.why_lost(&mut noticed));
         *inner.why_not_in.lock() = why;
@@ -164,7 +170,7 @@ impl Inner {
         }
     }
 
-    async fn found_new(&self) {
+    pub(super) async fn found_new(&self) {
         match self.found().await {
             Ok(()) => {
                 if self.local.set_whole().await.is_ok() {
@@ -359,6 +365,9 @@ impl Inner {
                     Some(MemberState::Up) => return Err(MemberRefused::Member(new)),
                     Some(MemberState::Removed) => return Err(MemberRefused::Removed(new)),
                     Some(MemberState::Displaced) | None => {}
+                }
+                if old == self.me || self.peers.get(old).is_some_and(|peer| peer.is_up()) {
+                    return Err(MemberRefused::There(old));
                 }
                 if !self.asking.is_empty_node(new) {
                     return Err(MemberRefused::NotAsking(new));

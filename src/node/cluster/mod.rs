@@ -5,6 +5,7 @@
 //! | `table` | the member table: who belongs. Kept as records of the system's own key range, which every node holds |
 //! | `layout` | the table and the placement that follows from it, watched for change |
 //! | `gossip` | who is there |
+//! | `gathering` | the first moments of a cluster, when user data would keep out who is still on the way |
 //! | `gather` | asking several replicas, until enough of them answered |
 //! | `write`, `read`, `list` | the coordinator: what a request's level asks for |
 //! | `seen` | what a later clear may remove |
@@ -41,6 +42,7 @@ mod clock_book;
 mod compared;
 mod forward;
 mod gather;
+mod gathering;
 mod gossip;
 mod join;
 mod layout;
@@ -150,6 +152,7 @@ struct Inner {
     /// Numbers readers and pulls of this node at its peers.
     next_number: AtomicU64,
     asking: asking::Asking,
+    gathering: gathering::Gathering,
     /// Held by whoever changes the member table.
     changing: tokio::sync::Mutex<()>,
 }
@@ -221,6 +224,7 @@ impl Cluster {
             stopping: AtomicBool::new(false),
             next_number: AtomicU64::new(1),
             asking: asking::Asking::default(),
+            gathering: gathering::Gathering::default(),
             changing: tokio::sync::Mutex::default(),
         });
         if let Err(error) = inner.load_table().await {
@@ -251,9 +255,12 @@ impl Cluster {
 
     /// Why it does not.
     pub fn why_no_member(&self) -> String {
-        let why = self.inner.why_not_in.lock().clone();
-        let why = why.map(|why| format!(": {why}")).unwrap_or_default();
-        format!("the node was not let into the cluster yet{why}")
+        self.inner.why_no_member()
+    }
+
+    /// Why it takes no user data yet, if it does not.
+    pub fn why_gathering(&self) -> Option<String> {
+        self.inner.why_gathering()
     }
 
     pub async fn stop(&self) {
@@ -285,6 +292,12 @@ impl Inner {
     /// Whether what this node lists counts.
     fn may_list(&self) -> bool {
         !self.clocks.is_new() && self.is_known()
+    }
+
+    fn why_no_member(&self) -> String {
+        let why = self.why_not_in.lock().clone();
+        let why = why.map(|why| format!(": {why}")).unwrap_or_default();
+        format!("the node was not let into the cluster yet{why}")
     }
 
     /// Who is there, by gossip.

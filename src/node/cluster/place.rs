@@ -8,6 +8,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::layout::table_key;
 use super::table::Record;
 use super::{Inner, MemberRefused};
@@ -21,11 +23,15 @@ const ANSWER_MAX: Duration = Duration::from_secs(2);
 /// Gossip takes some seconds to forget who had the address before.
 const TWIN_ROUNDS_MIN: u32 = 20;
 
+/// Between two tries to have a new address noted in the table.
+const TELL_PAUSE: Duration = Duration::from_secs(5);
+
 /// What was noticed of this node's place, and told once.
 #[derive(Default)]
 pub(super) struct Noticed {
     twin: Option<(NodeId, u32)>,
     is_lost: bool,
+    address_told: Option<Instant>,
 }
 
 impl Inner {
@@ -94,6 +100,34 @@ impl Inner {
             .map_err(|error| OpError::Disk(error.to_string()))
     }
 
+    /// Notes this member's addresses in the table when they are others than before: whoever comes to a former one, empty, must not get its seat.
+    pub(super) async fn tell_address(&self, noticed: &mut Noticed) {
+        let table = self.layouts.current().table.clone();
+        let (peer, http) = (self.config.advertise, self.config.http);
+        let Some(held) = table.get(self.me) else {
+            return;
+        };
+        // Of a front that takes any port, the number is not known here.
+        let http = if http.port() == 0 { held.http } else { http };
+        let has_moved = (held.peer, held.http) != (peer, http);
+        let is_anothers = || table.up().any(|(node, record)| node != self.me && record.peer == peer);
+        let told_lately = noticed.address_told.is_some_and(|told| told.elapsed() < TELL_PAUSE);
+        if !has_moved || told_lately || is_anothers() {
+            return;
+        }
+        noticed.address_told = Some(Instant::now());
+        let _one = self.changing.lock().await;
+        let record = Record {
+            peer,
+            http,
+            ..held.clone()
+        };
+        match self.add_record(&record).await {
+            Ok(()) => tracing::info!(%peer, %http, "the member table has this node's new addresses"),
+            Err(error) => tracing::warn!(%error, "this node's new addresses cannot be noted yet"),
+        }
+    }
+
     /// Tells of another node that says for a while that it is reached where this one is.
     pub(super) fn notice_twin(&self, noticed: &mut Noticed) {
         let view = self.view();
@@ -110,7 +144,7 @@ impl Inner {
         if let Some((twin, TWIN_ROUNDS_MIN)) = noticed.twin {
             tracing::error!(
                 %twin, address = %self.config.advertise,
-                "another node advertises the same address as this one: others reach only one of the two; check --cluster-advertise of both"
+                "another node advertises the same address as this one: others reach only one of the two; check --advertise of both"
             );
         }
     }

@@ -26,6 +26,10 @@ pub(super) const SYNC_KEY_BYTES: usize = 1 << 20;
 
 impl Cluster {
     pub async fn write(&self, wanted: Wanted<'_>, terms: Terms) -> Result<Added, OpError> {
+        let system = wanted.user.is_system();
+        if let Some(why) = self.inner.why_gathering().filter(|_| !system) {
+            return Err(OpError::NotReady(why));
+        }
         self.inner.write(wanted, super::write::Try::Any, terms).await
     }
 
@@ -96,7 +100,7 @@ impl Inner {
         let layout = self.layouts.current();
         let replicas = layout.placement.replicas(slot);
         if replicas.is_empty() {
-            return Err(self.no_quorum(1, 0, false));
+            return Err(OpError::NotReady(self.why_no_member()));
         }
         let alone = replicas.len() == 1;
         if !replicas.contains(&self.me) || !(alone || self.votes(slot)) {

@@ -9,7 +9,8 @@ use crate::node::local::Wanted;
 use crate::node::replica::place_of;
 use crate::node::{OpError, Terms};
 use crate::shard::WriteKind;
-use crate::types::{Key, UserId};
+use crate::store::recover::UNKNOWN_ORIGIN;
+use crate::types::{Key, NodeId, UserId};
 use crate::wire::{Request, Response, WireClock, WireTerms};
 
 impl Cluster {
@@ -19,22 +20,45 @@ impl Cluster {
         let (slot, _) = place_of(user, key);
         let layout = inner.layouts.current();
         let replicas = layout.placement.replicas(slot);
-        if replicas.contains(&inner.me) {
-            return inner.clock_of(user, key, terms).await;
-        }
-        let request = |_| Request::Seen {
-            user: user.as_str().to_owned(),
-            key: key.as_str().to_owned(),
-            terms: wire_terms(terms),
-        };
-        match inner.through(replicas, request, terms, false).await?.1 {
-            Response::Seen(clock) => Ok(clock.into_clock()),
-            _ => Err(OpError::ShardUnavailable { maybe_applied: false }),
+        match replicas.contains(&inner.me) {
+            true => inner.clock_of(user, key, terms).await,
+            false => inner.clock_through(replicas, user, key, terms).await,
         }
     }
 }
 
 impl Inner {
+    /// What a clear that another node is to carry out removes.
+    pub(super) async fn seen_by(
+        &self,
+        replicas: &[NodeId],
+        clear: &Wanted<'_>,
+        terms: Terms,
+    ) -> Result<Clock, OpError> {
+        let mut seen = self.clock_through(replicas, clear.user, clear.key, terms).await?;
+        // A loss that nobody could name is no op, and no other replica ever covers it.
+        seen.remove_origin(UNKNOWN_ORIGIN);
+        Ok(seen)
+    }
+
+    async fn clock_through(
+        &self,
+        replicas: &[NodeId],
+        user: &UserId,
+        key: &Key,
+        terms: Terms,
+    ) -> Result<Clock, OpError> {
+        let request = |_| Request::Seen {
+            user: user.as_str().to_owned(),
+            key: key.as_str().to_owned(),
+            terms: wire_terms(terms),
+        };
+        match self.through(replicas, request, terms, false).await?.1 {
+            Response::Seen(clock) => Ok(clock.into_clock()),
+            _ => Err(OpError::ShardUnavailable { maybe_applied: false }),
+        }
+    }
+
     pub(super) async fn answer_seen(&self, user: &str, key: &str, terms: WireTerms) -> Result<Response, OpError> {
         let (user, key) = names(user, key)?;
         let seen = self.clock_of(&user, &key, terms_of(terms)).await?;

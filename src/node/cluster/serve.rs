@@ -96,20 +96,30 @@ impl Inner {
     /// The answer where memory knows it.
     fn asked_now(&self, from: NodeId, ask: &Ask) -> Option<Response> {
         let slot = crate::wire::slot_of(ask.slot).ok()?;
+        let clock = self.clock_for(slot, ask).ok()?;
         if let Some((user, key, id)) = &ask.request {
             let (user, key) = (crate::wire::user_of(user).ok()?, crate::wire::key_of(key).ok()?);
             if !matches!(self.local.may_hold_request(&user, &key, RequestId(*id)), Ok(false)) {
                 return None;
             }
         }
-        self.asked(from, slot, None, ask.clock).ok()
+        self.asked(from, slot, None, clock).ok()
     }
 
-    fn asked(&self, from: NodeId, slot: SlotId, held: Option<WireOp>, clock: bool) -> Result<Response, OpError> {
-        let clock = match clock {
-            true => Some(WireClock::of(&self.local.clock(slot)?)),
-            false => None,
-        };
+    /// What a clear is to remove. Read before its request id is looked for: were it read afterwards, what was added since another try of the clear
+    /// was done would be in it, and the id not be found.
+    fn clock_for(&self, slot: SlotId, ask: &Ask) -> Result<Option<WireClock>, OpError> {
+        let clock = ask.clock.then(|| self.local.clock(slot)).transpose()?;
+        Ok(clock.as_ref().map(WireClock::of))
+    }
+
+    fn asked(
+        &self,
+        from: NodeId,
+        slot: SlotId,
+        held: Option<WireOp>,
+        clock: Option<WireClock>,
+    ) -> Result<Response, OpError> {
         Ok(Response::Asked {
             votes: self.votes_for(slot, from),
             // Read after the request id was looked for: an op that took it since has a time that counts.
@@ -234,6 +244,7 @@ impl Inner {
 
     async fn answer_ask(&self, from: NodeId, ask: Ask) -> Result<Response, OpError> {
         let slot = crate::wire::slot_of(ask.slot).map_err(refused)?;
+        let clock = self.clock_for(slot, &ask)?;
         let held = match &ask.request {
             None => None,
             Some((user, key, id)) => {
@@ -241,7 +252,7 @@ impl Inner {
                 self.local.op_of_request(&user, &key, RequestId(*id)).await?
             }
         };
-        self.asked(from, slot, held.as_ref().map(WireOp::of), ask.clock)
+        self.asked(from, slot, held.as_ref().map(WireOp::of), clock)
     }
 
     async fn answer_sync_key(&self, from: NodeId, user: &UserId, key: &Key, known: Clock) -> Result<Response, OpError> {

@@ -265,24 +265,27 @@ impl Inner {
 
     async fn status(&self) -> ClusterStatus {
         let layout = self.layouts.current();
-        let view = self.view();
+        let view = &self.view();
         let slots_of = |node| layout.slots_of(node);
         let members = layout.table.members().map(|(node, record)| async move {
-            let peer = self.peers.get(node);
-            let own = match &peer {
+            let link = self.peers.get(node);
+            let own = match &link {
                 _ if node == self.me => Some(self.own_status()),
                 Some(peer) => self.status_of(peer).await,
                 None => None,
             };
-            let clock_skew_ms = match &peer {
+            let clock_skew_ms = match &link {
                 _ if node == self.me => Some(0),
                 Some(peer) => self.observed.skew_ms(peer),
                 None => None,
             };
+            // Who has moved is where gossip sees it.
+            let seen = view.nodes.get(&node).filter(|seen| seen.alive);
+            let (peer, http) = seen.map_or((record.peer, record.http), |seen| (seen.about.peer, seen.about.http));
             MemberStatus {
                 node,
-                peer: record.peer,
-                http: record.http,
+                peer,
+                http,
                 zone: record.zone.clone(),
                 weight: record.weight,
                 state: Some(record.state),

@@ -12,6 +12,7 @@ use crate::node::{Added, Node, NodeConfig, OpError, Terms};
 use crate::shard::ShardConfig;
 use crate::types::{Consistency, Key, RequestId, UserId, WallMs};
 
+mod gathering;
 mod losses;
 mod set_back;
 
@@ -46,13 +47,21 @@ impl Rig {
         Self::with_clocks(vec![0; count]).await
     }
 
+    /// None of them runs yet.
+    fn unstarted(count: usize) -> Self {
+        Self {
+            ahead_ms: vec![0; count],
+            dirs: (0..count).map(|_| TempDir::new().unwrap()).collect(),
+            addresses: (0..count).map(|_| free_port()).collect(),
+            nodes: (0..count).map(|_| None).collect(),
+        }
+    }
+
     async fn with_clocks(ahead_ms: Vec<u64>) -> Self {
         let count = ahead_ms.len();
         let mut rig = Self {
             ahead_ms,
-            dirs: (0..count).map(|_| TempDir::new().unwrap()).collect(),
-            addresses: (0..count).map(|_| free_port()).collect(),
-            nodes: (0..count).map(|_| None).collect(),
+            ..Self::unstarted(count)
         };
         for index in 0..count {
             rig.start(index).await;

@@ -43,7 +43,7 @@ impl Inner {
         let layout = self.layouts.current();
         let replicas = layout.placement.replicas(slot);
         if replicas.is_empty() {
-            return Err(self.no_quorum(1, 0, false));
+            return Err(OpError::NotReady(self.why_no_member()));
         }
         if !replicas.contains(&self.me) {
             return self.forward_write(wanted, replicas, which, terms).await;
@@ -97,10 +97,12 @@ impl Inner {
             return Err(self.no_quorum(need, peers.len() + 1, false));
         }
         let mut context = WriteContext::default();
-        if level != Consistency::One {
-            let is_clear = matches!(wanted.kind, WriteKind::Clear);
-            // Before the others are asked: what is taken here meanwhile came after this clear, or beside it.
-            let own = is_clear.then(|| self.local.clock(slot)).transpose()?;
+        // Before anything else: what is taken here meanwhile came after this clear, or beside it.
+        let is_clear = matches!(wanted.kind, WriteKind::Clear);
+        let own = is_clear.then(|| self.local.clock(slot)).transpose()?;
+        if level == Consistency::One {
+            context.seen = own;
+        } else {
             let asked = self.ask(&peers, slot, &wanted, which, need).await?;
             if let Some(op) = asked.held {
                 started.store(true, Ordering::Relaxed);

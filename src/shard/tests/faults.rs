@@ -158,6 +158,25 @@ fn a_seal_that_fails_is_tried_again_at_the_next_tick_and_not_at_once() {
 }
 
 #[test]
+fn a_damaged_segment_is_set_aside_even_if_the_process_ends_right_after_its_salvage() {
+    let mut rig = Rig::new(small());
+    for key in 0..200u64 {
+        rig.add("u", &format!("key {key}"), &noise(key, 400));
+    }
+    rig.seal();
+    let damaged = rig.segment_names()[0].clone();
+    rig.damage(&damaged, 600);
+    let number = rig.shard.segments[0].number();
+    rig.shard.report_damage(number);
+    let salvaged = rig.merge_result().expect("it is salvaged");
+    rig.shard.merged(salvaged);
+    rig.reopen();
+    rig.run_jobs();
+    let path = recover::quarantine_path(&rig.shard.place.dir, &damaged);
+    assert!(rig.disk.content(&path).is_some(), "{:?}", rig.segment_names());
+}
+
+#[test]
 fn a_clear_after_a_salvage_still_clears_what_an_earlier_origin_wrote() {
     let mut rig = Rig::new(small());
     for key in 0..200u64 {

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::users::UsersError;
+use crate::users::{Ensured, UsersError};
 
 const DOWN: OpError = OpError::ShardUnavailable { maybe_applied: false };
 
@@ -124,8 +124,32 @@ async fn a_removal_at_the_start_waits_for_a_store_that_is_not_ready() {
 async fn what_a_late_request_wrote_after_the_removal_is_not_the_next_users() {
     let world = World::default();
     let users = with_bobs_keys(&world, 1).await;
-    users.remove(&id("bob")).await.expect("bob exists");
-    world.store.put(&id("bob"), "late", Some("value"));
-    users.add(&id("bob"), "y", false).await.expect("bob is gone");
-    assert_eq!(world.store.keys_of(&id("bob")), 0);
+    let bob = id("bob");
+    users.remove(&bob).await.expect("bob exists");
+    world.store.put(&bob, "late", Some("value"));
+    let refused = Err(UsersError::KeysLeft("bob".to_owned()));
+    assert_eq!(users.add(&bob, "y", false).await, refused);
+    assert_eq!(world.store.keys_of(&bob), 1);
+    users.remove(&bob).await.expect("there is something to remove");
+    assert_eq!((world.store.keys_of(&bob), world.store.records_of("bob").len()), (0, 0));
+    users.add(&bob, "y", false).await.expect("bob is gone");
+    assert_eq!(
+        users.remove(&id("cat")).await,
+        Err(UsersError::Unknown("cat".to_owned()))
+    );
+}
+
+/// As when a damaged disk lost the records of users, and nothing else.
+#[tokio::test]
+async fn what_is_stored_under_a_name_without_a_user_is_never_removed_by_adding_it() {
+    let world = World::default();
+    for name in ["ann", "bob"] {
+        world.store.put(&id(name), "kept", Some("value"));
+    }
+    let users = world.start();
+    assert_eq!(users.ensure_admin(&id("ann"), "right").await, Ok(Ensured::Created));
+    assert_eq!(users.adopt(&id("bob"), "x", false).await, Ok(()));
+    for name in ["ann", "bob"] {
+        assert_eq!(world.store.values(&id(name), &key("kept")), ["value"], "{name}");
+    }
 }
