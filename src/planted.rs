@@ -35,10 +35,12 @@ pub enum Bug {
     ReconcileSkipped,
     /// A replica whose disk was lost counts before it has copied what the others hold.
     VotesUnsynced,
+    /// Nobody remembers what a node told to be durable in its life before.
+    SetBackUnnoticed,
 }
 
 impl Bug {
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::AckBeforeSync,
         Self::ClearByTime,
         Self::ClearDroppedEarly,
@@ -53,6 +55,7 @@ impl Bug {
         Self::PartTwice,
         Self::ReconcileSkipped,
         Self::VotesUnsynced,
+        Self::SetBackUnnoticed,
     ];
 }
 

@@ -102,7 +102,8 @@ pub enum Request {
     Compare {
         digest: u64,
     },
-    /// Your clocks of these slots; here are mine.
+    /// Your clocks of these slots; here are mine. Of no slot: that was all, in this life; answered with `OlderCopy` if more was told in the
+    /// life before.
     Clocks {
         slots: Vec<(u16, WireClock)>,
     },
@@ -213,7 +214,7 @@ pub enum Response {
         keys: Vec<String>,
         next_after: Option<String>,
     },
-    /// The answer to `Introduce`: so many starts were seen already.
+    /// The answer to `Introduce`, or to `Clocks` of no slot: so many starts were seen already.
     OlderCopy {
         starts: u64,
     },

@@ -117,7 +117,7 @@ pub fn plan(bug: Bug, rng: &mut Rng) -> Plan {
             plan.load.long_percent = 100;
             plan.load.think_ms_max = 60;
             plan.load.keys = 6;
-            plan.faults_end_us = 25 * SECOND_US;
+            plan.faults_end_us = 45 * SECOND_US;
             plan.faults = vec![(Fault::CrashInWrite, SECOND_US / 3)];
         }
         Bug::PartTwice => plan.load.part_percent = 50,
@@ -138,6 +138,22 @@ pub fn plan(bug: Bug, rng: &mut Rng) -> Plan {
             plan.survey_us = SECOND_US / 5;
             plan.faults = vec![(Fault::EmptyDisk, often)];
             plan.faults_end_us = 20 * SECOND_US;
+        }
+        Bug::SetBackUnnoticed => {
+            plan.running_images = true;
+            // What was missed takes its time to come, by narrow links and to slow disks.
+            plan.link.bytes_per_ms = 600;
+            plan.pace.slow_percent = 100;
+            plan.pace.slow_ms_max = 20;
+            plan.load.clients = 6;
+            plan.load.keys = 6;
+            plan.load.think_ms_max = 60;
+            plan.load.clear_percent = 6;
+            plan.load.text_bytes_max = 4_000;
+            plan.load.long_percent = 100;
+            // Full, one has not what the other two had, and answers all the same.
+            plan.faults = vec![(Fault::OldDisk, SECOND_US), (Fault::FullDisk, 4 * SECOND_US)];
+            plan.faults_end_us = 40 * SECOND_US;
         }
     }
     plan

@@ -2,10 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use kv_storage::core::clock::SlotClocks;
+
 use super::env::Pace;
 use super::history::{Loss, Trouble};
 use super::net::{HostId, Link};
 use super::plan::{Fault, Plan, SECOND_US};
+use super::survey;
 use super::workload::FIRST_CLIENT;
 use super::world::World;
 use crate::disk;
@@ -13,6 +16,8 @@ use crate::rng::Rng;
 
 /// How long those who may know better are there after a disk that was put back has started.
 const WATCHED_US: u64 = 5 * SECOND_US;
+/// How long it takes a node at most to tell all others what is durable, while they hear each other.
+const TELLING_US: u64 = 3 * SECOND_US;
 
 /// What happens to the world at a moment.
 #[derive(Debug, Clone)]
@@ -22,6 +27,8 @@ pub enum Action {
     Mend(Vec<(HostId, HostId)>),
     DiskHasRoom(HostId),
     DiskIsFast(HostId),
+    /// The disk is what its image holds; all others were told by now what this one held when this was planned.
+    SetBack(HostId),
     EndOfFaults,
     StopClients,
 }
@@ -37,8 +44,9 @@ pub struct Faults {
     lossy: Vec<HostId>,
     /// Until then all who may have met a later life of a disk that is put back are there.
     watched_until_us: u64,
-    /// What each of them held at some moment when it was down.
+    /// What each of them held at some moment, when it was down, or, with its clocks, while it ran.
     pub images: BTreeMap<HostId, disk::Image>,
+    running_images: BTreeMap<HostId, (disk::Image, SlotClocks)>,
     pub struck: BTreeMap<Fault, u64>,
 }
 
@@ -58,6 +66,7 @@ impl Faults {
             lossy,
             watched_until_us: 0,
             images: BTreeMap::new(),
+            running_images: BTreeMap::new(),
             struck: BTreeMap::new(),
         }
     }
@@ -121,6 +130,7 @@ impl World {
             }
             Action::DiskHasRoom(id) => self.nodes[usize::from(id.0)].disk.set_capacity(u64::MAX),
             Action::DiskIsFast(id) => self.nodes[usize::from(id.0)].pace.set(self.plan.pace),
+            Action::SetBack(id) => self.set_back(id, now_us),
             Action::EndOfFaults | Action::StopClients => {}
         }
     }
@@ -214,6 +224,7 @@ impl World {
                 self.faults.plan(now_us + long_us, Action::DiskIsFast(id));
                 self.trouble(Some(id), now_us, now_us + long_us);
             }
+            Fault::OldDisk if self.plan.running_images => return self.copy_running(id, now_us),
             Fault::OldDisk if self.faults.images.contains_key(&id) && !self.all_others_are_there(id) => return,
             Fault::EmptyDisk | Fault::OldDisk => self.lose_disk(id, fault, now_us + short_us),
             Fault::BitFlip => self.flip_bits(id),
@@ -327,10 +338,52 @@ impl World {
             }
             _ => {
                 node.disk.wipe();
+                // That of another node by now.
+                self.faults.running_images.remove(&id);
                 Loss::All
             }
         };
         self.recorder.lost_disk(id.0, loss);
+    }
+
+    /// Copies what is durable on the disk of a node that runs; or, if there is such a copy and the disk holds more by now, plans to put it
+    /// back. Only what the node has told the others is missed, so it has the time to tell this.
+    fn copy_running(&mut self, id: HostId, now_us: u64) {
+        let disk = &self.nodes[usize::from(id.0)].disk;
+        let Ok(survey) = survey::of_disk(disk, &self.plan, &self.recorder) else {
+            return;
+        };
+        match self.faults.running_images.get(&id) {
+            None => {
+                let image = disk.after_power_loss().image();
+                self.faults.running_images.insert(id, (image, survey.clocks));
+            }
+            Some((_, clocks)) if clocks.covers(&survey.clocks) => {}
+            Some(_) if self.all_others_are_there(id) => {
+                let set_back_us = now_us + TELLING_US;
+                self.faults.watched_until_us = set_back_us;
+                self.faults.plan(set_back_us, Action::SetBack(id));
+            }
+            Some(_) => {}
+        }
+    }
+
+    fn set_back(&mut self, id: HostId, now_us: u64) {
+        if now_us >= self.plan.faults_end_us
+            || !self.nodes[usize::from(id.0)].is_running()
+            || !self.all_others_are_there(id)
+        {
+            return;
+        }
+        let Some((image, _)) = self.faults.running_images.remove(&id) else {
+            return;
+        };
+        let back_us = now_us + self.rng.between(100, 1_000) * 1000;
+        self.power_off(id, back_us);
+        self.nodes[usize::from(id.0)].disk.restore(&image);
+        self.faults.watched_until_us = back_us + WATCHED_US;
+        self.recorder.lost_disk(id.0, Loss::Newer);
+        self.faults.count(Fault::OldDisk);
     }
 
     fn flip_bits(&mut self, id: HostId) {

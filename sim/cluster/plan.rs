@@ -185,6 +185,8 @@ pub struct Plan {
     pub faults: Vec<(Fault, u64)>,
     /// How many nodes may lose what their disk holds: fewer than a quorum.
     pub lossy_nodes: u8,
+    /// A disk is put back to what was durable on it at a moment when its node ran, not to what it held after a crash.
+    pub running_images: bool,
     pub faults_end_us: u64,
     /// In the end all keys are cleared, and their space must come free.
     pub clears_all: bool,
@@ -211,6 +213,18 @@ impl Plan {
     /// Five nodes, as the speed of the simulation is measured.
     pub fn five(rng: &mut Rng) -> Self {
         Self::draw(rng, Topology::Cluster, 5)
+    }
+
+    /// The swarm, in which disks are put back to what was copied from them while their nodes ran.
+    pub fn set_back(rng: &mut Rng) -> Self {
+        let nodes = *rng.pick(&[3, 3, 3, 4, 5]);
+        let mut plan = Self::draw(rng, Topology::Cluster, nodes);
+        plan.replication = plan.replication.max(3);
+        plan.lossy_nodes = plan.replication / 2;
+        plan.running_images = true;
+        plan.faults.retain(|(fault, _)| *fault != Fault::OldDisk);
+        plan.faults.push((Fault::OldDisk, 3 * SECOND_US));
+        plan
     }
 
     /// No faults at all.
@@ -316,6 +330,7 @@ impl Plan {
             load: Load::draw(rng),
             faults: draw_faults(rng, topology),
             lossy_nodes: replication / 2,
+            running_images: false,
             faults_end_us: 42 * SECOND_US,
             clears_all: topology == Topology::Cluster && rng.percent(15),
             converge_us: 30 * SECOND_US,

@@ -36,10 +36,11 @@ const STACK_BYTES: usize = 16 << 20;
 
 type Scenario = fn(&mut Rng) -> Plan;
 
-const SCENARIOS: [(&str, Scenario); 5] = [
+const SCENARIOS: [(&str, Scenario); 6] = [
     ("cluster", Plan::swarm),
     ("cluster-five", Plan::five),
     ("cluster-calm", Plan::calm),
+    ("set-back", Plan::set_back),
     ("crowded", Plan::crowded),
     ("alone", Plan::alone),
 ];
@@ -390,6 +391,11 @@ fn crowded() {
         println!("crowded {seed}: {} answered, {refused} refused", report.answered);
         assert!(refused > 10 && report.answered > 100, "seed {seed}");
     }
+}
+
+#[test]
+fn set_back() {
+    run("set-back", 4);
 }
 
 #[test]

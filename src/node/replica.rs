@@ -120,7 +120,7 @@ impl Local {
         self.doors()[index].with_reader(|reader| reader.request(hash, user, key, id) != RequestHeld::No)
     }
 
-    /// The op that took the request id, be it durable or not.
+    /// The op that took the request id, be it durable or not; where a clear removed it, what is left of it.
     pub async fn op_of_request(&self, user: &UserId, key: &Key, id: RequestId) -> Result<Option<KeyedOp>, OpError> {
         let (slot, hash, index) = self.locate(user, key);
         for _ in 0..OPEN_GROUP_TRIES {
@@ -130,7 +130,8 @@ impl Local {
                 return Ok(None);
             }
             let (user, key) = (user.clone(), key.clone());
-            let look_up = move || reader.op_of_request(slot, hash, &user, &key, id);
+            let now = self.env().wall.now();
+            let look_up = move || reader.op_of_request(slot, hash, &user, &key, id, now);
             let found = self.env().run_blocking(look_up).await?;
             let found = found.map_err(|error| self.report(index, error))?;
             if found.is_some() || held == RequestHeld::MayBeOnDisk {

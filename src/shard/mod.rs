@@ -30,7 +30,7 @@ use crate::core::slot::{KeyHash, SlotId};
 use crate::core::stamp::{HybridClock, OriginId};
 use crate::store::log::LogSecret;
 use crate::store::memtable::SharedMemtable;
-use crate::store::recover::{self, RecoverError};
+use crate::store::recover::{self, ClosedOrigins, RecoverError};
 use crate::store::segment::Segment;
 use crate::types::WallMs;
 
@@ -131,6 +131,7 @@ pub struct Shard {
     place: Place,
     config: ShardConfig,
     origin: OriginId,
+    closed: ClosedOrigins,
     clock: HybridClock,
     /// The next sequence of this origin, per slot of the run.
     next_seq: Vec<u64>,
@@ -138,6 +139,8 @@ pub struct Shard {
     covered: SlotClocks,
     /// Of these, the ones that are dropped and that no file here says so of.
     dropped: SlotClocks,
+    /// Some of the dropped ones were given up as lost.
+    has_healed: bool,
     /// Dots of the open group, and of the one that is being committed.
     open_dots: Vec<Dot>,
     closed_dots: Vec<Dot>,
@@ -227,6 +230,7 @@ impl Shard {
         let mut shard = Self {
             next_seq: vec![1; place.slots.len()],
             origin,
+            closed: found.closed,
             clock,
             stable: config.replicated.then(SlotClocks::default),
             heard: None,
@@ -235,6 +239,7 @@ impl Shard {
             config,
             covered: found.covered,
             dropped: SlotClocks::default(),
+            has_healed: false,
             open_dots: Vec::new(),
             closed_dots: Vec::new(),
             lost: found.lost,
@@ -293,8 +298,18 @@ impl Shard {
         Ok((shard, report))
     }
 
-    /// From here on, ops are named by this origin.
+    /// From here on, ops are named by this origin. To be called before anything comes from other replicas: what is here of former origins is
+    /// what they held when they ended. Blocks on the disk.
     pub fn set_origin(&mut self, origin: OriginId) {
+        if let Some(own) = &self.place.own_origins {
+            let mut own = own.as_ref().clone();
+            own.insert(self.origin);
+            let (disk, dir) = (&*self.place.disk, &self.place.dir);
+            if let Err(error) = self.closed.close(&own, origin, &self.covered, disk, dir) {
+                // Gaps that come from elsewhere will look like losses, until the other replicas were asked.
+                tracing::warn!(shard = self.place.shard, %error, "it cannot be noted what former origins held");
+            }
+        }
         self.origin = origin;
         for (index, next) in self.next_seq.iter_mut().enumerate() {
             let slot = SlotId(self.place.slots.start + index as u16);

@@ -29,7 +29,16 @@ impl Shard {
             return self.that_fit(by_size);
         }
         let tier = self.full_tier(&by_size).or_else(|| self.idle_merge(&by_size, now));
-        tier.and_then(|tier| self.that_fit(tier))
+        let usual = tier.and_then(|tier| self.that_fit(tier));
+        usual.or_else(|| self.note_dropped(by_size, now))
+    }
+
+    /// One segment, so that the footer of its successor says what no file says yet: which dots are dropped. At once where they were given up
+    /// as lost, for until then each start finds them lost again; else when nobody writes.
+    fn note_dropped(&self, mut by_size: Vec<Arc<Segment>>, now: WallMs) -> Option<Vec<Arc<Segment>>> {
+        let is_due = self.has_healed || self.is_idle(now);
+        by_size.truncate(1);
+        (is_due && !self.dropped.is_empty()).then_some(by_size)
     }
 
     /// Of these, smallest first, as many as the disk may have space to merge: half of what did not fit. What it frees lets more fit.

@@ -177,7 +177,7 @@ pub(super) fn those_of_key(segments: &[Arc<Segment>], hash: KeyHash) -> Vec<Arc<
 }
 
 impl Readable {
-    fn memory_ops(&self, hash: KeyHash, user: &UserId, key: &Key) -> MemoryOps {
+    pub(super) fn memory_ops(&self, hash: KeyHash, user: &UserId, key: &Key) -> MemoryOps {
         MemoryOps::of(&self.memtables, (hash, user, key), Memtable::durable_groups)
     }
 }

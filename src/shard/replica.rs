@@ -141,6 +141,9 @@ impl Shard {
         );
         self.covered.join(&healed);
         self.dropped.join(&healed);
+        self.has_healed = true;
+        // Without a segment whose footer could say so, there soon is one.
+        self.wanted_takeover |= self.segments.is_empty();
         self.let_clears_go_in(&healed);
         self.publish_clock();
         self.publish();

@@ -1,14 +1,16 @@
 //! Whether a request id was taken, asked from outside of the shard.
 
 use super::ShardReader;
+use super::published::those_of_key;
 use crate::core::op::KeyedOp;
 use crate::core::slot::{KeyHash, SlotId};
+use crate::store::export::op_as_left;
 use crate::store::filter::request_tag;
 use crate::store::memtable::{MemoryOps, Memtable};
 use crate::store::reader;
 use crate::store::segment::ReadError;
 use crate::store::source::KeySource;
-use crate::types::{Key, RequestId, UserId};
+use crate::types::{Key, RequestId, UserId, WallMs};
 
 /// What is known of a request id without a look at the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,7 +36,7 @@ impl ShardReader {
         }
     }
 
-    /// The op that took the request id, be it durable or not. Blocks on the disk.
+    /// The op that took the request id, be it durable or not; where a clear removed it, what is left of it. Blocks on the disk.
     pub fn op_of_request(
         &self,
         slot: SlotId,
@@ -42,6 +44,7 @@ impl ShardReader {
         user: &UserId,
         key: &Key,
         id: RequestId,
+        now: WallMs,
     ) -> Result<Option<KeyedOp>, ReadError> {
         let readable = self.readable.load_full();
         let keyed = |op| KeyedOp {
@@ -72,6 +75,15 @@ impl ShardReader {
             }
         }
         // The first one counts.
-        Ok(taken.into_iter().min_by_key(|op| op.stamp()).map(keyed))
+        let Some(first) = taken.into_iter().min_by_key(|op| op.stamp()) else {
+            return Ok(None);
+        };
+        // Only durable clears: one that may still fail has removed nothing.
+        let all = KeySource {
+            memory: readable.memory_ops(hash, user, key),
+            segments: those_of_key(&readable.segments, hash),
+            ..source
+        };
+        Ok(op_as_left(&all, first, now)?.map(keyed))
     }
 }

@@ -10,10 +10,11 @@
 //!   may not be on the disk;
 //! - with which key a log is read, `keys` says;
 //! - a part of a log that cannot be read is damage; a log of which nothing can be read is not: the shard is not opened;
-//! - a gap in the sequences of an origin is a loss; so is a dot that a segment's footer lists as lost, unless another file holds it;
+//! - a gap in the sequences of an origin is a loss, and of one that has ended what it held then (`closed`); so is a dot that a segment's footer lists as lost, unless another file holds it;
 //! - a loss that cannot be told by its dot is taken to concern every slot of the shard (origin 0);
 //! - a newer format version is refused; whatever else is wrong with the files' content, the shard opens.
 
+mod closed;
 mod keys;
 mod logs;
 mod losses;
@@ -24,6 +25,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub use closed::ClosedOrigins;
 use keys::FolderSecret;
 use logs::read_logs;
 use losses::{lose_unknown, salvage_segment, take_footers, tell_losses};
@@ -99,6 +101,7 @@ pub struct Recovered {
     /// It stands in its file.
     pub secret_stored: bool,
     pub next_number: u64,
+    pub closed: ClosedOrigins,
     pub covered: SlotClocks,
     /// Clears that were collected, and all that they saw.
     pub collected: SlotClocks,
@@ -189,6 +192,9 @@ pub fn recover(place: &Place) -> Result<Recovered, RecoverError> {
         }
     }
     take_footers(&mut found);
+    if place.own_origins.as_ref().is_some_and(|own| !own.is_empty()) {
+        found.closed = ClosedOrigins::load(&*place.disk, &place.dir).map_err(fail)?;
+    }
     found.spares = logs.intersection(&replaced).copied().collect();
     read_logs(
         place,

@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::settled::Settled;
+use super::told::{Finding, Told};
 use crate::core::clock::{Clock, SlotClocks};
 use crate::core::slot::SlotId;
 use crate::types::NodeId;
@@ -73,6 +74,7 @@ struct Page {
     settled: Option<Settled>,
     /// Slots of which what the peer had dropped was removed here, since this node's start and since they were damaged.
     reconciled: BTreeMap<SlotId, Reconciled>,
+    told: Told,
 }
 
 struct Reconciled {
@@ -80,6 +82,16 @@ struct Reconciled {
     collected: Clock,
     /// What this node had lost by then.
     lost: Clock,
+}
+
+impl Page {
+    /// The peer's clock of the slot, as it tells it now.
+    fn set_clock(&mut self, slot: SlotId, clock: &Clock) {
+        if let Some(last) = self.clocks.remove_slot(slot) {
+            self.told.change(slot, &last, clock);
+        }
+        self.clocks.join_slot(slot, clock);
+    }
 }
 
 impl ClockBook {
@@ -144,9 +156,43 @@ impl ClockBook {
     /// The peer's clock of the slot, as it tells it.
     pub(super) fn note(&self, peer: NodeId, slot: SlotId, clock: &Clock) {
         let mut pages = self.pages.lock();
+        pages.entry(peer).or_default().set_clock(slot, clock);
+    }
+
+    /// The same, told on this connection of the peer.
+    pub(super) fn hear(&self, peer: NodeId, connection: u64, slot: SlotId, clock: &Clock) {
+        let mut pages = self.pages.lock();
         let page = pages.entry(peer).or_default();
-        page.clocks.remove_slot(slot);
-        page.clocks.join_slot(slot, clock);
+        page.told.hear(connection, slot, clock);
+        page.set_clock(slot, clock);
+    }
+
+    /// The peer comes in this life. Whether that was found to be on a disk that was set back.
+    pub(super) fn begin_life(&self, peer: NodeId, life: u64, connection: u64) -> bool {
+        let mut pages = self.pages.lock();
+        let Page { clocks, told, .. } = pages.entry(peer).or_default();
+        told.begin(life, connection, clocks)
+    }
+
+    /// The slots of which the peer told more in its life before than `own` covers.
+    pub(super) fn beyond(&self, peer: NodeId, own: impl FnOnce() -> SlotClocks) -> Vec<SlotId> {
+        let pages = self.pages.lock();
+        pages.get(&peer).map(|page| page.told.beyond(own)).unwrap_or_default()
+    }
+
+    /// What the peer, which has told its clocks, does not tell any more.
+    pub(super) fn finding(&self, peer: NodeId, connection: u64) -> Finding {
+        self.pages.lock().entry(peer).or_default().told.finding(connection)
+    }
+
+    /// The peer's life was found sound, or to be on a disk that was set back: then what it has told is not so any more.
+    pub(super) fn end_review(&self, peer: NodeId, is_set_back: bool) {
+        let mut pages = self.pages.lock();
+        let page = pages.entry(peer).or_default();
+        page.told.end(is_set_back);
+        if is_set_back {
+            page.clocks = SlotClocks::default();
+        }
     }
 
     /// The peer's clocks of these slots are the ones given.
@@ -154,11 +200,9 @@ impl ClockBook {
         {
             let mut pages = self.pages.lock();
             let page = pages.entry(peer).or_default();
+            let nothing = Clock::default();
             for slot in &slots {
-                page.clocks.remove_slot(*slot);
-                if let Some(clock) = clocks.get(*slot) {
-                    page.clocks.join_slot(*slot, clock);
-                }
+                page.set_clock(*slot, clocks.get(*slot).unwrap_or(&nothing));
             }
         }
         self.note_synced(peer, slots, as_of);

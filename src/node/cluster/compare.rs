@@ -34,6 +34,23 @@ pub(super) struct Compared {
     pub lacking: SlotClocks,
 }
 
+/// This node's clocks of some slots, and of these the peer's, with what it has collected.
+type Exchanged = (BTreeMap<SlotId, Clock>, Vec<(u16, WireClock, WireClock)>);
+
+/// Slots whose clocks are still to be exchanged.
+pub(super) struct Portions<'s> {
+    slots: &'s [SlotId],
+    /// So many at a time.
+    most: usize,
+}
+
+impl<'s> Portions<'s> {
+    pub(super) fn of(slots: &'s [SlotId]) -> Self {
+        let most = CLOCKS_MAX;
+        Self { slots, most }
+    }
+}
+
 impl Inner {
     /// The slots that both this node and the peer hold.
     pub(super) fn shared_slots(&self, peer: NodeId) -> Vec<SlotId> {
@@ -64,33 +81,8 @@ impl Inner {
         before: Option<&SlotClocks>,
     ) -> Result<Compared, Broken> {
         let mut compared = Compared::default();
-        let (mut left, mut most) = (slots, CLOCKS_MAX);
-        while !left.is_empty() {
-            let (mut mine, mut bytes) = (BTreeMap::new(), 0);
-            for slot in left.iter().take(most) {
-                let clock = self.local.clock(*slot)?;
-                bytes += clock_bytes(&clock);
-                if bytes > CLOCKS_BYTES_MAX && !mine.is_empty() {
-                    break;
-                }
-                mine.insert(*slot, clock);
-            }
-            let asked = mine.len();
-            let clocks = mine.iter().map(|(slot, clock)| (slot.0, WireClock::of(clock)));
-            let request = Request::Clocks {
-                slots: clocks.collect(),
-            };
-            let theirs = match ask(peer, request).await {
-                Ok(Response::Clocks(theirs)) => theirs,
-                // Its own clocks may be larger.
-                Err(Broken::Refused(_)) if asked > 1 => {
-                    most = asked / 2;
-                    continue;
-                }
-                Ok(_) => return Err(Broken::Answer),
-                Err(error) => return Err(error),
-            };
-            left = left.get(asked..).unwrap_or_default();
+        let mut left = Portions::of(slots);
+        while let Some((mut mine, theirs)) = self.exchange_clocks(peer, &mut left).await? {
             for (slot, clock, collected) in theirs {
                 let slot = SlotId(slot);
                 let (clock, collected) = (clock.into_clock(), collected.into_clock());
@@ -109,6 +101,40 @@ impl Inner {
             }
         }
         Ok(compared)
+    }
+
+    /// Tells the peer some of these clocks, and hears its own; none when all were told.
+    pub(super) async fn exchange_clocks(
+        &self,
+        peer: &Peer,
+        left: &mut Portions<'_>,
+    ) -> Result<Option<Exchanged>, Broken> {
+        while !left.slots.is_empty() {
+            let (mut mine, mut bytes) = (BTreeMap::new(), 0);
+            for slot in left.slots.iter().take(left.most) {
+                let clock = self.local.clock(*slot)?;
+                bytes += clock_bytes(&clock);
+                if bytes > CLOCKS_BYTES_MAX && !mine.is_empty() {
+                    break;
+                }
+                mine.insert(*slot, clock);
+            }
+            let clocks = mine.iter().map(|(slot, clock)| (slot.0, WireClock::of(clock)));
+            let request = Request::Clocks {
+                slots: clocks.collect(),
+            };
+            match ask(peer, request).await {
+                Ok(Response::Clocks(theirs)) => {
+                    left.slots = left.slots.get(mine.len()..).unwrap_or_default();
+                    return Ok(Some((mine, theirs)));
+                }
+                // Its own clocks may be larger.
+                Err(Broken::Refused(_)) if mine.len() > 1 => left.most = mine.len() / 2,
+                Ok(_) => return Err(Broken::Answer),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
     }
 
     /// Whether a clear may be gone that this node's disk ought to know: it is an older copy or lost something, as far as was found.
@@ -186,9 +212,15 @@ impl Inner {
             let differing = (0..=SYSTEM_SLOT.0).map(differs);
             return Ok(Response::Differ(differing.chain([(NOT_NAMED, 0)]).collect()));
         }
-        let digests = self.digests(&self.shared_slots(from))?;
-        if digest_of(&digests) == digest {
+        let mut digests = self.digests(&self.shared_slots(from))?;
+        // Of a slot in which this node is behind what the peer told in its life before, to hold the same proves nothing.
+        let beyond = self.clocks.beyond(from, || self.local.clocks());
+        if beyond.is_empty() && digest_of(&digests) == digest {
             return Ok(Response::Same);
+        }
+        for slot in beyond {
+            let digest = digests.entry(slot).or_default();
+            *digest = !*digest;
         }
         // The peer has something new, or lacks something.
         self.clocks.unsettle(from);
@@ -196,13 +228,17 @@ impl Inner {
         Ok(Response::Differ(digests.collect()))
     }
 
-    pub(super) fn answer_clocks(&self, from: NodeId, slots: Vec<(u16, WireClock)>) -> Result<Response, OpError> {
+    pub(super) fn answer_clocks(
+        &self,
+        (from, connection): (NodeId, u64),
+        slots: Vec<(u16, WireClock)>,
+    ) -> Result<Response, OpError> {
         let mut answer = Vec::with_capacity(slots.len());
         for (slot, clock) in slots {
             let Ok(slot) = crate::wire::slot_of(slot) else {
                 continue;
             };
-            self.clocks.note(from, slot, &clock.into_clock());
+            self.clocks.hear(from, connection, slot, &clock.into_clock());
             // The clock first: what is collected afterwards is covered by it.
             let collected = self.local.collected(slot)?;
             let clock = self.local.clock(slot)?;

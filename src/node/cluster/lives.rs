@@ -3,10 +3,12 @@
 //! A member counts its starts on its disk, and each start is a life of its own, named by its origin. Whoever comes with a number of starts
 //! that another life was met with, or with a smaller one, runs on an older copy: it must not vote by what that copy holds.
 //!
+//! A copy that was taken while the member ran counts no start less, and shows by what it lacks (`told`).
+//!
 //! The record is kept in `lives.json`, written before the answer, so that a node that restarts still knows.
 //!
 //! A node does not know of itself that its disk was put back, so after a start it does not vote before it has met all members, or, as one may
-//! be away, all that it reaches within `MEETING`: one of them may know better.
+//! be away, all that it reaches within `MEETING`: one of them may know better. To have met one is to have told it the life and the clocks.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -19,11 +21,18 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::Inner;
+use super::compare::Portions;
+use super::settled::digest_of;
 use super::sync::{Broken, ask};
+use super::told::Finding;
+use crate::core::clock::SlotClocks;
+use crate::core::slot::SlotId;
 use crate::env::Env;
+use crate::node::OpError;
 use crate::node::local::Local;
 use crate::node::peers::Peer;
 use crate::node::whole_file;
+use crate::planted::{Bug, planted};
 use crate::types::NodeId;
 use crate::wire::{Request, Response, WireError};
 
@@ -31,6 +40,8 @@ const FILE: &str = "lives.json";
 const FILE_BYTES_MAX: u64 = 1 << 20;
 /// Many times what it takes to find all members that are up, and to be met by them.
 const MEETING: Duration = Duration::from_secs(2);
+/// After its start a node waits for so long for peers that are there and cannot say whether it told them more before.
+const HEARING_MAX: Duration = Duration::from_secs(10);
 
 /// A life of a member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,7 +57,7 @@ pub(super) struct Lives {
     writing: tokio::sync::Mutex<()>,
     /// Peers that know this node's life.
     introduced: Mutex<BTreeSet<NodeId>>,
-    /// Peers that were asked, and know of no later life.
+    /// Peers that were told this node's life and clocks, and what they know against it is heeded.
     heard: Mutex<BTreeSet<NodeId>>,
     /// Starts of a later life that this one has begun anew for.
     older_than: AtomicU64,
@@ -85,8 +96,14 @@ impl Lives {
         }
     }
 
+    /// So many starts of the member are known.
+    fn starts_of(&self, node: NodeId) -> u64 {
+        let met = self.met.lock();
+        met.get(&node.to_string()).map_or(0, |life| life.starts)
+    }
+
     /// Meets a member; durable before it is answered with `Done`.
-    pub(super) async fn meet(&self, env: &Env, node: NodeId, starts: u64, origin: u64) -> Response {
+    async fn meet(&self, env: &Env, node: NodeId, starts: u64, origin: u64) -> Response {
         let life = Life { starts, origin };
         let name = node.to_string();
         let _one = self.writing.lock().await;
@@ -120,12 +137,11 @@ impl Lives {
         self.introduced.lock().contains(&peer)
     }
 
-    pub(super) fn set_introduced(&self, peer: NodeId) {
-        self.set_heard(peer);
+    fn set_introduced(&self, peer: NodeId) {
         self.introduced.lock().insert(peer);
     }
 
-    pub(super) fn set_heard(&self, peer: NodeId) {
+    fn set_heard(&self, peer: NodeId) {
         self.heard.lock().insert(peer);
     }
 
@@ -134,52 +150,139 @@ impl Lives {
     }
 
     /// Whether a later life with so many starts was not told of yet.
-    pub(super) fn is_news(&self, starts: u64) -> bool {
+    fn is_news(&self, starts: u64) -> bool {
         starts > self.older_than.load(Ordering::Acquire)
     }
 
-    pub(super) fn note_older_than(&self, starts: u64) {
+    fn note_older_than(&self, starts: u64) {
         self.older_than.fetch_max(starts, Ordering::AcqRel);
     }
 }
 
 impl Inner {
-    /// Tells the peer this node's life.
+    /// Tells the peer this node's life; and once in each life, what is durable here.
     pub(super) async fn introduce(&self, peer: &Peer) -> Result<(), Broken> {
+        let node = peer.node();
+        let is_noted = self.tell_life(peer).await?;
+        if !self.lives.was_heard(node) {
+            match self.tell_clocks(peer).await {
+                // It has a shard that does not open, and nothing that it could say now would come before the node has to go on.
+                Err(Broken::Answer) if self.lives.started.elapsed() >= HEARING_MAX => {}
+                told => told?,
+            }
+            self.lives.set_heard(node);
+        }
+        if !is_noted {
+            return Err(Broken::Answer);
+        }
+        self.lives.set_introduced(node);
+        Ok(())
+    }
+
+    /// Whether the peer knows this life from now on; if not, it cannot note it, and knows nothing against it.
+    async fn tell_life(&self, peer: &Peer) -> Result<bool, Broken> {
         let life = self.local.life();
         let request = Request::Introduce {
             starts: life.starts,
             life: life.origin.0,
         };
         match ask(peer, request).await? {
-            Response::Done => {
-                self.lives.set_introduced(peer.node());
-                Ok(())
-            }
-            // This very life has begun anew for that already.
-            Response::OlderCopy { starts } if !self.lives.is_news(starts) => {
-                self.lives.set_introduced(peer.node());
-                Ok(())
-            }
-            Response::OlderCopy { starts } => {
-                tracing::error!(
-                    peer = %peer.node(), starts, own = life.starts,
-                    "this disk is an older copy of itself: all that the others hold is copied before it counts again"
-                );
-                self.clocks.set_new();
-                self.local.set_new(starts).await?;
-                self.lives.note_older_than(starts);
-                // Its word does not count; the peer may hear it.
-                self.lives.set_introduced(peer.node());
-                Ok(())
-            }
-            // It cannot note this life now, and knows nothing against it.
-            Response::Failed(WireError::Disk(_)) => {
-                self.lives.set_heard(peer.node());
-                Err(Broken::Answer)
-            }
+            Response::Done => Ok(true),
+            Response::OlderCopy { starts } => self.start_over(peer, starts).await.map(|()| true),
+            Response::Failed(WireError::Disk(_)) => Ok(false),
             _ => Err(Broken::Answer),
         }
+    }
+
+    /// Tells the peer the clocks of all slots in which nothing is known to be lost, and hears whether it was told more before.
+    async fn tell_clocks(&self, peer: &Peer) -> Result<(), Broken> {
+        // Of a node that is new nothing is expected.
+        if !self.clocks.is_new() {
+            let lost = self.local.lost();
+            let slots = self.shared_slots(peer.node());
+            let mine = self.digests(&slots)?;
+            let request = Request::Compare {
+                digest: digest_of(&mine),
+            };
+            let theirs: BTreeMap<SlotId, u64> = match ask(peer, request).await? {
+                Response::Same => mine.clone(),
+                Response::Differ(digests) => digests
+                    .into_iter()
+                    .map(|(slot, digest)| (SlotId(slot), digest))
+                    .collect(),
+                _ => return Err(Broken::Answer),
+            };
+            // Slots of a shard that is not open say nothing, and do not vote.
+            let differs = |slot: &SlotId| mine.get(slot) != theirs.get(slot) && lost.get(*slot).is_none();
+            let slots: Vec<SlotId> = slots
+                .into_iter()
+                .filter(|slot| differs(slot) && self.local.clock(*slot).is_ok())
+                .collect();
+            let mut left = Portions::of(&slots);
+            while self.exchange_clocks(peer, &mut left).await?.is_some() {}
+        }
+        match ask(peer, Request::Clocks { slots: Vec::new() }).await? {
+            Response::Clocks(_) => Ok(()),
+            Response::OlderCopy { starts } => self.start_over(peer, starts).await,
+            _ => Err(Broken::Answer),
+        }
+    }
+
+    /// This disk is an older copy of itself, the peer says: unless this very life has begun anew for that already, it does so now.
+    async fn start_over(&self, peer: &Peer, starts: u64) -> Result<(), Broken> {
+        // The peer may not have been able to note this one.
+        let starts = starts.max(self.local.life().starts);
+        if self.lives.is_news(starts) {
+            tracing::error!(
+                peer = %peer.node(), starts, own = self.local.life().starts,
+                "this disk is an older copy of itself: all that the others hold is copied before it counts again"
+            );
+            self.clocks.set_new();
+            self.local.set_new(starts).await?;
+            self.lives.note_older_than(starts);
+        }
+        Ok(())
+    }
+
+    /// A peer comes in this life, on a new connection.
+    pub(super) async fn meet(&self, (from, connection): (NodeId, u64), starts: u64, life: u64) -> Response {
+        let met = self.lives.meet(&self.env, from, starts, life).await;
+        if matches!(met, Response::OlderCopy { .. }) {
+            self.clocks.end_review(from, true);
+            return met;
+        }
+        match self.clocks.begin_life(from, life, connection) {
+            true => Response::OlderCopy { starts },
+            false => met,
+        }
+    }
+
+    /// A peer has told its clocks, and asks whether it told more before.
+    pub(super) async fn judge(&self, (from, connection): (NodeId, u64)) -> Result<Response, OpError> {
+        let sound = Response::Clocks(Vec::new());
+        let missing = match self.clocks.finding(from, connection) {
+            Finding::Sound => SlotClocks::default(),
+            Finding::Lacks(missing) => missing,
+            Finding::Untold => return Err(OpError::ShardUnavailable { maybe_applied: false }),
+        };
+        let is_set_back = !planted(Bug::SetBackUnnoticed) && self.should_be_held(&missing).await?;
+        self.clocks.end_review(from, is_set_back);
+        if !is_set_back {
+            return Ok(sound);
+        }
+        tracing::warn!(node = %from, ops = missing.count(), "a member's disk was set back: it lacks what it told to be durable");
+        let starts = self.lives.starts_of(from);
+        Ok(Response::OlderCopy { starts })
+    }
+
+    /// Whether one who held these dots has to hold one of them still. What it took for dropped, because others had cleared it, it may
+    /// not have noted durably; that is covered here, and gone.
+    async fn should_be_held(&self, dots: &SlotClocks) -> Result<bool, OpError> {
+        if dots.is_empty() {
+            return Ok(false);
+        }
+        let is_held = !self.local.export(dots)?.next(1).await?.is_empty();
+        Ok(is_held || !self.local.all_clocks()?.covers(dots))
     }
 
     /// Whether those who would know of a later life of this disk had the time to say so.

@@ -14,6 +14,8 @@
 //! | `sync` | catching up: asking each peer for what this node lacks |
 //! | `compare`, `pull` | its steps: what both hold, and taking what is lacking |
 //! | `settled` | when that can be left out |
+//! | `lives` | which life of each member was met, and whether it runs on an older copy of its disk |
+//! | `told` | what each peer told of its clocks, by which that shows |
 //! | `join` | coming in, letting in, replacing |
 //! | `asking` | who asks to be let in, and whose lost disk that shows |
 //! | `place` | whose an address is, and a lost node's own seat |
@@ -57,6 +59,7 @@ mod settled;
 mod status;
 mod sync;
 mod table;
+mod told;
 mod write;
 
 use std::net::SocketAddr;

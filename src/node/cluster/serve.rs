@@ -188,9 +188,10 @@ impl Inner {
                 self.answer_list(&user, prefix, after, limit, all).await
             }
             Request::ListKeys { .. } => Err(OpError::ShardUnavailable { maybe_applied: false }),
-            Request::Introduce { starts, life } => Ok(self.lives.meet(&self.env, from, starts, life).await),
+            Request::Introduce { starts, life } => Ok(self.meet((from, connection), starts, life).await),
             Request::Compare { digest } => self.answer_compare(from, digest),
-            Request::Clocks { slots } => self.answer_clocks(from, slots),
+            Request::Clocks { slots } if slots.is_empty() => self.judge((from, connection)).await,
+            Request::Clocks { slots } => self.answer_clocks((from, connection), slots),
             Request::Pull { pull, wants } => {
                 put(
                     &self.serving.pulls,

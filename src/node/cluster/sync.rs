@@ -17,8 +17,9 @@
 //! Flow control: one page is on its way at a time, and there is a pause between two, so that the clients of both come first. A round that
 //! breaks off loses nothing: the next one asks for what is still lacking.
 //!
-//! *Introduction*: on each new connection this node first names its life. A peer that has met a later one tells that this disk is an older
-//! copy; the node then starts over as a new one, whose word does not count until it has copied all that the others hold.
+//! *Introduction* (`lives`): on each new connection this node first names its life, and in each life it first tells each peer its clocks. A
+//! peer that has met a later life, or was told more than is there now, tells that this disk is an older copy; the node then starts over as
+//! a new one, whose word does not count until it has copied all that the others hold.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

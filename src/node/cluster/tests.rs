@@ -15,6 +15,7 @@ use crate::types::{Consistency, Key, RequestId, UserId, WallMs};
 mod copying;
 mod gathering;
 mod losses;
+mod set_back;
 
 const LOOPBACK: ([u8; 4], u16) = ([127, 0, 0, 1], 0);
 const PATIENCE: Duration = Duration::from_secs(20);

@@ -208,6 +208,29 @@ fn a_clear_after_a_salvage_still_clears_what_an_earlier_origin_wrote() {
 }
 
 #[test]
+fn what_was_given_up_stays_given_up_over_a_restart_though_nothing_is_due_to_merge() {
+    let mut rig = Rig::new(small());
+    for key in 0..200u64 {
+        rig.add("u", &format!("key {key}"), &noise(key, 400));
+    }
+    rig.seal();
+    rig.damage(&rig.segment_names()[0].clone(), 600);
+    let number = rig.shard.segments[0].number();
+    rig.shard.report_damage(number);
+    rig.run_jobs();
+    let lost = rig.shard.lost.clone();
+    assert!(!lost.is_empty());
+    rig.add("u", "k", "in use");
+    rig.shard.heal(&lost);
+    rig.run_jobs();
+    assert!(rig.shard.dropped.is_empty(), "it is said by a footer");
+    rig.reopen();
+    assert!(rig.shard.lost.is_empty());
+    rig.run_jobs();
+    assert!(rig.shard.next_merge(rig.now).is_none());
+}
+
+#[test]
 fn clears_that_cannot_be_collected_do_not_make_a_shard_merge_without_end() {
     let mut rig = Rig::new(small());
     for key in 0..200u64 {

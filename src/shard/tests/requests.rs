@@ -4,6 +4,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::core::op::Body;
 use crate::store::segment;
 
 #[derive(Debug, Clone)]
@@ -57,6 +58,32 @@ fn damage_footer(rig: &mut Rig) -> bool {
     bytes[at] ^= 1;
     rig.disk.put(&path, bytes);
     true
+}
+
+#[test]
+fn of_an_op_that_was_cleared_no_text_is_handed_out_for_its_request_id() {
+    let mut rig = Rig::new(small());
+    let (user, name) = (UserId::new("user").unwrap(), Key::new(&name(1)).unwrap());
+    let hash = KeyHash::of(&user, &name);
+    let body = |rig: &Rig| {
+        let (id, reader) = (RequestId::new("7").unwrap(), rig.shard.reader());
+        let op = reader.op_of_request(slot_of(&user, hash), hash, &user, &name, id, rig.now);
+        op.unwrap().unwrap().op.body
+    };
+    assert!(add(&mut rig, 1, 7, 10));
+    rig.run_jobs();
+    rig.clear("user", name.as_str());
+    assert!(matches!(body(&rig), Body::Value(_)), "the clear is not durable yet");
+    rig.run_jobs();
+    assert!(matches!(body(&rig), Body::Spent { .. }));
+    // The op in a segment, the clear in a log; then both in segments.
+    assert!(add(&mut rig, 1, 8, 10));
+    rig.run_jobs();
+    for _ in 0..2 {
+        rig.reopen();
+        rig.run_jobs();
+        assert!(matches!(body(&rig), Body::Spent { .. }));
+    }
 }
 
 proptest! {

@@ -51,6 +51,11 @@ pub fn ops_of_key_lacking(
     Ok((lacking, false))
 }
 
+/// What is sent of an op of the key: where a clear of the snapshot removed it, no text.
+pub fn op_as_left(source: &KeySource, op: Op, now: WallMs) -> Result<Option<Op>, ReadError> {
+    Ok(left_by(&cleared_of(source)?, op, now))
+}
+
 fn cleared_of(source: &KeySource) -> Result<Clock, ReadError> {
     let mut segments = source.segments.clone();
     segments.retain(|segment| segment.stats().clears > 0);

@@ -83,14 +83,12 @@ fn write_salvaged(
     writer.finish(covered, lost, &place.cache).map_err(io::Error::other)
 }
 
-/// Takes every gap in the sequences of an origin that has none for lost.
+/// Takes every gap in the sequences of an origin that has none for lost; of one that has ended, what it held then and is not here.
 fn lose_gaps(place: &Place, found: &mut Recovered) {
-    let mut gaps = SlotClocks::default();
+    let mut gaps = found.closed.held();
+    let has_no_gaps = |origin| origin != UNKNOWN_ORIGIN && place.has_no_gaps(origin) && !found.closed.contains(origin);
     for (slot, clock) in found.covered.slots() {
-        for (origin, set) in clock
-            .origins()
-            .filter(|(origin, _)| *origin != UNKNOWN_ORIGIN && place.has_no_gaps(*origin))
-        {
+        for (origin, set) in clock.origins().filter(|(origin, _)| has_no_gaps(*origin)) {
             if let Some(last) = set.last() {
                 gaps.insert_range(slot, origin, 1, last);
             }

@@ -1,0 +1,102 @@
+//! A member's disk is put back to what it was at some moment while its node ran.
+
+use std::path::Path;
+
+use super::*;
+
+#[expect(clippy::disallowed_methods, reason = "the nodes of these tests are on the real disk")]
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        let to = to.join(path.file_name().unwrap());
+        match path.is_dir() {
+            true => copy(&path, &to),
+            false => _ = std::fs::copy(&path, &to).unwrap(),
+        }
+    }
+}
+
+impl Rig {
+    async fn add_ten(&self, first: u64) {
+        for text in first..first + 10 {
+            add(self.node(0), "k", &text.to_string()).await.unwrap();
+        }
+    }
+
+    /// All have told each other what they hold now.
+    async fn wait_told(&self) {
+        self.wait_equal().await;
+        let held = self.node(0).local().clocks();
+        let nodes: Vec<_> = self.running().map(|node| node.local().life().node).collect();
+        self.wait("everybody has told its clocks", |node| {
+            let inner = &node.cluster().unwrap().inner;
+            let others = nodes.iter().filter(|other| **other != inner.me);
+            let slots = held.slots().map(|(slot, _)| (slot, others.clone().collect()));
+            inner.clocks.stable(slots) == held
+        })
+        .await;
+    }
+
+    fn votes(&self, index: usize) -> bool {
+        let inner = &self.node(index).cluster().unwrap().inner;
+        let (slot, _) = crate::node::replica::place_of(&user(), &key("k"));
+        inner.votes(slot)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_of_a_running_disk_that_is_put_back_does_not_count_until_it_has_caught_up() {
+    let mut rig = Rig::new(3).await;
+    rig.add_ten(0).await;
+    rig.wait_told().await;
+    let (data, image) = (rig.dirs[2].path().join("data"), TempDir::new().unwrap());
+    copy(&data, image.path());
+    rig.add_ten(10).await;
+    rig.wait_told().await;
+    rig.stop(1).await;
+    rig.stop(2).await;
+    rig.dirs[2] = TempDir::new().unwrap();
+    copy(image.path(), &rig.dirs[2].path().join("data"));
+    rig.start(2).await;
+    let until = Instant::now() + PATIENCE;
+    while !rig.node(2).cluster().unwrap().inner.clocks.is_new() {
+        assert!(!rig.votes(2), "by what its disk lacks");
+        assert!(Instant::now() < until, "not in time: the older copy is noticed");
+        sleep(Duration::from_millis(5)).await;
+    }
+    // The other one could tell what neither of these two holds.
+    rig.wait_equal().await;
+    sleep(3 * TICK).await;
+    assert!(!rig.votes(2));
+    rig.start(1).await;
+    rig.wait("everybody's word counts", |node| {
+        node.cluster().unwrap().inner.votes(SlotId(1))
+    })
+    .await;
+    let expected: Vec<String> = (0..20).map(|text| text.to_string()).collect();
+    assert_eq!(list(rig.node(2), "k", Consistency::Quorum).await.unwrap(), expected);
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_is_started_anew_counts_at_once_although_another_one_is_away() {
+    let mut rig = Rig::new(3).await;
+    rig.add_ten(0).await;
+    rig.node(1)
+        .clear(&user(), &key("k"), None, Terms::usual())
+        .await
+        .unwrap();
+    rig.add_ten(10).await;
+    rig.wait_told().await;
+    rig.stop(1).await;
+    for _ in 0..2 {
+        rig.stop(2).await;
+        rig.start(2).await;
+        rig.wait("its word counts", |node| node.cluster().unwrap().inner.votes(SlotId(1)))
+            .await;
+        assert!(rig.votes(2) && !rig.node(2).cluster().unwrap().inner.clocks.is_new());
+        add(rig.node(0), "other", "v").await.unwrap();
+    }
+    rig.end().await;
+}

@@ -1,0 +1,109 @@
+//! Former origins of the node that a shard belongs to: what they held is missed when it is gone, and nothing else is.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::*;
+use crate::core::op::{Body, KeyedOp, Op};
+use crate::core::stamp::HybridTime;
+use crate::store::disk::Disk;
+
+const DIR: &str = "/data/shard";
+
+fn origins(count: u64) -> Vec<OriginId> {
+    (1..=count).map(OriginId).collect()
+}
+
+impl Rig {
+    /// A new life of the node: its so-many-th.
+    fn live(&mut self, nth: u64) {
+        let own = origins(nth);
+        let home = Place {
+            own_origins: Some(Arc::new(own.iter().copied().collect())),
+            ..place(&self.disk)
+        };
+        let config = ShardConfig {
+            replicated: true,
+            ..self.config.clone()
+        };
+        (self.shard, _) = Shard::open(home, config, own[own.len() - 1]).unwrap();
+    }
+
+    /// An op of a former life that only another replica has.
+    fn take(&mut self, origin: u64, seq: u64) {
+        let (user, key) = (UserId::new("u").unwrap(), Key::new("k").unwrap());
+        let op = Op {
+            dot: Dot {
+                origin: OriginId(origin),
+                slot: slot_of(&user, KeyHash::of(&user, &key)),
+                seq,
+            },
+            time: HybridTime(seq << 20),
+            request_id: None,
+            body: Body::Value(format!("from elsewhere {seq}").into()),
+        };
+        assert!(matches!(
+            self.shard.apply(vec![KeyedOp { user, key, op }], self.now),
+            Ok(Applied::InGroup(_))
+        ));
+        self.run_jobs();
+    }
+}
+
+#[test]
+fn what_comes_back_of_a_former_life_is_no_sign_that_what_it_never_made_durable_was_lost() {
+    let mut rig = Rig::new(small());
+    for life in 1..=4u64 {
+        rig.live(life);
+        assert!(rig.shard.lost.is_empty(), "life {life}");
+        rig.run_jobs();
+        // Its last ones, in a group that died with it, all but one of which nobody got.
+        if life > 1 {
+            rig.take(life - 1, 6);
+        }
+        for text in ["a", "b", "c"] {
+            rig.add("u", "k", text);
+        }
+        rig.run_jobs();
+    }
+    // An origin may also end while the node lives: its shard was opened anew.
+    rig.live(4);
+    rig.shard.set_origin(OriginId(5));
+    rig.run_jobs();
+    rig.take(4, 9);
+    rig.live(5);
+    assert!(rig.shard.lost.is_empty());
+}
+
+#[test]
+fn what_a_former_life_held_is_missed_when_its_files_are_gone() {
+    let mut rig = Rig::new(small());
+    rig.live(1);
+    for text in ["a", "b", "c"] {
+        rig.add("u", "k", text);
+    }
+    rig.run_jobs();
+    rig.live(2);
+    rig.run_jobs();
+    rig.take(1, 6);
+    let names = rig.disk.list(Path::new(DIR)).unwrap();
+    for name in names.iter().filter(|entry| entry.name.contains(".kv")) {
+        rig.disk.remove_file(&Path::new(DIR).join(&name.name)).unwrap();
+    }
+    rig.live(3);
+    assert_eq!(rig.shard.lost.count(), 3);
+    // Nothing is left that would tell: the loss stays until the others were asked.
+    rig.live(4);
+    assert_eq!(rig.shard.lost.count(), 3);
+    rig.run_jobs();
+    let lost = rig.shard.lost.clone();
+    rig.shard.heal(&lost);
+    for _ in 0..2 {
+        rig.run_jobs();
+        rig.now.0 += 1000;
+        rig.shard.tick(rig.now);
+    }
+    rig.run_jobs();
+    rig.live(5);
+    assert!(rig.shard.lost.is_empty(), "what was given up stays given up");
+}

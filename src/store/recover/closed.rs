@@ -1,0 +1,166 @@
+//! What a shard held of the former origins of its node when these ended.
+//!
+//! An origin's sequences have no gaps on the disk of its own node while it lives, so a gap is a loss. Ops that it stamped last and had not made
+//! durable when it died may live on with other replicas, and come back from there, in any order: from its end on, its ops are like those of
+//! anybody else. So each origin is closed before anything of that can come, and only what was here then has to be here.
+//!
+//! ```text
+//! file = magic[4] version:u16 count:u32 (origin:u64 count:u32 (slot:u16 last:u64)*)* crc:u32
+//! ```
+//!
+//! A damaged file is begun anew: until then every gap counts as a loss.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::Path;
+
+use crate::core::clock::SlotClocks;
+use crate::core::slot::SlotId;
+use crate::core::stamp::OriginId;
+use crate::store::disk::Disk;
+use crate::store::whole_file;
+
+pub const CLOSED_NAME: &str = "closed-origins";
+const MAGIC: [u8; 4] = *b"KVCO";
+const VERSION: u16 = 1;
+const FILE_BYTES_MAX: u64 = 64 << 20;
+/// Of so many origins it is known what they held. Nothing is missed of those before.
+const KNOWN_MAX: usize = 100;
+
+/// In the order in which they ended.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct ClosedOrigins(Vec<Closed>);
+
+#[derive(Debug, PartialEq, Eq)]
+struct Closed {
+    origin: OriginId,
+    /// The last sequence of each slot.
+    lasts: BTreeMap<SlotId, u64>,
+}
+
+impl ClosedOrigins {
+    pub(super) fn load(disk: &dyn Disk, dir: &Path) -> io::Result<Self> {
+        let Some(bytes) = whole_file::read(disk, &dir.join(CLOSED_NAME), FILE_BYTES_MAX)? else {
+            return Ok(Self::default());
+        };
+        Ok(Self::decode(&bytes).unwrap_or_else(|| {
+            tracing::error!(dir = %dir.display(), "the record of closed origins is damaged; it is begun anew");
+            Self::default()
+        }))
+    }
+
+    pub(super) fn contains(&self, origin: OriginId) -> bool {
+        self.0.iter().any(|closed| closed.origin == origin)
+    }
+
+    /// What has to be here.
+    pub(super) fn held(&self) -> SlotClocks {
+        let mut held = SlotClocks::default();
+        for Closed { origin, lasts } in &self.0 {
+            for (slot, last) in lasts {
+                held.insert_range(*slot, *origin, 1, *last);
+            }
+        }
+        held
+    }
+
+    /// Closes those of the node's own origins that are not closed yet, all but the one in use; durable on Ok.
+    pub fn close(
+        &mut self,
+        own: &BTreeSet<OriginId>,
+        in_use: OriginId,
+        held: &SlotClocks,
+        disk: &dyn Disk,
+        dir: &Path,
+    ) -> io::Result<()> {
+        let ended = own
+            .iter()
+            .filter(|origin| **origin != in_use && !self.contains(**origin));
+        let ended: Vec<Closed> = ended.map(|origin| Closed::at_its_end(*origin, held)).collect();
+        if ended.is_empty() {
+            return Ok(());
+        }
+        self.0.extend(ended);
+        let known = self.0.len().saturating_sub(KNOWN_MAX);
+        self.0.iter_mut().take(known).for_each(|closed| closed.lasts.clear());
+        whole_file::write(disk, &dir.join(CLOSED_NAME), &self.encode())
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        let mut bytes = MAGIC.to_vec();
+        bytes.extend_from_slice(&VERSION.to_le_bytes());
+        bytes.extend_from_slice(&(self.0.len() as u32).to_le_bytes());
+        for Closed { origin, lasts } in &self.0 {
+            bytes.extend_from_slice(&origin.0.to_le_bytes());
+            bytes.extend_from_slice(&(lasts.len() as u32).to_le_bytes());
+            for (slot, last) in lasts {
+                bytes.extend_from_slice(&slot.0.to_le_bytes());
+                bytes.extend_from_slice(&last.to_le_bytes());
+            }
+        }
+        let crc = crc32c::crc32c(&bytes);
+        bytes.extend_from_slice(&crc.to_le_bytes());
+        bytes
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let (bytes, crc) = bytes.split_last_chunk()?;
+        if crc32c::crc32c(bytes) != u32::from_le_bytes(*crc) {
+            return None;
+        }
+        let mut rest = bytes;
+        if take::<4>(&mut rest)? != MAGIC || u16::from_le_bytes(take(&mut rest)?) != VERSION {
+            return None;
+        }
+        let mut all = Vec::new();
+        for _ in 0..u32::from_le_bytes(take(&mut rest)?) {
+            let origin = OriginId(u64::from_le_bytes(take(&mut rest)?));
+            let mut lasts = BTreeMap::new();
+            for _ in 0..u32::from_le_bytes(take(&mut rest)?) {
+                let slot = SlotId(u16::from_le_bytes(take(&mut rest)?));
+                lasts.insert(slot, u64::from_le_bytes(take(&mut rest)?));
+            }
+            all.push(Closed { origin, lasts });
+        }
+        Some(Self(all))
+    }
+}
+
+impl Closed {
+    fn at_its_end(origin: OriginId, held: &SlotClocks) -> Self {
+        let last = |(slot, clock): (SlotId, &crate::core::clock::Clock)| Some((slot, clock.get(origin)?.last()?));
+        Self {
+            origin,
+            lasts: held.slots().filter_map(last).collect(),
+        }
+    }
+}
+
+fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
+    let (first, rest) = bytes.split_first_chunk()?;
+    *bytes = rest;
+    Some(*first)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_closed_is_read_back_and_damage_is_noticed() {
+        let mut held = SlotClocks::default();
+        held.insert_range(SlotId(3), OriginId(1), 1, 9);
+        held.insert_range(SlotId(4), OriginId(1), 1, 2);
+        let closed = |origin| Closed::at_its_end(OriginId(origin), &held);
+        let all = ClosedOrigins(vec![closed(1), closed(2)]);
+        assert_eq!(all.held(), held);
+        let bytes = all.encode();
+        assert_eq!(ClosedOrigins::decode(&bytes), Some(all));
+        for at in 0..bytes.len() {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 1;
+            assert_eq!(ClosedOrigins::decode(&damaged), None);
+            assert_eq!(ClosedOrigins::decode(&bytes[..at]), None);
+        }
+    }
+}
