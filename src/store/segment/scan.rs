@@ -8,6 +8,7 @@ use super::block::{Block, Groups, RunOps};
 use super::error::{DamagedBlock, ReadError};
 use super::index::BlockRef;
 use super::place::{parse_place, place_of};
+use super::stored::read_stored;
 use super::{Malformed, Segment};
 use crate::core::op::{KeyedOp, Op};
 use crate::core::slot::SlotId;
@@ -37,6 +38,8 @@ pub struct Scan {
     current: Option<CurrentBlock>,
     damaged: Option<DamagedBlock>,
     ahead: ReadAhead,
+    /// Blocks that begin before this place are read one by one: they could not be read together.
+    singly_to: u64,
     last_user: Option<UserId>,
 }
 
@@ -77,6 +80,7 @@ impl Scan {
             current: None,
             damaged: None,
             ahead: ReadAhead::default(),
+            singly_to: 0,
             last_user: None,
             segment,
         }
@@ -200,10 +204,17 @@ impl Scan {
         if let Some(stored) = self.ahead.slice(block) {
             return Ok(stored);
         }
+        if block.offset < self.singly_to {
+            return read_stored(&self.segment, block);
+        }
         let rest = self.segment.blocks_end - block.offset;
         let length = READ_AHEAD_BYTES.max(u64::from(block.stored_bytes)).min(rest);
         let mut bytes = vec![0; length as usize];
-        self.segment.read(&mut bytes, block.offset)?;
+        if self.segment.file.read_exact_at(&mut bytes, block.offset).is_err() {
+            // It may be any of them that cannot be read.
+            self.singly_to = block.offset + length;
+            return read_stored(&self.segment, block);
+        }
         self.ahead = ReadAhead {
             offset: block.offset,
             bytes: bytes.into(),
