@@ -17,6 +17,9 @@ use crate::types::{Key, UserId};
 /// One read of a scan that reads ahead.
 const READ_AHEAD_BYTES: u64 = 256 * 1024;
 
+/// A scan that waits may keep a block of this size, as a rule one that is in the cache anyway.
+const HELD_BLOCK_BYTES_MAX: usize = 64 * 1024;
+
 /// Where a scan takes its blocks from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ScanBlocks {
@@ -146,6 +149,26 @@ impl Scan {
             }
         }
         self.from = Some(place);
+    }
+
+    /// Whether it keeps a block in memory that is too large to be kept by many at once.
+    pub fn holds_large_block(&self) -> bool {
+        let current = self.current.as_ref();
+        current.is_some_and(|current| current.groups.block_bytes() > HELD_BLOCK_BYTES_MAX)
+    }
+
+    /// Lets go of the block that it is in, to read it again when its turn comes. Between two keys only: behind a `seek`.
+    pub fn let_go(&mut self) {
+        let Some(current) = &mut self.current else { return };
+        if current.run.is_some() {
+            return;
+        }
+        let rest = next_run(&mut current.groups, self.from.as_deref(), &mut self.last_user);
+        if !matches!(rest, Ok(None)) {
+            // What is wrong with it, if anything, shows then.
+            self.next = Some(current.block);
+        }
+        self.current = None;
     }
 
     /// After `Err(Damaged)`: goes on behind the bad block, and says what was left out. What the block had given
