@@ -251,7 +251,7 @@ impl Node {
 
 /// A snapshot of one key's list, read piece by piece.
 pub enum ValueReader {
-    /// From this node's disk; where that is damaged, from elsewhere, as long as nothing was given yet.
+    /// From this node's disk; where that is damaged or fails, from elsewhere, as long as nothing was given yet.
     Local(LocalReader, Option<Box<Elsewhere>>),
     /// From another node, which has the key.
     Remote(RemoteReader),
@@ -262,7 +262,7 @@ impl ValueReader {
     pub async fn next(&mut self, budget_bytes: usize) -> Result<Vec<Fragment>, OpError> {
         match self {
             Self::Local(reader, elsewhere) => match (reader.next(budget_bytes).await, elsewhere.take()) {
-                (Err(OpError::Damaged(_)), Some(elsewhere)) => {
+                (Err(OpError::Damaged(_) | OpError::Disk(_)), Some(elsewhere)) => {
                     let mut reader = elsewhere.open().await?;
                     let first = reader.next(budget_bytes).await;
                     *self = Self::Remote(reader);

@@ -334,8 +334,13 @@ pub(super) fn damaged(lost: Damaged) -> OpError {
 }
 
 pub(super) fn report(serving: Option<&Serving>, error: ReadError) -> OpError {
-    if let (ReadError::Damaged(block), Some(serving)) = (&error, serving) {
-        let _ = serving.actor.cast(ShardMessage::Damage { segment: block.segment });
+    match (&error, serving) {
+        (ReadError::Damaged(block), Some(serving)) => {
+            let _ = serving.actor.cast(ShardMessage::Damage { segment: block.segment });
+        }
+        // Another replica may answer in its place, and nobody would hear of it.
+        (ReadError::Io { .. }, _) => tracing::warn!(%error, "a read failed"),
+        (ReadError::Damaged(_), None) => {}
     }
     error.into()
 }

@@ -2,9 +2,10 @@
 //!
 //! A user's keys are spread over all slots by their hash; within a slot they are sorted. So a page is a merge over the slots, each
 //! of which costs one seek per segment.
+//!
+//! Memory: of all these walks each one waits at its next key. It keeps the block that the key lies in only if that is small.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -60,10 +61,13 @@ struct Walk {
     scan: Scan,
 }
 
+/// The walks that have a key, by their next one. The number tells apart those that stand at the same.
+type Walks = BTreeMap<(Key, usize), Box<Walk>>;
+
 impl KeyLister {
-    pub fn list(&self) -> Result<KeyPage, ReadError> {
-        let mut walks = Vec::new();
-        let mut heap = BinaryHeap::new();
+    fn walks(&self) -> Result<Walks, ReadError> {
+        let mut walks = Walks::new();
+        let mut count = 0;
         for slot in self.slots.clone().map(SlotId) {
             for segment in self
                 .segments
@@ -71,21 +75,40 @@ impl KeyLister {
                 .filter(|segment| segment.covered().get(slot).is_some())
             {
                 let start = self.query.after.as_deref().unwrap_or("").max(&self.query.prefix);
-                let mut walk = Walk {
+                let mut walk = Box::new(Walk {
                     slot,
                     scan: segment.scan_through(ScanBlocks::Cache, Some((slot, self.query.user.as_str(), start))),
-                };
+                });
                 if let Some(key) = self.next_key(&mut walk)? {
-                    heap.push(Reverse((key, walks.len())));
-                    walks.push(walk);
+                    walks.insert((key, count), walk);
+                    count += 1;
                 }
             }
         }
+        Ok(walks)
+    }
+
+    /// Lets all walks that stand at the key go on; gives its slot, if there are any.
+    fn pass(&self, walks: &mut Walks, key: &Key) -> Result<Option<SlotId>, ReadError> {
+        let mut slot = None;
+        while let Some(first) = walks.first_entry().filter(|first| first.key().0 == *key) {
+            let ((_, number), mut walk) = first.remove_entry();
+            slot = Some(walk.slot);
+            self.leave(&mut walk, key);
+            if let Some(next) = self.next_key(&mut walk)? {
+                walks.insert((next, number), walk);
+            }
+        }
+        Ok(slot)
+    }
+
+    pub fn list(&self) -> Result<KeyPage, ReadError> {
+        let mut walks = self.walks()?;
         let mut memory = self.memory.keys().peekable();
         let mut page = KeyPage::default();
         let mut last = self.query.after.as_deref().and_then(|after| Key::new(after).ok());
         loop {
-            let on_disk = heap.peek().map(|Reverse((key, _))| key.clone());
+            let on_disk = walks.first_key_value().map(|((key, _), _)| key.clone());
             let Some(key) = on_disk.iter().chain(memory.peek().copied()).min().cloned() else {
                 page.next_after = self.memory_cut.clone();
                 return Ok(page);
@@ -95,17 +118,7 @@ impl KeyLister {
                 return Ok(page);
             }
             last = Some(key.clone());
-            let mut slot = None;
-            while let Some(Reverse((_, index))) = heap.peek().filter(|Reverse((other, _))| *other == key).cloned() {
-                heap.pop();
-                slot = Some(walks[index].slot);
-                let walk = &mut walks[index];
-                walk.scan
-                    .seek(walk.slot, self.query.user.as_str(), &format!("{}\0", key.as_str()));
-                if let Some(next) = self.next_key(walk)? {
-                    heap.push(Reverse((next, index)));
-                }
-            }
+            let slot = self.pass(&mut walks, &key)?;
             memory.next_if_eq(&&key);
             self.take(key, slot, &mut page)?;
         }
@@ -124,15 +137,22 @@ impl KeyLister {
             {
                 return Ok(None);
             }
-            if self.query.accepts(entry.key.as_str()) {
-                return Ok(Some(entry.key));
+            if !self.query.accepts(entry.key.as_str()) {
+                self.leave(walk, &entry.key);
+                continue;
             }
-            walk.scan.seek(
-                walk.slot,
-                self.query.user.as_str(),
-                &format!("{}\0", entry.key.as_str()),
-            );
+            if walk.scan.holds_large_block() {
+                self.leave(walk, &entry.key);
+                walk.scan.let_go();
+            }
+            return Ok(Some(entry.key));
         }
+    }
+
+    /// Goes on behind the key.
+    fn leave(&self, walk: &mut Walk, key: &Key) {
+        let behind = format!("{}\0", key.as_str());
+        walk.scan.seek(walk.slot, self.query.user.as_str(), &behind);
     }
 
     fn take(&self, key: Key, on_disk: Option<SlotId>, page: &mut KeyPage) -> Result<(), ReadError> {
@@ -167,3 +187,7 @@ impl KeyLister {
             .collect()
     }
 }
+
+#[cfg(test)]
+#[path = "keys_tests.rs"]
+mod tests;

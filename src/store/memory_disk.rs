@@ -11,6 +11,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::disk::{DirEntry, Disk, DiskFile, DiskLock, OpenMode};
 
+/// What the system says of a bad sector.
+const EIO: i32 = 5;
+
 #[derive(Default)]
 struct Content {
     now: Vec<u8>,
@@ -200,7 +203,7 @@ impl DiskFile for MemoryFile {
         }
         let bad = self.shared.faults.bad_byte.load(Ordering::Relaxed);
         if bad > 0 && (offset..offset.saturating_add(buf.len() as u64)).contains(&bad) {
-            return Err(io::Error::other("bad sector"));
+            return Err(io::Error::from_raw_os_error(EIO));
         }
         let content = locked(&self.file);
         let end = (offset as usize).checked_add(buf.len());

@@ -5,7 +5,8 @@
 //! - a file whose number a sound segment names in `replaces` was merged into it: a log is recycled, a segment removed, or set aside if it
 //!   does not open; nothing of that before the segment's name is durable. A segment that is itself replaced takes nothing over: what it names
 //!   and is still there was named again by what replaced it, or it was taken back;
-//! - a segment that does not open is damaged: quarantined (renamed, never deleted), and what its blocks still hold is kept;
+//! - a segment that does not open is damaged: quarantined (renamed, never deleted), and what its blocks still hold is kept, but for what
+//!   another segment covers. Where the disk fails meanwhile, that is done at a later start; without other replicas the shard waits for it;
 //! - every other log is read by the rules of `log`; its records are written once more and synced, for what the page cache shows after a failed sync
 //!   may not be on the disk;
 //! - with which key a log is read, `keys` says;
@@ -61,6 +62,11 @@ pub struct Place {
 }
 
 impl Place {
+    /// Whether there are no other replicas.
+    fn is_alone(&self) -> bool {
+        self.own_origins.is_none()
+    }
+
     fn has_no_gaps(&self, origin: OriginId) -> bool {
         self.own_origins.as_ref().is_none_or(|own| own.contains(&origin))
     }
@@ -95,6 +101,8 @@ pub struct Recovered {
     pub set_aside: Vec<u64>,
     /// Segments that do not open.
     unopened: Vec<u64>,
+    /// Logs before this number may have been merged into one of them.
+    doubted_logs: u64,
     pub reserved: bool,
     /// Of the logs, if the folder has one.
     pub secret: Option<LogSecret>,
@@ -184,9 +192,17 @@ pub fn recover(place: &Place) -> Result<Recovered, RecoverError> {
     for number in std::mem::take(&mut found.unopened) {
         // Its footer said which logs it replaces. An older one that is here may be one of them, with what was cleared since.
         let may_replace_log = logs.iter().any(|log| *log < number && !replaced.contains(log));
+        found.doubted_logs = found.doubted_logs.max(number);
         if let Err(error) = salvage_segment(place, number, may_replace_log, &mut found) {
-            // Its blocks are tried again at the next start; until then, who knows what it held.
             tracing::error!(number, %error, "a damaged segment could not be salvaged");
+            if place.is_alone()
+                && let Ok(source) = error.disk_failed()
+            {
+                let path = place.dir.join(segment::file_name(number));
+                // Nobody else knows its dots, so a clear taken now would not name them, and a later start would bring the values back.
+                return Err(RecoverError::Io { path, source });
+            }
+            // Its blocks are tried again at the next start; until then, who knows what it held.
             let seq = found.next_unknown();
             lose_unknown(place, seq, &mut found.known_lost);
         }

@@ -31,6 +31,15 @@ pub(super) fn recovered(disk: &MemoryDisk) -> Recovered {
     recover(&place(disk)).unwrap()
 }
 
+/// The same, where there are other replicas.
+fn recovered_of_replica(disk: &MemoryDisk) -> Recovered {
+    let place = Place {
+        own_origins: Some(Arc::default()),
+        ..place(disk)
+    };
+    recover(&place).unwrap()
+}
+
 pub(super) fn op(seq: u64) -> Op {
     Op {
         dot: Dot {
@@ -92,6 +101,11 @@ pub(super) fn put_log_with(
 }
 
 fn put_segment(disk: &MemoryDisk, number: u64, seqs: &[u64], replaces: Vec<u64>) {
+    put_segment_without(disk, number, seqs, &[], replaces);
+}
+
+/// `dropped`: sequences that it covers and does not hold.
+fn put_segment_without(disk: &MemoryDisk, number: u64, seqs: &[u64], dropped: &[u64], replaces: Vec<u64>) {
     let meta = SegmentMeta {
         shard: 0,
         number,
@@ -99,6 +113,9 @@ fn put_segment(disk: &MemoryDisk, number: u64, seqs: &[u64], replaces: Vec<u64>)
     };
     let mut writer = SegmentWriter::create(disk.as_disk(), Path::new(DIR), meta).unwrap();
     let mut covered = SlotClocks::default();
+    for &seq in dropped {
+        covered.insert(SlotId(1), ORIGIN, seq);
+    }
     for &seq in seqs {
         covered.insert(SlotId(1), ORIGIN, seq);
         let op = op(seq);
@@ -126,6 +143,13 @@ fn segment_path(number: u64) -> PathBuf {
 pub(super) fn flip(disk: &MemoryDisk, path: &Path, at: u64) {
     let mut bytes = disk.content(path).unwrap();
     bytes[at as usize] ^= 1;
+    disk.put(path, bytes);
+}
+
+/// The trailer is gone.
+fn cut_end(disk: &MemoryDisk, path: &Path) {
+    let mut bytes = disk.content(path).unwrap();
+    bytes.truncate(bytes.len() - 10);
     disk.put(path, bytes);
 }
 
@@ -521,11 +545,9 @@ fn what_a_merge_that_failed_left_behind_replaces_nothing_once_it_is_replaced() {
 fn a_salvage_that_fails_late_does_not_leave_its_number_to_another_file() {
     let disk = MemoryDisk::new();
     put_segment(&disk, 2, &[1, 2], vec![1]);
-    let mut bytes = disk.content(&segment_path(2)).unwrap();
-    bytes.truncate(bytes.len() - 10);
-    disk.put(&segment_path(2), bytes);
+    cut_end(&disk, &segment_path(2));
     *disk.faults().unsyncable_folder.lock().unwrap() = Some(DIR.into());
-    let found = recovered(&disk);
+    let found = recovered_of_replica(&disk);
     assert!(
         disk.content(&segment_path(3)).is_some(),
         "it got its name, but not durably"
@@ -533,7 +555,7 @@ fn a_salvage_that_fails_late_does_not_leave_its_number_to_another_file() {
     assert_eq!((found.next_number, found.obsolete.clone()), (4, vec![3]));
     assert!(!found.lost.is_empty());
     *disk.faults().unsyncable_folder.lock().unwrap() = None;
-    let found = recovered(&disk);
+    let found = recovered_of_replica(&disk);
     assert_eq!((segment_numbers(&found), found.set_aside.clone()), (vec![3], vec![2]));
     assert!(found.covered.contains(SlotId(1), ORIGIN, 2));
 }
@@ -542,18 +564,70 @@ fn a_salvage_that_fails_late_does_not_leave_its_number_to_another_file() {
 fn a_salvage_that_failed_late_and_was_replaced_is_done_again() {
     let disk = MemoryDisk::new();
     put_segment(&disk, 2, &[1, 2], vec![1]);
-    let mut bytes = disk.content(&segment_path(2)).unwrap();
-    bytes.truncate(bytes.len() - 10);
-    disk.put(&segment_path(2), bytes);
+    cut_end(&disk, &segment_path(2));
     *disk.faults().unsyncable_folder.lock().unwrap() = Some(DIR.into());
-    recovered(&disk);
+    recovered_of_replica(&disk);
     *disk.faults().unsyncable_folder.lock().unwrap() = None;
     // It goes on without what the salvage wrote.
     put_segment(&disk, 4, &[3], vec![3]);
-    let found = recovered(&disk);
+    let found = recovered_of_replica(&disk);
     assert_eq!(
         (segment_numbers(&found), found.set_aside.clone()),
         (vec![4, 5], vec![2])
     );
     assert!(found.covered.contains(SlotId(1), ORIGIN, 2));
+}
+
+#[test]
+fn what_was_dropped_while_a_damaged_segment_waited_does_not_come_back() {
+    let disk = MemoryDisk::new();
+    put_segment(&disk, 2, &[1, 2, 3], vec![1]);
+    cut_end(&disk, &segment_path(2));
+    *disk.faults().unsyncable_folder.lock().unwrap() = Some(DIR.into());
+    recovered_of_replica(&disk);
+    *disk.faults().unsyncable_folder.lock().unwrap() = None;
+    // Peers gave back 1 and 2, and 2 was cleared since.
+    put_segment_without(&disk, 4, &[1], &[2], vec![3]);
+    let found = recovered_of_replica(&disk);
+    let ops: Vec<_> = found.segments.iter().map(|segment| segment.stats().ops).collect();
+    assert_eq!((segment_numbers(&found), ops), (vec![4, 5], vec![1, 1]));
+    for seq in 1..=3 {
+        assert!(found.segments[1].covered().contains(SlotId(1), ORIGIN, seq));
+    }
+}
+
+#[test]
+fn what_was_dropped_does_not_come_back_from_a_log_that_a_damaged_segment_may_have_replaced() {
+    let disk = MemoryDisk::new();
+    put_log(&disk, 1, &[1, 2, 3], Previous::default());
+    put_segment(&disk, 2, &[], vec![1]);
+    cut_end(&disk, &segment_path(2));
+    put_segment_without(&disk, 3, &[1], &[2], vec![]);
+    put_log(&disk, 4, &[4], Previous::default());
+    let found = recovered_of_replica(&disk);
+    let ops: Vec<_> = found.logs.iter().map(|log| log.memtable.read().op_count()).collect();
+    assert_eq!((log_numbers(&found), ops), (vec![1, 4], vec![1, 1]));
+    assert!(found.covered.contains(SlotId(1), ORIGIN, 3) && !found.lost.is_empty());
+}
+
+#[test]
+fn without_other_replicas_nothing_is_taken_before_a_damaged_segment_is_salvaged() {
+    let disk = MemoryDisk::new();
+    put_segment(&disk, 2, &[1, 2], vec![1]);
+    cut_end(&disk, &segment_path(2));
+    let fails = |what: &str| {
+        // A clear that is taken now would not name what the segment holds.
+        assert!(matches!(recover(&place(&disk)), Err(RecoverError::Io { .. })), "{what}");
+    };
+    disk.faults().free_bytes.store(10, std::sync::atomic::Ordering::Relaxed);
+    fails("no space");
+    disk.faults()
+        .free_bytes
+        .store(u64::MAX, std::sync::atomic::Ordering::Relaxed);
+    *disk.faults().unsyncable_folder.lock().unwrap() = Some(DIR.into());
+    fails("a sync that fails late");
+    *disk.faults().unsyncable_folder.lock().unwrap() = None;
+    let found = recovered(&disk);
+    assert!(found.covered.contains(SlotId(1), ORIGIN, 2));
+    assert_eq!(found.set_aside, [2]);
 }

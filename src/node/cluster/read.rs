@@ -1,7 +1,7 @@
 //! Reading at a level: enough replicas have to hold the same of the key before it is read from one.
 //!
-//! Where this node's own copy turns out to be damaged, or cannot be made whole because its disk is full, another replica carries the read
-//! out. In the same way a peer that cannot take what it lacks is left out, as long as there are others.
+//! Where this node's own copy turns out to be damaged, cannot be read, or cannot be made whole because its disk is full, another replica
+//! carries the read out. In the same way a peer that cannot take what it lacks is left out, as long as there are others.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -65,7 +65,9 @@ impl Cluster {
                 let reader = inner.local.read(source, offset, limit);
                 Ok(ValueReader::Local(reader, Some(Box::new(elsewhere))))
             }
-            Ok(None) | Err(OpError::Damaged(_) | OpError::DiskFull) => Ok(ValueReader::Remote(elsewhere.open().await?)),
+            Ok(None) | Err(OpError::Damaged(_) | OpError::Disk(_) | OpError::DiskFull) => {
+                Ok(ValueReader::Remote(elsewhere.open().await?))
+            }
             Err(error) => Err(error),
         }
     }
@@ -99,7 +101,9 @@ impl Inner {
             Err(error) => Err(error),
         };
         match counted {
-            Err(OpError::Damaged(_) | OpError::DiskFull) => self.forward_count(user, key, terms).await,
+            Err(OpError::Damaged(_) | OpError::Disk(_) | OpError::DiskFull) => {
+                self.forward_count(user, key, terms).await
+            }
             counted => counted,
         }
     }

@@ -10,8 +10,10 @@ use tokio::time::{Instant, sleep};
 use super::*;
 use crate::node::{Added, Node, NodeConfig, OpError, Terms};
 use crate::shard::ShardConfig;
+use crate::store::memory_disk::MemoryDisk;
 use crate::types::{Consistency, Key, RequestId, UserId, WallMs};
 
+mod bad_disk;
 mod copying;
 mod gathering;
 mod losses;
@@ -26,6 +28,8 @@ struct Rig {
     nodes: Vec<Option<Node>>,
     /// How far each one's wall clock is ahead of the machine's.
     ahead_ms: Vec<u64>,
+    /// The first node's disk, if that is to have faults.
+    first_disk: Option<MemoryDisk>,
 }
 
 struct Ahead(u64);
@@ -55,18 +59,23 @@ impl Rig {
             dirs: (0..count).map(|_| TempDir::new().unwrap()).collect(),
             addresses: (0..count).map(|_| free_port()).collect(),
             nodes: (0..count).map(|_| None).collect(),
+            first_disk: None,
         }
     }
 
     async fn with_clocks(ahead_ms: Vec<u64>) -> Self {
-        let count = ahead_ms.len();
-        let mut rig = Self {
-            ahead_ms,
-            ..Self::unstarted(count)
+        let rig = Self {
+            ahead_ms: ahead_ms.clone(),
+            ..Self::unstarted(ahead_ms.len())
         };
-        for index in 0..count {
-            rig.start(index).await;
+        rig.started().await
+    }
+
+    async fn started(mut self) -> Self {
+        for index in 0..self.nodes.len() {
+            self.start(index).await;
         }
+        let rig = self;
         rig.wait("all are members", |node| {
             node.is_ready() && node.cluster().unwrap().inner.votes(SlotId(1))
         })
@@ -120,7 +129,10 @@ impl Rig {
             ..ShardConfig::default()
         };
         config.cluster = Some(cluster);
+        let real = crate::os::env().disk;
+        let first_disk = self.first_disk.as_ref().filter(|_| index == 0);
         let env = Env {
+            disk: first_disk.map_or(real, MemoryDisk::as_disk),
             wall: Arc::new(Ahead(self.ahead_ms[index])),
             ..crate::os::env()
         };

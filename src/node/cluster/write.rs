@@ -50,11 +50,12 @@ impl Inner {
         }
         match self.write_here(wanted.clone(), which, terms).await {
             // Its own disk or shard is in the way: another replica may do it, as long as none of it was done here.
-            Err(OpError::DiskFull | OpError::Damaged(_) | OpError::ShardUnavailable { maybe_applied: false })
-                if replicas.len() > 1 =>
-            {
-                self.forward_write(wanted, replicas, which, terms).await
-            }
+            Err(
+                OpError::DiskFull
+                | OpError::Damaged(_)
+                | OpError::Disk(_)
+                | OpError::ShardUnavailable { maybe_applied: false },
+            ) if replicas.len() > 1 => self.forward_write(wanted, replicas, which, terms).await,
             done => done,
         }
     }

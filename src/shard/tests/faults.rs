@@ -451,6 +451,28 @@ fn damage_in_a_key_too_long_for_memory_is_salvaged() {
 }
 
 #[test]
+fn a_sector_that_cannot_be_read_does_not_stop_the_merges() {
+    let mut rig = Rig::new(small());
+    for key in 0..200u64 {
+        rig.add("u", &format!("key {key}"), &noise(key, 400));
+    }
+    rig.seal();
+    rig.disk.faults().bad_byte.store(600, Ordering::Relaxed);
+    let number = rig.shard.segments[0].number();
+    rig.shard.report_damage(number);
+    let merged = rig.merge_result().expect("it is salvaged");
+    // The fault strikes at this place of every file.
+    rig.disk.faults().bad_byte.store(0, Ordering::Relaxed);
+    assert!(merged.is_ok());
+    rig.shard.merged(merged);
+    let stats = rig.shard.stats();
+    assert!(
+        stats.lost_ops > 0 && stats.sealed_ops > 100,
+        "one block is given up: {stats:?}"
+    );
+}
+
+#[test]
 fn a_repeated_request_is_told_although_its_key_is_written_all_the_time() {
     let mut rig = Rig::new(small());
     rig.request("k", "r").unwrap();

@@ -5,6 +5,7 @@ use std::io;
 use bytes::Bytes;
 
 use super::keys::FolderSecret;
+use super::losses::is_covered;
 use super::{Place, RecoverError, Recovered, RecoveredLog};
 use crate::store::disk::{DiskFile, OpenMode};
 use crate::store::log::{self, HeaderError, LogHeader, LogKey, Scan};
@@ -107,7 +108,7 @@ fn take_log(
 ) -> Result<(), RecoverError> {
     let (number, bytes) = (log.number, &log.bytes);
     let path = place.dir.join(log::file_name(number));
-    let scan = match &key {
+    let mut scan = match &key {
         Some(key) => log::scan(bytes, key, known_end),
         None => Scan::of_damaged(bytes, known_end),
     };
@@ -131,9 +132,14 @@ fn take_log(
     }
     // Nothing more is ever appended to it.
     let key = key.unwrap_or(LogKey::without_secret(number));
-    let memtable = Memtable::recovered(key, used_part(bytes, scan.end), &scan.records, scan.end);
-    found.covered.join(&memtable.covered());
     let newest = scan.records.iter().map(|record| record.header.time).max();
+    let mut records = std::mem::take(&mut scan.records);
+    if number < found.doubted_logs {
+        // What a segment covers beside the one that may have taken the log over may have been dropped since.
+        records.retain(|record| !is_covered(&found.segments, record.header.dot));
+    }
+    let memtable = Memtable::recovered(key, used_part(bytes, scan.end), &records, scan.end);
+    found.covered.join(&memtable.covered());
     found.max_time = found.max_time.max(newest.unwrap_or_default());
     let damaged = !scan.damaged.is_empty() || !log.whole;
     write_again(&*log.file, bytes, &scan).map_err(|source| RecoverError::Io { path, source })?;

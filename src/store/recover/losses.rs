@@ -3,11 +3,31 @@
 use std::io;
 use std::sync::Arc;
 
-use super::{Place, RecoverError, Recovered, UNKNOWN_ORIGIN};
+use super::{Place, Recovered, UNKNOWN_ORIGIN};
 use crate::core::clock::SlotClocks;
-use crate::core::op::KeyedOp;
+use crate::core::op::{Dot, KeyedOp};
 use crate::core::slot::SlotId;
-use crate::store::segment::{self, EntryRef, Segment, SegmentMeta, SegmentWriter};
+use crate::store::segment::{self, EntryRef, OpenError, Segment, SegmentMeta, SegmentWriter, WriteError};
+
+/// Why a damaged segment could not be salvaged.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SalvageError {
+    #[error(transparent)]
+    Read(#[from] OpenError),
+    #[error(transparent)]
+    Write(#[from] WriteError),
+}
+
+impl SalvageError {
+    /// What the disk said, if it is the disk that failed and not the file: a later try may do better.
+    pub(super) fn disk_failed(self) -> Result<io::Error, Self> {
+        match self {
+            Self::Read(OpenError::Io { error, .. })
+            | Self::Write(WriteError::Io { error, .. } | WriteError::Reopen(OpenError::Io { error, .. })) => Ok(error),
+            other => Err(other),
+        }
+    }
+}
 
 /// Puts what a segment that does not open still holds into a new one, so that the file can be set aside.
 pub(super) fn salvage_segment(
@@ -15,8 +35,7 @@ pub(super) fn salvage_segment(
     number: u64,
     may_replace_log: bool,
     found: &mut Recovered,
-) -> Result<(), RecoverError> {
-    let path = place.dir.join(segment::file_name(number));
+) -> Result<(), SalvageError> {
     let meta = SegmentMeta {
         shard: place.shard,
         // Whatever becomes of the file of this number, no other one is ever to have it.
@@ -31,22 +50,24 @@ pub(super) fn salvage_segment(
             found.set_aside.push(number);
             Ok(())
         }
-        Err(source) => {
+        Err(error) => {
             // It may have its name already, and would then say that it took over what is still to be salvaged.
             found.obsolete.push(new);
-            Err(RecoverError::Io { path, source })
+            Err(error)
         }
     }
 }
 
+/// An op whose dot the footer of another segment covers is left out: that segment holds it, or knows that it was dropped. It was not
+/// so when the damaged segment was written, but an earlier start may have gone on without it, got the op from a peer, and cleared it.
 fn write_salvaged(
     place: &Place,
     number: u64,
     meta: SegmentMeta,
     may_replace_log: bool,
     found: &Recovered,
-) -> io::Result<Segment> {
-    let mut writer = SegmentWriter::create(place.disk.clone(), &place.dir, meta).map_err(io::Error::other)?;
+) -> Result<Segment, SalvageError> {
+    let mut writer = SegmentWriter::create(place.disk.clone(), &place.dir, meta)?;
     let mut covered = SlotClocks::default();
     let mut pushed = Ok(());
     let salvaged = segment::salvage(
@@ -55,8 +76,11 @@ fn write_salvaged(
         place.shard,
         number,
         &mut |KeyedOp { user, key, op }| {
-            if pushed.is_ok() {
-                covered.insert(op.dot.slot, op.dot.origin, op.dot.seq);
+            if pushed.is_err() {
+                return;
+            }
+            covered.insert(op.dot.slot, op.dot.origin, op.dot.seq);
+            if !is_covered(&found.segments, op.dot) {
                 pushed = writer.push(EntryRef {
                     slot: op.dot.slot,
                     user: user.as_str(),
@@ -68,10 +92,13 @@ fn write_salvaged(
     );
     let salvaged = match (salvaged, pushed) {
         (Ok(salvaged), Ok(())) => salvaged,
-        (salvaged, pushed) => {
+        (Err(error), _) => {
             writer.abandon();
-            salvaged.map_err(io::Error::other)?;
-            return Err(pushed.map_or_else(io::Error::other, |()| io::ErrorKind::Other.into()));
+            return Err(error.into());
+        }
+        (_, Err(error)) => {
+            writer.abandon();
+            return Err(error.into());
         }
     };
     let path = place.dir.join(segment::file_name(number));
@@ -80,7 +107,13 @@ fn write_salvaged(
     if !salvaged.complete || may_replace_log {
         lose_unknown(place, found.next_unknown(), &mut lost);
     }
-    writer.finish(covered, lost, &place.cache).map_err(io::Error::other)
+    Ok(writer.finish(covered, lost, &place.cache)?)
+}
+
+/// Whether one of the segments holds the op of this dot, or knows that it was dropped.
+pub(super) fn is_covered(segments: &[Arc<Segment>], dot: Dot) -> bool {
+    let covers = |segment: &Arc<Segment>| segment.covered().contains(dot.slot, dot.origin, dot.seq);
+    segments.iter().any(covers)
 }
 
 /// Takes every gap in the sequences of an origin that has none for lost; of one that has ended, what it held then and is not here.

@@ -368,6 +368,11 @@ impl Groups {
         &self.place
     }
 
+    /// What the block takes in memory.
+    pub fn block_bytes(&self) -> usize {
+        self.block.memory_bytes()
+    }
+
     pub fn ops(&self, run: &Run, slot: SlotId) -> RunOps {
         self.block.ops(run, slot)
     }

@@ -22,6 +22,7 @@ mod salvage;
 mod scan;
 mod span;
 mod spread;
+mod stored;
 mod texts;
 mod verify;
 mod writer;
@@ -311,17 +312,7 @@ impl Segment {
 
     /// From the disk.
     fn read_block(&self, block: &BlockRef) -> Result<Bytes, ReadError> {
-        let mut stored = vec![0; block.stored_bytes as usize];
-        self.read(&mut stored, block.offset)?;
-        self.open_stored(block, &stored.into())
-    }
-
-    fn read(&self, buffer: &mut [u8], offset: u64) -> Result<(), ReadError> {
-        self.file.read_exact_at(buffer, offset).map_err(|error| ReadError::Io {
-            segment: self.header.number,
-            offset,
-            error,
-        })
+        self.open_stored(block, &stored::read_stored(self, block)?)
     }
 
     fn open_stored(&self, block: &BlockRef, stored: &Bytes) -> Result<Bytes, ReadError> {

@@ -1,7 +1,7 @@
 //! What can be had from a segment that does not open, because its header, footer or trailer is damaged.
 //!
-//! Blocks need nothing but themselves to be read, and stand one right behind the other, so they are walked from the front. A bad block
-//! is stepped over by the length in its envelope, if another block stands there; nothing is ever searched for between, since
+//! Blocks need nothing but themselves to be read, and stand one right behind the other, so they are walked from the front. A bad block, or one
+//! that the disk cannot read, is stepped over by the length in its envelope, if another block stands there; nothing is ever searched for between, since
 //! a text may hold whatever its user likes, even the image of a block.
 
 use std::path::Path;
@@ -17,6 +17,7 @@ use super::format::{
     Trailer, open_block,
 };
 use super::place::parse_place;
+use super::stored::read_if_possible;
 use crate::core::op::KeyedOp;
 use crate::store::codec::{Cursor, Malformed};
 use crate::store::disk::{Disk, DiskFile, OpenMode};
@@ -77,7 +78,9 @@ impl Walk<'_> {
         if self.file_bytes < HEADER_BYTES as u64 {
             return Ok(None);
         }
-        self.file.read_exact_at(&mut header, 0)?;
+        if !self.read(&mut header, 0)? {
+            return Ok(None);
+        }
         let header = Header::decode(&header).ok();
         Ok(header
             .map(|header| header.version)
@@ -89,15 +92,14 @@ impl Walk<'_> {
         let mut offset = HEADER_BYTES as u64;
         let mut after_bad = false;
         let mut reached = offset;
-        while let Some(stored) = self.stored_at(offset)? {
-            let end = offset + stored.len() as u64;
+        while let Some((end, stored)) = self.stored_at(offset)? {
             let seat = BlockSeat {
                 shard: self.shard,
                 number: self.number,
                 offset,
             };
-            match decode_block(&stored, seat) {
-                Ok(ops) => {
+            match stored.and_then(|stored| decode_block(&stored, seat).ok()) {
+                Some(ops) => {
                     report.bad_blocks += u64::from(after_bad);
                     report.blocks += 1;
                     report.ops += ops.len() as u64;
@@ -105,35 +107,41 @@ impl Walk<'_> {
                     (reached, after_bad) = (end, false);
                 }
                 // Two in a row: the lengths lead nowhere any more.
-                Err(_) if after_bad => break,
-                Err(_) => after_bad = true,
+                None if after_bad => break,
+                None => after_bad = true,
             }
             offset = end;
         }
         report.unread_bytes = self.file_bytes.saturating_sub(reached);
-        report.complete = report.bad_blocks == 0 && self.footer_offset()? == Some(reached);
+        report.complete = report.bad_blocks == 0 && self.footer_offset() == Some(reached);
         Ok(report)
     }
 
     /// Where the footer begins, if what the trailer says fits the length of the file.
-    fn footer_offset(&self) -> std::io::Result<Option<u64>> {
-        let Some(at) = self.file_bytes.checked_sub(TRAILER_BYTES as u64) else {
-            return Ok(None);
-        };
+    fn footer_offset(&self) -> Option<u64> {
+        let at = self.file_bytes.checked_sub(TRAILER_BYTES as u64)?;
         let mut trailer = [0; TRAILER_BYTES];
-        self.file.read_exact_at(&mut trailer, at)?;
+        // Without it, the segment is not complete, and that is all that it is wanted for.
+        self.read(&mut trailer, at).ok().filter(|read| *read)?;
         let trailer = Trailer::decode(&trailer);
         let fits = |trailer: &Trailer| trailer.footer_offset.checked_add(trailer.footer_bytes) == Some(at);
-        Ok(trailer.filter(fits).map(|trailer| trailer.footer_offset))
+        trailer.filter(fits).map(|trailer| trailer.footer_offset)
     }
 
-    /// The bytes of what its envelope says is a block; None when it cannot be one.
-    fn stored_at(&self, offset: u64) -> std::io::Result<Option<Bytes>> {
+    /// False if the disk will never give it.
+    fn read(&self, buffer: &mut [u8], offset: u64) -> std::io::Result<bool> {
+        read_if_possible(self.file, buffer, offset)
+    }
+
+    /// Where what its envelope says is a block ends, and its bytes, if they can be read; None when it cannot be one.
+    fn stored_at(&self, offset: u64) -> std::io::Result<Option<(u64, Option<Bytes>)>> {
         let mut envelope = [0; BLOCK_HEADER_BYTES];
         if offset + BLOCK_HEADER_BYTES as u64 > self.file_bytes {
             return Ok(None);
         }
-        self.file.read_exact_at(&mut envelope, offset)?;
+        if !self.read(&mut envelope, offset)? {
+            return Ok(None);
+        }
         let Ok(envelope) = Envelope::decode(&mut Cursor::new(&envelope)) else {
             return Ok(None);
         };
@@ -142,8 +150,8 @@ impl Walk<'_> {
             return Ok(None);
         }
         let mut stored = vec![0; length as usize];
-        self.file.read_exact_at(&mut stored, offset)?;
-        Ok(Some(stored.into()))
+        let is_read = self.read(&mut stored, offset)?;
+        Ok(Some((offset + length, is_read.then(|| stored.into()))))
     }
 }
 

@@ -8,6 +8,7 @@ use super::block::{Block, Groups, RunOps};
 use super::error::{DamagedBlock, ReadError};
 use super::index::BlockRef;
 use super::place::{parse_place, place_of};
+use super::stored::read_stored;
 use super::{Malformed, Segment};
 use crate::core::op::{KeyedOp, Op};
 use crate::core::slot::SlotId;
@@ -15,6 +16,9 @@ use crate::types::{Key, UserId};
 
 /// One read of a scan that reads ahead.
 const READ_AHEAD_BYTES: u64 = 256 * 1024;
+
+/// A scan that waits may keep a block of this size, as a rule one that is in the cache anyway.
+const HELD_BLOCK_BYTES_MAX: usize = 64 * 1024;
 
 /// Where a scan takes its blocks from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -37,6 +41,8 @@ pub struct Scan {
     current: Option<CurrentBlock>,
     damaged: Option<DamagedBlock>,
     ahead: ReadAhead,
+    /// Blocks that begin before this place are read one by one: they could not be read together.
+    singly_to: u64,
     last_user: Option<UserId>,
 }
 
@@ -77,6 +83,7 @@ impl Scan {
             current: None,
             damaged: None,
             ahead: ReadAhead::default(),
+            singly_to: 0,
             last_user: None,
             segment,
         }
@@ -144,6 +151,26 @@ impl Scan {
         self.from = Some(place);
     }
 
+    /// Whether it keeps a block in memory that is too large to be kept by many at once.
+    pub fn holds_large_block(&self) -> bool {
+        let current = self.current.as_ref();
+        current.is_some_and(|current| current.groups.block_bytes() > HELD_BLOCK_BYTES_MAX)
+    }
+
+    /// Lets go of the block that it is in, to read it again when its turn comes. Between two keys only: behind a `seek`.
+    pub fn let_go(&mut self) {
+        let Some(current) = &mut self.current else { return };
+        if current.run.is_some() {
+            return;
+        }
+        let rest = next_run(&mut current.groups, self.from.as_deref(), &mut self.last_user);
+        if !matches!(rest, Ok(None)) {
+            // What is wrong with it, if anything, shows then.
+            self.next = Some(current.block);
+        }
+        self.current = None;
+    }
+
     /// After `Err(Damaged)`: goes on behind the bad block, and says what was left out. What the block had given
     /// before its damage showed stays given.
     pub fn skip_damaged(&mut self) -> Option<DamagedBlock> {
@@ -200,10 +227,17 @@ impl Scan {
         if let Some(stored) = self.ahead.slice(block) {
             return Ok(stored);
         }
+        if block.offset < self.singly_to {
+            return read_stored(&self.segment, block);
+        }
         let rest = self.segment.blocks_end - block.offset;
         let length = READ_AHEAD_BYTES.max(u64::from(block.stored_bytes)).min(rest);
         let mut bytes = vec![0; length as usize];
-        self.segment.read(&mut bytes, block.offset)?;
+        if self.segment.file.read_exact_at(&mut bytes, block.offset).is_err() {
+            // It may be any of them that cannot be read.
+            self.singly_to = block.offset + length;
+            return read_stored(&self.segment, block);
+        }
         self.ahead = ReadAhead {
             offset: block.offset,
             bytes: bytes.into(),

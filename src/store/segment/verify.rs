@@ -10,6 +10,7 @@ use super::block_builder::PlainRun;
 use super::error::{DamagedBlock, ReadError};
 use super::index::BlockRef;
 use super::place::parse_place;
+use super::stored::UNREADABLE;
 use crate::core::stamp::Stamp;
 use crate::store::codec::Malformed;
 
@@ -36,7 +37,7 @@ fn check(segment: &Segment, block: &BlockRef, last: &mut Last) -> Option<Damaged
     let bytes = match segment.read_block(block) {
         Ok(bytes) => bytes,
         Err(ReadError::Damaged(damage)) => return Some(damage),
-        Err(ReadError::Io { .. }) => return Some(segment.damage(block, "read (the disk failed)")),
+        Err(ReadError::Io { .. }) => return Some(segment.damage(block, UNREADABLE)),
     };
     let result = Block::parse(bytes).and_then(|parsed| check_block(segment, block, &parsed.groups(), last));
     result.err().map(|error| segment.damage(block, error.what))

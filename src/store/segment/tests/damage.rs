@@ -1,5 +1,5 @@
 use super::*;
-use crate::store::segment::format::{HEADER_BYTES, Header};
+use crate::store::segment::format::{BLOCK_HEADER_BYTES, HEADER_BYTES, Header};
 
 /// Small, with every kind of op and a key of several blocks.
 fn entries() -> Vec<KeyedOp> {
@@ -217,6 +217,77 @@ fn a_failing_disk_is_no_damage() {
     assert!(matches!(ops_of(&segment, &entries[0]), Err(ReadError::Io { .. })));
     failing.store(false, std::sync::atomic::Ordering::Relaxed);
     assert_eq!(scan_all(scan), entries);
+}
+
+#[test]
+fn a_sector_that_cannot_be_read_is_damage_of_its_block_alone() {
+    let (entries, disk) = (entries(), MemoryDisk::new());
+    let segment = write(&disk, &entries, 150, &cache());
+    let index = &segment.footer.index;
+    let block = index.after(&index.first().unwrap()).unwrap();
+    set(&disk.faults().bad_byte, block.offset + 20);
+    for blocks in [ScanBlocks::ReadAhead, ScanBlocks::Cache] {
+        let (mut scan, mut found, mut damage) = (segment.scan_through(blocks, None), Vec::new(), Vec::new());
+        loop {
+            match scan.next() {
+                Ok(Some(entry)) => found.push(entry),
+                Ok(None) => break,
+                Err(ReadError::Damaged(_)) => damage.extend(scan.skip_damaged()),
+                Err(error) => panic!("{error}"),
+            }
+        }
+        assert_eq!((damage.len(), damage[0].offset), (1, block.offset), "{blocks:?}");
+        assert_eq!(found.len() as u64, entries.len() as u64 - block.ops, "{blocks:?}");
+        assert!(found.iter().all(|entry| entries.contains(entry)));
+    }
+    let failed = entries.iter().filter_map(|entry| ops_of(&segment, entry).err());
+    assert!(failed.count() > 0);
+    assert!(
+        entries
+            .iter()
+            .all(|entry| !matches!(ops_of(&segment, entry), Err(ReadError::Io { .. })))
+    );
+    assert_eq!(segment.verify(), vec![segment.damage(&block, stored::UNREADABLE)]);
+}
+
+#[test]
+fn a_read_that_fails_once_condemns_no_block() {
+    let (entries, disk) = (entries(), MemoryDisk::new());
+    let segment = write(&disk, &entries, 150, &cache());
+    for blocks in [ScanBlocks::ReadAhead, ScanBlocks::Cache] {
+        set(&disk.faults().fail_read_once, 1);
+        assert_eq!(scan_all(segment.scan_through(blocks, None)), entries);
+    }
+}
+
+#[test]
+fn a_sector_that_cannot_be_read_does_not_keep_the_rest_from_being_salvaged() {
+    let (entries, bytes) = small_file();
+    let segment = open(bytes.clone()).unwrap();
+    let first = segment.footer.index.first().unwrap();
+    let block = segment.footer.index.after(&first).unwrap();
+    let salvaged_with = |bad_byte| {
+        let disk = MemoryDisk::new();
+        disk.put(&path(), bytes.clone());
+        set(&disk.faults().bad_byte, bad_byte);
+        let mut found = Vec::new();
+        let report = salvage(&disk.as_disk(), dir(), SHARD, NUMBER, &mut |entry| found.push(entry)).unwrap();
+        (found, report)
+    };
+    for elsewhere in [2, segment.blocks_end + 3, bytes.len() as u64 - 1] {
+        assert_eq!(salvaged_with(elsewhere).0, entries, "byte {elsewhere}");
+    }
+    assert!(!salvaged_with(bytes.len() as u64 - 1).1.complete);
+    let (found, report) = salvaged_with(block.offset + BLOCK_HEADER_BYTES as u64 + 5);
+    assert_eq!((report.bad_blocks, report.complete), (1, false));
+    assert_eq!(found.len() as u64, entries.len() as u64 - block.ops);
+    // Nothing says where the block behind this one begins.
+    let (found, report) = salvaged_with(block.offset);
+    assert_eq!((found.len() as u64, report.complete), (first.ops, false));
+}
+
+fn set(fault: &std::sync::atomic::AtomicU64, value: u64) {
+    fault.store(value, std::sync::atomic::Ordering::Relaxed);
 }
 
 proptest! {

@@ -1,0 +1,121 @@
+//! What a list holds in memory, on a disk that counts what is read.
+
+use std::path::Path;
+
+use super::*;
+use crate::core::clock::SlotClocks;
+use crate::core::op::{Body, Dot, Op};
+use crate::core::stamp::{HybridTime, OriginId};
+use crate::store::cache::{BlockCache, CACHED_BLOCK_BYTES_MAX};
+use crate::store::memory_disk::MemoryDisk;
+use crate::store::segment::{EntryRef, SegmentMeta, SegmentWriter};
+
+const SLOTS: u16 = 16;
+const KEYS_OF_SLOT: u16 = 3;
+/// In order of slots they are not in order of keys.
+const STEP: u16 = 7;
+
+fn name(slot: u16, at: u16) -> String {
+    format!("key {at} {:02}", slot * STEP % SLOTS)
+}
+
+/// Every slot has a few keys, with one value of so many bytes that no compression makes shorter.
+fn segment_of(disk: &MemoryDisk, value_bytes: usize) -> Arc<Segment> {
+    let meta = SegmentMeta {
+        shard: 0,
+        number: 1,
+        replaces: Vec::new(),
+    };
+    let dir = Path::new("/d");
+    let mut writer = SegmentWriter::create(disk.as_disk(), dir, meta).unwrap();
+    let (mut covered, mut state) = (SlotClocks::default(), 1u64);
+    let mut noise = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        char::from(b' ' + (state >> 58) as u8)
+    };
+    for slot in 0..SLOTS {
+        for at in 0..KEYS_OF_SLOT {
+            let dot = Dot {
+                origin: OriginId(1),
+                slot: SlotId(slot),
+                seq: u64::from(at) + 1,
+            };
+            covered.insert(dot.slot, dot.origin, dot.seq);
+            let text: String = (0..value_bytes).map(|_| noise()).collect();
+            let op = Op {
+                dot,
+                time: HybridTime(dot.seq),
+                request_id: None,
+                body: Body::Value(text.as_str().into()),
+            };
+            let (slot, key) = (dot.slot, name(slot, at));
+            let (user, key, op) = ("u", key.as_str(), &op);
+            writer.push(EntryRef { slot, user, key, op }).unwrap();
+        }
+    }
+    let cache = Arc::new(BlockCache::new(1 << 20));
+    Arc::new(writer.finish(covered, SlotClocks::default(), &cache).unwrap())
+}
+
+fn lister(segment: Arc<Segment>, limit: usize) -> KeyLister {
+    KeyLister {
+        query: KeyQuery {
+            user: UserId::new("u").unwrap(),
+            prefix: "key".to_owned(),
+            after: None,
+            limit,
+            all: false,
+        },
+        slots: 0..SLOTS,
+        segments: vec![segment],
+        memory: BTreeMap::new(),
+        memory_cut: None,
+    }
+}
+
+fn all_names() -> Vec<String> {
+    let mut names: Vec<String> = (0..SLOTS)
+        .flat_map(|slot| (0..KEYS_OF_SLOT).map(move |at| name(slot, at)))
+        .collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn no_walk_keeps_a_large_block_while_it_waits() {
+    for value_bytes in [100 << 10, CACHED_BLOCK_BYTES_MAX + 1] {
+        let disk = MemoryDisk::new();
+        let lister = lister(segment_of(&disk, value_bytes), usize::MAX);
+        let mut walks = lister.walks().unwrap();
+        assert_eq!(walks.len(), usize::from(SLOTS));
+        while let Some((key, _)) = walks.keys().next().cloned() {
+            let holding = walks.values().filter(|walk| walk.scan.holds_large_block());
+            assert_eq!(holding.count(), 0, "values of {value_bytes} bytes");
+            assert!(lister.pass(&mut walks, &key).unwrap().is_some());
+        }
+        let page = lister.list().unwrap();
+        let keys: Vec<_> = page.keys.iter().map(|key| key.as_str().to_owned()).collect();
+        assert_eq!(keys, all_names());
+    }
+}
+
+#[test]
+fn what_was_let_go_is_not_read_again_for_nothing() {
+    let disk = MemoryDisk::new();
+    let segment = segment_of(&disk, CACHED_BLOCK_BYTES_MAX + 1);
+    let before = disk.read_bytes();
+    lister(segment.clone(), usize::MAX).list().unwrap();
+    // Once by the walk, once to see whether the key has values, and once by the walk of the slot before, which ends there.
+    assert!(disk.read_bytes() - before < segment.file_bytes() * 5 / 2);
+}
+
+#[test]
+fn small_blocks_stay_where_they_are() {
+    let disk = MemoryDisk::new();
+    let lister = lister(segment_of(&disk, 100), usize::MAX);
+    let page = lister.list().unwrap();
+    assert_eq!(page.keys.len(), all_names().len());
+    let reads = disk.reads();
+    lister.list().unwrap();
+    assert_eq!(disk.reads(), reads, "all of it is in the cache");
+}

@@ -1,0 +1,50 @@
+//! Bytes of a segment that the disk cannot give.
+//!
+//! A read that fails once may be a passing fault, so it is tried again. A sector that cannot be read then either is as lost as one that does not
+//! check out, and is told in the same way: whoever steps over damage steps over this too. Only what the disk says of these very bytes
+//! counts for that; a want of memory or of handles is an error that passes.
+
+use std::io;
+
+use bytes::Bytes;
+
+use super::Segment;
+use super::error::ReadError;
+use super::index::BlockRef;
+use crate::store::disk::DiskFile;
+
+/// What the system says of a sector that cannot be read.
+const EIO: i32 = 5;
+
+/// Whether the bytes could be read; false if they never can be.
+pub(super) fn read_if_possible(file: &dyn DiskFile, buffer: &mut [u8], offset: u64) -> io::Result<bool> {
+    let read = match file.read_exact_at(buffer, offset) {
+        Err(_) => file.read_exact_at(buffer, offset),
+        read => read,
+    };
+    match read {
+        Ok(()) => Ok(true),
+        Err(error) if is_lasting(&error) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+fn is_lasting(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::UnexpectedEof || error.raw_os_error() == Some(EIO)
+}
+
+/// The block as it lies in the file.
+pub(super) fn read_stored(segment: &Segment, block: &BlockRef) -> Result<Bytes, ReadError> {
+    let mut stored = vec![0; block.stored_bytes as usize];
+    match read_if_possible(segment.file.as_ref(), &mut stored, block.offset) {
+        Ok(true) => Ok(stored.into()),
+        Ok(false) => Err(ReadError::Damaged(segment.damage(block, UNREADABLE))),
+        Err(error) => Err(ReadError::Io {
+            segment: segment.header.number,
+            offset: block.offset,
+            error,
+        }),
+    }
+}
+
+pub(super) const UNREADABLE: &str = "read (the disk failed)";
