@@ -178,6 +178,7 @@ impl Cluster {
         let door = serve::Door::default();
         let peers = PeersConfig {
             listen: config.listen,
+            join: config.join.clone(),
             keys: config.keys.clone(),
             tls: config.tls.clone(),
             hello: Hello {
