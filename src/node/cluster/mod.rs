@@ -54,6 +54,7 @@ mod settled;
 mod status;
 mod sync;
 mod table;
+mod tries;
 mod write;
 
 use std::net::SocketAddr;

@@ -14,6 +14,7 @@ use crate::types::{Consistency, Key, RequestId, UserId, WallMs};
 
 mod gathering;
 mod losses;
+mod readers;
 
 const LOOPBACK: ([u8; 4], u16) = ([127, 0, 0, 1], 0);
 const PATIENCE: Duration = Duration::from_secs(20);
