@@ -261,6 +261,9 @@ pub struct Count {
     pub count: u64,
 }
 
+/// In the `detail` of each 503 after which the request may have taken effect, and of no other.
+pub const MAYBE_APPLIED: &str = "may have taken effect";
+
 /// Every error: `detail` is a sentence, or for 422 a list of [`FieldError`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErrorBody {

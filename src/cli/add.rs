@@ -2,9 +2,11 @@
 //!
 //! Invariant: what can be checked before anything is sent is checked; and what was sent can be continued with the same request id.
 
+use std::fmt;
 use std::fs;
 use std::io::{self, Cursor, Read, Seek, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context;
 use indicatif::ProgressBar;
@@ -71,8 +73,17 @@ pub async fn run(args: AddArgs, finish: bool) -> anyhow::Result<()> {
         (None, Some("-")) => add.stdin().await,
         (None, value) => add.text(value.unwrap_or_default().as_bytes()).await,
     };
-    sent.map_err(|error| connection.explain(error))?;
+    sent.map_err(|error| match is_explained(&error) {
+        true => error,
+        false => connection.explain(error),
+    })?;
     print_status(if finish { STATUS_OK } else { STATUS_IN_PROGRESS }, args.json)
+}
+
+/// The advice to run the same command again would be a wrong one: that takes the request id of the first time.
+fn is_explained(error: &anyhow::Error) -> bool {
+    let is_passing = |error: &ClientError| error.is_passing() && !matches!(error, ClientError::Unreachable { .. });
+    error.is::<Left>() && error.downcast_ref().is_some_and(is_passing)
 }
 
 pub fn print_status(status: &str, json: bool) -> anyhow::Result<()> {
@@ -177,11 +188,13 @@ impl Add<'_> {
             check_length(end_bytes)?;
             let request_id = part_request_id(self.request_id, index);
             let finish = self.finish && part.last;
-            sent.in_doubt = true;
-            self.client.add_one(self.key, &part.text, finish, &request_id).await?;
+            sent.under_way = true;
+            self.client
+                .add_one_told(self.key, &part.text, finish, &request_id, &sent.in_doubt)
+                .await?;
             *sent = Sent {
                 stored_bytes: end_bytes,
-                in_doubt: false,
+                ..Sent::default()
             };
             bar.set_position(end_bytes);
             if part.last {
@@ -191,24 +204,24 @@ impl Add<'_> {
         }
     }
 
-    /// None when it did not begin, so that there is nothing to go on with.
-    fn what_is_left(&self, sent: &Sent, error: &anyhow::Error) -> Option<String> {
+    /// None when nothing of it can be stored, so that there is nothing to go on with.
+    fn what_is_left(&self, sent: &Sent, error: &anyhow::Error) -> Option<Left> {
         let Self { key, request_id, .. } = self;
-        let Sent { stored_bytes, in_doubt } = sent;
-        let unanswered = error.is::<Stopped>() || matches!(error.downcast_ref(), Some(ClientError::Broken { .. }));
-        if *stored_bytes == 0 {
-            return (*in_doubt && unanswered).then(|| {
-                format!(
+        let stored_bytes = sent.stored_bytes;
+        let in_doubt = sent.in_doubt.load(Ordering::Relaxed) || (sent.under_way && error.is::<Stopped>());
+        if stored_bytes == 0 {
+            return in_doubt.then(|| {
+                Left(format!(
                     "it may have been stored at the key {key:?} or not. Run the command again with --request-id {request_id}: then it counts once"
-                )
+                ))
             });
         }
-        Some(format!(
+        Some(Left(format!(
             "the first {stored_bytes} bytes were stored and wait, unfinished, at the key {key:?}. Run the command again with \
              --request-id {request_id} and the same (or, from there on, corrected) input to go on: nothing is stored twice. Or \
              drop them with `kv clear_key`, which also removes the key's values. If neither is done, the next value of the key \
              begins with them"
-        ))
+        )))
     }
 }
 
@@ -217,8 +230,20 @@ impl Add<'_> {
 struct Sent {
     /// Of the parts that were answered.
     stored_bytes: u64,
-    /// One more was sent.
-    in_doubt: bool,
+    /// One more was begun.
+    under_way: bool,
+    /// And failed, but may be stored.
+    in_doubt: AtomicBool,
+}
+
+/// What is stored, or may be, of an add that failed, and how to go on.
+#[derive(Debug)]
+struct Left(String);
+
+impl fmt::Display for Left {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
 }
 
 #[derive(Debug, thiserror::Error)]

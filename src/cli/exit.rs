@@ -16,7 +16,8 @@ Exit codes:
   3  no node can be reached, or the connection broke
   4  user or password refused, or the user may not do this
   5  the input was refused (not UTF-8, too large, or not what the call takes)
-  6  the node is overloaded, its disk is full, or too few replicas answered; the same command may work later";
+  6  the node is overloaded, its disk is full, or too few replicas answered; the command may work later,
+     an add that may be stored with the --request-id that its message names";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {

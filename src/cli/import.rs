@@ -18,7 +18,7 @@ use crate::client::{Client, ClientError, PART_BYTES_MAX, entropy};
 use crate::types::KEY_BYTES_MAX;
 
 use super::connection::{Connection, ConnectionArgs};
-use super::exit::{CliError, usage};
+use super::exit::{Advice, CliError, usage};
 use super::import_line::{Event, ImportLines, ImportOp, LineError, Position};
 use super::import_progress::{self, Progress, Start};
 use super::progress;
@@ -32,6 +32,10 @@ const _: () = assert!(BATCH_OPS_MAX <= BATCH_OPERATIONS_MAX);
 const BATCH_RETRIES_MAX: u32 = 8;
 /// The pause before the first of these; it doubles.
 const BATCH_PAUSE_MS: u64 = 200;
+
+/// To run the same command again would add twice what is stored.
+const STDIN_ADVICE: &str = "the lines before that one are stored, and some after it may be. What comes from standard input is added anew \
+each time; an import of the same lines from a file can be run again, and adds nothing twice";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -50,7 +54,7 @@ pub struct ImportArgs {
 
 pub async fn run(args: ImportArgs) -> anyhow::Result<()> {
     let connection = Connection::new(&args.connection)?;
-    let outcome = if args.file == Path::new("-") {
+    if args.file == Path::new("-") {
         let mut lines = ImportLines::new(io::stdin().lock(), blake3::Hasher::new(), 0, 0);
         let mut import = Import::new(
             &connection.client,
@@ -58,12 +62,27 @@ pub async fn run(args: ImportArgs) -> anyhow::Result<()> {
             None,
             progress::bytes_spinner(),
         );
-        import.run(&mut lines).await.map(|done| done.to_string())
-    } else {
-        import_file(&connection, &args).await
-    };
+        let outcome = import.run(&mut lines).await;
+        let done = outcome.map_err(|error| match may_be_stored(&error, &import.done) {
+            true => error.context(Advice(STDIN_ADVICE.to_owned())),
+            false => connection.explain(error),
+        })?;
+        eprintln!("{done}");
+        return Ok(());
+    }
+    let outcome = import_file(&connection, &args).await;
     eprintln!("{}", outcome.map_err(|error| connection.explain(error))?);
     Ok(())
+}
+
+/// Whether some of an import that failed at a call may be stored.
+fn may_be_stored(error: &anyhow::Error, done: &Done) -> bool {
+    let Some(error) = error.downcast_ref::<ClientError>() else {
+        return false;
+    };
+    // Where one operation of a batch was refused, others were carried out.
+    let is_refusal = matches!(error, ClientError::Overloaded { .. } | ClientError::DiskFull { .. });
+    done.values > 0 || is_refusal || error.is_in_doubt()
 }
 
 /// What can be said of it in the end.

@@ -281,3 +281,23 @@ async fn an_import_with_a_refused_password_exits_with_its_code_and_advice() {
     assert_eq!(crate::cli::exit::exit_of(&error) as u8, 4);
     assert!(format!("{error:#}").contains("--user"), "{error:#}");
 }
+
+#[tokio::test]
+async fn an_import_of_what_cannot_be_read_again_knows_that_some_of_it_may_be_stored() {
+    let doubt = serde_json::json!({"detail": "too few replicas answered; this request may have taken effect"});
+    let refusal = serde_json::json!({"detail": "Invalid user_id or password"});
+    for (fault, expected) in [
+        (Fault::BreakAfter, true),
+        (Fault::Answer(503, doubt), true),
+        (Fault::Answer(401, refusal), false),
+    ] {
+        let node = FakeNode::start();
+        node.fail_next(fault);
+        let client = node.builder().retries(0).build().unwrap();
+        let line = br#"{"key":"k","value":["v"]}"#;
+        let mut lines = ImportLines::new(&line[..], blake3::Hasher::new(), 0, 0);
+        let mut import = Import::new(&client, "id".to_owned(), None, ProgressBar::hidden());
+        let error = import.run(&mut lines).await.unwrap_err();
+        assert_eq!(may_be_stored(&error, &import.done), expected, "{error:#}");
+    }
+}

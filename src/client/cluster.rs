@@ -3,14 +3,12 @@
 //! A change of the members is asked of one node at a time; when that fails or stays silent, of the next: done twice it is the same as once, and a
 //! member that knows it is done says so. One that does not know it yet may refuse it; then it is looked at what is so.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-
 use serde::Serialize;
 
 use crate::api::{AskClusterStatus, ClusterStatus, MemberState, RemoveNode, ReplaceNode, Status, path};
 
 use super::Client;
-use super::course::Repeat;
+use super::course::{Again, Repeat};
 use super::error::ClientError;
 
 impl Client {
@@ -19,7 +17,7 @@ impl Client {
         let body = AskClusterStatus {
             user: Some(self.user()),
         };
-        self.post(path::CLUSTER_STATUS, &body, Repeat::Safe).await
+        self.post(path::CLUSTER_STATUS, &body, Repeat::SAFE).await
     }
 
     /// Takes a node out of the cluster, for good.
@@ -51,14 +49,13 @@ impl Client {
         body: &impl Serialize,
         is_done: impl FnOnce(&ClusterStatus) -> bool,
     ) -> Result<(), ClientError> {
-        let in_doubt = AtomicBool::new(false);
-        let repeat = Repeat::InTurn {
-            in_doubt: &in_doubt,
-            after_silence: true,
+        let repeat = Repeat {
+            again: Again::InTurn,
+            in_doubt: None,
         };
         let changed: Result<Status, _> = self.post(path, body, repeat).await;
         match changed {
-            Err(refused @ ClientError::Refused { .. }) if in_doubt.load(Ordering::Relaxed) => {
+            Err(refused @ ClientError::Refused { .. }) => {
                 let status = self.cluster_status().await;
                 if status.is_ok_and(|status| is_done(&status)) {
                     Ok(())

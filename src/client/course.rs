@@ -30,16 +30,28 @@ const HEDGE_AFTER_LIVELY: Duration = Duration::from_millis(1_000);
 const HEDGE_AFTER_KIB: Duration = Duration::from_millis(1);
 
 /// Whether a request may be sent again after it may have taken effect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Again {
+    /// Also beside a try that is under way.
+    AtOnce,
+    /// When a try has ended, also in silence, where it may still be at work.
+    InTurn,
+    /// When a try has ended, but not in silence.
+    InTurnUnlessSilent,
+}
+
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Repeat<'a> {
-    Safe,
-    /// When a try has ended.
-    InTurn {
-        /// Set when a try may have taken effect: the sender can tell by the answer of a later one.
-        in_doubt: &'a AtomicBool,
-        /// Also when it ended in silence, and may still be at work.
-        after_silence: bool,
-    },
+pub(super) struct Repeat<'a> {
+    pub again: Again,
+    /// Set when a try may have taken effect, whatever becomes of the others: the error that is told is that of one try only.
+    pub in_doubt: Option<&'a AtomicBool>,
+}
+
+impl Repeat<'static> {
+    pub const SAFE: Self = Self {
+        again: Again::AtOnce,
+        in_doubt: None,
+    };
 }
 
 /// How long and how often to try.
@@ -65,9 +77,11 @@ pub(super) struct Course<'a> {
     /// Nodes that answered wrongly, and what the first of them said.
     given_up: Vec<usize>,
     wrong: Option<ClientError>,
-    /// A try that may have taken effect.
-    broken: Option<ClientError>,
+    /// What came of the last try that may have taken effect.
+    doubtful: Option<ClientError>,
     last: Option<ClientError>,
+    /// Tries that are under way.
+    running: usize,
     /// The node of the youngest try, and when it began.
     youngest: (usize, Instant),
 }
@@ -84,8 +98,9 @@ impl<'a> Course<'a> {
             unreachable: Vec::new(),
             given_up: Vec::new(),
             wrong: None,
-            broken: None,
+            doubtful: None,
             last: None,
+            running: 0,
             youngest: (0, Instant::now()),
         }
     }
@@ -129,6 +144,7 @@ impl<'a> Course<'a> {
                     continue;
                 }
             };
+            self.running -= 1;
             match outcome {
                 Ok(answer) => {
                     self.nodes.prefer(node);
@@ -147,11 +163,12 @@ impl<'a> Course<'a> {
     fn next_node(&mut self) -> Option<usize> {
         let node = self.untried.pop()?;
         self.youngest = (node, Instant::now());
+        self.running += 1;
         Some(node)
     }
 
     fn may_hedge(&self) -> bool {
-        matches!(self.repeat, Repeat::Safe) && !self.untried.is_empty()
+        self.repeat.again == Again::AtOnce && !self.untried.is_empty()
     }
 
     fn hedge_at(&self) -> Instant {
@@ -168,9 +185,12 @@ impl<'a> Course<'a> {
 
     /// Err when the request must not be tried again.
     fn note(&mut self, node: usize, error: ClientError) -> Result<(), ClientError> {
-        let unsent = matches!(error, ClientError::Unreachable { .. });
+        if error.is_in_doubt() {
+            self.tell_doubt();
+            self.doubtful = Some(error.clone());
+        }
         if !error.is_passing() {
-            if !(matches!(self.repeat, Repeat::Safe) && error.is_of_one_node()) {
+            if self.repeat.again != Again::AtOnce || !error.is_of_one_node() {
                 return Err(error);
             }
             self.nodes.avoid(node);
@@ -178,16 +198,8 @@ impl<'a> Course<'a> {
             self.wrong.get_or_insert(error);
             return Ok(());
         }
-        if let Repeat::InTurn {
-            in_doubt,
-            after_silence,
-        } = self.repeat
-            && !unsent
-        {
-            if matches!(error, ClientError::Broken { silent: true, .. }) && !after_silence {
-                return Err(error);
-            }
-            in_doubt.store(true, Ordering::Relaxed);
+        if self.repeat.again == Again::InTurnUnlessSilent && matches!(error, ClientError::Broken { silent: true, .. }) {
+            return Err(error);
         }
         self.nodes.avoid(node);
         self.last = Some(match error {
@@ -196,10 +208,15 @@ impl<'a> Course<'a> {
                 let tried = self.unreachable.clone();
                 ClientError::Unreachable { tried }
             }
-            ClientError::Broken { .. } => self.broken.insert(error).clone(),
             other => other,
         });
         Ok(())
+    }
+
+    fn tell_doubt(&self) {
+        if let Some(in_doubt) = self.repeat.in_doubt {
+            in_doubt.store(true, Ordering::Relaxed);
+        }
     }
 
     async fn next_round(&mut self) -> Result<(), ClientError> {
@@ -212,30 +229,34 @@ impl<'a> Course<'a> {
         if self.round >= self.patience.rounds_max {
             return Err(failed);
         }
-        sleep(pause(self.round, &failed)).await;
+        sleep(pause(self.round, self.last.as_ref().unwrap_or(&failed))).await;
         self.round += 1;
         self.unreachable.clear();
         self.untried = again;
         Ok(())
     }
 
-    /// What has to be said after the tries so far. That nothing was sent is only said when that is so.
+    /// What has to be said after the tries so far. That nothing was sent, or that nothing was changed, is only said when that is so of
+    /// all of them.
     fn failure(&self) -> ClientError {
-        let last = self.last.as_ref();
-        let sent = self.wrong.as_ref().or(self.broken.as_ref());
-        match (last, sent) {
+        let sent = self.wrong.as_ref().or(self.doubtful.as_ref());
+        match (&self.last, sent) {
             (Some(ClientError::Unreachable { .. }) | None, Some(sent)) => sent.clone(),
-            (Some(last), _) => last.clone(),
+            (Some(last), _) => match &self.doubtful {
+                Some(doubtful) if !last.is_in_doubt() => with_doubt(doubtful.clone(), Some(last)),
+                _ => last.clone(),
+            },
             (None, None) => self.no_answer(),
         }
     }
 
     fn too_late(&self) -> ClientError {
-        match self.failure() {
-            // The try that was cut off may have been sent.
-            ClientError::Unreachable { .. } => self.no_answer(),
-            other => other,
+        if self.running == 0 {
+            return self.failure();
         }
+        // The try that was cut off may have been sent.
+        self.tell_doubt();
+        with_doubt(self.no_answer(), self.last.as_ref())
     }
 
     fn no_answer(&self) -> ClientError {
@@ -244,6 +265,17 @@ impl<'a> Course<'a> {
             reason: format!("none within {} s", self.patience.deadline.as_secs_f32()),
             silent: true,
         }
+    }
+}
+
+/// The error of a try that may have taken effect, with what another one was told by its node: that may say that nothing was changed.
+fn with_doubt(error: ClientError, other: Option<&ClientError>) -> ClientError {
+    match (error, other) {
+        (ClientError::Broken { url, reason, silent }, Some(other @ ClientError::Overloaded { .. })) => {
+            let reason = format!("{reason}; the request may have taken effect, though another try was told: {other}");
+            ClientError::Broken { url, reason, silent }
+        }
+        (error, _) => error,
     }
 }
 

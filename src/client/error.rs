@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use hyper::StatusCode;
 
-use crate::api::{Detail, ErrorBody, FieldError};
+use crate::api::{Detail, ErrorBody, FieldError, MAYBE_APPLIED};
 
 /// A node that did not answer, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -119,6 +119,15 @@ impl ClientError {
             Self::Refused { status, .. } => {
                 *status == StatusCode::NOT_FOUND.as_u16() || *status == StatusCode::METHOD_NOT_ALLOWED.as_u16()
             }
+            _ => false,
+        }
+    }
+
+    /// Whether the call may have taken effect all the same, as far as this error tells.
+    pub fn is_in_doubt(&self) -> bool {
+        match self {
+            Self::Broken { .. } | Self::Server { .. } | Self::BadAnswer { .. } => true,
+            Self::Overloaded { detail, .. } => detail.contains(MAYBE_APPLIED),
             _ => false,
         }
     }

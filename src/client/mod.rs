@@ -46,6 +46,7 @@ mod users;
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -146,6 +147,19 @@ impl Client {
 
     /// One request with at most [`PART_BYTES_MAX`] of text.
     pub async fn add_one(&self, key: &str, text: &str, finish: bool, request_id: &str) -> Result<(), ClientError> {
+        self.add_one_told(key, text, finish, request_id, &AtomicBool::new(false))
+            .await
+    }
+
+    /// The same; `in_doubt` is set when it may have taken effect although it fails, whatever the error is.
+    pub(crate) async fn add_one_told(
+        &self,
+        key: &str,
+        text: &str,
+        finish: bool,
+        request_id: &str,
+        in_doubt: &AtomicBool,
+    ) -> Result<(), ClientError> {
         let body = AddValue {
             key: key.into(),
             value: text.into(),
@@ -155,7 +169,11 @@ impl Client {
             deadline_ms: self.deadline_ms,
             user: Some(self.user()),
         };
-        let _: Status = self.post(path::ADD_VALUE, &body, Repeat::Safe).await?;
+        let repeat = Repeat {
+            in_doubt: Some(in_doubt),
+            ..Repeat::SAFE
+        };
+        let _: Status = self.post(path::ADD_VALUE, &body, repeat).await?;
         Ok(())
     }
 
@@ -200,7 +218,7 @@ impl Client {
     /// How many values the key has.
     pub async fn count(&self, key: &str) -> Result<u64, ClientError> {
         let request = self.get_request(key, Page::default(), true);
-        let answer: Count = self.post(path::GET_VALUE, &request, Repeat::Safe).await?;
+        let answer: Count = self.post(path::GET_VALUE, &request, Repeat::SAFE).await?;
         Ok(answer.count)
     }
 
@@ -213,7 +231,7 @@ impl Client {
             deadline_ms: self.deadline_ms,
             user: Some(self.user()),
         };
-        let _: Status = self.post(path::CLEAR_KEY, &body, Repeat::Safe).await?;
+        let _: Status = self.post(path::CLEAR_KEY, &body, Repeat::SAFE).await?;
         Ok(())
     }
 
@@ -232,7 +250,7 @@ impl Client {
             deadline_ms: self.deadline_ms,
             user: Some(self.user()),
         };
-        self.post(path::LIST_KEYS, &body, Repeat::Safe).await
+        self.post(path::LIST_KEYS, &body, Repeat::SAFE).await
     }
 
     /// Carries out the operations in order and gives one result each. Adds and clears without a request id get one.
@@ -266,7 +284,7 @@ impl Client {
             }
             Ok(results.into_iter().map(batch_result).collect())
         };
-        self.call(path::BATCH, body, Repeat::Safe, decode).await
+        self.call(path::BATCH, body, Repeat::SAFE, decode).await
     }
 
     pub fn user_id(&self) -> &str {

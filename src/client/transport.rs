@@ -90,7 +90,7 @@ impl Transport {
 
     /// Sends the request; of a long answer, what comes after its beginning is left to be read.
     pub async fn open(&self, path: &str, body: Bytes, limits: Limits) -> Result<Answer, ClientError> {
-        let course = Course::new(&self.nodes, Repeat::Safe, limits.patience, body.len());
+        let course = Course::new(&self.nodes, Repeat::SAFE, limits.patience, body.len());
         course
             .run(|node| {
                 let attempt = self.attempt(node, path, body.clone(), limits.timeout);

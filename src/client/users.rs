@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::api::{KeyList, ListKeys, Status, User, UserChange, UserEntries, UserEntry, path};
 
-use super::course::Repeat;
+use super::course::{Again, Repeat};
 use super::error::ClientError;
 use super::{Client, password_hash};
 
@@ -25,7 +25,7 @@ struct Credentials<'a> {
 impl Client {
     pub async fn users_list(&self) -> Result<Vec<UserEntry>, ClientError> {
         let body = Credentials { user: self.user() };
-        let answer: UserEntries = self.post(path::USERS_LIST, &body, Repeat::Safe).await?;
+        let answer: UserEntries = self.post(path::USERS_LIST, &body, Repeat::SAFE).await?;
         Ok(answer.users)
     }
 
@@ -90,9 +90,9 @@ impl Client {
     /// What came of it, and whether an earlier try than the one that tells may have taken effect.
     async fn change_user(&self, path: &str, body: UserChange<'_>) -> (Result<(), ClientError>, bool) {
         let in_doubt = AtomicBool::new(false);
-        let repeat = Repeat::InTurn {
-            in_doubt: &in_doubt,
-            after_silence: false,
+        let repeat = Repeat {
+            again: Again::InTurnUnlessSilent,
+            in_doubt: Some(&in_doubt),
         };
         let changed: Result<Status, _> = self.post(path, &body, repeat).await;
         (changed.map(|_| ()), in_doubt.load(Ordering::Relaxed))
@@ -110,7 +110,7 @@ impl Client {
                 password_hash: password_hash(password).into(),
             }),
         };
-        let listed: Result<KeyList, _> = self.post(path::LIST_KEYS, &body, Repeat::Safe).await;
+        let listed: Result<KeyList, _> = self.post(path::LIST_KEYS, &body, Repeat::SAFE).await;
         listed.is_ok()
     }
 

@@ -170,6 +170,7 @@ impl From<UsersError> for Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::MAYBE_APPLIED;
 
     fn words(failure: &Failure) -> &str {
         match &failure.detail {
@@ -190,7 +191,7 @@ mod tests {
     #[test]
     fn a_lost_shard_says_whether_the_request_may_have_counted() {
         let maybe = Failure::from(OpError::ShardUnavailable { maybe_applied: true });
-        assert!(words(&maybe).contains("may have taken effect") && words(&maybe).contains("same request_id is safe"));
+        assert!(words(&maybe).contains(MAYBE_APPLIED) && words(&maybe).contains("same request_id is safe"));
         let not = Failure::from(OpError::ShardUnavailable { maybe_applied: false });
         assert!(words(&not).contains("nothing was changed"));
         assert!(maybe.retry_after_s.is_some() && not.retry_after_s.is_some());
@@ -210,11 +211,11 @@ mod tests {
             words(&maybe).contains("2 replicas are needed and 1 answered"),
             "{maybe:?}"
         );
-        assert!(words(&maybe).contains("may have taken effect") && words(&maybe).contains("same request_id is safe"));
+        assert!(words(&maybe).contains(MAYBE_APPLIED) && words(&maybe).contains("same request_id is safe"));
         assert!(words(&failed(false)).contains("nothing was changed"));
         assert_eq!((maybe.status.as_u16(), maybe.retry_after_s), (503, Some(RETRY_AFTER_S)));
         let late = Failure::from(OpError::Deadline { maybe_applied: true });
-        assert!(words(&late).contains("deadline") && words(&late).contains("may have taken effect"));
+        assert!(words(&late).contains("deadline") && words(&late).contains(MAYBE_APPLIED));
         assert_eq!((late.status.as_u16(), late.retry_after_s), (503, Some(RETRY_AFTER_S)));
     }
 

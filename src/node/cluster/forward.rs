@@ -8,9 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use futures_util::StreamExt;
-use futures_util::stream::FuturesUnordered;
-
+use super::tries::Tries;
 use super::write::Try;
 use super::{Inner, count};
 use crate::core::op::{Fragment, Text};
@@ -116,7 +114,7 @@ impl Inner {
         if left.is_empty() {
             return Err(self.no_quorum(terms.consistency.needed(replicas.len()), 0, false));
         }
-        let (mut asked, mut tries) = (FuturesUnordered::new(), 0);
+        let (mut asked, mut tries) = (Tries::default(), 0);
         let mut last;
         let mut in_doubt = false;
         let mut next_due = tokio::time::Instant::now();
@@ -144,15 +142,8 @@ impl Inner {
                         if tries > 0 {
                             count(&self.counters.hedged);
                         }
-                        let call = peer.call(request(tries));
+                        asked.begin(peer, &request(tries));
                         tries += 1;
-                        asked.push(async move {
-                            let answer = match call {
-                                Ok(call) => call.await,
-                                Err(error) => Err(error),
-                            };
-                            (peer, answer)
-                        });
                         next_due = tokio::time::Instant::now() + HEDGE;
                     }
                 }
@@ -243,13 +234,14 @@ impl RemoteReader {
         let Response::Page(fragments) = response else {
             return Err(OpError::ShardUnavailable { maybe_applied: false });
         };
-        let ended = fragments.is_empty();
-        Ok(Self {
+        let mut opened = Self {
             peer,
             reader,
-            ended,
-            first: Some(fragments_of(fragments)?),
-        })
+            ended: fragments.is_empty(),
+            first: None,
+        };
+        opened.first = Some(fragments_of(fragments)?);
+        Ok(opened)
     }
 
     /// The next fragments, together about `budget_bytes` of text; empty at the end.

@@ -60,6 +60,7 @@ mod status;
 mod sync;
 mod table;
 mod told;
+mod tries;
 mod write;
 
 use std::net::SocketAddr;
@@ -184,6 +185,7 @@ impl Cluster {
         let door = serve::Door::default();
         let peers = PeersConfig {
             listen: config.listen,
+            join: config.join.clone(),
             keys: config.keys.clone(),
             tls: config.tls.clone(),
             hello: Hello {

@@ -119,6 +119,7 @@ pub(super) async fn run(inner: Arc<Inner>) {
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         looks.tick().await;
+        inner.serving.close_idle();
         let counters = &inner.counters;
         inner.observed.sample(
             counters.taken_ops.load(Ordering::Relaxed),

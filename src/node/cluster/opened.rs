@@ -15,7 +15,7 @@ use crate::types::NodeId;
 
 /// Readers, and pulls, that one connection may have open; beyond it the oldest is closed.
 const OPEN_MAX: usize = 1024;
-/// One that was not used for so long is closed when room is looked for.
+/// One that was not used for so long is closed: it keeps what it reads from being freed.
 const IDLE_MAX: Duration = Duration::from_secs(60);
 
 /// The number of something a peer has open: who, on which connection, and the number that the peer gave it.
@@ -39,12 +39,21 @@ impl Opened {
         self.readers.lock().retain(|id, _| stays(id));
         self.pulls.lock().retain(|id, _| stays(id));
     }
+
+    /// To be called again and again, so that what a peer forgot is closed although it opens nothing more.
+    pub(super) fn close_idle(&self) {
+        close_idle(&mut self.readers.lock());
+        close_idle(&mut self.pulls.lock());
+    }
+}
+
+fn close_idle<T>(opened: &mut BTreeMap<OpenId, Open<T>>) {
+    opened.retain(|_, open| open.used.elapsed() < IDLE_MAX);
 }
 
 pub(super) fn put<T>(opened: &Mutex<BTreeMap<OpenId, Open<T>>>, id: OpenId, thing: T) {
     let mut opened = opened.lock();
     let now = Instant::now();
-    opened.retain(|_, open| now.duration_since(open.used) < IDLE_MAX);
     let of_connection = opened.range((id.0, id.1, 0)..=(id.0, id.1, u64::MAX));
     if of_connection.count() >= OPEN_MAX {
         let oldest = opened.range((id.0, id.1, 0)..=(id.0, id.1, u64::MAX));
@@ -61,4 +70,24 @@ pub(super) fn get<T>(opened: &Mutex<BTreeMap<OpenId, Open<T>>>, id: OpenId) -> O
     let open = opened.get_mut(&id)?;
     open.used = Instant::now();
     Some(open.thing.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_not_used_for_long_is_closed() {
+        let opened = Mutex::default();
+        for number in [1, 2] {
+            put(&opened, (NodeId(1), 1, number), ());
+        }
+        for _ in 0..2 {
+            tokio::time::advance(IDLE_MAX / 2).await;
+            assert!(get(&opened, (NodeId(1), 1, 2)).is_some());
+        }
+        close_idle(&mut opened.lock());
+        assert!(get(&opened, (NodeId(1), 1, 1)).is_none());
+        assert!(get(&opened, (NodeId(1), 1, 2)).is_some());
+    }
 }

@@ -18,6 +18,7 @@ mod copying;
 mod gathering;
 mod losses;
 mod set_back;
+mod readers;
 
 const LOOPBACK: ([u8; 4], u16) = ([127, 0, 0, 1], 0);
 const PATIENCE: Duration = Duration::from_secs(20);

@@ -8,6 +8,7 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
+use super::meter::Meter;
 use super::owned_task::{OwnedTask, TaskEnded};
 use super::serving;
 use super::shared::Shared;
@@ -81,15 +82,18 @@ async fn accept(shared: Arc<Shared>, mut socket: Box<dyn env::Listener>, mut sto
             // A panic in one was logged and concerns no other.
             Some(_ended) = connections.join_next() => {}
             accepted = socket.accept() => match accepted {
-                Ok((stream, from)) => match shared.handshakes.take(1) {
-                    Some(handshake) if connections.len() < CONNECTIONS_MAX => {
-                        connections.spawn(serving::serve(shared.clone(), stream, handshake));
+                Ok((stream, from)) => {
+                    let meter = Arc::new(Meter::default());
+                    match shared.begin_handshake(from, meter.clone()) {
+                        Some(place) if connections.len() < CONNECTIONS_MAX => {
+                            connections.spawn(serving::serve(shared.clone(), stream, place, meter));
+                        }
+                        _ => {
+                            shared.counters.refused.add(1);
+                            tracing::debug!(%from, "too many connections to the peer port; one was closed");
+                        }
                     }
-                    _ => {
-                        shared.counters.refused.add(1);
-                        tracing::debug!(%from, "too many connections to the peer port; one was closed");
-                    }
-                },
+                }
                 Err(error) => {
                     tracing::debug!(%error, "a connection to the peer port could not be accepted");
                     tokio::time::sleep(Duration::from_millis(ACCEPT_PAUSE_MS)).await;

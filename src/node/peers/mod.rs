@@ -14,6 +14,7 @@ mod connection;
 mod dial;
 mod error;
 mod figures;
+mod handshakes;
 mod link;
 mod listener;
 mod meter;
@@ -65,6 +66,8 @@ pub trait PeerService: Send + Sync + 'static {
 
 pub struct PeersConfig {
     pub listen: SocketAddr,
+    /// Addresses of members before any are known.
+    pub join: Vec<SocketAddr>,
     pub keys: KeyRing,
     /// Certificates instead of the key.
     pub tls: Option<Tls>,

@@ -22,13 +22,13 @@ use super::answers::Answers;
 use super::batch::send;
 use super::connection::Ended;
 use super::figures::Counter;
+use super::handshakes::Place;
 use super::link::CALLS_BYTES_MAX;
 use super::meter::{Meter, Metered};
 use super::pending::CALLS_MAX;
 use super::shared::{Shared, WrongPeer};
 use crate::env::{BoxFuture, Stream};
 use crate::net::{self, Channel, FrameReader};
-use crate::quota::Share;
 use crate::types::NodeId;
 use crate::wire::{Message, Request, Response, WireError};
 
@@ -38,12 +38,16 @@ const AT_WORK_BYTES_MAX: usize = CALLS_BYTES_MAX;
 /// A peer that asks for nothing and is not even alive for so long is gone: its own keep-alives come every two seconds at least.
 const SILENCE_MS_MAX: u64 = 10_000;
 
-/// From the first byte to the end. `handshake` is held until it is known who that is.
-pub async fn serve(shared: Arc<Shared>, stream: Box<dyn Stream>, handshake: Share) {
-    let meter = Arc::new(Meter::default());
+/// From the first byte to the end. `place` is held until it is known who that is.
+pub async fn serve(shared: Arc<Shared>, stream: Box<dyn Stream>, mut place: Place, meter: Arc<Meter>) {
     let stream = Metered::new(stream, shared.meter.clone());
     let stream = Metered::new(Box::new(stream), meter.clone());
-    let channel = match let_in(&shared, Box::new(stream)).await {
+    let let_in = tokio::select! {
+        biased;
+        let_in = let_in(&shared, Box::new(stream)) => let_in,
+        () = place.lost() => Err(WrongPeer::TooMany),
+    };
+    let channel = match let_in {
         Ok(channel) => channel,
         Err(error) => {
             shared.counters.refused.add(1);
@@ -53,7 +57,7 @@ pub async fn serve(shared: Arc<Shared>, stream: Box<dyn Stream>, handshake: Shar
             return;
         }
     };
-    drop(handshake);
+    drop(place);
     shared.counters.accepted.add(1);
     let served = Served::new(shared, channel.peer.node);
     let Err(ended) = run(&served, channel, &meter).await;

@@ -1,25 +1,24 @@
 //! What all connections of a node share, and who is let in.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use arc_swap::ArcSwap;
 
 use super::figures::Counters;
+use super::handshakes::{Handshakes, Place};
 use super::meter::Meter;
 use super::peer::Peer;
 use super::seldom::Seldom;
 use super::{PeerService, PeersConfig};
 use crate::env::Env;
 use crate::net::{HandshakeError, Hello, KeyRing, Local, Tls, Versions};
-use crate::quota::Quota;
 use crate::types::NodeId;
 
 /// Versions of the messages in `wire` that this node speaks.
 pub const VERSIONS: Versions = Versions { lowest: 1, highest: 1 };
-/// Handshakes of others that run at once. Each costs some key agreements and a few kilobytes; the rest is turned away at the door.
-const HANDSHAKES_MAX: usize = 64;
 
 pub struct Shared {
     pub env: Env,
@@ -29,7 +28,9 @@ pub struct Shared {
     pub counters: Counters,
     /// Of all connections that are served.
     pub meter: Arc<Meter>,
-    pub handshakes: Quota,
+    handshakes: Handshakes,
+    /// Of members that are not known by their table yet.
+    join: Vec<IpAddr>,
     /// Of each link.
     pub calls_max: usize,
     /// Numbers given to connections.
@@ -51,6 +52,8 @@ pub enum WrongPeer {
     OtherNode(NodeId),
     #[error("it has this node's own id")]
     Myself,
+    #[error("there are too many others, and it did not get on")]
+    TooMany,
     #[error(transparent)]
     Handshake(#[from] HandshakeError),
 }
@@ -63,7 +66,8 @@ impl Shared {
             links: ArcSwap::default(),
             counters: Counters::default(),
             meter: Arc::default(),
-            handshakes: Quota::new(HANDSHAKES_MAX),
+            handshakes: Handshakes::default(),
+            join: config.join.iter().map(|address| address.ip().to_canonical()).collect(),
             calls_max: config.calls_max,
             connections: AtomicU64::new(0),
             keys: config.keys,
@@ -77,6 +81,15 @@ impl Shared {
 
     pub fn node(&self) -> NodeId {
         self.node
+    }
+
+    /// A place for the handshake of who connected from there; none when all are in use.
+    pub fn begin_handshake(&self, from: SocketAddr, meter: Arc<Meter>) -> Option<Place> {
+        let from = from.ip().to_canonical();
+        let links = self.links.load();
+        let mut members = links.values().map(|peer| peer.0.address.lock().ip().to_canonical());
+        let is_member = self.join.contains(&from) || members.any(|member| member == from);
+        self.handshakes.begin(from, is_member, meter)
     }
 
     pub fn set_cluster(&self, cluster: u64) {

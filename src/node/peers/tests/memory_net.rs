@@ -54,6 +54,17 @@ impl Net for MemoryNet {
     }
 
     fn connect(&self, address: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Stream>>> {
+        self.connect_from(address, address)
+    }
+
+    fn datagrams(&self, _: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Datagrams>>> {
+        Box::pin(async { Err(io::ErrorKind::Unsupported.into()) })
+    }
+}
+
+impl MemoryNet {
+    /// From where the other side sees it come.
+    pub fn connect_from(&self, from: SocketAddr, address: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Stream>>> {
         let (near, far) = duplex(BUFFER_BYTES);
         let far = Freezable {
             stream: far,
@@ -62,17 +73,13 @@ impl Net for MemoryNet {
         };
         let listening = self.listening.lock();
         let sender = listening.get(&address);
-        let reached = sender.is_some_and(|sender| sender.send((Box::new(far), address)).is_ok());
+        let reached = sender.is_some_and(|sender| sender.send((Box::new(far), from)).is_ok());
         Box::pin(async move {
             match reached {
                 true => Ok(Box::new(near) as Box<dyn Stream>),
                 false => Err(io::ErrorKind::ConnectionRefused.into()),
             }
         })
-    }
-
-    fn datagrams(&self, _: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Datagrams>>> {
-        Box::pin(async { Err(io::ErrorKind::Unsupported.into()) })
     }
 }
 

@@ -161,6 +161,7 @@ pub struct TestNode {
 pub fn config(number: u64) -> PeersConfig {
     PeersConfig {
         listen: address(number),
+        join: Vec::new(),
         keys: keys(7),
         tls: None,
         hello: Hello {

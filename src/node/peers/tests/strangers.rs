@@ -1,13 +1,15 @@
 //! Who is not let in, and who breaks the rules.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::rig::{Rig, address, bytes, config, env, keys, seconds, start};
-use crate::env::Net;
-use crate::net::{self, Channel, Hello, Local};
+use crate::env::{Net, Stream};
+use crate::net::{self, Channel, HandshakeError, Hello, Local};
 use crate::node::peers::CallError;
+use crate::node::peers::handshakes::STRANGERS_OF_ADDRESS_MAX;
 use crate::node::peers::shared::VERSIONS;
 use crate::types::NodeId;
 use crate::wire::{Message, Request, Response};
@@ -77,15 +79,94 @@ async fn garbage_on_the_port_is_harmless() {
     let silent: Vec<_> = [(); 200].map(|()| rig.net.connect(address(2))).into();
     let silent = futures_util::future::join_all(silent).await;
     seconds(1).await;
-    assert_eq!(rig.two.peers.figures().refused, 1 + (200 - 64));
+    assert_eq!(
+        rig.two.peers.figures().refused,
+        1 + (200 - STRANGERS_OF_ADDRESS_MAX as u64)
+    );
     seconds(10).await;
     assert_eq!(rig.two.peers.figures().refused, 1 + 200);
     drop(silent);
     assert_eq!(rig.peer().figures().connects, 1);
 }
 
+/// A connection from this address that says so many bytes and then nothing more.
+async fn stranger(rig: &Rig, from: SocketAddr, says: usize) -> Box<dyn Stream> {
+    stranger_at(rig, from, says, address(2)).await
+}
+
+async fn stranger_at(rig: &Rig, from: SocketAddr, says: usize, to: SocketAddr) -> Box<dyn Stream> {
+    let mut stream = rig.net.connect_from(from, to).await.unwrap();
+    // It may have been turned away already.
+    let _ = stream.write_all(&vec![b'k'; says]).await;
+    stream
+}
+
+/// Number `number` of many addresses that are no member's.
+fn outside(number: usize) -> SocketAddr {
+    SocketAddr::from(([10, 9, (number >> 8) as u8, number as u8], 7000))
+}
+
+#[tokio::test(start_paused = true)]
+async fn strangers_that_say_nothing_keep_nobody_out() {
+    let rig = Rig::new().await;
+    rig.two.know(&[(1, address(1))]);
+    // From one address, from very many, and from a member's own.
+    let sources: [fn(usize) -> SocketAddr; 3] = [|_| outside(0), outside, |_| address(1)];
+    for source in sources {
+        let mut held = Vec::new();
+        for number in 0..300 {
+            held.push(stranger(&rig, source(number), 0).await);
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        for from in [outside(0), outside(999), address(1)] {
+            assert!(insider_from(&rig, from).await.is_ok(), "{from}");
+        }
+        drop(held);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn strangers_that_say_a_little_keep_no_member_out_and_others_not_for_long() {
+    let mut config = config(3);
+    config.join = vec![address(4)];
+    let rig = Rig::new().await;
+    let three = start(rig.net.clone(), config).await;
+    rig.two.know(&[(1, address(1))]);
+    let mut held = Vec::new();
+    for _ in 0..300 {
+        held.push(stranger(&rig, outside(0), 1).await);
+    }
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert!(
+        insider_from(&rig, outside(0)).await.is_err(),
+        "one address has few places"
+    );
+    assert!(insider_from(&rig, outside(1)).await.is_ok());
+    for number in 0..300 {
+        held.push(stranger(&rig, outside(number), 1).await);
+        held.push(stranger_at(&rig, outside(number), 1, address(3)).await);
+    }
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert!(insider_from(&rig, outside(999)).await.is_err());
+    assert!(insider_from(&rig, address(1)).await.is_ok());
+    // One that is still to be heard of from the members.
+    let to_three = |from| insider_at(&rig, from, address(3));
+    assert!(to_three(outside(999)).await.is_err() && to_three(address(4)).await.is_ok());
+    seconds(2).await;
+    assert!(insider_from(&rig, outside(999)).await.is_ok());
+    drop((held, three));
+}
+
 /// A node that holds the key and does as it likes.
 async fn insider(rig: &Rig) -> Channel {
+    insider_from(rig, address(2)).await.unwrap()
+}
+
+async fn insider_from(rig: &Rig, from: SocketAddr) -> Result<Channel, HandshakeError> {
+    insider_at(rig, from, address(2)).await
+}
+
+async fn insider_at(rig: &Rig, from: SocketAddr, to: SocketAddr) -> Result<Channel, HandshakeError> {
     let local = Local {
         keys: keys(7),
         tls: None,
@@ -97,8 +178,8 @@ async fn insider(rig: &Rig) -> Channel {
         },
         entropy: env(rig.net.clone()).entropy,
     };
-    let stream = rig.net.connect(address(2)).await.unwrap();
-    net::connect(stream, &local).await.unwrap()
+    let stream = rig.net.connect_from(from, to).await.unwrap();
+    net::connect(stream, &local).await
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,0 +1,109 @@
+//! Whose handshakes run at once at the peer port.
+//!
+//! Invariants:
+//! - their number is bounded, and that of each address which is no member's more narrowly;
+//! - who is no member takes no room from those who connect from a member's address;
+//! - where there is no room, one that keeps its room without using it gives way to who comes next: nobody holds a place by saying nothing.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::meter::Meter;
+
+/// Handshakes at once of those at members' addresses, and as many of all others. Each costs some key agreements and a few kilobytes.
+pub(super) const HANDSHAKES_MAX: usize = 64;
+/// Of one address that is no member's.
+pub(super) const STRANGERS_OF_ADDRESS_MAX: usize = 4;
+/// An honest handshake is done within this, or is about to be given up by who began it.
+const USUAL_MAX: Duration = Duration::from_secs(1);
+
+#[derive(Default)]
+pub struct Handshakes(Arc<Mutex<Running>>);
+
+#[derive(Default)]
+struct Running {
+    next: u64,
+    /// By their numbers: the oldest first.
+    all: BTreeMap<u64, Handshake>,
+}
+
+struct Handshake {
+    from: IpAddr,
+    is_member: bool,
+    meter: Arc<Meter>,
+    began: Instant,
+    /// Dropped when it has to end.
+    _held: oneshot::Sender<()>,
+}
+
+impl Handshake {
+    fn may_stay(&self) -> bool {
+        self.meter.received() > 0 && self.began.elapsed() < USUAL_MAX
+    }
+}
+
+/// One handshake's place; free again when dropped.
+pub struct Place {
+    running: Arc<Mutex<Running>>,
+    number: u64,
+    held: oneshot::Receiver<()>,
+}
+
+impl Handshakes {
+    /// A place for who connects from there; `meter` counts what comes of it. None when all places are in use.
+    pub fn begin(&self, from: IpAddr, is_member: bool, meter: Arc<Meter>) -> Option<Place> {
+        let mut running = self.0.lock();
+        if !is_member {
+            running.make_room(STRANGERS_OF_ADDRESS_MAX, |other| !other.is_member && other.from == from)?;
+        }
+        running.make_room(HANDSHAKES_MAX, |other| other.is_member == is_member)?;
+        let number = running.next;
+        running.next += 1;
+        let (hold, held) = oneshot::channel();
+        let handshake = Handshake {
+            from,
+            is_member,
+            meter,
+            began: Instant::now(),
+            _held: hold,
+        };
+        running.all.insert(number, handshake);
+        Some(Place {
+            running: self.0.clone(),
+            number,
+            held,
+        })
+    }
+}
+
+impl Running {
+    /// Ends one of those `like` it if there are as many as there may be; None if none of them has to give way.
+    fn make_room(&mut self, max: usize, like: impl Fn(&Handshake) -> bool) -> Option<()> {
+        let alike = || self.all.iter().filter(|(_, other)| like(other));
+        if alike().count() >= max {
+            let (number, _) = alike().find(|(_, other)| !other.may_stay())?;
+            let number = *number;
+            self.all.remove(&number);
+        }
+        Some(())
+    }
+}
+
+impl Place {
+    /// Until it has to be given up.
+    pub async fn lost(&mut self) {
+        let _ = (&mut self.held).await;
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.running.lock().all.remove(&self.number);
+    }
+}
