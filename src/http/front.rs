@@ -28,6 +28,9 @@ use super::route::Call;
 use super::shape::Shape;
 use super::{admin, batch, calls, cluster};
 
+/// An answer of no more is hardly more than its headers, and needs no permit.
+const SMALL_ANSWER_BYTES: usize = 128;
+
 /// The front's state, shared by all its connections.
 pub struct Front<B> {
     pub(super) backend: B,
@@ -44,6 +47,8 @@ pub struct Front<B> {
     /// One permit a byte of an answer that is being made or sent. Apart from those of bodies: clients that are slow to take
     /// their answers must not stop writes.
     answer_bytes: Quota,
+    /// The same of what anybody is told, known or not. Apart again: strangers must not stop reads.
+    pub(super) public_bytes: Quota,
     pub(super) draining: AtomicBool,
     openapi: Bytes,
 }
@@ -60,6 +65,7 @@ impl<B: Backend> Front<B> {
             reads: Admission::new(config.requests_at_work_max, config.requests_in_flight_max),
             body_bytes: Quota::new(config.body_bytes_in_flight_max),
             answer_bytes: Quota::new(config.answer_bytes_in_flight_max),
+            public_bytes: Quota::new(config.public_bytes_in_flight_max),
             draining: AtomicBool::new(false),
             openapi: openapi::document().to_string().into(),
             config,
@@ -72,6 +78,24 @@ impl<B: Backend> Front<B> {
             self.metrics.refused(Refusal::AnswerBytes);
             Failure::too_many("bytes of answers")
         })
+    }
+
+    fn refusal(&self, failure: Failure) -> Answer {
+        let answer = Answer::from(failure);
+        match self.public_bytes.take(answer.uncovered_bytes()) {
+            Some(room) => answer.holding(Some(room)),
+            None => answer.cut_short(),
+        }
+    }
+
+    /// The answer to one whose credentials were good, under a permit for its bytes. The few of a usual answer to a write are static.
+    fn covered(&self, answer: Answer) -> Result<Answer, Failure> {
+        let bytes = answer.uncovered_bytes();
+        if bytes <= SMALL_ANSWER_BYTES {
+            return Ok(answer);
+        }
+        let room = self.answer_room(bytes)?;
+        Ok(answer.holding(Some(room)))
     }
 
     #[cfg(test)]
@@ -94,7 +118,7 @@ impl<B: Backend> Front<B> {
         let mut user = None;
         let answer = match self.answer(call, &head, body, from, &mut hold, &mut user).await {
             Ok(answer) => answer,
-            Err(failure) => failure.into(),
+            Err(failure) => self.refusal(failure),
         };
         let took = started.elapsed();
         self.metrics.finished(call, answer.status, took);
@@ -190,10 +214,10 @@ impl<B: Backend> Front<B> {
             Call::Healthz | Call::Readyz | Call::Metrics | Call::OpenApi | Call::Unknown => Err(Failure::not_found()),
         };
         *user = submitted.into_user();
-        result
+        self.covered(result?)
     }
 
-    /// The calls without a body. They take no permit: an overloaded node must still be observable.
+    /// The calls without a body. They take no permit for a request: an overloaded node must still be observable.
     fn probe(&self, call: Call) -> Result<Answer, Failure> {
         match call {
             Call::Healthz => Ok(Answer::status_ok()),
@@ -213,8 +237,8 @@ impl<B: Backend> Front<B> {
                     .config
                     .body_bytes_in_flight_max
                     .saturating_sub(self.body_bytes.free());
-                let text = self.metrics.text(in_flight, held);
-                Ok(Answer::text(metrics::CONTENT_TYPE, text))
+                let (text, room) = self.metrics.text_within(&self.public_bytes, in_flight, held);
+                Ok(Answer::text(metrics::CONTENT_TYPE, text).holding(room))
             }
             Call::OpenApi => Ok(Answer::json(self.openapi.clone())),
             _ => Err(Failure::not_found()),

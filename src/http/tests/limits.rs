@@ -146,7 +146,7 @@ async fn a_permit_is_held_until_a_streamed_answer_was_taken() {
     assert_eq!(rig.front.requests.available_permits(), 1);
 }
 
-fn impatient() -> FrontConfig {
+pub(super) fn impatient() -> FrontConfig {
     let short = Duration::from_millis(30);
     FrontConfig {
         head_timeout: short,
