@@ -39,9 +39,11 @@ pub struct Front<B> {
     pub(super) connections: Connections,
     /// One permit a request in flight.
     pub(super) requests: Arc<Semaphore>,
-    /// Of calls that write, and of those that do not: a disk that stands still must not stop what can be read without it.
+    /// Of calls that write values, and of those that read: a disk that stands still must not stop what can be read without it.
     pub(super) writes: Admission,
     reads: Admission,
+    /// Of changes of users and members, which wait for each other: neither they nor the others may take each other's places.
+    changes: Admission,
     /// One permit a byte of a body in flight.
     pub(super) body_bytes: Quota,
     /// One permit a byte of an answer that is being made or sent. Apart from those of bodies: clients that are slow to take
@@ -63,6 +65,7 @@ impl<B: Backend> Front<B> {
             requests: Arc::new(Semaphore::new(config.requests_in_flight_max)),
             writes: Admission::new(config.requests_at_work_max, config.requests_in_flight_max),
             reads: Admission::new(config.requests_at_work_max, config.requests_in_flight_max),
+            changes: Admission::new(config.requests_at_work_max, config.requests_in_flight_max),
             body_bytes: Quota::new(config.body_bytes_in_flight_max),
             answer_bytes: Quota::new(config.answer_bytes_in_flight_max),
             public_bytes: Quota::new(config.public_bytes_in_flight_max),
@@ -172,7 +175,8 @@ impl<B: Backend> Front<B> {
     fn admission(&self, call: Call) -> &Admission {
         match call {
             Call::GetValue | Call::ListKeys | Call::ClusterStatus => &self.reads,
-            _ => &self.writes,
+            Call::AddValue | Call::ClearKey | Call::Batch => &self.writes,
+            _ => &self.changes,
         }
     }
 

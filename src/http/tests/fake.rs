@@ -37,6 +37,8 @@ pub struct Fake {
     /// Writes wait for a permit from here.
     pub gate: Semaphore,
     pub waiting: AtomicUsize,
+    /// New passwords wait for a permit from here.
+    pub passwords: Semaphore,
     /// Of the cluster; none: this node is alone.
     pub members: Mutex<Vec<Member>>,
     /// The terms of every operation, in order; the deadline as what is left of it.
@@ -57,6 +59,7 @@ impl Default for Fake {
             ready: AtomicBool::new(true),
             gate: Semaphore::new(Semaphore::MAX_PERMITS),
             waiting: AtomicUsize::new(0),
+            passwords: Semaphore::new(Semaphore::MAX_PERMITS),
             members: Mutex::default(),
             terms: Mutex::default(),
             pulled: Arc::default(),
@@ -298,6 +301,9 @@ impl Backend for Arc<Fake> {
     }
 
     async fn set_password(&self, user: &UserId, password_hash: &str) -> Result<(), UsersError> {
+        self.waiting.fetch_add(1, SeqCst);
+        let _permit = self.passwords.acquire().await.map_err(|_| OpError::ShuttingDown)?;
+        self.waiting.fetch_sub(1, SeqCst);
         let mut users = self.users.lock().unwrap();
         let Some(entry) = users.get_mut(user.as_str()) else {
             return Err(UsersError::Unknown(user.as_str().into()));
