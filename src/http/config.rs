@@ -15,8 +15,12 @@ pub const H2_CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
 pub const H2_SEND_BYTES_MAX: usize = 128 * 1024;
 /// Answers up to this size are sent whole, with Content-Length; larger ones in frames of about this size.
 pub const ANSWER_FRAME_BYTES: usize = 64 * 1024;
-/// What a streamed answer holds: a frame on its way, and the next one in the making.
+/// What a streamed answer holds: a frame on its way, and the next one in the making. One whose fragments are longer takes room for them too.
 pub const STREAM_BYTES: usize = 2 * ANSWER_FRAME_BYTES;
+/// Streams that wait for room to hold a long fragment, which they hold already; and for how long. Beyond that the answer is cut.
+pub const STREAMS_WAITING_MAX: usize = 8;
+pub const STREAM_WAIT: Duration = Duration::from_secs(10);
+pub const STREAM_WAIT_STEP: Duration = Duration::from_millis(20);
 /// Steps in which the permit for a body grows while it arrives, so that a slow client holds only what it has sent.
 pub const BODY_STEP_BYTES: usize = 64 * 1024;
 /// What is still read of a body that was refused, and for how long: a connection closed on unread bytes is reset, and the

@@ -18,7 +18,7 @@ use super::admission::Admission;
 use super::answer::{Answer, AnswerBody, Hold};
 use super::backend::Backend;
 use super::body;
-use super::config::{BODY_READ_BEFORE_REFUSAL_MAX, FrontConfig, RETRY_AFTER_S};
+use super::config::{BODY_READ_BEFORE_REFUSAL_MAX, FrontConfig, RETRY_AFTER_S, STREAMS_WAITING_MAX};
 use super::connection::{Activity, Busy, Connections};
 use super::failure::Failure;
 use super::metrics::{self, MetricSource, Metrics, Refusal};
@@ -49,7 +49,9 @@ pub struct Front<B> {
     /// One permit a byte of an answer that is being made or sent. Apart from those of bodies: clients that are slow to take
     /// their answers must not stop writes.
     answer_bytes: Quota,
-    /// The same of what anybody is told, known or not. Apart again: strangers must not stop reads.
+    /// One permit a stream that waits for more of these.
+    pub(super) waiting_streams: Quota,
+    /// One permit a byte of what anybody is told, known or not. Apart again: strangers must not stop reads.
     pub(super) public_bytes: Quota,
     pub(super) draining: AtomicBool,
     openapi: Bytes,
@@ -68,6 +70,7 @@ impl<B: Backend> Front<B> {
             changes: Admission::new(config.requests_at_work_max, config.requests_in_flight_max),
             body_bytes: Quota::new(config.body_bytes_in_flight_max),
             answer_bytes: Quota::new(config.answer_bytes_in_flight_max),
+            waiting_streams: Quota::new(STREAMS_WAITING_MAX),
             public_bytes: Quota::new(config.public_bytes_in_flight_max),
             draining: AtomicBool::new(false),
             openapi: openapi::document().to_string().into(),

@@ -23,7 +23,7 @@ struct Held {
     requests: Vec<RequestId>,
 }
 
-/// A key with this prefix holds one endless run of generated values; see [`FakeReader`].
+/// A key with this prefix holds a long run of generated values, `long:<values>+<bytes of one more>`; see [`FakeReader`].
 pub const LONG: &str = "long:";
 /// Bytes of each generated fragment.
 pub const FRAGMENT_BYTES: usize = 10_000;
@@ -110,9 +110,10 @@ impl Fake {
 
 pub enum FakeReader {
     Held(Vec<Fragment>),
-    /// `left` more fragments, each a value of its own; an error instead of the end when `breaks`.
+    /// `left` more fragments, each a value of its own, and one of `last` bytes if that is not 0; an error instead of the end when `breaks`.
     Long {
         left: usize,
+        last: usize,
         breaks: bool,
         pulled: Arc<AtomicUsize>,
     },
@@ -125,6 +126,10 @@ impl Reader for FakeReader {
             Self::Long {
                 left: 0, breaks: true, ..
             } => Err(OpError::Damaged("a block".into())),
+            Self::Long { left: 0, last, .. } if *last > 0 => Ok(vec![Fragment {
+                text: "y".repeat(std::mem::take(last)).into(),
+                ends_value: true,
+            }]),
             Self::Long { left, pulled, .. } => {
                 let count = (budget_bytes / FRAGMENT_BYTES).clamp(1, 100).min(*left);
                 *left -= count;
@@ -199,8 +204,10 @@ impl Backend for Arc<Fake> {
         self.failure()?;
         if let Some(rest) = key.as_str().strip_prefix(LONG) {
             let (left, breaks) = rest.strip_prefix("broken:").map_or((rest, false), |left| (left, true));
+            let (left, last) = left.split_once('+').unwrap_or((left, "0"));
             return Ok(FakeReader::Long {
                 left: left.parse().unwrap(),
+                last: last.parse().unwrap(),
                 breaks,
                 pulled: self.pulled.clone(),
             });
