@@ -94,7 +94,8 @@ impl<B: Backend> Front<B> {
         }
     }
 
-    /// The answer to one whose credentials were good, under a permit for its bytes. The few of a usual answer to a write are static.
+    /// The answer to one whose credentials were good, under a permit for its bytes. That of a write is small, or has one from before it was
+    /// done: none is refused afterwards.
     fn covered(&self, answer: Answer) -> Result<Answer, Failure> {
         let bytes = answer.uncovered_bytes();
         if bytes <= SMALL_ANSWER_BYTES {
