@@ -10,7 +10,8 @@
 //! no more than five times the time. That holds where a commit takes a millisecond or less. Where the disk is slower, each
 //! commit takes more along, and it takes as many times more at work to keep the processors busy: the bound grows with it (`adapt`).
 //!
-//! Reads and writes are bounded apart: a disk that stands still fills the places of writes, and what is in memory is read on.
+//! Reads and writes are bounded apart: a disk that stands still fills the places of writes, and what is in memory is read on. So are changes
+//! of users and members, which wait for each other.
 //!
 //! Counted is work alone: from when body and credentials are known to be good to when the answer is made, or begins. Clients that are slow
 //! to send or to read, and logins that have to wait, hold no place.

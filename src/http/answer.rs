@@ -1,7 +1,8 @@
 //! Answers and their bodies.
 
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use futures_util::Stream;
@@ -16,6 +17,7 @@ use crate::quota::Share;
 
 use super::connection::Busy;
 use super::failure::Failure;
+use super::untaken::{Piece, Taking, Untaken};
 
 /// The stream of an answer was cut: hyper then breaks the connection or resets the stream, so that the client can not take
 /// what it has for the whole.
@@ -43,6 +45,9 @@ pub struct Answer {
 
 const JSON: &str = "application/json";
 
+const CUT_SHORT: &[u8] =
+    br#"{"detail":"too many answers wait to be taken by their clients, so this one is cut short: see its status"}"#;
+
 impl Answer {
     pub fn json(body: impl Into<Bytes>) -> Self {
         Self {
@@ -55,7 +60,7 @@ impl Answer {
         }
     }
 
-    pub fn text(content_type: &'static str, text: String) -> Self {
+    pub fn text(content_type: &'static str, text: Bytes) -> Self {
         Self {
             content_type,
             ..Self::json(text)
@@ -85,17 +90,38 @@ impl Answer {
         Self { room, ..self }
     }
 
+    /// Bytes that were made for it and that no permit covers yet.
+    pub fn uncovered_bytes(&self) -> usize {
+        match &self.payload {
+            Payload::Whole(bytes) if self.room.is_none() => bytes.len(),
+            _ => 0,
+        }
+    }
+
+    /// The same answer in words that take no memory.
+    pub fn cut_short(self) -> Self {
+        Self {
+            payload: Payload::Whole(Bytes::from_static(CUT_SHORT)),
+            ..self
+        }
+    }
+
     /// `head_only`: answer HEAD with the headers that GET would get.
-    pub fn into_response(self, head_only: bool, hold: Hold) -> Response<AnswerBody> {
+    pub fn into_response(self, head_only: bool, mut hold: Hold) -> Response<AnswerBody> {
         let (payload, whole_bytes) = match self.payload {
             Payload::Whole(bytes) if head_only => (Payload::Whole(Bytes::new()), Some(bytes.len())),
             payload => (payload, None),
         };
-        let mut response = Response::new(AnswerBody {
-            payload,
-            _hold: hold,
-            _room: self.room,
-        });
+        if matches!(payload, Payload::Whole(_)) {
+            // Nothing more is done for it, and its bytes have a permit of their own: how long its client takes is no reason to refuse others.
+            hold.permit = None;
+        }
+        let kept = if hold.busy.is_http2() {
+            Kept::Shared(Taking::new(hold, self.room))
+        } else {
+            Kept::Here(hold, self.room)
+        };
+        let mut response = Response::new(AnswerBody { payload, kept });
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(self.content_type));
@@ -138,38 +164,58 @@ pub fn to_json(body: &impl Serialize) -> Bytes {
 
 /// What a request holds until its answer has been sent.
 pub struct Hold {
+    /// Until the answer is made, if it is whole then.
     pub permit: Option<OwnedSemaphorePermit>,
-    _busy: Busy,
+    busy: Busy,
 }
 
 impl Hold {
     pub fn new(busy: Busy) -> Self {
-        Self {
-            permit: None,
-            _busy: busy,
-        }
+        Self { permit: None, busy }
+    }
+
+    pub fn untaken(&self) -> &Untaken {
+        self.busy.untaken()
     }
 }
 
 pub struct AnswerBody {
     payload: Payload,
-    _hold: Hold,
-    _room: Option<Share>,
+    kept: Kept,
+}
+
+/// Over HTTP/1 an answer ends when the connection has taken its last piece, and what that holds, until the socket has. Over HTTP/2 a
+/// client can leave pieces of any number of answers where they are, so all is held until the last of them has left.
+enum Kept {
+    Here(#[expect(dead_code, reason = "held, not read")] Hold, Option<Share>),
+    Shared(Arc<Taking>),
+}
+
+impl AnswerBody {
+    fn piece(&mut self, bytes: Bytes) -> Frame<Piece> {
+        let is_last = matches!(&self.payload, Payload::Whole(_));
+        Frame::data(match &mut self.kept {
+            Kept::Here(_, room) => Piece::new(bytes, None, room.take_if(|_| is_last)),
+            Kept::Shared(taking) => Piece::new(bytes, Some(taking.clone()), None),
+        })
+    }
 }
 
 impl Body for AnswerBody {
-    type Data = Bytes;
+    type Data = Piece;
     type Error = Aborted;
 
-    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Aborted>>> {
-        match &mut self.payload {
-            Payload::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
-            Payload::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
-            Payload::Frames(frames) => frames
-                .as_mut()
-                .poll_next(context)
-                .map(|frame| frame.map(|frame| frame.map(Frame::data))),
-        }
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Piece>, Aborted>>> {
+        let bytes = match &mut self.payload {
+            Payload::Whole(bytes) if bytes.is_empty() => return Poll::Ready(None),
+            Payload::Whole(bytes) => std::mem::take(bytes),
+            Payload::Frames(frames) => match ready!(frames.as_mut().poll_next(context)) {
+                Some(Ok(bytes)) => bytes,
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                None => return Poll::Ready(None),
+            },
+        };
+        Poll::Ready(Some(Ok(self.piece(bytes))))
     }
 
     fn is_end_stream(&self) -> bool {

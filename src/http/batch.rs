@@ -33,6 +33,9 @@ use super::values::List;
 const OK: Bytes = Bytes::from_static(br#"{"status_code":200,"status":"OK"}"#);
 const IN_PROGRESS: Bytes = Bytes::from_static(br#"{"status_code":200,"status":"IN_PROGRESS"}"#);
 
+/// What is said of an operation, its values aside, is about as long.
+const RESULT_BYTES: usize = 48;
+
 const NOT_CARRIED_OUT: &str = "not carried out, for an earlier write to this key failed; retry them together";
 
 /// An operation within its limits.
@@ -72,7 +75,7 @@ pub async fn run<B: Backend>(submitted: &Submitted<'_, B>) -> Result<Answer, Fai
     let credentials = submitted.credentials(&body.user)?;
     let user = submitted.authenticate(credentials).await?.user;
 
-    let room = Room::new(submitted.front);
+    let room = Room::new(submitted.front, count * RESULT_BYTES)?;
     let mut waiting = by_key.into_iter();
     let mut running = FuturesUnordered::new();
     let mut results = vec![Bytes::new(); count];
@@ -91,7 +94,7 @@ pub async fn run<B: Backend>(submitted: &Submitted<'_, B>) -> Result<Answer, Fai
     }
     drop(running);
     let held = room.held.into_inner().unwrap_or_else(PoisonError::into_inner);
-    Ok(Answer::json(join(&results)).holding(held))
+    Ok(Answer::json(join(&results)).holding(Some(held)))
 }
 
 /// The operations of each key, in their order.
@@ -233,16 +236,17 @@ async fn one<B: Backend>(
 struct Room<'f, B> {
     left: AtomicUsize,
     front: &'f Front<B>,
-    held: Mutex<Option<Share>>,
+    held: Mutex<Share>,
 }
 
 impl<'f, B: Backend> Room<'f, B> {
-    fn new(front: &'f Front<B>) -> Self {
-        Self {
+    /// `bytes` for what is not values. Taken before anything is done: an answer that says what was done is not refused afterwards.
+    fn new(front: &'f Front<B>, bytes: usize) -> Result<Self, Failure> {
+        Ok(Self {
             left: AtomicUsize::new(BATCH_ANSWER_BYTES_MAX),
             front,
-            held: Mutex::default(),
-        }
+            held: Mutex::new(front.answer_room(bytes)?),
+        })
     }
 
     fn take(&self, bytes: usize) -> Result<(), Failure> {
@@ -250,10 +254,7 @@ impl<'f, B: Backend> Room<'f, B> {
         left.map_err(|_| too_much())?;
         let room = self.front.answer_room(bytes).inspect_err(|_| self.give_back(bytes))?;
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        match &mut *held {
-            Some(held) => held.join(room),
-            None => *held = Some(room),
-        }
+        held.join(room);
         Ok(())
     }
 

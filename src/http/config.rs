@@ -15,8 +15,12 @@ pub const H2_CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
 pub const H2_SEND_BYTES_MAX: usize = 128 * 1024;
 /// Answers up to this size are sent whole, with Content-Length; larger ones in frames of about this size.
 pub const ANSWER_FRAME_BYTES: usize = 64 * 1024;
-/// What a streamed answer holds: a frame on its way, and the next one in the making.
+/// What a streamed answer holds: a frame on its way, and the next one in the making. One whose fragments are longer takes room for them too.
 pub const STREAM_BYTES: usize = 2 * ANSWER_FRAME_BYTES;
+/// Streams that wait for room to hold a long fragment, which they hold already; and for how long. Beyond that the answer is cut.
+pub const STREAMS_WAITING_MAX: usize = 8;
+pub const STREAM_WAIT: Duration = Duration::from_secs(10);
+pub const STREAM_WAIT_STEP: Duration = Duration::from_millis(20);
 /// Steps in which the permit for a body grows while it arrives, so that a slow client holds only what it has sent.
 pub const BODY_STEP_BYTES: usize = 64 * 1024;
 /// What is still read of a body that was refused, and for how long: a connection closed on unread bytes is reset, and the
@@ -27,6 +31,8 @@ pub const LINGER_TIME: Duration = Duration::from_secs(5);
 pub const BATCH_IN_FLIGHT_MAX: usize = 256;
 /// A body up to this size is read before its request is refused: it has come with its head, and the connection goes on.
 pub const BODY_READ_BEFORE_REFUSAL_MAX: u64 = 16 * 1024;
+/// How old metrics may be when there is no room to make them for one who asks.
+pub const METRICS_AGE_MAX: Duration = Duration::from_secs(1);
 /// When to come back after a refusal at the door: permits come free within milliseconds.
 pub const RETRY_AFTER_S: u32 = 1;
 
@@ -35,7 +41,7 @@ pub struct FrontConfig {
     /// Open connections. Beyond it a new one is answered 503 and closed. Each costs a file descriptor and, once used,
     /// about 16 KiB.
     pub connections_max: usize,
-    /// Requests between the end of their head and the end of their answer.
+    /// Requests between the end of their head and when their answer is made, or, of one that is made while it is sent, its end.
     pub requests_in_flight_max: usize,
     /// Writes, and as many reads, at work once they queue for longer than a burst, where commits are short; see `admission`.
     /// Five times what keeps a node busy, so that a request takes no more than about five times as long.
@@ -44,11 +50,13 @@ pub struct FrontConfig {
     pub body_bytes_in_flight_max: usize,
     /// Bytes of all answers that are being made or sent; a streamed one counts with its buffers.
     pub answer_bytes_in_flight_max: usize,
+    /// Bytes of refusals and metrics that are being sent: what anybody is told, who may leave it untaken.
+    pub public_bytes_in_flight_max: usize,
     /// From the first byte of a request's head to its last.
     pub head_timeout: Duration,
     /// How long a connection may do nothing between requests.
     pub idle_timeout: Duration,
-    /// How long a client may leave the bytes of an answer untaken.
+    /// How long a client may leave the bytes of an answer untaken; half as long again over HTTP/2, see `untaken`.
     pub write_stall_timeout: Duration,
     /// A body may take this long, and a second more for every `body_bytes_per_s_min` bytes that have arrived.
     pub body_grace: Duration,
@@ -67,6 +75,7 @@ impl Default for FrontConfig {
             requests_at_work_max: 320,
             body_bytes_in_flight_max: 64 * 1024 * 1024,
             answer_bytes_in_flight_max: 128 * 1024 * 1024,
+            public_bytes_in_flight_max: 16 * 1024 * 1024,
             head_timeout: Duration::from_secs(15),
             idle_timeout: Duration::from_secs(600),
             write_stall_timeout: Duration::from_secs(30),

@@ -17,13 +17,14 @@ use crate::env::Stream;
 
 use super::config::FrontConfig;
 use super::front::Front;
+use super::untaken::{Clock, Untaken};
 
 /// Milliseconds on the sweep's clock; 0 stands for "not now".
 type Since = AtomicU64;
 
 #[derive(Debug)]
 pub struct Activity {
-    now_ms: Arc<AtomicU64>,
+    clock: Arc<Clock>,
     /// Requests whose answer has not been sent to its end.
     busy: AtomicU64,
     http2: AtomicBool,
@@ -35,6 +36,8 @@ pub struct Activity {
     after_head_bytes: AtomicU64,
     /// Since when the client takes no bytes although some wait for it.
     stalled_since_ms: Since,
+    /// Answers over HTTP/2 that the client has not let come.
+    pub(super) untaken: Untaken,
 }
 
 /// After a request that came together with the one before it, or whose body does not say how long it is: where the next head begins cannot be
@@ -43,7 +46,7 @@ const UNKNOWN: u64 = u64::MAX;
 
 impl Activity {
     fn heard(&self, bytes: &[u8]) {
-        let now_ms = self.now_ms.load(Relaxed);
+        let now_ms = self.clock.now_ms();
         self.heard_ms.store(now_ms, Relaxed);
         if bytes.starts_with(b"PRI ") {
             self.http2.store(true, Relaxed);
@@ -66,7 +69,7 @@ impl Activity {
 
     /// An answer came to its end, after a request whose body had so many bytes.
     fn answered(&self, body_bytes: Option<u64>) {
-        let now_ms = self.now_ms.load(Relaxed);
+        let now_ms = self.clock.now_ms();
         self.heard_ms.store(now_ms, Relaxed);
         let after_head_bytes = self.after_head_bytes.swap(UNKNOWN, Relaxed);
         let next_begun = body_bytes.is_some_and(|body| after_head_bytes != UNKNOWN && after_head_bytes > body);
@@ -79,18 +82,18 @@ impl Activity {
         if took {
             self.stalled_since_ms.store(0, Relaxed);
         } else if self.stalled_since_ms.load(Relaxed) == 0 {
-            self.stalled_since_ms.store(self.now_ms.load(Relaxed), Relaxed);
+            self.stalled_since_ms.store(self.clock.now_ms(), Relaxed);
         }
     }
 
     /// Why this connection must go, if it must.
     fn verdict(&self, config: &FrontConfig) -> Option<&'static str> {
-        let now_ms = self.now_ms.load(Relaxed);
+        let now_ms = self.clock.now_ms();
         let longer_than = |since: &Since, timeout: std::time::Duration| {
             let since = since.load(Relaxed);
             since != 0 && u128::from(now_ms.saturating_sub(since)) > timeout.as_millis()
         };
-        if longer_than(&self.stalled_since_ms, config.write_stall_timeout) {
+        if longer_than(&self.stalled_since_ms, config.write_stall_timeout) || self.untaken.is_overdue() {
             return Some("slow_reader");
         }
         if self.busy.load(Relaxed) > 0 {
@@ -107,6 +110,7 @@ impl Activity {
 pub struct Busy {
     activity: Arc<Activity>,
     body_bytes: Option<u64>,
+    http2: bool,
 }
 
 impl Busy {
@@ -120,7 +124,16 @@ impl Busy {
         Self {
             activity: activity.clone(),
             body_bytes,
+            http2,
         }
+    }
+
+    pub fn is_http2(&self) -> bool {
+        self.http2
+    }
+
+    pub fn untaken(&self) -> &Untaken {
+        &self.activity.untaken
     }
 }
 
@@ -145,9 +158,9 @@ fn bytes_after_head(bytes: &[u8]) -> usize {
 }
 
 /// The open connections.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Connections {
-    now_ms: Arc<AtomicU64>,
+    clock: Arc<Clock>,
     open: Mutex<Table>,
 }
 
@@ -162,16 +175,6 @@ struct Entry {
     activity: Arc<Activity>,
     /// Comes a moment after the connection, when its task has been spawned.
     task: Option<AbortHandle>,
-}
-
-impl Default for Connections {
-    fn default() -> Self {
-        // The clock begins at 1: 0 means "not now".
-        Self {
-            now_ms: Arc::new(AtomicU64::new(1)),
-            open: Mutex::default(),
-        }
-    }
 }
 
 impl Connections {
@@ -191,13 +194,14 @@ impl Connections {
             return None;
         }
         let activity = Arc::new(Activity {
-            now_ms: connections.now_ms.clone(),
+            clock: connections.clock.clone(),
             busy: AtomicU64::new(0),
             http2: AtomicBool::new(false),
-            heard_ms: Since::new(connections.now_ms.load(Relaxed)),
+            heard_ms: Since::new(connections.clock.now_ms()),
             head_since_ms: Since::new(0),
             after_head_bytes: AtomicU64::new(0),
             stalled_since_ms: Since::new(0),
+            untaken: Untaken::new(connections.clock.clone()),
         });
         let id = table.next_id;
         table.next_id += 1;
@@ -225,7 +229,7 @@ impl Connections {
 
     /// Moves the clock and cuts what has been silent for too long; gives the reasons.
     pub fn sweep(&self, elapsed_ms: u64, config: &FrontConfig) -> Vec<&'static str> {
-        self.now_ms.store(elapsed_ms + 1, Relaxed);
+        self.clock.move_to(elapsed_ms, config.write_stall_timeout);
         let cut = |entry: &Entry| {
             let reason = entry.activity.verdict(config)?;
             entry.task.as_ref()?.abort();

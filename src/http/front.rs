@@ -18,7 +18,7 @@ use super::admission::Admission;
 use super::answer::{Answer, AnswerBody, Hold};
 use super::backend::Backend;
 use super::body;
-use super::config::{BODY_READ_BEFORE_REFUSAL_MAX, FrontConfig, RETRY_AFTER_S};
+use super::config::{BODY_READ_BEFORE_REFUSAL_MAX, FrontConfig, RETRY_AFTER_S, STREAMS_WAITING_MAX};
 use super::connection::{Activity, Busy, Connections};
 use super::failure::Failure;
 use super::metrics::{self, MetricSource, Metrics, Refusal};
@@ -28,6 +28,9 @@ use super::route::Call;
 use super::shape::Shape;
 use super::{admin, batch, calls, cluster};
 
+/// An answer of no more is hardly more than its headers, and needs no permit.
+const SMALL_ANSWER_BYTES: usize = 128;
+
 /// The front's state, shared by all its connections.
 pub struct Front<B> {
     pub(super) backend: B,
@@ -36,14 +39,20 @@ pub struct Front<B> {
     pub(super) connections: Connections,
     /// One permit a request in flight.
     pub(super) requests: Arc<Semaphore>,
-    /// Of calls that write, and of those that do not: a disk that stands still must not stop what can be read without it.
+    /// Of calls that write values, and of those that read: a disk that stands still must not stop what can be read without it.
     pub(super) writes: Admission,
     reads: Admission,
+    /// Of changes of users and members, which wait for each other: neither they nor the others may take each other's places.
+    changes: Admission,
     /// One permit a byte of a body in flight.
     pub(super) body_bytes: Quota,
     /// One permit a byte of an answer that is being made or sent. Apart from those of bodies: clients that are slow to take
     /// their answers must not stop writes.
     answer_bytes: Quota,
+    /// One permit a stream that waits for more of these.
+    pub(super) waiting_streams: Quota,
+    /// One permit a byte of what anybody is told, known or not. Apart again: strangers must not stop reads.
+    pub(super) public_bytes: Quota,
     pub(super) draining: AtomicBool,
     openapi: Bytes,
 }
@@ -58,8 +67,11 @@ impl<B: Backend> Front<B> {
             requests: Arc::new(Semaphore::new(config.requests_in_flight_max)),
             writes: Admission::new(config.requests_at_work_max, config.requests_in_flight_max),
             reads: Admission::new(config.requests_at_work_max, config.requests_in_flight_max),
+            changes: Admission::new(config.requests_at_work_max, config.requests_in_flight_max),
             body_bytes: Quota::new(config.body_bytes_in_flight_max),
             answer_bytes: Quota::new(config.answer_bytes_in_flight_max),
+            waiting_streams: Quota::new(STREAMS_WAITING_MAX),
+            public_bytes: Quota::new(config.public_bytes_in_flight_max),
             draining: AtomicBool::new(false),
             openapi: openapi::document().to_string().into(),
             config,
@@ -72,6 +84,25 @@ impl<B: Backend> Front<B> {
             self.metrics.refused(Refusal::AnswerBytes);
             Failure::too_many("bytes of answers")
         })
+    }
+
+    fn refusal(&self, failure: Failure) -> Answer {
+        let answer = Answer::from(failure);
+        match self.public_bytes.take(answer.uncovered_bytes()) {
+            Some(room) => answer.holding(Some(room)),
+            None => answer.cut_short(),
+        }
+    }
+
+    /// The answer to one whose credentials were good, under a permit for its bytes. That of a write is small, or has one from before it was
+    /// done: none is refused afterwards.
+    fn covered(&self, answer: Answer) -> Result<Answer, Failure> {
+        let bytes = answer.uncovered_bytes();
+        if bytes <= SMALL_ANSWER_BYTES {
+            return Ok(answer);
+        }
+        let room = self.answer_room(bytes)?;
+        Ok(answer.holding(Some(room)))
     }
 
     #[cfg(test)]
@@ -94,7 +125,7 @@ impl<B: Backend> Front<B> {
         let mut user = None;
         let answer = match self.answer(call, &head, body, from, &mut hold, &mut user).await {
             Ok(answer) => answer,
-            Err(failure) => failure.into(),
+            Err(failure) => self.refusal(failure),
         };
         let took = started.elapsed();
         self.metrics.finished(call, answer.status, took);
@@ -148,7 +179,8 @@ impl<B: Backend> Front<B> {
     fn admission(&self, call: Call) -> &Admission {
         match call {
             Call::GetValue | Call::ListKeys | Call::ClusterStatus => &self.reads,
-            _ => &self.writes,
+            Call::AddValue | Call::ClearKey | Call::Batch => &self.writes,
+            _ => &self.changes,
         }
     }
 
@@ -190,10 +222,10 @@ impl<B: Backend> Front<B> {
             Call::Healthz | Call::Readyz | Call::Metrics | Call::OpenApi | Call::Unknown => Err(Failure::not_found()),
         };
         *user = submitted.into_user();
-        result
+        self.covered(result?)
     }
 
-    /// The calls without a body. They take no permit: an overloaded node must still be observable.
+    /// The calls without a body. They take no permit for a request: an overloaded node must still be observable.
     fn probe(&self, call: Call) -> Result<Answer, Failure> {
         match call {
             Call::Healthz => Ok(Answer::status_ok()),
@@ -213,8 +245,8 @@ impl<B: Backend> Front<B> {
                     .config
                     .body_bytes_in_flight_max
                     .saturating_sub(self.body_bytes.free());
-                let text = self.metrics.text(in_flight, held);
-                Ok(Answer::text(metrics::CONTENT_TYPE, text))
+                let (text, room) = self.metrics.text_within(&self.public_bytes, in_flight, held);
+                Ok(Answer::text(metrics::CONTENT_TYPE, text).holding(room))
             }
             Call::OpenApi => Ok(Answer::json(self.openapi.clone())),
             _ => Err(Failure::not_found()),

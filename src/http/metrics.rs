@@ -4,8 +4,10 @@
 //! in the same order each time.
 
 use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use hyper::StatusCode;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text;
@@ -14,8 +16,11 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
-use std::sync::Arc;
+use tokio::time::Instant;
 
+use crate::quota::{Quota, Share};
+
+use super::config::METRICS_AGE_MAX;
 use super::latency::Latencies;
 use super::route::Call;
 
@@ -58,6 +63,8 @@ const CUTS: [&str; 3] = ["slow_head", "slow_reader", "idle"];
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
+    /// The text that was made last.
+    shared: Mutex<Option<(Instant, Bytes)>>,
     calls: Arc<Calls>,
     refusals: Arc<Labelled>,
     cuts: Arc<Labelled>,
@@ -74,6 +81,7 @@ impl Metrics {
     pub fn new(sources: &[&dyn MetricSource]) -> Self {
         let mut metrics = Self {
             registry: Registry::with_prefix("kv"),
+            shared: Mutex::default(),
             calls: Arc::default(),
             refusals: Arc::new(Labelled::new(
                 "http_refused",
@@ -156,6 +164,29 @@ impl Metrics {
 
     pub fn failed_login(&self) {
         self.failed_logins.inc();
+    }
+
+    /// The metrics as they are now, with a permit for their bytes. When there is none, all who ask within [`METRICS_AGE_MAX`] share one text:
+    /// an overloaded node must still be observable, and those who leave it untaken must not make it hold ever more.
+    pub fn text_within(
+        &self,
+        room: &Quota,
+        requests_in_flight: usize,
+        body_bytes_in_flight: usize,
+    ) -> (Bytes, Option<Share>) {
+        let shared = || self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        let last = shared().clone();
+        if let Some((made, text)) = last
+            && now < made + METRICS_AGE_MAX
+            && room.free() < text.len()
+        {
+            return (text, None);
+        }
+        let text = Bytes::from(self.text(requests_in_flight, body_bytes_in_flight));
+        *shared() = Some((now, text.clone()));
+        let share = room.take(text.len());
+        (text, share)
     }
 
     pub fn text(&self, requests_in_flight: usize, body_bytes_in_flight: usize) -> String {

@@ -22,6 +22,7 @@
 //! | `values` | a key's list as JSON, as a stream |
 //! | `escape` | JSON text escaping |
 //! | `answer` | answers and their bodies |
+//! | `untaken` | answers over HTTP/2 on their way, and how long they have waited to be taken |
 //! | `failure` | every error with its status and words |
 //! | `metrics` | what the front counts, and where the node adds what it counts |
 //! | `shard_metrics` | the node's own figures |
@@ -56,6 +57,7 @@ mod route;
 mod serve;
 mod shape;
 mod shard_metrics;
+mod untaken;
 mod values;
 
 #[cfg(test)]

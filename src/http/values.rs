@@ -1,17 +1,20 @@
 //! A key's list as JSON, made piece by piece from a [`Reader`].
 //!
 //! Invariant: the buffer never grows beyond the size asked for by more than one escaped slice, however large a value or a
-//! fragment is; and nothing more is read from the disk before what was made has been taken.
+//! fragment is; and nothing more is read from the disk before what was made has been taken. A stream has room for the fragments that it
+//! holds.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::stream;
+use tokio::time::{Instant, sleep};
 
 use crate::node::{Fragment, OpError};
+use crate::quota::{Quota, Share};
 use crate::types::Key;
 
 use super::answer::{Aborted, Answer};
 use super::backend::{Backend, Reader};
-use super::config::{ANSWER_FRAME_BYTES, STREAM_BYTES};
+use super::config::{ANSWER_FRAME_BYTES, RETRY_AFTER_S, STREAM_BYTES, STREAM_WAIT, STREAM_WAIT_STEP};
 use super::escape::{escape_into, string_into};
 use super::failure::Failure;
 use super::front::Front;
@@ -29,6 +32,8 @@ pub struct List<R> {
     /// The fragment being written, and how much of it was.
     current: Option<(Fragment, usize)>,
     state: State,
+    /// Bytes of the largest batch of fragments that was read so far.
+    largest_batch: usize,
     pub out: BytesMut,
 }
 
@@ -55,6 +60,7 @@ impl<R: Reader> List<R> {
             fragments: Vec::new().into_iter(),
             current: None,
             state: State::Start,
+            largest_batch: 0,
             out,
         }
     }
@@ -85,6 +91,7 @@ impl<R: Reader> List<R> {
         // With quotes, comma and end; what has to be escaped is rare. Of long ones, no more than is sent at a time.
         let bytes: usize = fragments.iter().map(|fragment| fragment.text.len() + 3).sum();
         self.out.reserve(bytes.min(ANSWER_FRAME_BYTES) + 2);
+        self.largest_batch = self.largest_batch.max(bytes);
         self.fragments = fragments.into_iter();
         Ok(self.fragments.next())
     }
@@ -128,13 +135,18 @@ pub async fn answer<B: Backend>(mut list: List<B::Reader>, front: &Front<B>) -> 
     }
     let room = front.answer_room(STREAM_BYTES)?;
     let aborted = front.metrics.aborted_answers.clone();
-    let frames = stream::unfold(Some(list), move |list| {
+    let streamed = Streamed {
+        long: front.answer_room(long_bytes(&list))?,
+        list,
+        waiting: front.waiting_streams.clone(),
+    };
+    let frames = stream::unfold(Some(streamed), move |streamed| {
         let aborted = aborted.clone();
         async move {
-            let mut list = list?;
-            match next_frame(&mut list).await {
+            let mut streamed = streamed?;
+            match streamed.next_frame().await {
                 Ok(frame) if frame.is_empty() => None,
-                Ok(frame) => Some((Ok(frame), Some(list))),
+                Ok(frame) => Some((Ok(frame), Some(streamed))),
                 Err(error) => {
                     aborted.inc();
                     tracing::warn!(%error, "an answer was cut in the middle");
@@ -146,8 +158,51 @@ pub async fn answer<B: Backend>(mut list: List<B::Reader>, front: &Front<B>) -> 
     Ok(Answer::frames(Box::pin(frames)).holding(Some(room)))
 }
 
-/// Empty at the end.
-async fn next_frame<R: Reader>(list: &mut List<R>) -> Result<Bytes, OpError> {
-    list.fill(ANSWER_FRAME_BYTES).await?;
-    Ok(list.out.split().freeze())
+/// What its fragments take beside the frames: of usual ones nothing, and of long ones as much as the longest, since others like it may
+/// follow.
+fn long_bytes<R>(list: &List<R>) -> usize {
+    match list.largest_batch {
+        ..=STREAM_BYTES => 0,
+        bytes => bytes,
+    }
+}
+
+/// A list that is read while it is sent.
+struct Streamed<R> {
+    list: List<R>,
+    /// The room for `long_bytes`.
+    long: Share,
+    waiting: Quota,
+}
+
+impl<R: Reader> Streamed<R> {
+    /// Empty at the end.
+    async fn next_frame(&mut self) -> Result<Bytes, OpError> {
+        self.list.fill(ANSWER_FRAME_BYTES).await?;
+        if !self.has_room() {
+            self.wait_for_room().await?;
+        }
+        Ok(self.list.out.split().freeze())
+    }
+
+    fn has_room(&mut self) -> bool {
+        self.long.grow_to(long_bytes(&self.list))
+    }
+
+    /// The fragment is there already: so only a few may wait, and not for long.
+    async fn wait_for_room(&mut self) -> Result<(), OpError> {
+        let full = || OpError::Overloaded {
+            what: "the room for answers",
+            retry_after_s: RETRY_AFTER_S,
+        };
+        let _one_of_few = self.waiting.take(1).ok_or_else(full)?;
+        let deadline = Instant::now() + STREAM_WAIT;
+        while !self.has_room() {
+            if Instant::now() >= deadline {
+                return Err(full());
+            }
+            sleep(STREAM_WAIT_STEP).await;
+        }
+        Ok(())
+    }
 }

@@ -42,8 +42,9 @@ impl Users {
     async fn add_with(&self, user: &UserId, password_hash: &str, admin: bool, kept: Stored) -> Result<(), UsersError> {
         let (inner, user) = (self.inner.clone(), user.clone());
         let password_hash = checked(password_hash)?;
+        let place = inner.changes.enter(&user)?;
         to_its_end(async move {
-            let _turn = inner.changes.lock().await;
+            let _turn = place.turn().await;
             inner.add(&user, password_hash, admin, kept).await
         })
         .await
@@ -52,8 +53,9 @@ impl Users {
     pub async fn set_password(&self, user: &UserId, password_hash: &str) -> Result<(), UsersError> {
         let (inner, user) = (self.inner.clone(), user.clone());
         let password_hash = checked(password_hash)?;
+        let place = inner.changes.enter(&user)?;
         to_its_end(async move {
-            let _turn = inner.changes.lock().await;
+            let _turn = place.turn().await;
             inner.set_password(&user, password_hash).await
         })
         .await
@@ -64,9 +66,10 @@ impl Users {
     /// being done; two where their marks came on their way past each other.
     pub async fn remove(&self, user: &UserId) -> Result<(), UsersError> {
         let (inner, user) = (self.inner.clone(), user.clone());
+        let place = inner.changes.enter(&user)?;
         to_its_end(async move {
             let begun = {
-                let _turn = inner.changes.lock().await;
+                let _turn = place.turn().await;
                 inner.begin_removal(&user).await
             };
             match begun {

@@ -5,6 +5,7 @@
 //!   and is dropped when the record changes, here or, as soon as that has come here, through another node;
 //! - a wrong password and an unknown user take the same path: the same delay, the same queue, one Argon2id run, one answer;
 //! - a name whose removal has begun can neither log in nor be added before everything under it is gone;
+//! - who changes records, or goes away while it waits for that, takes a bounded part of the node;
 //! - nothing that is stored is removed by adding a user, or by what is left of an earlier removal of the name.
 
 mod adding;
@@ -20,6 +21,7 @@ mod record_store;
 mod removal;
 #[cfg(test)]
 mod tests;
+mod turns;
 mod verified;
 
 use std::net::IpAddr;
@@ -37,6 +39,7 @@ use flights::Flights;
 use hashing::Hashing;
 use record_store::RecordStore;
 use removal::Removals;
+use turns::Turns;
 use verified::{Lookup, Verified};
 
 pub use changes::Ensured;
@@ -112,8 +115,7 @@ struct Inner {
     /// Logins that wait for Argon2id or run it.
     waiting: AddressBound,
     removals: Removals,
-    /// Held by whoever changes a record: one change at a time.
-    changes: tokio::sync::Mutex<()>,
+    changes: Turns,
 }
 
 impl Users {
@@ -142,7 +144,7 @@ impl Users {
                 delayed: AddressBound::new(login::DELAYED_PER_ADDRESS_MAX),
                 waiting: AddressBound::new(login::WAITING_PER_ADDRESS_MAX),
                 removals: Removals::default(),
-                changes: tokio::sync::Mutex::new(()),
+                changes: Turns::default(),
             }),
         };
         tokio::spawn(users.inner.clone().resume_removals());

@@ -63,7 +63,7 @@ enum Erased {
 }
 
 impl Removals {
-    /// To be called only by one who holds `Inner::changes`. `None` when it is under way already.
+    /// To be called only by one whose turn it is. `None` when it is under way already.
     fn begin(&self, user: &UserId, life: &str) -> Option<Removal> {
         let removal = || Removal {
             user: user.clone(),
@@ -180,7 +180,7 @@ impl Inner {
             Some((marks, _)) if !marks.iter().any(|mark| mark.decided) => tokio::time::sleep(MARK_STALE).await,
             _ => {}
         }
-        let _turn = self.changes.lock().await;
+        let _turn = self.changes.own().await;
         // In this order: a removal that ends after the first look has emptied the record before the second.
         if self.removals.is_under_way(user) {
             return Ok(None);

@@ -112,6 +112,22 @@ async fn what_a_batch_reads_takes_permits_of_answers() {
 }
 
 #[tokio::test]
+async fn a_batch_whose_answer_has_no_room_is_refused_before_anything_is_done() {
+    let rig = Rig::with(FrontConfig {
+        answer_bytes_in_flight_max: 150,
+        ..FrontConfig::default()
+    });
+    let adds = |count| {
+        let add = json!({"op": "add_value", "key": "k", "value": "v"});
+        with_user(json!({"operations": vec![add; count]}))
+    };
+    assert_eq!(rig.post("/batch", &adds(10)).await.status, 503);
+    assert!(rig.store.values("123", "k").is_empty());
+    assert_eq!(rig.post("/batch", &adds(3)).await.status, 200);
+    assert_eq!(rig.store.values("123", "k").len(), 3);
+}
+
+#[tokio::test]
 async fn an_operation_has_the_terms_of_its_batch_unless_it_has_its_own() {
     let rig = Rig::start();
     let batch = json!({"consistency": "one", "deadline_ms": 50_000, "operations": [

@@ -23,7 +23,7 @@ struct Held {
     requests: Vec<RequestId>,
 }
 
-/// A key with this prefix holds one endless run of generated values; see [`FakeReader`].
+/// A key with this prefix holds a long run of generated values, `long:<values>+<bytes of one more>`; see [`FakeReader`].
 pub const LONG: &str = "long:";
 /// Bytes of each generated fragment.
 pub const FRAGMENT_BYTES: usize = 10_000;
@@ -37,6 +37,8 @@ pub struct Fake {
     /// Writes wait for a permit from here.
     pub gate: Semaphore,
     pub waiting: AtomicUsize,
+    /// New passwords wait for a permit from here.
+    pub passwords: Semaphore,
     /// Of the cluster; none: this node is alone.
     pub members: Mutex<Vec<Member>>,
     /// The terms of every operation, in order; the deadline as what is left of it.
@@ -57,6 +59,7 @@ impl Default for Fake {
             ready: AtomicBool::new(true),
             gate: Semaphore::new(Semaphore::MAX_PERMITS),
             waiting: AtomicUsize::new(0),
+            passwords: Semaphore::new(Semaphore::MAX_PERMITS),
             members: Mutex::default(),
             terms: Mutex::default(),
             pulled: Arc::default(),
@@ -107,9 +110,10 @@ impl Fake {
 
 pub enum FakeReader {
     Held(Vec<Fragment>),
-    /// `left` more fragments, each a value of its own; an error instead of the end when `breaks`.
+    /// `left` more fragments, each a value of its own, and one of `last` bytes if that is not 0; an error instead of the end when `breaks`.
     Long {
         left: usize,
+        last: usize,
         breaks: bool,
         pulled: Arc<AtomicUsize>,
     },
@@ -122,6 +126,10 @@ impl Reader for FakeReader {
             Self::Long {
                 left: 0, breaks: true, ..
             } => Err(OpError::Damaged("a block".into())),
+            Self::Long { left: 0, last, .. } if *last > 0 => Ok(vec![Fragment {
+                text: "y".repeat(std::mem::take(last)).into(),
+                ends_value: true,
+            }]),
             Self::Long { left, pulled, .. } => {
                 let count = (budget_bytes / FRAGMENT_BYTES).clamp(1, 100).min(*left);
                 *left -= count;
@@ -196,8 +204,10 @@ impl Backend for Arc<Fake> {
         self.failure()?;
         if let Some(rest) = key.as_str().strip_prefix(LONG) {
             let (left, breaks) = rest.strip_prefix("broken:").map_or((rest, false), |left| (left, true));
+            let (left, last) = left.split_once('+').unwrap_or((left, "0"));
             return Ok(FakeReader::Long {
                 left: left.parse().unwrap(),
+                last: last.parse().unwrap(),
                 breaks,
                 pulled: self.pulled.clone(),
             });
@@ -298,6 +308,9 @@ impl Backend for Arc<Fake> {
     }
 
     async fn set_password(&self, user: &UserId, password_hash: &str) -> Result<(), UsersError> {
+        self.waiting.fetch_add(1, SeqCst);
+        let _permit = self.passwords.acquire().await.map_err(|_| OpError::ShuttingDown)?;
+        self.waiting.fetch_sub(1, SeqCst);
         let mut users = self.users.lock().unwrap();
         let Some(entry) = users.get_mut(user.as_str()) else {
             return Err(UsersError::Unknown(user.as_str().into()));

@@ -9,6 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::fake::LONG;
 use super::rig::{Rig, read_all, with_user};
 use crate::http::FrontConfig;
+use crate::http::config::STREAMS_WAITING_MAX;
 use crate::types::BODY_BYTES_MAX;
 
 fn post(path: &str, headers: &str, body: &[u8]) -> Vec<u8> {
@@ -146,7 +147,7 @@ async fn a_permit_is_held_until_a_streamed_answer_was_taken() {
     assert_eq!(rig.front.requests.available_permits(), 1);
 }
 
-fn impatient() -> FrontConfig {
+pub(super) fn impatient() -> FrontConfig {
     let short = Duration::from_millis(30);
     FrontConfig {
         head_timeout: short,
@@ -362,4 +363,67 @@ async fn answers_take_permits_until_they_were_taken() {
     read_all(stream).await;
     super::rig::settle().await;
     assert_eq!(rig.front.free_answer_bytes(), limit);
+}
+
+const MIB: usize = 1 << 20;
+
+/// A front with room for one fragment of 3 MiB, which the answer to the request that comes with it holds.
+async fn full_of_one_fragment() -> (Rig, Box<dyn crate::env::Stream>) {
+    let rig = Rig::in_memory(FrontConfig {
+        answer_bytes_in_flight_max: 4 * MIB,
+        ..FrontConfig::default()
+    });
+    let body = with_user(json!({"key": format!("{LONG}0+{}", 3 * MIB)})).to_string();
+    let headers = format!("connection: close\r\ncontent-length: {}\r\n", body.len());
+    let mut stream = rig.connect().await;
+    stream
+        .write_all(&post("/get_value", &headers, body.as_bytes()))
+        .await
+        .unwrap();
+    super::rig::settle().await;
+    (rig, stream)
+}
+
+/// 100 short fragments, and then one of 2 MiB.
+fn long_at_last() -> serde_json::Value {
+    with_user(json!({"key": format!("{LONG}100+{}", 2 * MIB)}))
+}
+
+#[tokio::test]
+async fn a_stream_has_room_for_the_fragment_that_it_holds() {
+    let (rig, stream) = full_of_one_fragment().await;
+    let held = 4 * MIB - rig.front.free_answer_bytes();
+    assert!((3 * MIB..4 * MIB).contains(&held), "{held} bytes");
+    let long = with_user(json!({"key": format!("{LONG}0+{}", 2 * MIB)}));
+    assert_eq!(rig.post("/get_value", &long).await.status, 503);
+    let usual = with_user(json!({"key": format!("{LONG}100")}));
+    assert_eq!(rig.post("/get_value", &usual).await.status, 200);
+    // One that finds no room in its middle waits for it.
+    let first_read = async {
+        while rig.front.waiting_streams.free() == STREAMS_WAITING_MAX {
+            tokio::task::yield_now().await;
+        }
+        read_all(stream).await
+    };
+    let waiting = long_at_last();
+    let (reply, first) = tokio::join!(rig.post("/get_value", &waiting), first_read);
+    assert!(first.len() > 3 * MIB && first.ends_with("\r\n0\r\n\r\n"));
+    assert_eq!(reply.json()["value"].as_array().unwrap().len(), 101);
+    super::rig::settle().await;
+    assert_eq!(rig.front.free_answer_bytes(), 4 * MIB);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_does_not_wait_for_room_for_ever() {
+    let (rig, _never_read) = full_of_one_fragment().await;
+    let body = long_at_last().to_string();
+    let headers = format!("content-length: {}\r\n", body.len());
+    let mut stream = rig.connect().await;
+    stream
+        .write_all(&post("/get_value", &headers, body.as_bytes()))
+        .await
+        .unwrap();
+    let answer = read_all(stream).await;
+    assert!(answer.contains("xxx") && !answer.ends_with("0\r\n\r\n"));
+    assert_eq!(rig.front.waiting_streams.free(), STREAMS_WAITING_MAX);
 }

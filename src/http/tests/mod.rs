@@ -13,3 +13,4 @@ mod overload;
 mod protocol;
 mod random;
 mod rig;
+mod untaken;

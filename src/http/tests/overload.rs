@@ -72,3 +72,37 @@ async fn a_burst_is_taken_whole() {
     let served = replies.iter().filter(|reply| reply.status == 200).count();
     assert!(served > AT_WORK_MAX, "{served} served");
 }
+
+#[tokio::test]
+async fn changes_of_users_and_writes_do_not_take_each_others_places() {
+    let add = with_user(json!({"key": "k", "value": "v"}));
+    let passwd = with_user(json!({"name": "123", "password_hash": "abc123"}));
+    for (standing, other) in [
+        (("/users/passwd", &passwd), ("/add_value", &add)),
+        (("/add_value", &add), ("/users/passwd", &passwd)),
+    ] {
+        let rig = stalled();
+        let (held, open) = match standing.0 {
+            "/add_value" => (&rig.store.gate, &rig.store.passwords),
+            _ => (&rig.store.passwords, &rig.store.gate),
+        };
+        held.forget_permits(usize::MAX);
+        open.add_permits(1_000 * usize::from(open.available_permits() == 0));
+        let taken = async { join_all((0..AT_WORK_MAX).map(|_| rig.post(standing.0, standing.1))).await };
+        let beside = async {
+            until_at_work(&rig, AT_WORK_MAX).await;
+            tokio::time::sleep(CALM_INTERVAL).await;
+            assert_eq!(rig.post(standing.0, standing.1).await.status, 503);
+            assert_eq!(
+                rig.post(other.0, other.1).await.status,
+                200,
+                "{} beside {}",
+                other.0,
+                standing.0
+            );
+            held.add_permits(1_000);
+        };
+        let (taken, ()) = tokio::join!(taken, beside);
+        assert!(taken.iter().all(|reply| reply.status == 200));
+    }
+}

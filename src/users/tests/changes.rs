@@ -2,6 +2,7 @@ use futures_util::FutureExt;
 
 use super::*;
 use crate::types::PASSWORD_HASH_BYTES_MAX;
+use crate::users::turns::{CHANGES_MAX, CHANGES_OF_ONE_MAX};
 use crate::users::{Ensured, UserInfo, UsersError};
 
 #[tokio::test]
@@ -13,6 +14,42 @@ async fn a_name_is_added_once() {
         Err(UsersError::Exists("ann".into()))
     );
     assert_eq!(users.verify("ann", "right", address(1)).await, admin("ann"));
+}
+
+fn too_many() -> UsersError {
+    UsersError::Store(OpError::Overloaded {
+        what: "the queue of changes of users",
+        retry_after_s: 1,
+    })
+}
+
+/// Asks for a change and goes away.
+fn ask(users: &Users, name: &str) -> Option<Result<(), UsersError>> {
+    users.set_password(&id(name), "new").now_or_never()
+}
+
+#[tokio::test]
+async fn those_who_ask_for_changes_and_go_away_do_not_pile_up() {
+    let world = World::default();
+    let users = world.with_ann().await;
+    let names: Vec<String> = (0..CHANGES_MAX).map(|number| format!("n{number}")).collect();
+    users.add(&id("n0"), "x", false).await.expect("a new name");
+    world.threads.hold();
+    for _ in 0..CHANGES_OF_ONE_MAX {
+        assert_eq!(ask(&users, "ann"), None);
+        settle().await;
+    }
+    for _ in 0..100 {
+        assert_eq!(ask(&users, "ann"), Some(Err(too_many())), "the same user again");
+    }
+    let begun = names.iter().filter(|name| ask(&users, name).is_none()).count();
+    assert_eq!(begun, CHANGES_MAX - CHANGES_OF_ONE_MAX);
+    assert_eq!(users.add(&id("bob"), "x", false).await, Err(too_many()));
+    assert_eq!(users.remove(&id("n0")).await, Err(too_many()));
+    world.threads.release();
+    settle().await;
+    assert_eq!(users.set_password(&id("ann"), "newer").await, Ok(()));
+    assert_eq!(users.remove(&id("n0")).await, Ok(()), "the places are free again");
 }
 
 #[tokio::test]
@@ -29,6 +66,8 @@ async fn adding_one_name_many_times_at_once_succeeds_once() {
     for add in adds {
         match add.await.expect("no panic") {
             Ok(()) => added += 1,
+            // A few of them are in time to be looked at.
+            Err(error) if error == too_many() => {}
             Err(error) => assert_eq!(error, UsersError::Exists("ann".into())),
         }
     }

@@ -1,0 +1,168 @@
+//! Clients over HTTP/2 that do not let their answers come, or only slowly.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::client::conn::http2::{Builder, SendRequest};
+use hyper::{Method, Response};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use serde_json::json;
+
+use super::fake::{FRAGMENT_BYTES, LONG};
+use super::limits::impatient;
+use super::rig::{Rig, request, with_user};
+use crate::http::FrontConfig;
+use crate::http::config::H2_STREAMS_MAX;
+
+/// Bodies may take their time: they come later than their heads.
+fn brief() -> FrontConfig {
+    FrontConfig {
+        body_grace: Duration::from_secs(10),
+        ..impatient()
+    }
+}
+
+const CUT: &str = r#"kv_http_cut_connections_total{reason="slow_reader"}"#;
+
+/// A client of which each stream lets so many bytes come before it reads them.
+async fn with_window(rig: &Rig, bytes: u32) -> SendRequest<Full<Bytes>> {
+    let io = TokioIo::new(rig.connect().await);
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder.initial_stream_window_size(bytes);
+    let (client, connection) = builder.handshake(io).await.unwrap();
+    tokio::spawn(connection);
+    client
+}
+
+async fn ask(client: &mut SendRequest<Full<Bytes>>, method: Method, path: &str, body: String) -> Response<Incoming> {
+    client.ready().await.unwrap();
+    client.send_request(request(method, path, body.into())).await.unwrap()
+}
+
+fn get_long(fragments: usize) -> String {
+    with_user(json!({"key": format!("{LONG}{fragments}")})).to_string()
+}
+
+async fn until(what: &str, holds: impl AsyncFn() -> bool) {
+    for _ in 0..1000 {
+        if holds().await {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("not even after a long time: {what}");
+}
+
+fn nothing_is_held(rig: &Rig) -> bool {
+    let (front, config) = (&rig.front, &rig.front.config);
+    front.requests.available_permits() == config.requests_in_flight_max
+        && front.public_bytes.free() == config.public_bytes_in_flight_max
+        && front.free_answer_bytes() == config.answer_bytes_in_flight_max
+}
+
+#[tokio::test]
+async fn refusals_that_are_not_taken_stop_nobody_and_their_connection_is_cut() {
+    let rig = Rig::with(FrontConfig {
+        requests_in_flight_max: H2_STREAMS_MAX as usize,
+        write_stall_timeout: Duration::from_millis(500),
+        ..brief()
+    });
+    let client = with_window(&rig, 0).await;
+    let asked = (0..H2_STREAMS_MAX).map(|_| {
+        let mut client = client.clone();
+        async move { ask(&mut client, Method::POST, "/add_value", "x".into()).await }
+    });
+    let mut untaken = join_all(asked).await;
+    assert!(untaken.iter().all(|response| response.status() == 422));
+    let add = with_user(json!({"key": "k", "value": "v"}));
+    assert_eq!(rig.post("/add_value", &add).await.status, 200);
+    assert!(!nothing_is_held(&rig), "what is to be sent is counted");
+    until("the connection is cut", async || rig.metric(CUT).await == 1).await;
+    until("all is given back", async || nothing_is_held(&rig)).await;
+    assert!(untaken.pop().unwrap().into_body().collect().await.is_err());
+}
+
+#[tokio::test]
+async fn an_answer_of_which_a_part_is_never_taken_is_cut_and_gives_all_back() {
+    // Nothing; a byte, so that the rest is already on its way; some frames.
+    for window in [0, 1, 100_000] {
+        for (method, path, body) in [
+            (Method::GET, "/metrics", String::new()),
+            (Method::POST, "/get_value", get_long(100)),
+            (Method::POST, "/get_value", get_long(6)),
+        ] {
+            if window > 1 && !body.contains("100") {
+                continue;
+            }
+            let rig = Rig::with(brief());
+            let mut client = with_window(&rig, window).await;
+            let untaken = ask(&mut client, method, path, body).await;
+            assert_eq!(untaken.status(), 200);
+            assert!(!nothing_is_held(&rig), "{path}, window {window}");
+            until("the connection is cut", async || rig.metric(CUT).await == 1).await;
+            until("all is given back", async || nothing_is_held(&rig)).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn one_answer_that_is_not_taken_is_found_among_others_that_are() {
+    let rig = Rig::with(brief());
+    let mut client = with_window(&rig, 10_000).await;
+    let _untaken = ask(&mut client, Method::POST, "/get_value", get_long(100)).await;
+    until("the connection is cut", async || {
+        let mut client = client.clone();
+        let taken = async move {
+            client.ready().await.ok()?;
+            let healthy = request(Method::GET, "/healthz", Bytes::new());
+            client
+                .send_request(healthy)
+                .await
+                .ok()?
+                .into_body()
+                .collect()
+                .await
+                .ok()
+        };
+        taken.await.is_none()
+    })
+    .await;
+    assert_eq!(rig.metric(CUT).await, 1);
+}
+
+#[tokio::test]
+async fn who_reads_slowly_over_http2_gets_all_of_it() {
+    let stall = Duration::from_millis(400);
+    let rig = Rig::with(FrontConfig {
+        write_stall_timeout: stall,
+        ..brief()
+    });
+    // One frame of an answer takes longer than the timeout.
+    let mut client = with_window(&rig, 4096).await;
+    let mut body = ask(&mut client, Method::POST, "/get_value", get_long(20))
+        .await
+        .into_body();
+    let (started, mut bytes) = (tokio::time::Instant::now(), 0);
+    while let Some(frame) = body.frame().await {
+        bytes += frame.unwrap().into_data().unwrap().len();
+        tokio::time::sleep(Duration::from_millis(40)).await;
+    }
+    assert!(bytes > 20 * FRAGMENT_BYTES && started.elapsed() > stall * 3);
+}
+
+#[tokio::test]
+async fn without_room_for_more_refusals_are_short_and_metrics_are_shared() {
+    let rig = Rig::with(FrontConfig {
+        public_bytes_in_flight_max: 0,
+        ..FrontConfig::default()
+    });
+    let refused = rig.post("/add_value", &json!({})).await;
+    assert_eq!(refused.status, 422);
+    assert!(refused.json()["detail"].as_str().unwrap().contains("cut short"));
+    let [first, second] = [rig.get("/metrics").await, rig.get("/metrics").await];
+    assert_eq!((first.status, &first.body), (second.status, &second.body));
+    assert!(first.text().ends_with("# EOF\n"));
+}
