@@ -17,8 +17,8 @@ mod bad_disk;
 mod copying;
 mod gathering;
 mod losses;
-mod set_back;
 mod readers;
+mod set_back;
 
 const LOOPBACK: ([u8; 4], u16) = ([127, 0, 0, 1], 0);
 const PATIENCE: Duration = Duration::from_secs(20);
