@@ -60,14 +60,14 @@ impl Cluster {
             limit,
             terms,
         };
+        let others = inner.has_others(user, key);
         match inner.source(user, key, terms).await {
             Ok(Some(source)) => {
                 let reader = inner.local.read(source, offset, limit);
-                Ok(ValueReader::Local(reader, Some(Box::new(elsewhere))))
+                Ok(ValueReader::Local(reader, others.then(|| Box::new(elsewhere))))
             }
-            Ok(None) | Err(OpError::Damaged(_) | OpError::Disk(_) | OpError::DiskFull) => {
-                Ok(ValueReader::Remote(elsewhere.open().await?))
-            }
+            Ok(None) => Ok(ValueReader::Remote(elsewhere.open().await?)),
+            Err(error) if others && is_own_disk(&error) => Ok(ValueReader::Remote(elsewhere.open().await?)),
             Err(error) => Err(error),
         }
     }
@@ -93,7 +93,18 @@ impl Elsewhere {
     }
 }
 
+/// Whether it is this node's disk that is in the way, so that another replica may do better.
+fn is_own_disk(error: &OpError) -> bool {
+    matches!(error, OpError::Damaged(_) | OpError::Disk(_) | OpError::DiskFull)
+}
+
 impl Inner {
+    /// Whether the key has more than one replica.
+    fn has_others(&self, user: &UserId, key: &Key) -> bool {
+        let (slot, _) = place_of(user, key);
+        self.layouts.current().placement.replicas(slot).len() > 1
+    }
+
     pub(super) async fn count(&self, user: &UserId, key: &Key, terms: Terms) -> Result<u64, OpError> {
         let counted = match self.source(user, key, terms).await {
             Ok(Some(source)) => self.local.count_of(source).await,
@@ -101,7 +112,7 @@ impl Inner {
             Err(error) => Err(error),
         };
         match counted {
-            Err(OpError::Damaged(_) | OpError::Disk(_) | OpError::DiskFull) => {
+            Err(error) if is_own_disk(&error) && self.has_others(user, key) => {
                 self.forward_count(user, key, terms).await
             }
             counted => counted,
