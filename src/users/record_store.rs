@@ -10,7 +10,7 @@ use crate::env::BoxFuture;
 use crate::node::{Fragment, KeyPage, Node, OpError, Terms, ValueReader};
 use crate::types::{Consistency, Key, UserId};
 
-use super::record::KEY_PREFIX;
+use super::record::{self, KEY_PREFIX, Record};
 
 /// Longer than any record can be. What is longer is cut, and so refused as damaged instead of filling memory.
 const RECORD_BYTES_MAX: usize = 16 * 1024;
@@ -61,8 +61,12 @@ impl RecordStore for Node {
                         ..quick()
                     };
                     let records = read_records(self, key, terms).await?;
-                    // Whom it does not know, the others may.
-                    if records.is_empty() { Err(cut_off) } else { Ok(records) }
+                    // Whom it does not know, the others may: the first records of a user say only that one is being added.
+                    if knows_user(key, &records) {
+                        Ok(records)
+                    } else {
+                        Err(cut_off)
+                    }
                 }
                 records => records,
             }
@@ -100,6 +104,15 @@ impl RecordStore for Node {
     fn clear_seen<'a>(&'a self, user: &'a UserId, key: &'a Key, seen: Clock) -> BoxFuture<'a, Result<(), OpError>> {
         Box::pin(Node::clear_seen(self, user, key, seen, Terms::usual()))
     }
+}
+
+/// Whether these records tell who may log in.
+fn knows_user(key: &Key, records: &[String]) -> bool {
+    let Some(user) = record::user_of(key) else {
+        return false;
+    };
+    let mut records = records.iter().map(|text| Record::decode(&user, text));
+    records.any(|record| matches!(record, Ok(Record::Active { .. })))
 }
 
 /// A login waits for it.
@@ -173,6 +186,17 @@ mod tests {
         assert!(finished(&[("unfinished", false)]).is_empty());
         let fragments = [("old", true), ("ne", false), ("w", true), ("unfinished", false)];
         assert_eq!(finished(&fragments), ["old", "new"]);
+    }
+
+    #[test]
+    fn a_name_that_is_only_claimed_is_not_known() {
+        let user = UserId::new("bob").unwrap();
+        let key = record::key_of(&user).unwrap();
+        let life = "1".to_owned();
+        let claim = Record::Adding { life }.encode(&user).unwrap();
+        assert!(!knows_user(&key, &[]) && !knows_user(&key, std::slice::from_ref(&claim)));
+        let active = r#"{"v":1,"name":"bob","argon2":"$argon2id$v=19$m=8,t=1,p=1$c2FsdHNhbHQ$AAAAAAAAAAAAAAAAAAAAAA","admin":false,"state":"active","life":"1"}"#;
+        assert!(knows_user(&key, &[claim, active.to_owned()]));
     }
 
     #[test]

@@ -149,6 +149,10 @@ impl Inner {
         known: &Clock,
         collected: Clock,
     ) -> Result<(), Broken> {
+        if self.local.clock(slot)?.is_empty() {
+            // Nothing is held here, and nobody need look.
+            return Ok(());
+        }
         // Looked at after the clock: what is lost since is not lacking by it.
         let lost = self.local.lost_of(slot)?;
         let is_due = self.may_have_missed_clears(slot) || !known.covers(&collected);

@@ -57,6 +57,9 @@ pub(super) enum Broken {
     Refused(String),
     #[error("a request takes {0} bytes, more than one message may")]
     TooLarge(usize),
+    /// What was compared may not be this node's to hold any more.
+    #[error("the members changed meanwhile")]
+    Moved,
     #[error(transparent)]
     Local(#[from] OpError),
 }
@@ -161,7 +164,7 @@ impl Inner {
         let digest = digest_of(&digests);
         let theirs: BTreeMap<SlotId, u64> = match ask(peer, Request::Compare { digest }).await? {
             Response::Same => {
-                self.settle(node, layout, &clocks, digest, as_of);
+                self.settle(node, layout.clone(), &clocks, digest, as_of);
                 self.clocks.note_same(node, slots, &clocks, as_of);
                 self.clocks.lacked_before(node, SlotClocks::default());
                 self.clocks.note_copied();
@@ -182,6 +185,9 @@ impl Inner {
         let lacked_before = self.clocks.lacked_before(node, lacking.clone());
         let wants = if at_once { &lacking } else { &lacked_before };
         let claim = self.clocks.claim(node, wants, || self.local.clocks());
+        if !Arc::ptr_eq(&layout, &self.layouts.current()) {
+            return Err(Broken::Moved);
+        }
         let covered = self.pull(peer, &claim.wants, &compared.mine).await?;
         let whole = differing.into_iter().filter(|slot| match lacking.get(*slot) {
             None => true,
