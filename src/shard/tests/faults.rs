@@ -8,6 +8,19 @@ use super::*;
 const DIR: &str = "/data/shard";
 
 impl Rig {
+    /// 200 keys in one segment, a block of which is damaged, which was noticed.
+    fn with_damaged_segment() -> Self {
+        let mut rig = Self::new(small());
+        for key in 0..200u64 {
+            rig.add("u", &format!("key {key}"), &noise(key, 400));
+        }
+        rig.seal();
+        rig.damage(&rig.segment_names()[0].clone(), 600);
+        let number = rig.shard.segments[0].number();
+        rig.shard.report_damage(number);
+        rig
+    }
+
     fn idle(&mut self) {
         self.now.0 += 60_000;
         self.shard.tick(self.now);
@@ -160,15 +173,8 @@ fn a_seal_that_fails_is_tried_again_at_the_next_tick_and_not_at_once() {
 
 #[test]
 fn a_damaged_segment_is_set_aside_even_if_the_process_ends_right_after_its_salvage() {
-    let mut rig = Rig::new(small());
-    for key in 0..200u64 {
-        rig.add("u", &format!("key {key}"), &noise(key, 400));
-    }
-    rig.seal();
+    let mut rig = Rig::with_damaged_segment();
     let damaged = rig.segment_names()[0].clone();
-    rig.damage(&damaged, 600);
-    let number = rig.shard.segments[0].number();
-    rig.shard.report_damage(number);
     let salvaged = rig.merge_result().expect("it is salvaged");
     rig.shard.merged(salvaged);
     rig.reopen();
@@ -209,14 +215,7 @@ fn a_clear_after_a_salvage_still_clears_what_an_earlier_origin_wrote() {
 
 #[test]
 fn what_was_given_up_stays_given_up_over_a_restart_though_nothing_is_due_to_merge() {
-    let mut rig = Rig::new(small());
-    for key in 0..200u64 {
-        rig.add("u", &format!("key {key}"), &noise(key, 400));
-    }
-    rig.seal();
-    rig.damage(&rig.segment_names()[0].clone(), 600);
-    let number = rig.shard.segments[0].number();
-    rig.shard.report_damage(number);
+    let mut rig = Rig::with_damaged_segment();
     rig.run_jobs();
     let lost = rig.shard.lost.clone();
     assert!(!lost.is_empty());
@@ -232,14 +231,7 @@ fn what_was_given_up_stays_given_up_over_a_restart_though_nothing_is_due_to_merg
 
 #[test]
 fn clears_that_cannot_be_collected_do_not_make_a_shard_merge_without_end() {
-    let mut rig = Rig::new(small());
-    for key in 0..200u64 {
-        rig.add("u", &format!("key {key}"), &noise(key, 400));
-    }
-    rig.seal();
-    rig.damage(&rig.segment_names()[0].clone(), 600);
-    let number = rig.shard.segments[0].number();
-    rig.shard.report_damage(number);
+    let mut rig = Rig::with_damaged_segment();
     rig.run_jobs();
     assert!(rig.shard.stats().lost_ops > 0);
     for key in 0..200 {
