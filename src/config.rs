@@ -22,6 +22,9 @@ pub const LISTEN_DEFAULT: &str = "127.0.0.1:8000";
 pub const DATA_DEFAULT: &str = "data";
 /// By default a node has a shard for each processor, and no more than so many: each has memory of its own.
 pub const SHARDS_DEFAULT_MAX: u16 = 16;
+/// One waits for the disk while another one goes on.
+pub const THREADS_MIN: usize = 2;
+pub const THREADS_MAX: usize = 1024;
 /// Each shard has its own actor, log and memtables.
 pub const SHARDS_MAX: u16 = 256;
 /// Decompressed blocks kept in memory.
@@ -44,6 +47,7 @@ pub enum Setting {
     User,
     PasswordFile,
     Shards,
+    Threads,
     BlockCacheBytes,
     ActiveSegmentBytes,
     LogFormat,
@@ -60,12 +64,13 @@ pub enum Setting {
 }
 
 impl Setting {
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Data,
         Self::Listen,
         Self::User,
         Self::PasswordFile,
         Self::Shards,
+        Self::Threads,
         Self::BlockCacheBytes,
         Self::ActiveSegmentBytes,
         Self::LogFormat,
@@ -88,6 +93,7 @@ impl Setting {
             Self::User => "user",
             Self::PasswordFile => "password_file",
             Self::Shards => "shards",
+            Self::Threads => "threads",
             Self::BlockCacheBytes => "block_cache_bytes",
             Self::ActiveSegmentBytes => "active_segment_bytes",
             Self::LogFormat => "log_format",
@@ -200,6 +206,8 @@ pub struct ServeConfig {
     pub first_admin: Option<FirstAdmin>,
     /// Counts only when the data folder is created.
     pub shards: u16,
+    /// Of the runtime.
+    pub threads: usize,
     pub block_cache_bytes: u64,
     pub active_segment_bytes: u64,
     pub log_format: LogFormat,
@@ -272,6 +280,9 @@ impl Settings {
             first_admin: self.first_admin()?,
             shards: self.get(Setting::Shards, &shards_default(1).to_string(), |text| {
                 whole(text, 1, SHARDS_MAX)
+            })?,
+            threads: self.get(Setting::Threads, &threads_default(1).to_string(), |text| {
+                whole(text, THREADS_MIN, THREADS_MAX)
             })?,
             block_cache_bytes: self.get(
                 Setting::BlockCacheBytes,
@@ -353,6 +364,13 @@ pub fn address(text: &str) -> Result<SocketAddr, String> {
         .unwrap_or(text)
         .parse()
         .map_err(|_| "write it as ADDRESS:PORT, such as 127.0.0.1:8000 or [::1]:8000".to_owned())
+}
+
+/// Threads of a node's runtime when nothing else is asked for and so many nodes share this machine: one more than a node has processors. Shards
+/// sync their logs on these threads, and a thread that waits for the disk leaves its processor to another.
+pub fn threads_default(nodes: usize) -> usize {
+    let processors = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    (processors / nodes.max(1)).max(1) + 1
 }
 
 /// Shards of a new data folder when nothing else is asked for and so many nodes share this machine: one for each processor that a node has.

@@ -28,12 +28,12 @@ mod serve;
 mod text_source;
 mod users;
 
-use std::num::NonZeroUsize;
 use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{CommandFactory, Parser, Subcommand};
 
+use crate::config::threads_default;
 use exit::Exit;
 
 /// Name of the program in help and completions.
@@ -94,26 +94,29 @@ enum Command {
     },
 }
 
-/// One thread more than there are processors: shards sync their logs on these threads, and a thread that waits for the disk leaves
-/// its processor to another.
-fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
-    let processors = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+/// By how many threads it is run.
+fn threads(command: &Command) -> anyhow::Result<usize> {
+    Ok(match command {
+        Command::Serve(args) => args.clone().into_config(|name| std::env::var(name).ok())?.threads,
+        _ => threads_default(1),
+    })
+}
+
+fn run(command: Command) -> anyhow::Result<ExitCode> {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
-    builder.worker_threads(processors + 1).enable_all().build()
+    let runtime = builder.worker_threads(threads(&command)?).enable_all().build();
+    let runtime = runtime.context("cannot start")?;
+    let outcome = runtime.block_on(dispatch(command));
+    // What still runs has nobody left to tell; waiting for it could take forever.
+    runtime.shutdown_background();
+    outcome
 }
 
 /// The whole program.
 pub fn main() -> ExitCode {
     // Wrong usage ends here, with clap's message and exit code 2.
     let cli = Cli::parse();
-    let runtime = match runtime().context("cannot start") {
-        Ok(runtime) => runtime,
-        Err(error) => return exit::report(&error).into(),
-    };
-    let outcome = runtime.block_on(dispatch(cli.command));
-    // What still runs has nobody left to tell; waiting for it could take forever.
-    runtime.shutdown_background();
-    match outcome {
+    match run(cli.command) {
         Ok(code) => code,
         Err(error) => exit::report(&error).into(),
     }

@@ -22,7 +22,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-use crate::config::{LISTEN_DEFAULT, Setting, address, shards_default};
+use crate::config::{LISTEN_DEFAULT, Setting, address, shards_default, threads_default};
 
 use super::exit::Exit;
 use super::profile::{LOCAL_CLUSTER_FOLDER, PROFILE_FILE};
@@ -160,14 +160,16 @@ fn plan(folder: &Folder, listen: SocketAddr, count: u16) -> anyhow::Result<Vec<S
     };
     let key = (count > 1).then(|| folder.cluster_key()).transpose()?;
     // Each has only a part of the machine.
-    let asked = std::env::var_os(Setting::Shards.variable()).is_some_and(|text| !text.is_empty());
-    let shards = (!asked).then(|| shards_default(count.into()));
+    let is_left = |setting: Setting| std::env::var_os(setting.variable()).is_none_or(|text| text.is_empty());
+    let shards = is_left(Setting::Shards).then(|| shards_default(count.into()));
+    let threads = is_left(Setting::Threads).then(|| threads_default(count.into()));
     let start = |index: usize, listen: SocketAddr| Start {
         number: index + 1,
         data: folder.data(index + 1),
         log: folder.log(index + 1),
         listen,
         shards,
+        threads,
         // Later ones find the user in the cluster.
         password_file: (index == 0).then(|| folder.password_file()),
         cluster: key.clone().zip(peers.get(index).copied()),

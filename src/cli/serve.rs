@@ -28,7 +28,7 @@ pub const CONFIG_VARIABLE: &str = "KV_CONFIG";
 /// Longest time for what is in flight to finish. Most supervisors kill after 90 s.
 const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 
-#[derive(Debug, Default, clap::Args)]
+#[derive(Debug, Default, clap::Args, Clone)]
 pub struct ServeArgs {
     /// Folder of the node's files, made when it is not there [env: KV_DATA] [default: data]
     #[arg(long, value_name = "DIR")]
@@ -75,6 +75,9 @@ pub struct ServeArgs {
     /// Shards that share the keys; counts only when the data folder is made [env: KV_SHARDS] [default: one per processor, at most 16]
     #[arg(long, value_name = "N", help_heading = "Tuning")]
     pub shards: Option<String>,
+    /// Threads that carry requests out; fewer than processors where others need the machine too: 2 to 1024 [env: KV_THREADS] [default: one more than processors]
+    #[arg(long, value_name = "N", help_heading = "Tuning")]
+    pub threads: Option<String>,
     /// Memory for blocks read from disk [env: KV_BLOCK_CACHE_BYTES] [default: 64MiB]
     #[arg(long, value_name = "BYTES", help_heading = "Tuning")]
     pub block_cache_bytes: Option<String>,
@@ -112,7 +115,7 @@ impl ServeArgs {
         Ok(settings.into_config()?)
     }
 
-    fn flags(self) -> [(Setting, Option<String>); 18] {
+    fn flags(self) -> [(Setting, Option<String>); 19] {
         let join = (!self.join.is_empty()).then(|| self.join.join(","));
         [
             (Setting::Data, self.data),
@@ -120,6 +123,7 @@ impl ServeArgs {
             (Setting::User, self.user),
             (Setting::PasswordFile, self.password_file),
             (Setting::Shards, self.shards),
+            (Setting::Threads, self.threads),
             (Setting::BlockCacheBytes, self.block_cache_bytes),
             (Setting::ActiveSegmentBytes, self.active_segment_bytes),
             (Setting::LogFormat, self.log_format),

@@ -78,7 +78,7 @@ impl Node {
     async fn write(&self, wanted: Wanted<'_>, terms: Terms) -> Result<Added, OpError> {
         match &self.cluster {
             Some(cluster) => cluster.write(wanted, terms).await,
-            None => self.local.write(wanted, WriteContext::default(), None).await,
+            None => self.local.write(wanted, WriteContext::default()).await,
         }
     }
 

@@ -1,6 +1,6 @@
 //! What this node does by itself, with its own shards and disk. Whether other replicas have to be asked is for others to say.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,9 +8,10 @@ use ractor::{Actor, ActorCell, ActorRef};
 use tokio::sync::oneshot;
 
 use super::inbox::Put;
-use super::messages::{Pending, ShardMessage, Work};
+use super::messages::{Pending, Reply, ShardMessage, Work};
 use super::opening::{self, StartError};
 use super::permits::Permit;
+use super::spreading::{LocalShare, Others};
 use super::supervisor::{Serving, ShardDoor, Supervisor, SupervisorMessage};
 use super::watcher::{Watcher, changed_keys};
 use super::{NodeConfig, OpError};
@@ -72,6 +73,14 @@ pub struct Wanted<'a> {
     pub key: &'a Key,
     pub kind: WriteKind,
     pub request_id: Option<RequestId>,
+}
+
+impl Wanted<'_> {
+    /// If it is one of the system's.
+    fn changed_key(&self) -> BTreeSet<Key> {
+        let changed = self.user.is_system().then(|| self.key.clone());
+        changed.into_iter().collect()
+    }
 }
 
 impl Local {
@@ -148,21 +157,37 @@ impl Local {
         (slot, hash, usize::from(shard))
     }
 
-    /// Carries out one write. Durable on Ok. `stamped` hears of the op as soon as it has its name; it does not if the request id was
-    /// taken before.
-    pub async fn write(
-        &self,
-        wanted: Wanted<'_>,
-        context: WriteContext,
-        stamped: Option<oneshot::Sender<KeyedOp>>,
-    ) -> Result<Added, OpError> {
+    /// Carries out one write. Durable on Ok.
+    pub async fn write(&self, wanted: Wanted<'_>, context: WriteContext) -> Result<Added, OpError> {
+        let changed = wanted.changed_key();
+        let (index, permit, write) = self.admit(wanted, context)?;
+        self.put_watched(index, Work::Write(write, None), permit, changed).await
+    }
+
+    /// Carries out one write on this node as one of several: `others` get the op once it has a name. What became of it here is told by way
+    /// of `share`.
+    pub(super) fn begin_write(&self, wanted: Wanted<'_>, context: WriteContext, others: Others, share: LocalShare) {
+        let changed = wanted.changed_key();
+        let (index, permit, write) = match self.admit(wanted, context) {
+            Ok(admitted) => admitted,
+            Err(refused) => return share.end(Err(refused)),
+        };
+        let work = Work::Write(write, Some(others));
+        if changed.is_empty() {
+            let reply = Reply::Share(share);
+            return self.put_in(index, Pending { work, reply, permit });
+        }
+        let local = self.clone();
+        tokio::spawn(async move { share.end(local.put_watched(index, work, permit, changed).await) });
+    }
+
+    fn admit(&self, wanted: Wanted<'_>, context: WriteContext) -> Result<(usize, Permit, Write), OpError> {
         let (slot, hash, index) = self.locate(wanted.user, wanted.key);
-        let door = &self.inner.doors[index];
         let bytes = match &wanted.kind {
             WriteKind::Add { text, .. } => text.len(),
             WriteKind::Clear | WriteKind::ClearDots(_) => 0,
         };
-        let permit = door.permits.take(bytes)?;
+        let permit = self.inner.doors[index].permits.take(bytes)?;
         let write = Write {
             slot,
             hash,
@@ -172,10 +197,7 @@ impl Local {
             request_id: wanted.request_id,
             context,
         };
-        let changed = wanted.user.is_system().then(|| wanted.key.clone());
-        let work = Work::Write(write, stamped);
-        self.put_watched(index, work, permit, changed.into_iter().collect())
-            .await
+        Ok((index, permit, write))
     }
 
     /// Holds ops that other replicas stamped. Durable on Ok.
@@ -203,23 +225,30 @@ impl Local {
     }
 
     pub(super) async fn put(&self, index: usize, work: Work, permit: Permit) -> Result<Added, OpError> {
-        let door = &self.inner.doors[index];
-        let (reply, answer) = oneshot::channel();
-        let gone = |maybe_applied| OpError::ShardUnavailable { maybe_applied };
-        {
-            let serving = door.serving();
-            let serving = serving.as_ref().ok_or(gone(false))?;
-            match serving.inbox.put(Pending { work, reply, permit }) {
-                Put::Closed => return Err(gone(false)),
-                Put::Behind => {}
+        let (waiter, answer) = oneshot::channel();
+        let reply = Reply::Waiter(waiter);
+        self.put_in(index, Pending { work, reply, permit });
+        // A dropped reply means that the actor died with the write half done.
+        let gone = OpError::ShardUnavailable { maybe_applied: true };
+        answer.await.map_err(|_| gone)?
+    }
+
+    /// Whoever is to hear of it does in any case.
+    fn put_in(&self, index: usize, pending: Pending) {
+        let refused = match &*self.inner.doors[index].serving() {
+            Some(serving) => match serving.inbox.put(pending) {
+                Put::Closed(pending) => pending,
+                Put::Behind => return,
                 Put::First => {
                     // An actor that cannot be told any more is ending, and closes its inbox.
                     let _ = serving.actor.cast(ShardMessage::Writes);
+                    return;
                 }
-            }
-        }
-        // A dropped reply means that the actor died with the write half done.
-        answer.await.map_err(|_| gone(true))?
+            },
+            None => pending,
+        };
+        let gone = OpError::ShardUnavailable { maybe_applied: false };
+        refused.reply.send(Err(gone));
     }
 
     fn source(&self, user: &UserId, key: &Key) -> Result<(KeySource, usize), OpError> {

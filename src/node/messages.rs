@@ -11,18 +11,36 @@ use super::inbox::Inbox;
 use super::jobs::JobGate;
 use super::local::Added;
 use super::permits::Permit;
+use super::spreading::{LocalShare, Others};
 use crate::core::clock::SlotClocks;
 use crate::core::op::KeyedOp;
 use crate::env::{Abandoned, Env};
 use crate::shard::{CleanedUp, MergeOutcome, PastLookup, Shard, ShardStats, SpaceReady, Write};
 use crate::types::WallMs;
 
-pub type Reply<T> = oneshot::Sender<Result<T, OpError>>;
+/// Who hears what became of work.
+pub enum Reply {
+    Waiter(oneshot::Sender<Result<Added, OpError>>),
+    /// This replica is one of several that are to have it.
+    Share(LocalShare),
+}
+
+impl Reply {
+    pub fn send(self, done: Result<Added, OpError>) {
+        match self {
+            Self::Waiter(waiter) => {
+                // Whoever asked may have gone away.
+                let _ = waiter.send(done);
+            }
+            Self::Share(share) => share.end(done),
+        }
+    }
+}
 
 /// What a shard is to make durable.
 pub enum Work {
-    /// A write, and who wants to know the op that it becomes as soon as it has a name, before it is durable.
-    Write(Write, Option<oneshot::Sender<KeyedOp>>),
+    /// A write, and who else is to have the op that it becomes, from the moment that it has a name.
+    Write(Write, Option<Others>),
     /// Ops that another replica stamped.
     Apply(Vec<KeyedOp>),
 }
@@ -30,7 +48,7 @@ pub enum Work {
 /// Work, who waits for it, and its place in the queue.
 pub struct Pending {
     pub work: Work,
-    pub reply: Reply<Added>,
+    pub reply: Reply,
     pub permit: Permit,
 }
 

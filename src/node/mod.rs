@@ -21,6 +21,7 @@ pub mod peers;
 mod permits;
 pub mod replica;
 mod shard_actor;
+mod spreading;
 mod supervisor;
 mod terms;
 mod watcher;

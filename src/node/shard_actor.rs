@@ -22,6 +22,7 @@ use super::jobs::{JobGate, Report};
 use super::local::Added;
 use super::messages::{Reply, ShardArguments, ShardMessage};
 use super::permits::Permit;
+use super::spreading::{self, Stamped};
 use crate::env::{Abandoned, Env};
 use crate::planted::{Bug, planted};
 use crate::shard::{GroupNumber, MergeEnd, MergeJob, MergeOutcome, Shard, ShardStats};
@@ -35,7 +36,7 @@ const MERGE_PAUSE_MS: u64 = 2;
 struct Waiting {
     group: GroupNumber,
     added: Added,
-    reply: Reply<Added>,
+    reply: Reply,
     _permit: Permit,
 }
 
@@ -54,6 +55,8 @@ pub struct ShardState {
     waiting: VecDeque<Waiting>,
     /// Writes that wait for log space, in the order they came.
     parked: VecDeque<Parked>,
+    /// Ops that have a name, and have not been sent to those others that are to have them.
+    stamped: Vec<Stamped>,
     stopping: Option<oneshot::Sender<()>>,
 }
 
@@ -95,6 +98,7 @@ impl Actor for ShardActor {
             commit_time,
             waiting: VecDeque::new(),
             parked: VecDeque::new(),
+            stamped: Vec::new(),
             stopping: None,
         };
         me.send_interval(Duration::from_millis(TICK_MS), || ShardMessage::Tick);
@@ -207,10 +211,13 @@ impl ShardState {
             return;
         }
         if self.several_write {
-            // Once around: what other tasks have ready comes into the same group.
+            // Twice around: what other tasks have ready, and what comes of that, goes into the same group.
+            tokio::task::yield_now().await;
             tokio::task::yield_now().await;
             self.take_writes(me);
         }
+        // The others have their disks busy with it while this one has.
+        spreading::send(std::mem::take(&mut self.stamped));
         let Some(job) = self.shard.next_commit() else {
             return;
         };
@@ -238,7 +245,7 @@ impl ShardState {
     fn answer_up_to(&mut self, durable: Option<GroupNumber>) -> usize {
         let waited = self.waiting.len();
         while let Some(waiting) = self.waiting.pop_front_if(|waiting| Some(waiting.group) <= durable) {
-            let _ = waiting.reply.send(Ok(waiting.added));
+            waiting.reply.send(Ok(waiting.added));
         }
         waited - self.waiting.len()
     }
@@ -279,7 +286,7 @@ impl ShardState {
 
     fn close_inbox(&self, why: &OpError) {
         for pending in self.inbox.close() {
-            let _ = pending.reply.send(Err(why.clone()));
+            pending.reply.send(Err(why.clone()));
         }
     }
 

@@ -38,6 +38,7 @@ pub struct Start {
     pub listen: SocketAddr,
     /// Where nothing else is asked for in the environment.
     pub shards: Option<u16>,
+    pub threads: Option<usize>,
     /// The demo user's, when this node is the one that makes it.
     pub password_file: Option<PathBuf>,
     /// The file of the key, and where the other nodes reach this one. None: it is alone.
@@ -50,6 +51,7 @@ pub struct Start {
 fn is_of_every_node(setting: Setting) -> bool {
     match setting {
         Setting::Shards
+        | Setting::Threads
         | Setting::BlockCacheBytes
         | Setting::ActiveSegmentBytes
         | Setting::LogFormat
@@ -87,6 +89,9 @@ impl Start {
             .arg("--stop-with-parent");
         if let Some(shards) = self.shards {
             command.arg("--shards").arg(shards.to_string());
+        }
+        if let Some(threads) = self.threads {
+            command.arg("--threads").arg(threads.to_string());
         }
         if let Some(password_file) = &self.password_file {
             command

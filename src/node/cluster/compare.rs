@@ -203,7 +203,7 @@ impl Inner {
                 kind: WriteKind::ClearDots(dots),
                 request_id: None,
             };
-            self.local.write(wanted, WriteContext::default(), None).await?;
+            self.local.write(wanted, WriteContext::default()).await?;
         }
         Ok(())
     }

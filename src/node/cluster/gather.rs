@@ -17,11 +17,11 @@ const HEDGE: Duration = Duration::from_millis(15);
 /// Requests on their way to a few peers. Each is looked at whenever one moves: there are never more than a slot has replicas, and for so
 /// few that costs less than knowing which it was.
 #[derive(Default)]
-pub(super) struct Calls(Vec<(Peer, Call)>);
+struct Calls(Vec<(Peer, Call)>);
 
 impl Calls {
     /// Whether the request could be sent.
-    pub(super) fn begin(&mut self, peer: &Peer, request: impl Borrow<Request>) -> bool {
+    fn begin(&mut self, peer: &Peer, request: impl Borrow<Request>) -> bool {
         let call = peer.call(request);
         let begun = call.is_ok();
         self.0.extend(call.ok().map(|call| (peer.clone(), call)));
@@ -29,7 +29,7 @@ impl Calls {
     }
 
     /// Who answered next, and what, or that its connection was lost; none when nobody is left.
-    pub(super) async fn next(&mut self) -> Option<(Peer, Option<Response>)> {
+    async fn next(&mut self) -> Option<(Peer, Option<Response>)> {
         poll_fn(|context| self.poll_next(context)).await
     }
 

@@ -154,7 +154,7 @@ impl Inner {
     pub(super) async fn add_alone(&self, key: &Key, text: String, terms: Terms) -> Result<(), OpError> {
         let system = UserId::system();
         let wanted = system_value(&system, key, text);
-        let added = self.local.write(wanted, WriteContext::default(), None);
+        let added = self.local.write(wanted, WriteContext::default());
         in_time(added, terms).await
     }
 }

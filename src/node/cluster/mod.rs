@@ -316,15 +316,16 @@ impl Inner {
             .unwrap_or_default()
     }
 
-    /// The other replicas of these that are connected, those that answer first.
+    /// The other replicas of these that are connected, those first that are to be asked first: those that answer, in a circle of all from this node
+    /// on. So each node mostly speaks to one other, and much goes into one message.
     fn up_peers(&self, replicas: &[NodeId]) -> Vec<Peer> {
         let others = replicas.iter().filter(|node| **node != self.me);
         let mut peers: Vec<Peer> = others
             .filter_map(|node| self.peers.get(*node))
             .filter(|peer| peer.is_up() && self.lives.is_introduced(peer.node()))
             .collect();
-        // A frozen peer shows by a request that waits for long; among those that answer, the order stays.
-        peers.sort_by_key(|peer| peer.waiting() > gather::SLOW);
+        // A frozen peer shows by a request that waits for long.
+        peers.sort_by_key(|peer| (peer.waiting() > gather::SLOW, peer.node() < self.me, peer.node()));
         peers
     }
 }

@@ -1,12 +1,8 @@
 //! Writing at a level: ask, stamp, append everywhere, wait for enough.
 
-use std::future::Future;
-use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use tokio::sync::oneshot;
-
-use super::gather::{Calls, gather};
+use super::gather::gather;
 use super::{Inner, count};
 use crate::core::clock::Clock;
 use crate::core::op::{KeyedOp, Op};
@@ -15,11 +11,12 @@ use crate::core::stamp::HybridTime;
 use crate::node::local::{Added, Wanted};
 use crate::node::peers::Peer;
 use crate::node::replica::place_of;
+use crate::node::spreading::{self, Spread};
 use crate::node::{OpError, Terms};
 use crate::planted::{Bug, planted};
 use crate::shard::{WriteContext, WriteKind};
 use crate::types::{Consistency, NodeId};
-use crate::wire::{Ask, Request, Response, WireOp};
+use crate::wire::{Ask, Request, Response};
 
 /// Whether anybody can have taken the request id before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,7 +87,7 @@ impl Inner {
         started: &AtomicBool,
     ) -> Result<Added, OpError> {
         if replicas.len() == 1 {
-            return self.local.write(wanted, WriteContext::default(), None).await;
+            return self.local.write(wanted, WriteContext::default()).await;
         }
         let peers = self.up_peers(replicas);
         let need = level.needed(replicas.len());
@@ -119,26 +116,23 @@ impl Inner {
             }
         }
         started.store(true, Ordering::Relaxed);
-        let (stamped, op) = oneshot::channel();
         let request = (wanted.user, wanted.key, wanted.request_id);
-        let mut local = Box::pin(self.local.write(wanted, context, Some(stamped)));
-        let op = tokio::select! {
-            biased;
-            Ok(op) = op => op,
-            done = &mut local => {
-                // Refused, or it was done before.
-                if done? == Added::Repeated && need > 1
+        let (others, share, told) = spreading::begin(&peers, need);
+        self.local.begin_write(wanted, context, others, share);
+        match told.await.unwrap_or(Spread::Refused(OpError::ShuttingDown)) {
+            Spread::Enough => Ok(Added::Appended),
+            Spread::Repeated => {
+                if need > 1
                     && let (user, key, Some(id)) = request
                     && let Some(op) = self.local.op_of_request(user, key, id).await?
                 {
                     self.hold(op, &peers, need).await?;
                 }
-                return Ok(Added::Repeated);
+                Ok(Added::Repeated)
             }
-        };
-        let appended = pin!(async move { local.await.map(|_| ()) });
-        self.spread(op, &peers, appended, need).await?;
-        Ok(Added::Appended)
+            Spread::Refused(error) => Err(error),
+            Spread::TooFew { durable, local } => Err(self.too_few(need, durable, local, &peers)),
+        }
     }
 
     /// Asks for what the write has to come after; this node's own word counts where it votes, and goes without saying.
@@ -199,54 +193,33 @@ impl Inner {
     /// Sees to it that `need` replicas hold an op that some replica already has.
     pub(super) async fn hold(&self, op: KeyedOp, peers: &[Peer], need: usize) -> Result<(), OpError> {
         let (own, may_take) = (vec![op.clone()], self.check_may_take(&op.op));
-        let appended = pin!(async move {
-            may_take?;
-            self.local.apply(own).await
-        });
-        self.spread(op, peers, appended, need).await
+        let (others, share, mut told) = spreading::begin(peers, need);
+        spreading::send(vec![others.stamped(op)]);
+        let local = async {
+            let applied = match may_take {
+                Ok(()) => self.local.apply(own).await,
+                Err(error) => Err(error),
+            };
+            share.end(applied.map(|()| Added::Appended));
+        };
+        let told = tokio::select! {
+            biased;
+            told = &mut told => told,
+            () = local => told.await,
+        };
+        match told {
+            Ok(Spread::TooFew { durable, local }) => Err(self.too_few(need, durable, local, peers)),
+            Ok(Spread::Refused(error)) => Err(error),
+            Ok(Spread::Enough | Spread::Repeated) => Ok(()),
+            Err(_) => Err(OpError::ShuttingDown),
+        }
     }
 
-    /// Sends the op to all peers, and waits until `need` replicas have it durably, this one, as `local` tells, among them or not.
-    async fn spread(
-        &self,
-        op: KeyedOp,
-        peers: &[Peer],
-        mut local: Pin<&mut (dyn Future<Output = Result<(), OpError>> + Send)>,
-        need: usize,
-    ) -> Result<(), OpError> {
-        let mut calls = Calls::default();
-        {
-            let request = Request::Append(vec![WireOp::of(&op)]);
-            for peer in peers {
-                calls.begin(peer, &request);
-            }
-        }
-        let counted = 1 + usize::from(planted(Bug::QuorumCountedTwice));
-        let (mut durable, mut refused, mut local_waits, mut peers_wait) = (0, None, true, true);
-        while durable < need && (local_waits || peers_wait) {
-            tokio::select! {
-                biased;
-                done = &mut local, if local_waits => {
-                    local_waits = false;
-                    match done {
-                        Ok(()) => durable += counted,
-                        Err(error) => refused = Some(error),
-                    }
-                }
-                answer = calls.next(), if peers_wait => match answer {
-                    Some((_, Some(Response::Done))) => durable += counted,
-                    Some(_) => {}
-                    None => peers_wait = false,
-                },
-            }
-        }
-        if durable >= need {
-            return Ok(());
-        }
-        match refused {
+    fn too_few(&self, need: usize, durable: usize, local: Option<OpError>, peers: &[Peer]) -> OpError {
+        match local {
             // Nothing was done anywhere.
-            Some(error) if durable == 0 && peers.is_empty() => Err(error),
-            _ => Err(self.no_quorum(need, durable, true)),
+            Some(error) if durable == 0 && peers.is_empty() => error,
+            _ => self.no_quorum(need, durable, true),
         }
     }
 

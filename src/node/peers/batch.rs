@@ -1,12 +1,14 @@
 //! Messages that wait to be written to one connection. They gather here while the last ones are on their way, and go out together:
 //! the more come at once, the less each one costs.
 //!
-//! Invariant: whenever messages lie in an `Outgoing`, its writer has been woken or is about to look.
+//! Invariant: whenever messages lie in an `Outgoing`, its writer has been woken or is about to look; where all of them can wait a little, it
+//! is woken within `SOON`.
 
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use tokio::task::yield_now;
 
@@ -19,6 +21,17 @@ const FRAME_BYTES: usize = 128 << 10;
 
 /// A batch keeps its memory for the next one up to this size: a burst of large messages must not hold memory for ever.
 const KEPT_BYTES_MAX: usize = 256 << 10;
+
+/// What can wait a little waits for so long at most. Little beside what it takes to notice that a peer is slow (`cluster::gather`).
+pub const SOON: Duration = Duration::from_millis(4);
+
+/// How soon a message has to go out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hurry {
+    Now,
+    /// With the next one that has to, or after `SOON`: nobody is likely to wait for the answer, and many messages together cost less.
+    Soon,
+}
 
 /// Encoded messages, one behind the other.
 #[derive(Default)]
@@ -80,6 +93,8 @@ pub struct TooMany {
 #[derive(Default)]
 pub struct Outgoing {
     pub batch: Batch,
+    /// Something in the batch cannot wait, or has waited.
+    is_due: bool,
     writer: Option<Waker>,
 }
 
@@ -87,14 +102,22 @@ impl Outgoing {
     /// The writer, if it sleeps: to be woken, after the lock is given back, by whoever added to the batch.
     #[must_use]
     pub fn sleeper(&mut self) -> Option<Waker> {
+        self.is_due = true;
         self.writer.take()
+    }
+
+    /// Whether what was just added can wait, and nothing else has begun to. If not, it has to be seen to as always.
+    pub fn begins_to_wait(&self) -> Option<bool> {
+        let can_wait = !self.is_due && self.batch.bytes() < FRAME_BYTES;
+        can_wait.then(|| self.batch.messages() == 1)
     }
 
     /// See [`Source::poll_outgoing`].
     pub fn poll_take(&mut self, context: &Context<'_>, batch: Option<&mut Batch>) -> Poll<()> {
-        if self.batch.messages > 0 {
+        if self.batch.messages > 0 && self.is_due {
             if let Some(batch) = batch {
                 std::mem::swap(batch, &mut self.batch);
+                self.is_due = false;
             }
             return Poll::Ready(());
         }
@@ -122,8 +145,10 @@ pub async fn send(source: &impl Source, mut writer: FrameWriter, frames: &Counte
     loop {
         poll_fn(|context| source.poll_outgoing(context, None)).await;
         if several || source.expects_more() {
-            // Once around: what other tasks have ready comes into the same frame. The runtime lets a task that was woken go before
-            // all others, so without this each message would go out alone. Who asks one thing after the other is not held up.
+            // Twice around: what other tasks have ready, and what comes of that, goes into the same frame. The runtime lets a task that
+            // was woken go before all others, so without this each message would go out alone. Who asks one thing after the other is
+            // not held up.
+            yield_now().await;
             yield_now().await;
         }
         poll_fn(|context| source.poll_outgoing(context, Some(&mut batch))).await;

@@ -61,6 +61,7 @@ pub async fn run(link: &Arc<Link>, channel: Channel) -> Ended {
         biased;
         ended = receive(link, reader) => ended,
         ended = send(&**link, writer, &link.counters.frames_sent) => ended.map_err(Ended::from),
+        never = link.see_to_those_that_wait() => Ok(never),
         ended = watch(link) => ended,
     };
     match ended {

@@ -6,6 +6,7 @@
 //! - what waits for a peer is bounded in count and bytes, from the call to its answer, whether or not somebody still wants the answer. A
 //!   frozen peer costs that much memory and no more.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -13,14 +14,15 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::Instant;
 
 use super::CallError;
-use super::batch::{Batch, Outgoing, Source};
+use super::batch::{Batch, Hurry, Outgoing, SOON, Source};
 use super::figures::{LinkCounters, PeerFigures};
 use super::meter::Meter;
 use super::pending::{Pending, Waiting};
+use super::reply::Reply;
 use crate::types::NodeId;
 use crate::wire::{MESSAGE_BYTES_MAX, Request, Response};
 
@@ -36,6 +38,8 @@ pub struct Link {
     /// Of all its connections.
     pub meter: Arc<Meter>,
     live: Mutex<Option<Live>>,
+    /// Requests have begun to wait for others to go out with.
+    some_wait: Notify,
     calls_max: usize,
     /// What `now_us` counts from.
     epoch: Instant,
@@ -59,6 +63,7 @@ impl Link {
             counters: LinkCounters::default(),
             meter: Arc::default(),
             live: Mutex::default(),
+            some_wait: Notify::new(),
             calls_max,
             epoch: Instant::now(),
             heard_us: AtomicU64::new(0),
@@ -75,6 +80,12 @@ impl Link {
 
     pub fn call(&self, request: &Request) -> Result<oneshot::Receiver<Response>, CallError> {
         let (reply, answer) = oneshot::channel();
+        self.send(request, Hurry::Now, Reply::Waiter(reply))?;
+        Ok(answer)
+    }
+
+    /// When it is refused, `reply` hears that there will be no answer before this returns.
+    pub fn send(&self, request: &Request, hurry: Hurry, reply: Reply) -> Result<(), CallError> {
         let since_us = self.now_us();
         let mut live = self.live.lock();
         let Live { outgoing, pending } = live.as_mut().ok_or(CallError::NotConnected)?;
@@ -101,17 +112,42 @@ impl Link {
         };
         let waiting = Waiting { reply, since_us, bytes };
         pending.add(id, waiting);
-        let sleeper = outgoing.sleeper();
+        let begins = match hurry {
+            Hurry::Now => None,
+            Hurry::Soon => outgoing.begins_to_wait(),
+        };
+        let sleeper = match begins {
+            None => outgoing.sleeper(),
+            Some(_) => None,
+        };
         drop(live);
         if let Some(sleeper) = sleeper {
             sleeper.wake();
+        }
+        if begins == Some(true) {
+            self.some_wait.notify_one();
         }
         self.counters.requests.add(1);
         if let Request::Append(ops) = request {
             self.counters.pushed_ops.add(ops.len() as u64);
             self.counters.pushed_bytes.add(bytes as u64);
         }
-        Ok(answer)
+        Ok(())
+    }
+
+    /// Has what can wait written when it has waited for long enough.
+    pub async fn see_to_those_that_wait(&self) -> Infallible {
+        loop {
+            self.some_wait.notified().await;
+            tokio::time::sleep(SOON).await;
+            let sleeper = match &mut *self.live.lock() {
+                Some(Live { outgoing, .. }) if outgoing.batch.messages() > 0 => outgoing.sleeper(),
+                _ => None,
+            };
+            if let Some(sleeper) = sleeper {
+                sleeper.wake();
+            }
+        }
     }
 
     fn busy(&self) -> CallError {
@@ -138,7 +174,7 @@ impl Link {
         // Woken without the lock: they may call again at once.
         for (waiting, response) in ready {
             if let Some(waiting) = waiting {
-                let _ = waiting.reply.send(response);
+                waiting.reply.send(response);
             }
         }
     }

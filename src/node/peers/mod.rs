@@ -22,6 +22,7 @@ mod owned_task;
 mod peer;
 mod pending;
 mod replicator;
+mod reply;
 mod seldom;
 mod serving;
 mod shared;
@@ -46,6 +47,7 @@ use link::Link;
 use shared::Shared;
 use supervisor::{PeersArguments, PeersMessage, PeersSupervisor};
 
+pub use batch::Hurry;
 pub use error::CallError;
 pub use figures::{PeerFigures, PeersFigures};
 pub use link::CALLS_BYTES_MAX;

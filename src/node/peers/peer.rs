@@ -13,8 +13,10 @@ use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 
 use super::CallError;
+use super::batch::Hurry;
 use super::figures::PeerFigures;
 use super::link::Link;
+use super::reply::Reply;
 use crate::types::NodeId;
 use crate::wire::{Request, Response};
 
@@ -29,6 +31,12 @@ impl fmt::Debug for Peer {
 }
 
 impl Peer {
+    /// One that nobody dials.
+    #[cfg(test)]
+    pub fn unconnected(node: NodeId) -> Self {
+        Self(Arc::new(Link::new(node, ([127, 0, 0, 1], 1).into(), 1)))
+    }
+
     pub fn node(&self) -> NodeId {
         self.0.node
     }
@@ -52,6 +60,12 @@ impl Peer {
     /// Sends the request, or refuses it at once. Who drops the `Call` loses the answer; the request is made all the same.
     pub fn call(&self, request: impl Borrow<Request>) -> Result<Call, CallError> {
         self.0.call(request.borrow()).map(Call)
+    }
+
+    /// The same, where `then` hears of the answer, or that there will be none: in the latter case before this returns when it is refused.
+    pub fn call_then(&self, request: &Request, hurry: Hurry, then: impl FnOnce(Option<Response>) + Send + 'static) {
+        // It was told.
+        let _ = self.0.send(request, hurry, Reply::then(then));
     }
 
     /// Grows by one each time a connection has been made; 0 before the first.

@@ -3,9 +3,7 @@
 //! A slab: the lower bits of a request's id are its place. The places are also chained in the order in which the requests were made, so
 //! that the oldest is known at any time.
 
-use tokio::sync::oneshot;
-
-use crate::wire::Response;
+use super::reply::Reply;
 
 const INDEX_BITS: u32 = 13;
 /// Requests that may wait for one peer. At 50,000 a second about 160 ms worth: who would wait longer is better refused.
@@ -15,7 +13,7 @@ const NONE: u32 = u32::MAX;
 
 /// Who waits for an answer.
 pub struct Waiting {
-    pub reply: oneshot::Sender<Response>,
+    pub reply: Reply,
     /// See `Link::now_us`.
     pub since_us: u64,
     /// Encoded request.
@@ -140,9 +138,8 @@ mod tests {
 
     fn add(pending: &mut Pending, since_us: u64) -> Option<u64> {
         let id = pending.next_id()?;
-        let (reply, _) = oneshot::channel();
         let waiting = Waiting {
-            reply,
+            reply: Reply::then(|_| {}),
             since_us,
             bytes: 10,
         };

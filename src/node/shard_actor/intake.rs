@@ -7,7 +7,7 @@ use crate::node::OpError;
 use crate::node::local::Added;
 use crate::node::messages::{Pending, Reply, ShardMessage, Work};
 use crate::node::permits::Permit;
-use crate::shard::{Applied, GroupNumber, PastLookup, Submitted, WriteRefused};
+use crate::shard::{Applied, GroupNumber, PastLookup, Submitted};
 use crate::store::segment::ReadError;
 
 /// A write that waits for log space, in its turn.
@@ -26,7 +26,7 @@ impl ShardState {
 
     fn take_write(&mut self, me: &ActorRef<ShardMessage>, pending: Pending) {
         if self.stopping.is_some() {
-            let _ = pending.reply.send(Err(OpError::ShuttingDown));
+            pending.reply.send(Err(OpError::ShuttingDown));
         } else {
             self.take_turn(me, Parked { pending, past: None });
         }
@@ -44,26 +44,23 @@ impl ShardState {
         let Parked { pending, past } = parked;
         let Pending { work, reply, permit } = pending;
         match work {
-            Work::Write(write, stamped) => {
+            Work::Write(write, others) => {
                 let (group, added) = match self.shard.submit(write, past.as_deref(), self.env.wall.now()) {
                     Ok(Submitted::InGroup(group, op)) => {
-                        if let Some(stamped) = stamped {
-                            // Whoever wanted to know may have given up.
-                            let _ = stamped.send(op);
-                        }
+                        self.stamped.extend(others.map(|others| others.stamped(op)));
                         (Some(group), Added::Appended)
                     }
                     Ok(Submitted::Repeated(group)) => (group, Added::Repeated),
                     Ok(Submitted::NeedsSpace(write)) => {
-                        let work = Work::Write(write, stamped);
+                        let work = Work::Write(write, others);
                         let pending = Pending { work, reply, permit };
                         return self.parked.push_front(Parked { pending, past });
                     }
                     Ok(Submitted::NeedsPast(write, lookup)) => {
-                        let work = Work::Write(write, stamped);
+                        let work = Work::Write(write, others);
                         return self.look_up(me, Pending { work, reply, permit }, lookup);
                     }
-                    Err(refused) => return refuse(reply, refused),
+                    Err(refused) => return reply.send(Err(refused.into())),
                 };
                 self.await_group(group, added, reply, permit);
             }
@@ -74,15 +71,15 @@ impl ShardState {
                     let pending = Pending { work, reply, permit };
                     self.parked.push_front(Parked { pending, past });
                 }
-                Err(refused) => refuse(reply, refused),
+                Err(refused) => reply.send(Err(refused.into())),
             },
         }
     }
 
     /// Answers when the group is durable.
-    fn await_group(&mut self, group: Option<GroupNumber>, added: Added, reply: Reply<Added>, permit: Permit) {
+    fn await_group(&mut self, group: Option<GroupNumber>, added: Added, reply: Reply, permit: Permit) {
         let Some(group) = group else {
-            let _ = reply.send(Ok(added));
+            reply.send(Ok(added));
             return;
         };
         let at = self.waiting.partition_point(|waiting| waiting.group <= group);
@@ -137,9 +134,7 @@ impl ShardState {
         result: Result<(), OpError>,
     ) {
         match result {
-            Err(error) => {
-                let _ = pending.reply.send(Err(error));
-            }
+            Err(error) => pending.reply.send(Err(error)),
             // By its turn the look-up may be stale, which the shard sees; then there will be another.
             Ok(()) => {
                 let past = Some(lookup);
@@ -147,9 +142,4 @@ impl ShardState {
             }
         }
     }
-}
-
-fn refuse(reply: Reply<Added>, refused: WriteRefused) {
-    // Whoever asked may have gone away.
-    let _ = reply.send(Err(refused.into()));
 }

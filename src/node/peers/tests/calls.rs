@@ -8,7 +8,8 @@ use std::time::Duration;
 use futures_util::future::join_all;
 
 use super::rig::{Rig, address, bytes, compare, config, count, digest, panic_apart, panic_here, seconds, start};
-use crate::node::peers::{CALLS_MAX, Call, CallError};
+use crate::node::peers::batch::SOON;
+use crate::node::peers::{CALLS_MAX, Call, CallError, Hurry};
 use crate::os::net::RealNet;
 use crate::types::NodeId;
 use crate::wire::{MESSAGE_BYTES_MAX, Request, Response, WireError};
@@ -105,6 +106,52 @@ async fn calls_made_at_once_share_frames() {
     let after = rig.peer().figures();
     assert!(after.frames_sent - before.frames_sent <= 2, "{after:?}");
     assert!(after.requests - before.requests >= 1000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_can_wait_goes_out_together_or_with_what_cannot() {
+    let rig = Rig::new().await;
+    let peer = rig.peer();
+    seconds(1).await;
+    let (answered, mut answers) = tokio::sync::mpsc::unbounded_channel();
+    let send = |hurry| {
+        let answered = answered.clone();
+        peer.call_then(&digest(1), hurry, move |answer| {
+            answered.send(answer.is_some()).unwrap()
+        });
+    };
+    let before = peer.figures().frames_sent;
+    let sent = tokio::time::Instant::now();
+    send(Hurry::Soon);
+    tokio::time::sleep(SOON / 2).await;
+    send(Hurry::Soon);
+    assert_eq!(peer.figures().frames_sent, before);
+    assert_eq!([answers.recv().await, answers.recv().await], [Some(true); 2]);
+    assert!(sent.elapsed() >= SOON && sent.elapsed() < 2 * SOON);
+    assert_eq!(peer.figures().frames_sent, before + 1);
+    let sent = tokio::time::Instant::now();
+    send(Hurry::Soon);
+    send(Hurry::Now);
+    assert_eq!([answers.recv().await, answers.recv().await], [Some(true); 2]);
+    assert!(sent.elapsed() < SOON);
+    assert_eq!(peer.figures().frames_sent, before + 2);
+    // A connection that ends tells those that waited.
+    send(Hurry::Soon);
+    rig.two.peers.stop().await;
+    assert_eq!(answers.recv().await, Some(false));
+}
+
+#[tokio::test(start_paused = true)]
+async fn much_that_can_wait_does_not() {
+    let rig = Rig::new().await;
+    seconds(1).await;
+    let (answered, mut answers) = tokio::sync::mpsc::unbounded_channel();
+    let sent = tokio::time::Instant::now();
+    rig.peer().call_then(&bytes(200 << 10), Hurry::Soon, move |answer| {
+        answered.send(answer.is_some()).unwrap();
+    });
+    assert_eq!(answers.recv().await, Some(true));
+    assert!(sent.elapsed() < SOON);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]

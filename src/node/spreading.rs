@@ -1,0 +1,393 @@
+//! One op on its way to several replicas: this node's shard, which gives it its name, and peers, which get it from then on. Ops that get
+//! their names together go to a peer in one message, and are acknowledged together.
+//!
+//! Invariant: whoever waits hears exactly once, as soon as enough replicas have the op durably or too few can: each replica has a *share* in it,
+//! and a share that is dropped has ended without the op.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use super::OpError;
+use super::local::Added;
+use super::peers::{Hurry, Peer};
+use crate::core::op::{Body, KeyedOp};
+use crate::planted::{Bug, planted};
+use crate::wire::{Request, Response, WireOp};
+
+/// Ops go out together up to so many bytes: a longer message would hold up those behind it.
+const GROUP_BYTES_MAX: usize = 256 << 10;
+
+/// What became of an op.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Spread {
+    /// As many as are needed have it durably.
+    Enough,
+    /// Its request id had been taken before, and nothing was done; what was then is durable here.
+    Repeated,
+    /// It never had a name.
+    Refused(OpError),
+    /// So many have it durably, and no more will say so. `local`: what was in this node's way.
+    TooFew { durable: usize, local: Option<OpError> },
+}
+
+/// This node's share in an op.
+pub struct LocalShare(Option<Arc<Progress>>);
+
+/// The peers that are to have an op, with their shares in it.
+pub struct Others {
+    progress: Arc<Progress>,
+    peers: Vec<Target>,
+}
+
+/// An op with a name, and the peers that are to have it.
+pub struct Stamped {
+    op: KeyedOp,
+    peers: Vec<Target>,
+}
+
+/// A peer that is to have an op.
+struct Target {
+    peer: Peer,
+    hurry: Hurry,
+    share: Share,
+}
+
+/// Of one peer.
+struct Share(Option<Arc<Progress>>);
+
+/// How far it has come, until whoever waits was told.
+struct Progress(Mutex<Option<Counting>>);
+
+struct Counting {
+    need: usize,
+    durable: usize,
+    /// Shares that have not ended.
+    open: usize,
+    is_stamped: bool,
+    local: Option<OpError>,
+    waiter: oneshot::Sender<Spread>,
+}
+
+/// An op that `need` of these peers and this node are to have. Those peers that come first are counted on; the others get it a little later, with
+/// more of its kind, and are soon enough there if one of the first ones is slow.
+pub fn begin(peers: &[Peer], need: usize) -> (Others, LocalShare, oneshot::Receiver<Spread>) {
+    let (waiter, told) = oneshot::channel();
+    let progress = Arc::new(Progress(Mutex::new(Some(Counting {
+        need,
+        durable: 0,
+        open: 1 + peers.len(),
+        is_stamped: false,
+        local: None,
+        waiter,
+    }))));
+    let share = |(at, peer): (usize, &Peer)| Target {
+        peer: peer.clone(),
+        hurry: if at + 1 < need { Hurry::Now } else { Hurry::Soon },
+        share: Share(Some(progress.clone())),
+    };
+    let peers = peers.iter().enumerate().map(share).collect();
+    let local = LocalShare(Some(progress.clone()));
+    (Others { progress, peers }, local, told)
+}
+
+/// Sends the ops to those that are to have them.
+pub fn send(stamped: Vec<Stamped>) {
+    let mut groups: Vec<Group> = Vec::new();
+    for Stamped { op, peers } in stamped {
+        let wire = WireOp::of(&op);
+        // A full disk refuses adds and takes clears: these have to come alone.
+        let alone = !matches!(op.op.body, Body::Value(_) | Body::Part(_));
+        for target in peers {
+            let has_room = |group: &Group| !alone && group.has_room_for(&target, &wire);
+            let at = groups.iter().position(has_room).unwrap_or_else(|| {
+                groups.push(Group::new(&target, alone));
+                groups.len() - 1
+            });
+            groups[at].add(wire.clone(), target.share);
+        }
+    }
+    groups.into_iter().for_each(Group::send);
+}
+
+/// Ops that go to one peer in one message.
+struct Group {
+    peer: Peer,
+    hurry: Hurry,
+    ops: Vec<WireOp>,
+    shares: Vec<Share>,
+    bytes: usize,
+    is_full: bool,
+}
+
+impl Group {
+    fn new(target: &Target, is_full: bool) -> Self {
+        Self {
+            peer: target.peer.clone(),
+            hurry: target.hurry,
+            ops: Vec::new(),
+            shares: Vec::new(),
+            bytes: 0,
+            is_full,
+        }
+    }
+
+    fn has_room_for(&self, target: &Target, op: &WireOp) -> bool {
+        let is_same = self.peer.node() == target.peer.node() && self.hurry == target.hurry;
+        is_same && !self.is_full && self.bytes + op.cost() <= GROUP_BYTES_MAX
+    }
+
+    fn add(&mut self, op: WireOp, share: Share) {
+        self.bytes += op.cost();
+        self.ops.push(op);
+        self.shares.push(share);
+    }
+
+    fn send(self) {
+        let shares = self.shares;
+        self.peer
+            .call_then(&Request::Append(self.ops), self.hurry, move |response| {
+                let is_durable = matches!(response, Some(Response::Done));
+                shares.into_iter().for_each(|share| share.end(is_durable));
+            });
+    }
+}
+
+impl Others {
+    pub fn stamped(self, op: KeyedOp) -> Stamped {
+        if let Some(counting) = &mut *self.progress.0.lock() {
+            counting.is_stamped = true;
+        }
+        let peers = self.peers;
+        Stamped { op, peers }
+    }
+}
+
+impl LocalShare {
+    /// What this node's shard says.
+    pub fn end(mut self, done: Result<Added, OpError>) {
+        self.say(done);
+    }
+
+    fn say(&mut self, done: Result<Added, OpError>) {
+        let Some(progress) = self.0.take() else {
+            return;
+        };
+        progress.step(|counting| match done {
+            Ok(Added::Appended) => {
+                counting.durable += 1 + usize::from(planted(Bug::QuorumCountedTwice));
+                counting.open -= 1;
+                None
+            }
+            Ok(Added::Repeated) => Some(Spread::Repeated),
+            Err(error) if !counting.is_stamped => Some(Spread::Refused(error)),
+            Err(error) => {
+                counting.local = Some(error);
+                counting.open -= 1;
+                None
+            }
+        });
+    }
+}
+
+impl Drop for LocalShare {
+    fn drop(&mut self) {
+        // The actor died with it half done.
+        self.say(Err(OpError::ShardUnavailable { maybe_applied: true }));
+    }
+}
+
+impl Share {
+    fn end(mut self, is_durable: bool) {
+        self.say(is_durable);
+    }
+
+    fn say(&mut self, is_durable: bool) {
+        let Some(progress) = self.0.take() else {
+            return;
+        };
+        progress.step(|counting| {
+            counting.durable += usize::from(is_durable);
+            counting.open -= 1;
+            None
+        });
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.say(false);
+    }
+}
+
+impl Progress {
+    /// Takes one step, and tells whoever waits if that was the last one that matters, or `step` says so itself.
+    fn step(&self, step: impl FnOnce(&mut Counting) -> Option<Spread>) {
+        let mut held = self.0.lock();
+        let Some(counting) = &mut *held else {
+            return;
+        };
+        let said = step(counting).or_else(|| {
+            if counting.durable >= counting.need {
+                return Some(Spread::Enough);
+            }
+            (counting.open == 0).then(|| Spread::TooFew {
+                durable: counting.durable,
+                local: counting.local.take(),
+            })
+        });
+        if let Some(said) = said
+            && let Some(counting) = held.take()
+        {
+            drop(held);
+            // It may have given up.
+            let _ = counting.waiter.send(said);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::op::{Dot, Op};
+    use crate::core::slot::SlotId;
+    use crate::core::stamp::{HybridTime, OriginId};
+    use crate::types::{Key, NodeId, UserId};
+
+    type Told = oneshot::Receiver<Spread>;
+
+    /// An op for this node and two peers, none of which is connected.
+    fn begun(need: usize) -> (Others, LocalShare, Told) {
+        begin(&[1, 2].map(|node| Peer::unconnected(NodeId(node))), need)
+    }
+
+    fn stamped(others: Others) -> [Share; 2] {
+        let [first, second] = <[Target; 2]>::try_from(others.stamped(op()).peers).ok().unwrap();
+        [first.share, second.share]
+    }
+
+    fn op() -> KeyedOp {
+        KeyedOp {
+            user: UserId::new("user").unwrap(),
+            key: Key::new("key").unwrap(),
+            op: Op {
+                dot: Dot {
+                    origin: OriginId(7),
+                    slot: SlotId(9),
+                    seq: 11,
+                },
+                time: HybridTime(13),
+                request_id: None,
+                body: Body::Value("value".into()),
+            },
+        }
+    }
+
+    fn unavailable() -> OpError {
+        OpError::ShardUnavailable { maybe_applied: false }
+    }
+
+    fn is_open(told: &mut Told) -> bool {
+        told.try_recv() == Err(oneshot::error::TryRecvError::Empty)
+    }
+
+    #[test]
+    fn enough_is_told_with_the_last_of_those_needed_whoever_they_are() {
+        let (others, local, mut told) = begun(2);
+        let [first, second] = stamped(others);
+        second.end(true);
+        assert!(is_open(&mut told));
+        drop(first);
+        assert!(is_open(&mut told));
+        local.end(Ok(Added::Appended));
+        assert_eq!(told.try_recv(), Ok(Spread::Enough));
+        let (others, local, mut told) = begun(2);
+        let [first, second] = stamped(others);
+        first.end(true);
+        second.end(true);
+        assert_eq!(told.try_recv(), Ok(Spread::Enough));
+        local.end(Err(unavailable()));
+    }
+
+    #[test]
+    fn too_few_is_told_when_nobody_is_left_and_says_how_many() {
+        let (others, local, mut told) = begun(2);
+        let [first, second] = stamped(others);
+        local.end(Err(unavailable()));
+        first.end(true);
+        assert!(is_open(&mut told));
+        drop(second);
+        let (durable, local) = (1, Some(unavailable()));
+        assert_eq!(told.try_recv(), Ok(Spread::TooFew { durable, local }));
+    }
+
+    #[test]
+    fn an_actor_that_dies_leaves_nobody_waiting() {
+        let (others, local, mut told) = begun(2);
+        let stamped = others.stamped(op());
+        drop(local);
+        assert!(is_open(&mut told));
+        drop(stamped);
+        let local = Some(OpError::ShardUnavailable { maybe_applied: true });
+        assert_eq!(told.try_recv(), Ok(Spread::TooFew { durable: 0, local }));
+        let (others, local, mut told) = begun(2);
+        drop(others);
+        assert!(is_open(&mut told));
+        drop(local);
+        let refused = Spread::Refused(OpError::ShardUnavailable { maybe_applied: true });
+        assert_eq!(told.try_recv(), Ok(refused));
+    }
+
+    #[test]
+    fn what_has_no_name_is_refused_or_was_there_before() {
+        let (_others, local, mut told) = begun(2);
+        local.end(Err(unavailable()));
+        assert_eq!(told.try_recv(), Ok(Spread::Refused(unavailable())));
+        let (_others, local, mut told) = begun(2);
+        local.end(Ok(Added::Repeated));
+        assert_eq!(told.try_recv(), Ok(Spread::Repeated));
+    }
+
+    #[test]
+    fn those_that_are_counted_on_get_it_at_once() {
+        use Hurry::{Now, Soon};
+        for (need, expected) in [(1, [Soon, Soon]), (2, [Now, Soon]), (3, [Now, Now])] {
+            let (others, ..) = begun(need);
+            let hurry: Vec<_> = others.peers.iter().map(|target| target.hurry).collect();
+            assert_eq!(hurry, expected);
+        }
+    }
+
+    #[test]
+    fn ops_that_peers_cannot_be_sent_are_told_as_such() {
+        let (others, local, mut told) = begun(2);
+        send(vec![others.stamped(op())]);
+        assert!(is_open(&mut told));
+        local.end(Ok(Added::Appended));
+        let local = None;
+        assert_eq!(told.try_recv(), Ok(Spread::TooFew { durable: 1, local }));
+    }
+
+    #[test]
+    fn ops_for_one_peer_share_a_message_until_it_is_full_and_clears_have_their_own() {
+        let target = || Target {
+            peer: Peer::unconnected(NodeId(1)),
+            hurry: Hurry::Now,
+            share: Share(None),
+        };
+        let mut group = Group::new(&target(), false);
+        let wire = WireOp::of(&op());
+        while group.has_room_for(&target(), &wire) {
+            group.add(wire.clone(), Share(None));
+        }
+        assert!(group.bytes <= GROUP_BYTES_MAX && group.bytes + wire.cost() > GROUP_BYTES_MAX);
+        assert!(group.ops.len() > 1000 && group.shares.len() == group.ops.len());
+        assert!(!Group::new(&target(), true).has_room_for(&target(), &wire));
+        let later = Target {
+            hurry: Hurry::Soon,
+            ..target()
+        };
+        assert!(!Group::new(&target(), false).has_room_for(&later, &wire));
+    }
+}
