@@ -475,7 +475,7 @@ fn scale_table() {
 }
 
 /// Seeds that every planted bug must be found within.
-const SEEDS_TO_FIND: u64 = 16;
+const SEEDS_TO_FIND: u64 = 32;
 
 /// The first seed that shows this bug and nothing without it, with what it shows; and the processor time that it took.
 fn find(name: &str) -> (Option<(u64, String)>, u64) {
