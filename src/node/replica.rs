@@ -12,7 +12,7 @@ use super::supervisor::{ShardDoor, SupervisorMessage};
 use crate::core::clock::{Clock, SlotClocks};
 use crate::core::op::{KeyedOp, Op};
 use crate::core::slot::{KeyHash, SlotId};
-use crate::core::stamp::HybridTime;
+use crate::core::stamp::{HybridTime, Stamp};
 use crate::shard::{RequestHeld, ShardReader};
 use crate::store::export::{HeldDots, OpScan, ops_of_key_lacking};
 use crate::store::segment::ReadError;
@@ -109,9 +109,33 @@ impl Local {
 
     /// A snapshot of a key, and the digest of the slot's clock that it was taken at.
     pub fn source_at_digest(&self, user: &UserId, key: &Key) -> Result<(KeySource, u64), OpError> {
+        self.source_at(user, key, |clock| clock.map_or(0, Clock::digest))
+    }
+
+    /// The same with that clock.
+    pub fn source_at_clock(&self, user: &UserId, key: &Key) -> Result<(KeySource, Clock), OpError> {
+        self.source_at(user, key, |clock| clock.cloned().unwrap_or_default())
+    }
+
+    fn source_at<T>(
+        &self,
+        user: &UserId,
+        key: &Key,
+        told: impl FnOnce(Option<&Clock>) -> T,
+    ) -> Result<(KeySource, T), OpError> {
         let (slot, hash, index) = self.locate(user, key);
-        let source = self.doors()[index].with_reader(|reader| reader.key_at_digest(slot, hash, user, key))?;
+        let source = self.doors()[index].with_reader(|reader| reader.key_at((slot, hash), user, key, told))?;
         source.map_err(damaged)
+    }
+
+    /// The highest stamp of any op of a snapshot.
+    pub async fn last_stamp(&self, source: KeySource) -> Result<Option<Stamp>, OpError> {
+        if source.segments.is_empty() {
+            return Ok(source.memory.last_stamp());
+        }
+        let index = self.door_of(source.slot);
+        let last = self.env().run_blocking(move || source.last_stamp()).await?;
+        last.map_err(|error| self.report(index, error))
     }
 
     /// Whether the request id may have been taken, by what memory and filters say.

@@ -227,17 +227,17 @@ impl ShardReader {
         durable.slots().map(|(slot, clock)| (slot, clock.digest())).collect()
     }
 
-    /// A snapshot of one key, and the digest of the very clock that it was taken at.
-    pub fn key_at_digest(
+    /// A snapshot of one key, and what `told` makes of the very clock of its slot that it was taken at; none is the empty one.
+    pub fn key_at<T>(
         &self,
-        slot: SlotId,
-        hash: KeyHash,
+        (slot, hash): (SlotId, KeyHash),
         user: &UserId,
         key: &Key,
-    ) -> Result<(KeySource, u64), Damaged> {
+        told: impl FnOnce(Option<&Clock>) -> T,
+    ) -> Result<(KeySource, T), Damaged> {
         let durable = self.told.durable.read();
         let source = self.key(slot, hash, user, key)?;
-        Ok((source, durable.get(slot).map_or(0, Clock::digest)))
+        Ok((source, told(durable.get(slot))))
     }
 
     /// Of each slot, what was collected: clears that are not held any more, and all that they saw.

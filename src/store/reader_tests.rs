@@ -15,6 +15,7 @@ use crate::store::cache::BlockCache;
 use crate::store::log::LogKey;
 use crate::store::memory_disk::MemoryDisk;
 use crate::store::memtable::{MemoryOps, Memtable};
+use crate::store::recover::UNKNOWN_ORIGIN;
 use crate::store::segment::{EntryRef, SegmentMeta, SegmentWriter};
 use crate::types::{BODY_BYTES_MAX, Key, UserId, WallMs};
 
@@ -194,7 +195,9 @@ fn source_on(disk: &MemoryDisk, ops: &[Placed], block_bytes: usize) -> KeySource
                 writer.push(EntryRef { slot, user, key, op }).unwrap();
             }
         }
-        let finished = writer.finish(SlotClocks::default(), SlotClocks::default(), &cache);
+        let mut covered = SlotClocks::default();
+        of(bit).for_each(|(op, _)| covered.insert(SLOT, op.dot.origin, op.dot.seq));
+        let finished = writer.finish(covered, SlotClocks::default(), &cache);
         Arc::new(finished.unwrap())
     });
     let (user, key) = (UserId::new("user").unwrap(), Key::new("key").unwrap());
@@ -362,6 +365,33 @@ fn a_request_id_from_two_origins_counts_once_however_far_apart_they_lie() {
         let reader = KeyReader::new(source(&ops, 16 * 1024), 0, u64::MAX);
         assert_eq!(values(reader, 1 << 16), ["first"], "later in {later:b}");
     }
+}
+
+#[test]
+fn what_came_later_is_left_out_of_what_is_in_memory_and_cannot_be_out_of_a_segment() {
+    let value = |seq: u64| op(1, seq, seq, Body::Value(format!("v{seq}").into()));
+    let lost = op(UNKNOWN_ORIGIN.0, 1, 2, Body::Spent { cleared_at: WallMs(1) });
+    let mut cleared = Clock::default();
+    cleared.insert(OriginId(1), 2);
+    let clear = op(2, 1, 9, Body::Clear(cleared));
+    let in_segment = [(value(1), 0b010), (lost, 0b010)];
+    let in_memory = [value(2), value(3), value(4), clear].map(|op| (op, 0b001));
+    let source = source(&[&in_segment[..], &in_memory].concat(), 16 * 1024);
+    assert_eq!(
+        source.last_stamp().unwrap(),
+        Some(op(2, 1, 9, Body::Part("".into())).stamp())
+    );
+
+    let mut clock = Clock::default();
+    assert!(source.within(&clock, Some(value(3).stamp())).is_none());
+    clock.insert_range(OriginId(1), 1, 2);
+    let list = |until: Option<Op>| {
+        let within = source.within(&clock, until.map(|op| op.stamp())).unwrap();
+        values(KeyReader::new(within, 0, u64::MAX), 1 << 16)
+    };
+    assert_eq!(list(None), ["v1"]);
+    assert_eq!(list(Some(value(3))), ["v1", "v3"]);
+    assert_eq!(list(Some(value(4))), ["v1", "v3", "v4"]);
 }
 
 #[test]

@@ -4,9 +4,12 @@ use std::sync::Arc;
 
 use super::memtable::MemoryOps;
 use super::order::rank_of;
-use super::segment::{OpCursor, ReadError, Segment};
+use super::recover::UNKNOWN_ORIGIN;
+use super::segment::{OpCursor, ReadError, Segment, place_of};
+use crate::core::clock::{Clock, SeqSet};
 use crate::core::op::{Dot, Op};
 use crate::core::slot::SlotId;
+use crate::core::stamp::Stamp;
 use crate::types::{Key, UserId};
 
 /// Where a key's ops come from.
@@ -26,6 +29,33 @@ impl KeySource {
         self.segments
             .iter()
             .all(|segment| segment.is_cached(self.slot, self.user.as_str(), self.key.as_str()))
+    }
+
+    /// The highest stamp of any op. Blocks on the disk.
+    pub fn last_stamp(&self) -> Result<Option<Stamp>, ReadError> {
+        let place = place_of(self.slot, self.user.as_str(), self.key.as_str());
+        let mut last = self.memory.last_stamp();
+        for segment in &self.segments {
+            last = last.max(segment.last_stamp_of(&place)?);
+        }
+        Ok(last)
+    }
+
+    /// All of its clears; and of its texts those that `clock`, one of its slot, covers, and those that are no later than `until`. None where
+    /// others may lie in a segment: out of these, nothing can be left.
+    pub fn within(&self, clock: &Clock, until: Option<Stamp>) -> Option<Self> {
+        // A loss that nobody could name is no op.
+        let is_known = |(origin, held): (_, &SeqSet)| {
+            origin == UNKNOWN_ORIGIN || clock.get(origin).is_some_and(|known| known.covers(held))
+        };
+        let covered = self
+            .segments
+            .iter()
+            .filter_map(|segment| segment.covered().get(self.slot));
+        covered.flat_map(Clock::origins).all(is_known).then(|| Self {
+            memory: self.memory.within(clock, until),
+            ..self.clone()
+        })
     }
 
     /// All ops of the key in stamp order.

@@ -30,7 +30,7 @@
 //! and acknowledged when a quorum has it durably (G1). A clear also learns the quorum's clocks of the slot, and removes what they cover.
 //!
 //! A read at quorum compares digests of the slot's clock. Equal clocks mean equal sets of ops. Otherwise what each lacks of the key is
-//! exchanged, durably, before it is read (G4).
+//! exchanged, durably, before it is read (G4); and of what comes in meanwhile nothing is shown without all that was acknowledged before it (G7).
 //!
 //! What a peer misses, because it was away or its queue was full, it asks for itself, by its clock (`sync`).
 //!

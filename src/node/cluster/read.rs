@@ -12,6 +12,7 @@ use super::{Cluster, Inner, count};
 use crate::core::clock::Clock;
 use crate::core::op::{Body, Op};
 use crate::core::slot::SlotId;
+use crate::core::stamp::Stamp;
 use crate::node::handle::ValueReader;
 use crate::node::local::{Added, Wanted};
 use crate::node::peers::Peer;
@@ -32,6 +33,24 @@ pub(super) enum Came {
     Pulled,
     /// Written just now, or brought to make replicas hold the same of one key.
     Otherwise,
+}
+
+/// What as many replicas as are needed hold of a key.
+struct Alike {
+    /// It covers all of it.
+    clock: Clock,
+    /// The highest stamp in it.
+    until: Option<Stamp>,
+}
+
+/// What came of making replicas hold the same.
+enum Repaired {
+    /// What a reader may be shown.
+    Shown(KeySource),
+    /// They hold the same; and more came meanwhile, of which it is not known what it comes after.
+    Alike(Alike),
+    /// Who cannot take what it lacks.
+    Unable(NodeId),
 }
 
 impl Cluster {
@@ -166,7 +185,7 @@ impl Inner {
             return Ok(source);
         }
         count(&self.counters.read_repairs);
-        let error = match self.repair(user, key, slot, &peers, need).await {
+        let error = match Box::pin(self.repair(user, key, slot, &peers, need)).await {
             Err(error @ (OpError::DiskFull | OpError::Quorum { .. })) => error,
             repaired => return repaired,
         };
@@ -187,15 +206,26 @@ impl Inner {
         need: usize,
     ) -> Result<KeySource, OpError> {
         let mut peers = peers.to_vec();
+        let mut alike = None;
         loop {
-            match self.repair_with(user, key, slot, &peers, need).await? {
-                Ok(source) => return Ok(source),
-                Err(unable) => peers.retain(|peer| peer.node() != unable),
+            match self.repair_with(user, key, slot, &peers, need, alike.as_ref()).await? {
+                Repaired::Shown(source) => return Ok(source),
+                Repaired::Alike(now) => alike = Some(now),
+                Repaired::Unable(unable) => peers.retain(|peer| peer.node() != unable),
             }
         }
     }
 
-    /// The same, with those of these that answer first; or who of them cannot take what it lacks.
+    /// The same, with those of these that answer first.
+    ///
+    /// Ops go on coming here while others answer. So of what there is in the end, only so much is shown as is known to hold, with an op, all
+    /// that was acknowledged before that one was sent:
+    /// - What was here before anybody was asked, if nobody had more of the key. All of it was sent by then, and what was acknowledged by then,
+    ///   a quorum holds: it was here, or one of those that were asked had it.
+    /// - What is no later than all that they were `alike` in before they were asked. What was sent since then is stamped later, for whoever
+    ///   stamps it asks one of them; so all of this was sent by then, and what was acknowledged by then is here.
+    ///
+    /// Clears that came meanwhile are heeded: a clear names all that it comes after.
     async fn repair_with(
         &self,
         user: &UserId,
@@ -203,13 +233,52 @@ impl Inner {
         slot: SlotId,
         peers: &[Peer],
         need: usize,
-    ) -> Result<Result<KeySource, NodeId>, OpError> {
-        let mine = WireClock::of(&self.local.clock(slot)?);
+        alike: Option<&Alike>,
+    ) -> Result<Repaired, OpError> {
+        let mine = self.local.clock(slot)?;
+        let (theirs, is_news) = self.take_from(user, key, slot, peers, need, &mine).await?;
+        // What they held when they were asked is here. What is here and not there goes there.
+        let (source, clock) = self.local.source_at_clock(user, key)?;
+        for (peer, clock) in theirs {
+            if planted(Bug::ReadRepairDropped) {
+                continue;
+            }
+            if self.give(&source, &peer, clock).await.is_err() {
+                return Ok(Repaired::Unable(peer.node()));
+            }
+        }
+        let shown = match (is_news, alike) {
+            (false, _) if clock == mine => Some(source.clone()),
+            (false, _) => source.within(&mine, None),
+            (true, Some(alike)) => source.within(&alike.clock, alike.until),
+            (true, None) => None,
+        };
+        Ok(match shown {
+            Some(shown) => Repaired::Shown(shown),
+            None => Repaired::Alike(Alike {
+                clock,
+                until: self.local.last_stamp(source).await?,
+            }),
+        })
+    }
+
+    /// Takes from as many of these as are needed, those that answer first, what they have of the key and the clock does not cover. Their clocks,
+    /// and whether it was anything.
+    async fn take_from(
+        &self,
+        user: &UserId,
+        key: &Key,
+        slot: SlotId,
+        peers: &[Peer],
+        need: usize,
+        known: &Clock,
+    ) -> Result<(Vec<(Peer, Clock)>, bool), OpError> {
+        let known = WireClock::of(known);
         let request = || Request::SyncKey {
             slot: slot.0,
             user: user.as_str().to_owned(),
             key: key.as_str().to_owned(),
-            known: mine.clone(),
+            known: known.clone(),
         };
         let counts = |response| match response {
             Response::SyncedKey {
@@ -222,25 +291,16 @@ impl Inner {
         };
         let answers = gather(peers, need - 1, request, counts).await;
         let answers = answers.map_err(|answered| self.no_quorum(need, answered + 1, false))?;
-        let mut theirs = Vec::new();
+        let (mut theirs, mut is_news) = (Vec::new(), false);
         for (peer, (clock, ops, more)) in answers {
+            is_news |= !ops.is_empty();
             self.take_ops(ops, Came::Otherwise).await?;
             if more {
                 self.take_rest(user, key, slot, &peer).await?;
             }
             theirs.push((peer, clock));
         }
-        // What they held when they were asked is here. What is here and not there goes there.
-        let (source, _) = self.local.source_at_digest(user, key)?;
-        for (peer, clock) in theirs {
-            if planted(Bug::ReadRepairDropped) {
-                continue;
-            }
-            if self.give(&source, &peer, clock).await.is_err() {
-                return Ok(Err(peer.node()));
-            }
-        }
-        Ok(Ok(source))
+        Ok((theirs, is_news))
     }
 
     /// Holds these ops, durably on Ok.

@@ -18,6 +18,7 @@ mod copying;
 mod gathering;
 mod losses;
 mod readers;
+mod reads;
 mod set_back;
 
 const LOOPBACK: ([u8; 4], u16) = ([127, 0, 0, 1], 0);

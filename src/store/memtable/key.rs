@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use super::{KeyEntry, Memtable, SharedMemtable};
+use super::{KeyEntry, Memtable, RecordHeader, SharedMemtable};
 use crate::core::clock::Clock;
 use crate::core::op::Op;
 use crate::core::slot::KeyHash;
@@ -89,17 +89,35 @@ impl MemoryOps {
 
     /// Without the ops whose dots are `known`.
     pub fn lacking(&self, known: &Clock) -> Self {
-        let lacks = |place: &&Place| {
+        self.those(|header| !known.contains(header.dot.origin, header.dot.seq))
+    }
+
+    /// Without the texts that `clock` does not cover and that are later than `until`.
+    pub fn within(&self, clock: &Clock, until: Option<Stamp>) -> Self {
+        self.those(|header| {
+            let is_text = header.is_part() || header.is_value();
+            !is_text || clock.contains(header.dot.origin, header.dot.seq) || Some(header.stamp()) <= until
+        })
+    }
+
+    fn those(&self, wanted: impl Fn(&RecordHeader) -> bool) -> Self {
+        let is_wanted = |place: &&Place| {
             let memtable = self.tables.get(place.table as usize).map(|table| table.read());
-            let dot = memtable.and_then(|memtable| Some(memtable.record(place.entry)?.1.dot));
-            dot.is_some_and(|dot| !known.contains(dot.origin, dot.seq))
+            let header = memtable.and_then(|memtable| Some(memtable.record(place.entry)?.1));
+            header.is_some_and(|header| wanted(&header))
         };
         let places = self.places.iter().flat_map(|places| places.iter());
-        let places: Vec<Place> = places.filter(lacks).copied().collect();
+        let places: Vec<Place> = places.filter(is_wanted).copied().collect();
         Self {
             tables: self.tables.clone(),
             places: (!places.is_empty()).then(|| places.into()),
         }
+    }
+
+    /// The highest one.
+    pub fn last_stamp(&self) -> Option<Stamp> {
+        let last = self.places.as_ref()?.last()?;
+        self.tables.get(last.table as usize)?.read().stamp(last.entry)
     }
 
     pub fn iter(&self) -> impl Iterator<Item = Op> + '_ {

@@ -139,5 +139,13 @@ proptest! {
         known.insert_range(OriginId(3), 1, 9);
         let lacking: Vec<Op> = held.iter().filter(|op| !known.contains(op.dot.origin, op.dot.seq)).collect();
         prop_assert_eq!(held.lacking(&known).iter().collect::<Vec<_>>(), lacking);
+        let until = held.iter().nth(2).map(|op| op.stamp());
+        let is_within = |op: &Op| {
+            let is_left = matches!(op.body, Body::Spent { .. });
+            is_left || known.contains(op.dot.origin, op.dot.seq) || Some(op.stamp()) <= until
+        };
+        let within: Vec<Op> = held.iter().filter(is_within).collect();
+        prop_assert_eq!(held.within(&known, until).iter().collect::<Vec<_>>(), within);
+        prop_assert_eq!(held.last_stamp(), held.iter().last().map(|op| op.stamp()));
     }
 }

@@ -250,17 +250,23 @@ impl Segment {
     /// The ops of one key, in the order of their stamps. Reads nothing yet, and does not ask the filter.
     pub fn ops_of(self: &Arc<Self>, slot: SlotId, user: &str, key: &str) -> OpCursor {
         let place = place_of(slot, user, key);
-        let start = self.footer.index.find(&place);
+        let start = self.first_block(&place);
         OpCursor::new(self.clone(), place, slot, start)
     }
 
     /// Whether the key's ops lie in one block and that needs no I/O.
     pub fn is_cached(&self, slot: SlotId, user: &str, key: &str) -> bool {
         let place = place_of(slot, user, key);
-        let Some(block) = self.footer.index.find(&place) else {
+        let Some(block) = self.first_block(&place) else {
             return true;
         };
         !self.goes_on(&block, &place) && self.cache.holds(self.key_of(&block))
+    }
+
+    /// The first block that can hold ops of the key at `place`.
+    fn first_block(&self, place: &[u8]) -> Option<BlockRef> {
+        // A plain one holds nothing but a key that began before it.
+        self.footer.index.find(place).filter(|block| block.plain.is_none())
     }
 
     /// Whether the key at `place`, which `block` is the first to hold, goes on in the next one.

@@ -3,6 +3,7 @@
 use super::block_builder::PlainRun;
 use super::error::ReadError;
 use super::index::BlockRef;
+use super::place::slot_of_place;
 use super::span::{Gathered, TextSpan};
 use super::{Malformed, Segment};
 use crate::core::stamp::Stamp;
@@ -71,7 +72,7 @@ impl Segment {
     /// to be plain: of a long list, the first and perhaps the last.
     pub fn values_of(&self, place: &[u8]) -> Result<Values, ReadError> {
         let mut values = Values::Absent;
-        let mut next = self.footer.index.find(place);
+        let mut next = self.first_block(place);
         while let Some(block) = next {
             let found = match block.plain {
                 Some(run) => run.into(),
@@ -106,6 +107,31 @@ impl Segment {
             },
             _ => Values::Other,
         })
+    }
+
+    /// The highest stamp of any op of the key at `place`. Reads at most the block that the op is in.
+    pub fn last_stamp_of(&self, place: &[u8]) -> Result<Option<Stamp>, ReadError> {
+        let blocks = std::iter::successors(self.first_block(place), |block| self.behind(block, place));
+        let Some(block) = blocks.last() else {
+            return Ok(None);
+        };
+        if let Some(run) = block.plain {
+            return Ok(Some(Stamp {
+                time: run.last,
+                origin: run.origin,
+            }));
+        }
+        let loaded = self.load(&block)?;
+        let damaged = |error| self.damaged(&block, error);
+        let Some(run) = loaded.find(place).map_err(damaged)? else {
+            return Ok(None);
+        };
+        let mut ops = loaded.ops(&run, slot_of_place(place).map_err(damaged)?);
+        let mut last = None;
+        while let Some(op) = ops.next().map_err(damaged)? {
+            last = Some(op.stamp());
+        }
+        Ok(last)
     }
 
     /// The block in which the key at `place` goes on behind `block`, which holds ops of it.

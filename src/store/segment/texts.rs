@@ -22,7 +22,7 @@ impl Segment {
     /// Appends the texts of the key at `place`, in the order of their stamps, when they can be had in the shortest way: all its ops
     /// are text, as it was first stamped, and lie in one block that is in reach.
     pub fn texts_of(&self, place: &[u8], reach: Reach, out: &mut Gathered) -> Result<Texts, ReadError> {
-        let Some(block) = self.footer.index.find(place) else {
+        let Some(block) = self.first_block(place) else {
             return Ok(Texts::Absent);
         };
         if self.goes_on(&block, place) {

@@ -63,7 +63,7 @@ async fn a_reader_that_nobody_waits_for_is_closed() {
 }
 
 /// Every request so far, whether or not somebody still wants the answer.
-async fn wait_answered(peers: &[Peer]) {
+pub(super) async fn wait_answered(peers: &[Peer]) {
     let until = Instant::now() + PATIENCE;
     while peers.iter().any(|peer| peer.waiting() > Duration::ZERO) {
         assert!(Instant::now() < until);

@@ -6,6 +6,10 @@ fn hash_of(entry: &KeyedOp) -> KeyHash {
     KeyHash::of(&entry.user, &entry.key)
 }
 
+fn place_of_entry(entry: &KeyedOp) -> Vec<u8> {
+    place_of(entry.op.dot.slot, entry.user.as_str(), entry.key.as_str())
+}
+
 fn request(number: u64) -> RequestId {
     RequestId((u128::from(number) << 40 | 1).to_le_bytes())
 }
@@ -58,6 +62,7 @@ proptest! {
         prop_assert_eq!(segment.verify(), vec![]);
         for entry in &entries {
             let expected: Vec<Op> = same_key(&entries, entry).map(|entry| entry.op.clone()).collect();
+            prop_assert_eq!(segment.last_stamp_of(&place_of_entry(entry)).unwrap(), expected.last().map(Op::stamp));
             prop_assert_eq!(ops_of(&segment, entry).unwrap(), expected);
         }
         prop_assert_eq!(segment.covered(), &covered(&entries));
@@ -93,6 +98,9 @@ proptest! {
     fn absent_keys_are_absent(entries in any_entries(), probe in any_entry(), block_bytes in 100usize..1000) {
         let segment = write(&MemoryDisk::new(), &entries, block_bytes, &cache());
         let expected: Vec<Op> = same_key(&entries, &probe).map(|entry| entry.op.clone()).collect();
+        let place = place_of_entry(&probe);
+        prop_assert_eq!(segment.last_stamp_of(&place).unwrap(), expected.last().map(Op::stamp));
+        prop_assert_eq!(segment.values_of(&place).unwrap() == Values::Absent, expected.is_empty());
         prop_assert_eq!(ops_of(&segment, &probe).unwrap(), expected);
     }
 
@@ -150,6 +158,8 @@ proptest! {
         let entries = sorted(entries);
         let segment = write(&MemoryDisk::new(), &entries, block_bytes, &cache());
         for entry in &entries {
+            let last = same_key(&entries, entry).last().map(|entry| entry.op.stamp());
+            prop_assert_eq!(segment.last_stamp_of(&place_of_entry(entry)).unwrap(), last);
             let mut expected = same_key(&entries, entry).map(|entry| &entry.op);
             let mut cursor = segment.ops_of(entry.op.dot.slot, entry.user.as_str(), entry.key.as_str());
             loop {
