@@ -120,6 +120,13 @@ pub enum Request {
     HeldDots {
         slot: u16,
     },
+    /// Take none of these ops from here on, from whomever, and say which of them you do not hold.
+    GiveUp {
+        slot: u16,
+        /// Who holds the slot, by the member table of who asks.
+        replicas: Vec<u64>,
+        dots: WireClock,
+    },
     /// Let this node into the cluster.
     Admit(Admission),
     /// Does your disk hold any user's data?
@@ -235,6 +242,11 @@ pub enum Response {
         texts: WireClock,
         /// All that is held or known to be dropped.
         covered: WireClock,
+    },
+    GivenUp {
+        /// The life of who promises.
+        life: u64,
+        dots: WireClock,
     },
     /// The member table: one record each, as JSON.
     Admitted {

@@ -77,7 +77,10 @@ impl Node {
 
     async fn write(&self, wanted: Wanted<'_>, terms: Terms) -> Result<Added, OpError> {
         match &self.cluster {
-            Some(cluster) => cluster.write(wanted, terms).await,
+            Some(cluster) => {
+                let _at_work = cluster.begin();
+                cluster.write(wanted, terms).await
+            }
             None => self.local.write(wanted, WriteContext::default()).await,
         }
     }
@@ -150,7 +153,10 @@ impl Node {
         terms: Terms,
     ) -> Result<ValueReader, OpError> {
         match &self.cluster {
-            Some(cluster) => cluster.get(user, key, offset, limit, terms).await,
+            Some(cluster) => {
+                let _at_work = cluster.begin();
+                cluster.get(user, key, offset, limit, terms).await
+            }
             None => {
                 let reader = self.local.get(user, key, offset, limit)?;
                 Ok(ValueReader::Local(reader, None))
@@ -161,7 +167,10 @@ impl Node {
     /// How many values the key's list has.
     pub async fn count(&self, user: &UserId, key: &Key, terms: Terms) -> Result<u64, OpError> {
         match &self.cluster {
-            Some(cluster) => cluster.count(user, key, terms).await,
+            Some(cluster) => {
+                let _at_work = cluster.begin();
+                cluster.count(user, key, terms).await
+            }
             None => self.local.count(user, key).await,
         }
     }

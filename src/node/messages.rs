@@ -11,6 +11,7 @@ use super::inbox::Inbox;
 use super::jobs::JobGate;
 use super::local::Added;
 use super::permits::Permit;
+use super::refused::Refused;
 use super::spreading::{LocalShare, Others};
 use crate::core::clock::SlotClocks;
 use crate::core::op::KeyedOp;
@@ -67,6 +68,8 @@ pub enum ShardMessage {
     Tick,
     /// Dots that a peer knows and does not hold any more, all of whose clears are durable here.
     KnowDropped(SlotClocks),
+    /// Take none of these from here on; answered with those that are not here.
+    Refuse(SlotClocks, oneshot::Sender<SlotClocks>),
     /// All other replicas of these slots have sent what they have.
     Heal(SlotClocks),
     /// What every other replica's clock covers, and when all that the others had was here.
@@ -87,4 +90,5 @@ pub struct ShardArguments {
     pub inbox: Arc<Inbox>,
     pub stats: Arc<Mutex<ShardStats>>,
     pub commit_time: Arc<CommitTime>,
+    pub refused: Refused,
 }

@@ -19,6 +19,7 @@ pub mod offline;
 mod opening;
 pub mod peers;
 mod permits;
+mod refused;
 pub mod replica;
 mod shard_actor;
 mod spreading;

@@ -222,6 +222,35 @@ impl Local {
         self.tell_shards(|| ShardMessage::KnowDropped(dots.clone()));
     }
 
+    /// What clears wait for here, of all shards that serve now.
+    pub fn awaited(&self) -> SlotClocks {
+        let mut awaited = SlotClocks::default();
+        self.readers().for_each(|reader| awaited.join(&reader.awaited()));
+        awaited
+    }
+
+    /// Takes none of these ops from here on, unless they are allowed again; gives those of them that are not here.
+    pub async fn refuse(&self, slot: SlotId, dots: &Clock) -> Result<Clock, OpError> {
+        let gone = OpError::ShardUnavailable { maybe_applied: false };
+        let mut wanted = SlotClocks::default();
+        wanted.join_slot(slot, dots);
+        let (sender, answer) = oneshot::channel();
+        {
+            let serving = self.doors()[self.door_of(slot)].serving();
+            let actor = &serving.as_ref().ok_or(gone.clone())?.actor;
+            actor
+                .cast(ShardMessage::Refuse(wanted, sender))
+                .map_err(|_| gone.clone())?;
+        }
+        let mut lacking = answer.await.map_err(|_| gone)?;
+        Ok(lacking.remove_slot(slot).unwrap_or_default())
+    }
+
+    /// These may be taken: a peer holds them.
+    pub fn allow(&self, dots: &SlotClocks) {
+        self.doors().iter().for_each(|door| door.refused.allow(dots));
+    }
+
     /// See `Shard::set_stable`.
     pub fn set_stable(&self, stable: &SlotClocks, heard: Option<WallMs>) {
         self.tell_shards(|| ShardMessage::Stable(stable.clone(), heard));

@@ -22,6 +22,7 @@ use super::jobs::{JobGate, Report};
 use super::local::Added;
 use super::messages::{Reply, ShardArguments, ShardMessage};
 use super::permits::Permit;
+use super::refused::Refused;
 use super::spreading::{self, Stamped};
 use crate::env::{Abandoned, Env};
 use crate::planted::{Bug, planted};
@@ -51,6 +52,7 @@ pub struct ShardState {
     several_write: bool,
     stats: Arc<Mutex<ShardStats>>,
     commit_time: Arc<CommitTime>,
+    refused: Refused,
     /// In the order of their groups.
     waiting: VecDeque<Waiting>,
     /// Writes that wait for log space, in the order they came.
@@ -86,6 +88,7 @@ impl Actor for ShardActor {
             inbox,
             stats,
             commit_time,
+            refused,
         } = arguments;
         let mut state = ShardState {
             shard,
@@ -96,6 +99,7 @@ impl Actor for ShardActor {
             several_write: false,
             stats,
             commit_time,
+            refused,
             waiting: VecDeque::new(),
             parked: VecDeque::new(),
             stamped: Vec::new(),
@@ -130,6 +134,11 @@ impl Actor for ShardActor {
                 state.unpark(&me);
             }
             ShardMessage::KnowDropped(dots) => state.shard.know_dropped(&dots),
+            ShardMessage::Refuse(dots, answer) => {
+                let lacking = state.shard.lacking(&dots);
+                state.refused.add(&lacking);
+                let _ = answer.send(lacking);
+            }
             ShardMessage::Heal(lost) => state.shard.heal(&lost),
             ShardMessage::Stable(stable, heard) => state.shard.set_stable(stable, heard),
             ShardMessage::MergeStepped(number, outcome) => state.merge_stepped(&me, number, outcome),

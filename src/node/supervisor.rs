@@ -21,6 +21,7 @@ use super::jobs::JobGate;
 use super::messages::{ShardArguments, ShardMessage};
 use super::opening::{Plan, log_report};
 use super::permits::{Limits, Permits};
+use super::refused::Refused;
 use super::shard_actor::ShardActor;
 use crate::env::Env;
 use crate::shard::{OpenReport, Shard, ShardReader, ShardStats};
@@ -48,6 +49,8 @@ pub struct ShardDoor {
     pub stats: Arc<Mutex<ShardStats>>,
     pub commit_time: Arc<CommitTime>,
     pub restarts: AtomicU64,
+    /// Ops with these dots are not taken, whichever actor runs the shard.
+    pub refused: Refused,
     gate: JobGate,
 }
 
@@ -60,6 +63,7 @@ impl ShardDoor {
             stats: Arc::default(),
             commit_time: Arc::default(),
             restarts: AtomicU64::new(0),
+            refused: Refused::default(),
             gate: JobGate::default(),
         }
     }
@@ -231,6 +235,7 @@ impl SupervisorState {
             inbox: inbox.clone(),
             stats: door.stats.clone(),
             commit_time: door.commit_time.clone(),
+            refused: door.refused.clone(),
         };
         // No name: ractor's registry is global to the process, and one process may hold many nodes.
         let (actor, _) = Actor::spawn_linked(None, ShardActor, arguments, me.get_cell()).await?;

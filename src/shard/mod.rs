@@ -206,6 +206,8 @@ pub struct Shard {
     clears_since_merge: u64,
     /// Clears that the last merge of all segments had to keep, by slot, as long as nothing that they wait for has come there.
     clears_left: BTreeMap<SlotId, u64>,
+    /// What the clears saw that the last merge of all segments had to keep, and not every replica's clock covered then.
+    awaited: SlotClocks,
     published: Published,
     stats: ShardStats,
 }
@@ -289,6 +291,7 @@ impl Shard {
             last_write: WallMs(0),
             clears_since_merge: 0,
             clears_left: BTreeMap::new(),
+            awaited: SlotClocks::default(),
             published: Published::default(),
             stats: ShardStats::default(),
         };

@@ -45,6 +45,8 @@ pub(super) struct Readable {
     pub(super) segments: Vec<Arc<Segment>>,
     /// Dots that were on this disk and are no more.
     pub(super) lost: SlotClocks,
+    /// What the clears saw that could not go yet, as far as it is in the way.
+    pub(super) awaited: SlotClocks,
 }
 
 /// What other replicas ask of a shard. What is shown as durable and the clock that says so change in one step.
@@ -96,6 +98,7 @@ impl Shard {
             memtables: self.memtables().cloned().collect(),
             segments: self.segments.clone(),
             lost: self.lost.clone(),
+            awaited: self.awaited.clone(),
         }));
     }
 

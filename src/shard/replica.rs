@@ -127,6 +127,11 @@ impl Shard {
         self.find_lost();
     }
 
+    /// Of these dots, those that are neither here nor in the open group, nor known to be dropped.
+    pub fn lacking(&self, dots: &SlotClocks) -> SlotClocks {
+        dots.minus(&self.covered)
+    }
+
     /// Gives up these lost dots: all other replicas have sent what they have of these slots since they were lost.
     pub fn heal(&mut self, lost: &SlotClocks) {
         let healed = self.lost.meet(lost);
@@ -207,6 +212,11 @@ impl ShardReader {
     /// Dots that were on this disk and are no more.
     pub fn lost(&self) -> SlotClocks {
         self.readable.load().lost.clone()
+    }
+
+    /// What clears wait for that could not go at the last merge of all.
+    pub fn awaited(&self) -> SlotClocks {
+        self.readable.load().awaited.clone()
     }
 
     pub fn durable_clock(&self, slot: SlotId) -> Clock {

@@ -284,6 +284,7 @@ impl Shard {
         }
         if running.takes_all {
             self.clears_left = merged.clears_kept;
+            self.awaited = merged.awaited;
             self.let_clears_go(running.stable.as_ref());
         }
         self.lost.join(segment.lost());

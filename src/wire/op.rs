@@ -135,6 +135,14 @@ pub(crate) fn slot_of(slot: u16) -> Result<SlotId, WireRefused> {
 }
 
 impl WireOp {
+    pub fn dot(&self) -> Dot {
+        Dot {
+            origin: OriginId(self.origin),
+            slot: SlotId(self.slot),
+            seq: self.seq,
+        }
+    }
+
     pub fn of(op: &KeyedOp) -> Self {
         Self {
             user: op.user.clone(),

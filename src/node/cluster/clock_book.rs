@@ -326,6 +326,11 @@ impl ClockBook {
         peers.into_iter().all(has)
     }
 
+    /// The peer's clock of the slot, as it last told it.
+    pub(super) fn told(&self, peer: NodeId, slot: SlotId) -> Option<Clock> {
+        self.pages.lock().get(&peer)?.clocks.get(slot).cloned()
+    }
+
     /// Of each slot, what the clocks of all its other replicas cover.
     pub(super) fn stable<'a>(&self, slots: impl Iterator<Item = (SlotId, Vec<&'a NodeId>)>) -> SlotClocks {
         let pages = self.pages.lock();

@@ -38,11 +38,13 @@
 //! where it is damaged, not before the peer that asks, and whoever else it can reach, has seen that it is no older copy of itself (`lives`).
 
 mod asking;
+mod at_work;
 mod clock_book;
 mod compare;
 mod forward;
 mod gather;
 mod gathering;
+mod give_up;
 mod gossip;
 mod join;
 mod layout;
@@ -84,6 +86,7 @@ use clock_book::ClockBook;
 use layout::Layouts;
 use lives::Lives;
 
+pub use at_work::Task;
 pub use forward::RemoteReader;
 pub use join::{MemberChange, MemberRefused};
 pub use read::Elsewhere;
@@ -154,6 +157,7 @@ struct Inner {
     /// Numbers readers and pulls of this node at its peers.
     next_number: AtomicU64,
     asking: asking::Asking,
+    at_work: at_work::AtWork,
     gathering: gathering::Gathering,
     /// Held by whoever changes the member table.
     changing: tokio::sync::Mutex<()>,
@@ -227,6 +231,7 @@ impl Cluster {
             stopping: AtomicBool::new(false),
             next_number: AtomicU64::new(1),
             asking: asking::Asking::default(),
+            at_work: at_work::AtWork::default(),
             gathering: gathering::Gathering::default(),
             changing: tokio::sync::Mutex::default(),
         });
@@ -246,9 +251,15 @@ impl Cluster {
         tasks.push(tokio::spawn(layout::watch(inner.clone(), inner.view.subscribe())));
         tasks.push(tokio::spawn(join::run(inner.clone())));
         tasks.push(tokio::spawn(sync::run(inner.clone())));
+        tasks.push(tokio::spawn(give_up::run(inner.clone())));
         tasks.push(tokio::spawn(observe::run(inner.clone())));
         drop(tasks);
         Ok(Self { inner })
+    }
+
+    /// To be held while a request is carried out.
+    pub fn begin(&self) -> Task {
+        self.inner.at_work.begin()
     }
 
     /// Whether this node belongs to the cluster, by the table as it knows it.

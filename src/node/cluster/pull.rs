@@ -77,6 +77,7 @@ impl Inner {
             };
             ops_pulled += ops.len() as u64;
             self.note_pulled(peer, &ops);
+            self.allow(&ops);
             self.take_ops(ops, Came::Pulled).await?;
             if let Some(covered) = covered {
                 // All that the peer still holds of them is durable here, the clears too.

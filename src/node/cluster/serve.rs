@@ -140,6 +140,8 @@ impl Inner {
         connection: u64,
         request: Request,
     ) -> Result<Response, OpError> {
+        // A promise waits for all that is at work, and not for itself.
+        let _at_work = (!matches!(request, Request::GiveUp { .. })).then(|| self.at_work.begin());
         match request {
             Request::Ping | Request::Digest { .. } => Ok(self
                 .answer_now(from, &request)
@@ -211,6 +213,7 @@ impl Inner {
                     covered: WireClock::of(&held.covered),
                 })
             }
+            Request::GiveUp { slot, replicas, dots } => self.answer_give_up(from, slot, &replicas, dots).await,
             Request::Admit(admission) => Ok(match self.admit(admission).await {
                 Ok(admitted) => admitted,
                 Err(MemberRefused::Store(error)) => return Err(error),

@@ -149,6 +149,7 @@ impl Inner {
     /// One round with a peer. `at_once`: what is lacking is asked for although it may be on its way.
     pub(super) async fn round(&self, peer: &Peer, at_once: bool) -> Result<(), Broken> {
         let node = peer.node();
+        let _at_work = self.at_work.begin();
         if !at_once && self.is_settled(node) {
             return Ok(());
         }

@@ -16,6 +16,7 @@ use crate::types::{Consistency, Key, RequestId, UserId, WallMs};
 mod bad_disk;
 mod copying;
 mod gathering;
+mod given_up;
 mod losses;
 mod readers;
 mod reads;

@@ -118,6 +118,7 @@ pub struct Merge {
     /// Whether any clear can matter: if not, ops stream through unexamined.
     clears: bool,
     clears_kept: BTreeMap<SlotId, u64>,
+    awaited: SlotClocks,
     read_ops: u64,
 }
 
@@ -132,6 +133,8 @@ pub struct Merged {
     pub segment: Segment,
     /// The clears in it, by slot: those that could not go yet.
     pub clears_kept: BTreeMap<SlotId, u64>,
+    /// What these saw and not every replica's clock covers.
+    pub awaited: SlotClocks,
 }
 
 impl Merge {
@@ -173,6 +176,7 @@ impl Merge {
             heads,
             writer,
             clears_kept: BTreeMap::new(),
+            awaited: SlotClocks::default(),
             read_ops: 0,
         })
     }
@@ -239,6 +243,7 @@ impl Merge {
         Ok(Progress::Done(Box::new(Merged {
             segment: finished?,
             clears_kept: self.clears_kept,
+            awaited: self.awaited.minus(&self.context.stable),
         })))
     }
 

@@ -25,7 +25,8 @@ impl Merge {
                 self.writer.add_collected(&collected);
                 self.left_of(clears, op)
             }
-            Body::Clear(_) => {
+            Body::Clear(seen) => {
+                self.awaited.join_slot(op.dot.slot, seen);
                 *self.clears_kept.entry(op.dot.slot).or_default() += 1;
                 Some(op)
             }
