@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use kv_storage::api::{self, MemberState};
 use kv_storage::client::{Client, Consistency, entropy};
-use kv_storage::config::shards_default;
+use kv_storage::config::{shards_default, threads_default};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -136,6 +136,9 @@ impl Member {
             .arg(self.folder.join("key"));
         if std::env::var_os("KV_SHARDS").is_none() {
             command.args(["--shards", &shards_default(NODES).to_string()]);
+        }
+        if std::env::var_os("KV_THREADS").is_none() {
+            command.args(["--threads", &threads_default(NODES).to_string()]);
         }
         for other in &self.join {
             command.args(["--join", &other.to_string()]);
