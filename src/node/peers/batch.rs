@@ -23,7 +23,7 @@ const FRAME_BYTES: usize = 128 << 10;
 const KEPT_BYTES_MAX: usize = 256 << 10;
 
 /// What can wait a little waits for so long at most. Little beside what it takes to notice that a peer is slow (`cluster::gather`).
-pub const SOON: Duration = Duration::from_millis(4);
+pub const SOON: Duration = Duration::from_millis(2);
 
 /// How soon a message has to go out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
