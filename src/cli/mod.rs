@@ -78,7 +78,7 @@ enum Command {
     /// Add the keys and values of such a file
     Import(import::ImportArgs),
     /// Run a node
-    Serve(serve::ServeArgs),
+    Serve(Box<serve::ServeArgs>),
     /// Run a store on this machine, with its files, a user and a profile in one folder
     #[command(name = "run-cluster")]
     RunCluster(run_cluster::RunClusterArgs),

@@ -20,7 +20,7 @@ pub enum Put {
     First,
     Behind,
     /// The actor has ended and will not see it.
-    Closed(Pending),
+    Closed(Box<Pending>),
 }
 
 impl Default for Inbox {
@@ -33,7 +33,7 @@ impl Inbox {
     pub fn put(&self, write: Pending) -> Put {
         let mut inbox = self.0.lock();
         let Some(writes) = &mut *inbox else {
-            return Put::Closed(write);
+            return Put::Closed(Box::new(write));
         };
         writes.push(write);
         match writes.len() {

@@ -237,7 +237,7 @@ impl Local {
     fn put_in(&self, index: usize, pending: Pending) {
         let refused = match &*self.inner.doors[index].serving() {
             Some(serving) => match serving.inbox.put(pending) {
-                Put::Closed(pending) => pending,
+                Put::Closed(pending) => *pending,
                 Put::Behind => return,
                 Put::First => {
                     // An actor that cannot be told any more is ending, and closes its inbox.

@@ -65,7 +65,7 @@ impl ShardState {
                 self.await_group(group, added, reply, permit);
             }
             Work::Apply(ops) if self.refused.meets(&ops) => {
-                let _ = reply.send(Err(OpError::ShardUnavailable { maybe_applied: false }));
+                reply.send(Err(OpError::ShardUnavailable { maybe_applied: false }));
             }
             Work::Apply(ops) => match self.shard.apply(ops, self.env.wall.now()) {
                 Ok(Applied::InGroup(group)) => self.await_group(group, Added::Appended, reply, permit),
