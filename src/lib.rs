@@ -33,8 +33,9 @@
 //! costs as much as half a sync); then everyone who waited for the group is answered, and the inbox has filled again.
 //!
 //! In a cluster `node::cluster` stands before the shards: any replica of the slot coordinates. It first asks a quorum for the highest time it knows,
-//! and for the request id; the op is stamped after that, appended here and at all other replicas at once, and acknowledged when enough have it
-//! durably. A node that holds no replica forwards. What a replica misses it asks for itself, by its clock (`node::cluster::sync`).
+//! and for the request id; the op is stamped after that, appended here and at the other replicas, and acknowledged when enough have it
+//! durably. Ops that get their names together travel in one message (`node::spreading`), to those replicas that a quorum needs at once, and
+//! to the rest a moment later. A node that holds no replica forwards. What a replica misses it asks for itself, by its clock (`node::cluster::sync`).
 //!
 //! # How a get travels
 //!

@@ -26,8 +26,10 @@
 //!
 //! A write at quorum *asks first*: a quorum of the slot's replicas say the highest time they know, and whether they hold the request id.
 //! The op is stamped after all of these times, so it comes after every op that was acknowledged at a quorum before (G5), and its stamp never
-//! has to be changed; an acknowledged request id is always found (G6). Then it is appended here and at all other live replicas at once,
-//! and acknowledged when a quorum has it durably (G1). A clear also learns the quorum's clocks of the slot, and removes what they cover.
+//! has to be changed; an acknowledged request id is always found (G6). Then it is appended here and at the other live replicas, and
+//! acknowledged when a quorum has it durably (G1), whichever these are. It goes at once to as many as a quorum takes, and two milliseconds later
+//! to the others, so that more goes in one message (`node::spreading`). A clear also learns the quorum's clocks of the slot, and removes what they
+//! cover.
 //!
 //! A read at quorum compares digests of the slot's clock. Equal clocks mean equal sets of ops. Otherwise what each lacks of the key is
 //! exchanged, durably, before it is read (G4); and of what comes in meanwhile nothing is shown without all that was acknowledged before it (G7).
