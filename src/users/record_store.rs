@@ -10,6 +10,7 @@ use crate::env::BoxFuture;
 use crate::node::{Fragment, KeyPage, Node, OpError, Terms, ValueReader};
 use crate::types::{Consistency, Key, UserId};
 
+use super::history::{History, Standing};
 use super::record::{self, KEY_PREFIX, Record};
 
 /// Longer than any record can be. What is longer is cut, and so refused as damaged instead of filling memory.
@@ -61,7 +62,7 @@ impl RecordStore for Node {
                         ..quick()
                     };
                     let records = read_records(self, key, terms).await?;
-                    // Whom it does not know, the others may: the first records of a user say only that one is being added.
+                    // Whom it does not know, the others may.
                     if knows_user(key, &records) {
                         Ok(records)
                     } else {
@@ -106,13 +107,17 @@ impl RecordStore for Node {
     }
 }
 
-/// Whether these records tell who may log in.
+/// Whether these records tell who may log in. Of a user's records this node may have any: the claim to the name without the user, or the user
+/// without the claim.
 fn knows_user(key: &Key, records: &[String]) -> bool {
     let Some(user) = record::user_of(key) else {
         return false;
     };
-    let mut records = records.iter().map(|text| Record::decode(&user, text));
-    records.any(|record| matches!(record, Ok(Record::Active { .. })))
+    let mut history = History::default();
+    records
+        .iter()
+        .for_each(|text| history.push(Record::decode(&user, text)));
+    matches!(history.standing(), Standing::Active { .. } | Standing::Removing { .. })
 }
 
 /// A login waits for it.
@@ -189,13 +194,14 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_is_only_claimed_is_not_known() {
+    fn a_name_of_which_only_the_claim_or_only_the_user_came_is_not_known() {
         let user = UserId::new("bob").unwrap();
         let key = record::key_of(&user).unwrap();
         let life = "1".to_owned();
         let claim = Record::Adding { life }.encode(&user).unwrap();
         assert!(!knows_user(&key, &[]) && !knows_user(&key, std::slice::from_ref(&claim)));
         let active = r#"{"v":1,"name":"bob","argon2":"$argon2id$v=19$m=8,t=1,p=1$c2FsdHNhbHQ$AAAAAAAAAAAAAAAAAAAAAA","admin":false,"state":"active","life":"1"}"#;
+        assert!(!knows_user(&key, &[active.to_owned()]));
         assert!(knows_user(&key, &[claim, active.to_owned()]));
     }
 
