@@ -370,7 +370,7 @@ pub fn address(text: &str) -> Result<SocketAddr, String> {
 /// sync their logs on these threads, and a thread that waits for the disk leaves its processor to another.
 pub fn threads_default(nodes: usize) -> usize {
     let processors = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-    (processors / nodes.max(1)).max(1) + 1
+    (processors / nodes.max(1) + 1).clamp(THREADS_MIN, THREADS_MAX)
 }
 
 /// Shards of a new data folder when nothing else is asked for and so many nodes share this machine: one for each processor that a node has.

@@ -28,6 +28,7 @@ mod serve;
 mod text_source;
 mod users;
 
+use std::pin::Pin;
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -94,56 +95,69 @@ enum Command {
     },
 }
 
-/// By how many threads it is run.
-fn threads(command: &Command) -> anyhow::Result<usize> {
-    Ok(match command {
-        Command::Serve(args) => args.clone().into_config(|name| std::env::var(name).ok())?.threads,
-        _ => threads_default(1),
-    })
+/// What a command line asks for, and how many threads it is run by.
+struct Job {
+    threads: usize,
+    run: Pin<Box<dyn Future<Output = anyhow::Result<ExitCode>>>>,
 }
 
-fn run(command: Command) -> anyhow::Result<ExitCode> {
-    let mut builder = tokio::runtime::Builder::new_multi_thread();
-    let runtime = builder.worker_threads(threads(&command)?).enable_all().build();
-    let runtime = runtime.context("cannot start")?;
-    let outcome = runtime.block_on(dispatch(command));
-    // What still runs has nobody left to tell; waiting for it could take forever.
-    runtime.shutdown_background();
-    outcome
+impl Job {
+    fn of(command: Command) -> anyhow::Result<Self> {
+        Ok(match command {
+            Command::AddValue(args) => Self::done(add::run(args, true)),
+            Command::AddValuePart(args) => Self::done(add::run(args, false)),
+            Command::GetValue(args) => Self::done(get::get(args)),
+            Command::ClearKey(args) => Self::done(get::clear(args)),
+            Command::Keys(args) => Self::done(keys::run(args)),
+            Command::Users(command) => Self::done(users::run(command)),
+            Command::Cluster(command) => Self::done(cluster::run(command)),
+            Command::Export(args) => Self::done(export::run(args)),
+            Command::Import(args) => Self::done(import::run(args)),
+            Command::Serve(args) => {
+                let stop_with_parent = args.stop_with_parent;
+                let config = args.into_config(|name| std::env::var(name).ok())?;
+                Self {
+                    threads: config.threads,
+                    run: Box::pin(serve::run(config, stop_with_parent)),
+                }
+            }
+            Command::RunCluster(args) => Self::ended(run_cluster::run(args)),
+            Command::Segment(command) => Self::done(async { segment::run(command) }),
+            Command::Bench(args) => Self::done(bench::run(args)),
+            Command::Completions { shell } => Self::done(async move { completions(shell) }),
+        })
+    }
+
+    fn done(run: impl Future<Output = anyhow::Result<()>> + 'static) -> Self {
+        Self::ended(async { run.await.map(|()| Exit::Done.into()) })
+    }
+
+    fn ended(run: impl Future<Output = anyhow::Result<ExitCode>> + 'static) -> Self {
+        Self {
+            threads: threads_default(1),
+            run: Box::pin(run),
+        }
+    }
+
+    fn run(self) -> anyhow::Result<ExitCode> {
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        let runtime = builder.worker_threads(self.threads).enable_all().build();
+        let runtime = runtime.context("cannot start")?;
+        let outcome = runtime.block_on(self.run);
+        // What still runs has nobody left to tell; waiting for it could take forever.
+        runtime.shutdown_background();
+        outcome
+    }
 }
 
 /// The whole program.
 pub fn main() -> ExitCode {
     // Wrong usage ends here, with clap's message and exit code 2.
     let cli = Cli::parse();
-    match run(cli.command) {
+    match Job::of(cli.command).and_then(Job::run) {
         Ok(code) => code,
         Err(error) => exit::report(&error).into(),
     }
-}
-
-async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
-    match command {
-        Command::AddValue(args) => add::run(args, true).await,
-        Command::AddValuePart(args) => add::run(args, false).await,
-        Command::GetValue(args) => get::get(args).await,
-        Command::ClearKey(args) => get::clear(args).await,
-        Command::Keys(args) => keys::run(args).await,
-        Command::Users(command) => users::run(command).await,
-        Command::Cluster(command) => cluster::run(command).await,
-        Command::Export(args) => export::run(args).await,
-        Command::Import(args) => import::run(args).await,
-        Command::Serve(args) => {
-            let stop_with_parent = args.stop_with_parent;
-            let config = args.into_config(|name| std::env::var(name).ok())?;
-            return serve::run(config, stop_with_parent).await;
-        }
-        Command::RunCluster(args) => return run_cluster::run(args).await,
-        Command::Segment(command) => segment::run(command),
-        Command::Bench(args) => bench::run(args).await,
-        Command::Completions { shell } => completions(shell),
-    }?;
-    Ok(Exit::Done.into())
 }
 
 fn completions(shell: clap_complete::Shell) -> anyhow::Result<()> {

@@ -28,7 +28,7 @@ pub const CONFIG_VARIABLE: &str = "KV_CONFIG";
 /// Longest time for what is in flight to finish. Most supervisors kill after 90 s.
 const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 
-#[derive(Debug, Default, clap::Args, Clone)]
+#[derive(Debug, Default, clap::Args)]
 pub struct ServeArgs {
     /// Folder of the node's files, made when it is not there [env: KV_DATA] [default: data]
     #[arg(long, value_name = "DIR")]

@@ -203,7 +203,7 @@ impl Local {
     /// Holds ops that other replicas stamped. Durable on Ok.
     pub async fn apply(&self, ops: Vec<KeyedOp>) -> Result<(), OpError> {
         let shard = |op: &KeyedOp| usize::from(shard_of(op.op.dot.slot, self.inner.shards));
-        // Mostly it is one op.
+        // Mostly they are of one shard.
         let first = ops.first().map(shard);
         if let Some(index) = first.filter(|first| ops.iter().all(|op| shard(op) == *first)) {
             return self.apply_to(index, ops).await;
@@ -217,7 +217,9 @@ impl Local {
     }
 
     async fn apply_to(&self, index: usize, ops: Vec<KeyedOp>) -> Result<(), OpError> {
-        let bytes = ops.iter().map(|op| op.op.body.text_bytes()).sum();
+        // Many come together: their names count as well.
+        let names = |op: &KeyedOp| op.user.as_str().len() + op.key.as_str().len();
+        let bytes = ops.iter().map(|op| op.op.body.text_bytes() + names(op)).sum();
         let permit = self.inner.doors[index].replica_permits.take(bytes)?;
         let changed = changed_keys(&ops);
         self.put_watched(index, Work::Apply(ops), permit, changed).await?;

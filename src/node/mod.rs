@@ -3,6 +3,7 @@
 //! `supervisor` starts one `shard_actor` per shard and one for the system's own key range, and starts a dead one again from its
 //! files. `permits` bounds what waits in mailboxes. `identity` is the data folder's lock and name. `membership` is the
 //! gossip that tells which other nodes there are; nothing else names chitchat. `watcher` tells of changes of the system's own keys.
+//! `spreading` brings an op to the other replicas. `refused` are ops that are taken from nobody.
 
 pub mod cluster;
 mod commit_time;

@@ -26,7 +26,7 @@ pub enum Spread {
     Enough,
     /// Its request id had been taken before, and nothing was done; what was then is durable here.
     Repeated,
-    /// It never had a name.
+    /// It never had a name, as far as is known.
     Refused(OpError),
     /// So many have it durably, and no more will say so. `local`: what was in this node's way.
     TooFew { durable: usize, local: Option<OpError> },
@@ -100,8 +100,9 @@ pub fn send(stamped: Vec<Stamped>) {
         // A full disk refuses adds and takes clears: these have to come alone.
         let alone = !matches!(op.op.body, Body::Value(_) | Body::Part(_));
         for target in peers {
-            let has_room = |group: &Group| !alone && group.has_room_for(&target, &wire);
-            let at = groups.iter().position(has_room).unwrap_or_else(|| {
+            let has_room = |group: &Group| group.has_room_for(&target, &wire);
+            let open = if alone { None } else { groups.iter().position(has_room) };
+            let at = open.unwrap_or_else(|| {
                 groups.push(Group::new(&target, alone));
                 groups.len() - 1
             });

@@ -1,4 +1,5 @@
-//! What a node has at work that may hold an op in memory and send it on: requests of clients and peers, and rounds of catching up.
+//! What a node has at work that may hold an op in memory and send it on: requests of clients and peers, and rounds of catching up. Who only
+//! takes ops (`Append`), or tells of what is on the disk, is not counted.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;

@@ -24,6 +24,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Inner;
+use super::serve::refused;
 use super::sync::{Broken, ask};
 use crate::core::clock::{Clock, SlotClocks};
 use crate::core::slot::{SYSTEM_SLOT, SlotId};
@@ -50,9 +51,14 @@ pub(super) async fn run(inner: Arc<Inner>) {
     loop {
         tokio::time::sleep(LOOK).await;
         for (slot, dots) in due(&mut missing, inner.held_by_nobody()) {
-            if let Err(error) = inner.give_up(slot, dots).await {
+            let given = inner.give_up(slot, dots.clone()).await.unwrap_or_else(|error| {
                 tracing::debug!(slot = slot.0, %error, "what nobody holds cannot be given up now");
-            }
+                Clock::default()
+            });
+            // Somebody holds the rest, or may.
+            let mut kept = SlotClocks::default();
+            kept.join_slot(slot, &dots.minus(&given));
+            inner.local.allow(&kept);
         }
     }
 }
@@ -93,7 +99,8 @@ impl Inner {
         missing
     }
 
-    pub(super) async fn give_up(&self, slot: SlotId, mut dots: Clock) -> Result<(), Broken> {
+    /// Gives those up of these ops that nobody holds; tells which.
+    pub(super) async fn give_up(&self, slot: SlotId, mut dots: Clock) -> Result<Clock, Broken> {
         let layout = self.layouts.current();
         let replicas = layout.placement.replicas(slot);
         let mut lives = None;
@@ -117,6 +124,9 @@ impl Inner {
             if lives.replace(now.clone()).is_some_and(|before| before != now) {
                 return Err(Broken::Peer);
             }
+            if dots.is_empty() {
+                return Ok(dots);
+            }
         }
         if !Arc::ptr_eq(&layout, &self.layouts.current()) {
             return Err(Broken::Moved);
@@ -129,7 +139,7 @@ impl Inner {
         let mut dropped = SlotClocks::default();
         dropped.join_slot(slot, &dots);
         self.local.know_dropped(&dropped);
-        Ok(())
+        Ok(dots)
     }
 
     /// Promises to take none of these ops, which the slot's replicas hold; gives those that are not here.
@@ -154,7 +164,7 @@ impl Inner {
         replicas: &[u64],
         dots: WireClock,
     ) -> Result<Response, OpError> {
-        let slot = SlotId(slot);
+        let slot = crate::wire::slot_of(slot).map_err(refused)?;
         if !self.votes_for(slot, from) {
             return Err(OpError::ShardUnavailable { maybe_applied: false });
         }

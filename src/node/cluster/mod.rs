@@ -10,10 +10,13 @@
 //! | `write`, `read`, `list` | the coordinator: what a request's level asks for |
 //! | `seen` | what a later clear may remove |
 //! | `forward` | requests for slots that this node does not hold |
-//! | `serve` | what this node answers to others |
+//! | `tries` | the replicas that such a request was sent to |
+//! | `serve`, `opened` | what this node answers to others; readers and pulls that they opened |
 //! | `sync` | catching up: asking each peer for what this node lacks |
 //! | `compare`, `pull` | its steps: what both hold, and taking what is lacking |
 //! | `settled` | when that can be left out |
+//! | `clock_book` | what the others told of their clocks, and what all of them know |
+//! | `give_up`, `at_work` | ops that nobody holds any more |
 //! | `lives` | which life of each member was met, and whether it runs on an older copy of its disk |
 //! | `told` | what each peer told of its clocks, by which that shows |
 //! | `join` | coming in, letting in, replacing |

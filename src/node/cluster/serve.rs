@@ -365,6 +365,6 @@ pub(super) fn names(user: &str, key: &str) -> Result<(UserId, Key), OpError> {
     ))
 }
 
-fn refused(error: impl std::fmt::Display) -> OpError {
+pub(super) fn refused(error: impl std::fmt::Display) -> OpError {
     error_of(WireError::Refused(error.to_string()))
 }

@@ -106,10 +106,13 @@ impl Outgoing {
         self.writer.take()
     }
 
-    /// Whether what was just added can wait, and nothing else has begun to. If not, it has to be seen to as always.
-    pub fn begins_to_wait(&self) -> Option<bool> {
-        let can_wait = !self.is_due && self.batch.bytes() < FRAME_BYTES;
-        can_wait.then(|| self.batch.messages() == 1)
+    /// Of what was just added, and need not go out at once.
+    pub fn begin_to_wait(&self) -> Waits {
+        match self.batch.messages() {
+            _ if self.is_due || self.batch.bytes() >= FRAME_BYTES => Waits::No,
+            1 => Waits::First,
+            _ => Waits::Behind,
+        }
     }
 
     /// See [`Source::poll_outgoing`].
@@ -127,6 +130,16 @@ impl Outgoing {
         }
         Poll::Pending
     }
+}
+
+/// Whether a message that can wait does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Waits {
+    /// The writer has to see to it now: others are due anyway, or there is much.
+    No,
+    /// Somebody has to be told that it waits.
+    First,
+    Behind,
 }
 
 /// Where a connection's writer finds what it writes.

@@ -4,7 +4,7 @@
 //! - a call is in the link only while there is a connection; when that ends, every call of it ends too, and none moves to the next one:
 //!   the peer may have carried it out;
 //! - what waits for a peer is bounded in count and bytes, from the call to its answer, whether or not somebody still wants the answer. A
-//!   frozen peer costs that much memory and no more.
+//!   frozen peer costs that much memory, and about as much again for those who wait.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -18,7 +18,7 @@ use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::Instant;
 
 use super::CallError;
-use super::batch::{Batch, Hurry, Outgoing, SOON, Source};
+use super::batch::{Batch, Hurry, Outgoing, SOON, Source, Waits};
 use super::figures::{LinkCounters, PeerFigures};
 use super::meter::Meter;
 use super::pending::{Pending, Waiting};
@@ -112,19 +112,16 @@ impl Link {
         };
         let waiting = Waiting { reply, since_us, bytes };
         pending.add(id, waiting);
-        let begins = match hurry {
-            Hurry::Now => None,
-            Hurry::Soon => outgoing.begins_to_wait(),
+        let waits = match hurry {
+            Hurry::Now => Waits::No,
+            Hurry::Soon => outgoing.begin_to_wait(),
         };
-        let sleeper = match begins {
-            None => outgoing.sleeper(),
-            Some(_) => None,
-        };
+        let sleeper = if waits == Waits::No { outgoing.sleeper() } else { None };
         drop(live);
         if let Some(sleeper) = sleeper {
             sleeper.wake();
         }
-        if begins == Some(true) {
+        if waits == Waits::First {
             self.some_wait.notify_one();
         }
         self.counters.requests.add(1);
