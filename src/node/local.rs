@@ -1,5 +1,7 @@
 //! What this node does by itself, with its own shards and disk. Whether other replicas have to be asked is for others to say.
 
+mod reader;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,10 +23,12 @@ use crate::core::stamp::OriginId;
 use crate::env::Env;
 use crate::shard::{Damaged, Write, WriteContext, WriteKind};
 use crate::store::keys::{KeyPage, KeyQuery};
-use crate::store::reader::{Fragment, KeyReader};
+use crate::store::reader::KeyReader;
 use crate::store::segment::ReadError;
 use crate::store::source::KeySource;
 use crate::types::{Key, NodeId, RequestId, UserId};
+
+pub use reader::LocalReader;
 
 /// What became of an add.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -374,42 +378,4 @@ pub(super) fn report(serving: Option<&Serving>, error: ReadError) -> OpError {
         (ReadError::Damaged(_), None) => {}
     }
     error.into()
-}
-
-/// A snapshot of one key's list, read piece by piece.
-pub struct LocalReader {
-    node: Arc<Inner>,
-    /// The shard that it reads from, which hears of damage.
-    door: usize,
-    /// Absent after an error, and while a read of it was abandoned.
-    reader: Option<KeyReader>,
-}
-
-impl LocalReader {
-    /// The next fragments, together about `budget_bytes` of text (always at least one fragment); empty at the end.
-    pub async fn next(&mut self, budget_bytes: usize) -> Result<Vec<Fragment>, OpError> {
-        let Some(mut reader) = self.reader.take() else {
-            return Err(OpError::ShuttingDown);
-        };
-        let batch = if reader.is_warm() {
-            let batch = reader.next_batch(budget_bytes);
-            self.reader = Some(reader);
-            batch
-        } else {
-            let (reader, batch) = self
-                .node
-                .env
-                .run_blocking(move || {
-                    let batch = reader.next_batch(budget_bytes);
-                    (reader, batch)
-                })
-                .await?;
-            self.reader = Some(reader);
-            batch
-        };
-        batch.map_err(|error| {
-            self.reader = None;
-            report(self.node.doors[self.door].serving().as_deref(), error)
-        })
-    }
 }

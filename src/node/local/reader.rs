@@ -1,0 +1,45 @@
+//! Reading one key's list, piece by piece, where that may block.
+
+use std::sync::Arc;
+
+use super::{Inner, report};
+use crate::node::OpError;
+use crate::store::reader::{Fragment, KeyReader};
+
+/// A snapshot of one key's list, read piece by piece.
+pub struct LocalReader {
+    pub(super) node: Arc<Inner>,
+    /// The shard that it reads from, which hears of damage.
+    pub(super) door: usize,
+    /// Absent after an error, and while a read of it was abandoned.
+    pub(super) reader: Option<KeyReader>,
+}
+
+impl LocalReader {
+    /// The next fragments, together about `budget_bytes` of text (always at least one fragment); empty at the end.
+    pub async fn next(&mut self, budget_bytes: usize) -> Result<Vec<Fragment>, OpError> {
+        let Some(mut reader) = self.reader.take() else {
+            return Err(OpError::ShuttingDown);
+        };
+        let batch = if reader.is_warm() {
+            let batch = reader.next_batch(budget_bytes);
+            self.reader = Some(reader);
+            batch
+        } else {
+            let (reader, batch) = self
+                .node
+                .env
+                .run_blocking(move || {
+                    let batch = reader.next_batch(budget_bytes);
+                    (reader, batch)
+                })
+                .await?;
+            self.reader = Some(reader);
+            batch
+        };
+        batch.map_err(|error| {
+            self.reader = None;
+            report(self.node.doors[self.door].serving().as_deref(), error)
+        })
+    }
+}
