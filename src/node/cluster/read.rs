@@ -112,6 +112,15 @@ impl Elsewhere {
     }
 }
 
+fn sync_key(user: &UserId, key: &Key, slot: SlotId, known: WireClock) -> Request {
+    Request::SyncKey {
+        slot: slot.0,
+        user: user.as_str().to_owned(),
+        key: key.as_str().to_owned(),
+        known,
+    }
+}
+
 /// Whether it is this node's disk that is in the way, so that another replica may do better.
 fn is_own_disk(error: &OpError) -> bool {
     matches!(error, OpError::Damaged(_) | OpError::Disk(_) | OpError::DiskFull)
@@ -274,12 +283,7 @@ impl Inner {
         known: &Clock,
     ) -> Result<(Vec<(Peer, Clock)>, bool), OpError> {
         let known = WireClock::of(known);
-        let request = || Request::SyncKey {
-            slot: slot.0,
-            user: user.as_str().to_owned(),
-            key: key.as_str().to_owned(),
-            known: known.clone(),
-        };
+        let request = || sync_key(user, key, slot, known.clone());
         let counts = |response| match response {
             Response::SyncedKey {
                 votes: true,
@@ -336,12 +340,8 @@ impl Inner {
     /// The key's ops that did not fit into the first answer.
     async fn take_rest(&self, user: &UserId, key: &Key, slot: SlotId, peer: &Peer) -> Result<(), OpError> {
         loop {
-            let request = Request::SyncKey {
-                slot: slot.0,
-                user: user.as_str().to_owned(),
-                key: key.as_str().to_owned(),
-                known: WireClock::of(&self.local.clock(slot)?),
-            };
+            let known = WireClock::of(&self.local.clock(slot)?);
+            let request = sync_key(user, key, slot, known);
             let gone = OpError::ShardUnavailable { maybe_applied: false };
             let Ok(call) = peer.call(request) else {
                 return Err(gone);
