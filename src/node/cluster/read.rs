@@ -112,7 +112,7 @@ impl Elsewhere {
     }
 }
 
-fn sync_key(user: &UserId, key: &Key, slot: SlotId, known: WireClock) -> Request {
+pub(super) fn sync_key(user: &UserId, key: &Key, slot: SlotId, known: WireClock) -> Request {
     Request::SyncKey {
         slot: slot.0,
         user: user.as_str().to_owned(),

@@ -14,6 +14,7 @@ use crate::store::memory_disk::MemoryDisk;
 use crate::types::{Consistency, Key, RequestId, UserId, WallMs};
 
 mod bad_disk;
+mod clears;
 mod copying;
 mod gathering;
 mod given_up;
@@ -31,6 +32,7 @@ struct Rig {
     nodes: Vec<Option<Node>>,
     /// How far each one's wall clock is ahead of the machine's.
     ahead_ms: Vec<u64>,
+    replication: usize,
     /// The first node's disk, if that is to have faults.
     first_disk: Option<MemoryDisk>,
 }
@@ -62,6 +64,7 @@ impl Rig {
             dirs: (0..count).map(|_| TempDir::new().unwrap()).collect(),
             addresses: (0..count).map(|_| free_port()).collect(),
             nodes: (0..count).map(|_| None).collect(),
+            replication: 3,
             first_disk: None,
         }
     }
@@ -121,7 +124,7 @@ impl Rig {
             name: "test".to_owned(),
             zone: "z".to_owned(),
             weight: 100,
-            replication: 3,
+            replication: self.replication,
         };
         let mut config = NodeConfig::new(self.dirs[index].path().join("data"));
         config.shards = 2;

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::gather::gather;
+use super::seen::OfKey;
 use super::{Inner, count};
 use crate::core::clock::Clock;
 use crate::core::op::{KeyedOp, Op};
@@ -30,7 +31,7 @@ pub(super) enum Try {
 pub(super) struct Asked {
     pub(super) context: WriteContext,
     /// The op that took the request id.
-    held: Option<KeyedOp>,
+    pub(super) held: Option<KeyedOp>,
 }
 
 impl Inner {
@@ -94,27 +95,18 @@ impl Inner {
         if peers.len() + 1 < need {
             return Err(self.no_quorum(need, peers.len() + 1, false));
         }
-        let mut context = WriteContext::default();
-        // Before anything else: what is taken here meanwhile came after this clear, or beside it.
-        let is_clear = matches!(wanted.kind, WriteKind::Clear);
-        let own = is_clear.then(|| self.local.clock(slot)).transpose()?;
-        if level == Consistency::One {
-            context.seen = own;
-        } else {
-            let asked = self.ask(&peers, slot, &wanted, which, need).await?;
-            if let Some(op) = asked.held {
-                started.store(true, Ordering::Relaxed);
-                self.hold(op, &peers, need).await?;
-                return Ok(Added::Repeated);
-            }
-            context = asked.context;
-            if let (Some(seen), Some(own)) = (&mut context.seen, own) {
-                seen.join(&own);
-            }
-            if planted(Bug::StampNotAsked) {
-                context.after = HybridTime::default();
-            }
+        let mut asked = self
+            .prepare(&wanted, slot, &peers, which, (need, replicas.len()))
+            .await?;
+        if let Some(op) = asked.held {
+            started.store(true, Ordering::Relaxed);
+            self.hold(op, &peers, need).await?;
+            return Ok(Added::Repeated);
         }
+        if planted(Bug::StampNotAsked) {
+            asked.context.after = HybridTime::default();
+        }
+        let context = asked.context;
         started.store(true, Ordering::Relaxed);
         let request = (wanted.user, wanted.key, wanted.request_id);
         let (others, share, told) = spreading::begin(&peers, need);
@@ -133,6 +125,44 @@ impl Inner {
             Spread::Refused(error) => Err(error),
             Spread::TooFew { durable, local } => Err(self.too_few(need, durable, local, &peers)),
         }
+    }
+
+    /// What a write has to come after that `need` of so many replicas are to have, and what a clear removes.
+    async fn prepare(
+        &self,
+        wanted: &Wanted<'_>,
+        slot: SlotId,
+        peers: &[Peer],
+        which: Try,
+        (need, replicas): (usize, usize),
+    ) -> Result<Asked, OpError> {
+        // Before anything else: what is taken here meanwhile came after this clear, or beside it.
+        let is_clear = matches!(wanted.kind, WriteKind::Clear);
+        let own = is_clear.then(|| self.local.clock(slot)).transpose()?;
+        if need == 1 {
+            let context = WriteContext {
+                seen: own,
+                ..WriteContext::default()
+            };
+            return Ok(Asked { context, held: None });
+        }
+        let mut asked = self.ask(peers, slot, wanted, which, need).await?;
+        let Some(own) = own.filter(|_| asked.held.is_none()) else {
+            return Ok(asked);
+        };
+        let of_key = OfKey {
+            slot,
+            user: wanted.user,
+            key: wanted.key,
+            peers,
+            need,
+            replicas,
+        };
+        if self.close(&of_key, own, &mut asked).await? && wanted.request_id.is_some() {
+            // What was found last may have been added since another try of the clear was done, which then is found now.
+            asked.held = self.ask(peers, slot, wanted, which, need).await?.held;
+        }
+        Ok(asked)
     }
 
     /// Asks for what the write has to come after; this node's own word counts where it votes, and goes without saying.

@@ -13,19 +13,19 @@ use crate::env::WallClock;
 const KEYS: usize = 4;
 
 /// Ops of one key, which are held where and when the test wants it.
-struct Ops {
-    name: String,
+pub(super) struct Ops {
+    pub(super) name: String,
     start: HybridTime,
 }
 
 impl Ops {
-    fn of(name: String) -> Self {
+    pub(super) fn of(name: String) -> Self {
         let start = HybridTime::from_wall(crate::os::SystemClock.now());
         Self { name, start }
     }
 
     /// The one with this place in the order of all.
-    fn op(&self, place: u64, body: Body) -> KeyedOp {
+    pub(super) fn op(&self, place: u64, body: Body) -> KeyedOp {
         let (slot, _) = crate::node::replica::place_of(&user(), &key(&self.name));
         KeyedOp {
             user: user(),
@@ -43,11 +43,11 @@ impl Ops {
         }
     }
 
-    fn value(&self, place: u64) -> KeyedOp {
+    pub(super) fn value(&self, place: u64) -> KeyedOp {
         self.op(place, Body::Value(format!("v{place}").into()))
     }
 
-    fn part(&self, place: u64) -> KeyedOp {
+    pub(super) fn part(&self, place: u64) -> KeyedOp {
         self.op(place, Body::Part(format!("p{place}").into()))
     }
 
@@ -72,7 +72,7 @@ impl Ops {
     }
 }
 
-async fn hold(node: &Node, op: KeyedOp) {
+pub(super) async fn hold(node: &Node, op: KeyedOp) {
     node.local().apply(vec![op]).await.unwrap();
 }
 
