@@ -126,6 +126,9 @@ pub enum Request {
         /// Who holds the slot, by the member table of who asks.
         replicas: Vec<u64>,
         dots: WireClock,
+        /// Damage took them from who asks: say so even if your own word does not count.
+        #[serde(default)]
+        lost: bool,
     },
     /// Let this node into the cluster.
     Admit(Admission),

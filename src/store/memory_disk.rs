@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::disk::{DirEntry, Disk, DiskFile, DiskLock, OpenMode};
 
@@ -49,6 +49,9 @@ struct Names {
 #[derive(Default)]
 pub struct Faults {
     pub fail_sync: AtomicBool,
+    /// Syncs of files with this in their path do not end; see `MemoryDisk::hold_syncs`.
+    held_syncs: Mutex<Option<&'static str>>,
+    let_go: Condvar,
     /// If not 0: what syncs of folders fail with, as a number of the system.
     pub fail_sync_dir: AtomicI32,
     pub fail_read: AtomicBool,
@@ -128,6 +131,12 @@ impl MemoryDisk {
         &self.shared.faults
     }
 
+    /// Lets no sync end of a file with this in its path, until what this gives is dropped.
+    pub fn hold_syncs(&self, path: &'static str) -> HeldSyncs {
+        *locked(&self.shared.faults.held_syncs) = Some(path);
+        HeldSyncs(self.shared.clone())
+    }
+
     /// How many reads were made so far.
     pub fn reads(&self) -> u64 {
         self.shared.reads.load(Ordering::Relaxed)
@@ -163,7 +172,18 @@ impl MemoryDisk {
     }
 }
 
+/// Syncs that do not end.
+pub struct HeldSyncs(Arc<Shared>);
+
+impl Drop for HeldSyncs {
+    fn drop(&mut self) {
+        *locked(&self.0.faults.held_syncs) = None;
+        self.0.faults.let_go.notify_all();
+    }
+}
+
 struct MemoryFile {
+    path: PathBuf,
     file: File,
     shared: Arc<Shared>,
     writable: bool,
@@ -228,6 +248,9 @@ impl DiskFile for MemoryFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
+        let faults = &self.shared.faults;
+        let is_held = |part: &mut Option<&str>| part.is_some_and(|part| self.path.to_string_lossy().contains(part));
+        drop(faults.let_go.wait_while(locked(&faults.held_syncs), is_held));
         if self.shared.faults.fail_sync.load(Ordering::Relaxed) {
             return Err(io::Error::other("sync failed"));
         }
@@ -273,6 +296,7 @@ impl Disk for MemoryDisk {
             (None, _) => return Err(missing(path)),
         };
         Ok(Box::new(MemoryFile {
+            path: path.to_owned(),
             file,
             shared: self.shared.clone(),
             writable: mode != OpenMode::Read,

@@ -14,8 +14,10 @@
 //! nobody is left to send it. All three are the same request.
 //!
 //! What is pulled is taken all the same: the peer has it on its disk, so it does not promise, and nothing is given up. A pull that began
-//! before is waited for. And only replicas are pulled from, the same ones by the table of each. Only those whose word counts promise: of one that lost something,
-//! or whose disk was put back, the op may be there again.
+//! before is waited for. And only replicas are pulled from, the same ones by the table of each. For what clears wait for, only those promise whose word counts: of one that
+//! lost something, or whose disk was put back, the op may be there again, and the clear be gone.
+//!
+//! A node that lost ops to damage, and cannot get them from anybody, gives them up in the same way (`heal`).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -43,6 +45,15 @@ const WAIT_MAX: Duration = Duration::from_secs(5);
 /// How often all are asked.
 const ROUNDS: usize = 3;
 
+/// Why ops are given up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Why {
+    /// Clears wait for them. Then only those promise whose word counts.
+    Awaited,
+    /// Damage took them at the one that asks.
+    Lost,
+}
+
 /// By slot: what nobody holds, and since when that was seen.
 type Missing = BTreeMap<SlotId, (Clock, Instant)>;
 
@@ -56,9 +67,7 @@ pub(super) async fn run(inner: Arc<Inner>) {
                 Clock::default()
             });
             // Somebody holds the rest, or may.
-            let mut kept = SlotClocks::default();
-            kept.join_slot(slot, &dots.minus(&given));
-            inner.local.allow(&kept);
+            inner.allow_dots(slot, &dots.minus(&given));
         }
     }
 }
@@ -100,20 +109,47 @@ impl Inner {
     }
 
     /// Gives those up of these ops that nobody holds; tells which.
-    pub(super) async fn give_up(&self, slot: SlotId, mut dots: Clock) -> Result<Clock, Broken> {
+    pub(super) async fn give_up(&self, slot: SlotId, dots: Clock) -> Result<Clock, Broken> {
+        let layout = self.layouts.current();
+        let others = layout.placement.replicas(slot).iter().copied();
+        let others: Vec<NodeId> = others.filter(|node| *node != self.me).collect();
+        let dots = self.promised(slot, dots, &others, Why::Awaited).await?;
+        if dots.is_empty() {
+            return Ok(dots);
+        }
+        tracing::info!(
+            slot = slot.0,
+            ops = dots.count(),
+            "ops are given up that nobody holds any more"
+        );
+        let mut dropped = SlotClocks::default();
+        dropped.join_slot(slot, &dots);
+        self.local.know_dropped(&dropped);
+        Ok(dots)
+    }
+
+    /// Those of these ops that neither this node holds nor one of these others, and that all of them have promised not to take.
+    pub(super) async fn promised(
+        &self,
+        slot: SlotId,
+        mut dots: Clock,
+        others: &[NodeId],
+        why: Why,
+    ) -> Result<Clock, Broken> {
         let layout = self.layouts.current();
         let replicas = layout.placement.replicas(slot);
         let mut lives = None;
         for _ in 0..ROUNDS {
-            let promised = self.promise(slot, replicas, &dots).await?;
+            let promised = self.promise(slot, replicas, &dots, why).await?;
             dots = dots.meet(&promised);
             let mut now = Vec::new();
-            for node in replicas.iter().filter(|node| **node != self.me) {
+            for node in others {
                 let peer = self.peers.get(*node).ok_or(Broken::Peer)?;
                 let request = Request::GiveUp {
                     slot: slot.0,
                     replicas: replicas.iter().map(|node| node.0).collect(),
                     dots: WireClock::of(&dots),
+                    lost: why == Why::Lost,
                 };
                 let Response::GivenUp { life, dots: promised } = ask(&peer, request).await? else {
                     return Err(Broken::Answer);
@@ -128,24 +164,17 @@ impl Inner {
                 return Ok(dots);
             }
         }
-        if !Arc::ptr_eq(&layout, &self.layouts.current()) {
-            return Err(Broken::Moved);
+        match Arc::ptr_eq(&layout, &self.layouts.current()) {
+            true => Ok(dots),
+            false => Err(Broken::Moved),
         }
-        tracing::info!(
-            slot = slot.0,
-            ops = dots.count(),
-            "ops are given up that nobody holds any more"
-        );
-        let mut dropped = SlotClocks::default();
-        dropped.join_slot(slot, &dots);
-        self.local.know_dropped(&dropped);
-        Ok(dots)
     }
 
     /// Promises to take none of these ops, which the slot's replicas hold; gives those that are not here.
-    async fn promise(&self, slot: SlotId, replicas: &[NodeId], dots: &Clock) -> Result<Clock, OpError> {
+    async fn promise(&self, slot: SlotId, replicas: &[NodeId], dots: &Clock, why: Why) -> Result<Clock, OpError> {
         let unable = OpError::ShardUnavailable { maybe_applied: false };
-        let is_able = || self.votes(slot) && self.layouts.current().placement.replicas(slot) == replicas;
+        let counts = || why == Why::Lost || self.votes(slot);
+        let is_able = || counts() && self.layouts.current().placement.replicas(slot) == replicas;
         if slot == SYSTEM_SLOT || !is_able() {
             return Err(unable);
         }
@@ -163,13 +192,14 @@ impl Inner {
         slot: u16,
         replicas: &[u64],
         dots: WireClock,
+        why: Why,
     ) -> Result<Response, OpError> {
         let slot = crate::wire::slot_of(slot).map_err(refused)?;
-        if !self.votes_for(slot, from) {
+        if !self.knows_replica(slot, from) {
             return Err(OpError::ShardUnavailable { maybe_applied: false });
         }
         let replicas: Vec<NodeId> = replicas.iter().copied().map(NodeId).collect();
-        let dots = self.promise(slot, &replicas, &dots.into_clock()).await?;
+        let dots = self.promise(slot, &replicas, &dots.into_clock(), why).await?;
         Ok(Response::GivenUp {
             life: self.local.life().origin.0,
             dots: WireClock::of(&dots),
@@ -184,5 +214,12 @@ impl Inner {
             dots.insert(dot.slot, dot.origin, dot.seq);
         }
         self.local.allow(&dots);
+    }
+
+    /// These are not given up, and may be taken here.
+    pub(super) fn allow_dots(&self, slot: SlotId, dots: &Clock) {
+        let mut allowed = SlotClocks::default();
+        allowed.join_slot(slot, dots);
+        self.local.allow(&allowed);
     }
 }

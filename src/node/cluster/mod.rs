@@ -16,6 +16,7 @@
 //! | `compare`, `pull` | its steps: what both hold, and taking what is lacking |
 //! | `settled` | when that can be left out |
 //! | `clock_book` | what the others told of their clocks, and what all of them know |
+//! | `heal` | when a slot that lost something is whole again |
 //! | `give_up`, `at_work` | ops that nobody holds any more |
 //! | `lives` | which life of each member was met, and whether it runs on an older copy of its disk |
 //! | `told` | what each peer told of its clocks, by which that shows |
@@ -51,6 +52,7 @@ mod gather;
 mod gathering;
 mod give_up;
 mod gossip;
+mod heal;
 mod join;
 mod layout;
 mod list;
@@ -257,6 +259,7 @@ impl Cluster {
         tasks.push(tokio::spawn(join::run(inner.clone())));
         tasks.push(tokio::spawn(sync::run(inner.clone())));
         tasks.push(tokio::spawn(give_up::run(inner.clone())));
+        tasks.push(tokio::spawn(heal::run(inner.clone())));
         tasks.push(tokio::spawn(observe::run(inner.clone())));
         drop(tasks);
         Ok(Self { inner })
@@ -304,8 +307,12 @@ impl Inner {
     /// The same, for a request of a peer: it has to know this node's life, and to be a replica itself by this node's table. One that was
     /// replaced, and runs on, gets no quorum.
     fn votes_for(&self, slot: SlotId, peer: NodeId) -> bool {
+        self.votes(slot) && self.knows_replica(slot, peer)
+    }
+
+    fn knows_replica(&self, slot: SlotId, peer: NodeId) -> bool {
         let is_replica = || self.layouts.current().placement.replicas(slot).contains(&peer);
-        self.votes(slot) && self.lives.is_introduced(peer) && is_replica()
+        self.lives.is_introduced(peer) && is_replica()
     }
 
     /// Whether what this node lists counts.

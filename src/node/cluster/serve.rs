@@ -3,6 +3,7 @@
 use std::sync::{Arc, OnceLock, Weak};
 
 use super::forward::{error_of, terms_of, wire_error};
+use super::give_up::Why;
 use super::opened::{OpenId, get, put};
 use super::read::{Came, SYNC_KEY_BYTES};
 use super::write::Try;
@@ -213,7 +214,15 @@ impl Inner {
                     covered: WireClock::of(&held.covered),
                 })
             }
-            Request::GiveUp { slot, replicas, dots } => self.answer_give_up(from, slot, &replicas, dots).await,
+            Request::GiveUp {
+                slot,
+                replicas,
+                dots,
+                lost,
+            } => {
+                let why = if lost { Why::Lost } else { Why::Awaited };
+                self.answer_give_up(from, slot, &replicas, dots, why).await
+            }
             Request::Admit(admission) => Ok(match self.admit(admission).await {
                 Ok(admitted) => admitted,
                 Err(MemberRefused::Store(error)) => return Err(error),

@@ -205,26 +205,11 @@ impl Inner {
     async fn look_after_slots(&self) {
         let lost = self.local.lost();
         self.clocks.note_damaged(&lost);
-        let layout = self.layouts.current();
-        let others = |slot: SlotId| -> Vec<NodeId> {
-            let replicas = layout.placement.replicas(slot).iter();
-            replicas.copied().filter(|node| *node != self.me).collect()
-        };
-        // Of whom nothing is left nothing is waited for.
-        let waits = self.clocks.is_new() || !lost.is_empty();
-        let gone = if waits {
-            self.lost_members().await
-        } else {
-            BTreeSet::new()
-        };
-        let sources = |slot: SlotId| others(slot).into_iter().filter(|node| !gone.contains(node));
-        // What nobody is left of was copied from nobody.
-        let has_all = |slot| sources(slot).next().is_some() && self.clocks.has_all_of(slot, sources(slot));
-        let mut healed = lost;
-        healed.retain_slots(has_all);
-        if !healed.is_empty() {
-            self.local.heal(&healed);
-        }
+        let sources = self.sources(self.clocks.is_new() || !lost.is_empty()).await;
+        self.heal_unnamed(lost, &sources);
+        let layout = &sources.layout;
+        let others = |slot: SlotId| sources.others(slot).collect::<Vec<NodeId>>();
+        let has_all = |slot| self.has_all(slot, &sources);
         // With nobody else in the table there is nobody to copy from: who founds a cluster says so itself.
         let has_others = layout.table.up().count() > 1;
         if self.clocks.is_new() && layout.table.is_up(self.me) && has_others {

@@ -18,6 +18,7 @@ mod clears;
 mod copying;
 mod gathering;
 mod given_up;
+mod healing;
 mod losses;
 mod readers;
 mod reads;
