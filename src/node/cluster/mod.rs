@@ -33,7 +33,7 @@
 //! has to be changed; an acknowledged request id is always found (G6). Then it is appended here and at the other live replicas, and
 //! acknowledged when a quorum has it durably (G1), whichever these are. It goes at once to as many as a quorum takes, and two milliseconds later
 //! to the others, so that more goes in one message (`node::spreading`). A clear also learns the quorum's clocks of the slot, and removes what they
-//! cover.
+//! cover, and with a value all parts that it may be made of (G7, `seen`).
 //!
 //! A read at quorum compares digests of the slot's clock. Equal clocks mean equal sets of ops. Otherwise what each lacks of the key is
 //! exchanged, durably, before it is read (G4); and of what comes in meanwhile nothing is shown without all that was acknowledged before it (G7).
