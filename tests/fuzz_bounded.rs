@@ -1,64 +1,23 @@
 //! A bounded run of every fuzz target: mutations of valid inputs and random bytes, from fixed seeds. No input makes a decoder panic
 //! or allocate out of proportion.
-//!
-//! The only `unsafe` code of the package stands here, in the allocator that counts.
 #![allow(clippy::disallowed_methods, reason = "a test that runs outside any node")]
 
 #[path = "../fuzz/bodies/mod.rs"]
 mod bodies;
 mod common;
+#[path = "common/counting.rs"]
+mod counting;
 
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::panic::catch_unwind;
-use std::sync::atomic::{AtomicIsize, Ordering};
 
 use bodies::TARGETS;
 use common::Chance;
+use counting::held_bytes;
 
 /// Inputs per target and sample; `KV_FUZZ_INPUTS` makes it a longer run.
 const INPUTS_DEFAULT: u64 = 400;
 /// What a decoder may hold at once besides what is in proportion to its input: tables and buffers.
 const FIXED_BYTES_MAX: usize = 1 << 20;
-
-/// Counts what is allocated now, and the most that ever was since the last reset.
-struct Counting;
-
-static NOW: AtomicIsize = AtomicIsize::new(0);
-static PEAK: AtomicIsize = AtomicIsize::new(0);
-
-fn count(bytes: isize) {
-    let now = NOW.fetch_add(bytes, Ordering::Relaxed) + bytes;
-    PEAK.fetch_max(now, Ordering::Relaxed);
-}
-
-// SAFETY: every call is passed on to the system's allocator unchanged.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count(layout.size() as isize);
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        count(layout.size() as isize);
-        unsafe { System.alloc_zeroed(layout) }
-    }
-
-    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        // Both may exist for a moment.
-        count(size as isize);
-        let moved = unsafe { System.realloc(pointer, layout, size) };
-        count(-(layout.size() as isize));
-        moved
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        count(-(layout.size() as isize));
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 /// Some of what breaks decoders: flipped bits, cut and repeated stretches, lengths that are lies, pieces of other inputs.
 fn mutate(chance: &mut Chance, sample: &[u8], other: &[u8]) -> Vec<u8> {
@@ -98,10 +57,7 @@ fn random(chance: &mut Chance) -> Vec<u8> {
 }
 
 fn check(target: &bodies::Target, input: &[u8]) {
-    let before = NOW.load(Ordering::Relaxed);
-    PEAK.store(before, Ordering::Relaxed);
-    let result = catch_unwind(|| (target.run)(input));
-    let held_bytes = (PEAK.load(Ordering::Relaxed) - before) as usize;
+    let (result, held_bytes) = held_bytes(|| catch_unwind(|| (target.run)(input)));
     assert!(result.is_ok(), "{} panicked on {input:?}", target.name);
     let allowed_bytes = target.proportion_max * input.len() + FIXED_BYTES_MAX;
     assert!(

@@ -27,7 +27,7 @@ use crate::types::{Key, RequestId, UserId};
 
 pub use key::MemoryOps;
 pub use parts::OpenParts;
-pub use sealing::MemoryKey;
+pub use sealing::{MemoryKey, MemoryOp};
 
 const NONE: u32 = u32::MAX;
 

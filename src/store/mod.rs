@@ -18,4 +18,5 @@ pub mod recover;
 pub mod segment;
 pub mod source;
 mod spread;
+pub mod waiting;
 pub mod whole_file;

@@ -11,16 +11,20 @@ use std::ops::Range;
 use super::memtable::MemoryOps;
 use super::segment::{Gathered, Reach, ReadError, TextSpan, Texts, place_of};
 use super::source::KeySource;
+use super::waiting::HELD_BYTES_MAX;
 use crate::core::op::{Body, Fragment};
 
 /// Of a key with more ops in memory, the list is not gathered.
 const MEMORY_OPS_MAX: usize = 1024;
 
+/// Once more text than this was gathered, what other segments have is not.
+const TEXT_BYTES_MAX: usize = HELD_BYTES_MAX;
+
 /// What the short way led to.
 pub(super) enum Plain {
     /// The whole view.
     View(Vec<Fragment>),
-    /// The key's ops lie in more than one block of a segment (see `spread`).
+    /// The key's ops lie in more than one block of a segment, or are too long to be gathered (see `spread`).
     Spread,
     /// The ops have to be folded.
     Other,
@@ -57,13 +61,17 @@ impl Pieces {
     }
 }
 
-/// The view of a key whose ops in each segment lie in one block; memory is bounded by these blocks and [`MEMORY_OPS_MAX`] ops.
+/// The view of a key whose ops in each segment lie in one block; memory is bounded by one of these, [`TEXT_BYTES_MAX`] of the others and
+/// [`MEMORY_OPS_MAX`] ops.
 pub(super) fn view(source: &KeySource, reach: Reach) -> Result<Plain, ReadError> {
     let mut found = Gathered::default();
     let mut pieces = Pieces::default();
     if !source.segments.is_empty() {
         let place = place_of(source.slot, source.user.as_str(), source.key.as_str());
         for segment in &source.segments {
+            if found.text_bytes() > TEXT_BYTES_MAX {
+                return Ok(Plain::Spread);
+            }
             let start = found.fragments.len();
             match segment.texts_of(&place, reach, &mut found)? {
                 Texts::Absent => {}

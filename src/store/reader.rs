@@ -2,8 +2,8 @@
 //! need no fold and go the short way (`plain`), and long lists of nothing but values one of their own (`spread`).
 //!
 //! A reader is a snapshot: it owns what it needs and goes on undisturbed while the shard writes, seals and compacts.
-//! Memory: the key's ops that are still in memtables (shared buffers), one block per segment, and a bounded buffer that spares
-//! small keys the second pass.
+//! Memory: the key's ops that are still in memtables (shared buffers), one block per segment, of long ones a few (`waiting`), and a
+//! bounded buffer that spares small keys the second pass.
 
 use super::filter::request_tag;
 use super::plain::{self, Plain};

@@ -1,11 +1,13 @@
 //! Where the ops of one key come from: memtables and segments, merged in the order of their stamps.
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 
 use super::memtable::MemoryOps;
 use super::order::rank_of;
 use super::recover::UNKNOWN_ORIGIN;
 use super::segment::{OpCursor, ReadError, Segment, place_of};
+use super::waiting::{Next, Waiting, let_far_texts_go};
 use crate::core::clock::{Clock, SeqSet};
 use crate::core::op::{Dot, Op};
 use crate::core::slot::SlotId;
@@ -65,7 +67,7 @@ impl KeySource {
             .iter()
             .map(|segment| Head {
                 cursor: segment.ops_of(self.slot, self.user.as_str(), self.key.as_str()),
-                next: None,
+                next: Next::End,
             })
             .collect();
         MergedOps {
@@ -81,7 +83,32 @@ impl KeySource {
 
 struct Head {
     cursor: OpCursor,
-    next: Option<Op>,
+    next: Next,
+}
+
+impl Waiting for Head {
+    fn next(&mut self) -> &mut Next {
+        &mut self.next
+    }
+
+    fn compare(&self, other: &Self) -> Ordering {
+        self.next.rank().cmp(&other.next.rank())
+    }
+
+    fn step_back(&mut self) -> bool {
+        self.cursor.step_back()
+    }
+}
+
+impl Head {
+    /// Goes to the next op; gives the one before it. After an error it is where it was.
+    fn advance(&mut self) -> Result<Option<Op>, ReadError> {
+        if self.next.is_away() {
+            self.next = self.cursor.next()?.into();
+        }
+        let next = self.cursor.next()?;
+        Ok(self.next.replace(next))
+    }
 }
 
 /// A merge of sorted sources; copies of one op come out once.
@@ -102,8 +129,9 @@ impl MergedOps {
     pub fn next(&mut self) -> Result<Option<Op>, ReadError> {
         if !self.started {
             self.started = true;
-            for head in &mut self.cursors {
-                head.next = head.cursor.next()?;
+            for index in 0..self.cursors.len() {
+                self.cursors[index].advance()?;
+                let_far_texts_go(&mut self.cursors, index);
             }
             self.next_of_memory();
         }
@@ -128,17 +156,14 @@ impl MergedOps {
 
     fn pop(&mut self) -> Result<Option<Op>, ReadError> {
         let from_memory = self.memory_next.as_ref().map(rank_of);
-        let lowest = self
-            .cursors
-            .iter_mut()
-            .filter(|head| head.next.is_some())
-            .min_by_key(|head| head.next.as_ref().map(rank_of));
-        let from_disk = lowest.as_ref().and_then(|head| head.next.as_ref().map(rank_of));
+        let ranks = self.cursors.iter().enumerate();
+        let lowest = ranks.filter_map(|(index, head)| Some((head.next.rank()?, index))).min();
         match (from_memory, lowest) {
-            (Some(memory), _) if from_disk.is_none_or(|disk| memory <= disk) => Ok(self.next_of_memory()),
-            (_, Some(head)) => {
-                let next = head.cursor.next()?;
-                Ok(std::mem::replace(&mut head.next, next))
+            (Some(memory), _) if lowest.is_none_or(|(disk, _)| memory <= disk) => Ok(self.next_of_memory()),
+            (_, Some((_, index))) => {
+                let op = self.cursors[index].advance()?;
+                let_far_texts_go(&mut self.cursors, index);
+                Ok(op)
             }
             (_, None) => Ok(None),
         }

@@ -1,16 +1,19 @@
 //! What a merge reads: memtables and segments as streams of ops, in order.
 
+use std::cmp::Ordering;
+
 use super::KeyName;
 use crate::core::clock::SlotClocks;
 use crate::core::op::Op;
-use crate::store::memtable::{MemoryKey, SharedMemtable};
+use crate::store::memtable::{MemoryKey, MemoryOp, SharedMemtable};
 use crate::store::segment::{DamagedBlock, ReadError, Scan};
+use crate::store::waiting::{Next, Waiting};
 
 pub(super) enum Input {
     Memtable {
         memtable: SharedMemtable,
         keys: std::vec::IntoIter<MemoryKey>,
-        ops: std::vec::IntoIter<Op>,
+        ops: std::vec::IntoIter<MemoryOp>,
     },
     Segment {
         scan: Box<Scan>,
@@ -69,7 +72,10 @@ impl Input {
             },
             Self::Memtable { memtable, keys, ops } => loop {
                 if let Some(op) = ops.next() {
-                    return Ok(Some(op));
+                    match memtable.read().op_of_sorted(op) {
+                        Some(op) => return Ok(Some(op)),
+                        None => continue,
+                    }
                 }
                 let Some(key) = keys.next() else {
                     return Ok(None);
@@ -85,7 +91,7 @@ pub(super) struct Head {
     pub(super) input: Input,
     /// Of the next op, while there is one.
     name: Option<KeyName>,
-    pub(super) next: Option<Op>,
+    pub(super) next: Next,
     /// The next op is of the key that is being merged.
     pub(super) is_at_key: bool,
 }
@@ -95,19 +101,41 @@ impl Head {
         Self {
             input,
             name: None,
-            next: None,
+            next: Next::End,
             is_at_key: false,
         }
     }
 
     /// The key of the next op, if there is one.
     pub(super) fn name(&self) -> Option<&KeyName> {
-        self.next.as_ref().and(self.name.as_ref())
+        self.name.as_ref().filter(|_| !self.next.is_end())
     }
 
     /// Goes to the next op; gives the one before it.
     pub(super) fn advance(&mut self) -> Result<Option<Op>, ReadError> {
+        if self.next.is_away() {
+            self.next = self.input.next(&mut self.name)?.into();
+        }
         let next = self.input.next(&mut self.name)?;
-        Ok(std::mem::replace(&mut self.next, next))
+        Ok(self.next.replace(next))
+    }
+}
+
+impl Waiting for Head {
+    fn next(&mut self) -> &mut Next {
+        &mut self.next
+    }
+
+    fn compare(&self, other: &Self) -> Ordering {
+        (self.name(), self.next.rank()).cmp(&(other.name(), other.next.rank()))
+    }
+
+    fn step_back(&mut self) -> bool {
+        match &mut self.input {
+            // What was seen must not be lost: read again, it may be damaged.
+            Input::Segment { scan, salvage: None } => scan.step_back(),
+            // The texts of a memtable are in memory anyway.
+            Input::Segment { .. } | Input::Memtable { .. } => false,
+        }
     }
 }

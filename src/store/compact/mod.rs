@@ -30,8 +30,8 @@ use spent::Copies;
 use super::cache::BlockCache;
 use super::disk::Disk;
 use super::memtable::SharedMemtable;
-use super::order::rank_of;
 use super::segment::{EntryRef, ReadError, Segment, SegmentMeta, SegmentWriter, WriteError, temporary_name};
+use super::waiting::let_far_texts_go;
 use crate::core::clock::{Clock, SlotClocks};
 use crate::core::op::{Body, Dot, Op};
 use crate::core::slot::SlotId;
@@ -167,6 +167,8 @@ impl Merge {
             let mut head = Head::new(input);
             head.advance()?;
             heads.push(head);
+            let came = heads.len() - 1;
+            let_far_texts_go(&mut heads, came);
         }
         let writer = SegmentWriter::create(context.disk.clone(), &context.dir, meta)?;
         Ok(Self {
@@ -258,17 +260,15 @@ impl Merge {
 
     /// The next op of the key that `next_key` went to, in order, if any input has one.
     fn next_of(&mut self, name: &KeyName) -> Result<Option<Op>, ReadError> {
-        let lowest = self
-            .heads
-            .iter_mut()
-            .filter(|head| head.is_at_key)
-            .min_by_key(|head| head.next.as_ref().map(rank_of));
-        let Some(head) = lowest else {
+        let at_key = self.heads.iter().enumerate().filter(|(_, head)| head.is_at_key);
+        let Some((index, _)) = at_key.min_by_key(|(_, head)| head.next.rank()) else {
             return Ok(None);
         };
         self.read_ops += 1;
+        let head = &mut self.heads[index];
         let op = head.advance()?;
         head.is_at_key = head.name() == Some(name);
+        let_far_texts_go(&mut self.heads, index);
         Ok(op)
     }
 

@@ -13,6 +13,7 @@ use crate::core::stamp::{HybridTime, OriginId};
 use crate::store::log::LogKey;
 use crate::store::memory_disk::MemoryDisk;
 use crate::store::memtable::{MemoryOps, Memtable};
+use crate::store::order::rank_of;
 use crate::store::reader::{KeyReader, holds_request};
 use crate::store::source::KeySource;
 use crate::types::RequestId;

@@ -15,7 +15,12 @@ pub struct MemoryKey {
     pub user: UserId,
     pub key: Key,
     last: u32,
+    in_order: bool,
 }
+
+/// An op of a memtable, without its text and the rest of it: a list that alone fills a log has tens of thousands.
+#[derive(Debug, Clone, Copy)]
+pub struct MemoryOp(u32);
 
 impl Memtable {
     /// Every key in (slot, user, key) order.
@@ -31,14 +36,14 @@ impl Memtable {
             .filter_map(|held| {
                 let (record, header, _) = self.record(held.last)?;
                 let slot = header.dot.slot;
-                wanted(slot).then(|| ((slot, header.user(record), header.key(record)), held.last))
+                wanted(slot).then(|| ((slot, header.user(record), header.key(record)), held))
             })
             .collect();
-        keys.sort_unstable();
+        keys.sort_unstable_by_key(|(name, _)| *name);
         let text = std::str::from_utf8;
         let mut last_user: Option<UserId> = None;
         keys.into_iter()
-            .filter_map(|((slot, user, key), last)| {
+            .filter_map(|((slot, user, key), held)| {
                 // Neighbours mostly share their user: one name in memory is enough.
                 let user = match last_user.take().filter(|last| last.as_str().as_bytes() == user) {
                     Some(last) => last,
@@ -49,25 +54,37 @@ impl Memtable {
                     slot,
                     user,
                     key: Key::new(text(key).ok()?).ok()?,
-                    last,
+                    last: held.last,
+                    in_order: held.in_order,
                 })
             })
             .collect()
     }
 
-    /// The ops of a key that `sorted_keys` gave, in their order, all of them.
-    pub fn ops_of_sorted(&self, key: &MemoryKey) -> Vec<Op> {
-        self.some_ops_of_sorted(key, self.groups.len(), |_| true)
+    /// The ops of a key that `sorted_keys` gave, in their order, all of them: `op_of_sorted` reads each.
+    pub fn ops_of_sorted(&self, key: &MemoryKey) -> Vec<MemoryOp> {
+        self.in_order(key, self.chain(Some(key.last)))
+    }
+
+    pub fn op_of_sorted(&self, op: MemoryOp) -> Option<Op> {
+        self.op(op.0, self.groups.len())
     }
 
     /// Of the ops of a key that `sorted_keys` gave, those in the first `groups` groups whose dot is `wanted`, in their order.
     pub fn some_ops_of_sorted(&self, key: &MemoryKey, groups: usize, wanted: impl Fn(&Dot) -> bool) -> Vec<Op> {
         let is_wanted = |entry: &u32| self.record(*entry).is_some_and(|(_, header, _)| wanted(&header.dot));
-        let entries = self.chain(Some(key.last)).filter(is_wanted);
-        let mut ops: Vec<Op> = entries.filter_map(|entry| self.op(entry, groups)).collect();
+        let ops = self.in_order(key, self.chain(Some(key.last)).filter(is_wanted));
+        ops.into_iter().filter_map(|op| self.op(op.0, groups)).collect()
+    }
+
+    /// Entries of the key's chain, newest first, as ops in their order.
+    fn in_order(&self, key: &MemoryKey, entries: impl Iterator<Item = u32>) -> Vec<MemoryOp> {
+        let mut ops: Vec<_> = entries.map(MemoryOp).collect();
         // The chain leads from the newest op to the oldest, and mostly that is their order, reversed.
         ops.reverse();
-        ops.sort_by_key(rank_of);
+        if !key.in_order {
+            ops.sort_by_key(|op| self.op_of_sorted(*op).as_ref().map(rank_of));
+        }
         ops
     }
 

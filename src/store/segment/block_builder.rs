@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::block::{PREFACE_BYTES, RESTART_GROUPS};
+use super::block::{ORIGIN_BYTES, PREFACE_BYTES, RESTART_GROUPS};
 use super::ops::{Before, OriginIndex, put_op};
 use super::place::shared_bytes;
 use crate::core::op::{Body, Op};
@@ -99,15 +99,33 @@ impl RunBuilder {
     }
 }
 
-#[derive(Debug, Default)]
+/// What the groups leave free in front of them: a preface that names one origin, as almost all do.
+const FRONT_BYTES: usize = PREFACE_BYTES + ORIGIN_BYTES;
+
+/// A block in the very buffer that it is sealed from, so that a long text is not copied from one buffer to the next.
+#[derive(Debug)]
 pub struct BlockBuilder {
-    groups: Vec<u8>,
+    /// The groups, behind `FRONT_BYTES`.
+    bytes: Vec<u8>,
     /// Relative to the first group.
     restarts: Vec<u32>,
     group_count: usize,
     last_place: Vec<u8>,
     origins: BTreeMap<OriginIndex, OriginId>,
     ops: u64,
+}
+
+impl Default for BlockBuilder {
+    fn default() -> Self {
+        Self {
+            bytes: vec![0; FRONT_BYTES],
+            restarts: Vec::new(),
+            group_count: 0,
+            last_place: Vec::new(),
+            origins: BTreeMap::new(),
+            ops: 0,
+        }
+    }
 }
 
 impl BlockBuilder {
@@ -121,23 +139,23 @@ impl BlockBuilder {
 
     /// About what the block takes, raw.
     pub fn bytes(&self) -> usize {
-        PREFACE_BYTES + self.groups.len()
+        PREFACE_BYTES + self.bytes.len() - FRONT_BYTES
     }
 
     pub fn add(&mut self, place: &[u8], run: &RunBuilder) {
         let is_restart = self.group_count.is_multiple_of(RESTART_GROUPS);
         let shared = if is_restart {
-            self.restarts.push(self.groups.len() as u32);
+            self.restarts.push((self.bytes.len() - FRONT_BYTES) as u32);
             0
         } else {
             shared_bytes(&self.last_place, place)
         };
-        put_varint(&mut self.groups, shared as u64);
-        put_varint(&mut self.groups, (place.len() - shared) as u64);
-        self.groups.extend_from_slice(&place[shared..]);
-        put_varint(&mut self.groups, run.count);
-        put_varint(&mut self.groups, run.ops.len() as u64);
-        self.groups.extend_from_slice(&run.ops);
+        put_varint(&mut self.bytes, shared as u64);
+        put_varint(&mut self.bytes, (place.len() - shared) as u64);
+        self.bytes.extend_from_slice(&place[shared..]);
+        put_varint(&mut self.bytes, run.count);
+        put_varint(&mut self.bytes, run.ops.len() as u64);
+        self.bytes.extend_from_slice(&run.ops);
         self.last_place.clear();
         self.last_place.extend_from_slice(place);
         self.origins.extend(run.origins.iter().copied());
@@ -145,22 +163,31 @@ impl BlockBuilder {
         self.ops += run.count;
     }
 
-    /// Appends the finished block and starts a new one.
-    pub fn finish(&mut self, base_ms: u64, out: &mut Vec<u8>) {
-        let start = out.len();
-        out.extend_from_slice(&base_ms.to_le_bytes());
-        out.extend_from_slice(&(self.origins.len() as u16).to_le_bytes());
+    /// Ends the block, which is `raw` then, until `clear` starts a new one.
+    pub fn finish(&mut self, base_ms: u64) {
+        let mut preface = base_ms.to_le_bytes().to_vec();
+        preface.extend_from_slice(&(self.origins.len() as u16).to_le_bytes());
         for (number, origin) in &self.origins {
-            out.extend_from_slice(&number.to_le_bytes());
-            out.extend_from_slice(&origin.0.to_le_bytes());
+            preface.extend_from_slice(&number.to_le_bytes());
+            preface.extend_from_slice(&origin.0.to_le_bytes());
         }
-        let groups_start = (out.len() - start) as u32;
-        out.extend_from_slice(&self.groups);
+        let groups_start = preface.len() as u32;
+        self.bytes.splice(..FRONT_BYTES, preface);
         for restart in &self.restarts {
-            out.extend_from_slice(&(groups_start + restart).to_le_bytes());
+            self.bytes.extend_from_slice(&(groups_start + restart).to_le_bytes());
         }
-        out.extend_from_slice(&(self.restarts.len() as u32).to_le_bytes());
-        self.groups.clear();
+        self.bytes
+            .extend_from_slice(&(self.restarts.len() as u32).to_le_bytes());
+    }
+
+    pub fn raw(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Ready for the next block; keeps its buffer.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.bytes.resize(FRONT_BYTES, 0);
         self.restarts.clear();
         self.origins.clear();
         (self.group_count, self.ops) = (0, 0);

@@ -2,7 +2,7 @@
 
 use super::block_builder::{BlockBuilder, PlainRun, RunBuilder};
 use super::error::WriteError;
-use super::format::{BLOCK_BYTES_MAX, BlockSeat, HEADER_BYTES, Header, Sealer, Trailer};
+use super::format::{BLOCK_BYTES_MAX, BlockSeat, HEADER_BYTES, Header, Sealer, Trailer, sealed_bytes_max};
 use super::index::IndexBuilder;
 use crate::store::disk::DiskFile;
 
@@ -14,12 +14,11 @@ pub(super) struct BlockStream {
     header: Header,
     block_bytes_target: usize,
     base_ms: u64,
-    /// Finished bytes that the file does not have yet.
+    /// Finished bytes that the file does not have yet: no more than `WRITE_BYTES`, or one block that is longer.
     out: Vec<u8>,
     /// How many bytes the file has.
     file_bytes: u64,
     sealer: Sealer,
-    raw: Vec<u8>,
     raw_bytes_max: usize,
     index: IndexBuilder,
     block: BlockBuilder,
@@ -41,15 +40,16 @@ pub(super) struct BlocksDone {
 
 impl BlockStream {
     pub fn new(file: Box<dyn DiskFile>, header: Header, block_bytes_target: usize) -> Self {
+        let mut out = Vec::with_capacity(WRITE_BYTES);
+        out.extend_from_slice(&header.encode());
         Self {
             file,
             header,
             block_bytes_target,
             base_ms: 0,
-            out: header.encode().to_vec(),
+            out,
             file_bytes: 0,
             sealer: Sealer::default(),
-            raw: Vec::new(),
             raw_bytes_max: 0,
             index: IndexBuilder::default(),
             block: BlockBuilder::default(),
@@ -95,21 +95,28 @@ impl BlockStream {
             return Ok(());
         }
         let ops = self.block.ops();
-        self.raw.clear();
-        self.block.finish(self.base_ms, &mut self.raw);
-        if self.raw.len() > BLOCK_BYTES_MAX {
+        self.block.finish(self.base_ms);
+        let raw_bytes = self.block.raw().len();
+        if raw_bytes > BLOCK_BYTES_MAX {
             return Err(WriteError::TooLong {
-                got: self.raw.len(),
+                got: raw_bytes,
                 max: BLOCK_BYTES_MAX,
             });
         }
-        self.raw_bytes_max = self.raw_bytes_max.max(self.raw.len());
+        self.raw_bytes_max = self.raw_bytes_max.max(raw_bytes);
+        // Nothing waits for a long block to join it.
+        let needed = sealed_bytes_max(raw_bytes);
+        if !self.out.is_empty() && self.out.len() + needed > WRITE_BYTES {
+            self.flush()?;
+        }
+        self.out.reserve_exact(needed);
         let seat = BlockSeat {
             shard: self.header.shard,
             number: self.header.number,
             offset: self.file_bytes + self.out.len() as u64,
         };
-        let stored_bytes = self.sealer.put_block(&mut self.out, seat, &self.raw);
+        let stored_bytes = self.sealer.put_block(&mut self.out, seat, self.block.raw());
+        self.block.clear();
         self.index
             .add(&self.sealed_place, &self.first_place, stored_bytes, ops, self.plain);
         std::mem::swap(&mut self.sealed_place, &mut self.last_place);

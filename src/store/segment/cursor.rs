@@ -35,6 +35,8 @@ pub struct OpCursor {
     /// Ops were found: every further block is one that the index says goes on with the key.
     has_begun: bool,
     state: State,
+    /// The block of the op that was given last, if it is the first that the block has of the key.
+    began: Option<BlockRef>,
 }
 
 enum State {
@@ -43,6 +45,8 @@ enum State {
     In {
         block: BlockRef,
         ops: RunOps,
+        /// None of them was given yet.
+        is_new: bool,
         /// The key may go on in the block behind this one.
         reaches_end: bool,
     },
@@ -58,6 +62,7 @@ impl OpCursor {
             first: start.map_or(0, |block| block.ordinal),
             has_begun: false,
             state: start.map_or(State::Done, State::At),
+            began: None,
         }
     }
 
@@ -77,9 +82,11 @@ impl OpCursor {
                 State::In {
                     block,
                     ops,
+                    is_new,
                     reaches_end,
                 } => {
                     let next = ops.next().map_err(|error| self.segment.damaged(block, error))?;
+                    self.began = std::mem::take(is_new).then_some(*block);
                     if ops.is_done() {
                         let (block, reaches_end) = (*block, *reaches_end);
                         // Said now, not at the next call, so that a plain block that follows shows.
@@ -91,6 +98,16 @@ impl OpCursor {
                 }
             }
         }
+    }
+
+    /// Lets go of the block that the last op was given from, and gives that op once more. False, and nothing done, unless it was the first
+    /// that the block has of the key, as one is whose text is longer than blocks are.
+    pub fn step_back(&mut self) -> bool {
+        let Some(block) = self.began.take() else {
+            return false;
+        };
+        self.state = State::At(block);
+        true
     }
 
     /// When all that the next block holds is plain values of this key: what is known of them without reading it.
@@ -166,6 +183,7 @@ impl OpCursor {
         self.state = match run {
             Some(run) => State::In {
                 ops: loaded.ops(&run, self.slot),
+                is_new: true,
                 reaches_end: run.is_last,
                 block,
             },

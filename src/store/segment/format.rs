@@ -176,35 +176,48 @@ impl BlockSeat {
     }
 }
 
+/// Most that a raw block takes with its envelope while it is being sealed.
+pub fn sealed_bytes_max(raw_bytes: usize) -> usize {
+    BLOCK_HEADER_BYTES + get_maximum_output_size(raw_bytes)
+}
+
 /// Puts raw blocks into their envelopes; keeps what the compression needs from one to the next.
 #[derive(Default)]
 pub struct Sealer {
     table: CompressTable,
-    compressed: Vec<u8>,
 }
 
 impl Sealer {
     /// Appends the block; gives its length with the envelope.
     pub fn put_block(&mut self, out: &mut Vec<u8>, seat: BlockSeat, raw: &[u8]) -> u32 {
-        let (codec, data) = match self.compress(raw) {
-            Some(length) => (CODEC_LZ4, &self.compressed[..length]),
-            None => (CODEC_RAW, raw),
-        };
         let start = out.len();
-        out.extend_from_slice(&[0; 4]);
-        out.push(codec);
-        out.extend_from_slice(&(raw.len() as u32).to_le_bytes());
-        out.extend_from_slice(&(data.len() as u32).to_le_bytes());
-        out.extend_from_slice(data);
+        let data_start = start + BLOCK_HEADER_BYTES;
+        // Compressed where it goes to: a long text lies in memory often enough without a buffer in between.
+        out.resize(start + sealed_bytes_max(raw.len()), 0);
+        let codec = match self.compress(raw, &mut out[data_start..]) {
+            Some(length) => {
+                out.truncate(data_start + length);
+                CODEC_LZ4
+            }
+            None => {
+                out.truncate(data_start);
+                out.extend_from_slice(raw);
+                CODEC_RAW
+            }
+        };
+        let data_bytes = (out.len() - data_start) as u32;
+        let envelope = &mut out[start..data_start];
+        envelope[4] = codec;
+        envelope[5..9].copy_from_slice(&(raw.len() as u32).to_le_bytes());
+        envelope[9..].copy_from_slice(&data_bytes.to_le_bytes());
         let crc = seat.checksum(&out[start + 4..]);
         out[start..start + 4].copy_from_slice(&crc.to_le_bytes());
         (out.len() - start) as u32
     }
 
     /// None unless it saves at least one byte in eight.
-    fn compress(&mut self, raw: &[u8]) -> Option<usize> {
-        self.compressed.resize(get_maximum_output_size(raw.len()), 0);
-        let length = compress_into_with_table(raw, &mut self.compressed, &mut self.table).ok()?;
+    fn compress(&mut self, raw: &[u8], out: &mut [u8]) -> Option<usize> {
+        let length = compress_into_with_table(raw, out, &mut self.table).ok()?;
         (length <= raw.len() - raw.len() / 8).then_some(length)
     }
 }

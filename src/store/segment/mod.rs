@@ -47,7 +47,7 @@ use format::{BLOCK_TAGS_VERSION, HEADER_BYTES, Header, OLDEST_VERSION, TRAILER_B
 use index::BlockRef;
 pub use place::place_of;
 pub use salvage::{Salvaged, decode_block, decode_raw_block, salvage};
-pub use scan::{Scan, ScanBlocks};
+pub use scan::{LONG_BLOCK_BYTES, Scan, ScanBlocks};
 pub use span::{Gathered, TextSpan};
 pub use spread::Values;
 pub use texts::Texts;

@@ -17,6 +17,9 @@ use crate::types::{Key, UserId};
 /// One read of a scan that reads ahead.
 const READ_AHEAD_BYTES: u64 = 256 * 1024;
 
+/// Many scans that wait hold no block that is longer.
+pub const LONG_BLOCK_BYTES: usize = 128 * 1024;
+
 /// A scan that waits may keep a block of this size, as a rule one that is in the cache anyway.
 const HELD_BLOCK_BYTES_MAX: usize = 64 * 1024;
 
@@ -50,6 +53,8 @@ struct CurrentBlock {
     block: BlockRef,
     groups: Groups,
     run: Option<CurrentRun>,
+    /// Ops given so far.
+    given: u64,
 }
 
 struct CurrentRun {
@@ -69,6 +74,11 @@ impl ReadAhead {
         let start = usize::try_from(block.offset.checked_sub(self.offset)?).ok()?;
         let end = start.checked_add(block.stored_bytes as usize)?;
         (end <= self.bytes.len()).then(|| self.bytes.slice(start..end))
+    }
+
+    /// Whether nothing behind the block was read with it.
+    fn ends_with(&self, block: &BlockRef) -> bool {
+        block.offset + u64::from(block.stored_bytes) == self.offset + self.bytes.len() as u64
     }
 }
 
@@ -171,6 +181,17 @@ impl Scan {
         self.current = None;
     }
 
+    /// Lets go of the block that the last op was given from, and of what was read with it, and gives that op once more. False, and nothing
+    /// done, unless it was the first that the block gave, as one is whose text is longer than blocks are.
+    pub fn step_back(&mut self) -> bool {
+        let Some(current) = self.current.take_if(|current| current.given == 1) else {
+            return false;
+        };
+        self.next = Some(current.block);
+        self.ahead = ReadAhead::default();
+        true
+    }
+
     /// After `Err(Damaged)`: goes on behind the bad block, and says what was left out. What the block had given
     /// before its damage showed stays given.
     pub fn skip_damaged(&mut self) -> Option<DamagedBlock> {
@@ -194,12 +215,14 @@ impl Scan {
                     block,
                     groups: loaded.groups(),
                     run: None,
+                    given: 0,
                 });
                 continue;
             };
             let damaged = |error| self.segment.damaged(&current.block, error);
             if let Some(run) = &mut current.run {
                 if let Some(op) = run.ops.next().map_err(damaged)? {
+                    current.given += 1;
                     return Ok(Some((op, is_new_run)));
                 }
                 current.run = None;
@@ -220,6 +243,10 @@ impl Scan {
             return Ok(held);
         }
         let bytes = segment.open_stored(block, &self.read(block)?)?;
+        if self.ahead.ends_with(block) {
+            // Decompressed, a long one need not be there twice.
+            self.ahead = ReadAhead::default();
+        }
         Block::parse(bytes).map_err(|error| segment.damaged(block, error))
     }
 
@@ -227,6 +254,8 @@ impl Scan {
         if let Some(stored) = self.ahead.slice(block) {
             return Ok(stored);
         }
+        // Not while the next ones are read.
+        self.ahead = ReadAhead::default();
         if block.offset < self.singly_to {
             return read_stored(&self.segment, block);
         }

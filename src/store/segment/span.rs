@@ -46,6 +46,10 @@ pub struct Gathered {
 }
 
 impl Gathered {
+    pub fn text_bytes(&self) -> usize {
+        self.fragments.iter().map(|fragment| fragment.text.len()).sum()
+    }
+
     /// Leaves out again what was added since there were so many.
     pub fn cut(&mut self, fragments: usize, requests: usize) {
         self.fragments.truncate(fragments);
