@@ -6,9 +6,11 @@
 mod audit;
 mod bug;
 mod check;
+mod child;
 mod client;
 mod env;
 mod faults;
+mod find;
 mod history;
 mod host;
 mod lie;

@@ -1,6 +1,11 @@
 //! The rows of `scale` as a table in Markdown and, with the feature `plot`, as a picture.
 
+use super::child::{SCALE, run_apart};
+use super::runs::setting;
 use super::scale::Row;
+
+/// Sizes of clusters in the table.
+const SIZES: [u64; 4] = [3, 10, 30, 100];
 
 /// What is told of a row: its name, its unit, and how it is written.
 type Line = (&'static str, fn(&Row) -> String);
@@ -37,7 +42,7 @@ fn kilobytes(bytes: f64) -> String {
     format!("{:.1} KB", bytes / 1000.0)
 }
 
-pub fn markdown(rows: &[Row]) -> String {
+fn markdown(rows: &[Row]) -> String {
     let line = |name: &str, cells: Vec<String>| format!("| {name} | {} |\n", cells.join(" | "));
     let mut table = line("nodes", rows.iter().map(|row| row.nodes.to_string()).collect());
     table += &line("---", vec!["---:".to_owned(); rows.len()]);
@@ -47,8 +52,31 @@ pub fn markdown(rows: &[Row]) -> String {
     table
 }
 
+/// `just sim-scale`: the table, and with the feature `plot` its picture. `KV_SIM_SIZES=3,10` takes other sizes.
+#[test]
+#[ignore = "takes minutes"]
+fn scale_table() {
+    let sizes = std::env::var("KV_SIM_SIZES").ok();
+    let sizes = sizes.map(|text| text.split(',').filter_map(|size| size.trim().parse().ok()).collect());
+    let mut rows = Vec::new();
+    for nodes in sizes.unwrap_or_else(|| SIZES.to_vec()) {
+        let report = run_apart(&format!("{SCALE}{nodes}"), setting("KV_SIM_SEED").unwrap_or(0), None);
+        assert!(report.problems.is_empty(), "{nodes} nodes: {:?}", report.problems);
+        let (simulated_s, cpu_s) = (report.simulated_us as f64 / 1e6, report.cpu_ms as f64 / 1e3);
+        println!("{nodes} nodes: {simulated_s:.0} simulated seconds in {cpu_s:.0} s of processor time");
+        rows.extend(report.row);
+    }
+    println!("\n{}", markdown(&rows));
+    #[cfg(feature = "plot")]
+    {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("target/sim-scale.png");
+        draw(&rows, &path).expect("the picture can be drawn");
+        println!("{}", path.display());
+    }
+}
+
 #[cfg(feature = "plot")]
-pub use plot::draw;
+use plot::draw;
 
 #[cfg(feature = "plot")]
 mod plot {

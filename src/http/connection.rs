@@ -146,9 +146,8 @@ impl Drop for Busy {
 
 /// How many of the bytes come after the empty line that ends a head; none when that is not among them.
 fn bytes_after_head(bytes: &[u8]) -> usize {
-    let mut rest = bytes;
-    while let Some(at) = rest.iter().position(|byte| *byte == b'\n') {
-        rest = rest.get(at + 1..).unwrap_or_default();
+    for at in memchr::memchr_iter(b'\n', bytes) {
+        let rest = bytes.get(at + 1..).unwrap_or_default();
         let body = rest.strip_prefix(b"\r\n").or_else(|| rest.strip_prefix(b"\n"));
         if let Some(body) = body {
             return body.len();
