@@ -10,6 +10,7 @@ use super::commit_time::CommitTime;
 use super::inbox::Inbox;
 use super::jobs::JobGate;
 use super::local::Added;
+use super::news::PendingNews;
 use super::permits::Permit;
 use super::refused::Refused;
 use super::spreading::{LocalShare, Others};
@@ -17,7 +18,6 @@ use crate::core::clock::SlotClocks;
 use crate::core::op::KeyedOp;
 use crate::env::{Abandoned, Env};
 use crate::shard::{CleanedUp, MergeOutcome, PastLookup, Shard, ShardStats, SpaceReady, Write};
-use crate::types::WallMs;
 
 /// Who hears what became of work.
 pub enum Reply {
@@ -66,14 +66,10 @@ pub enum ShardMessage {
         done: oneshot::Sender<()>,
     },
     Tick,
-    /// Dots that a peer knows and does not hold any more, all of whose clears are durable here.
-    KnowDropped(SlotClocks),
     /// Take none of these from here on; answered with those that are not here.
     Refuse(SlotClocks, oneshot::Sender<SlotClocks>),
-    /// All other replicas of these slots have sent what they have.
-    Heal(SlotClocks),
-    /// What every other replica's clock covers, and when all that the others had was here.
-    Stable(SlotClocks, Option<WallMs>),
+    /// There is something in the news.
+    News,
     Past(Pending, Box<PastLookup>, Result<(), OpError>),
     /// A group is open, and nothing else may come to remind of it.
     Commit,
@@ -88,6 +84,7 @@ pub struct ShardArguments {
     pub env: Env,
     pub gate: JobGate,
     pub inbox: Arc<Inbox>,
+    pub news: Arc<PendingNews>,
     pub stats: Arc<Mutex<ShardStats>>,
     pub commit_time: Arc<CommitTime>,
     pub refused: Refused,

@@ -16,6 +16,7 @@ mod jobs;
 pub mod local;
 pub mod membership;
 mod messages;
+mod news;
 pub mod offline;
 mod opening;
 pub mod peers;

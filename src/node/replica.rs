@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 use super::OpError;
 use super::local::{Local, damaged, report};
 use super::messages::ShardMessage;
+use super::news::News;
 use super::supervisor::{ShardDoor, SupervisorMessage};
 use crate::core::clock::{Clock, SlotClocks};
 use crate::core::op::{KeyedOp, Op};
@@ -219,7 +220,7 @@ impl Local {
 
     /// See `Shard::know_dropped`.
     pub fn know_dropped(&self, dots: &SlotClocks) {
-        self.tell_shards(|| ShardMessage::KnowDropped(dots.clone()));
+        self.tell_shards(dots, |news, dots| news.dropped.join(&dots));
     }
 
     /// What clears wait for here, of all shards that serve now.
@@ -253,12 +254,12 @@ impl Local {
 
     /// See `Shard::set_stable`.
     pub fn set_stable(&self, stable: &SlotClocks, heard: Option<WallMs>) {
-        self.tell_shards(|| ShardMessage::Stable(stable.clone(), heard));
+        self.tell_shards(stable, |news, stable| news.stable = Some((stable, heard)));
     }
 
     /// See `Shard::heal`.
     pub fn heal(&self, lost: &SlotClocks) {
-        self.tell_shards(|| ShardMessage::Heal(lost.clone()));
+        self.tell_shards(lost, |news, lost| news.healed.join(&lost));
     }
 
     /// The first copy of what the others hold is here; durable on Ok.
@@ -292,11 +293,18 @@ impl Local {
         answer.await.map_err(|_| OpError::ShuttingDown)?.map_err(OpError::Disk)
     }
 
-    fn tell_shards(&self, message: impl Fn() -> ShardMessage) {
-        for door in self.doors() {
-            if let Some(serving) = &*door.serving() {
+    /// Tells each shard of its own slots.
+    fn tell_shards(&self, clocks: &SlotClocks, tell: impl Fn(&mut News, SlotClocks)) {
+        let mut of_doors = vec![SlotClocks::default(); self.doors().len()];
+        for (slot, clock) in clocks.slots() {
+            of_doors[self.door_of(slot)].join_slot(slot, clock);
+        }
+        for (door, clocks) in self.doors().iter().zip(of_doors) {
+            if let Some(serving) = &*door.serving()
+                && serving.news.put(|news| tell(news, clocks))
+            {
                 // One that is ending is opened anew, and hears of it again.
-                let _ = serving.actor.cast(message());
+                let _ = serving.actor.cast(ShardMessage::News);
             }
         }
     }

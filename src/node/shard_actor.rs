@@ -21,6 +21,7 @@ use super::inbox::Inbox;
 use super::jobs::{JobGate, Report};
 use super::local::Added;
 use super::messages::{Reply, ShardArguments, ShardMessage};
+use super::news::PendingNews;
 use super::permits::Permit;
 use super::refused::Refused;
 use super::spreading::{self, Stamped};
@@ -46,6 +47,7 @@ pub struct ShardState {
     env: Env,
     gate: JobGate,
     inbox: Arc<Inbox>,
+    news: Arc<PendingNews>,
     /// A `Commit` is on its way.
     commit_asked: bool,
     /// The last group was not one write alone.
@@ -86,6 +88,7 @@ impl Actor for ShardActor {
             env,
             gate,
             inbox,
+            news,
             stats,
             commit_time,
             refused,
@@ -95,6 +98,7 @@ impl Actor for ShardActor {
             env,
             gate,
             inbox,
+            news,
             commit_asked: false,
             several_write: false,
             stats,
@@ -133,14 +137,12 @@ impl Actor for ShardActor {
                     .space_made(result.unwrap_or_else(|abandoned| Err(io::Error::other(abandoned))));
                 state.unpark(&me);
             }
-            ShardMessage::KnowDropped(dots) => state.shard.know_dropped(&dots),
             ShardMessage::Refuse(dots, answer) => {
                 let lacking = state.shard.lacking(&dots);
                 state.refused.add(&lacking);
                 let _ = answer.send(lacking);
             }
-            ShardMessage::Heal(lost) => state.shard.heal(&lost),
-            ShardMessage::Stable(stable, heard) => state.shard.set_stable(stable, heard),
+            ShardMessage::News => state.take_news(),
             ShardMessage::MergeStepped(number, outcome) => state.merge_stepped(&me, number, outcome),
             ShardMessage::CleanedUp(result) => state.shard.cleaned_up(result.unwrap_or_default()),
         }
@@ -291,6 +293,15 @@ impl ShardState {
             drop(permit);
             report.send(result);
         }));
+    }
+
+    fn take_news(&mut self) {
+        let news = self.news.take();
+        self.shard.know_dropped(&news.dropped);
+        self.shard.heal(&news.healed);
+        if let Some((stable, heard)) = news.stable {
+            self.shard.set_stable(stable, heard);
+        }
     }
 
     fn close_inbox(&self, why: &OpError) {

@@ -19,6 +19,7 @@ use super::identity::Identity;
 use super::inbox::Inbox;
 use super::jobs::JobGate;
 use super::messages::{ShardArguments, ShardMessage};
+use super::news::PendingNews;
 use super::opening::{Plan, log_report};
 use super::permits::{Limits, Permits};
 use super::refused::Refused;
@@ -37,6 +38,7 @@ const STOP_MS_MAX: u64 = 30_000;
 pub struct Serving {
     pub actor: ActorRef<ShardMessage>,
     pub inbox: Arc<Inbox>,
+    pub news: Arc<PendingNews>,
     pub reader: ShardReader,
 }
 
@@ -227,12 +229,13 @@ impl SupervisorState {
         shard: Shard,
     ) -> Result<(), ActorProcessingErr> {
         let door = &self.doors[usize::from(index)];
-        let (inbox, reader) = (Arc::new(Inbox::default()), shard.reader());
+        let (inbox, news, reader) = (Arc::<Inbox>::default(), Arc::<PendingNews>::default(), shard.reader());
         let arguments = ShardArguments {
             shard,
             env: self.env.clone(),
             gate: door.gate.clone(),
             inbox: inbox.clone(),
+            news: news.clone(),
             stats: door.stats.clone(),
             commit_time: door.commit_time.clone(),
             refused: door.refused.clone(),
@@ -241,7 +244,12 @@ impl SupervisorState {
         let (actor, _) = Actor::spawn_linked(None, ShardActor, arguments, me.get_cell()).await?;
         self.running.insert(actor.get_id(), index);
         self.serving_since[usize::from(index)] = Instant::now();
-        door.serving.store(Some(Arc::new(Serving { actor, inbox, reader })));
+        door.serving.store(Some(Arc::new(Serving {
+            actor,
+            inbox,
+            news,
+            reader,
+        })));
         Ok(())
     }
 

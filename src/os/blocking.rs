@@ -56,7 +56,12 @@ impl Blocking for RuntimeThreads {
             match &self.lookout {
                 None => job(),
                 Some(lookout) => match lookout.watch() {
-                    Some(_watched) => job(),
+                    Some(_watched) => {
+                        // The task woken last waits in a place of this worker's own, from which no other worker takes it. Now this one
+                        // does, and nobody waits for it.
+                        drop(tokio::spawn(async {}));
+                        job();
+                    }
                     None => tokio::task::block_in_place(job),
                 },
             }
@@ -203,6 +208,28 @@ mod tests {
             release.send(()).unwrap();
         });
         assert!(matches!(job.await, Ok(Ok(Ok(())))));
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_short_job_does_not_keep_the_task_that_was_woken_right_before_it() {
+        let env = env();
+        let (release, held) = std::sync::mpsc::channel();
+        let woken = std::sync::Arc::new(tokio::sync::Notify::new());
+        let other = tokio::spawn({
+            let woken = woken.clone();
+            async move {
+                woken.notified().await;
+                release.send(()).unwrap();
+            }
+        });
+        let job = tokio::spawn(async move {
+            // For the other one to wait.
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            woken.notify_one();
+            env.run_here(move || held.recv_timeout(LONG)).await
+        });
+        assert!(matches!(job.await, Ok(Ok(Ok(())))));
+        other.await.unwrap();
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

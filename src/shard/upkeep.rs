@@ -292,7 +292,8 @@ impl Shard {
         if running.salvages {
             self.recount_covered();
         }
-        self.lost = self.lost.minus(&self.covered);
+        // Not what is here again in an open group only: to be whole is to hold it durably.
+        self.lost = self.lost.minus(&self.reader().durable_clocks());
         if running.salvages {
             let (lost_ops, slots) = (self.lost.count(), self.lost.slots().count());
             tracing::error!(

@@ -230,6 +230,50 @@ fn what_was_given_up_stays_given_up_over_a_restart_though_nothing_is_due_to_merg
 }
 
 #[test]
+fn what_is_here_again_counts_once_it_is_durable_though_a_merge_ends_before() {
+    let mut rig = Rig::new(small());
+    for key in 0..200u64 {
+        rig.add("u", &format!("key {key}"), &noise(key, 400));
+    }
+    rig.seal();
+    let reader = rig.shard.reader();
+    let (mut scan, _) = reader.scan(reader.durable_clocks(), rig.now);
+    let ops = scan.next_batch(usize::MAX).unwrap();
+    rig.damage(&rig.segment_names()[0].clone(), 600);
+    let number = rig.shard.segments[0].number();
+    rig.shard.report_damage(number);
+    rig.run_jobs();
+    let lost = rig.shard.lost.clone();
+    let slots: Vec<SlotId> = lost.slots().map(|(slot, _)| slot).collect();
+    assert!(!slots.is_empty());
+    rig.add("u", "k", "value");
+    rig.shard.wanted_takeover = true;
+    let merged = loop {
+        if let Some(merged) = rig.merge_result() {
+            break merged;
+        }
+        if let Some(job) = rig.shard.next_commit() {
+            rig.shard.committed(job.run());
+        }
+        if let Some(job) = rig.shard.next_space_job() {
+            rig.shard.space_made(job.run());
+        }
+        rig.idle();
+    };
+    let mut applied = rig.shard.apply(ops, rig.now).unwrap();
+    while let Applied::NeedsSpace(left) = applied {
+        let job = rig.shard.next_space_job().unwrap();
+        rig.shard.space_made(job.run());
+        applied = rig.shard.apply(left, rig.now).unwrap();
+    }
+    rig.shard.merged(merged);
+    let is_whole = |rig: &Rig| slots.iter().all(|slot| rig.shard.reader().is_whole(*slot));
+    assert!(!slots.iter().any(|slot| rig.shard.reader().is_whole(*slot)));
+    rig.run_jobs();
+    assert!(is_whole(&rig));
+}
+
+#[test]
 fn clears_that_cannot_be_collected_do_not_make_a_shard_merge_without_end() {
     let mut rig = Rig::with_damaged_segment();
     rig.run_jobs();
