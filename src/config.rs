@@ -3,6 +3,7 @@
 //! Invariant: a `ServeConfig` is usable as it is; every error names the setting, where it came from and what would be right.
 
 mod cluster;
+mod setting;
 mod values;
 
 use std::collections::BTreeMap;
@@ -17,6 +18,7 @@ use values::{bytes, log_filter, log_format};
 use crate::types::UserId;
 
 pub use cluster::{ClusterSettings, REPLICATION_DEFAULT, REPLICATION_MAX, WEIGHT_DEFAULT, WEIGHT_MAX, ZONE_DEFAULT};
+pub use setting::Setting;
 
 pub const LISTEN_DEFAULT: &str = "127.0.0.1:8000";
 pub const DATA_DEFAULT: &str = "data";
@@ -38,91 +40,6 @@ pub const ACTIVE_SEGMENT_BYTES_MIN: u64 = MIB;
 /// Beyond this, sealing would need too much memory at once.
 pub const ACTIVE_SEGMENT_BYTES_MAX: u64 = 1024 * MIB;
 const MIB: u64 = 1024 * 1024;
-
-/// One setting; the name in the file, and with dashes the flag.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Setting {
-    Data,
-    Listen,
-    User,
-    PasswordFile,
-    Shards,
-    Threads,
-    BlockCacheBytes,
-    ActiveSegmentBytes,
-    LogFormat,
-    LogFilter,
-    ClusterListen,
-    Advertise,
-    Join,
-    ClusterKeyFile,
-    ClusterTls,
-    Zone,
-    Weight,
-    Replication,
-    ClusterName,
-}
-
-impl Setting {
-    pub const ALL: [Self; 19] = [
-        Self::Data,
-        Self::Listen,
-        Self::User,
-        Self::PasswordFile,
-        Self::Shards,
-        Self::Threads,
-        Self::BlockCacheBytes,
-        Self::ActiveSegmentBytes,
-        Self::LogFormat,
-        Self::LogFilter,
-        Self::ClusterListen,
-        Self::Advertise,
-        Self::Join,
-        Self::ClusterKeyFile,
-        Self::ClusterTls,
-        Self::Zone,
-        Self::Weight,
-        Self::Replication,
-        Self::ClusterName,
-    ];
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Data => "data",
-            Self::Listen => "listen",
-            Self::User => "user",
-            Self::PasswordFile => "password_file",
-            Self::Shards => "shards",
-            Self::Threads => "threads",
-            Self::BlockCacheBytes => "block_cache_bytes",
-            Self::ActiveSegmentBytes => "active_segment_bytes",
-            Self::LogFormat => "log_format",
-            Self::LogFilter => "log_filter",
-            Self::ClusterListen => "cluster_listen",
-            Self::Advertise => "advertise",
-            Self::Join => "join",
-            Self::ClusterKeyFile => "cluster_key_file",
-            Self::ClusterTls => "cluster_tls",
-            Self::Zone => "zone",
-            Self::Weight => "weight",
-            Self::Replication => "replication",
-            Self::ClusterName => "cluster_name",
-        }
-    }
-
-    /// `KV_ADMIN_…` for the first admin: `KV_USER` is who the client commands speak as, perhaps in the same shell.
-    pub fn variable(self) -> String {
-        match self {
-            Self::User => "KV_ADMIN_USER".to_owned(),
-            Self::PasswordFile => "KV_ADMIN_PASSWORD_FILE".to_owned(),
-            _ => format!("KV_{}", self.name().to_uppercase()),
-        }
-    }
-
-    pub fn flag(self) -> String {
-        format!("--{}", self.name().replace('_', "-"))
-    }
-}
 
 /// Where a setting came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -167,8 +84,12 @@ pub enum ConfigError {
     NothingToAdvertise { listen: SocketAddr },
     #[error("{}: unknown setting {name:?}; there are: {}", path.display(), names())]
     UnknownKey { path: PathBuf, name: String },
-    #[error("{}: {name} must be {}", path.display(), if name == Setting::Join.name() { "a text or a list of texts" } else { "a text or a whole number" })]
-    NotPlain { path: PathBuf, name: String },
+    #[error("{}: {name} must be {must_be}", path.display())]
+    NotPlain {
+        path: PathBuf,
+        name: String,
+        must_be: &'static str,
+    },
     #[error("{}: {why}", path.display())]
     File { path: PathBuf, why: String },
 }
@@ -250,14 +171,19 @@ impl Settings {
             let Some(setting) = Setting::ALL.into_iter().find(|setting| setting.name() == name) else {
                 return Err(ConfigError::UnknownKey { path: path_buf(), name });
             };
+            let not_plain = |name| ConfigError::NotPlain {
+                path: path_buf(),
+                name,
+                must_be: setting.shape(),
+            };
             let text = match value {
                 toml::Value::String(text) => text,
-                toml::Value::Integer(number) => number.to_string(),
+                toml::Value::Integer(number) if setting.is_number() => number.to_string(),
                 toml::Value::Array(list) if setting == Setting::Join => match texts(&list) {
                     Some(texts) => texts.join(","),
-                    None => return Err(ConfigError::NotPlain { path: path_buf(), name }),
+                    None => return Err(not_plain(name)),
                 },
-                _ => return Err(ConfigError::NotPlain { path: path_buf(), name }),
+                _ => return Err(not_plain(name)),
             };
             let text = match setting {
                 Setting::Data | Setting::PasswordFile | Setting::ClusterKeyFile | Setting::ClusterTls => {

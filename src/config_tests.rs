@@ -202,6 +202,8 @@ fn a_file_that_is_not_toml_or_holds_other_types_is_an_error() {
 fn what_is_no_plain_value_is_named_after_its_file() {
     let error = from_file("shards = 2.5").unwrap_err().to_string();
     assert_eq!(error, "/etc/kv/node.toml: shards must be a text or a whole number");
+    let error = from_file("data = 1").unwrap_err().to_string();
+    assert_eq!(error, "/etc/kv/node.toml: data must be a text");
 }
 
 #[test]

@@ -191,6 +191,7 @@ fn a_port_that_is_taken_is_named_with_what_the_system_says() {
         line,
         format!("error: cannot listen on {address}: Address already in use (os error 98)")
     );
+    assert!(!home.path().join("data").exists(), "nothing is made for it");
 }
 
 #[test]

@@ -1,5 +1,5 @@
 //! The way of one request through the nodes: the next one when a try fails, a second one beside it when nothing comes, rounds with
-//! growing pauses when all have failed. One that answers wrongly is not asked again.
+//! growing pauses when all have failed, but for those that are silent still. One that answers wrongly is not asked again.
 //!
 //! Invariant: a request that may have taken effect is tried again only when its sender said that this is safe; and at two nodes at the same
 //! time only when it said that too.
@@ -80,8 +80,10 @@ pub(super) struct Course<'a> {
     /// What came of the last try that may have taken effect.
     doubtful: Option<ClientError>,
     last: Option<ClientError>,
-    /// Tries that are under way.
-    running: usize,
+    /// Nodes that a try is under way at.
+    running: Vec<usize>,
+    /// When the next round begins beside the tries that are under way.
+    again_at: Option<Instant>,
     /// The node of the youngest try, and when it began.
     youngest: (usize, Instant),
 }
@@ -100,7 +102,8 @@ impl<'a> Course<'a> {
             wrong: None,
             doubtful: None,
             last: None,
-            running: 0,
+            running: Vec::new(),
+            again_at: None,
             youngest: (0, Instant::now()),
         }
     }
@@ -130,7 +133,7 @@ impl<'a> Course<'a> {
             if running.is_empty() {
                 running.extend(self.next_node().map(begin));
             }
-            let hedge_at = self.hedge_at();
+            let (hedge_at, again_at) = (self.hedge_at(), self.again_at);
             let (node, outcome) = tokio::select! {
                 biased;
                 Some(ended) = running.next() => ended,
@@ -143,8 +146,13 @@ impl<'a> Course<'a> {
                     running.extend(self.next_node().map(begin));
                     continue;
                 }
+                () = sleep_until(again_at.unwrap_or(hedge_at)), if again_at.is_some() => {
+                    self.begin_round();
+                    running.extend(self.next_node().map(begin));
+                    continue;
+                }
             };
-            self.running -= 1;
+            self.running.retain(|other| *other != node);
             match outcome {
                 Ok(answer) => {
                     self.nodes.prefer(node);
@@ -156,6 +164,9 @@ impl<'a> Course<'a> {
                 running.push(begin(next));
             } else if running.is_empty() {
                 self.next_round().await?;
+            } else if self.may_go_round() {
+                let failed = self.failure();
+                self.again_at = Some(Instant::now() + pause(self.round, self.last.as_ref().unwrap_or(&failed)));
             }
         }
     }
@@ -163,12 +174,33 @@ impl<'a> Course<'a> {
     fn next_node(&mut self) -> Option<usize> {
         let node = self.untried.pop()?;
         self.youngest = (node, Instant::now());
-        self.running += 1;
+        self.running.push(node);
         Some(node)
     }
 
     fn may_hedge(&self) -> bool {
         self.repeat.again == Again::AtOnce && !self.untried.is_empty()
+    }
+
+    /// Whether those that have failed can be asked again while others are silent.
+    fn may_go_round(&self) -> bool {
+        let has_others = self.again().len() > self.running.len();
+        self.repeat.again == Again::AtOnce && has_others && self.round < self.patience.rounds_max
+    }
+
+    /// Who can be asked in another round, the next one last.
+    fn again(&self) -> Vec<usize> {
+        let mut again = self.nodes.order();
+        again.retain(|node| !self.given_up.contains(node));
+        again
+    }
+
+    fn begin_round(&mut self) {
+        self.untried = self.again();
+        self.untried.retain(|node| !self.running.contains(node));
+        self.round += 1;
+        self.unreachable.clear();
+        self.again_at = None;
     }
 
     fn hedge_at(&self) -> Instant {
@@ -221,18 +253,14 @@ impl<'a> Course<'a> {
 
     async fn next_round(&mut self) -> Result<(), ClientError> {
         let failed = self.failure();
-        let mut again = self.nodes.order();
-        again.retain(|node| !self.given_up.contains(node));
-        if again.is_empty() {
+        if self.again().is_empty() {
             return Err(self.wrong.take().unwrap_or(failed));
         }
         if self.round >= self.patience.rounds_max {
             return Err(failed);
         }
         sleep(pause(self.round, self.last.as_ref().unwrap_or(&failed))).await;
-        self.round += 1;
-        self.unreachable.clear();
-        self.untried = again;
+        self.begin_round();
         Ok(())
     }
 
@@ -251,7 +279,7 @@ impl<'a> Course<'a> {
     }
 
     fn too_late(&self) -> ClientError {
-        if self.running == 0 {
+        if self.running.is_empty() {
             return self.failure();
         }
         // The try that was cut off may have been sent.

@@ -70,6 +70,21 @@ async fn one_good_node_behind_a_dead_and_a_frozen_one_is_found_in_time() {
 }
 
 #[tokio::test]
+async fn who_answers_that_it_cannot_now_is_asked_again_while_another_one_is_silent() {
+    let (frozen, other) = (FakeNode::start(), FakeNode::start());
+    frozen.fail_always(Fault::Silence);
+    let client = client_of(&[&frozen.url, &other.url]);
+    for _ in 0..2 {
+        other.fail_next(Fault::Overloaded);
+    }
+    let (added, took) = timed(client.add_value("key", "x")).await;
+    added.unwrap();
+    assert_eq!(other.list("key"), ["x"]);
+    assert_eq!(other.sent("path").len(), 3);
+    assert!(took < 10 * STALL_MAX, "it waits for the silent one: {took:?}");
+}
+
+#[tokio::test]
 async fn whatever_fails_at_one_node_or_at_all_every_add_is_one() {
     let (first, second) = (FakeNode::start(), FakeNode::start());
     let client = client_of(&[&first.url, &second.url]);

@@ -36,6 +36,8 @@ pub fn accept_losses(env: &Env, config: &NodeConfig) -> Result<Vec<AcceptedLoss>
         let Some(shard) = shard else {
             return Err(OfflineError::Unopened(dir.display().to_string()));
         };
+        // Nobody may have read what is damaged.
+        shard.verify();
         // Damaged logs are sealed and set aside first: read again, they would count as lost again.
         shard.settle(env.wall.now());
         let lost_ops = shard.accept_loss()?;

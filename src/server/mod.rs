@@ -69,6 +69,12 @@ pub struct Server {
 impl Server {
     /// Starts everything; Ok when it serves.
     pub async fn start(env: Env, config: ServerConfig) -> Result<Self, ServerError> {
+        // Before there are files: which of them there are depends on how it is started.
+        let listening = env.net.listen(config.listen).await;
+        drop(listening.map_err(|error| ServerError::Listen {
+            address: config.listen,
+            why: error.to_string(),
+        })?);
         let node = Node::start(env.clone(), config.node).await?;
         let users = Users::start(env.clone(), node.clone(), config.password_cost.clone());
         if let Some(admin) = config.first_admin {

@@ -10,7 +10,7 @@ use super::cleanup::Cleanup;
 use super::{MergeError, Shard};
 use crate::core::clock::SlotClocks;
 use crate::store::compact::{Merge, MergeContext, Merged, Progress, Source};
-use crate::store::segment::{ReadError, SegmentMeta, SegmentWriter};
+use crate::store::segment::{ReadError, Segment, SegmentMeta, SegmentWriter};
 use crate::types::WallMs;
 
 /// What a merge writes between two looks at the clients' needs, bytes.
@@ -317,6 +317,18 @@ impl Shard {
             self.covered.join(&memtable.read().covered());
         }
         self.published.tell_lost(&before.minus(&self.covered));
+    }
+
+    /// Reads all that is sealed, and reports what is damaged. Blocks on the disk.
+    pub fn verify(&mut self) {
+        let is_damaged = |segment: &&Arc<Segment>| !segment.verify().is_empty();
+        let damaged: Vec<u64> = self
+            .segments
+            .iter()
+            .filter(is_damaged)
+            .map(|held| held.number())
+            .collect();
+        damaged.into_iter().for_each(|number| self.report_damage(number));
     }
 
     /// Takes everything that is lost for dropped, durably: reads of the damaged slots are answered again, without what was lost.

@@ -131,6 +131,25 @@ fn a_file_whose_removal_is_not_durable_is_named_as_replaced_until_it_is() {
 }
 
 #[test]
+fn damage_that_nobody_has_read_is_found_by_looking_for_it() {
+    let mut rig = Rig::new(small());
+    for key in 0..200u64 {
+        rig.add("u", &format!("key {key}"), &noise(key, 400));
+    }
+    rig.seal();
+    rig.damage(&rig.segment_names()[0].clone(), 600);
+    rig.reopen();
+    rig.run_jobs();
+    assert_eq!(rig.shard.accept_loss().unwrap(), 0);
+    rig.shard.verify();
+    rig.run_jobs();
+    assert!(rig.shard.accept_loss().unwrap() > 0);
+    for key in 0..200u64 {
+        rig.get("u", &format!("key {key}"));
+    }
+}
+
+#[test]
 fn a_damaged_segment_is_kept_aside_even_if_the_shard_dies_before_it_was() {
     let mut rig = Rig::new(small());
     rig.add("u", "k", "v");
