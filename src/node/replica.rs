@@ -199,8 +199,17 @@ impl Local {
         held.map_err(|error| self.report(index, error))
     }
 
-    /// The ops with these dots.
+    /// The ops with these dots, and first all clears that saw one of them: for a peer, which counts those of them as dropped that it is not given.
     pub fn export(&self, wants: &SlotClocks) -> Result<Export, OpError> {
+        self.exported(wants, |scan| scan)
+    }
+
+    /// The ops with these dots, and no others.
+    pub fn ops_with(&self, dots: &SlotClocks) -> Result<Export, OpError> {
+        self.exported(dots, OpScan::only_wanted)
+    }
+
+    fn exported(&self, wants: &SlotClocks, made: impl Fn(OpScan) -> OpScan) -> Result<Export, OpError> {
         let (mut scans, mut covered) = (Vec::new(), SlotClocks::default());
         for (index, door) in self.doors().iter().enumerate().rev() {
             let mut wanted = wants.clone();
@@ -208,7 +217,7 @@ impl Local {
             if !wanted.is_empty() {
                 let (scan, known) = door.reader()?.scan(wanted, self.env().wall.now());
                 covered.join(&known);
-                scans.push((index, scan));
+                scans.push((index, made(scan)));
             }
         }
         Ok(Export {

@@ -7,6 +7,7 @@
 //! - what is given was checked, and is an op of the snapshot; no op is given twice;
 //! - without an error, every wanted op of the snapshot is given, or, where a clear of the snapshot removes it, what is left of it. Behind a
 //!   damaged block the scan goes on only when it is told to, by one who then does not claim to have sent all of its slots;
+//! - a clear of the snapshot is given before anything shows that it removed an op: what is left of one, or that one does not come;
 //! - the texts are copies as long as they are small, so that a batch keeps no more in memory than about what it holds.
 
 mod held;

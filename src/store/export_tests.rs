@@ -200,6 +200,51 @@ proptest! {
     }
 
     #[test]
+    fn every_clear_that_saw_something_wanted_comes_before_all_that_it_removed(
+        placed in placed_ops(), undurable in 0usize..6, wants in any_wants(), budget in 0usize..2000, only_wanted in any::<bool>(),
+    ) {
+        let (snapshot, held) = Snapshot::of(&placed, undurable);
+        let is_wanted = |op: &KeyedOp| wants.contains(op.op.dot.slot, op.op.dot.origin, op.op.dot.seq);
+        let mut cleared: BTreeMap<_, Clock> = BTreeMap::new();
+        let (mut expected, mut others) = (Vec::new(), Vec::new());
+        for op in &held {
+            match &op.op.body {
+                Body::Clear(seen) => {
+                    cleared.entry((&op.user, &op.key)).or_default().join(seen);
+                    let saw_wanted = wants.get(op.op.dot.slot).is_some_and(|wanted| seen.meets(wanted));
+                    if is_wanted(op) || saw_wanted && !only_wanted {
+                        expected.push(op.clone());
+                    }
+                }
+                _ if is_wanted(op) => others.push(op),
+                _ => {}
+            }
+        }
+        for KeyedOp { user, key, op } in others {
+            let nothing = Clock::default();
+            let left = left_by(cleared.get(&(user, key)).unwrap_or(&nothing), op.clone(), WallMs(0));
+            expected.extend(left.map(|op| KeyedOp { user: user.clone(), key: key.clone(), op }));
+        }
+        let scan = OpScan::new(snapshot.memtables.clone(), snapshot.segments.clone(), wants.clone(), WallMs(0));
+        let mut scan = if only_wanted { scan.only_wanted() } else { scan };
+        // Clears that come after the snapshot remove nothing of it.
+        for (name, user) in USERS.iter().enumerate() {
+            let mut all = Clock::default();
+            (1..4).for_each(|origin| all.insert_range(OriginId(origin), 1, 50));
+            for slot in SLOTS {
+                let KeyedOp { key, op, .. } = keyed(slot, name, 9, 1_000 + name as u64, Body::Clear(all.clone()));
+                let mut memtable = snapshot.memtables[0].write();
+                let user = UserId::from_stored(user);
+                memtable.append(KeyHash::of(&user, &key), &user, &key, &op);
+                memtable.close_group();
+                let closed = memtable.closed_groups();
+                memtable.set_durable(closed);
+            }
+        }
+        prop_assert_eq!(drain(&mut scan, budget).unwrap(), expected);
+    }
+
+    #[test]
     fn what_a_slot_holds_is_told_by_kind(placed in placed_ops(), undurable in 0usize..6, slot in 0usize..4) {
         let (snapshot, held) = Snapshot::of(&placed, undurable);
         let slot = SlotId(SLOTS[slot]);
@@ -244,7 +289,11 @@ proptest! {
                     }
                 }
                 let lacking = of_key.filter(|op| !known.contains(op.op.dot.origin, op.op.dot.seq));
-                let expected: Vec<Op> = lacking
+                let (clears, others): (Vec<&KeyedOp>, Vec<&KeyedOp>) =
+                    lacking.partition(|op| matches!(op.op.body, Body::Clear(_)));
+                let expected: Vec<Op> = clears
+                    .into_iter()
+                    .chain(others)
                     .filter_map(|op| left_by(&cleared, op.op.clone(), WallMs(0)))
                     .collect();
                 let mut given = Vec::new();
@@ -401,38 +450,101 @@ fn a_failing_disk_is_told_and_tried_again() {
     assert_eq!(drain(&mut scan, 100).unwrap().len(), ops.len());
 }
 
-#[test]
-fn of_a_cleared_op_only_the_request_id_is_sent_also_to_who_knows_the_clear() {
+/// A clear of the first two of the others, the second of which has a request id.
+fn cleared_ops() -> [KeyedOp; 4] {
     let mut seen = Clock::default();
     seen.insert_range(OriginId(1), 1, 2);
     let mut with_id = keyed(3, 1, 1, 2, Body::Value("with an id".into()));
     with_id.op.request_id = Some(RequestId([7; 16]));
-    let ops = [
+    let mut clear = keyed(3, 1, 2, 1, Body::Clear(seen));
+    clear.op.time = HybridTime(100 << 16);
+    [
         keyed(3, 1, 1, 1, Body::Value("without".into())),
         with_id,
         keyed(3, 1, 1, 3, Body::Value("later".into())),
-        keyed(3, 1, 2, 1, Body::Clear(seen)),
-    ];
+        clear,
+    ]
+}
+
+/// The ops in a memtable, and in a segment.
+fn in_both(ops: &[KeyedOp]) -> [(Vec<SharedMemtable>, Vec<Arc<Segment>>); 2] {
     let mut memtable = Memtable::new(LogKey::without_secret(9));
-    for KeyedOp { user, key, op } in &ops {
+    for KeyedOp { user, key, op } in ops {
         memtable.append(KeyHash::of(user, key), user, key, op);
     }
     memtable.close_group();
     memtable.set_durable(1);
-    let disk = MemoryDisk::new();
-    let mut sorted = ops.to_vec();
-    sorted.sort_by_key(|op| rank_of(&op.op));
-    let sealed = segment(&disk, 1, &sorted, dots(&sorted));
-    // All but the clear.
+    let sealed = segment(&MemoryDisk::new(), 1, ops, dots(ops));
+    [(vec![memtable.share()], vec![]), (vec![], vec![sealed])]
+}
+
+fn spent_of(op: &KeyedOp) -> KeyedOp {
+    let mut op = op.clone();
+    op.op.body = Body::Spent { cleared_at: WallMs(5) };
+    op
+}
+
+#[test]
+fn of_a_cleared_op_only_the_request_id_is_sent_also_to_who_knows_the_clear() {
+    let ops = cleared_ops();
+    let [_, with_id, later, clear] = &ops;
+    // All but the clear, which comes all the same, for it may not be known there; and before the rest, of which each page is durable alone.
     let wants = dots(&ops[..3]);
-    for (memtables, segments) in [(vec![memtable.share()], vec![]), (vec![], vec![sealed])] {
-        let mut scan = OpScan::new(memtables, segments, wants.clone(), WallMs(5));
-        let given = drain(&mut scan, 1 << 20).unwrap();
-        let mut bodies: Vec<(u64, Body)> = given.into_iter().map(|op| (op.op.dot.seq, op.op.body)).collect();
-        bodies.sort_by_key(|(seq, _)| *seq);
-        let spent = Body::Spent { cleared_at: WallMs(5) };
-        assert_eq!(bodies, [(2, spent), (3, Body::Value("later".into()))]);
+    for (memtables, segments) in in_both(&ops) {
+        for budget in [1, 1 << 20] {
+            let mut scan = OpScan::new(memtables.clone(), segments.clone(), wants.clone(), WallMs(5));
+            let expected = [clear.clone(), spent_of(with_id), later.clone()];
+            assert_eq!(drain(&mut scan, budget).unwrap(), expected);
+        }
+        let mut scan = OpScan::new(memtables, segments, wants.clone(), WallMs(5)).only_wanted();
+        assert_eq!(drain(&mut scan, 1 << 20).unwrap(), [spent_of(with_id), later.clone()]);
     }
+}
+
+#[test]
+fn a_peer_that_lacks_a_clear_of_a_key_gets_it_before_what_is_left_of_its_ops() {
+    let ops = cleared_ops();
+    let [_, with_id, later, clear] = &ops;
+    for (memtables, segments) in in_both(&ops) {
+        let (user, key) = (later.user.clone(), later.key.clone());
+        let name = (KeyHash::of(&user, &key), &user, &key);
+        let source = KeySource {
+            slot: SlotId(3),
+            memory: MemoryOps::of(&memtables, name, Memtable::durable_groups),
+            segments,
+            user: user.clone(),
+            key: key.clone(),
+        };
+        let mut known = Clock::default();
+        let mut given = Vec::new();
+        for _ in 0..3 {
+            let (ops, _) = ops_of_key_lacking(&source, &known, 1, WallMs(5)).unwrap();
+            ops.iter().for_each(|op| known.insert(op.dot.origin, op.dot.seq));
+            given.extend(ops);
+        }
+        assert_eq!(given, [clear, &spent_of(with_id), later].map(|op| op.op.clone()));
+    }
+}
+
+/// It may have been dropped by a merge: then nothing tells of which key it was.
+#[test]
+fn a_clear_comes_also_when_what_it_removed_is_not_there_any_more() {
+    let [first, _, _, clear] = cleared_ops();
+    let disk = MemoryDisk::new();
+    let merged = segment(&disk, 1, std::slice::from_ref(&clear), dots([&first, &clear]));
+    let mut scan = OpScan::new(vec![], vec![merged], dots([&first]), WallMs(5));
+    assert_eq!(drain(&mut scan, 1 << 20).unwrap(), std::slice::from_ref(&clear));
+    // In a segment of its own, in which nothing wanted was.
+    let dropped = segment(&disk, 2, &[], dots([&first]));
+    let alone = segment(&disk, 3, std::slice::from_ref(&clear), dots([&clear]));
+    let mut scan = OpScan::new(vec![], vec![dropped.clone(), alone.clone()], dots([&first]), WallMs(5));
+    assert_eq!(drain(&mut scan, 1 << 20).unwrap(), std::slice::from_ref(&clear));
+    // And where it cannot be read, that is said.
+    break_byte(&disk, 3, 50);
+    let mut scan = OpScan::new(vec![], vec![dropped, alone], dots([&first]), WallMs(5));
+    assert!(matches!(scan.next_batch(100), Err(ReadError::Damaged(block)) if block.segment == 3));
+    assert_eq!(scan.skip_damaged().unwrap().slots, (SlotId(3), SlotId(3)));
+    assert!(drain(&mut scan, 100).unwrap().is_empty());
 }
 
 /// As many small ops as a batch has room for, and then one with the largest text there can be.

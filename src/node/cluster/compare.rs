@@ -184,7 +184,7 @@ impl Inner {
         tracing::warn!(peer = %peer.node(), slot = slot.0, ops = gone.count(), "ops that all others have dropped are removed");
         let mut wants = SlotClocks::default();
         wants.join_slot(slot, &gone);
-        let mut export = self.local.export(&wants)?;
+        let mut export = self.local.ops_with(&wants)?;
         let mut by_key: BTreeMap<_, Clock> = BTreeMap::new();
         loop {
             let ops = export.next(PAGE_BYTES as usize).await?;

@@ -277,11 +277,11 @@ impl Inner {
 
     /// Whether one who held these dots has to hold one of them still. What it took for dropped, because others had cleared it, it may
     /// not have noted durably; that is covered here, and gone.
-    async fn should_be_held(&self, dots: &SlotClocks) -> Result<bool, OpError> {
+    pub(super) async fn should_be_held(&self, dots: &SlotClocks) -> Result<bool, OpError> {
         if dots.is_empty() {
             return Ok(false);
         }
-        let is_held = !self.local.export(dots)?.next(1).await?.is_empty();
+        let is_held = !self.local.ops_with(dots)?.next(1).await?.is_empty();
         Ok(is_held || !self.local.all_clocks()?.covers(dots))
     }
 

@@ -80,7 +80,8 @@ impl Inner {
             self.allow(&ops);
             self.take_ops(ops, Came::Pulled).await?;
             if let Some(covered) = covered {
-                // All that the peer still holds of them is durable here, the clears too.
+                // All that the peer still holds of them is durable here, and every clear that saw one of them: they came first, also those that
+                // were not asked for.
                 let covered = covered.into_clocks().meet(wants);
                 self.local.know_dropped(&covered);
                 return Ok((ops_pulled, covered));

@@ -8,8 +8,8 @@
 //! 2. *clocks* of the slots that differ, mine and theirs. What the peer covers and I do not, I lack;
 //! 3. *reconcile* a slot whose collected clock I do not cover, or of which I lost something: clears were collected that I never saw. I
 //!    remove, by a clear of exactly these dots, what the peer covers and holds no more (`compare`);
-//! 4. *pull* the ops with the dots that I lack, page by page, each page durable before the next is asked for. At the end the peer names
-//!    what it covers of them: what did not come was cleared (`pull`).
+//! 4. *pull* the ops with the dots that I lack, page by page, each page durable before the next is asked for. First come all clears that
+//!    saw one of them, also those that I do not know to lack. At the end the peer names what it covers: what did not come was cleared (`pull`).
 //!
 //! A slot counts as copied from a peer when all that was lacking came. With a peer whose member table does not name this node it does
 //! not: that one may still count the node whose seat this one took, and acknowledge with it what this one never sees.

@@ -1,10 +1,15 @@
-//! All ops of some dots, slot by slot: what a replica that catches up is sent.
+//! All ops of some dots: what a replica that catches up is sent.
 //!
 //! An op that a clear of its key removes is not sent, only its request id if it has one: who asks for it may know the clear already, as
 //! one that was collected elsewhere, and would show the op again.
 //!
-//! Memory: a batch, one read of each segment that is in use, the keys of the wanted slots that are in memtables, and the clears of these
-//! slots that were not collected yet.
+//! Who is sent no more than that takes the op for dropped, so it has to hold what removed it before. Every clear that saw a wanted dot is
+//! therefore given first, be it wanted or not. Nobody can tell here of which key a dot was that a merge has dropped, so that goes by what the
+//! clear saw of its slot. A clear that stands for others saw what these saw. What was dropped by a clear that is held no more, for it was
+//! collected, is known to all replicas but those that reconcile (`cluster/compare`).
+//!
+//! Memory: a batch, one read of each segment that is in use, the keys of the wanted slots that are in memtables, and which of the wanted
+//! dots each clear saw that was not collected yet.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,23 +18,38 @@ use super::{detached, left_by};
 use crate::core::clock::{Clock, SlotClocks};
 use crate::core::op::{Body, Dot, KeyedOp, Op};
 use crate::core::slot::SlotId;
-use crate::store::log::record_bytes;
+use crate::store::log::{RecordHeader, record_bytes};
 use crate::store::memtable::{MemoryKey, SharedMemtable};
 use crate::store::order::{Rank, rank_of};
 use crate::store::segment::{DamagedBlock, ReadError, Scan, Segment};
 use crate::types::{Key, UserId, WallMs};
 
-/// What the clears of each key removed.
-type Cleared = BTreeMap<(SlotId, UserId, Key), Clock>;
+/// Where an op lies.
+type Name = (SlotId, UserId, Key);
 
-/// Gives every op of a snapshot whose dot is wanted, in the order of slot, user, key and stamp.
+/// What is given one after the other; of each pass, in the order of slot, user, key and stamp.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Pass {
+    /// Those that are wanted or saw something wanted.
+    Clears,
+    /// All other wanted ops.
+    Others,
+    /// Every wanted op at once, as it is.
+    All,
+}
+
+/// Gives every op of a snapshot whose dot is wanted.
 pub struct OpScan {
     wants: SlotClocks,
+    /// No clear that is not.
+    only_wanted: bool,
     now: WallMs,
-    memtables: Vec<SharedMemtable>,
+    /// With how many of their groups are of the snapshot.
+    memtables: Vec<(SharedMemtable, usize)>,
     segments: Vec<Arc<Segment>>,
-    /// Learnt before the first op is given.
-    cleared: Option<Cleared>,
+    pass: Pass,
+    /// Of the wanted dots, what the clears of each key saw.
+    cleared: BTreeMap<Name, Clock>,
     heads: Vec<Head>,
     /// The op that was given last: a copy of it is not given again.
     last: Option<Dot>,
@@ -38,47 +58,71 @@ pub struct OpScan {
 }
 
 impl OpScan {
-    /// Reads nothing from the disk yet. Segments, and slots in them, that hold nothing that is wanted are never read.
+    /// Reads nothing from the disk yet. Segments, and slots in them, that hold neither anything that is wanted nor clears are never read.
     pub fn new(memtables: Vec<SharedMemtable>, segments: Vec<Arc<Segment>>, wants: SlotClocks, now: WallMs) -> Self {
-        let mut heads = Vec::new();
-        for table in memtables.iter().cloned() {
+        let durable = |table: SharedMemtable| {
+            let groups = table.read().durable_groups();
+            (table, groups)
+        };
+        let mut scan = Self {
+            wants,
+            only_wanted: false,
+            now,
+            memtables: memtables.into_iter().map(durable).collect(),
+            segments,
+            pass: Pass::Clears,
+            cleared: BTreeMap::new(),
+            heads: Vec::new(),
+            last: None,
+            held: None,
+        };
+        scan.begin(Pass::Clears);
+        scan
+    }
+
+    /// Gives ops that a clear removes as they are, and no clear that is not wanted.
+    pub fn with_cleared(mut self) -> Self {
+        self.begin(Pass::All);
+        self
+    }
+
+    /// Gives no clear that is not wanted: for who does not conclude from it that something was dropped.
+    pub fn only_wanted(mut self) -> Self {
+        self.only_wanted = true;
+        self
+    }
+
+    fn begin(&mut self, pass: Pass) {
+        self.pass = pass;
+        self.heads.clear();
+        for (table, groups) in &self.memtables {
             let memtable = table.read();
-            let keys = memtable.sorted_keys_of(|slot| wants.get(slot).is_some());
-            let groups = memtable.durable_groups();
-            drop(memtable);
-            heads.push(Head::new(Input::Memtable {
-                table,
-                groups,
+            if pass == Pass::Clears && memtable.cleared_keys(*groups).next().is_none() {
+                continue;
+            }
+            let keys = memtable.sorted_keys_of(|slot| self.wants.get(slot).is_some());
+            self.heads.push(Head::new(Input::Memtable {
+                table: table.clone(),
+                groups: *groups,
                 keys: keys.into_iter(),
                 key: None,
                 ops: Vec::new().into_iter(),
             }));
         }
-        for segment in &segments {
-            let may_hold =
-                |(slot, wanted): &(SlotId, &Clock)| segment.covered().get(*slot).is_some_and(|held| held.meets(wanted));
-            let slots: Vec<SlotId> = wants.slots().filter(may_hold).map(|(slot, _)| slot).collect();
+        for segment in &self.segments {
+            let may_hold = |(slot, wanted): &(SlotId, &Clock)| {
+                let covered = segment.covered().get(*slot);
+                covered.is_some_and(|held| match pass {
+                    Pass::Clears => segment.stats().clears > 0,
+                    Pass::Others | Pass::All => held.meets(wanted),
+                })
+            };
+            let slots: Vec<SlotId> = self.wants.slots().filter(may_hold).map(|(slot, _)| slot).collect();
             if let Some(first) = slots.first() {
                 let scan = Box::new(segment.scan(Some((*first, "", ""))));
-                heads.push(Head::new(Input::Segment { scan, slots, at: 0 }));
+                self.heads.push(Head::new(Input::Segment { scan, slots, at: 0 }));
             }
         }
-        Self {
-            wants,
-            now,
-            memtables,
-            segments,
-            cleared: None,
-            heads,
-            last: None,
-            held: None,
-        }
-    }
-
-    /// Gives ops that a clear removes as they are.
-    pub fn with_cleared(mut self) -> Self {
-        self.cleared = Some(Cleared::new());
-        self
     }
 
     /// The next ops, together at most `budget_bytes` of log records; at least one unless at the end, so one that is larger comes alone:
@@ -117,69 +161,63 @@ impl OpScan {
         scan.skip_damaged()
     }
 
-    /// Of the wanted slots. A clear that cannot be read removes nothing.
-    fn learn_clears(&self) -> Result<Cleared, ReadError> {
-        let mut cleared = Cleared::new();
-        for table in &self.memtables {
-            let memtable = table.read();
-            for (name, seen) in memtable.cleared_keys(memtable.durable_groups()) {
-                if self.wants.get(name.0).is_some() {
-                    cleared.entry(name).or_default().join(&seen);
-                }
-            }
-        }
-        for segment in self.segments.iter().filter(|segment| segment.stats().clears > 0) {
-            let slots = self.wants.slots().map(|(slot, _)| slot);
-            for slot in slots.filter(|slot| segment.covered().get(*slot).is_some()) {
-                let mut scan = segment.scan(Some((slot, "", "")));
-                loop {
-                    match scan.next_op() {
-                        Ok(Some((op, _))) if op.dot.slot <= slot => {
-                            if let (Body::Clear(seen), Some((user, key))) = (&op.body, scan.name()) {
-                                let name = (op.dot.slot, user.clone(), key.clone());
-                                cleared.entry(name).or_default().join(seen);
-                            }
-                        }
-                        Ok(_) => break,
-                        Err(ReadError::Damaged(_)) if scan.skip_damaged().is_some() => {}
-                        Err(error) => return Err(error),
-                    }
-                }
-            }
-        }
-        Ok(cleared)
-    }
-
     fn next(&mut self) -> Result<Option<KeyedOp>, ReadError> {
         if let Some(held) = self.held.take() {
             return Ok(Some(held));
         }
-        if self.cleared.is_none() {
-            self.cleared = Some(self.learn_clears()?);
-        }
         loop {
             // Before anything is taken, so that an error loses nothing.
             for head in &mut self.heads {
-                head.fill(&self.wants)?;
+                head.fill(self.pass, &self.wants)?;
             }
             self.heads.retain(|head| head.next.is_some());
             let lowest = self.heads.iter_mut().min_by(|a, b| a.place().cmp(&b.place()));
             let Some(Next { user, key, op }) = lowest.and_then(|head| head.next.take()) else {
-                return Ok(None);
+                if self.pass != Pass::Clears {
+                    return Ok(None);
+                }
+                self.begin(Pass::Others);
+                continue;
             };
             if self.last.replace(op.dot) == Some(op.dot) {
                 continue;
             }
             let name = (op.dot.slot, user, key);
-            let cleared = self.cleared.as_ref().and_then(|cleared| cleared.get(&name));
-            let op = match cleared {
-                Some(cleared) => left_by(cleared, op, self.now),
-                None => Some(op),
+            let given = match (self.pass, self.cleared.get(&name)) {
+                (Pass::Clears, _) => self.heed(&name, op),
+                (Pass::Others, Some(cleared)) => left_by(cleared, op, self.now),
+                (Pass::Others, None) | (Pass::All, _) => Some(op),
             };
-            if let Some(op) = op {
+            if let Some(op) = given {
                 let ((_, user, key), op) = (name, detached(op));
                 return Ok(Some(KeyedOp { user, key, op }));
             }
+        }
+    }
+
+    /// Of the wanted dots, the clear removes those of its key. The clear if it is to be given.
+    fn heed(&mut self, name: &Name, clear: Op) -> Option<Op> {
+        let (Body::Clear(seen), Some(wanted)) = (&clear.body, self.wants.get(name.0)) else {
+            return None;
+        };
+        let is_wanted = wanted.contains(clear.dot.origin, clear.dot.seq);
+        let seen = seen.meet(wanted);
+        if seen.is_empty() {
+            return is_wanted.then_some(clear);
+        }
+        self.cleared.entry(name.clone()).or_default().join(&seen);
+        (is_wanted || !self.only_wanted).then_some(clear)
+    }
+}
+
+impl Pass {
+    fn takes(self, wants: &SlotClocks, dot: &Dot, is_clear: bool) -> bool {
+        let is_wanted = || wants.contains(dot.slot, dot.origin, dot.seq);
+        match self {
+            // What it saw is looked at when it is read.
+            Self::Clears => is_clear && wants.get(dot.slot).is_some(),
+            Self::Others => !is_clear && is_wanted(),
+            Self::All => is_wanted(),
         }
     }
 }
@@ -195,7 +233,7 @@ enum Input {
     },
     Segment {
         scan: Box<Scan>,
-        /// That hold something wanted; the scan is in the one at `at`, or before it.
+        /// That may hold something of the pass; the scan is in the one at `at`, or before it.
         slots: Vec<SlotId>,
         at: usize,
     },
@@ -228,9 +266,9 @@ impl Head {
         Some((op.dot.slot, user, key, rank_of(op)))
     }
 
-    fn fill(&mut self, wants: &SlotClocks) -> Result<(), ReadError> {
+    fn fill(&mut self, pass: Pass, wants: &SlotClocks) -> Result<(), ReadError> {
         if self.next.is_none() {
-            let next = self.input.next(wants);
+            let next = self.input.next(pass, wants);
             self.is_damaged = matches!(next, Err(ReadError::Damaged(_)));
             self.next = next?;
         }
@@ -239,8 +277,7 @@ impl Head {
 }
 
 impl Input {
-    fn next(&mut self, wants: &SlotClocks) -> Result<Option<Next>, ReadError> {
-        let wanted = |dot: &Dot| wants.contains(dot.slot, dot.origin, dot.seq);
+    fn next(&mut self, pass: Pass, wants: &SlotClocks) -> Result<Option<Next>, ReadError> {
         match self {
             Self::Memtable {
                 table,
@@ -254,7 +291,8 @@ impl Input {
                     return Ok(Some(Next { user, key, op }));
                 }
                 let Some(next) = keys.next() else { return Ok(None) };
-                *ops = table.read().some_ops_of_sorted(&next, *groups, wanted).into_iter();
+                let taken = |head: &RecordHeader| pass.takes(wants, &head.dot, head.is_clear());
+                *ops = table.read().some_ops_of_sorted(&next, *groups, taken).into_iter();
                 *key = Some(next);
             },
             Self::Segment { scan, slots, at } => {
@@ -269,7 +307,7 @@ impl Input {
                         .partition_point(|slot| *slot < here);
                     match slots.get(*at) {
                         Some(slot) if *slot > here => scan.seek(*slot, "", ""),
-                        Some(_) if wanted(&op.dot) => {
+                        Some(_) if pass.takes(wants, &op.dot, matches!(op.body, Body::Clear(_))) => {
                             let name = scan.name().map(|(user, key)| (user.clone(), key.clone()));
                             return Ok(name.map(|(user, key)| Next { user, key, op }));
                         }

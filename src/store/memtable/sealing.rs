@@ -70,9 +70,14 @@ impl Memtable {
         self.op(op.0, self.groups.len())
     }
 
-    /// Of the ops of a key that `sorted_keys` gave, those in the first `groups` groups whose dot is `wanted`, in their order.
-    pub fn some_ops_of_sorted(&self, key: &MemoryKey, groups: usize, wanted: impl Fn(&Dot) -> bool) -> Vec<Op> {
-        let is_wanted = |entry: &u32| self.record(*entry).is_some_and(|(_, header, _)| wanted(&header.dot));
+    /// Of the ops of a key that `sorted_keys` gave, those in the first `groups` groups that are `wanted`, in their order.
+    pub fn some_ops_of_sorted(
+        &self,
+        key: &MemoryKey,
+        groups: usize,
+        wanted: impl Fn(&RecordHeader) -> bool,
+    ) -> Vec<Op> {
+        let is_wanted = |entry: &u32| self.record(*entry).is_some_and(|(_, header, _)| wanted(&header));
         let ops = self.in_order(key, self.chain(Some(key.last)).filter(is_wanted));
         ops.into_iter().filter_map(|op| self.op(op.0, groups)).collect()
     }

@@ -1,8 +1,9 @@
 //! What a node has copied of its peers counts only where it is all that they had.
 
+use super::reads::{Ops, hold};
 use super::*;
 use crate::core::clock::{Clock, SlotClocks};
-use crate::core::op::Body;
+use crate::core::op::{Body, Dot};
 use crate::core::stamp::OriginId;
 use crate::node::cluster::read::Came;
 use crate::node::replica::place_of;
@@ -151,6 +152,44 @@ async fn a_clear_that_is_collected_between_comparing_and_copying_is_not_missed()
     assert!(covered.get(slot).unwrap().covers(compared.lacking.get(slot).unwrap()));
     assert_eq!(count(rig.node(2), "k").await, 0);
     assert!(matches!(append().await, Response::Done), "it is known by now");
+    rig.end().await;
+}
+
+/// Of a clear that never got a quorum only the first node has it, and then that one is lost.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_peer_has_cleared_counts_as_dropped_only_with_the_clear() {
+    let mut rig = Rig::new(3).await;
+    let (node, peer) = (inner(rig.node(1)), rig.peer(1, 0));
+    let mut names = Vec::new();
+    for id in [None, Some(RequestId([7; 16]))] {
+        let ops = Ops::of(format!("k{}", names.len()));
+        let mut value = ops.value(1);
+        value.op.request_id = id;
+        let dot = value.op.dot;
+        let mut seen = Clock::default();
+        seen.insert(dot.origin, dot.seq);
+        let clear = ops.op(2, Body::Clear(seen));
+        let cleared_by = clear.op.dot;
+        let mut wants = SlotClocks::default();
+        wants.insert(dot.slot, dot.origin, dot.seq);
+        let before = rig.node(1).local().clocks();
+        hold(rig.node(2), value.clone()).await;
+        hold(rig.node(0), value).await;
+        hold(rig.node(0), clear).await;
+        let covered = node.pull(&peer, &wants, &before).await.unwrap();
+        assert_eq!(covered, wants);
+        let known = |dot: Dot| node.local.clock(dot.slot).unwrap().contains(dot.origin, dot.seq);
+        until("it counts as dropped", || known(dot)).await;
+        assert!(known(cleared_by), "it is dropped here, and nobody can be told why");
+        names.push(ops.name);
+    }
+    rig.stop(0).await;
+    for name in names {
+        for index in 1..3 {
+            let seen = list(rig.node(index), &name, Consistency::Quorum).await.unwrap();
+            assert!(seen.is_empty(), "{seen:?} at {index}");
+        }
+    }
     rig.end().await;
 }
 

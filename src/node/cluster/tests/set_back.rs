@@ -2,7 +2,10 @@
 
 use std::path::Path;
 
+use super::reads::{Ops, hold};
 use super::*;
+use crate::core::clock::{Clock, SlotClocks};
+use crate::core::op::Body;
 
 #[expect(clippy::disallowed_methods, reason = "the nodes of these tests are on the real disk")]
 fn copy(from: &Path, to: &Path) {
@@ -98,5 +101,28 @@ async fn a_member_that_is_started_anew_counts_at_once_although_another_one_is_aw
         assert!(rig.votes(2) && !rig.node(2).cluster().unwrap().inner.clocks.is_new());
         add(rig.node(0), "other", "v").await.unwrap();
     }
+    rig.end().await;
+}
+
+/// It may have taken for dropped what it does not hold, and not have noted that durably.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_lacks_what_all_others_have_dropped_is_not_set_back_though_its_clear_is_held() {
+    let rig = Rig::new(1).await;
+    let inner = &rig.node(0).cluster().unwrap().inner;
+    let ops = Ops::of("k".to_owned());
+    let dot = ops.value(1).op.dot;
+    let mut seen = Clock::default();
+    seen.insert(dot.origin, dot.seq);
+    let mut dots = SlotClocks::default();
+    dots.join_slot(dot.slot, &seen);
+    hold(rig.node(0), ops.op(2, Body::Clear(seen))).await;
+    inner.local.know_dropped(&dots);
+    rig.wait("it is known", |node| node.local().clocks().covers(&dots))
+        .await;
+    assert!(!inner.should_be_held(&dots).await.unwrap());
+    hold(rig.node(0), ops.value(3)).await;
+    let dot = ops.value(3).op.dot;
+    dots.insert(dot.slot, dot.origin, dot.seq);
+    assert!(inner.should_be_held(&dots).await.unwrap());
     rig.end().await;
 }
