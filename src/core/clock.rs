@@ -59,12 +59,14 @@ impl SeqSet {
         if first > last {
             return;
         }
-        // The usual case, an append at the end, touches no other range.
+        // The usual case, behind all that there is, touches no other range.
         if let Some(tail) = self.ranges.last_mut()
-            && first == tail.1.wrapping_add(1)
-            && first > tail.0
+            && first > tail.1
         {
-            tail.1 = last;
+            match first - tail.1 {
+                1 => tail.1 = last,
+                _ => self.ranges.push((first, last)),
+            }
             return;
         }
         let from = self.ranges.partition_point(|range| range.1 < first.saturating_sub(1));
@@ -77,6 +79,10 @@ impl SeqSet {
     }
 
     pub fn join(&mut self, other: &Self) {
+        if self.ranges.is_empty() {
+            self.ranges.clone_from(&other.ranges);
+            return;
+        }
         for &(first, last) in &other.ranges {
             self.insert_range(first, last);
         }

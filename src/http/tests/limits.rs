@@ -147,6 +147,7 @@ async fn a_permit_is_held_until_a_streamed_answer_was_taken() {
     assert_eq!(rig.front.requests.available_permits(), 1);
 }
 
+/// For connections in memory and a clock that only moves when nobody can go on: no test is too slow for it.
 pub(super) fn impatient() -> FrontConfig {
     let short = Duration::from_millis(30);
     FrontConfig {
@@ -159,9 +160,9 @@ pub(super) fn impatient() -> FrontConfig {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_client_that_drips_its_body_is_cut_with_408() {
-    let rig = Rig::with(impatient());
+    let rig = Rig::in_memory(impatient());
     let mut stream = rig.connect().await;
     stream
         .write_all(&post("/add_value", "content-length: 100\r\n", b"{"))
@@ -173,9 +174,9 @@ async fn a_client_that_drips_its_body_is_cut_with_408() {
     assert_eq!(rig.front.body_bytes.free(), rig.front.config.body_bytes_in_flight_max);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_client_that_drips_its_head_is_cut() {
-    let rig = Rig::with(impatient());
+    let rig = Rig::in_memory(impatient());
     let mut stream = rig.connect().await;
     // Each byte comes well within the idle timeout; the head as a whole does not come in time.
     while stream.write_all(b"P").await.is_ok() {
@@ -187,7 +188,7 @@ async fn a_client_that_drips_its_head_is_cut() {
     );
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_head_that_begins_before_the_answer_and_does_not_end_is_cut() {
     let body = with_user(json!({"key": "k", "value": "v"})).to_string();
     let add = post(
@@ -202,7 +203,7 @@ async fn a_head_that_begins_before_the_answer_and_does_not_end_is_cut() {
         vec![[&add[..], next].concat()],
         vec![head.to_vec(), [rest, next].concat()],
     ] {
-        let rig = Rig::with(FrontConfig {
+        let rig = Rig::in_memory(FrontConfig {
             idle_timeout: Duration::from_secs(600),
             ..impatient()
         });
@@ -220,7 +221,7 @@ async fn a_head_that_begins_before_the_answer_and_does_not_end_is_cut() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_connection_whose_request_came_in_pieces_is_idle_after_it_and_not_slow() {
     let body = with_user(json!({"key": "k", "value": "v"})).to_string();
     let add = post(
@@ -229,7 +230,7 @@ async fn a_connection_whose_request_came_in_pieces_is_idle_after_it_and_not_slow
         body.as_bytes(),
     );
     let whole = [&add[..], &add[..]].concat();
-    let rig = Rig::with(impatient());
+    let rig = Rig::in_memory(impatient());
     for cut in [
         0,
         5,
@@ -254,9 +255,9 @@ async fn a_connection_whose_request_came_in_pieces_is_idle_after_it_and_not_slow
     assert_eq!(rig.metric(r#"kv_http_cut_connections_total{reason="idle"}"#).await, 7);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_idle_connection_is_cut_in_the_end() {
-    let rig = Rig::with(impatient());
+    let rig = Rig::in_memory(impatient());
     for sent in ["", "GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n"] {
         let mut stream = rig.connect().await;
         stream.write_all(sent.as_bytes()).await.unwrap();
@@ -265,7 +266,7 @@ async fn an_idle_connection_is_cut_in_the_end() {
     assert_eq!(rig.metric(r#"kv_http_cut_connections_total{reason="idle"}"#).await, 2);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_client_that_takes_nothing_of_its_answer_is_cut() {
     let rig = Rig::in_memory(impatient());
     let body = with_user(json!({"key": format!("{LONG}100")})).to_string();

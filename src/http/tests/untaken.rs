@@ -63,9 +63,9 @@ fn nothing_is_held(rig: &Rig) -> bool {
         && front.free_answer_bytes() == config.answer_bytes_in_flight_max
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn refusals_that_are_not_taken_stop_nobody_and_their_connection_is_cut() {
-    let rig = Rig::with(FrontConfig {
+    let rig = Rig::in_memory(FrontConfig {
         requests_in_flight_max: H2_STREAMS_MAX as usize,
         write_stall_timeout: Duration::from_millis(500),
         ..brief()
@@ -85,7 +85,7 @@ async fn refusals_that_are_not_taken_stop_nobody_and_their_connection_is_cut() {
     assert!(untaken.pop().unwrap().into_body().collect().await.is_err());
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_answer_of_which_a_part_is_never_taken_is_cut_and_gives_all_back() {
     // Nothing; a byte, so that the rest is already on its way; some frames.
     for window in [0, 1, 100_000] {
@@ -97,7 +97,7 @@ async fn an_answer_of_which_a_part_is_never_taken_is_cut_and_gives_all_back() {
             if window > 1 && !body.contains("100") {
                 continue;
             }
-            let rig = Rig::with(brief());
+            let rig = Rig::in_memory(brief());
             let mut client = with_window(&rig, window).await;
             let untaken = ask(&mut client, method, path, body).await;
             assert_eq!(untaken.status(), 200);
@@ -108,9 +108,9 @@ async fn an_answer_of_which_a_part_is_never_taken_is_cut_and_gives_all_back() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn one_answer_that_is_not_taken_is_found_among_others_that_are() {
-    let rig = Rig::with(brief());
+    let rig = Rig::in_memory(brief());
     let mut client = with_window(&rig, 10_000).await;
     let _untaken = ask(&mut client, Method::POST, "/get_value", get_long(100)).await;
     until("the connection is cut", async || {
@@ -133,10 +133,10 @@ async fn one_answer_that_is_not_taken_is_found_among_others_that_are() {
     assert_eq!(rig.metric(CUT).await, 1);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn who_reads_slowly_over_http2_gets_all_of_it() {
     let stall = Duration::from_millis(400);
-    let rig = Rig::with(FrontConfig {
+    let rig = Rig::in_memory(FrontConfig {
         write_stall_timeout: stall,
         ..brief()
     });

@@ -71,21 +71,24 @@ impl Broken {
     }
 }
 
+/// A task that ends with whoever holds this: nothing is asked of peers any more once `run` has ended.
+struct Follower(JoinHandle<()>);
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
 /// Keeps one task per peer, for as long as the node runs.
 pub(super) async fn run(inner: Arc<Inner>) {
-    let mut running: BTreeMap<NodeId, JoinHandle<()>> = BTreeMap::new();
+    let mut running: BTreeMap<NodeId, Follower> = BTreeMap::new();
     loop {
         let peers = inner.peers.all();
         let known: BTreeSet<NodeId> = peers.iter().map(Peer::node).collect();
-        running.retain(|node, task| {
-            let stays = known.contains(node) && !task.is_finished();
-            if !stays {
-                task.abort();
-            }
-            stays
-        });
+        running.retain(|node, follower| known.contains(node) && !follower.0.is_finished());
         for peer in peers {
-            let task = || tokio::spawn(follow(inner.clone(), peer.clone()));
+            let task = || Follower(tokio::spawn(follow(inner.clone(), peer.clone())));
             running.entry(peer.node()).or_insert_with(task);
         }
         inner.look_after_slots().await;

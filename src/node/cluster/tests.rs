@@ -1,6 +1,8 @@
 //! Whole members in one process, on real sockets and in real folders.
 
+use std::io;
 use std::net::SocketAddr;
+use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -8,7 +10,9 @@ use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
 use super::*;
+use crate::env::{BoxFuture, Datagrams, Listener, Net, Stream};
 use crate::node::{Added, Node, NodeConfig, OpError, Terms};
+use crate::os::RealNet;
 use crate::shard::ShardConfig;
 use crate::store::memory_disk::MemoryDisk;
 use crate::types::{Consistency, Key, RequestId, UserId, WallMs};
@@ -36,6 +40,30 @@ struct Rig {
     replication: usize,
     /// The first node's disk, if that is to have faults.
     first_disk: Option<MemoryDisk>,
+    /// Whether nodes can make connections.
+    connects: watch::Sender<bool>,
+}
+
+/// Whoever would connect waits until that is possible.
+struct Gated(watch::Sender<bool>);
+
+impl Net for Gated {
+    fn listen(&self, addr: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Listener>>> {
+        RealNet.listen(addr)
+    }
+
+    fn connect(&self, addr: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Stream>>> {
+        let mut connects = self.0.subscribe();
+        Box::pin(async move {
+            let may = connects.wait_for(|may| *may).await.is_ok();
+            assert!(may, "the sender is held here");
+            RealNet.connect(addr).await
+        })
+    }
+
+    fn datagrams(&self, addr: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Datagrams>>> {
+        RealNet.datagrams(addr)
+    }
 }
 
 struct Ahead(u64);
@@ -46,11 +74,18 @@ impl crate::env::WallClock for Ahead {
     }
 }
 
+/// Below those that the system gives to connections, of which one may get it before its node starts, or starts again.
 fn free_port() -> SocketAddr {
-    std::net::TcpListener::bind(SocketAddr::from(LOOPBACK))
-        .unwrap()
-        .local_addr()
-        .unwrap()
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    // Other processes may run these tests at the same time.
+    let of_process = std::process::id().wrapping_mul(211);
+    loop {
+        let number = of_process.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
+        let address = SocketAddr::from((LOOPBACK.0, 22_000 + (number % 10_000) as u16));
+        if std::net::TcpListener::bind(address).is_ok() && std::net::UdpSocket::bind(address).is_ok() {
+            return address;
+        }
+    }
 }
 
 impl Rig {
@@ -67,6 +102,7 @@ impl Rig {
             nodes: (0..count).map(|_| None).collect(),
             replication: 3,
             first_disk: None,
+            connects: watch::Sender::new(true),
         }
     }
 
@@ -140,6 +176,7 @@ impl Rig {
         let first_disk = self.first_disk.as_ref().filter(|_| index == 0);
         let env = Env {
             disk: first_disk.map_or(real, MemoryDisk::as_disk),
+            net: Arc::new(Gated(self.connects.clone())),
             wall: Arc::new(Ahead(self.ahead_ms[index])),
             ..crate::os::env()
         };
