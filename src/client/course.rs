@@ -72,6 +72,8 @@ pub(super) struct Course<'a> {
     /// Nodes that were not tried in this round, the next one last.
     untried: Vec<usize>,
     round: u32,
+    /// Rounds since then beside a try that is silent. They are not counted: it is waited for anyway.
+    beside: u32,
     /// Failures to connect in this round.
     unreachable: Vec<Failure>,
     /// Nodes that answered wrongly, and what the first of them said.
@@ -82,7 +84,7 @@ pub(super) struct Course<'a> {
     last: Option<ClientError>,
     /// Nodes that a try is under way at.
     running: Vec<usize>,
-    /// When the next round begins beside the tries that are under way.
+    /// When the next round begins beside these.
     again_at: Option<Instant>,
     /// The node of the youngest try, and when it began.
     youngest: (usize, Instant),
@@ -97,6 +99,7 @@ impl<'a> Course<'a> {
             allowance: HEDGE_AFTER_KIB * u32::try_from(body_bytes / 1024).unwrap_or(u32::MAX),
             untried: nodes.order(),
             round: 1,
+            beside: 0,
             unreachable: Vec::new(),
             given_up: Vec::new(),
             wrong: None,
@@ -147,6 +150,7 @@ impl<'a> Course<'a> {
                     continue;
                 }
                 () = sleep_until(again_at.unwrap_or(hedge_at)), if again_at.is_some() => {
+                    self.beside += 1;
                     self.begin_round();
                     running.extend(self.next_node().map(begin));
                     continue;
@@ -166,7 +170,8 @@ impl<'a> Course<'a> {
                 self.next_round().await?;
             } else if self.may_go_round() {
                 let failed = self.failure();
-                self.again_at = Some(Instant::now() + pause(self.round, self.last.as_ref().unwrap_or(&failed)));
+                let pause = pause(self.round + self.beside, self.last.as_ref().unwrap_or(&failed));
+                self.again_at = Some(Instant::now() + pause);
             }
         }
     }
@@ -185,7 +190,7 @@ impl<'a> Course<'a> {
     /// Whether those that have failed can be asked again while others are silent.
     fn may_go_round(&self) -> bool {
         let has_others = self.again().len() > self.running.len();
-        self.repeat.again == Again::AtOnce && has_others && self.round < self.patience.rounds_max
+        self.repeat.again == Again::AtOnce && has_others
     }
 
     /// Who can be asked in another round, the next one last.
@@ -198,7 +203,6 @@ impl<'a> Course<'a> {
     fn begin_round(&mut self) {
         self.untried = self.again();
         self.untried.retain(|node| !self.running.contains(node));
-        self.round += 1;
         self.unreachable.clear();
         self.again_at = None;
     }
@@ -260,6 +264,8 @@ impl<'a> Course<'a> {
             return Err(failed);
         }
         sleep(pause(self.round, self.last.as_ref().unwrap_or(&failed))).await;
+        self.round += 1;
+        self.beside = 0;
         self.begin_round();
         Ok(())
     }

@@ -73,7 +73,7 @@ async fn one_good_node_behind_a_dead_and_a_frozen_one_is_found_in_time() {
 async fn who_answers_that_it_cannot_now_is_asked_again_while_another_one_is_silent() {
     let (frozen, other) = (FakeNode::start(), FakeNode::start());
     frozen.fail_always(Fault::Silence);
-    let client = client_of(&[&frozen.url, &other.url]);
+    let client = builder_of(&[&frozen.url, &other.url]).retries(0).build().unwrap();
     for _ in 0..2 {
         other.fail_next(Fault::Overloaded);
     }
