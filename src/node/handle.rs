@@ -81,7 +81,12 @@ impl Node {
                 let _at_work = cluster.begin();
                 cluster.write(wanted, terms).await
             }
-            None => self.local.write(wanted, WriteContext::default()).await,
+            None => {
+                let written = self.local.write(wanted, WriteContext::default());
+                let written = tokio::time::timeout_at(terms.deadline, written).await;
+                // A commit that hangs may end well yet.
+                written.unwrap_or(Err(OpError::Deadline { maybe_applied: true }))
+            }
         }
     }
 

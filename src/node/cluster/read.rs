@@ -206,7 +206,7 @@ impl Inner {
     }
 
     /// Lets as many replicas as are needed hold the same ops of the key, durably.
-    async fn repair(
+    pub(super) async fn repair(
         &self,
         user: &UserId,
         key: &Key,
@@ -337,8 +337,8 @@ impl Inner {
         }
     }
 
-    /// The key's ops that did not fit into the first answer.
-    async fn take_rest(&self, user: &UserId, key: &Key, slot: SlotId, peer: &Peer) -> Result<(), OpError> {
+    /// What this node lacks of what the peer has of the key.
+    pub(super) async fn take_rest(&self, user: &UserId, key: &Key, slot: SlotId, peer: &Peer) -> Result<(), OpError> {
         loop {
             let known = WireClock::of(&self.local.clock(slot)?);
             let request = sync_key(user, key, slot, known);

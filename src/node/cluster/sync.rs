@@ -44,6 +44,10 @@ const ROUND: Duration = Duration::from_millis(1000);
 pub(super) const PAGE_BYTES: u32 = 256 << 10;
 /// A request of a round that was not answered by then is given up, and the round with it.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
+/// Unless so much came from the peer meanwhile that it may be the answer, on a slow line: many times what keep-alives bring.
+const SLOW_ANSWER_BYTES_MIN: u64 = 128 << 10;
+/// And then so many times that long: the largest text has come by then.
+const SLOW_ANSWER_TURNS: u32 = 60;
 
 /// Why a round ended early; the next one begins anew.
 #[derive(Debug, thiserror::Error)]
@@ -141,11 +145,26 @@ pub(super) async fn ask(peer: &Peer, request: Request) -> Result<Response, Broke
         CallError::TooLarge { bytes } => Broken::TooLarge(bytes),
         _ => Broken::Peer,
     })?;
-    match tokio::time::timeout(ANSWER_MAX, call).await {
-        Ok(Ok(Response::Failed(WireError::Refused(why)))) => Err(Broken::Refused(why)),
-        Ok(Ok(response)) => Ok(response),
+    match while_it_comes(call, || peer.bytes_received()).await {
+        Some(Ok(Response::Failed(WireError::Refused(why)))) => Err(Broken::Refused(why)),
+        Some(Ok(response)) => Ok(response),
         _ => Err(Broken::Peer),
     }
+}
+
+/// What comes of it, if that does not take too long: longer than usual only while so much is `received` that it may be on its way.
+async fn while_it_comes<T>(answer: impl Future<Output = T>, received: impl Fn() -> u64) -> Option<T> {
+    let mut answer = std::pin::pin!(answer);
+    for _ in 0..SLOW_ANSWER_TURNS {
+        let before = received();
+        if let Ok(answer) = tokio::time::timeout(ANSWER_MAX, &mut answer).await {
+            return Some(answer);
+        }
+        if received() - before < SLOW_ANSWER_BYTES_MIN {
+            break;
+        }
+    }
+    None
 }
 
 impl Inner {
@@ -237,5 +256,39 @@ impl Inner {
         let heard = self.clocks.heard(neighbours, &own);
         let heard = heard.map(|ago| WallMs(self.env.wall.now().0.saturating_sub(ago.as_millis() as u64)));
         self.local.set_stable(&stable, heard);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::{Instant, sleep};
+
+    use super::*;
+
+    /// Whether an answer is waited for that takes so long while so much comes in a second; and for how long it was waited.
+    async fn wait_for(answer_s: u64, bytes_per_s: u64) -> (bool, u64) {
+        let begun = Instant::now();
+        let received = || begun.elapsed().as_secs() * bytes_per_s;
+        let answer = sleep(Duration::from_secs(answer_s));
+        let answered = while_it_comes(answer, received).await.is_some();
+        (answered, begun.elapsed().as_secs())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_is_waited_for_as_long_as_it_comes() {
+        assert_eq!(wait_for(9, 0).await, (true, 9));
+        assert_eq!(wait_for(11, 0).await, (false, 10));
+        assert_eq!(wait_for(11, 500).await, (false, 10), "these are keep-alives");
+        assert_eq!(wait_for(500, 16 << 10).await, (true, 500));
+        assert_eq!(wait_for(100_000, 1 << 30).await, (false, 600), "something else comes");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_came_once_does_not_count_again() {
+        let begun = Instant::now();
+        let burst = || if begun.elapsed().is_zero() { 0 } else { 1 << 20 };
+        let never = std::future::pending::<()>();
+        assert!(while_it_comes(never, burst).await.is_none());
+        assert_eq!(begun.elapsed().as_secs(), 20);
     }
 }

@@ -6,7 +6,7 @@ use super::gather::gather;
 use super::seen::OfKey;
 use super::{Inner, count};
 use crate::core::clock::Clock;
-use crate::core::op::{KeyedOp, Op};
+use crate::core::op::{Body, KeyedOp, Op};
 use crate::core::slot::SlotId;
 use crate::core::stamp::HybridTime;
 use crate::node::local::{Added, Wanted};
@@ -30,8 +30,8 @@ pub(super) enum Try {
 /// What a quorum said before a write is stamped.
 pub(super) struct Asked {
     pub(super) context: WriteContext,
-    /// The op that took the request id.
-    pub(super) held: Option<KeyedOp>,
+    /// The op that took the request id, and the peer that told of it.
+    pub(super) held: Option<(KeyedOp, Peer)>,
 }
 
 impl Inner {
@@ -98,9 +98,9 @@ impl Inner {
         let mut asked = self
             .prepare(&wanted, slot, &peers, which, (need, replicas.len()))
             .await?;
-        if let Some(op) = asked.held {
+        if let Some((op, from)) = asked.held {
             started.store(true, Ordering::Relaxed);
-            self.hold(op, &peers, need).await?;
+            self.hold(op, Some(&from), &peers, need).await?;
             return Ok(Added::Repeated);
         }
         if planted(Bug::StampNotAsked) {
@@ -118,7 +118,7 @@ impl Inner {
                     && let (user, key, Some(id)) = request
                     && let Some(op) = self.local.op_of_request(user, key, id).await?
                 {
-                    self.hold(op, &peers, need).await?;
+                    self.hold(op, None, &peers, need).await?;
                 }
                 Ok(Added::Repeated)
             }
@@ -205,23 +205,39 @@ impl Inner {
             },
             held: None,
         };
-        for (_, (time, held, clock)) in answers {
+        for (peer, (time, held, clock)) in answers {
             asked.context.after = asked.context.after.max(HybridTime(time));
             if let (Some(seen), Some(clock)) = (&mut asked.context.seen, clock) {
                 seen.join(&clock.into_clock());
             }
-            let held = held.and_then(|op| op.into_op().ok());
+            let held = held.and_then(|op| op.into_op().ok()).map(|op| (op, peer));
             // The first one counts.
             asked.held = [asked.held, held]
                 .into_iter()
                 .flatten()
-                .min_by_key(|keyed| Op::stamp(&keyed.op));
+                .min_by_key(|(keyed, _)| Op::stamp(&keyed.op));
         }
         Ok(asked)
     }
 
-    /// Sees to it that `need` replicas hold an op that some replica already has.
-    pub(super) async fn hold(&self, op: KeyedOp, peers: &[Peer], need: usize) -> Result<(), OpError> {
+    /// Sees to it that `need` replicas hold an op that some replica already has: the peer that it is `from`, or this node.
+    ///
+    /// What is left of a cleared op goes with the clear. Without it the op would count as known here, and as dropped; the clear may be on that one
+    /// disk only, and if that is lost, another replica shows the value for good while both have the same clock.
+    pub(super) async fn hold(
+        &self,
+        op: KeyedOp,
+        from: Option<&Peer>,
+        peers: &[Peer],
+        need: usize,
+    ) -> Result<(), OpError> {
+        if matches!(op.op.body, Body::Spent { .. }) {
+            let (user, key, slot) = (&op.user, &op.key, op.op.dot.slot);
+            if let Some(from) = from {
+                self.take_rest(user, key, slot, from).await?;
+            }
+            return Box::pin(self.repair(user, key, slot, peers, need)).await.map(drop);
+        }
         let (own, may_take) = (vec![op.clone()], self.check_may_take(&op.op));
         let (others, share, mut told) = spreading::begin(peers, need);
         spreading::send(vec![others.stamped(op)]);

@@ -21,12 +21,9 @@ const KEEP_ALIVE_MS: u64 = 500;
 /// the connection in the memory of whatever lies between.
 const QUIET_MS_MAX: u64 = 2_000;
 /// A peer that owes an answer and says nothing for so long is given up: it is frozen or unreachable, or so overloaded that it makes no
-/// difference. Keep-alives are answered on the spot, however much work it has.
+/// difference. Keep-alives are answered on the spot, however much work it has, and a request that is long on its way is answered for while it
+/// comes (`serving`).
 const SILENCE_MS_MAX: u64 = 3_000;
-/// While so much is taken off our hands between two keep-alives, answers may be late only because large requests fill a slow line.
-/// Enough that what the buffers of both systems can hold is soon full when nobody reads it.
-const BULK_BYTES_MIN: u64 = 512 << 10;
-
 /// Why a connection is no more.
 #[derive(Debug, thiserror::Error)]
 pub enum Ended {
@@ -139,7 +136,6 @@ struct Signs {
     /// When anything was last found to have come.
     came: Instant,
     received: u64,
-    sent: u64,
 }
 
 impl Signs {
@@ -149,21 +145,20 @@ impl Signs {
             seen: Instant::now(),
             came: Instant::now(),
             received: link.meter.received(),
-            sent: link.meter.sent(),
         }
     }
 
     fn look(&mut self, link: &Link, now: Instant) {
-        let (received, sent) = (link.meter.received(), link.meter.sent());
+        let received = link.meter.received();
         // It was this node that stood still; what has come meanwhile is not read yet.
         let was_away = now - self.looked > 2 * Duration::from_millis(KEEP_ALIVE_MS);
-        if received != self.received || sent - self.sent >= BULK_BYTES_MIN || was_away {
+        if received != self.received || was_away {
             self.seen = now;
         }
         if received != self.received {
             self.came = now;
         }
-        (self.looked, self.received, self.sent) = (now, received, sent);
+        (self.looked, self.received) = (now, received);
     }
 
     fn quiet(&self, now: Instant) -> Duration {

@@ -79,6 +79,11 @@ impl Peer {
         self.0.counters.pulled_bytes.add(bytes);
     }
 
+    /// On all connections to it, with all that is around what it says.
+    pub fn bytes_received(&self) -> u64 {
+        self.0.meter.received()
+    }
+
     pub fn figures(&self) -> PeerFigures {
         self.0.figures()
     }

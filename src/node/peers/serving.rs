@@ -35,8 +35,12 @@ use crate::wire::{Message, Request, Response, WireError};
 /// Requests of one connection at work, and their bytes: as many as an honest peer has without an answer, so that only others are stopped.
 const AT_WORK_MAX: usize = CALLS_MAX;
 const AT_WORK_BYTES_MAX: usize = CALLS_BYTES_MAX;
-/// A peer that asks for nothing and is not even alive for so long is gone: its own keep-alives come every two seconds at least.
-const SILENCE_MS_MAX: u64 = 10_000;
+/// How often it is looked at whether anything came.
+const LOOK_MS: u64 = 500;
+/// A peer that asks for nothing and is not even alive for so many looks is gone: its own keep-alives come every two seconds at least.
+const SILENT_LOOKS_MAX: u64 = 20;
+/// An answer with this id is one to no request. The lower bits of an id are a place among so many.
+const NOBODY: u64 = u64::MAX;
 
 /// From the first byte to the end. `place` is held until it is known who that is.
 pub async fn serve(shared: Arc<Shared>, stream: Box<dyn Stream>, mut place: Place, meter: Arc<Meter>) {
@@ -108,20 +112,27 @@ async fn run(served: &Served, channel: Channel, meter: &Meter) -> Result<Infalli
         biased;
         ended = Server::new(served, &answers).receive(channel.reader) => ended,
         ended = send(&answers, channel.writer, &frames) => ended.map_err(Ended::from),
-        ended = watch(meter) => ended,
+        ended = watch(meter, &answers, &frames) => ended,
     }
 }
 
-async fn watch(meter: &Meter) -> Result<Infallible, Ended> {
-    let mut received = meter.received();
-    loop {
-        tokio::time::sleep(Duration::from_millis(SILENCE_MS_MAX)).await;
-        let now = meter.received();
-        if now == received {
-            return Err(Ended::Silent);
+/// Ends when the peer does, and tells it meanwhile that it is heard.
+///
+/// A request may be long on its way. Its sender cannot tell a slow line from a node that reads nothing, for what it asks to find out is behind
+/// that request. So where bytes come and nothing is answered, an answer to nobody says that they come.
+async fn watch(meter: &Meter, answers: &Answers, frames: &Counter) -> Result<Infallible, Ended> {
+    let (mut received, mut sent, mut silent_looks) = (meter.received(), frames.get(), 0);
+    while silent_looks < SILENT_LOOKS_MAX {
+        tokio::time::sleep(Duration::from_millis(LOOK_MS)).await;
+        let now = (meter.received(), frames.get());
+        let (is_heard, is_answered) = (now.0 != received, now.1 != sent);
+        if is_heard && !is_answered {
+            answers.add(NOBODY, &Response::Done);
         }
-        received = now;
+        silent_looks = if is_heard { 0 } else { silent_looks + 1 };
+        (received, sent) = now;
     }
+    Err(Ended::Silent)
 }
 
 struct Server<'a> {

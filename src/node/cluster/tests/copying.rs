@@ -207,6 +207,36 @@ async fn what_a_peer_has_cleared_counts_as_dropped_only_with_the_clear() {
     rig.end().await;
 }
 
+/// Of a clear that never got a quorum only the first node has it; a request that it removed is retried, and then that node is lost.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_retry_of_what_was_cleared_spreads_the_clear_too() {
+    let mut rig = Rig::new(3).await;
+    stop_task(rig.node(1), SYNC).await;
+    let ops = Ops::of("k".to_owned());
+    let mut value = ops.value(1);
+    let id = RequestId([7; 16]);
+    value.op.request_id = Some(id);
+    let mut seen = Clock::default();
+    seen.insert(value.op.dot.origin, value.op.dot.seq);
+    hold(rig.node(2), value.clone()).await;
+    rig.stop(2).await;
+    hold(rig.node(0), value).await;
+    hold(rig.node(0), ops.op(2, Body::Clear(seen))).await;
+    let (user, key) = (user(), key("k"));
+    let retried = rig.node(1).add(&user, &key, "v1".into(), true, Some(id), Terms::usual());
+    assert!(matches!(retried.await, Ok(Added::Repeated)));
+    rig.stop(0).await;
+    rig.start(2).await;
+    rig.wait("both vote", |node| node.cluster().unwrap().inner.votes(slot_of("k")))
+        .await;
+    rig.wait_linked().await;
+    for index in 1..3 {
+        let seen = list(rig.node(index), "k", Consistency::Quorum).await.unwrap();
+        assert!(seen.is_empty(), "{seen:?} at {index}");
+    }
+    rig.end().await;
+}
+
 /// Each start of a node that writes adds to the clocks, and so does each gap.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clocks_that_are_larger_than_a_message_are_compared_and_copied() {

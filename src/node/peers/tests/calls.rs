@@ -6,7 +6,9 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use tokio::time::Instant;
 
+use super::memory_net::MemoryNet;
 use super::rig::{Rig, address, bytes, compare, config, count, digest, panic_apart, panic_here, seconds, start};
 use crate::node::peers::batch::SOON;
 use crate::node::peers::{CALLS_MAX, Call, CallError, Hurry};
@@ -187,6 +189,18 @@ async fn the_largest_message_travels_and_a_larger_one_is_refused() {
     for call in calls {
         assert!(is_count(call.await, text as u64));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_largest_message_travels_on_a_slow_line() {
+    const BYTES_PER_S: u32 = 20 << 10;
+    let rig = Rig::on(MemoryNet::slow(BYTES_PER_S)).await;
+    let begun = Instant::now();
+    let text = MESSAGE_BYTES_MAX - 100;
+    let call = rig.peer().call(bytes(text)).unwrap();
+    assert!(is_count(call.await, text as u64));
+    assert!(begun.elapsed().as_secs() >= text as u64 / u64::from(BYTES_PER_S));
+    assert_eq!(rig.peer().figures().connects, 1);
 }
 
 #[tokio::test(start_paused = true)]

@@ -5,6 +5,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::time::Instant;
 
+use super::memory_net::MemoryNet;
 use super::rig::{Rig, address, bytes, config, count, seconds, start};
 use crate::node::peers::supervisor::PeersMessage;
 use crate::node::peers::{CALLS_BYTES_MAX, CALLS_MAX, CallError};
@@ -91,6 +92,18 @@ async fn a_frozen_peer_is_given_up_whatever_is_sent_to_it() {
         let _ = peer.call(bytes(1000));
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+    assert!(begun.elapsed() <= Duration::from_secs(4));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_frozen_peer_is_given_up_though_much_is_on_its_way_on_a_slow_line() {
+    let rig = Rig::on(MemoryNet::slow(20 << 10)).await;
+    let call = rig.peer().call(bytes(4 << 20)).unwrap();
+    seconds(20).await;
+    assert!(rig.peer().silence() < Duration::from_secs(1));
+    rig.net.freeze(address(2));
+    let begun = Instant::now();
+    assert_eq!(call.await.unwrap_err(), CallError::Lost);
     assert!(begun.elapsed() <= Duration::from_secs(4));
 }
 

@@ -1,4 +1,4 @@
-//! A network in memory, whose nodes can be frozen: their sockets stay open, and nothing is read or written.
+//! A network in memory, whose nodes can be frozen: their sockets stay open, and nothing is read or written. And its lines can be slow.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -6,9 +6,12 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf, duplex};
+use tokio::io::{
+    AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf, ReadHalf, WriteHalf, duplex,
+};
 use tokio::sync::mpsc;
 
 use crate::env::{BoxFuture, Datagrams, Listener, Net, Stream};
@@ -22,6 +25,8 @@ type Accepted = (Box<dyn Stream>, SocketAddr);
 pub struct MemoryNet {
     listening: Mutex<BTreeMap<SocketAddr, mpsc::UnboundedSender<Accepted>>>,
     frozen: Arc<Mutex<Frozen>>,
+    /// Of each connection, each way; unlimited if it is none.
+    bytes_per_s: Option<u32>,
 }
 
 #[derive(Default)]
@@ -33,6 +38,13 @@ struct Frozen {
 impl MemoryNet {
     pub fn freeze(&self, address: SocketAddr) {
         self.frozen.lock().addresses.insert(address);
+    }
+
+    pub fn slow(bytes_per_s: u32) -> Self {
+        Self {
+            bytes_per_s: Some(bytes_per_s),
+            ..Self::default()
+        }
     }
 
     pub fn thaw(&self, address: SocketAddr) {
@@ -67,7 +79,10 @@ impl MemoryNet {
     pub fn connect_from(&self, from: SocketAddr, address: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Stream>>> {
         let (near, far) = duplex(BUFFER_BYTES);
         let far = Freezable {
-            stream: far,
+            stream: match self.bytes_per_s {
+                Some(bytes_per_s) => slow_line(far, bytes_per_s),
+                None => far,
+            },
             address,
             frozen: self.frozen.clone(),
         };
@@ -81,6 +96,28 @@ impl MemoryNet {
             }
         })
     }
+}
+
+/// The other end of a line of this speed, each way, that ends here.
+fn slow_line(stream: DuplexStream, bytes_per_s: u32) -> DuplexStream {
+    let (near, far) = duplex(BUFFER_BYTES);
+    let (from_near, to_near) = tokio::io::split(near);
+    let (from_stream, to_stream) = tokio::io::split(stream);
+    tokio::spawn(carry(from_near, to_stream, bytes_per_s));
+    tokio::spawn(carry(from_stream, to_near, bytes_per_s));
+    far
+}
+
+async fn carry(mut from: ReadHalf<DuplexStream>, mut to: WriteHalf<DuplexStream>, bytes_per_s: u32) {
+    const PACKET_BYTES: usize = 1400;
+    let mut packet = [0; PACKET_BYTES];
+    while let Ok(bytes @ 1..) = from.read(&mut packet).await {
+        tokio::time::sleep(Duration::from_secs(1) * bytes as u32 / bytes_per_s).await;
+        if to.write_all(&packet[..bytes]).await.is_err() {
+            break;
+        }
+    }
+    let _ = to.shutdown().await;
 }
 
 struct MemoryListener {

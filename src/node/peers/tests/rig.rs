@@ -189,7 +189,11 @@ pub struct Rig {
 impl Rig {
     /// Nodes 1 and 2, of which the first has a connection to the second.
     pub async fn new() -> Self {
-        let net = Arc::new(MemoryNet::default());
+        Self::on(MemoryNet::default()).await
+    }
+
+    pub async fn on(net: MemoryNet) -> Self {
+        let net = Arc::new(net);
         let rig = Self {
             one: start(net.clone(), config(1)).await,
             two: start(net.clone(), config(2)).await,
