@@ -28,7 +28,7 @@ use super::config::{ANSWER_FRAME_BYTES, BATCH_IN_FLIGHT_MAX};
 use super::failure::Failure;
 use super::front::Front;
 use super::request::Submitted;
-use super::values::List;
+use super::values::{List, long_bytes};
 
 const OK: Bytes = Bytes::from_static(br#"{"status_code":200,"status":"OK"}"#);
 const IN_PROGRESS: Bytes = Bytes::from_static(br#"{"status_code":200,"status":"IN_PROGRESS"}"#);
@@ -273,9 +273,14 @@ fn too_much() -> Failure {
 /// A whole list, as long as the batch has room for it.
 async fn values<B: Backend>(mut list: List<B::Reader>, room: &Room<'_, B>) -> Result<Bytes, Failure> {
     let mut taken = 0;
+    let mut long = room.front.answer_room(0)?;
     let refused = loop {
         if let Err(error) = list.fill(taken + ANSWER_FRAME_BYTES).await {
             break error.into();
+        }
+        match room.front.answer_room(long_bytes(&list).saturating_sub(long.units())) {
+            Ok(more) => long.join(more),
+            Err(failure) => break failure,
         }
         if let Err(failure) = room.take(list.out.len() - taken) {
             break failure;

@@ -160,7 +160,7 @@ pub async fn answer<B: Backend>(mut list: List<B::Reader>, front: &Front<B>) -> 
 
 /// What its fragments take beside the frames: of usual ones nothing, and of long ones as much as the longest, since others like it may
 /// follow.
-fn long_bytes<R>(list: &List<R>) -> usize {
+pub fn long_bytes<R>(list: &List<R>) -> usize {
     match list.largest_batch {
         ..=STREAM_BYTES => 0,
         bytes => bytes,

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use ractor::ActorCell;
 
-use super::cluster::{Cluster, Elsewhere, RemoteReader};
+use super::cluster::Cluster;
 use super::figures::ShardFigures;
-use super::local::{Added, Local, LocalReader, Wanted};
+use super::hedged::{self, First, ValueReader};
+use super::local::{Added, Local, Wanted};
 use super::opening::StartError;
 use super::replica::place_of;
 use super::watcher::SystemWatcher;
@@ -18,7 +19,6 @@ use crate::core::op::Text;
 use crate::env::Env;
 use crate::shard::{WriteContext, WriteKind};
 use crate::store::keys::{KeyPage, KeyQuery};
-use crate::store::reader::Fragment;
 use crate::store::recover::UNKNOWN_ORIGIN;
 use crate::types::{Key, RequestId, UserId};
 
@@ -164,7 +164,11 @@ impl Node {
             }
             None => {
                 let reader = self.local.get(user, key, offset, limit)?;
-                Ok(ValueReader::Local(reader, None))
+                let first = First {
+                    deadline: terms.deadline,
+                    elsewhere: None,
+                };
+                Ok(ValueReader::Local(reader, Some(first)))
             }
         }
     }
@@ -176,7 +180,7 @@ impl Node {
                 let _at_work = cluster.begin();
                 cluster.count(user, key, terms).await
             }
-            None => self.local.count(user, key).await,
+            None => hedged::by(terms.deadline, self.local.count(user, key)).await,
         }
     }
 
@@ -260,31 +264,5 @@ impl Node {
     /// Lets the actor of the shard that holds this key die, to see it come back.
     pub fn kill_shard_of(&self, user: &UserId, key: &Key) {
         self.local.kill_shard_of(user, key);
-    }
-}
-
-/// A snapshot of one key's list, read piece by piece.
-pub enum ValueReader {
-    /// From this node's disk; where that is damaged or fails, from elsewhere, as long as nothing was given yet.
-    Local(LocalReader, Option<Box<Elsewhere>>),
-    /// From another node, which has the key.
-    Remote(RemoteReader),
-}
-
-impl ValueReader {
-    /// The next fragments, together about `budget_bytes` of text (always at least one fragment); empty at the end.
-    pub async fn next(&mut self, budget_bytes: usize) -> Result<Vec<Fragment>, OpError> {
-        match self {
-            Self::Local(reader, elsewhere) => match (reader.next(budget_bytes).await, elsewhere.take()) {
-                (Err(OpError::Damaged(_) | OpError::Disk(_)), Some(elsewhere)) => {
-                    let mut reader = elsewhere.open().await?;
-                    let first = reader.next(budget_bytes).await;
-                    *self = Self::Remote(reader);
-                    first
-                }
-                (fragments, _) => fragments,
-            },
-            Self::Remote(reader) => reader.next(budget_bytes).await,
-        }
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ractor::{Actor, ActorCell, ActorRef};
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 
 use super::inbox::Put;
 use super::messages::{Pending, Reply, ShardMessage, Work};
@@ -54,7 +54,12 @@ pub(super) struct Inner {
     life: Life,
     data_dir: std::path::PathBuf,
     watcher: Watcher,
+    /// See `read_disk`.
+    disk_reads: Arc<Semaphore>,
 }
+
+/// Reads of lists that wait for the disk at the same time: no disk is faster for more.
+const DISK_READS_MAX: usize = 32;
 
 /// Who this node is, as its data folder said when it was opened.
 #[derive(Debug, Clone, Copy)]
@@ -111,6 +116,7 @@ impl Local {
             life,
             data_dir,
             watcher: Watcher::default(),
+            disk_reads: Arc::new(Semaphore::new(DISK_READS_MAX)),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -291,7 +297,7 @@ impl Local {
         let counted = if reader.is_warm() {
             reader.count()
         } else {
-            self.inner.env.run_blocking(move || reader.count()).await?
+            self.inner.read_disk(move || reader.count()).await?
         };
         counted.map_err(|error| report(self.inner.doors[door].serving().as_deref(), error))
     }

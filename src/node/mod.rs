@@ -3,13 +3,15 @@
 //! `supervisor` starts one `shard_actor` per shard and one for the system's own key range, and starts a dead one again from its
 //! files. `permits` bounds what waits in mailboxes. `identity` is the data folder's lock and name. `membership` is the
 //! gossip that tells which other nodes there are; nothing else names chitchat. `watcher` tells of changes of the system's own keys.
-//! `spreading` brings an op to the other replicas. `refused` are ops that are taken from nobody.
+//! `spreading` brings an op to the other replicas. `refused` are ops that are taken from nobody. `hedged` reads
+//! this node's disk, or another replica's where that fails or is slow.
 
 pub mod cluster;
 mod commit_time;
 pub mod error;
 mod figures;
 pub mod handle;
+mod hedged;
 pub mod identity;
 mod inbox;
 mod jobs;
@@ -39,7 +41,8 @@ pub use crate::store::reader::Fragment;
 pub use cluster::{Cluster, ClusterConfig, MemberChange};
 pub use error::OpError;
 pub use figures::ShardFigures;
-pub use handle::{Node, ValueReader};
+pub use handle::Node;
+pub use hedged::ValueReader;
 use identity::Role;
 pub use local::{Added, Life, Local};
 pub use opening::StartError;

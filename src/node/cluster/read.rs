@@ -13,7 +13,7 @@ use crate::core::clock::Clock;
 use crate::core::op::{Body, Op};
 use crate::core::slot::SlotId;
 use crate::core::stamp::Stamp;
-use crate::node::handle::ValueReader;
+use crate::node::hedged::{self, First, ValueReader, is_own_disk};
 use crate::node::local::{Added, Wanted};
 use crate::node::peers::Peer;
 use crate::node::replica::place_of;
@@ -83,7 +83,11 @@ impl Cluster {
         match inner.source(user, key, terms).await {
             Ok(Some(source)) => {
                 let reader = inner.local.read(source, offset, limit);
-                Ok(ValueReader::Local(reader, others.then(|| Box::new(elsewhere))))
+                let first = First {
+                    deadline: terms.deadline,
+                    elsewhere: others.then(|| Box::new(elsewhere)),
+                };
+                Ok(ValueReader::Local(reader, Some(first)))
             }
             Ok(None) => Ok(ValueReader::Remote(elsewhere.open().await?)),
             Err(error) if others && is_own_disk(&error) => Ok(ValueReader::Remote(elsewhere.open().await?)),
@@ -121,11 +125,6 @@ pub(super) fn sync_key(user: &UserId, key: &Key, slot: SlotId, known: WireClock)
     }
 }
 
-/// Whether it is this node's disk that is in the way, so that another replica may do better.
-fn is_own_disk(error: &OpError) -> bool {
-    matches!(error, OpError::Damaged(_) | OpError::Disk(_) | OpError::DiskFull)
-}
-
 impl Inner {
     /// Whether the key has more than one replica.
     fn has_others(&self, user: &UserId, key: &Key) -> bool {
@@ -134,16 +133,19 @@ impl Inner {
     }
 
     pub(super) async fn count(&self, user: &UserId, key: &Key, terms: Terms) -> Result<u64, OpError> {
-        let counted = match self.source(user, key, terms).await {
-            Ok(Some(source)) => self.local.count_of(source).await,
-            Ok(None) => return self.forward_count(user, key, terms).await,
-            Err(error) => Err(error),
-        };
-        match counted {
-            Err(error) if is_own_disk(&error) && self.has_others(user, key) => {
-                self.forward_count(user, key, terms).await
+        let (source, others) = (self.source(user, key, terms).await, self.has_others(user, key));
+        let other = self.forward_count(user, key, terms);
+        match source {
+            Ok(Some(source)) => {
+                let own = self.local.count_of(source);
+                match others {
+                    true => hedged::by(terms.deadline, hedged::own_or_other(own, other)).await,
+                    false => hedged::by(terms.deadline, own).await,
+                }
             }
-            counted => counted,
+            Ok(None) => other.await,
+            Err(error) if others && is_own_disk(&error) => other.await,
+            Err(error) => Err(error),
         }
     }
 
@@ -252,7 +254,7 @@ impl Inner {
             if planted(Bug::ReadRepairDropped) {
                 continue;
             }
-            if self.give(&source, &peer, clock).await.is_err() {
+            if !self.give(&source, &peer, clock).await? {
                 return Ok(Repaired::Unable(peer.node()));
             }
         }
@@ -360,25 +362,25 @@ impl Inner {
         }
     }
 
-    /// Sends the peer what it lacks of the snapshot, by its clock; on Ok it holds all of it durably.
-    async fn give(&self, source: &KeySource, peer: &Peer, mut known: Clock) -> Result<(), OpError> {
+    /// Sends the peer what it lacks of the snapshot, by its clock. Whether it holds all of it durably now; an error is one of this node's disk.
+    async fn give(&self, source: &KeySource, peer: &Peer, mut known: Clock) -> Result<bool, OpError> {
         loop {
             let (ops, more) = self
                 .local
                 .lacking(source.clone(), known.clone(), SYNC_KEY_BYTES)
                 .await?;
             if ops.is_empty() {
-                return Ok(());
+                return Ok(true);
             }
             for keyed in &ops {
                 known.insert(keyed.op.dot.origin, keyed.op.dot.seq);
             }
-            let gone = OpError::ShardUnavailable { maybe_applied: false };
-            let call = peer.call(Request::Append(ops.iter().map(WireOp::of).collect()));
-            match call.map_err(|_| gone.clone())?.await {
-                Ok(Response::Done) if !more => return Ok(()),
-                Ok(Response::Done) => {}
-                _ => return Err(gone),
+            let Ok(call) = peer.call(Request::Append(ops.iter().map(WireOp::of).collect())) else {
+                return Ok(false);
+            };
+            match call.await {
+                Ok(Response::Done) if more => {}
+                answer => return Ok(matches!(answer, Ok(Response::Done))),
             }
         }
     }

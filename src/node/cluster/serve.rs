@@ -13,7 +13,7 @@ use crate::core::op::{Fragment, Text};
 use crate::core::slot::{SYSTEM_SLOT, SlotId};
 use crate::env::BoxFuture;
 use crate::node::OpError;
-use crate::node::handle::ValueReader;
+use crate::node::hedged::ValueReader;
 use crate::node::local::{Added, Wanted};
 use crate::node::peers::PeerService;
 use crate::planted::{Bug, planted};

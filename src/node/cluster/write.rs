@@ -88,6 +88,7 @@ impl Inner {
         started: &AtomicBool,
     ) -> Result<Added, OpError> {
         if replicas.len() == 1 {
+            started.store(true, Ordering::Relaxed);
             return self.local.write(wanted, WriteContext::default()).await;
         }
         let peers = self.up_peers(replicas);

@@ -16,6 +16,11 @@ pub struct LocalReader {
 }
 
 impl LocalReader {
+    /// Whether the next fragments come without waiting for the disk.
+    pub fn is_warm(&mut self) -> bool {
+        self.reader.as_mut().is_none_or(KeyReader::is_warm)
+    }
+
     /// The next fragments, together about `budget_bytes` of text (always at least one fragment); empty at the end.
     pub async fn next(&mut self, budget_bytes: usize) -> Result<Vec<Fragment>, OpError> {
         let Some(mut reader) = self.reader.take() else {
@@ -26,14 +31,11 @@ impl LocalReader {
             self.reader = Some(reader);
             batch
         } else {
-            let (reader, batch) = self
-                .node
-                .env
-                .run_blocking(move || {
-                    let batch = reader.next_batch(budget_bytes);
-                    (reader, batch)
-                })
-                .await?;
+            let read = self.node.read_disk(move || {
+                let batch = reader.next_batch(budget_bytes);
+                (reader, batch)
+            });
+            let (reader, batch) = read.await?;
             self.reader = Some(reader);
             batch
         };
@@ -41,5 +43,20 @@ impl LocalReader {
             self.reader = None;
             report(self.node.doors[self.door].serving().as_deref(), error)
         })
+    }
+}
+
+impl Inner {
+    /// What `read` finds, where only so many read at a time: a disk is busy with them, and what they find, which may be a long text each, is in
+    /// memory before anybody could refuse it. And a disk that hangs holds as many threads.
+    pub(super) async fn read_disk<T: Send + 'static>(
+        &self,
+        read: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, OpError> {
+        let turn = self.disk_reads.clone().acquire_owned().await;
+        let turn = turn.map_err(|_closed| OpError::ShuttingDown)?;
+        // Given back by who takes what was found, or, if nobody waits for it any more, with it.
+        let (found, _turn) = self.env.run_blocking(move || (read(), turn)).await?;
+        Ok(found)
     }
 }

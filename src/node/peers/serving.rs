@@ -5,6 +5,7 @@
 //! - what a connection has at work is bounded, and so are the answers that wait to be written; beyond that nothing more is read from it;
 //! - the service hears of a connection's end exactly once, however it ends, and none of its requests is at work any more then.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
@@ -35,6 +36,8 @@ use crate::wire::{Message, Request, Response, WireError};
 /// Requests of one connection at work, and their bytes: as many as an honest peer has without an answer, so that only others are stopped.
 const AT_WORK_MAX: usize = CALLS_MAX;
 const AT_WORK_BYTES_MAX: usize = CALLS_BYTES_MAX;
+/// Of those, so many whose answers are pages: each may be as large as a message, and is in memory until those before it are written.
+const PAGES_AT_WORK_MAX: usize = 32;
 /// How often it is looked at whether anything came.
 const LOOK_MS: u64 = 500;
 /// A peer that asks for nothing and is not even alive for so many looks is gone: its own keep-alives come every two seconds at least.
@@ -139,7 +142,11 @@ struct Server<'a> {
     served: &'a Served,
     answers: &'a Answers,
     work: FuturesUnordered<Work>,
-    /// Encoded requests of all work.
+    /// How many of these make pages.
+    pages: usize,
+    /// Requests for more of them, in the order they came.
+    put_off: VecDeque<(u64, Request, usize)>,
+    /// Encoded requests of all work, and of what is put off.
     work_bytes: usize,
 }
 
@@ -149,6 +156,8 @@ impl<'a> Server<'a> {
             served,
             answers,
             work: FuturesUnordered::new(),
+            pages: 0,
+            put_off: VecDeque::new(),
             work_bytes: 0,
         }
     }
@@ -185,7 +194,7 @@ impl<'a> Server<'a> {
 
     /// Until another request may be taken.
     async fn make_room(&mut self) {
-        while self.work.len() >= AT_WORK_MAX || self.work_bytes >= AT_WORK_BYTES_MAX {
+        while self.work.len() + self.put_off.len() >= AT_WORK_MAX || self.work_bytes >= AT_WORK_BYTES_MAX {
             self.answers.room().await;
             if let Some(done) = self.work.next().await {
                 self.finish(done);
@@ -193,12 +202,9 @@ impl<'a> Server<'a> {
         }
     }
 
+    /// Answers the request on the spot, or takes it to work.
     fn begin(&mut self, id: u64, request: Request, bytes: usize) {
-        let Served {
-            shared,
-            from,
-            connection,
-        } = self.served;
+        let Served { shared, from, .. } = self.served;
         shared.counters.requests.add(1);
         let now = match request {
             Request::Ping => Some(Response::Done),
@@ -208,17 +214,36 @@ impl<'a> Server<'a> {
             self.answers.add(id, &response);
             return;
         }
+        self.work_bytes += bytes;
+        match makes_page(&request) && self.pages >= PAGES_AT_WORK_MAX {
+            true => self.put_off.push_back((id, request, bytes)),
+            false => self.work_on(id, request, bytes),
+        }
+    }
+
+    fn work_on(&mut self, id: u64, request: Request, bytes: usize) {
+        let Served {
+            shared,
+            from,
+            connection,
+        } = self.served;
         let is_short = matches!(
             request,
             Request::Ask(_) | Request::Append(_) | Request::Digest { .. } | Request::Compare { .. }
         );
+        let is_page = makes_page(&request);
         let answer = shared.service.answer(*from, *connection, request);
         let answer = match is_short {
             true => Answer::Here(answer),
             false => Answer::There(tokio::spawn(answer)),
         };
-        self.work_bytes += bytes;
-        self.work.push(Work { id, bytes, answer });
+        self.pages += usize::from(is_page);
+        self.work.push(Work {
+            id,
+            bytes,
+            is_page,
+            answer,
+        });
         self.answers.set_at_work(self.work.len());
     }
 
@@ -226,19 +251,35 @@ impl<'a> Server<'a> {
         self.work_bytes -= done.bytes;
         self.answers.set_at_work(self.work.len());
         self.answers.add(done.id, &done.response);
+        self.pages -= usize::from(done.is_page);
+        if done.is_page
+            && let Some((id, request, bytes)) = self.put_off.pop_front()
+        {
+            self.work_on(id, request, bytes);
+        }
     }
+}
+
+/// Whether the answer may be large. None of these waits for another of them on this connection or a third node.
+fn makes_page(request: &Request) -> bool {
+    matches!(
+        request,
+        Request::Read { .. } | Request::ReadNext { .. } | Request::PullNext { .. }
+    )
 }
 
 /// A request at work.
 struct Work {
     id: u64,
     bytes: usize,
+    is_page: bool,
     answer: Answer,
 }
 
 struct Done {
     id: u64,
     bytes: usize,
+    is_page: bool,
     response: Response,
 }
 
@@ -263,6 +304,7 @@ impl Future for Work {
         Poll::Ready(Done {
             id: self.id,
             bytes: self.bytes,
+            is_page: self.is_page,
             response,
         })
     }

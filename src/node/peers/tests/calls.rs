@@ -9,7 +9,7 @@ use futures_util::future::join_all;
 use tokio::time::Instant;
 
 use super::memory_net::MemoryNet;
-use super::rig::{Rig, address, bytes, compare, config, count, digest, panic_apart, panic_here, seconds, start};
+use super::rig::{Rig, address, bytes, compare, config, count, digest, page, panic_apart, panic_here, seconds, start};
 use crate::node::peers::batch::SOON;
 use crate::node::peers::{CALLS_MAX, Call, CallError, Hurry};
 use crate::os::net::RealNet;
@@ -228,6 +228,20 @@ async fn a_request_that_takes_its_time_is_not_silence() {
         (rig.peer().figures().connects, rig.peer().waiting()),
         (1, Duration::ZERO)
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_so_many_pages_are_made_at_once_and_nothing_else_waits_for_them() {
+    let rig = Rig::new().await;
+    let second = Duration::from_secs(1);
+    let pages: Vec<_> = (0..100).map(|n| rig.peer().call(page(n, second)).unwrap()).collect();
+    assert!(is_count(rig.peer().call(bytes(5)).unwrap().await, 5));
+    assert_eq!(rig.two.service.begun.load(Relaxed), 32 + 1);
+    let begun = Instant::now();
+    for (number, call) in pages.into_iter().enumerate() {
+        assert!(is_count(call.await, number as u64));
+    }
+    assert_eq!(begun.elapsed().as_secs(), 4);
 }
 
 #[tokio::test(start_paused = true)]

@@ -15,7 +15,7 @@ use crate::net::{ClusterKey, Hello, KeyRing};
 use crate::node::peers::{Peer, PeerService, Peers, PeersConfig};
 use crate::store::memory_disk::MemoryDisk;
 use crate::types::{NodeId, WallMs};
-use crate::wire::{Request, Response};
+use crate::wire::{Request, Response, WireTerms};
 
 /// Answers `Digest` on the spot, everything else when its time has come; see the requests below.
 #[derive(Default)]
@@ -30,6 +30,18 @@ pub fn digest(slot: u16) -> Request {
 
 /// Answered with `Count(number)` after so long.
 pub fn count(number: u64, after: Duration) -> Request {
+    Request::Count {
+        user: number.to_string(),
+        key: String::new(),
+        terms: WireTerms {
+            level: 0,
+            left_ms: after.as_millis() as u32,
+        },
+    }
+}
+
+/// The same, by what counts as a page.
+pub fn page(number: u64, after: Duration) -> Request {
     Request::ReadNext {
         reader: number,
         budget_bytes: after.as_millis() as u32,
@@ -75,6 +87,10 @@ impl PeerService for Echo {
         self.begun.fetch_add(1, Relaxed);
         Box::pin(async move {
             match request {
+                Request::Count { user, terms, .. } => {
+                    tokio::time::sleep(Duration::from_millis(u64::from(terms.left_ms))).await;
+                    Response::Count(user.parse().unwrap())
+                }
                 Request::ReadNext { reader, budget_bytes } => {
                     tokio::time::sleep(Duration::from_millis(u64::from(budget_bytes))).await;
                     Response::Count(reader)
