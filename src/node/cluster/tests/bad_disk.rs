@@ -92,8 +92,10 @@ async fn a_disk_that_cannot_be_read_is_not_taken_for_peers_that_cannot_take() {
     let (user, k) = (user(), key("k"));
     let all = rig.node(0).add(&user, &k, "v".into(), true, None, at(Consistency::All));
     all.await.unwrap();
-    fail_reads_of(&rig, &disk, "k").await;
     let ops = Ops::of("k".to_owned());
+    // What the others lack cannot be read.
+    hold(rig.node(0), ops.value(2)).await;
+    fail_reads_of(&rig, &disk, "k").await;
     for index in 1..3 {
         hold(rig.node(index), ops.value(1)).await;
     }
