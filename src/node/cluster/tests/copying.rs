@@ -223,9 +223,7 @@ async fn a_retry_of_what_was_cleared_spreads_the_clear_too() {
     hold(rig.node(0), value).await;
     hold(rig.node(0), ops.op(2, Body::Clear(seen))).await;
     let (user, key) = (user(), key("k"));
-    let retried = rig
-        .node(1)
-        .add(&user, &key, "v1".into(), true, Some(id), Terms::usual());
+    let retried = rig.node(1).add(&user, &key, "v1".into(), true, Some(id), Terms::usual());
     assert!(matches!(retried.await, Ok(Added::Repeated)));
     rig.stop(0).await;
     rig.start(2).await;
