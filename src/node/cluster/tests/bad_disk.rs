@@ -31,11 +31,11 @@ async fn fail_reads_of(rig: &Rig, disk: &MemoryDisk, name: &str) {
     panic!("the key stays in memory");
 }
 
-/// Three members, of which the first has this disk.
-async fn first_on(disk: &MemoryDisk) -> Rig {
+/// So many members, of which the first has this disk.
+async fn first_of(members: usize, disk: &MemoryDisk) -> Rig {
     let rig = Rig {
         first_disk: Some(disk.clone()),
-        ..Rig::unstarted(3)
+        ..Rig::unstarted(members)
     };
     rig.started().await
 }
@@ -43,7 +43,7 @@ async fn first_on(disk: &MemoryDisk) -> Rig {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_one_disk_cannot_read_comes_from_another_replica() {
     let disk = MemoryDisk::new();
-    let rig = first_on(&disk).await;
+    let rig = first_of(3, &disk).await;
     let (user, k, id) = (user(), key("k"), Some(RequestId([7; 16])));
     let again = |level| rig.node(0).add(&user, &k, "v".into(), true, id, at(level));
     assert_eq!(again(Consistency::All).await.unwrap(), Added::Appended);
@@ -61,7 +61,7 @@ async fn what_one_disk_cannot_read_comes_from_another_replica() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_disk_that_hangs_under_reads_keeps_nobody_waiting() {
     let disk = MemoryDisk::new();
-    let rig = first_on(&disk).await;
+    let rig = first_of(3, &disk).await;
     let (user, k) = (user(), key("k"));
     let all = rig.node(0).add(&user, &k, "v".into(), true, None, at(Consistency::All));
     all.await.unwrap();
@@ -85,7 +85,7 @@ async fn a_disk_that_hangs_under_reads_keeps_nobody_waiting() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_disk_that_cannot_be_read_is_not_taken_for_peers_that_cannot_take() {
     let disk = MemoryDisk::new();
-    let rig = first_on(&disk).await;
+    let rig = first_of(3, &disk).await;
     for node in rig.running() {
         stop_task(node, SYNC).await;
     }
@@ -106,7 +106,8 @@ async fn a_disk_that_cannot_be_read_is_not_taken_for_peers_that_cannot_take() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_only_replica_does_not_say_that_it_did_nothing_when_it_was_too_late() {
-    let rig = Rig::new(1).await;
+    let disk = MemoryDisk::new();
+    let rig = first_of(1, &disk).await;
     let (user, key) = (user(), key("k"));
     let wanted = Wanted {
         user: &user,
@@ -122,8 +123,10 @@ async fn the_only_replica_does_not_say_that_it_did_nothing_when_it_was_too_late(
         ..Terms::usual()
     };
     let inner = &rig.node(0).cluster().unwrap().inner;
+    let slow = disk.hold_syncs("shard-");
     let written = inner.write_here(wanted, Try::First, late).await;
     assert_eq!(written, Err(OpError::Deadline { maybe_applied: true }));
+    drop(slow);
     rig.wait("it did it all the same", |node| {
         !node.local().clock(place_of(&user, &key).0).unwrap().is_empty()
     })
