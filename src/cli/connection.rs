@@ -2,12 +2,14 @@
 //!
 //! Invariant: a password found in a profile is used for that profile's user only.
 
+use std::io::{self, IsTerminal};
 use std::path::PathBuf;
+use std::sync::Once;
 use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
-use crate::client::{Client, ClientError};
+use crate::client::{Client, ClientError, Waiting};
 use crate::types::Consistency;
 
 use super::exit::{Advice, usage};
@@ -15,6 +17,8 @@ use super::profile::{Folders, Found, split_urls};
 use super::secret;
 
 const URL_DEFAULT: &str = "http://127.0.0.1:8000";
+/// A person begins to wonder.
+const NOTICE_AFTER: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Clone, Default, clap::Args)]
 #[command(next_help_heading = "Connection")]
@@ -34,10 +38,10 @@ pub struct ConnectionArgs {
     /// How many replicas each request must reach: one, quorum or all [env: KV_CONSISTENCY] [default: quorum]
     #[arg(long, value_name = "LEVEL", hide_possible_values = true, value_parser = PossibleValuesParser::new(Consistency::NAMES).try_map(|name| name.parse::<Consistency>()))]
     pub consistency: Option<Consistency>,
-    /// Seconds of silence after which a node counts as failed
+    /// Seconds without a word after which a node counts as failed and the request is tried again, at another node or this one
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub timeout: u64,
-    /// Seconds after which a request is given up, over all nodes and tries; the nodes take at most 10 of them unless it is given [default: 60]
+    /// Seconds in which a request is tried again, over all nodes; after that it is given up. A node takes at most 10 of them for a try unless it is given [default: 60]
     #[arg(long, value_name = "SECONDS", value_parser = deadline)]
     pub deadline: Option<Duration>,
 }
@@ -181,6 +185,20 @@ fn password(
     Ok(Some(sourced(secret::read_password(&path)?, path.display().to_string())))
 }
 
+/// Says what is waited for, at the first call that takes long.
+fn say_once(say: impl Fn(&str) + Send + Sync) -> impl Fn(&Waiting) + Send + Sync {
+    let said = Once::new();
+    move |waiting| {
+        said.call_once(|| {
+            say(&format!(
+                "{}; waiting and trying again until the --deadline, {} s",
+                waiting.why,
+                waiting.deadline.as_secs_f32()
+            ));
+        });
+    }
+}
+
 /// A client, and what is needed to explain its failures.
 pub struct Connection {
     pub client: Client,
@@ -197,6 +215,11 @@ impl Connection {
             .user(&target.user.value)
             .password(&target.password.value)
             .timeout(Duration::from_secs(args.timeout));
+        // A script may take what comes on standard error for a failure.
+        let client = match io::stderr().is_terminal() {
+            true => client.on_wait(NOTICE_AFTER, say_once(|text| eprintln!("{text}"))),
+            false => client,
+        };
         let client = match target.consistency {
             Some(consistency) => client.consistency(consistency),
             None => client,

@@ -180,6 +180,22 @@ fn the_consistency_comes_from_the_flag_or_the_environment_or_the_profile() {
 }
 
 #[test]
+fn what_a_command_waits_for_is_said_once_with_how_long_it_goes_on() {
+    let said = std::sync::Mutex::new(Vec::new());
+    let say = say_once(|text| said.lock().unwrap().push(text.to_owned()));
+    for _ in 0..2 {
+        say(&Waiting {
+            why: "1 of 2".to_owned(),
+            deadline: Duration::from_secs(60),
+        });
+    }
+    assert_eq!(
+        *said.lock().unwrap(),
+        ["1 of 2; waiting and trying again until the --deadline, 60 s"]
+    );
+}
+
+#[test]
 fn a_profile_may_name_several_nodes() {
     for urls in [
         "urls = ['http://a', 'http://b']",

@@ -17,7 +17,7 @@ impl Client {
         let body = AskClusterStatus {
             user: Some(self.user()),
         };
-        self.post(path::CLUSTER_STATUS, &body, Repeat::SAFE).await
+        self.post(path::CLUSTER_STATUS, &body, Repeat::READ).await
     }
 
     /// Takes a node out of the cluster, for good.
@@ -51,7 +51,7 @@ impl Client {
     ) -> Result<(), ClientError> {
         let repeat = Repeat {
             again: Again::InTurn,
-            in_doubt: None,
+            ..Repeat::SAFE
         };
         let changed: Result<Status, _> = self.post(path, body, repeat).await;
         match changed {

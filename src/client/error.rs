@@ -23,7 +23,7 @@ pub enum ClientError {
     /// No connection to any of the nodes; nothing was sent.
     #[error("cannot connect to {}", failures(.tried))]
     Unreachable { tried: Vec<Failure> },
-    /// The request was sent, and no whole answer came back: it may have taken effect.
+    /// The request was sent, and no whole answer came back: unless it only reads, it may have taken effect.
     #[error("no answer from {url}: {reason}")]
     Broken {
         url: String,
@@ -121,6 +121,14 @@ impl ClientError {
             }
             _ => false,
         }
+    }
+
+    /// Without what it says of this try's effect: another one may follow.
+    pub(super) fn reason(&self) -> String {
+        let text = self.to_string();
+        let text = text.strip_suffix(": nothing was changed").unwrap_or(&text);
+        let doubt = format!("; this request {MAYBE_APPLIED}");
+        text.split_once(&doubt).map_or(text, |(reason, _)| reason).to_owned()
     }
 
     /// Whether the call may have taken effect all the same, as far as this error tells.

@@ -38,6 +38,7 @@ mod failover_tests;
 #[cfg(test)]
 pub(crate) mod fake_node;
 mod nodes;
+mod notice;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -64,6 +65,7 @@ pub use builder::{ClientBuilder, password_hash};
 use course::Repeat;
 pub use decode::{DecodeError, ValueDecoder, ValuePiece};
 pub use error::{ClientError, Failure};
+pub use notice::Waiting;
 pub use stream::{BodyStream, ValueStream};
 use transport::{Limits, Transport};
 
@@ -218,7 +220,7 @@ impl Client {
     /// How many values the key has.
     pub async fn count(&self, key: &str) -> Result<u64, ClientError> {
         let request = self.get_request(key, Page::default(), true);
-        let answer: Count = self.post(path::GET_VALUE, &request, Repeat::SAFE).await?;
+        let answer: Count = self.post(path::GET_VALUE, &request, Repeat::READ).await?;
         Ok(answer.count)
     }
 
@@ -250,7 +252,7 @@ impl Client {
             deadline_ms: self.deadline_ms,
             user: Some(self.user()),
         };
-        self.post(path::LIST_KEYS, &body, Repeat::SAFE).await
+        self.post(path::LIST_KEYS, &body, Repeat::READ).await
     }
 
     /// Carries out the operations in order and gives one result each. Adds and clears without a request id get one.
@@ -269,6 +271,10 @@ impl Client {
             }
         }
         let expected = operations.len();
+        let only_reads = operations
+            .iter()
+            .all(|operation| matches!(operation, Operation::GetValue { .. }));
+        let repeat = if only_reads { Repeat::READ } else { Repeat::SAFE };
         let body = encode(&Batch {
             operations,
             consistency: self.consistency,
@@ -284,7 +290,7 @@ impl Client {
             }
             Ok(results.into_iter().map(batch_result).collect())
         };
-        self.call(path::BATCH, body, Repeat::SAFE, decode).await
+        self.call(path::BATCH, body, repeat, decode).await
     }
 
     pub fn user_id(&self) -> &str {
