@@ -17,7 +17,7 @@ use crate::api::{STATUS_IN_PROGRESS, STATUS_OK};
 use crate::client::{Client, ClientError, PART_BYTES_MAX, entropy, part_request_id};
 use crate::types::{RequestId, VALUE_BYTES_MAX};
 
-use super::connection::{Connection, ConnectionArgs};
+use super::connection::{Connection, KeyConnectionArgs};
 use super::exit::CliError;
 use super::progress;
 use super::text_source::{TextError, TextPart, TextParts, validate};
@@ -52,11 +52,11 @@ pub struct AddArgs {
     #[arg(long)]
     pub json: bool,
     #[command(flatten)]
-    pub connection: ConnectionArgs,
+    pub connection: KeyConnectionArgs,
 }
 
 pub async fn run(args: AddArgs, finish: bool) -> anyhow::Result<()> {
-    let connection = Connection::new(&args.connection)?;
+    let connection = Connection::to_keys(&args.connection)?;
     let client = &connection.client;
     if let Some(given) = &args.request_id {
         RequestId::new(given).map_err(|error| CliError::RefusedInput(format!("--request-id: {error}")))?;

@@ -35,15 +35,23 @@ pub struct ConnectionArgs {
     /// Profile with url, user and password: a name or a file [env: KV_PROFILE]
     #[arg(long, value_name = "NAME_OR_PATH")]
     pub profile: Option<String>,
-    /// How many replicas each request must reach: one, quorum or all [env: KV_CONSISTENCY] [default: quorum]
-    #[arg(long, value_name = "LEVEL", hide_possible_values = true, value_parser = PossibleValuesParser::new(Consistency::NAMES).try_map(|name| name.parse::<Consistency>()))]
-    pub consistency: Option<Consistency>,
     /// Seconds without a word after which a node counts as failed and the request is tried again, at another node or this one
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub timeout: u64,
     /// Seconds in which a request is tried again, over all nodes; after that it is given up. A node takes at most 10 of them for a try unless it is given [default: 60]
     #[arg(long, value_name = "SECONDS", value_parser = deadline)]
     pub deadline: Option<Duration>,
+}
+
+/// Of a command on keys. Users and members are always changed at the level that they need.
+#[derive(Debug, Clone, Default, clap::Args)]
+#[command(next_help_heading = "Connection")]
+pub struct KeyConnectionArgs {
+    #[command(flatten)]
+    pub common: ConnectionArgs,
+    /// How many replicas each request must reach: one, quorum or all [env: KV_CONSISTENCY] [default: quorum]
+    #[arg(long, value_name = "LEVEL", hide_possible_values = true, value_parser = PossibleValuesParser::new(Consistency::NAMES).try_map(|name| name.parse::<Consistency>()))]
+    pub consistency: Option<Consistency>,
 }
 
 fn deadline(text: &str) -> Result<Duration, String> {
@@ -81,6 +89,7 @@ type Variable<'a> = &'a dyn Fn(&str) -> Option<String>;
 /// Puts the settings together: flags over `variable` over the profile.
 pub fn resolve(
     args: &ConnectionArgs,
+    level: Option<Consistency>,
     variable: impl Fn(&str) -> Option<String>,
     folders: &Folders,
 ) -> anyhow::Result<Target> {
@@ -100,7 +109,7 @@ pub fn resolve(
             user.value, user.from
         )));
     };
-    let consistency = consistency(args, variable, &found)?;
+    let consistency = consistency(level, variable, &found)?;
     Ok(Target {
         urls,
         user,
@@ -109,9 +118,13 @@ pub fn resolve(
     })
 }
 
-fn consistency(args: &ConnectionArgs, variable: Variable, found: &Found) -> anyhow::Result<Option<Consistency>> {
-    if args.consistency.is_some() {
-        return Ok(args.consistency);
+fn consistency(
+    flag: Option<Consistency>,
+    variable: Variable,
+    found: &Found,
+) -> anyhow::Result<Option<Consistency>> {
+    if flag.is_some() {
+        return Ok(flag);
     }
     let environment = variable("KV_CONSISTENCY").map(|text| sourced(text, "KV_CONSISTENCY"));
     let profile = || {
@@ -208,8 +221,17 @@ pub struct Connection {
 impl Connection {
     /// Sends nothing yet.
     pub fn new(args: &ConnectionArgs) -> anyhow::Result<Self> {
+        Self::at_level(args, None)
+    }
+
+    /// The same, for a command on keys.
+    pub fn to_keys(args: &KeyConnectionArgs) -> anyhow::Result<Self> {
+        Self::at_level(&args.common, args.consistency)
+    }
+
+    fn at_level(args: &ConnectionArgs, level: Option<Consistency>) -> anyhow::Result<Self> {
         let variable = |name: &str| std::env::var(name).ok();
-        let target = resolve(args, variable, &Folders::of_this_process())?;
+        let target = resolve(args, level, variable, &Folders::of_this_process())?;
         let client = Client::builder()
             .urls(target.urls.value.iter())
             .user(&target.user.value)

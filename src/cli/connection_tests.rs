@@ -9,6 +9,7 @@ struct World {
     root: tempfile::TempDir,
     variables: Vec<(&'static str, &'static str)>,
     args: ConnectionArgs,
+    level: Option<Consistency>,
 }
 
 impl World {
@@ -22,6 +23,7 @@ impl World {
             root,
             variables: variables.to_vec(),
             args: ConnectionArgs::default(),
+            level: None,
         }
     }
 
@@ -38,7 +40,7 @@ impl World {
             let of_name = |(variable, _): &&(&str, &str)| *variable == name;
             self.variables.iter().find(of_name).map(|(_, text)| (*text).to_owned())
         };
-        resolve(&self.args, variable, &folders)
+        resolve(&self.args, self.level, variable, &folders)
     }
 }
 
@@ -162,7 +164,7 @@ fn the_consistency_comes_from_the_flag_or_the_environment_or_the_profile() {
     let profile = format!("{PROFILE}\nconsistency = 'one'");
     let mut world = World::new(&profile, &[("KV_CONSISTENCY", "all")]);
     assert_eq!(world.resolve().unwrap().consistency, Some(Consistency::All));
-    world.args.consistency = Some(Consistency::Quorum);
+    world.level = Some(Consistency::Quorum);
     assert_eq!(world.resolve().unwrap().consistency, Some(Consistency::Quorum));
     assert_eq!(
         World::new(&profile, &[]).resolve().unwrap().consistency,

@@ -14,7 +14,7 @@ use indicatif::ProgressBar;
 use crate::client::{Client, ClientError, Page, ValueDecoder, ValueStream};
 use crate::types::KEY_BYTES_MAX;
 
-use super::connection::{Connection, ConnectionArgs};
+use super::connection::{Connection, KeyConnectionArgs};
 use super::exit::usage;
 use super::get::output;
 use super::keys::KeyPages;
@@ -41,11 +41,11 @@ pub struct ExportArgs {
     #[arg(long)]
     pub prefix: Option<String>,
     #[command(flatten)]
-    pub connection: ConnectionArgs,
+    pub connection: KeyConnectionArgs,
 }
 
 pub async fn run(args: ExportArgs) -> anyhow::Result<()> {
-    let connection = Connection::new(&args.connection)?;
+    let connection = Connection::to_keys(&args.connection)?;
     if args.file == Path::new("-") {
         if args.resume {
             return Err(usage("--resume needs the file that the interrupted export wrote"));

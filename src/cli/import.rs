@@ -17,7 +17,7 @@ use crate::api::{BATCH_OPERATIONS_MAX, Operation, OperationTerms};
 use crate::client::{Client, ClientError, PART_BYTES_MAX, entropy};
 use crate::types::KEY_BYTES_MAX;
 
-use super::connection::{Connection, ConnectionArgs};
+use super::connection::{Connection, KeyConnectionArgs};
 use super::exit::{Advice, CliError, usage};
 use super::import_line::{Event, ImportLines, ImportOp, LineError, Position};
 use super::import_progress::{self, Progress, Start};
@@ -49,11 +49,11 @@ pub struct ImportArgs {
     #[arg(long)]
     pub again: bool,
     #[command(flatten)]
-    pub connection: ConnectionArgs,
+    pub connection: KeyConnectionArgs,
 }
 
 pub async fn run(args: ImportArgs) -> anyhow::Result<()> {
-    let connection = Connection::new(&args.connection)?;
+    let connection = Connection::to_keys(&args.connection)?;
     if args.file == Path::new("-") {
         let mut lines = ImportLines::new(io::stdin().lock(), blake3::Hasher::new(), 0, 0);
         let mut import = Import::new(

@@ -1,6 +1,7 @@
 //! Import and export against a node over real sockets.
 
 use crate::cli::export::{self, ExportArgs};
+use crate::cli::connection::ConnectionArgs;
 use crate::client::fake_node::{FakeNode, Fault, PASSWORD, USER};
 
 use super::*;
@@ -22,15 +23,18 @@ impl World {
         self.dir.path().join(name)
     }
 
-    fn connection(&self) -> ConnectionArgs {
-        ConnectionArgs {
+    fn connection(&self) -> KeyConnectionArgs {
+        let common = ConnectionArgs {
             url: vec![self.node.url.clone()],
             user: Some(USER.to_owned()),
             password_file: Some(self.path("password")),
             profile: None,
-            consistency: None,
             timeout: 30,
             deadline: None,
+        };
+        KeyConnectionArgs {
+            common,
+            consistency: None,
         }
     }
 
