@@ -18,7 +18,7 @@ use crate::client::{Client, ClientError, PART_BYTES_MAX, entropy, part_request_i
 use crate::types::{RequestId, VALUE_BYTES_MAX};
 
 use super::connection::{Connection, KeyConnectionArgs};
-use super::exit::CliError;
+use super::exit::{CliError, unopened};
 use super::progress;
 use super::text_source::{TextError, TextPart, TextParts, validate};
 
@@ -111,7 +111,7 @@ impl Add<'_> {
 
     async fn file(&self, path: &Path) -> anyhow::Result<()> {
         let place = || format!("cannot read {}", path.display());
-        let mut file = fs::File::open(path).with_context(place)?;
+        let mut file = fs::File::open(path).map_err(|error| unopened(path, &error))?;
         let meta = file.metadata().with_context(place)?;
         if !meta.is_file() {
             return self.stream(file).await.with_context(|| path.display().to_string());

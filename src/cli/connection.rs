@@ -268,6 +268,11 @@ impl Connection {
     }
 }
 
+/// Whether the address of a node, without a slash at its end, goes on after host and port.
+fn has_path(url: &str) -> bool {
+    url.split_once("://").is_some_and(|(_, rest)| rest.contains('/'))
+}
+
 /// What to do about it, when that is known.
 fn advice(error: &ClientError, target: &Target) -> Option<String> {
     let urls = &target.urls;
@@ -297,7 +302,13 @@ fn advice(error: &ClientError, target: &Target) -> Option<String> {
         ClientError::DiskFull { .. } => {
             "make room on the node's disk, or clear keys that are not needed; reads and `kv clear_key` go on".to_owned()
         }
-        ClientError::BadAnswer { .. } => format!("is this the address of a node? it is from {}", urls.from),
+        ClientError::NoSuchCall { url, .. } if has_path(url) => format!(
+            "is this the address of a node? it is from {}, and has a path: that is for a proxy that takes it away; a node has none",
+            urls.from
+        ),
+        ClientError::NoSuchCall { .. } | ClientError::BadAnswer { .. } => {
+            format!("is this the address of a node? it is from {}", urls.from)
+        }
         ClientError::Server { .. } => "the node's log says more".to_owned(),
         _ => return None,
     })

@@ -143,6 +143,14 @@ fn advice_says_where_the_settings_came_from() {
     assert!(text.contains("\"demo\"") && text.contains("demo-password"), "{text}");
     let text = advice(&ClientError::Unreachable { tried: Vec::new() }, &target).unwrap();
     assert!(text.contains("KV_URL") && text.contains("kv run-cluster"), "{text}");
+    let unknown = |url: &str| ClientError::NoSuchCall {
+        url: url.to_owned(),
+        path: "/get_value".to_owned(),
+        status: 404,
+    };
+    let text = advice(&unknown("http://a/some"), &target).unwrap();
+    assert!(text.contains("KV_URL") && text.contains("has a path"), "{text}");
+    assert!(!advice(&unknown("http://a"), &target).unwrap().contains("path"));
     let silent = ClientError::Broken {
         url: "http://a".to_owned(),
         reason: "r".to_owned(),

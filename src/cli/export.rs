@@ -80,7 +80,8 @@ fn open(path: &Path, resume: bool) -> anyhow::Result<(fs::File, Option<String>)>
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(usage(
                 "the file exists: remove it, or go on after its last line with --resume",
             )),
-            opened => Ok((opened?, None)),
+            Err(error) => Err(usage(format!("cannot open it: {error}"))),
+            Ok(file) => Ok((file, None)),
         };
     }
     let mut file = fs::OpenOptions::new()
@@ -88,7 +89,8 @@ fn open(path: &Path, resume: bool) -> anyhow::Result<(fs::File, Option<String>)>
         .write(true)
         .create(true)
         .truncate(false)
-        .open(path)?;
+        .open(path)
+        .map_err(|error| usage(format!("cannot open it: {error}")))?;
     let after = cut_after_last_line(&mut file)?;
     Ok((file, after))
 }

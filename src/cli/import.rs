@@ -18,7 +18,7 @@ use crate::client::{Client, ClientError, PART_BYTES_MAX, entropy};
 use crate::types::KEY_BYTES_MAX;
 
 use super::connection::{Connection, KeyConnectionArgs};
-use super::exit::{Advice, CliError, usage};
+use super::exit::{Advice, CliError, unopened, usage};
 use super::import_line::{Event, ImportLines, ImportOp, LineError, Position};
 use super::import_progress::{self, Progress, Start};
 use super::progress;
@@ -88,7 +88,7 @@ fn may_be_stored(error: &anyhow::Error, done: &Done) -> bool {
 /// What can be said of it in the end.
 async fn import_file(connection: &Connection, args: &ImportArgs) -> anyhow::Result<String> {
     let place = || args.file.display().to_string();
-    let mut file = fs::File::open(&args.file).with_context(place)?;
+    let mut file = fs::File::open(&args.file).map_err(|error| unopened(&args.file, &error))?;
     let length = file.metadata().with_context(place)?;
     if !length.is_file() {
         return Err(usage(format!("{}: not a plain file; pipe it in and give -", place())));

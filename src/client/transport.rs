@@ -135,11 +135,11 @@ impl Transport {
         if response.status() == StatusCode::OK {
             return Ok(response);
         }
-        Err(refusal(response, silence_max).await)
+        Err(refusal((url, path), response, silence_max).await)
     }
 }
 
-async fn refusal(response: Response<Incoming>, silence_max: Duration) -> ClientError {
+async fn refusal(asked: (&str, &str), response: Response<Incoming>, silence_max: Duration) -> ClientError {
     let status = response.status();
     let header = response
         .headers()
@@ -152,7 +152,7 @@ async fn refusal(response: Response<Incoming>, silence_max: Duration) -> ClientE
         Ok(Ok(body)) => body.to_bytes(),
         _ => Bytes::new(),
     };
-    ClientError::from_answer(status, retry_after, &body)
+    ClientError::from_answer(asked, status, retry_after, &body)
 }
 
 async fn collect(url: &str, body: Incoming, silence_max: Duration) -> Result<Bytes, ClientError> {
