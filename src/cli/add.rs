@@ -113,6 +113,9 @@ impl Add<'_> {
         let place = || format!("cannot read {}", path.display());
         let mut file = fs::File::open(path).map_err(|error| unopened(path, &error))?;
         let meta = file.metadata().with_context(place)?;
+        if meta.is_dir() {
+            return Err(unopened(path, &io::ErrorKind::IsADirectory.into()));
+        }
         if !meta.is_file() {
             return self.stream(file).await.with_context(|| path.display().to_string());
         }

@@ -17,7 +17,7 @@ Exit codes:
   3  no node can be reached, what answers is none, or the connection broke
   4  user or password refused, or the user may not do this
   5  refused: the input is not UTF-8, too large, or not what the call takes; or the user or node that it names is not
-     there, or is there already
+     there, is there already, or cannot be changed so
   6  the node is overloaded, its disk is full, or too few replicas answered; the command may work later,
      an add that may be stored with the --request-id that its message names";
 
