@@ -41,7 +41,8 @@ each time; an import of the same lines from a file can be run again, and adds no
 #[command(after_help = "\
 A file that is imported again adds nothing twice, as long as the values are still in their keys and for at least an hour after they \
 were cleared; --again adds them anew. An import that was interrupted, or stopped at a line that had to be corrected, goes on where it \
-stopped, or at its first line if what it stored is not there any more; of a corrected file FILE.progress, which tells what is stored of it, stays. What comes from standard input is always added anew.")]
+stopped, or at its first line if what it stored is not there any more. FILE.progress tells how far it came; of a file that was corrected, \
+and after --again, it stays, so that the next import adds nothing twice. What comes from standard input is always added anew.")]
 pub struct ImportArgs {
     /// JSON Lines, {"key":…,"value":[…]} for each key, as `kv export` writes them; - for standard input
     pub file: PathBuf,
@@ -119,13 +120,17 @@ async fn import_file(connection: &Connection, args: &ImportArgs) -> anyhow::Resu
     let mut lines = ImportLines::new(BufReader::new(file), start.hasher, start.lines, start.offset_bytes);
     let mut import = Import::new(&connection.client, start.import_id, Some(saver), bar);
     let done = import.run(&mut lines).await.with_context(place)?;
-    import
+    let stays = import
         .leave_progress(lines.position())
         .with_context(|| path.display().to_string())?;
-    Ok(match (lines_before, done.lines) {
+    let done = match (lines_before, done.lines) {
         (1.., 0) => format!("all {lines_before} lines were imported before (--again adds them anew)"),
-        (0, _) if again => done.to_string(),
+        (0, _) if args.again => done.to_string(),
         _ => done.or_before(),
+    };
+    Ok(match stays {
+        true => format!("{done}; by {} the next import of this file knows them", path.display()),
+        false => done,
     })
 }
 
@@ -213,18 +218,18 @@ impl<'a> Import<'a> {
     }
 
     /// Once everything up to `end` is stored: the file's digest is the name of the next import of it, unless this one had another name, which
-    /// must then be kept.
-    fn leave_progress(&mut self, end: Position) -> io::Result<()> {
+    /// must then be kept: whether it is.
+    fn leave_progress(&mut self, end: Position) -> io::Result<bool> {
         let Some(saver) = &mut self.saver else {
-            return Ok(());
+            return Ok(false);
         };
         if saver.import_id != end.digest.to_hex().as_str() {
             saver.save(end, true);
-            return Ok(());
+            return Ok(true);
         }
         match fs::remove_file(&saver.path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
+            _ => Ok(false),
         }
     }
 

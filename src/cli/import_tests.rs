@@ -93,6 +93,33 @@ async fn a_repeated_import_adds_nothing_twice_unless_asked_to() {
 }
 
 #[tokio::test]
+async fn progress_that_stays_is_named() {
+    let world = World::new();
+    fs::write(world.path("in.jsonl"), FILE).unwrap();
+    for again in [false, true] {
+        let args = ImportArgs {
+            file: world.path("in.jsonl"),
+            again,
+            connection: world.connection(),
+        };
+        let connection = Connection::to_keys(&args.connection).unwrap();
+        let said = import_file(&connection, &args).await.unwrap();
+        assert_eq!(said.contains("in.jsonl.progress"), again, "{said}");
+        assert_eq!(world.progress().is_some(), again);
+        assert_eq!(said.contains("an earlier one"), !again, "{said}");
+    }
+    // Now nothing is added.
+    let args = ImportArgs {
+        file: world.path("in.jsonl"),
+        again: false,
+        connection: world.connection(),
+    };
+    let connection = Connection::to_keys(&args.connection).unwrap();
+    let said = import_file(&connection, &args).await.unwrap();
+    assert!(said.contains("an earlier one") && said.contains("in.jsonl.progress"), "{said}");
+}
+
+#[tokio::test]
 async fn equal_lines_of_one_file_and_of_two_files_are_values_of_their_own() {
     let world = World::new();
     let line = "{\"key\":\"a\",\"value\":[\"x\",\"x\"]}\n";
