@@ -76,7 +76,7 @@ enum Command {
     Cluster(cluster::ClusterCommand),
     /// Write keys and values as JSON Lines: {"key":…,"value":[…]} for each key
     Export(export::ExportArgs),
-    /// Add the keys and values of such a file
+    /// Add the keys and values of a file of JSON Lines, as export writes it
     Import(import::ImportArgs),
     /// Run a node
     Serve(Box<serve::ServeArgs>),
