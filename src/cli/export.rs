@@ -56,13 +56,14 @@ pub async fn run(args: ExportArgs) -> anyhow::Result<()> {
         return Ok(out.flush()?);
     }
     let place = || args.file.display().to_string();
+    let is_new = !args.file.exists();
     let (file, after) = open(&args.file, args.resume).with_context(place)?;
     let mut out = BufWriter::new(file);
     let exported = export(&connection.client, args.prefix, after, &mut out).await;
     // What was written before a failure is worth keeping: --resume goes on after it.
     let flushed = out.flush().and_then(|()| out.get_ref().sync_all());
     if let Err(error) = exported {
-        let nothing = !args.resume && out.get_ref().metadata().is_ok_and(|meta| meta.len() == 0);
+        let nothing = is_new && out.get_ref().metadata().is_ok_and(|meta| meta.len() == 0);
         // Where nothing is, the corrected command may begin anew.
         let error = match nothing && fs::remove_file(&args.file).is_ok() {
             true => error.context(place()),

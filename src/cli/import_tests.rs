@@ -1,7 +1,7 @@
 //! Import and export against a node over real sockets.
 
-use crate::cli::export::{self, ExportArgs};
 use crate::cli::connection::ConnectionArgs;
+use crate::cli::export::{self, ExportArgs};
 use crate::client::fake_node::{FakeNode, Fault, PASSWORD, USER};
 
 use super::*;
@@ -116,7 +116,10 @@ async fn progress_that_stays_is_named() {
     };
     let connection = Connection::to_keys(&args.connection).unwrap();
     let said = import_file(&connection, &args).await.unwrap();
-    assert!(said.contains("an earlier one") && said.contains("in.jsonl.progress"), "{said}");
+    assert!(
+        said.contains("an earlier one") && said.contains("in.jsonl.progress"),
+        "{said}"
+    );
 }
 
 #[tokio::test]
@@ -290,10 +293,12 @@ async fn an_export_that_got_nothing_leaves_no_file_and_one_that_got_something_do
     let world = World::new();
     world.import(FILE, false).await.unwrap();
     let detail = serde_json::json!({"detail": "no"});
-    world.node.fail_next(Fault::Answer(401, detail.clone()));
-    let error = world.export(false).await.unwrap_err();
-    assert!(!format!("{error:#}").contains("--resume"), "{error:#}");
-    assert!(!world.path("out.jsonl").exists());
+    for resume in [false, true] {
+        world.node.fail_next(Fault::Answer(401, detail.clone()));
+        let error = world.export(resume).await.unwrap_err();
+        assert!(!format!("{error:#}").contains("--resume"), "{error:#}");
+        assert!(!world.path("out.jsonl").exists());
+    }
     let keys = serde_json::json!({"keys": ["a"], "after": "a"});
     world.node.fail_next(Fault::Answer(200, keys));
     world.node.fail_next(Fault::None);
