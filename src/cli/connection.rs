@@ -118,11 +118,7 @@ pub fn resolve(
     })
 }
 
-fn consistency(
-    flag: Option<Consistency>,
-    variable: Variable,
-    found: &Found,
-) -> anyhow::Result<Option<Consistency>> {
+fn consistency(flag: Option<Consistency>, variable: Variable, found: &Found) -> anyhow::Result<Option<Consistency>> {
     if flag.is_some() {
         return Ok(flag);
     }

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
-use super::course::Patience;
 use super::entropy::to_hex;
 use super::error::ClientError;
 use super::notice::{Notice, Waiting};
+use super::repeat::Patience;
 use super::transport::{Limits, Transport};
 use super::{Client, Consistency, Inner, deadline_ms};
 

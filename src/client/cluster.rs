@@ -8,8 +8,8 @@ use serde::Serialize;
 use crate::api::{AskClusterStatus, ClusterStatus, MemberState, RemoveNode, ReplaceNode, Status, path};
 
 use super::Client;
-use super::course::{Again, Repeat};
 use super::error::ClientError;
+use super::repeat::{Again, Repeat};
 
 impl Client {
     /// The members, as the node that answers sees them.

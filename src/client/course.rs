@@ -5,7 +5,7 @@
 //! time only when it said that too.
 
 use std::future::Future;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -16,6 +16,7 @@ use super::entropy;
 use super::error::{ClientError, Failure};
 use super::nodes::Nodes;
 use super::notice::{Notice, Waiting};
+use super::repeat::{Again, Patience, Repeat};
 use crate::api::MAYBE_APPLIED;
 
 /// First pause between two rounds; it doubles from round to round.
@@ -30,47 +31,6 @@ const HEDGE_AFTER: Duration = Duration::from_millis(300);
 const HEDGE_AFTER_LIVELY: Duration = Duration::from_millis(1_000);
 /// Longer bodies are given longer: this much for each KiB.
 const HEDGE_AFTER_KIB: Duration = Duration::from_millis(1);
-
-/// Whether a request may be sent again after it may have taken effect.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Again {
-    /// Also beside a try that is under way.
-    AtOnce,
-    /// When a try has ended, also in silence, where it may still be at work.
-    InTurn,
-    /// When a try has ended, but not in silence.
-    InTurnUnlessSilent,
-}
-
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Repeat<'a> {
-    pub again: Again,
-    /// Set when a try may have taken effect, whatever becomes of the others: the error that is told is that of one try only.
-    pub in_doubt: Option<&'a AtomicBool>,
-    /// Of one that changes nothing, nobody is told that it may have taken effect.
-    pub changes: bool,
-}
-
-impl Repeat<'static> {
-    pub const SAFE: Self = Self {
-        again: Again::AtOnce,
-        in_doubt: None,
-        changes: true,
-    };
-    pub const READ: Self = Self {
-        changes: false,
-        ..Self::SAFE
-    };
-}
-
-/// How long and how often to try.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Patience {
-    /// Rounds through all nodes.
-    pub rounds_max: u32,
-    /// For all tries and pauses together.
-    pub deadline: Duration,
-}
 
 pub(super) struct Course<'a> {
     nodes: &'a Nodes,
@@ -364,7 +324,11 @@ impl<'a> Course<'a> {
             return;
         };
         let failed = self.last().map(ClientError::reason);
-        let silent = self.running.iter().map(|node| self.nodes.url(*node)).collect::<Vec<_>>();
+        let silent = self
+            .running
+            .iter()
+            .map(|node| self.nodes.url(*node))
+            .collect::<Vec<_>>();
         let silent = (!silent.is_empty()).then(|| format!("no answer from {} yet", silent.join(", ")));
         let why: Vec<String> = failed.into_iter().chain(silent).collect();
         notice.give(&Waiting {

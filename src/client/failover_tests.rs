@@ -484,7 +484,7 @@ async fn one_of_three(retries: u32, deadline: Duration, notice: impl Fn(&Waiting
     let detail = "2 replicas are needed and 1 answered: nothing was changed";
     left.fail_always(Fault::Answer(503, json!({ "detail": detail })));
     let builder = builder_of(&[&frozen.url, &left.url, &dead_url()]).retries(retries);
-    let builder = builder.deadline(deadline).on_wait(Duration::from_millis(700), notice);
+    let builder = builder.deadline(deadline).on_wait(Duration::from_secs(1), notice);
     builder.build().unwrap()
 }
 
@@ -510,11 +510,17 @@ async fn what_the_last_node_says_is_told_and_a_read_has_no_effect_that_could_be_
         let error = error.unwrap_err();
         assert!(matches!(error, ClientError::Overloaded { .. }), "{read}: {error}");
         assert!(error.to_string().contains("1 answered"), "{read}: {error}");
-        assert!(!error.is_in_doubt() && !error.to_string().contains("effect"), "{read}: {error}");
+        assert!(
+            !error.is_in_doubt() && !error.to_string().contains("effect"),
+            "{read}: {error}"
+        );
     }
     let error = client.add_value("key", "x").await.unwrap_err();
     assert!(matches!(error, ClientError::Overloaded { .. }), "{error}");
-    assert!(error.to_string().contains("1 answered") && error.is_in_doubt(), "{error}");
+    assert!(
+        error.to_string().contains("1 answered") && error.is_in_doubt(),
+        "{error}"
+    );
 }
 
 #[tokio::test]
@@ -527,7 +533,10 @@ async fn who_waits_is_told_once_what_for() {
     let told = std::mem::take(&mut *heard.lock().unwrap());
     assert_eq!(told.len(), 1, "{told:?}");
     let why = &told[0].why;
-    assert!(why.starts_with("2 replicas are needed and 1 answered; no answer from http://"), "{why}");
+    assert!(
+        why.starts_with("2 replicas are needed and 1 answered; no answer from http://"),
+        "{why}"
+    );
     assert_eq!(told[0].deadline, Duration::from_millis(1_500));
     // Also in a pause between two tries.
     let busy = FakeNode::start();

@@ -39,6 +39,7 @@ mod failover_tests;
 pub(crate) mod fake_node;
 mod nodes;
 mod notice;
+mod repeat;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -62,10 +63,10 @@ use crate::api::{
 
 pub use crate::types::Consistency;
 pub use builder::{ClientBuilder, password_hash};
-use course::Repeat;
 pub use decode::{DecodeError, ValueDecoder, ValuePiece};
 pub use error::{ClientError, Failure};
 pub use notice::Waiting;
+use repeat::Repeat;
 pub use stream::{BodyStream, ValueStream};
 use transport::{Limits, Transport};
 

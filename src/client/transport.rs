@@ -12,11 +12,12 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::time::timeout;
 
-use super::course::{Course, Patience, Repeat};
+use super::course::Course;
 use super::decode::{DecodeError, ValueDecoder};
 use super::error::{ClientError, Failure};
 use super::nodes::Nodes;
 use super::notice::Notice;
+use super::repeat::{Patience, Repeat};
 
 /// Longest wait for one TCP connection: so that a host that is down does not hide the next one.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);

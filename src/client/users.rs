@@ -10,8 +10,8 @@ use serde::Serialize;
 
 use crate::api::{KeyList, ListKeys, Status, User, UserChange, UserEntries, UserEntry, path};
 
-use super::course::{Again, Repeat};
 use super::error::ClientError;
+use super::repeat::{Again, Repeat};
 use super::{Client, password_hash};
 
 const NOT_FOUND: u16 = 404;
