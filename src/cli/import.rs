@@ -124,7 +124,10 @@ async fn import_file(connection: &Connection, args: &ImportArgs) -> anyhow::Resu
         .leave_progress(lines.position())
         .with_context(|| path.display().to_string())?;
     let done = match (lines_before, done.lines) {
-        (1.., 0) => format!("all {lines_before} lines were imported before (--again adds them anew)"),
+        (1.., 0) => format!(
+            "{}: all were imported before (--again adds them anew)",
+            counted(lines_before, "line")
+        ),
         (0, _) if args.again => done.to_string(),
         _ => done.or_before(),
     };
@@ -170,19 +173,28 @@ struct Done {
 }
 
 impl Done {
+    fn counted(&self) -> (String, String) {
+        (counted(self.values, "value"), counted(self.lines, "line"))
+    }
+
     /// A node answers the same whether a value is new or came under its request id before.
     fn or_before(&self) -> String {
-        let Self { lines, values } = self;
+        let (values, lines) = self.counted();
         format!(
-            "{values} values from {lines} lines are stored, by this import or by an earlier one of this file (--again adds them anew)"
+            "{values} from {lines}: stored, by this import or by an earlier one of this file (--again adds them anew)"
         )
     }
 }
 
 impl fmt::Display for Done {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "imported {} values from {} lines", self.values, self.lines)
+        let (values, lines) = self.counted();
+        write!(f, "imported {values} from {lines}")
     }
+}
+
+fn counted(number: u64, thing: &str) -> String {
+    format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
 }
 
 struct Import<'a> {

@@ -122,6 +122,13 @@ async fn progress_that_stays_is_named() {
     );
 }
 
+#[test]
+fn one_line_is_not_several() {
+    let done = |values, lines| Done { lines, values }.to_string();
+    assert_eq!(done(1, 1), "imported 1 value from 1 line");
+    assert_eq!(done(0, 2), "imported 0 values from 2 lines");
+}
+
 #[tokio::test]
 async fn equal_lines_of_one_file_and_of_two_files_are_values_of_their_own() {
     let world = World::new();
