@@ -112,6 +112,48 @@ fn a_folder_that_is_no_nodes_is_not_made_one_to_accept_its_loss() {
 }
 
 #[test]
+fn the_dump_of_a_damaged_segment_holds_the_rest_and_is_no_success() {
+    let images = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/v1");
+    let dump = |image: &str| {
+        let path = images.join(image).join("segment-0000000000000002.kvs");
+        kv(&["segment", "dump", &path.display().to_string()], &[])
+    };
+    let sound = dump("sound-segment");
+    assert_eq!((sound.status.code(), stderr(&sound)), (Some(0), String::new()));
+    let damaged = dump("segment-damaged-block");
+    let text = String::from_utf8_lossy(&damaged.stdout).into_owned();
+    assert!(
+        text.contains(r#""line":"damaged""#) && text.contains(r#""key":"west""#),
+        "{text}"
+    );
+    assert_eq!(damaged.status.code(), Some(1));
+    assert!(stderr(&damaged).contains("1 of its blocks"), "{}", stderr(&damaged));
+}
+
+#[test]
+fn a_file_that_cannot_be_opened_is_code_two_and_is_named() {
+    let url = dead_url();
+    let variables = [("KV_URL", url.as_str()), ("KV_USER", "demo"), ("KV_PASSWORD", "p")];
+    for args in [
+        &["add_value", "key", "--file", "no/such"][..],
+        &["add_value", "key", "--file", "/"],
+        &["import", "no/such"],
+        &["import", "/"],
+        &["export", "no/such"],
+        &["export", "--resume", "no/such"],
+        &["segment", "dump", "no/such"],
+        &["segment", "dump", "/"],
+        &["cluster", "keygen", "no/such"],
+        &["users", "add", "ann", "--new-password-file", "no/such"],
+    ] {
+        let output = kv(args, &variables);
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {}", stderr(&output));
+        let named = stderr(&output).contains("no/such") || (args.contains(&"/") && stderr(&output).contains(" /: "));
+        assert!(named, "{args:?}: {}", stderr(&output));
+    }
+}
+
+#[test]
 fn a_file_that_is_not_text_is_code_five() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("value");

@@ -17,8 +17,8 @@ use crate::api::{STATUS_IN_PROGRESS, STATUS_OK};
 use crate::client::{Client, ClientError, PART_BYTES_MAX, entropy, part_request_id};
 use crate::types::{RequestId, VALUE_BYTES_MAX};
 
-use super::connection::{Connection, ConnectionArgs};
-use super::exit::CliError;
+use super::connection::{Connection, KeyConnectionArgs};
+use super::exit::{CliError, unopened};
 use super::progress;
 use super::text_source::{TextError, TextPart, TextParts, validate};
 
@@ -52,11 +52,11 @@ pub struct AddArgs {
     #[arg(long)]
     pub json: bool,
     #[command(flatten)]
-    pub connection: ConnectionArgs,
+    pub connection: KeyConnectionArgs,
 }
 
 pub async fn run(args: AddArgs, finish: bool) -> anyhow::Result<()> {
-    let connection = Connection::new(&args.connection)?;
+    let connection = Connection::to_keys(&args.connection)?;
     let client = &connection.client;
     if let Some(given) = &args.request_id {
         RequestId::new(given).map_err(|error| CliError::RefusedInput(format!("--request-id: {error}")))?;
@@ -111,8 +111,11 @@ impl Add<'_> {
 
     async fn file(&self, path: &Path) -> anyhow::Result<()> {
         let place = || format!("cannot read {}", path.display());
-        let mut file = fs::File::open(path).with_context(place)?;
+        let mut file = fs::File::open(path).map_err(|error| unopened(path, &error))?;
         let meta = file.metadata().with_context(place)?;
+        if meta.is_dir() {
+            return Err(unopened(path, &io::ErrorKind::IsADirectory.into()));
+        }
         if !meta.is_file() {
             return self.stream(file).await.with_context(|| path.display().to_string());
         }

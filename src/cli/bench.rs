@@ -14,7 +14,7 @@ use crate::client::{ClientError, Failure, password_hash};
 use crate::types::{BODY_BYTES_MAX, KEY_BYTES_MAX};
 
 use super::bench_preload::Preload;
-use super::connection::{Connection, ConnectionArgs};
+use super::connection::{Connection, KeyConnectionArgs};
 use super::exit::usage;
 use super::get::output;
 use super::progress;
@@ -83,7 +83,7 @@ pub struct BenchArgs {
     #[arg(long)]
     pub json: bool,
     #[command(flatten)]
-    pub connection: ConnectionArgs,
+    pub connection: KeyConnectionArgs,
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {
@@ -133,7 +133,7 @@ pub async fn run(args: BenchArgs) -> anyhow::Result<()> {
     if args.duration.is_zero() {
         return Err(usage("--duration: nothing is measured in 0 seconds"));
     }
-    let connection = Connection::new(&args.connection)?;
+    let connection = Connection::to_keys(&args.connection)?;
     let payload = args.payload()?;
     let hosts = Hosts::look_up(&connection).await?;
     // Even without any: it shows whether node and credentials are good.
@@ -149,7 +149,7 @@ pub async fn run(args: BenchArgs) -> anyhow::Result<()> {
         keys: args.keys,
         distribution: args.distribution,
         seed: args.seed,
-        drain: Duration::from_secs(args.connection.timeout),
+        drain: Duration::from_secs(args.connection.common.timeout),
     };
     let report = tokio::task::spawn_blocking(move || measure(&load, &hosts, &payload))
         .await

@@ -11,7 +11,7 @@ use crate::client::entropy;
 
 use super::add::print_status;
 use super::connection::{Connection, ConnectionArgs};
-use super::exit::usage;
+use super::exit::{CliError, usage};
 use super::get::output;
 use super::secret;
 
@@ -129,7 +129,7 @@ fn write_new_key(path: &Path) -> anyhow::Result<()> {
             path.display()
         )));
     }
-    secret::write_private(path, &new_key())
+    secret::write_private(path, &new_key()).map_err(|error| usage(format!("{error:#}")))
 }
 
 async fn status(connection: &Connection) -> anyhow::Result<ClusterStatus> {
@@ -147,6 +147,10 @@ fn line_of(answer: &impl serde::Serialize) -> anyhow::Result<String> {
     Ok(serde_json::to_string(answer)? + "\n")
 }
 
+fn refused(text: String) -> anyhow::Error {
+    CliError::RefusedInput(text).into()
+}
+
 /// The id of the one node that `text` means.
 fn find(status: &ClusterStatus, text: &str) -> anyhow::Result<String> {
     let is_meant = |member: &&Member| {
@@ -158,12 +162,12 @@ fn find(status: &ClusterStatus, text: &str) -> anyhow::Result<String> {
     let mut meant = status.members.iter().filter(is_meant);
     match (meant.next(), meant.next()) {
         (Some(member), None) => Ok(member.node.clone()),
-        (Some(_), Some(_)) => Err(usage(format!("{text:?} may be several nodes; give more of the id"))),
+        (Some(_), Some(_)) => Err(refused(format!("{text:?} may be several nodes; give more of the id"))),
         // The node that answers may not have heard of it yet.
         (None, _) if text.len() == NODE_ID_DIGITS && text.bytes().all(|byte| byte.is_ascii_hexdigit()) => {
             Ok(text.to_lowercase())
         }
-        (None, _) => Err(usage(format!(
+        (None, _) => Err(refused(format!(
             "there is no node {text:?}; `kv cluster members` lists them"
         ))),
     }
@@ -273,6 +277,7 @@ mod tests {
     use std::os::unix::fs::MetadataExt;
 
     use super::*;
+    use crate::cli::exit::{Exit, exit_of};
     use crate::types::NodeId;
 
     fn member(node: u64, port: u16) -> Member {
@@ -347,7 +352,8 @@ ac00000000000001  joining  no     127.0.0.1:8002  default  100     1024   ?     
         }
         assert_eq!(id("00ff00ff00ff00ff").unwrap(), "00ff00ff00ff00ff");
         for text in ["", "c", "127.0.0.1", "+000000000000001", "127.0.0.1:9"] {
-            assert!(id(text).is_err(), "{text:?}");
+            // As when the node that answers knows of none.
+            assert_eq!(exit_of(&id(text).unwrap_err()), Exit::Refused, "{text:?}");
         }
         let mut two = cluster();
         two.members.push(member(0xac << 56, 8002));

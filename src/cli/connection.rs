@@ -2,12 +2,14 @@
 //!
 //! Invariant: a password found in a profile is used for that profile's user only.
 
+use std::io::{self, IsTerminal};
 use std::path::PathBuf;
+use std::sync::Once;
 use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
-use crate::client::{Client, ClientError};
+use crate::client::{Client, ClientError, Waiting};
 use crate::types::Consistency;
 
 use super::exit::{Advice, usage};
@@ -15,6 +17,8 @@ use super::profile::{Folders, Found, split_urls};
 use super::secret;
 
 const URL_DEFAULT: &str = "http://127.0.0.1:8000";
+/// A person begins to wonder.
+const NOTICE_AFTER: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Clone, Default, clap::Args)]
 #[command(next_help_heading = "Connection")]
@@ -31,15 +35,23 @@ pub struct ConnectionArgs {
     /// Profile with url, user and password: a name or a file [env: KV_PROFILE]
     #[arg(long, value_name = "NAME_OR_PATH")]
     pub profile: Option<String>,
+    /// Seconds without a word after which a node counts as failed and the request is tried again, at another node or this one
+    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub timeout: u64,
+    /// Seconds in which a request is tried again, over all nodes; after that it is given up. A node takes at most 10 of them for a try unless it is given [default: 60]
+    #[arg(long, value_name = "SECONDS", value_parser = deadline)]
+    pub deadline: Option<Duration>,
+}
+
+/// Of a command on keys. Users and members are always changed at the level that they need.
+#[derive(Debug, Clone, Default, clap::Args)]
+#[command(next_help_heading = "Connection")]
+pub struct KeyConnectionArgs {
+    #[command(flatten)]
+    pub common: ConnectionArgs,
     /// How many replicas each request must reach: one, quorum or all [env: KV_CONSISTENCY] [default: quorum]
     #[arg(long, value_name = "LEVEL", hide_possible_values = true, value_parser = PossibleValuesParser::new(Consistency::NAMES).try_map(|name| name.parse::<Consistency>()))]
     pub consistency: Option<Consistency>,
-    /// Seconds of silence after which a node counts as failed
-    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = clap::value_parser!(u64).range(1..=86_400))]
-    pub timeout: u64,
-    /// Seconds after which a request is given up, over all nodes and tries; the nodes take at most 10 of them unless it is given [default: 60]
-    #[arg(long, value_name = "SECONDS", value_parser = deadline)]
-    pub deadline: Option<Duration>,
 }
 
 fn deadline(text: &str) -> Result<Duration, String> {
@@ -77,6 +89,7 @@ type Variable<'a> = &'a dyn Fn(&str) -> Option<String>;
 /// Puts the settings together: flags over `variable` over the profile.
 pub fn resolve(
     args: &ConnectionArgs,
+    level: Option<Consistency>,
     variable: impl Fn(&str) -> Option<String>,
     folders: &Folders,
 ) -> anyhow::Result<Target> {
@@ -96,7 +109,7 @@ pub fn resolve(
             user.value, user.from
         )));
     };
-    let consistency = consistency(args, variable, &found)?;
+    let consistency = consistency(level, variable, &found)?;
     Ok(Target {
         urls,
         user,
@@ -105,9 +118,9 @@ pub fn resolve(
     })
 }
 
-fn consistency(args: &ConnectionArgs, variable: Variable, found: &Found) -> anyhow::Result<Option<Consistency>> {
-    if args.consistency.is_some() {
-        return Ok(args.consistency);
+fn consistency(flag: Option<Consistency>, variable: Variable, found: &Found) -> anyhow::Result<Option<Consistency>> {
+    if flag.is_some() {
+        return Ok(flag);
     }
     let environment = variable("KV_CONSISTENCY").map(|text| sourced(text, "KV_CONSISTENCY"));
     let profile = || {
@@ -181,6 +194,20 @@ fn password(
     Ok(Some(sourced(secret::read_password(&path)?, path.display().to_string())))
 }
 
+/// Says what is waited for, at the first call that takes long.
+fn say_once(say: impl Fn(&str) + Send + Sync) -> impl Fn(&Waiting) + Send + Sync {
+    let said = Once::new();
+    move |waiting| {
+        said.call_once(|| {
+            say(&format!(
+                "{}; waiting and trying again until the --deadline, {} s",
+                waiting.why,
+                waiting.deadline.as_secs_f32()
+            ));
+        });
+    }
+}
+
 /// A client, and what is needed to explain its failures.
 pub struct Connection {
     pub client: Client,
@@ -190,13 +217,27 @@ pub struct Connection {
 impl Connection {
     /// Sends nothing yet.
     pub fn new(args: &ConnectionArgs) -> anyhow::Result<Self> {
+        Self::at_level(args, None)
+    }
+
+    /// The same, for a command on keys.
+    pub fn to_keys(args: &KeyConnectionArgs) -> anyhow::Result<Self> {
+        Self::at_level(&args.common, args.consistency)
+    }
+
+    fn at_level(args: &ConnectionArgs, level: Option<Consistency>) -> anyhow::Result<Self> {
         let variable = |name: &str| std::env::var(name).ok();
-        let target = resolve(args, variable, &Folders::of_this_process())?;
+        let target = resolve(args, level, variable, &Folders::of_this_process())?;
         let client = Client::builder()
             .urls(target.urls.value.iter())
             .user(&target.user.value)
             .password(&target.password.value)
             .timeout(Duration::from_secs(args.timeout));
+        // A script may take what comes on standard error for a failure.
+        let client = match io::stderr().is_terminal() {
+            true => client.on_wait(NOTICE_AFTER, say_once(|text| eprintln!("{text}"))),
+            false => client,
+        };
         let client = match target.consistency {
             Some(consistency) => client.consistency(consistency),
             None => client,
@@ -221,6 +262,11 @@ impl Connection {
             None => error,
         }
     }
+}
+
+/// Whether the address of a node, without a slash at its end, goes on after host and port.
+fn has_path(url: &str) -> bool {
+    url.split_once("://").is_some_and(|(_, rest)| rest.contains('/'))
 }
 
 /// What to do about it, when that is known.
@@ -252,7 +298,13 @@ fn advice(error: &ClientError, target: &Target) -> Option<String> {
         ClientError::DiskFull { .. } => {
             "make room on the node's disk, or clear keys that are not needed; reads and `kv clear_key` go on".to_owned()
         }
-        ClientError::BadAnswer { .. } => format!("is this the address of a node? it is from {}", urls.from),
+        ClientError::NoSuchCall { url, .. } if has_path(url) => format!(
+            "is this the address of a node? it is from {}, and has a path: that is for a proxy that takes it away; a node has none",
+            urls.from
+        ),
+        ClientError::NoSuchCall { .. } | ClientError::BadAnswer { .. } => {
+            format!("is this the address of a node? it is from {}", urls.from)
+        }
         ClientError::Server { .. } => "the node's log says more".to_owned(),
         _ => return None,
     })

@@ -9,6 +9,7 @@ struct World {
     root: tempfile::TempDir,
     variables: Vec<(&'static str, &'static str)>,
     args: ConnectionArgs,
+    level: Option<Consistency>,
 }
 
 impl World {
@@ -22,6 +23,7 @@ impl World {
             root,
             variables: variables.to_vec(),
             args: ConnectionArgs::default(),
+            level: None,
         }
     }
 
@@ -38,7 +40,7 @@ impl World {
             let of_name = |(variable, _): &&(&str, &str)| *variable == name;
             self.variables.iter().find(of_name).map(|(_, text)| (*text).to_owned())
         };
-        resolve(&self.args, variable, &folders)
+        resolve(&self.args, self.level, variable, &folders)
     }
 }
 
@@ -141,6 +143,14 @@ fn advice_says_where_the_settings_came_from() {
     assert!(text.contains("\"demo\"") && text.contains("demo-password"), "{text}");
     let text = advice(&ClientError::Unreachable { tried: Vec::new() }, &target).unwrap();
     assert!(text.contains("KV_URL") && text.contains("kv run-cluster"), "{text}");
+    let unknown = |url: &str| ClientError::NoSuchCall {
+        url: url.to_owned(),
+        path: "/get_value".to_owned(),
+        status: 404,
+    };
+    let text = advice(&unknown("http://a/some"), &target).unwrap();
+    assert!(text.contains("KV_URL") && text.contains("has a path"), "{text}");
+    assert!(!advice(&unknown("http://a"), &target).unwrap().contains("path"));
     let silent = ClientError::Broken {
         url: "http://a".to_owned(),
         reason: "r".to_owned(),
@@ -162,7 +172,7 @@ fn the_consistency_comes_from_the_flag_or_the_environment_or_the_profile() {
     let profile = format!("{PROFILE}\nconsistency = 'one'");
     let mut world = World::new(&profile, &[("KV_CONSISTENCY", "all")]);
     assert_eq!(world.resolve().unwrap().consistency, Some(Consistency::All));
-    world.args.consistency = Some(Consistency::Quorum);
+    world.level = Some(Consistency::Quorum);
     assert_eq!(world.resolve().unwrap().consistency, Some(Consistency::Quorum));
     assert_eq!(
         World::new(&profile, &[]).resolve().unwrap().consistency,
@@ -176,6 +186,22 @@ fn the_consistency_comes_from_the_flag_or_the_environment_or_the_profile() {
     assert!(
         error.contains("KV_CONSISTENCY") && error.contains("one, quorum or all"),
         "{error}"
+    );
+}
+
+#[test]
+fn what_a_command_waits_for_is_said_once_with_how_long_it_goes_on() {
+    let said = std::sync::Mutex::new(Vec::new());
+    let say = say_once(|text| said.lock().unwrap().push(text.to_owned()));
+    for _ in 0..2 {
+        say(&Waiting {
+            why: "1 of 2".to_owned(),
+            deadline: Duration::from_secs(60),
+        });
+    }
+    assert_eq!(
+        *said.lock().unwrap(),
+        ["1 of 2; waiting and trying again until the --deadline, 60 s"]
     );
 }
 

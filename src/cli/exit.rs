@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::path::Path;
 use std::process::ExitCode;
 
 use crate::bench::LoadError;
@@ -12,10 +13,11 @@ pub const EXIT_CODES_HELP: &str = "\
 Exit codes:
   0  done
   1  any other failure
-  2  wrong usage or settings; nothing was sent
-  3  no node can be reached, or the connection broke
+  2  wrong usage or settings, or a file that cannot be opened; nothing was sent
+  3  no node can be reached, what answers is none, or the connection broke
   4  user or password refused, or the user may not do this
-  5  the input was refused (not UTF-8, too large, or not what the call takes)
+  5  refused: the input is not UTF-8, too large, or not what the call takes; or the user or node that it names is not
+     there, is there already, or cannot be changed so
   6  the node is overloaded, its disk is full, or too few replicas answered; the command may work later,
      an add that may be stored with the --request-id that its message names";
 
@@ -49,6 +51,11 @@ pub fn usage(text: impl Into<String>) -> anyhow::Error {
     CliError::Usage(text.into()).into()
 }
 
+/// A file that was named on the command line and cannot be opened.
+pub fn unopened(path: &Path, error: &io::Error) -> anyhow::Error {
+    usage(format!("cannot open {}: {error}", path.display()))
+}
+
 /// What an error means to a script: the first cause in its chain that says.
 pub fn exit_of(error: &anyhow::Error) -> Exit {
     error.chain().find_map(exit_of_cause).unwrap_or(Exit::Failure)
@@ -77,11 +84,16 @@ fn exit_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
 fn exit_of_call(error: &ClientError) -> Exit {
     match error {
         ClientError::Setup(_) => Exit::Usage,
-        ClientError::Unreachable { .. } | ClientError::Broken { .. } => Exit::Unreachable,
+        ClientError::Unreachable { .. }
+        | ClientError::Broken { .. }
+        | ClientError::NoSuchCall { .. }
+        | ClientError::BadAnswer { .. } => Exit::Unreachable,
         ClientError::Credentials { .. } | ClientError::Forbidden { .. } => Exit::Credentials,
         ClientError::BadRequest { .. } | ClientError::TooLarge { .. } => Exit::Refused,
+        // Somebody or something is not there, or stands against it.
+        ClientError::Refused { status: 404 | 409, .. } => Exit::Refused,
         ClientError::Overloaded { .. } | ClientError::DiskFull { .. } => Exit::Unavailable,
-        ClientError::Refused { .. } | ClientError::Server { .. } | ClientError::BadAnswer { .. } => Exit::Failure,
+        ClientError::Refused { .. } | ClientError::Server { .. } => Exit::Failure,
     }
 }
 
@@ -150,6 +162,23 @@ mod tests {
         assert_eq!(code(ClientError::BadRequest { fields: Vec::new() }), 5);
         assert_eq!(code(ClientError::TooLarge { detail: detail() }), 5);
         assert_eq!(code(CliError::RefusedInput(detail())), 5);
+        let refused = |status| ClientError::Refused {
+            status,
+            detail: detail(),
+        };
+        assert_eq!([404, 408, 409].map(|status| code(refused(status))), [5, 1, 5]);
+        let unknown = ClientError::NoSuchCall {
+            url: detail(),
+            path: detail(),
+            status: 404,
+        };
+        assert_eq!(code(unknown), 3);
+        let garbled = ClientError::BadAnswer {
+            url: detail(),
+            what: detail(),
+        };
+        assert_eq!(code(garbled), 3);
+        assert_eq!(code(unopened(Path::new("f"), &io::ErrorKind::NotFound.into())), 2);
         assert_eq!(code(ClientError::DiskFull { detail: detail() }), 6);
         let overloaded = ClientError::Overloaded {
             detail: detail(),

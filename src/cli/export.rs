@@ -14,7 +14,7 @@ use indicatif::ProgressBar;
 use crate::client::{Client, ClientError, Page, ValueDecoder, ValueStream};
 use crate::types::KEY_BYTES_MAX;
 
-use super::connection::{Connection, ConnectionArgs};
+use super::connection::{Connection, KeyConnectionArgs};
 use super::exit::usage;
 use super::get::output;
 use super::keys::KeyPages;
@@ -41,11 +41,11 @@ pub struct ExportArgs {
     #[arg(long)]
     pub prefix: Option<String>,
     #[command(flatten)]
-    pub connection: ConnectionArgs,
+    pub connection: KeyConnectionArgs,
 }
 
 pub async fn run(args: ExportArgs) -> anyhow::Result<()> {
-    let connection = Connection::new(&args.connection)?;
+    let connection = Connection::to_keys(&args.connection)?;
     if args.file == Path::new("-") {
         if args.resume {
             return Err(usage("--resume needs the file that the interrupted export wrote"));
@@ -56,13 +56,14 @@ pub async fn run(args: ExportArgs) -> anyhow::Result<()> {
         return Ok(out.flush()?);
     }
     let place = || args.file.display().to_string();
+    let is_new = !args.file.exists();
     let (file, after) = open(&args.file, args.resume).with_context(place)?;
     let mut out = BufWriter::new(file);
     let exported = export(&connection.client, args.prefix, after, &mut out).await;
     // What was written before a failure is worth keeping: --resume goes on after it.
     let flushed = out.flush().and_then(|()| out.get_ref().sync_all());
     if let Err(error) = exported {
-        let nothing = !args.resume && out.get_ref().metadata().is_ok_and(|meta| meta.len() == 0);
+        let nothing = is_new && out.get_ref().metadata().is_ok_and(|meta| meta.len() == 0);
         // Where nothing is, the corrected command may begin anew.
         let error = match nothing && fs::remove_file(&args.file).is_ok() {
             true => error.context(place()),
@@ -80,7 +81,8 @@ fn open(path: &Path, resume: bool) -> anyhow::Result<(fs::File, Option<String>)>
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(usage(
                 "the file exists: remove it, or go on after its last line with --resume",
             )),
-            opened => Ok((opened?, None)),
+            Err(error) => Err(usage(format!("cannot open it: {error}"))),
+            Ok(file) => Ok((file, None)),
         };
     }
     let mut file = fs::OpenOptions::new()
@@ -88,7 +90,8 @@ fn open(path: &Path, resume: bool) -> anyhow::Result<(fs::File, Option<String>)>
         .write(true)
         .create(true)
         .truncate(false)
-        .open(path)?;
+        .open(path)
+        .map_err(|error| usage(format!("cannot open it: {error}")))?;
     let after = cut_after_last_line(&mut file)?;
     Ok((file, after))
 }

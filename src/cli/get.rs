@@ -10,7 +10,7 @@ use crate::api::{Count, STATUS_OK};
 use crate::client::Page;
 
 use super::add::print_status;
-use super::connection::{Connection, ConnectionArgs};
+use super::connection::{Connection, KeyConnectionArgs};
 use super::progress;
 
 /// Bytes of output that are gathered for one write.
@@ -33,7 +33,7 @@ pub struct GetArgs {
     #[arg(long)]
     pub json: bool,
     #[command(flatten)]
-    pub connection: ConnectionArgs,
+    pub connection: KeyConnectionArgs,
 }
 
 #[derive(Debug, clap::Args)]
@@ -44,11 +44,11 @@ pub struct ClearArgs {
     #[arg(long)]
     pub json: bool,
     #[command(flatten)]
-    pub connection: ConnectionArgs,
+    pub connection: KeyConnectionArgs,
 }
 
 pub async fn get(args: GetArgs) -> anyhow::Result<()> {
-    let connection = Connection::new(&args.connection)?;
+    let connection = Connection::to_keys(&args.connection)?;
     let outcome = if args.count {
         count(&connection, &args).await
     } else if args.json {
@@ -60,7 +60,7 @@ pub async fn get(args: GetArgs) -> anyhow::Result<()> {
 }
 
 pub async fn clear(args: ClearArgs) -> anyhow::Result<()> {
-    let connection = Connection::new(&args.connection)?;
+    let connection = Connection::to_keys(&args.connection)?;
     let cleared = connection.client.clear_key(&args.key).await;
     cleared.map_err(|error| connection.explain(error.into()))?;
     print_status(STATUS_OK, args.json)

@@ -17,8 +17,8 @@ use crate::api::{BATCH_OPERATIONS_MAX, Operation, OperationTerms};
 use crate::client::{Client, ClientError, PART_BYTES_MAX, entropy};
 use crate::types::KEY_BYTES_MAX;
 
-use super::connection::{Connection, ConnectionArgs};
-use super::exit::{Advice, CliError, usage};
+use super::connection::{Connection, KeyConnectionArgs};
+use super::exit::{Advice, CliError, unopened, usage};
 use super::import_line::{Event, ImportLines, ImportOp, LineError, Position};
 use super::import_progress::{self, Progress, Start};
 use super::progress;
@@ -41,7 +41,8 @@ each time; an import of the same lines from a file can be run again, and adds no
 #[command(after_help = "\
 A file that is imported again adds nothing twice, as long as the values are still in their keys and for at least an hour after they \
 were cleared; --again adds them anew. An import that was interrupted, or stopped at a line that had to be corrected, goes on where it \
-stopped, or at its first line if what it stored is not there any more; of a corrected file FILE.progress, which tells what is stored of it, stays. What comes from standard input is always added anew.")]
+stopped, or at its first line if what it stored is not there any more. FILE.progress tells how far it came; of a file that was corrected, \
+and after --again, it stays, so that the next import adds nothing twice. What comes from standard input is always added anew.")]
 pub struct ImportArgs {
     /// JSON Lines, {"key":…,"value":[…]} for each key, as `kv export` writes them; - for standard input
     pub file: PathBuf,
@@ -49,11 +50,11 @@ pub struct ImportArgs {
     #[arg(long)]
     pub again: bool,
     #[command(flatten)]
-    pub connection: ConnectionArgs,
+    pub connection: KeyConnectionArgs,
 }
 
 pub async fn run(args: ImportArgs) -> anyhow::Result<()> {
-    let connection = Connection::new(&args.connection)?;
+    let connection = Connection::to_keys(&args.connection)?;
     if args.file == Path::new("-") {
         let mut lines = ImportLines::new(io::stdin().lock(), blake3::Hasher::new(), 0, 0);
         let mut import = Import::new(
@@ -88,7 +89,7 @@ fn may_be_stored(error: &anyhow::Error, done: &Done) -> bool {
 /// What can be said of it in the end.
 async fn import_file(connection: &Connection, args: &ImportArgs) -> anyhow::Result<String> {
     let place = || args.file.display().to_string();
-    let mut file = fs::File::open(&args.file).with_context(place)?;
+    let mut file = fs::File::open(&args.file).map_err(|error| unopened(&args.file, &error))?;
     let length = file.metadata().with_context(place)?;
     if !length.is_file() {
         return Err(usage(format!("{}: not a plain file; pipe it in and give -", place())));
@@ -119,13 +120,20 @@ async fn import_file(connection: &Connection, args: &ImportArgs) -> anyhow::Resu
     let mut lines = ImportLines::new(BufReader::new(file), start.hasher, start.lines, start.offset_bytes);
     let mut import = Import::new(&connection.client, start.import_id, Some(saver), bar);
     let done = import.run(&mut lines).await.with_context(place)?;
-    import
+    let stays = import
         .leave_progress(lines.position())
         .with_context(|| path.display().to_string())?;
-    Ok(match (lines_before, done.lines) {
-        (1.., 0) => format!("all {lines_before} lines were imported before (--again adds them anew)"),
-        (0, _) if again => done.to_string(),
+    let done = match (lines_before, done.lines) {
+        (1.., 0) => format!(
+            "{}: all were imported before (--again adds them anew)",
+            counted(lines_before, "line")
+        ),
+        (0, _) if args.again => done.to_string(),
         _ => done.or_before(),
+    };
+    Ok(match stays {
+        true => format!("{done}; by {} the next import of this file knows them", path.display()),
+        false => done,
     })
 }
 
@@ -165,19 +173,28 @@ struct Done {
 }
 
 impl Done {
+    fn counted(&self) -> (String, String) {
+        (counted(self.values, "value"), counted(self.lines, "line"))
+    }
+
     /// A node answers the same whether a value is new or came under its request id before.
     fn or_before(&self) -> String {
-        let Self { lines, values } = self;
+        let (values, lines) = self.counted();
         format!(
-            "{values} values from {lines} lines are stored, by this import or by an earlier one of this file (--again adds them anew)"
+            "{values} from {lines}: stored, by this import or by an earlier one of this file (--again adds them anew)"
         )
     }
 }
 
 impl fmt::Display for Done {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "imported {} values from {} lines", self.values, self.lines)
+        let (values, lines) = self.counted();
+        write!(f, "imported {values} from {lines}")
     }
+}
+
+fn counted(number: u64, thing: &str) -> String {
+    format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
 }
 
 struct Import<'a> {
@@ -213,18 +230,18 @@ impl<'a> Import<'a> {
     }
 
     /// Once everything up to `end` is stored: the file's digest is the name of the next import of it, unless this one had another name, which
-    /// must then be kept.
-    fn leave_progress(&mut self, end: Position) -> io::Result<()> {
+    /// must then be kept: whether it is.
+    fn leave_progress(&mut self, end: Position) -> io::Result<bool> {
         let Some(saver) = &mut self.saver else {
-            return Ok(());
+            return Ok(false);
         };
         if saver.import_id != end.digest.to_hex().as_str() {
             saver.save(end, true);
-            return Ok(());
+            return Ok(true);
         }
         match fs::remove_file(&saver.path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
+            _ => Ok(false),
         }
     }
 

@@ -67,11 +67,20 @@ pub fn read(path: &Path) -> Option<Progress> {
 }
 
 pub fn write(path: &Path, progress: &Progress) -> io::Result<()> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".new");
     let text = toml::to_string(progress).map_err(io::Error::other)?;
-    fs::write(&name, text)?;
-    fs::rename(&name, path)
+    let temporary = temporary(path, std::process::id());
+    let written = fs::write(&temporary, text).and_then(|()| fs::rename(&temporary, path));
+    if written.is_err() {
+        let _ = fs::remove_file(&temporary);
+    }
+    written
+}
+
+/// A name of each process's own: another one may import the same file, elsewhere.
+fn temporary(path: &Path, process: u32) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{process}.new"));
+    name.into()
 }
 
 /// Feeds at most `bytes_max` of `file` to the digest; how many there were.
@@ -190,7 +199,14 @@ mod tests {
         };
         let progress = Progress::at(position, "demo at http://a", "id");
         write(&path, &progress).unwrap();
-        assert_eq!(read(&path), Some(progress));
+        assert_eq!(read(&path), Some(progress.clone()));
+        // Two processes do not write into one file, and one that cannot write leaves none.
+        assert_ne!(temporary(&path, 1), temporary(&path, 2));
+        let folder = dir.path().join("folder");
+        fs::create_dir(&folder).unwrap();
+        assert!(write(&folder, &progress).is_err());
+        let left: Vec<_> = fs::read_dir(dir.path()).unwrap().collect();
+        assert_eq!(left.len(), 2, "{left:?}");
         fs::write(&path, "lines = 'x'").unwrap();
         assert_eq!(read(&path), None);
     }

@@ -1,5 +1,6 @@
 //! Import and export against a node over real sockets.
 
+use crate::cli::connection::ConnectionArgs;
 use crate::cli::export::{self, ExportArgs};
 use crate::client::fake_node::{FakeNode, Fault, PASSWORD, USER};
 
@@ -22,15 +23,18 @@ impl World {
         self.dir.path().join(name)
     }
 
-    fn connection(&self) -> ConnectionArgs {
-        ConnectionArgs {
+    fn connection(&self) -> KeyConnectionArgs {
+        let common = ConnectionArgs {
             url: vec![self.node.url.clone()],
             user: Some(USER.to_owned()),
             password_file: Some(self.path("password")),
             profile: None,
-            consistency: None,
             timeout: 30,
             deadline: None,
+        };
+        KeyConnectionArgs {
+            common,
+            consistency: None,
         }
     }
 
@@ -86,6 +90,43 @@ async fn a_repeated_import_adds_nothing_twice_unless_asked_to() {
     assert_eq!(world.node.list("a"), ["1", "2"]);
     world.import(FILE, true).await.unwrap();
     assert_eq!(world.node.list("a"), ["1", "2", "1", "2"]);
+}
+
+#[tokio::test]
+async fn progress_that_stays_is_named() {
+    let world = World::new();
+    fs::write(world.path("in.jsonl"), FILE).unwrap();
+    for again in [false, true] {
+        let args = ImportArgs {
+            file: world.path("in.jsonl"),
+            again,
+            connection: world.connection(),
+        };
+        let connection = Connection::to_keys(&args.connection).unwrap();
+        let said = import_file(&connection, &args).await.unwrap();
+        assert_eq!(said.contains("in.jsonl.progress"), again, "{said}");
+        assert_eq!(world.progress().is_some(), again);
+        assert_eq!(said.contains("an earlier one"), !again, "{said}");
+    }
+    // Now nothing is added.
+    let args = ImportArgs {
+        file: world.path("in.jsonl"),
+        again: false,
+        connection: world.connection(),
+    };
+    let connection = Connection::to_keys(&args.connection).unwrap();
+    let said = import_file(&connection, &args).await.unwrap();
+    assert!(
+        said.contains("an earlier one") && said.contains("in.jsonl.progress"),
+        "{said}"
+    );
+}
+
+#[test]
+fn one_line_is_not_several() {
+    let done = |values, lines| Done { lines, values }.to_string();
+    assert_eq!(done(1, 1), "imported 1 value from 1 line");
+    assert_eq!(done(0, 2), "imported 0 values from 2 lines");
 }
 
 #[tokio::test]
@@ -259,10 +300,12 @@ async fn an_export_that_got_nothing_leaves_no_file_and_one_that_got_something_do
     let world = World::new();
     world.import(FILE, false).await.unwrap();
     let detail = serde_json::json!({"detail": "no"});
-    world.node.fail_next(Fault::Answer(401, detail.clone()));
-    let error = world.export(false).await.unwrap_err();
-    assert!(!format!("{error:#}").contains("--resume"), "{error:#}");
-    assert!(!world.path("out.jsonl").exists());
+    for resume in [false, true] {
+        world.node.fail_next(Fault::Answer(401, detail.clone()));
+        let error = world.export(resume).await.unwrap_err();
+        assert!(!format!("{error:#}").contains("--resume"), "{error:#}");
+        assert!(!world.path("out.jsonl").exists());
+    }
     let keys = serde_json::json!({"keys": ["a"], "after": "a"});
     world.node.fail_next(Fault::Answer(200, keys));
     world.node.fail_next(Fault::None);

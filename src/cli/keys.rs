@@ -5,7 +5,7 @@ use std::io::Write;
 use crate::api::{KeyList, LIST_KEYS_LIMIT_MAX};
 use crate::client::{Client, ClientError};
 
-use super::connection::{Connection, ConnectionArgs};
+use super::connection::{Connection, KeyConnectionArgs};
 use super::get::output;
 
 #[derive(Debug, clap::Args)]
@@ -23,11 +23,11 @@ pub struct KeysArgs {
     #[arg(long)]
     pub json: bool,
     #[command(flatten)]
-    pub connection: ConnectionArgs,
+    pub connection: KeyConnectionArgs,
 }
 
 pub async fn run(args: KeysArgs) -> anyhow::Result<()> {
-    let connection = Connection::new(&args.connection)?;
+    let connection = Connection::to_keys(&args.connection)?;
     let mut pages = KeyPages::new(&connection.client, args.prefix.clone(), args.after.clone(), args.limit);
     let mut out = output();
     loop {

@@ -76,7 +76,7 @@ enum Command {
     Cluster(cluster::ClusterCommand),
     /// Write keys and values as JSON Lines: {"key":…,"value":[…]} for each key
     Export(export::ExportArgs),
-    /// Add the keys and values of such a file
+    /// Add the keys and values of a file of JSON Lines, as export writes it
     Import(import::ImportArgs),
     /// Run a node
     Serve(Box<serve::ServeArgs>),
@@ -203,6 +203,7 @@ mod tests {
             "kv add_value k -",
             "kv add_value k -- --flag",
             "kv add_value k --file f",
+            "kv keys --consistency one",
             "kv run-cluster --listen localhost:9350",
         ] {
             parse(line).expect(line);
@@ -218,6 +219,8 @@ mod tests {
             "kv add_value k --fil",
             "kv get_value k --count --limit 1",
             "kv keys --limit 0",
+            "kv users list --consistency one",
+            "kv cluster status --consistency one",
             "kv run-cluster --nodes x",
             "kv run-cluster --listen 8000",
             "kv users",

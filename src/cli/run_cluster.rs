@@ -6,6 +6,7 @@
 mod folder;
 mod keeper;
 mod live;
+mod made;
 mod ports;
 mod probe;
 mod process;
@@ -78,7 +79,7 @@ async fn run_until<F: AsyncFnMut()>(
     program: &Program,
     next_signal: &mut F,
 ) -> anyhow::Result<()> {
-    let folder = Folder::prepare(&args.dir)?;
+    let mut folder = Folder::prepare(&args.dir)?;
     let count = folder.nodes(args.nodes)?;
     for number in folder.lost() {
         eprintln!(
@@ -91,7 +92,8 @@ async fn run_until<F: AsyncFnMut()>(
         // Nodes of a new cluster that are left behind could not join it any more.
         all: folder.was_whole().then_some(WAIT_ALL),
     };
-    let starts = plan(&folder, args.listen, count)?;
+    let starts = plan(&mut folder, args.listen, count)?;
+    folder.keep();
     let mut nodes = Nodes::start(starts, program);
     let above = live::Above::new();
     let mut shown: Option<Shown> = None;
@@ -151,7 +153,7 @@ async fn poll_some(shown: &mut Option<Shown<'_>>) -> anyhow::Result<()> {
 }
 
 /// What each node is started with.
-fn plan(folder: &Folder, listen: SocketAddr, count: u16) -> anyhow::Result<Vec<Start>> {
+fn plan(folder: &mut Folder, listen: SocketAddr, count: u16) -> anyhow::Result<Vec<Start>> {
     let http = ports::http(listen, count)?;
     let peers = if count > 1 {
         ports::peers(listen, count)?

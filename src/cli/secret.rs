@@ -72,7 +72,11 @@ pub fn write_private(path: &Path, text: &str) -> anyhow::Result<()> {
         file.sync_all()?;
         fs::rename(temporary, path)
     };
-    write().with_context(|| format!("cannot write {}", path.display()))
+    let written = write();
+    if written.is_err() {
+        let _ = fs::remove_file(temporary);
+    }
+    written.with_context(|| format!("cannot write {}", path.display()))
 }
 
 #[cfg(test)]

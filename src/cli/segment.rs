@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 
-use super::exit::usage;
+use super::exit::{unopened, usage};
 use super::get::output;
 use crate::node::NodeConfig;
 use crate::node::offline::{AcceptedLoss, accept_losses};
@@ -18,8 +18,8 @@ use crate::store::segment::dump::{DumpLine, describe};
 
 #[derive(Debug, clap::Subcommand)]
 pub enum SegmentCommand {
-    /// Print what a segment file holds, also around damaged blocks, one JSON object a line; one without its end cannot be
-    /// read, nor can a log. The file is only read
+    /// Print what a segment file holds, also around damaged blocks (the exit code is then 1), one JSON object a line; one
+    /// without its end cannot be read, nor can a log. The file is only read
     Dump(DumpArgs),
     /// Give up what damage has destroyed, so that the keys around it can be read again; the node must not run
     AcceptLoss(AcceptLossArgs),
@@ -98,6 +98,10 @@ fn is_log(file: &Path) -> io::Result<bool> {
 }
 
 fn dump(file: &Path, values: bool, out: &mut dyn Write) -> anyhow::Result<()> {
+    let meta = fs::File::open(file).and_then(|file| file.metadata());
+    if !meta.map_err(|error| unopened(file, &error))?.is_file() {
+        return Err(usage(format!("{}: not a plain file", file.display())));
+    }
     if is_log(file).with_context(|| file.display().to_string())? {
         return Err(usage(format!(
             "{} is a log, not a segment: its ops go into one when it is full",
@@ -106,17 +110,25 @@ fn dump(file: &Path, values: bool, out: &mut dyn Write) -> anyhow::Result<()> {
     }
     let disk: Arc<dyn Disk> = Arc::new(RealDisk);
     let mut written = Ok(());
+    let mut damaged_blocks = 0;
     describe(&disk, file, &mut |mut line| {
         if let (DumpLine::Entry(entry), false) = (&mut line, values) {
             entry.hide_text();
         }
+        damaged_blocks += u64::from(matches!(line, DumpLine::Damaged(_)));
         if written.is_ok() {
             written = serde_json::to_writer(&mut *out, &line)
                 .map_err(std::io::Error::from)
                 .and_then(|()| out.write_all(b"\n"));
         }
     })?;
-    Ok(written?)
+    written?;
+    anyhow::ensure!(
+        damaged_blocks == 0,
+        "{}: {damaged_blocks} of its blocks cannot be read; what the others hold was printed",
+        file.display()
+    );
+    Ok(())
 }
 
 #[cfg(test)]

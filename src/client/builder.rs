@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
-use super::course::Patience;
 use super::entropy::to_hex;
 use super::error::ClientError;
+use super::notice::{Notice, Waiting};
+use super::repeat::Patience;
 use super::transport::{Limits, Transport};
 use super::{Client, Consistency, Inner, deadline_ms};
 
@@ -33,6 +34,7 @@ pub struct ClientBuilder {
     timeout: Duration,
     retries: u32,
     deadline: Option<Duration>,
+    notice: Option<Notice>,
 }
 
 impl Default for ClientBuilder {
@@ -45,6 +47,7 @@ impl Default for ClientBuilder {
             timeout: TIMEOUT_DEFAULT,
             retries: RETRIES_DEFAULT,
             deadline: None,
+            notice: None,
         }
     }
 }
@@ -103,6 +106,13 @@ impl ClientBuilder {
         self
     }
 
+    /// Calls `say` once for each call that is still being tried `after` so long, with what it waits for.
+    pub fn on_wait(mut self, after: Duration, say: impl Fn(&Waiting) + Send + Sync + 'static) -> Self {
+        let say = Arc::new(say);
+        self.notice = Some(Notice { after, say });
+        self
+    }
+
     /// Nothing is sent yet.
     pub fn build(self) -> Result<Client, ClientError> {
         let missing = |what: &str| ClientError::Setup(format!("no {what} was given"));
@@ -118,7 +128,7 @@ impl ClientBuilder {
             },
             deadline_ms: self.deadline.map(deadline_ms),
             inner: Arc::new(Inner {
-                transport: Transport::new(&self.urls, self.timeout)?,
+                transport: Transport::new(&self.urls, self.timeout, self.notice)?,
                 user_id: self.user_id.ok_or_else(|| missing("user"))?,
                 password_hash: self.password_hash.ok_or_else(|| missing("password"))?,
             }),

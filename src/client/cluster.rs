@@ -8,8 +8,8 @@ use serde::Serialize;
 use crate::api::{AskClusterStatus, ClusterStatus, MemberState, RemoveNode, ReplaceNode, Status, path};
 
 use super::Client;
-use super::course::{Again, Repeat};
 use super::error::ClientError;
+use super::repeat::{Again, Repeat};
 
 impl Client {
     /// The members, as the node that answers sees them.
@@ -17,7 +17,7 @@ impl Client {
         let body = AskClusterStatus {
             user: Some(self.user()),
         };
-        self.post(path::CLUSTER_STATUS, &body, Repeat::SAFE).await
+        self.post(path::CLUSTER_STATUS, &body, Repeat::READ).await
     }
 
     /// Takes a node out of the cluster, for good.
@@ -51,7 +51,7 @@ impl Client {
     ) -> Result<(), ClientError> {
         let repeat = Repeat {
             again: Again::InTurn,
-            in_doubt: None,
+            ..Repeat::SAFE
         };
         let changed: Result<Status, _> = self.post(path, body, repeat).await;
         match changed {

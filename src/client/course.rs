@@ -5,16 +5,19 @@
 //! time only when it said that too.
 
 use std::future::Future;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::entropy;
 use super::error::{ClientError, Failure};
 use super::nodes::Nodes;
+use super::notice::{Notice, Waiting};
+use super::repeat::{Again, Patience, Repeat};
+use crate::api::MAYBE_APPLIED;
 
 /// First pause between two rounds; it doubles from round to round.
 const BACKOFF_MS: u64 = 100;
@@ -28,40 +31,6 @@ const HEDGE_AFTER: Duration = Duration::from_millis(300);
 const HEDGE_AFTER_LIVELY: Duration = Duration::from_millis(1_000);
 /// Longer bodies are given longer: this much for each KiB.
 const HEDGE_AFTER_KIB: Duration = Duration::from_millis(1);
-
-/// Whether a request may be sent again after it may have taken effect.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Again {
-    /// Also beside a try that is under way.
-    AtOnce,
-    /// When a try has ended, also in silence, where it may still be at work.
-    InTurn,
-    /// When a try has ended, but not in silence.
-    InTurnUnlessSilent,
-}
-
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Repeat<'a> {
-    pub again: Again,
-    /// Set when a try may have taken effect, whatever becomes of the others: the error that is told is that of one try only.
-    pub in_doubt: Option<&'a AtomicBool>,
-}
-
-impl Repeat<'static> {
-    pub const SAFE: Self = Self {
-        again: Again::AtOnce,
-        in_doubt: None,
-    };
-}
-
-/// How long and how often to try.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Patience {
-    /// Rounds through all nodes.
-    pub rounds_max: u32,
-    /// For all tries and pauses together.
-    pub deadline: Duration,
-}
 
 pub(super) struct Course<'a> {
     nodes: &'a Nodes,
@@ -82,20 +51,32 @@ pub(super) struct Course<'a> {
     /// What came of the last try that may have taken effect.
     doubtful: Option<ClientError>,
     last: Option<ClientError>,
+    /// The last that a node said of why it cannot now, and how many rounds were begun by then.
+    told: Option<(u32, ClientError)>,
+    rounds_begun: u32,
     /// Nodes that a try is under way at.
     running: Vec<usize>,
     /// When the next round begins beside these.
     again_at: Option<Instant>,
     /// The node of the youngest try, and when it began.
     youngest: (usize, Instant),
+    /// Who is to hear what it waits for, and when.
+    notice: Option<(&'a Notice, Instant)>,
 }
 
 impl<'a> Course<'a> {
-    pub fn new(nodes: &'a Nodes, repeat: Repeat<'a>, patience: Patience, body_bytes: usize) -> Self {
+    pub fn new(
+        nodes: &'a Nodes,
+        repeat: Repeat<'a>,
+        patience: Patience,
+        body_bytes: usize,
+        notice: Option<&'a Notice>,
+    ) -> Self {
         Self {
             nodes,
             repeat,
             patience,
+            notice: notice.map(|notice| (notice, Instant::now() + notice.after)),
             allowance: HEDGE_AFTER_KIB * u32::try_from(body_bytes / 1024).unwrap_or(u32::MAX),
             untried: nodes.order(),
             round: 1,
@@ -105,6 +86,8 @@ impl<'a> Course<'a> {
             wrong: None,
             doubtful: None,
             last: None,
+            told: None,
+            rounds_begun: 1,
             running: Vec::new(),
             again_at: None,
             youngest: (0, Instant::now()),
@@ -137,6 +120,7 @@ impl<'a> Course<'a> {
                 running.extend(self.next_node().map(begin));
             }
             let (hedge_at, again_at) = (self.hedge_at(), self.again_at);
+            let notice_at = self.notice.map(|(_, at)| at);
             let (node, outcome) = tokio::select! {
                 biased;
                 Some(ended) = running.next() => ended,
@@ -155,6 +139,10 @@ impl<'a> Course<'a> {
                     running.extend(self.next_node().map(begin));
                     continue;
                 }
+                () = sleep_until(notice_at.unwrap_or(hedge_at)), if notice_at.is_some() => {
+                    self.give_notice();
+                    continue;
+                }
             };
             self.running.retain(|other| *other != node);
             match outcome {
@@ -170,7 +158,7 @@ impl<'a> Course<'a> {
                 self.next_round().await?;
             } else if self.may_go_round() {
                 let failed = self.failure();
-                let pause = pause(self.round + self.beside, self.last.as_ref().unwrap_or(&failed));
+                let pause = pause(self.round + self.beside, self.last().unwrap_or(&failed));
                 self.again_at = Some(Instant::now() + pause);
             }
         }
@@ -205,6 +193,7 @@ impl<'a> Course<'a> {
         self.untried.retain(|node| !self.running.contains(node));
         self.unreachable.clear();
         self.again_at = None;
+        self.rounds_begun += 1;
     }
 
     fn hedge_at(&self) -> Instant {
@@ -238,6 +227,9 @@ impl<'a> Course<'a> {
             return Err(error);
         }
         self.nodes.avoid(node);
+        if matches!(error, ClientError::Overloaded { .. }) {
+            self.told = Some((self.rounds_begun, error.clone()));
+        }
         self.last = Some(match error {
             ClientError::Unreachable { tried } => {
                 self.unreachable.extend(tried);
@@ -263,21 +255,36 @@ impl<'a> Course<'a> {
         if self.round >= self.patience.rounds_max {
             return Err(failed);
         }
-        sleep(pause(self.round, self.last.as_ref().unwrap_or(&failed))).await;
+        let until = Instant::now() + pause(self.round, self.last().unwrap_or(&failed));
+        let notice_at = self.notice.map(|(_, at)| at).filter(|at| *at < until);
+        if let Some(at) = notice_at {
+            sleep_until(at).await;
+            self.give_notice();
+        }
+        sleep_until(until).await;
         self.round += 1;
         self.beside = 0;
         self.begin_round();
         Ok(())
     }
 
+    /// The failure that says the most of the last ones: what a node says of itself or its replicas, rather than that another one is not
+    /// there, as long as it is not older than the round before.
+    fn last(&self) -> Option<&ClientError> {
+        let told = self.told.as_ref();
+        let broken = matches!(self.last, Some(ClientError::Broken { silent: false, .. }));
+        let told = told.filter(|(at, _)| self.rounds_begun - at <= 1 && !broken);
+        told.map(|(_, told)| told).or(self.last.as_ref())
+    }
+
     /// What has to be said after the tries so far. That nothing was sent, or that nothing was changed, is only said when that is so of
     /// all of them.
     fn failure(&self) -> ClientError {
         let sent = self.wrong.as_ref().or(self.doubtful.as_ref());
-        match (&self.last, sent) {
+        match (self.last(), sent) {
             (Some(ClientError::Unreachable { .. }) | None, Some(sent)) => sent.clone(),
             (Some(last), _) => match &self.doubtful {
-                Some(doubtful) if !last.is_in_doubt() => with_doubt(doubtful.clone(), Some(last)),
+                Some(doubtful) if !last.is_in_doubt() => self.with_doubt(doubtful.clone()),
                 _ => last.clone(),
             },
             (None, None) => self.no_answer(),
@@ -290,7 +297,44 @@ impl<'a> Course<'a> {
         }
         // The try that was cut off may have been sent.
         self.tell_doubt();
-        with_doubt(self.no_answer(), self.last.as_ref())
+        self.with_doubt(self.no_answer())
+    }
+
+    /// The error of a try that may have taken effect, or rather what another one was told by its node: that is why. But it may say that
+    /// nothing was changed.
+    fn with_doubt(&self, error: ClientError) -> ClientError {
+        match (error, self.last()) {
+            (ClientError::Broken { .. }, Some(told @ ClientError::Overloaded { .. }))
+                if !self.repeat.changes || told.is_in_doubt() =>
+            {
+                told.clone()
+            }
+            (error @ ClientError::Broken { .. }, Some(ClientError::Overloaded { detail, retry_after })) => {
+                ClientError::Overloaded {
+                    detail: format!("{detail}. But another try of this request {MAYBE_APPLIED}: {error}"),
+                    retry_after: *retry_after,
+                }
+            }
+            (error, _) => error,
+        }
+    }
+
+    fn give_notice(&mut self) {
+        let Some((notice, _)) = self.notice.take() else {
+            return;
+        };
+        let failed = self.last().map(ClientError::reason);
+        let silent = self
+            .running
+            .iter()
+            .map(|node| self.nodes.url(*node))
+            .collect::<Vec<_>>();
+        let silent = (!silent.is_empty()).then(|| format!("no answer from {} yet", silent.join(", ")));
+        let why: Vec<String> = failed.into_iter().chain(silent).collect();
+        notice.give(&Waiting {
+            why: why.join("; "),
+            deadline: self.patience.deadline,
+        });
     }
 
     fn no_answer(&self) -> ClientError {
@@ -299,17 +343,6 @@ impl<'a> Course<'a> {
             reason: format!("none within {} s", self.patience.deadline.as_secs_f32()),
             silent: true,
         }
-    }
-}
-
-/// The error of a try that may have taken effect, with what another one was told by its node: that may say that nothing was changed.
-fn with_doubt(error: ClientError, other: Option<&ClientError>) -> ClientError {
-    match (error, other) {
-        (ClientError::Broken { url, reason, silent }, Some(other @ ClientError::Overloaded { .. })) => {
-            let reason = format!("{reason}; the request may have taken effect, though another try was told: {other}");
-            ClientError::Broken { url, reason, silent }
-        }
-        (error, _) => error,
     }
 }
 

@@ -23,7 +23,7 @@ pub enum ClientError {
     /// No connection to any of the nodes; nothing was sent.
     #[error("cannot connect to {}", failures(.tried))]
     Unreachable { tried: Vec<Failure> },
-    /// The request was sent, and no whole answer came back: it may have taken effect.
+    /// The request was sent, and no whole answer came back: unless it only reads, it may have taken effect.
     #[error("no answer from {url}: {reason}")]
     Broken {
         url: String,
@@ -52,6 +52,9 @@ pub enum ClientError {
     Refused { status: u16, detail: String },
     #[error("the node failed: {detail} (status {status})")]
     Server { status: u16, detail: String },
+    /// Whatever answered does not know the call, which every node does; nothing was done.
+    #[error("{url} does not know {path} (status {status})")]
+    NoSuchCall { url: String, path: String, status: u16 },
     /// Whatever answered does not speak this API.
     #[error("{url} gave an answer that is not of this API: {what}")]
     BadAnswer { url: String, what: String },
@@ -75,8 +78,13 @@ fn location_text(part: &serde_json::Value) -> String {
 }
 
 impl ClientError {
-    /// The error that an answer with this status and body stands for.
-    pub(super) fn from_answer(status: StatusCode, retry_after: Option<Duration>, body: &[u8]) -> Self {
+    /// The error that an answer with this status and body stands for; `url` and `path` say what was asked, and where.
+    pub(super) fn from_answer(
+        (url, path): (&str, &str),
+        status: StatusCode,
+        retry_after: Option<Duration>,
+        body: &[u8],
+    ) -> Self {
         let detail = match serde_json::from_slice::<ErrorBody>(body) {
             Ok(ErrorBody {
                 detail: Detail::Fields(fields),
@@ -86,6 +94,14 @@ impl ClientError {
             }) => text,
             Err(_) => status.canonical_reason().unwrap_or("no reason was given").to_owned(),
         };
+        let says_no_more = status.canonical_reason() == Some(&*detail);
+        if says_no_more && matches!(status, StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED) {
+            return Self::NoSuchCall {
+                url: url.to_owned(),
+                path: path.to_owned(),
+                status: status.as_u16(),
+            };
+        }
         Self::from_status(status.as_u16(), retry_after, detail)
     }
 
@@ -114,13 +130,21 @@ impl ClientError {
     /// node may do better; the same one will not soon.
     pub(super) fn is_of_one_node(&self) -> bool {
         match self {
-            Self::Server { .. } | Self::BadAnswer { .. } | Self::DiskFull { .. } => true,
+            Self::Server { .. } | Self::NoSuchCall { .. } | Self::BadAnswer { .. } | Self::DiskFull { .. } => true,
             // A node knows the paths of this API and how they are asked.
             Self::Refused { status, .. } => {
                 *status == StatusCode::NOT_FOUND.as_u16() || *status == StatusCode::METHOD_NOT_ALLOWED.as_u16()
             }
             _ => false,
         }
+    }
+
+    /// Without what it says of this try's effect: another one may follow.
+    pub(super) fn reason(&self) -> String {
+        let text = self.to_string();
+        let text = text.strip_suffix(": nothing was changed").unwrap_or(&text);
+        let doubt = format!("; this request {MAYBE_APPLIED}");
+        text.split_once(&doubt).map_or(text, |(reason, _)| reason).to_owned()
     }
 
     /// Whether the call may have taken effect all the same, as far as this error tells.

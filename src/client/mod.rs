@@ -36,6 +36,8 @@ mod error;
 #[cfg(test)]
 pub(crate) mod fake_node;
 mod nodes;
+mod notice;
+mod repeat;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -59,9 +61,10 @@ use crate::api::{
 
 pub use crate::types::Consistency;
 pub use builder::{ClientBuilder, password_hash};
-use course::Repeat;
 pub use decode::{DecodeError, ValueDecoder, ValuePiece};
 pub use error::{ClientError, Failure};
+pub use notice::Waiting;
+use repeat::Repeat;
 pub use stream::{BodyStream, ValueStream};
 use transport::{Limits, Transport};
 
@@ -216,7 +219,7 @@ impl Client {
     /// How many values the key has.
     pub async fn count(&self, key: &str) -> Result<u64, ClientError> {
         let request = self.get_request(key, Page::default(), true);
-        let answer: Count = self.post(path::GET_VALUE, &request, Repeat::SAFE).await?;
+        let answer: Count = self.post(path::GET_VALUE, &request, Repeat::READ).await?;
         Ok(answer.count)
     }
 
@@ -248,7 +251,7 @@ impl Client {
             deadline_ms: self.deadline_ms,
             user: Some(self.user()),
         };
-        self.post(path::LIST_KEYS, &body, Repeat::SAFE).await
+        self.post(path::LIST_KEYS, &body, Repeat::READ).await
     }
 
     /// Carries out the operations in order and gives one result each. Adds and clears without a request id get one.
@@ -267,6 +270,10 @@ impl Client {
             }
         }
         let expected = operations.len();
+        let only_reads = operations
+            .iter()
+            .all(|operation| matches!(operation, Operation::GetValue { .. }));
+        let repeat = if only_reads { Repeat::READ } else { Repeat::SAFE };
         let body = encode(&Batch {
             operations,
             consistency: self.consistency,
@@ -282,7 +289,7 @@ impl Client {
             }
             Ok(results.into_iter().map(batch_result).collect())
         };
-        self.call(path::BATCH, body, Repeat::SAFE, decode).await
+        self.call(path::BATCH, body, repeat, decode).await
     }
 
     pub fn user_id(&self) -> &str {

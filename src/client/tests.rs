@@ -139,6 +139,27 @@ async fn when_no_node_is_there_the_error_names_them_all() {
 }
 
 #[tokio::test]
+async fn what_does_not_know_a_call_is_named_and_has_not_carried_it_out() {
+    let node = FakeNode::start();
+    for (status, answer) in [
+        (404, json!({"detail": "Not Found"})),
+        (404, json!("<html>")),
+        (405, json!({"detail": "Method Not Allowed"})),
+    ] {
+        node.fail_next(Fault::Answer(status, answer.clone()));
+        let in_doubt = AtomicBool::new(false);
+        let added = node.client().add_one_told("key", "x", true, "id", &in_doubt).await;
+        let error = added.unwrap_err();
+        assert!(matches!(error, ClientError::NoSuchCall { .. }), "{answer}: {error}");
+        assert!(
+            error.to_string().contains(&node.url) && error.to_string().contains("/add_value"),
+            "{error}"
+        );
+        assert!(!in_doubt.into_inner(), "{answer}");
+    }
+}
+
+#[tokio::test]
 async fn each_answer_has_its_error() {
     let node = FakeNode::start();
     let client = node.builder().retries(0).build().unwrap();

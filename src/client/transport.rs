@@ -12,10 +12,12 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::time::timeout;
 
-use super::course::{Course, Patience, Repeat};
+use super::course::Course;
 use super::decode::{DecodeError, ValueDecoder};
 use super::error::{ClientError, Failure};
 use super::nodes::Nodes;
+use super::notice::Notice;
+use super::repeat::{Patience, Repeat};
 
 /// Longest wait for one TCP connection: so that a host that is down does not hide the next one.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -50,10 +52,11 @@ pub(super) struct Limits {
 pub(super) struct Transport {
     http: HttpClient<HttpConnector, Full<Bytes>>,
     pub nodes: Nodes,
+    notice: Option<Notice>,
 }
 
 impl Transport {
-    pub fn new(urls: &[String], timeout: Duration) -> Result<Self, ClientError> {
+    pub fn new(urls: &[String], timeout: Duration, notice: Option<Notice>) -> Result<Self, ClientError> {
         let nodes = Nodes::new(urls)?;
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
@@ -62,7 +65,7 @@ impl Transport {
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_TIMEOUT)
             .build(connector);
-        Ok(Self { http, nodes })
+        Ok(Self { http, nodes, notice })
     }
 
     /// Sends the request and reads the whole answer; `decode` is given who answered, and what.
@@ -75,7 +78,7 @@ impl Transport {
         decode: impl Fn(&str, &[u8]) -> Result<T, ClientError>,
     ) -> Result<T, ClientError> {
         let decode = &decode;
-        let course = Course::new(&self.nodes, repeat, limits.patience, body.len());
+        let course = self.course(repeat, limits, &body);
         course
             .run(|node| {
                 let attempt = self.attempt(node, path, body.clone(), limits.timeout);
@@ -88,9 +91,13 @@ impl Transport {
             .await
     }
 
-    /// Sends the request; of a long answer, what comes after its beginning is left to be read.
+    fn course<'a>(&'a self, repeat: Repeat<'a>, limits: Limits, body: &Bytes) -> Course<'a> {
+        Course::new(&self.nodes, repeat, limits.patience, body.len(), self.notice.as_ref())
+    }
+
+    /// Sends the request, which only reads; of a long answer, what comes after its beginning is left to be read.
     pub async fn open(&self, path: &str, body: Bytes, limits: Limits) -> Result<Answer, ClientError> {
-        let course = Course::new(&self.nodes, Repeat::SAFE, limits.patience, body.len());
+        let course = self.course(Repeat::READ, limits, &body);
         course
             .run(|node| {
                 let attempt = self.attempt(node, path, body.clone(), limits.timeout);
@@ -129,11 +136,11 @@ impl Transport {
         if response.status() == StatusCode::OK {
             return Ok(response);
         }
-        Err(refusal(response, silence_max).await)
+        Err(refusal((url, path), response, silence_max).await)
     }
 }
 
-async fn refusal(response: Response<Incoming>, silence_max: Duration) -> ClientError {
+async fn refusal(asked: (&str, &str), response: Response<Incoming>, silence_max: Duration) -> ClientError {
     let status = response.status();
     let header = response
         .headers()
@@ -146,7 +153,7 @@ async fn refusal(response: Response<Incoming>, silence_max: Duration) -> ClientE
         Ok(Ok(body)) => body.to_bytes(),
         _ => Bytes::new(),
     };
-    ClientError::from_answer(status, retry_after, &body)
+    ClientError::from_answer(asked, status, retry_after, &body)
 }
 
 async fn collect(url: &str, body: Incoming, silence_max: Duration) -> Result<Bytes, ClientError> {

@@ -10,8 +10,8 @@ use serde::Serialize;
 
 use crate::api::{KeyList, ListKeys, Status, User, UserChange, UserEntries, UserEntry, path};
 
-use super::course::{Again, Repeat};
 use super::error::ClientError;
+use super::repeat::{Again, Repeat};
 use super::{Client, password_hash};
 
 const NOT_FOUND: u16 = 404;
@@ -25,7 +25,7 @@ struct Credentials<'a> {
 impl Client {
     pub async fn users_list(&self) -> Result<Vec<UserEntry>, ClientError> {
         let body = Credentials { user: self.user() };
-        let answer: UserEntries = self.post(path::USERS_LIST, &body, Repeat::SAFE).await?;
+        let answer: UserEntries = self.post(path::USERS_LIST, &body, Repeat::READ).await?;
         Ok(answer.users)
     }
 
@@ -93,6 +93,7 @@ impl Client {
         let repeat = Repeat {
             again: Again::InTurnUnlessSilent,
             in_doubt: Some(&in_doubt),
+            ..Repeat::SAFE
         };
         let changed: Result<Status, _> = self.post(path, &body, repeat).await;
         (changed.map(|_| ()), in_doubt.load(Ordering::Relaxed))
@@ -110,7 +111,7 @@ impl Client {
                 password_hash: password_hash(password).into(),
             }),
         };
-        let listed: Result<KeyList, _> = self.post(path::LIST_KEYS, &body, Repeat::SAFE).await;
+        let listed: Result<KeyList, _> = self.post(path::LIST_KEYS, &body, Repeat::READ).await;
         listed.is_ok()
     }
 

@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -14,6 +15,7 @@ use crate::cli::profile::{PROFILE_FILE, Profile, Urls};
 use crate::cli::secret;
 use crate::client::{Client, entropy};
 
+use super::made::Made;
 use super::{NODES_DEFAULT, NODES_MAX};
 
 /// The user that is made, an admin.
@@ -31,23 +33,36 @@ pub struct Folder {
     nodes: usize,
     /// All nodes of it served once.
     was_whole: bool,
+    made: Made,
 }
 
 impl Drop for Folder {
     fn drop(&mut self) {
+        // As long as nobody else can run it.
+        self.made.remove();
         // Closing the file is not enough: a child that is just being started holds a copy of it until it runs its program.
         let _ = self.lock.unlock();
     }
 }
 
 impl Folder {
+    /// What is made is removed again unless [`keep`](Self::keep) is called.
     pub fn prepare(path: &Path) -> anyhow::Result<Self> {
-        fs::create_dir_all(path).with_context(|| format!("cannot make the folder {}", path.display()))?;
+        let mut made = Made::default();
+        let cannot = || format!("cannot make the folder {}", path.display());
+        made.folder(path).with_context(cannot)?;
+        let lock_file = path.join(LOCK_FILE);
+        let is_first = !lock_file.exists();
+        let lock = lock(path)?;
+        if is_first {
+            made.file(lock_file);
+        }
         let mut folder = Self {
             path: path.to_path_buf(),
-            lock: lock(path)?,
+            lock,
             nodes: 0,
             was_whole: false,
+            made,
         };
         let highest = |path_of: fn(&Self, usize) -> PathBuf| {
             let mut numbers = (1..=usize::from(NODES_MAX)).rev();
@@ -72,9 +87,15 @@ impl Folder {
                     path.display()
                 );
             }
+            folder.made.file(password.clone());
             secret::write_private(&password, &format!("{}\n", entropy::hex::<PASSWORD_BYTES>()))?;
         }
         Ok(folder)
+    }
+
+    /// From now on there are nodes whose data, and logs, are in it.
+    pub fn keep(&mut self) {
+        self.made.keep();
     }
 
     pub fn was_whole(&self) -> bool {
@@ -142,9 +163,10 @@ impl Folder {
     }
 
     /// The file of the key that the nodes share; made when there is none.
-    pub fn cluster_key(&self) -> anyhow::Result<PathBuf> {
+    pub fn cluster_key(&mut self) -> anyhow::Result<PathBuf> {
         let key = self.path.join(KEY_FILE);
         if !key.exists() {
+            self.made.file(key.clone());
             secret::write_private(&key, &new_key())?;
         }
         Ok(key)
@@ -178,14 +200,27 @@ impl Folder {
 
 fn lock(folder: &Path) -> anyhow::Result<fs::File> {
     let place = || format!("cannot lock the folder {}", folder.display());
-    let file = fs::File::create(folder.join(LOCK_FILE)).with_context(place)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(fs::TryLockError::WouldBlock) => anyhow::bail!(
-            "{} is run by another `kv run-cluster` already; stop that, or choose another folder with --dir",
-            folder.display()
-        ),
-        Err(fs::TryLockError::Error(error)) => Err(error).with_context(place),
+    let path = folder.join(LOCK_FILE);
+    loop {
+        let file = fs::File::create(&path).with_context(place)?;
+        match file.try_lock() {
+            // A run that failed may have removed it since it was opened here.
+            Ok(()) if is_at(&file, &path).with_context(place)? => return Ok(file),
+            Ok(()) => {}
+            Err(fs::TryLockError::WouldBlock) => anyhow::bail!(
+                "{} is run by another `kv run-cluster` already; stop that, or choose another folder with --dir",
+                folder.display()
+            ),
+            Err(fs::TryLockError::Error(error)) => return Err(error).with_context(place),
+        }
+    }
+}
+
+fn is_at(file: &fs::File, path: &Path) -> io::Result<bool> {
+    let of_file = file.metadata()?;
+    match fs::metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        at_path => at_path.map(|meta| (meta.dev(), meta.ino()) == (of_file.dev(), of_file.ino())),
     }
 }
 

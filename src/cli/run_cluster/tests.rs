@@ -130,12 +130,12 @@ fn the_next_steps_name_the_profile_of_another_folder() {
 #[test]
 fn what_the_environment_says_of_one_node_is_kept_from_those_here() {
     let world = World::new();
-    let folder = Folder::prepare(&world.args.dir).unwrap();
+    let mut folder = Folder::prepare(&world.args.dir).unwrap();
     let program = Program {
         path: "kv".into(),
         first_args: Vec::new(),
     };
-    let starts = plan(&folder, "127.0.0.1:0".parse().unwrap(), 1).unwrap();
+    let starts = plan(&mut folder, "127.0.0.1:0".parse().unwrap(), 1).unwrap();
     let command = starts[0].command(&program);
     let kept_away: Vec<String> = command
         .as_std()

@@ -9,6 +9,7 @@ use crate::client::fake_node::{PASSWORD, USER};
 
 mod changes;
 mod doubt;
+mod waiting;
 mod wrong_answers;
 
 /// The stall that is allowed with a node that is frozen.

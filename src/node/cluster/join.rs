@@ -23,6 +23,8 @@ use crate::wire::{Admission, Request, Response, WireError};
 const ANSWER_MAX: Duration = Duration::from_secs(5);
 /// Rounds of asking before the first in the list founds a cluster although some addresses are silent: 10 seconds.
 const SILENT_ROUNDS_MAX: u32 = 20;
+/// Rounds of being refused after which somebody should look: 5 seconds. In a new cluster, those who refuse are still coming in themselves.
+const REFUSED_ROUNDS_MAX: u32 = 10;
 
 /// A change of the member table that an admin asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,7 +119,7 @@ impl Asked {
 
 /// Sees to it that this node belongs, for as long as it runs.
 pub(super) async fn run(inner: Arc<Inner>) {
-    let (mut rounds, mut said) = (0, None);
+    let (mut rounds, mut refused_rounds, mut said) = (0, 0, None);
     let mut noticed = Noticed::default();
     loop {
         inner.notice_twin(&mut noticed);
@@ -128,15 +130,17 @@ pub(super) async fn run(inner: Arc<Inner>) {
         let wants_in = !inner.layouts.current().table.is_up(inner.me) || !has_table;
         if wants_in {
             let asked = inner.ask_in().await;
-            if asked.refused.is_some() && asked.refused != said {
+            if let Some(why) = &asked.refused {
+                refused_rounds += 1;
+                match should_warn(refused_rounds, said.as_ref() != Some(why)) {
+                    Some(true) => tracing::warn!(why, "not let into the cluster; it is asked again"),
+                    Some(false) => tracing::info!(why, "not let into the cluster yet; it is asked again"),
+                    None => {}
+                }
                 said.clone_from(&asked.refused);
-                tracing::warn!(
-                    why = said.as_deref().unwrap_or_default(),
-                    "not let into the cluster; it is asked again"
-                );
             }
             if asked.admitted {
-                said = None;
+                (refused_rounds, said) = (0, None);
             }
             rounds += 1;
             let nobody = said.is_none() && inner.layouts.current().table.is_empty();
@@ -153,6 +157,12 @@ pub(super) async fn run(inner: Arc<Inner>) {
         *inner.why_not_in.lock() = why;
         tokio::time::sleep(TICK).await;
     }
+}
+
+/// None when it was said.
+fn should_warn(refused_rounds: u32, is_new: bool) -> Option<bool> {
+    let is_time = refused_rounds == REFUSED_ROUNDS_MAX;
+    (is_new || is_time).then_some(refused_rounds >= REFUSED_ROUNDS_MAX)
 }
 
 impl Inner {
@@ -391,6 +401,15 @@ impl Inner {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_refusal_is_warned_of_once_when_it_lasts() {
+        let told = |is_new: fn(u32) -> bool| (1..=30).filter_map(move |round| should_warn(round, is_new(round)));
+        let lasting: Vec<bool> = told(|round| round == 1).collect();
+        assert_eq!(lasting, [false, true]);
+        let changing: Vec<bool> = told(|round| [1, 3, 20].contains(&round)).collect();
+        assert_eq!(changing, [false, false, true, true]);
+    }
 
     #[test]
     fn a_cluster_is_founded_only_when_most_say_that_there_is_none() {

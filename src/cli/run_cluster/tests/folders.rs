@@ -76,3 +76,49 @@ async fn a_folder_is_run_by_one_process_at_a_time() {
     drop(folder);
     Folder::prepare(&world.args.dir).unwrap();
 }
+
+#[tokio::test]
+async fn a_run_that_fails_before_any_node_is_started_leaves_nothing() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let run_at = async |dir: &str| {
+        let mut world = World::new();
+        world.args.listen = taken.local_addr().unwrap();
+        world.args.dir = world.root.path().join(dir);
+        if dir == "there" {
+            fs::create_dir(&world.args.dir).unwrap();
+            fs::write(world.path("notes"), "x").unwrap();
+        }
+        world.run("exit 0", 0).await.unwrap_err();
+        let mut left = Vec::new();
+        let mut folders = vec![world.root.path().to_owned()];
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                left.push(path.strip_prefix(world.root.path()).unwrap().display().to_string());
+                folders.extend(path.is_dir().then_some(path));
+            }
+        }
+        left.sort();
+        left
+    };
+    assert_eq!(run_at("far/down/here").await, ["node.sh"]);
+    assert_eq!(run_at("there").await, ["node.sh", "there", "there/notes"]);
+}
+
+#[test]
+fn what_a_failed_run_made_does_not_take_what_others_made_with_it() {
+    let world = World::new();
+    let folder = Folder::prepare(&world.args.dir).unwrap();
+    fs::write(world.path("notes"), "x").unwrap();
+    drop(folder);
+    let left: Vec<_> = fs::read_dir(&world.args.dir).unwrap().collect();
+    assert_eq!(left.len(), 1, "{left:?}");
+    let in_a_file = Folder::prepare(&world.path("notes/below")).err().unwrap();
+    assert!(format!("{in_a_file:#}").contains("not a directory"), "{in_a_file:#}");
+    assert!(world.path("notes").is_file());
+    // The lock belongs to whoever holds it.
+    let holder = Folder::prepare(&world.args.dir).unwrap();
+    assert!(Folder::prepare(&world.args.dir).is_err());
+    assert!(world.path("lock").exists() && world.path(PASSWORD_FILE).exists());
+    drop(holder);
+}
