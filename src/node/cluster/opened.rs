@@ -9,7 +9,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::node::handle::ValueReader;
+use crate::node::hedged::ValueReader;
 use crate::node::replica::Export;
 use crate::types::NodeId;
 
