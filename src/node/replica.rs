@@ -85,6 +85,17 @@ impl Local {
         clocks
     }
 
+    /// The same, and of `slots` takes those of other shards out: what they hold must not look like nothing.
+    pub fn open_clocks(&self, slots: &mut Vec<SlotId>) -> SlotClocks {
+        let readers: Vec<Option<ShardReader>> = self.doors().iter().map(|door| door.reader().ok()).collect();
+        slots.retain(|slot| readers[self.door_of(*slot)].is_some());
+        let mut clocks = SlotClocks::default();
+        for reader in readers.iter().flatten() {
+            clocks.join(&reader.durable_clocks());
+        }
+        clocks
+    }
+
     /// Whether any user's op is or was here. False only when nothing can be.
     pub fn holds_user_data(&self) -> bool {
         let (_, shards) = self.doors().split_last().unzip();

@@ -301,7 +301,7 @@ impl Cluster {
 impl Inner {
     /// Whether this node's own word counts for the slot.
     fn votes(&self, slot: SlotId) -> bool {
-        !self.clocks.is_new() && self.local.is_whole(slot) && self.is_known()
+        !self.clocks.is_new() && self.local.is_whole(slot) && self.is_known() && self.was_told(slot)
     }
 
     /// The same, for a request of a peer: it has to know this node's life, and to be a replica itself by this node's table. One that was
@@ -317,7 +317,7 @@ impl Inner {
 
     /// Whether what this node lists counts.
     fn may_list(&self) -> bool {
-        !self.clocks.is_new() && self.is_known()
+        !self.clocks.is_new() && self.is_known() && self.told_all()
     }
 
     fn why_no_member(&self) -> String {

@@ -176,10 +176,11 @@ impl Inner {
             return Ok(());
         }
         let layout = self.layouts.current();
-        let slots = self.shared_slots(node);
+        let mut slots = self.shared_slots(node);
         // Before this node's own clocks are looked at: what is damaged after that may be missing from them.
         let as_of = self.clocks.damages();
-        let clocks = self.local.all_clocks()?;
+        // A shard that does not open keeps none of the others from catching up.
+        let clocks = self.local.open_clocks(&mut slots);
         let digests: BTreeMap<SlotId, u64> = slots
             .iter()
             .filter_map(|slot| Some((*slot, clocks.get(*slot)?.digest())))

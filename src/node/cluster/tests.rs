@@ -25,6 +25,7 @@ mod given_up;
 mod healing;
 mod losses;
 mod readers;
+mod introductions;
 mod reads;
 mod set_back;
 
