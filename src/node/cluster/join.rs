@@ -106,6 +106,11 @@ struct Asked {
 }
 
 impl Asked {
+    /// Whether who refused before has changed its mind, or is another one now. While anybody is silent, it may be that one.
+    fn refused_by_nobody(&self) -> bool {
+        self.refused.is_none() && self.silent == 0 && !self.is_known
+    }
+
     /// Whether there can be no cluster yet: all say so, or, after a while, a majority of all, for where most belong to none a quorum of no
     /// cluster is left. Silence says nothing: those who are silent may be a cluster that this node, its disk lost, belongs to.
     fn shows_no_cluster(&self, rounds: u32) -> bool {
@@ -135,7 +140,7 @@ pub(super) async fn run(inner: Arc<Inner>) {
                     "not let into the cluster; it is asked again"
                 );
             }
-            if asked.admitted {
+            if asked.admitted || asked.refused_by_nobody() {
                 said = None;
             }
             rounds += 1;
