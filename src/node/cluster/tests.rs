@@ -20,6 +20,7 @@ use crate::types::{Consistency, Key, RequestId, UserId, WallMs};
 mod bad_disk;
 mod clears;
 mod copying;
+mod dropped;
 mod founding;
 mod gathering;
 mod given_up;
