@@ -324,22 +324,6 @@ impl Inner {
         })
     }
 
-    async fn check_no_data(&self, table: &MemberTable) -> Result<(), MemberRefused> {
-        if self.local.holds_user_data() {
-            return Err(MemberRefused::HoldsData);
-        }
-        for (node, _) in table.up().filter(|(node, _)| *node != self.me) {
-            let call = self.peers.get(node).and_then(|peer| peer.call(Request::HasData).ok());
-            let call = call.ok_or(MemberRefused::Silent(node))?;
-            match tokio::time::timeout(ANSWER_MAX, call).await {
-                Ok(Ok(Response::HasData(false))) => {}
-                Ok(Ok(Response::HasData(true))) => return Err(MemberRefused::HoldsData),
-                _ => return Err(MemberRefused::Silent(node)),
-            }
-        }
-        Ok(())
-    }
-
     /// Changes the member table as an admin asks.
     pub(super) async fn change_members(&self, change: MemberChange) -> Result<(), MemberRefused> {
         let _one = self.changing.lock().await;

@@ -25,11 +25,12 @@ mod founding;
 mod gathering;
 mod given_up;
 mod healing;
+mod introductions;
 mod losses;
 mod readers;
-mod introductions;
 mod reads;
 mod set_back;
+mod standing_still;
 
 const LOOPBACK: ([u8; 4], u16) = ([127, 0, 0, 1], 0);
 const PATIENCE: Duration = Duration::from_secs(20);
