@@ -3,25 +3,25 @@
 //! Checked after every read and every reopen: every acknowledged op is there, in order, once per request id; an unacknowledged one
 //! is there as a whole or not at all, and stays as it was first seen; a cleared value never comes back; the listing of keys agrees.
 
+mod reading;
+mod writing;
+
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
 
 use kv_storage::core::op::Dot;
 use kv_storage::node::Added;
 use kv_storage::store::disk::Disk;
-use kv_storage::types::{Key, RequestId, UserId, WallMs};
+use kv_storage::types::{Key, UserId, WallMs};
 
 use crate::disk::{Fault, Mount, SimDisk};
 use crate::engine::{DATA_DIR, Engine, Place, Refusal, Tuning};
 use crate::habits::{Habits, Step};
-use crate::model::{Circumstances, KeyModel, Operation, Violation};
+use crate::model::{KeyModel, Operation, Violation};
 use crate::rng::Rng;
 
 /// A crash at every change would never let a reopen finish: so many in a row at most.
 const REOPENS_MAX: usize = 20;
-/// More possible worlds of one key than this are narrowed by a read before they multiply.
-const WORLDS_MAX: usize = 64;
 
 pub struct World<E> {
     rng: Rng,
@@ -181,164 +181,6 @@ impl<E: Engine> World<E> {
         }
     }
 
-    /// One group: several operations, then their commit.
-    fn write(&mut self) -> Result<(), Violation> {
-        let mut group: Vec<(Place, Operation, Added)> = Vec::new();
-        for _ in 0..self.rng.between(1, self.habits.group_max) {
-            let (place, operation) = self.draw_operation();
-            if self.model(&place).worlds() > WORLDS_MAX {
-                self.note("too many worlds");
-                continue;
-            }
-            self.note(format!("{place:?} {operation:?}"));
-            match self.send(&place, &operation) {
-                Ok(answer) => group.push((place, operation, answer)),
-                Err(Refusal::DiskFull) => self.note("disk full"),
-                // What was taken before may count or not: the group is acknowledged first.
-                Err(Refusal::TooLong) => {
-                    let opens = self.opens;
-                    self.commit(std::mem::take(&mut group))?;
-                    if self.opens == opens {
-                        self.check_too_long(&place, &operation)?;
-                    }
-                }
-                Err(Refusal::Failed(why)) => {
-                    group.push((place, operation, Added::Appended));
-                    return self.lost(group, &why);
-                }
-            }
-        }
-        self.commit(group)
-    }
-
-    fn commit(&mut self, group: Vec<(Place, Operation, Added)>) -> Result<(), Violation> {
-        let now = self.now;
-        match self.engine().commit(now) {
-            Ok(()) => self.acknowledge(group),
-            Err(refusal) => self.lost(group, &format!("{refusal:?}")),
-        }
-    }
-
-    fn send(&mut self, place: &Place, operation: &Operation) -> Result<Added, Refusal> {
-        let now = self.now;
-        match operation {
-            Operation::Clear => self.engine().clear(place, now).map(|()| Added::Appended),
-            Operation::Add { text, finish, request } => {
-                let request = request.map(request_id);
-                self.engine().add(place, text, *finish, request, now)
-            }
-        }
-    }
-
-    fn check_too_long(&mut self, place: &Place, operation: &Operation) -> Result<(), Violation> {
-        self.note("too long");
-        let circumstances = self.circumstances();
-        let refused = self.model(place).refused_as_too_long(operation, circumstances);
-        refused.map_err(|violation| about(place, violation))
-    }
-
-    fn circumstances(&self) -> Circumstances {
-        Circumstances {
-            now: self.now,
-            latest: self.latest,
-            value_bytes_max: self.tuning.value_bytes_max,
-        }
-    }
-
-    fn acknowledge(&mut self, group: Vec<(Place, Operation, Added)>) -> Result<(), Violation> {
-        let circumstances = self.circumstances();
-        for (place, operation, answer) in group {
-            let known = self.model(&place).acknowledged(&operation, answer, circumstances);
-            known.map_err(|violation| about(&place, violation))?;
-        }
-        Ok(())
-    }
-
-    /// The engine stopped under these operations.
-    fn lost(&mut self, group: Vec<(Place, Operation, Added)>, why: &str) -> Result<(), Violation> {
-        self.note(format!("the engine stopped: {why}"));
-        let circumstances = self.circumstances();
-        for (place, operation, _) in group {
-            self.model(&place).unknown(&operation, circumstances);
-        }
-        self.reopen()
-    }
-
-    fn read(&mut self) -> Result<(), Violation> {
-        let place = self.rng.pick(&self.places).clone();
-        self.read_one(&place)
-    }
-
-    fn read_one(&mut self, place: &Place) -> Result<(), Violation> {
-        let now = self.now;
-        match self.engine().get(place, now) {
-            Ok(seen) => {
-                self.check_dots(place, seen.ops)?;
-                let fits = self.model(place).observed(&seen.values);
-                fits.map_err(|violation| about(place, violation))
-            }
-            Err(refusal) => self.stopped_reading(&refusal),
-        }
-    }
-
-    /// A dot names one op for ever: what was once read under it is all that it can be.
-    fn check_dots(&mut self, place: &Place, ops: Vec<(Dot, String)>) -> Result<(), Violation> {
-        for (dot, text) in ops {
-            let named = self.dots.entry(dot).or_insert_with(|| (place.clone(), text.clone()));
-            if *named != (place.clone(), text.clone()) {
-                return Err(Violation(format!(
-                    "{dot:?} was used twice: for {named:.80?} and for {place:?} {text:.40?}"
-                )));
-            }
-        }
-        Ok(())
-    }
-
-    fn stopped_reading(&mut self, refusal: &Refusal) -> Result<(), Violation> {
-        if !self.disk.is_dead(&self.mount) {
-            return Err(Violation(format!("a read failed on a disk that reads: {refusal:?}")));
-        }
-        self.lost(Vec::new(), &format!("{refusal:?}"))
-    }
-
-    fn list(&mut self) -> Result<(), Violation> {
-        let user = self.rng.pick(&self.places).user.clone();
-        let limit = self.rng.between(1, 5) as usize;
-        let mut named: Vec<String> = Vec::new();
-        let mut after = None;
-        loop {
-            let now = self.now;
-            match self.engine().keys(&user, after.as_deref(), limit, now) {
-                Ok((page, next)) => {
-                    named.extend(page);
-                    if next.is_none() {
-                        break;
-                    }
-                    if next <= after || named.last() > next.as_ref() {
-                        return Err(Violation(format!(
-                            "the page of keys after {after:?} is followed by that after {next:?}"
-                        )));
-                    }
-                    after = next;
-                }
-                Err(refusal) => return self.stopped_reading(&refusal),
-            }
-        }
-        if !named.is_sorted_by(|a, b| a < b) {
-            return Err(Violation(format!("a listing of {user:?} is out of order: {named:?}")));
-        }
-        for place in self.places.clone().into_iter().filter(|place| place.user == user) {
-            let is_named = named.iter().any(|name| name == place.key.as_str());
-            let seen = self.model(&place).listed(is_named);
-            seen.map_err(|violation| about(&place, violation))?;
-            named.retain(|name| name != place.key.as_str());
-        }
-        match named.as_slice() {
-            [] => Ok(()),
-            strange => Err(Violation(format!("{user:?} never had the keys {strange:?}"))),
-        }
-    }
-
     fn background(&mut self, work: impl FnOnce(&mut E, WallMs) -> Result<(), Refusal>) -> Result<(), Violation> {
         let now = self.now;
         match work(self.engine(), now) {
@@ -384,54 +226,6 @@ impl<E: Engine> World<E> {
         Err(Violation("the engine does not open any more".into()))
     }
 
-    fn look_at_everything(&mut self) -> Result<(), Violation> {
-        for place in self.places.clone() {
-            let opens = self.opens;
-            self.read_one(&place)?;
-            // A crash on the way ended in a reopen of its own, which looked at everything.
-            if self.opens != opens {
-                return Ok(());
-            }
-        }
-        Ok(())
-    }
-
-    fn draw_operation(&mut self) -> (Place, Operation) {
-        if !self.requests.is_empty() && self.rng.percent(self.habits.retry_percent) {
-            let back = self.rng.below(20.min(self.requests.len() as u64)) as usize;
-            return self.requests[self.requests.len() - 1 - back].clone();
-        }
-        let place = self.rng.pick(&self.places).clone();
-        if self.rng.percent(self.habits.clear_percent) {
-            return (place, Operation::Clear);
-        }
-        let add = self.draw_add();
-        if matches!(add, Operation::Add { request: Some(_), .. }) {
-            self.requests.push((place.clone(), add.clone()));
-        }
-        (place, add)
-    }
-
-    fn draw_add(&mut self) -> Operation {
-        self.texts += 1;
-        Operation::Add {
-            text: self.draw_text(),
-            finish: !self.rng.percent(self.habits.part_percent),
-            request: self.rng.percent(70).then_some(self.texts),
-        }
-    }
-
-    /// No text is sent twice, so that a doubled or moved one shows.
-    fn draw_text(&mut self) -> Arc<str> {
-        let filler = match (self.habits.big_texts, self.rng.below(10)) {
-            (true, 0) => self.rng.below(20_000),
-            (_, 1) => self.rng.below(1_500),
-            _ => self.rng.below(40),
-        };
-        let letter = *self.rng.pick(&["x", "é", "\0", "\""]);
-        format!("{}:{}", self.texts, letter.repeat(filler as usize)).into()
-    }
-
     fn engine(&mut self) -> &mut E {
         self.engine.as_mut().expect("between steps the engine is open")
     }
@@ -443,10 +237,6 @@ impl<E: Engine> World<E> {
 
 fn about(place: &Place, violation: Violation) -> Violation {
     Violation(format!("{place:?}: {}", violation.0))
-}
-
-fn request_id(number: u64) -> RequestId {
-    RequestId::new(&number.to_string()).expect("a number is short")
 }
 
 /// A few users with a few keys, the same for all; the names are such that their ends could be confused.

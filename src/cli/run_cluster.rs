@@ -316,5 +316,4 @@ fn shell_word(text: &str) -> String {
 }
 
 #[cfg(test)]
-#[path = "run_cluster_tests.rs"]
 mod tests;

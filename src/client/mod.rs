@@ -34,8 +34,6 @@ mod decode;
 pub mod entropy;
 mod error;
 #[cfg(test)]
-mod failover_tests;
-#[cfg(test)]
 pub(crate) mod fake_node;
 mod nodes;
 mod stream;

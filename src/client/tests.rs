@@ -8,6 +8,8 @@ use super::fake_node::{FakeNode, Fault};
 use super::*;
 use crate::api::OperationTerms;
 
+mod failover;
+
 /// An address at which nothing listens.
 fn dead_url() -> String {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

@@ -158,6 +158,7 @@ impl From<UsersError> for Failure {
             UsersError::Unknown(_) => Self::new(StatusCode::NOT_FOUND, error.to_string()),
             UsersError::Exists(_)
             | UsersError::KeysLeft(_)
+            | UsersError::KeysUnknown(_)
             | UsersError::LastAdmin(_)
             | UsersError::BeingRemoved(_)
             | UsersError::Contended(_) => Self::new(StatusCode::CONFLICT, error.to_string()),

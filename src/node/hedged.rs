@@ -93,7 +93,11 @@ impl First {
         let is_warm = reader.is_warm();
         let own = async { Ok((reader.next(budget_bytes).await?, None)) };
         let Some(elsewhere) = self.elsewhere else {
-            return if is_warm { own.await } else { by(self.deadline, own).await };
+            return if is_warm {
+                own.await
+            } else {
+                by(self.deadline, own).await
+            };
         };
         let other = async {
             let mut remote = elsewhere.open().await?;

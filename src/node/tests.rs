@@ -363,6 +363,44 @@ async fn a_write_is_answered_by_its_deadline_though_the_disk_hangs() {
     node.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_read_is_answered_by_its_deadline_though_the_disk_hangs() {
+    let disk = MemoryDisk::new();
+    let env = Env {
+        disk: disk.as_disk(),
+        ..crate::os::env()
+    };
+    let no_cache = NodeConfig {
+        cache_bytes: 0,
+        ..config()
+    };
+    let node = Node::start(env, no_cache).await.unwrap();
+    let (user, key) = (user(), key(0));
+    let soon = || Terms {
+        deadline: tokio::time::Instant::now() + Duration::from_millis(200),
+        ..Terms::usual()
+    };
+    let late = OpError::Deadline { maybe_applied: false };
+    loop {
+        // Until what was added first is in a segment.
+        let text = "x".repeat(16 << 10);
+        node.add(&user, &key, text.into(), true, None, Terms::usual())
+            .await
+            .unwrap();
+        let hangs = disk.hold_reads("shard-");
+        let count = node.count(&user, &key, soon()).await;
+        let mut reader = node.get(&user, &key, 0, 1, soon()).await.unwrap();
+        let first = reader.next(1).await;
+        drop(hangs);
+        if let (Err(count), Err(first)) = (count, first) {
+            assert_eq!((count, first), (late.clone(), late));
+            break;
+        }
+    }
+    assert!(node.count(&user, &key, Terms::usual()).await.unwrap() > 0);
+    node.stop().await;
+}
+
 async fn add_surely(node: &Node, key: &Key, text: &str, finish: bool, id: RequestId) {
     loop {
         let user = user();

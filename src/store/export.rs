@@ -51,5 +51,4 @@ fn left_by(cleared: &Clock, op: Op, now: WallMs) -> Option<Op> {
 }
 
 #[cfg(test)]
-#[path = "export_tests.rs"]
 mod tests;

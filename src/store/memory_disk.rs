@@ -45,13 +45,27 @@ struct Names {
     folders: BTreeMap<PathBuf, bool>,
 }
 
+/// What does not end, of files with this in their path.
+#[derive(Default)]
+struct Gate {
+    held: Mutex<Option<&'static str>>,
+    let_go: Condvar,
+}
+
+impl Gate {
+    fn pass(&self, path: &Path) {
+        let is_held = |part: &mut Option<&str>| part.is_some_and(|part| path.to_string_lossy().contains(part));
+        drop(self.let_go.wait_while(locked(&self.held), is_held));
+    }
+}
+
 /// What a test may switch while the store runs.
 #[derive(Default)]
 pub struct Faults {
     pub fail_sync: AtomicBool,
-    /// Syncs of files with this in their path do not end; see `MemoryDisk::hold_syncs`.
-    held_syncs: Mutex<Option<&'static str>>,
-    let_go: Condvar,
+    /// See `MemoryDisk::hold_syncs` and `hold_reads`.
+    syncs: Gate,
+    reads: Gate,
     /// If not 0: what syncs of folders fail with, as a number of the system.
     pub fail_sync_dir: AtomicI32,
     pub fail_read: AtomicBool,
@@ -132,9 +146,18 @@ impl MemoryDisk {
     }
 
     /// Lets no sync end of a file with this in its path, until what this gives is dropped.
-    pub fn hold_syncs(&self, path: &'static str) -> HeldSyncs {
-        *locked(&self.shared.faults.held_syncs) = Some(path);
-        HeldSyncs(self.shared.clone())
+    pub fn hold_syncs(&self, path: &'static str) -> Holding {
+        self.hold(path, |faults| &faults.syncs)
+    }
+
+    /// The same of reads.
+    pub fn hold_reads(&self, path: &'static str) -> Holding {
+        self.hold(path, |faults| &faults.reads)
+    }
+
+    fn hold(&self, path: &'static str, gate: fn(&Faults) -> &Gate) -> Holding {
+        *locked(&gate(&self.shared.faults).held) = Some(path);
+        Holding(self.shared.clone(), gate)
     }
 
     /// How many reads were made so far.
@@ -172,13 +195,14 @@ impl MemoryDisk {
     }
 }
 
-/// Syncs that do not end.
-pub struct HeldSyncs(Arc<Shared>);
+/// While something does not end.
+pub struct Holding(Arc<Shared>, fn(&Faults) -> &Gate);
 
-impl Drop for HeldSyncs {
+impl Drop for Holding {
     fn drop(&mut self) {
-        *locked(&self.0.faults.held_syncs) = None;
-        self.0.faults.let_go.notify_all();
+        let gate = self.1(&self.0.faults);
+        *locked(&gate.held) = None;
+        gate.let_go.notify_all();
     }
 }
 
@@ -214,6 +238,7 @@ impl MemoryFile {
 
 impl DiskFile for MemoryFile {
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        self.shared.faults.reads.pass(&self.path);
         self.shared.reads.fetch_add(1, Ordering::Relaxed);
         self.shared.read_bytes.fetch_add(buf.len() as u64, Ordering::Relaxed);
         let countdown = &self.shared.faults.fail_read_once;
@@ -248,9 +273,7 @@ impl DiskFile for MemoryFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        let faults = &self.shared.faults;
-        let is_held = |part: &mut Option<&str>| part.is_some_and(|part| self.path.to_string_lossy().contains(part));
-        drop(faults.let_go.wait_while(locked(&faults.held_syncs), is_held));
+        self.shared.faults.syncs.pass(&self.path);
         if self.shared.faults.fail_sync.load(Ordering::Relaxed) {
             return Err(io::Error::other("sync failed"));
         }

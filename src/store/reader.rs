@@ -325,5 +325,4 @@ pub fn past(source: &KeySource, request_id: Option<RequestId>) -> Result<KeyPast
 }
 
 #[cfg(test)]
-#[path = "reader_tests.rs"]
 mod tests;

@@ -297,5 +297,4 @@ pub fn quarantine_path(dir: &Path, name: &str) -> PathBuf {
 }
 
 #[cfg(test)]
-#[path = "recover_tests.rs"]
 mod tests;

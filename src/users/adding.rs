@@ -4,6 +4,7 @@
 //! a while it is looked again. A claim that stays, because its node died over it, is given up for it.
 //!
 //! Invariants:
+//! - nobody gets what an earlier user of the name had, wherever it is;
 //! - nothing that is stored under the name is removed. A name that nobody has, and under which something is stored, is not added unless whoever
 //!   adds it says that it is the new user's: the records of users may have been lost, and their data not;
 //! - of two who are both told that they added the name, one was told after the other one's user had been removed.
@@ -18,10 +19,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::node::OpError;
-use crate::types::UserId;
+use crate::types::{Consistency, UserId};
 
 use super::changes::{being_removed, contended};
-use super::history::Standing;
+use super::history::{History, Standing};
 use super::record::Record;
 use super::record_store::Sight;
 use super::removal::Backoff;
@@ -54,9 +55,9 @@ impl Inner {
         admin: bool,
         kept: Stored,
     ) -> Result<(), UsersError> {
-        self.check_free(user).await?;
-        if kept == Stored::Refused && self.has_keys(user).await? {
-            return Err(UsersError::KeysLeft(user.as_str().to_owned()));
+        let is_used = self.check_free(user).await?.is_used();
+        if kept == Stored::Refused {
+            self.check_no_keys(user, is_used).await?;
         }
         let stored = self.hashing.hash(password_hash).await?;
         for attempt in 0..TRIES_MAX {
@@ -89,11 +90,26 @@ impl Inner {
         Err(contended(user))
     }
 
-    async fn check_free(&self, user: &UserId) -> Result<(), UsersError> {
-        match self.history(user, Sight::Quorum).await?.standing() {
-            Standing::None => Ok(()),
+    /// What there is of a name that nobody has.
+    async fn check_free(&self, user: &UserId) -> Result<History, UsersError> {
+        let history = self.history(user, Sight::Quorum).await?;
+        match history.standing() {
+            Standing::None => Ok(history),
             Standing::Removing { .. } => Err(being_removed(user)),
             Standing::Active { .. } | Standing::Damaged(_) => Err(exists(user)),
+        }
+    }
+
+    /// What an earlier user of the name wrote through one node alone, which is away since, no quorum knows of, and no removal could empty. So where
+    /// there may have been one, all have to say that they hold nothing.
+    async fn check_no_keys(&self, user: &UserId, is_used: bool) -> Result<(), UsersError> {
+        let name = || user.as_str().to_owned();
+        let level = if is_used { Consistency::All } else { Consistency::Quorum };
+        match self.has_keys(user, level).await {
+            Ok(false) => Ok(()),
+            Ok(true) => Err(UsersError::KeysLeft(name())),
+            Err(OpError::Quorum { .. } | OpError::Deadline { .. }) if is_used => Err(UsersError::KeysUnknown(name())),
+            Err(error) => Err(error.into()),
         }
     }
 

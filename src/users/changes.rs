@@ -75,8 +75,8 @@ impl Users {
             match begun {
                 Ok(removal) => inner.finish_removal(removal).await,
                 Err(error) => {
-                    if matches!(error, UsersError::Store(_)) {
-                        // The user may be marked, and would be neither there nor gone.
+                    if matches!(error, UsersError::Store(_) | UsersError::BeingRemoved(_)) {
+                        // The user may be marked, and would be neither there nor gone; or is, by a node that died over it.
                         tokio::spawn(inner.resume_removal(user));
                     }
                     Err(error)

@@ -149,6 +149,11 @@ impl History {
         }
     }
 
+    /// Whether anybody may have had the name before.
+    pub fn is_used(&self) -> bool {
+        !self.lives.is_empty() || !self.voids.is_empty()
+    }
+
     /// Whether this life was added, given up or not.
     pub fn is_added(&self, life: &str) -> bool {
         let found = self.lives.iter().find(|(name, _)| name == life);
@@ -251,6 +256,15 @@ mod tests {
             Ok(removing("a", "r")),
         ];
         assert_eq!(told(next), "active b false");
+    }
+
+    #[test]
+    fn a_name_is_known_to_have_been_used_once_its_user_is_gone() {
+        assert!(!History::default().is_used());
+        assert_eq!(told([Ok(void("a"))]), "none");
+        let mut history = History::default();
+        history.push(Ok(void("a")));
+        assert!(history.is_used());
     }
 
     #[test]

@@ -78,6 +78,11 @@ pub enum UsersError {
          the API) gives it to the new user"
     )]
     KeysLeft(String),
+    #[error(
+        "a node is away that may hold what an earlier user {0:?} stored: add the user when it is back, or with `users add --keep-data` \
+         (`keep_data` in the API), which gives that to the new user"
+    )]
+    KeysUnknown(String),
     #[error("user {0:?} is being removed; add it again when that is done")]
     BeingRemoved(String),
     #[error(

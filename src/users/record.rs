@@ -35,7 +35,7 @@ pub(super) enum Record {
     },
     /// Somebody wants to remove the user; it is begun when that is decided, and ends with all of these records.
     Removing { life: String, id: String, decided: bool },
-    /// What was begun under this number, a life or a removal, was given up.
+    /// What was begun under this number, a life or a removal, was given up. Of a user who was removed it is all that stays.
     Void { id: String },
     /// It was not.
     Restored { id: String },

@@ -37,12 +37,13 @@ pub(super) trait RecordStore: Send + Sync + 'static {
     fn append<'a>(&'a self, key: &'a Key, record: String) -> BoxFuture<'a, Result<(), OpError>>;
     /// The system user's keys of records.
     fn list_records<'a>(&'a self, after: Option<&'a str>, limit: usize) -> BoxFuture<'a, Result<KeyPage, OpError>>;
-    /// A user's keys that hold anything, unfinished parts too.
+    /// A user's keys that hold anything, unfinished parts too, on so many of the replicas.
     fn list_all_keys<'a>(
         &'a self,
         user: &'a UserId,
         after: Option<&'a str>,
         limit: usize,
+        level: Consistency,
     ) -> BoxFuture<'a, Result<KeyPage, OpError>>;
     /// What the user's key may hold now, for `clear_seen`. Whatever is sent after this is none of it.
     fn seen<'a>(&'a self, user: &'a UserId, key: &'a Key) -> BoxFuture<'a, Result<Clock, OpError>>;
@@ -94,8 +95,13 @@ impl RecordStore for Node {
         user: &'a UserId,
         after: Option<&'a str>,
         limit: usize,
+        level: Consistency,
     ) -> BoxFuture<'a, Result<KeyPage, OpError>> {
-        Box::pin(Node::list_all_keys(self, user, after, limit, Terms::usual()))
+        let terms = Terms {
+            consistency: level,
+            ..Terms::usual()
+        };
+        Box::pin(Node::list_all_keys(self, user, after, limit, terms))
     }
 
     fn seen<'a>(&'a self, user: &'a UserId, key: &'a Key) -> BoxFuture<'a, Result<Clock, OpError>> {

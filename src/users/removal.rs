@@ -1,7 +1,8 @@
 //! The removal of a user: mark the record, look who else is there, decide, empty every key, empty the record.
 //!
 //! Invariants:
-//! - the record goes last. As long as it is there the removal is not done, and a node that starts takes it up again;
+//! - the records go last. As long as they are there the removal is not done; a node that starts takes it up again, and so does one that is asked
+//!   for it once more. One record stays, that the name was somebody's;
 //! - a key is emptied only of what it held before the record was seen to say that the user is being removed. Another node may have finished
 //!   the removal, and the name be somebody else's;
 //! - an admin's removal is decided only when another admin was seen without a mark after this one's mark was written. Of admins who remove
@@ -15,7 +16,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 
 use crate::core::clock::Clock;
 use crate::node::OpError;
-use crate::types::UserId;
+use crate::types::{Consistency, UserId};
 
 use super::changes::{being_removed, contended, last_admin, unknown};
 use super::history::{History, RemovalMark, Standing};
@@ -82,7 +83,7 @@ impl Inner {
         let history = self.history(user, Sight::Quorum).await?;
         let life = match history.standing() {
             // What is stored under a name that nobody has goes the same way.
-            Standing::None if self.has_keys(user).await? => NO_LIFE,
+            Standing::None if self.has_keys(user, Consistency::Quorum).await? => NO_LIFE,
             Standing::None => return Err(unknown(user)),
             Standing::Removing { .. } => return Err(being_removed(user)),
             Standing::Active { admin: true, .. } if !self.has_other_admin(user).await? => return Err(last_admin(user)),
@@ -225,27 +226,34 @@ impl Inner {
                 break Erased::Done;
             };
             let records = self.store.seen(&UserId::system(), &key).await?;
-            match self.clear_keys_while(user, being_removed).await? {
-                Pass::Emptied(0) => {
-                    self.store.clear_seen(&UserId::system(), &key, records).await?;
-                    break Erased::Done;
-                }
-                Pass::Emptied(_) => {}
+            let is_empty = match self.clear_keys_while(user, being_removed).await? {
+                Pass::Emptied(keys) => keys == 0,
                 Pass::Refused(history) => match history.standing() {
                     Standing::Active { life, .. } if life == removal.life => break Erased::Kept,
+                    // It was as far as this, and then failed.
+                    Standing::None if history.is_void(&removal.life) => true,
                     _ => break Erased::Done,
                 },
+            };
+            if is_empty {
+                // After those that go.
+                let id = removal.life.clone();
+                if let Ok(gone) = (Record::Void { id }).encode(user) {
+                    self.store.append(&key, gone).await?;
+                }
+                self.store.clear_seen(&UserId::system(), &key, records).await?;
+                break Erased::Done;
             }
         };
         locked(&self.removals.under_way).remove(user);
         Ok(erased)
     }
 
-    /// Whether anything is stored under the name.
-    pub(super) async fn has_keys(&self, user: &UserId) -> Result<bool, OpError> {
+    /// Whether anything is stored under the name, by the word of so many replicas.
+    pub(super) async fn has_keys(&self, user: &UserId, level: Consistency) -> Result<bool, OpError> {
         let mut after: Option<String> = None;
         loop {
-            let page = self.store.list_all_keys(user, after.as_deref(), 1).await?;
+            let page = self.store.list_all_keys(user, after.as_deref(), 1, level).await?;
             after = page.next_after.map(|key| key.as_str().to_owned());
             if !page.keys.is_empty() || after.is_none() {
                 return Ok(!page.keys.is_empty());
@@ -258,7 +266,10 @@ impl Inner {
         let mut cleared = 0;
         let mut after: Option<String> = None;
         loop {
-            let page = self.store.list_all_keys(user, after.as_deref(), PAGE_KEYS).await?;
+            let listed = self
+                .store
+                .list_all_keys(user, after.as_deref(), PAGE_KEYS, Consistency::Quorum);
+            let page = listed.await?;
             let asked: Vec<_> = page.keys.iter().map(|key| self.store.seen(user, key)).collect();
             let seen: Vec<Clock> = stream::iter(asked).buffered(CLEARS_AT_ONCE).try_collect().await?;
             let history = self.history(user, Sight::Quorum).await?;

@@ -112,6 +112,20 @@ async fn what_a_batch_reads_takes_permits_of_answers() {
 }
 
 #[tokio::test]
+async fn a_long_fragment_takes_room_beside_what_is_made_of_it() {
+    const MIB: usize = 1 << 20;
+    let rig = Rig::with(FrontConfig {
+        answer_bytes_in_flight_max: 4 * MIB,
+        ..FrontConfig::default()
+    });
+    for (bytes, status) in [(3 * MIB, 503), (3 * MIB / 2, 200)] {
+        let get = json!([{"op": "get_value", "key": format!("{LONG}0+{bytes}")}]);
+        assert_eq!(results(&rig, get).await[0]["status_code"], status);
+        assert_eq!(rig.front.free_answer_bytes(), 4 * MIB);
+    }
+}
+
+#[tokio::test]
 async fn a_batch_whose_answer_has_no_room_is_refused_before_anything_is_done() {
     let rig = Rig::with(FrontConfig {
         answer_bytes_in_flight_max: 150,

@@ -15,12 +15,14 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use super::Inner;
 use super::gather::gather;
-use super::{Inner, TICK};
 use crate::core::slot::SYSTEM_SLOT;
 use crate::types::NodeId;
 use crate::wire::{Request, Response};
 
+/// Three round trips on a slow line: a connection, who is who, the question.
+const ANSWER_MAX: Duration = Duration::from_secs(2);
 /// A node that wants in asks twice a second.
 const ASKED_LATELY: Duration = Duration::from_secs(10);
 
@@ -83,7 +85,7 @@ impl Inner {
         let peers = self.up_peers(layout.placement.nodes());
         let counts = |response| matches!(response, Response::Digest { votes: true, .. }).then_some(());
         let voter = gather(&peers, 1, || Request::Digest { slot: SYSTEM_SLOT.0 }, counts);
-        match tokio::time::timeout(TICK, voter).await {
+        match tokio::time::timeout(ANSWER_MAX, voter).await {
             Ok(Ok(_)) => lost,
             _ => BTreeSet::new(),
         }
@@ -92,7 +94,7 @@ impl Inner {
     /// Whether the node is found at this address, and holds nothing. One that only says so, by mistake, must not make a member's disk
     /// count as lost; and one that has lost no more than its name still holds what the member had.
     async fn is_empty_at(&self, node: NodeId, address: SocketAddr) -> bool {
-        let asked = self.peers.call_address(address, Request::HasData, TICK).await;
+        let asked = self.peers.call_address(address, Request::HasData, ANSWER_MAX).await;
         matches!(asked, Ok((found, Response::HasData(false))) if found == node)
     }
 }

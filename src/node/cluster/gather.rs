@@ -12,7 +12,7 @@ use crate::wire::{Request, Response};
 /// A peer that has not answered anything for so long is asked last.
 pub(super) const SLOW: Duration = Duration::from_millis(100);
 /// Those that were asked first get so long before the others are asked too: many times what an answer takes, and little for whoever waits.
-const HEDGE: Duration = Duration::from_millis(15);
+pub(super) const HEDGE: Duration = Duration::from_millis(15);
 
 /// Requests on their way to a few peers. Each is looked at whenever one moves: there are never more than a slot has replicas, and for so
 /// few that costs less than knowing which it was.

@@ -1,14 +1,18 @@
 //! Listing keys: every node lists what it holds, and where the replicas of a key do not agree, the key is read at a quorum.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::AtomicBool;
 
-use futures_util::future::join_all;
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
+use tokio::time::timeout;
 
+use super::gather::HEDGE;
 use super::write::Try;
 use super::{Cluster, Inner};
 use crate::core::slot::{SLOT_COUNT, SYSTEM_SLOT, SlotId};
 use crate::node::local::{Added, Wanted};
+use crate::node::peers::Peer;
 use crate::node::replica::place_of;
 use crate::node::{OpError, Terms};
 use crate::shard::{WriteContext, WriteKind};
@@ -33,8 +37,7 @@ impl Cluster {
 
 impl Inner {
     async fn list(&self, query: KeyQuery, terms: Terms) -> Result<KeyPage, OpError> {
-        let listed = self.list_everywhere(&query).await?;
-        self.check_enough(&listed, terms.consistency)?;
+        let listed = self.list_everywhere(&query, terms.consistency).await?;
         // A page of one node may end early; what others have beyond that point belongs to the next page.
         let mut bound = listed.iter().filter_map(|one| one.next_after.clone()).min();
         let mut found: BTreeMap<Key, Vec<NodeId>> = BTreeMap::new();
@@ -63,58 +66,54 @@ impl Inner {
         })
     }
 
-    async fn list_everywhere(&self, query: &KeyQuery) -> Result<Vec<Listed>, OpError> {
+    /// What as many nodes list as the level asks for; the others have a moment more.
+    async fn list_everywhere(&self, query: &KeyQuery, level: Consistency) -> Result<Vec<Listed>, OpError> {
         let layout = self.layouts.current();
         let members: Vec<NodeId> = layout.table.up().map(|(node, _)| node).collect();
-        let calls = self.up_peers(&members).into_iter().map(|peer| {
-            let call = peer.call(Request::ListKeys {
-                user: query.user.as_str().to_owned(),
-                prefix: query.prefix.clone(),
-                after: query.after.clone(),
-                limit: u32::try_from(query.limit).unwrap_or(u32::MAX),
-                all: query.all,
-            });
-            async move {
-                let Ok(Response::Keys { keys, next_after }) = call.ok()?.await else {
-                    return None;
-                };
-                let key = |text: String| Key::new(&text).ok();
-                Some(Listed {
-                    node: peer.node(),
-                    keys: keys.into_iter().filter_map(key).collect(),
-                    next_after: next_after.and_then(key),
-                })
+        let own = self.list_here(query.clone()).boxed();
+        let others = self.up_peers(&members).into_iter();
+        let others = others.map(|peer| list_there(peer, query).map(Ok).boxed());
+        let mut asked: FuturesUnordered<_> = others.chain([own]).collect();
+        let (mut listed, mut own_error) = (Vec::new(), None);
+        let mut is_enough = false;
+        while let Some(one) = match is_enough {
+            false => asked.next().await,
+            true => timeout(HEDGE, asked.next()).await.unwrap_or_default(),
+        } {
+            match one {
+                Ok(one) => listed.extend(one),
+                Err(error) => own_error = Some(error),
             }
-        });
-        let (own, others) = tokio::join!(self.local.list(query.clone()), join_all(calls));
-        let mut listed: Vec<Listed> = others.into_iter().flatten().collect();
-        match own {
-            Ok(page) if self.may_list() => listed.push(Listed {
-                node: self.me,
-                keys: page.keys,
-                next_after: page.next_after,
-            }),
-            Err(error) if listed.is_empty() => return Err(error),
-            _ => {}
+            is_enough = is_enough || self.lacks(&listed, level).is_none();
         }
-        Ok(listed)
+        match (self.lacks(&listed, level), own_error) {
+            (None, _) => Ok(listed),
+            (Some(_), Some(error)) if listed.is_empty() => Err(error),
+            (Some((needed, answered)), _) => Err(self.no_quorum(needed, answered, false)),
+        }
     }
 
-    /// Whether of every slot as many replicas listed their keys as the level asks for.
-    fn check_enough(&self, listed: &[Listed], level: Consistency) -> Result<(), OpError> {
+    /// None where this node's word does not count.
+    async fn list_here(&self, query: KeyQuery) -> Result<Option<Listed>, OpError> {
+        let page = self.local.list(query).await?;
+        Ok(self.may_list().then_some(Listed {
+            node: self.me,
+            keys: page.keys,
+            next_after: page.next_after,
+        }))
+    }
+
+    /// Of a slot of which fewer replicas listed their keys than the level asks for: how many are needed, and how many there were.
+    fn lacks(&self, listed: &[Listed], level: Consistency) -> Option<(usize, usize)> {
         let layout = self.layouts.current();
-        for slot in (0..SLOT_COUNT).map(SlotId) {
-            let replicas = layout.placement.replicas(slot);
-            let answered = replicas
-                .iter()
-                .filter(|node| listed.iter().any(|one| one.node == **node))
-                .count();
-            let needed = level.needed(replicas.len());
-            if answered < needed {
-                return Err(self.no_quorum(needed, answered, false));
-            }
-        }
-        Ok(())
+        let nodes: BTreeSet<NodeId> = listed.iter().map(|one| one.node).collect();
+        (0..SLOT_COUNT).find_map(|slot| {
+            let replicas = layout.placement.replicas(SlotId(slot));
+            let answered = replicas.iter().filter(|node| nodes.contains(node)).count();
+            // Where there is no member nobody knows anything.
+            let needed = level.needed(replicas.len().max(1));
+            (answered < needed).then_some((needed, answered))
+        })
     }
 
     /// Whether a key that the nodes `by` listed belongs to the page.
@@ -157,6 +156,26 @@ impl Inner {
         let added = self.local.write(wanted, WriteContext::default());
         in_time(added, terms).await
     }
+}
+
+/// None where there is no answer, or the peer's word does not count.
+async fn list_there(peer: Peer, query: &KeyQuery) -> Option<Listed> {
+    let call = peer.call(Request::ListKeys {
+        user: query.user.as_str().to_owned(),
+        prefix: query.prefix.clone(),
+        after: query.after.clone(),
+        limit: u32::try_from(query.limit).unwrap_or(u32::MAX),
+        all: query.all,
+    });
+    let Ok(Response::Keys { keys, next_after }) = call.ok()?.await else {
+        return None;
+    };
+    let key = |text: String| Key::new(&text).ok();
+    Some(Listed {
+        node: peer.node(),
+        keys: keys.into_iter().filter_map(key).collect(),
+        next_after: next_after.and_then(key),
+    })
 }
 
 fn system_value<'a>(system: &'a UserId, key: &'a Key, text: String) -> Wanted<'a> {

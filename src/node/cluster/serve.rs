@@ -235,14 +235,21 @@ impl Inner {
     }
 
     pub(super) async fn answer_append(&self, from: NodeId, ops: Vec<WireOp>) -> Response {
+        let gone = |maybe_applied| Response::Failed(WireError::Unavailable { maybe_applied });
         // Who counts on this acknowledgement has to know this life of the node, should its disk be set back one day.
-        let taken = match self.lives.is_introduced(from) {
-            true => self.take_ops(ops, Came::Otherwise).await,
-            false => Err(OpError::ShardUnavailable { maybe_applied: false }),
-        };
-        match taken {
-            Ok(()) => Response::Done,
-            Err(error) => Response::Failed(wire_error(error)),
+        if !self.lives.is_introduced(from) {
+            return gone(false);
+        }
+        let mut slots: Vec<SlotId> = ops.iter().map(|op| op.dot().slot).collect();
+        slots.dedup();
+        if let Err(error) = self.take_ops(ops, Came::Otherwise).await {
+            return Response::Failed(wire_error(error));
+        }
+        // One whose seat another node has got may not have heard of that, and makes no quorum any more.
+        let counts = |slot: &SlotId| self.knows_replica(*slot, from);
+        match slots.iter().all(counts) {
+            true => Response::Done,
+            false => gone(true),
         }
     }
 

@@ -42,7 +42,7 @@ pub(super) struct Standstill {
 
 impl Inner {
     /// Before a write is carried out here, and before it is looked at the table for it; to be held while it is.
-    pub(super) fn begin_write(&self, wanted: &Wanted<'_>) -> Result<Option<Task>, OpError> {
+    pub(super) fn begin_user_write(&self, wanted: &Wanted<'_>) -> Result<Option<Task>, OpError> {
         if wanted.user.is_system() || self.layouts.current().table.replication() != 1 {
             return Ok(None);
         }

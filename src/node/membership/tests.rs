@@ -1,128 +1,20 @@
 //! Clusters over a network in memory that loses, delays and parts, in tokio's paused time.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::io;
+use std::collections::BTreeMap;
 
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
-use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
 use super::*;
-use crate::env::{BoxFuture, Datagrams, Listener, Net, Stream};
 use crate::net::{ClusterKey, Sealer};
 use crate::store::memory_disk::MemoryDisk;
 
+mod net;
 mod notices;
+mod refused;
 
-/// A datagram and where it comes from.
-type Packet = (Vec<u8>, SocketAddr);
-
-/// The network between all nodes of a test.
-struct Wire {
-    sockets: BTreeMap<SocketAddr, mpsc::UnboundedSender<Packet>>,
-    rng: SmallRng,
-    /// Of 100 datagrams, how many are lost.
-    loss_percent: u32,
-    delay_max: Duration,
-    /// Addresses that nothing reaches or leaves.
-    cut_off: BTreeSet<SocketAddr>,
-    /// Every datagram that was sent, with its destination, while this is on.
-    recorded: Option<Vec<(Vec<u8>, SocketAddr)>>,
-    sent_bytes: u64,
-}
-
-#[derive(Clone)]
-struct MemoryNet(Arc<parking_lot::Mutex<Wire>>);
-
-impl MemoryNet {
-    fn new(loss_percent: u32, delay_max: Duration) -> Self {
-        Self(Arc::new(parking_lot::Mutex::new(Wire {
-            sockets: BTreeMap::new(),
-            rng: SmallRng::seed_from_u64(7),
-            loss_percent,
-            delay_max,
-            cut_off: BTreeSet::new(),
-            recorded: None,
-            sent_bytes: 0,
-        })))
-    }
-
-    fn send(&self, bytes: &[u8], from: SocketAddr, to: SocketAddr) {
-        let mut wire = self.0.lock();
-        wire.sent_bytes += bytes.len() as u64 + 28 /* IPv4 and UDP headers */;
-        if let Some(recorded) = &mut wire.recorded {
-            recorded.push((bytes.to_vec(), to));
-        }
-        let parted = wire.cut_off.contains(&from) || wire.cut_off.contains(&to);
-        let (percent, delay_max) = (wire.loss_percent, wire.delay_max);
-        if parted || wire.rng.random_range(0..100) < percent {
-            return;
-        }
-        let Some(socket) = wire.sockets.get(&to).cloned() else {
-            return;
-        };
-        let delay = delay_max.mul_f64(wire.rng.random());
-        let bytes = bytes.to_vec();
-        tokio::spawn(async move {
-            sleep(delay).await;
-            let _ = socket.send((bytes, from));
-        });
-    }
-}
-
-impl Net for MemoryNet {
-    fn listen(&self, _: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Listener>>> {
-        Box::pin(async { Err(io::ErrorKind::Unsupported.into()) })
-    }
-
-    fn connect(&self, _: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Stream>>> {
-        Box::pin(async { Err(io::ErrorKind::Unsupported.into()) })
-    }
-
-    fn datagrams(&self, addr: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Datagrams>>> {
-        Box::pin(async move {
-            let (sender, receiver) = mpsc::unbounded_channel();
-            let mut wire = self.0.lock();
-            if wire.sockets.get(&addr).is_some_and(|socket| !socket.is_closed()) {
-                return Err(io::ErrorKind::AddrInUse.into());
-            }
-            wire.sockets.insert(addr, sender);
-            Ok(Box::new(MemorySocket {
-                net: self.clone(),
-                addr,
-                received: tokio::sync::Mutex::new(receiver),
-            }) as Box<dyn Datagrams>)
-        })
-    }
-}
-
-struct MemorySocket {
-    net: MemoryNet,
-    addr: SocketAddr,
-    received: tokio::sync::Mutex<mpsc::UnboundedReceiver<Packet>>,
-}
-
-impl Datagrams for MemorySocket {
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        Ok(self.addr)
-    }
-
-    fn send_to<'a>(&'a self, bytes: &'a [u8], to: SocketAddr) -> BoxFuture<'a, io::Result<()>> {
-        self.net.send(bytes, self.addr, to);
-        Box::pin(async { Ok(()) })
-    }
-
-    fn recv_from<'a>(&'a self, buffer: &'a mut [u8]) -> BoxFuture<'a, io::Result<(usize, SocketAddr)>> {
-        Box::pin(async move {
-            let packet = self.received.lock().await.recv().await;
-            let (bytes, from) = packet.ok_or(io::ErrorKind::BrokenPipe)?;
-            let length = bytes.len().min(buffer.len());
-            buffer[..length].copy_from_slice(&bytes[..length]);
-            Ok((length, from))
-        })
-    }
-}
+use net::MemoryNet;
 
 fn env(net: &MemoryNet) -> Env {
     Env {
@@ -332,96 +224,9 @@ async fn a_restarted_node_is_never_seen_dead_when_it_is_quick() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn another_key_another_cluster_and_garbage_are_refused_and_harmless() {
-    let net = MemoryNet::new(0, Duration::from_millis(1));
-    let nodes = cluster(&net, 2).await;
-    let other_key = MembershipConfig {
-        keys: ring(2),
-        ..config(3, 1, &[1, 2])
-    };
-    let other_name = MembershipConfig {
-        cluster_name: "other".to_owned(),
-        ..config(4, 1, &[1, 2])
-    };
-    let strangers = [start(&net, other_key).await, start(&net, other_name).await];
-    for length in 0..300 {
-        net.send(&vec![length as u8; length], addr(9), addr(1));
-    }
-    // Sealed with the key, but no message.
-    let mut sealer = Sealer::new(&ring(1), NodeId(9), 1, Arc::new(crate::os::OsEntropy));
-    let mut datagram = Vec::new();
-    for payload in [&b""[..], b"\0", b"\0\x01\x02\x03", b"\x02short", b"\x03"] {
-        sealer.seal(payload, &mut datagram);
-        net.send(&datagram, addr(9), addr(1));
-    }
-    stays(&nodes, Duration::from_secs(30), |view| alive(view) == [1, 2]).await;
-    assert_eq!((sees(&strangers[0]), sees(&strangers[1])), (vec![3], vec![4]));
-    let counters = nodes[0].counters();
-    let refused: BTreeMap<_, _> = counters.refused.by_reason().collect();
-    assert_eq!(refused["malformed"], 5);
-    assert!(refused["unknown_key"] > 10 && refused["too_short"] > 10 && refused["version"] > 10);
-}
-
-#[tokio::test(start_paused = true)]
-async fn replayed_datagrams_change_nothing_and_are_counted() {
-    let net = MemoryNet::new(0, Duration::from_millis(1));
-    let mut nodes = cluster(&net, 3).await;
-    net.0.lock().recorded = Some(Vec::new());
-    sleep(Duration::from_secs(5)).await;
-    let recorded = net.0.lock().recorded.take().unwrap();
-    nodes.pop().unwrap().stop().await;
-    for node in &nodes {
-        wait(node, Duration::from_secs(3), |view| alive(view) == [1, 2]).await;
-    }
-    // Played again, to everyone and again and again, they do not make the dead one live.
-    for _ in 0..20 {
-        for (bytes, _) in &recorded {
-            net.send(bytes, addr(3), addr(1));
-            net.send(bytes, addr(3), addr(2));
-        }
-        stays(&nodes, Duration::from_secs(1), |view| alive(view) == [1, 2]).await;
-    }
-    for node in &nodes {
-        let counters = node.counters();
-        let refused: BTreeMap<_, _> = counters.refused.by_reason().collect();
-        assert!(refused["replayed"] as usize > recorded.len() * 10, "{refused:?}");
-        assert_eq!(*node.outdated().borrow(), None);
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_node_whose_generation_was_set_back_learns_so() {
-    let net = MemoryNet::new(0, Duration::from_millis(1));
-    let mut nodes = cluster(&net, 3).await;
-    nodes.pop().unwrap().stop().await;
-    nodes.push(start(&net, config(3, 9, &[1])).await);
-    wait(&nodes[0], Duration::from_secs(10), |view| {
-        view.nodes[&NodeId(3)].generation == 9
-    })
-    .await;
-    // An older generation, and the same one anew.
-    for generation in [4, 9] {
-        sleep(Duration::from_secs(20)).await;
-        nodes.pop().unwrap().stop().await;
-        // Long enough that gossip has forgotten it: only the replay windows remember.
-        sleep(Duration::from_secs(300)).await;
-        let restored = start(&net, config(3, generation, &[1])).await;
-        let mut outdated = restored.outdated();
-        timeout(Duration::from_secs(10), outdated.wait_for(|known| *known == Some(9)))
-            .await
-            .unwrap()
-            .unwrap();
-        nodes.push(restored);
-    }
-    nodes.pop().unwrap().stop().await;
-    nodes.push(start(&net, config(3, 10, &[1])).await);
-    for node in &nodes {
-        wait(node, Duration::from_secs(10), |view| alive(view) == [1, 2, 3]).await;
-    }
-    assert_eq!(*nodes[2].outdated().borrow(), None);
-}
-
-#[tokio::test(start_paused = true)]
+mod net;
+mod notices;
+mod refused;
 async fn who_was_paused_blames_nobody_and_does_not_flood_the_others() {
     let net = MemoryNet::new(5, JITTER);
     let mut nodes = cluster(&net, 3).await;
@@ -443,19 +248,4 @@ async fn who_was_paused_blames_nobody_and_does_not_flood_the_others() {
     for node in &nodes {
         wait(node, CATCH_UP + Duration::from_secs(3), |view| alive(view) == [1, 2]).await;
     }
-}
-
-#[tokio::test(start_paused = true)]
-async fn an_address_in_use_and_names_too_long_are_told() {
-    let net = MemoryNet::new(0, Duration::ZERO);
-    let node = start(&net, config(1, 1, &[])).await;
-    let error = Membership::start(&env(&net), config(1, 2, &[])).await.err().unwrap();
-    assert!(matches!(error, MembershipError::Listen { .. }), "{error}");
-    node.stop().await;
-    let node = start(&net, config(1, 2, &[])).await;
-    drop(node);
-    let mut long = config(2, 1, &[]);
-    long.about.zone = "z".repeat(ZONE_BYTES_MAX + 1);
-    let error = Membership::start(&env(&net), long).await.err().unwrap();
-    assert_eq!(error.to_string(), "the name of the zone has 65 bytes, 64 are allowed");
 }

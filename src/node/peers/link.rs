@@ -21,8 +21,8 @@ use super::CallError;
 use super::batch::{Batch, Hurry, Outgoing, SOON, Source, Waits};
 use super::figures::{LinkCounters, PeerFigures};
 use super::meter::Meter;
+use super::on_answer::OnAnswer;
 use super::pending::{Pending, Waiting};
-use super::reply::Reply;
 use crate::types::NodeId;
 use crate::wire::{MESSAGE_BYTES_MAX, Request, Response};
 
@@ -79,13 +79,13 @@ impl Link {
     }
 
     pub fn call(&self, request: &Request) -> Result<oneshot::Receiver<Response>, CallError> {
-        let (reply, answer) = oneshot::channel();
-        self.send(request, Hurry::Now, Reply::Waiter(reply))?;
+        let (waiter, answer) = oneshot::channel();
+        self.send(request, Hurry::Now, OnAnswer::Waiter(waiter))?;
         Ok(answer)
     }
 
-    /// When it is refused, `reply` hears that there will be no answer before this returns.
-    pub fn send(&self, request: &Request, hurry: Hurry, reply: Reply) -> Result<(), CallError> {
+    /// When it is refused, `on_answer` hears that there will be no answer before this returns.
+    pub fn send(&self, request: &Request, hurry: Hurry, on_answer: OnAnswer) -> Result<(), CallError> {
         let since_us = self.now_us();
         let mut live = self.live.lock();
         let Live { outgoing, pending } = live.as_mut().ok_or(CallError::NotConnected)?;
@@ -110,7 +110,11 @@ impl Link {
                 });
             }
         };
-        let waiting = Waiting { reply, since_us, bytes };
+        let waiting = Waiting {
+            on_answer,
+            since_us,
+            bytes,
+        };
         pending.add(id, waiting);
         let waits = match hurry {
             Hurry::Now => Waits::No,
@@ -171,7 +175,7 @@ impl Link {
         // Woken without the lock: they may call again at once.
         for (waiting, response) in ready {
             if let Some(waiting) = waiting {
-                waiting.reply.send(response);
+                waiting.on_answer.send(response);
             }
         }
     }

@@ -16,7 +16,7 @@ use super::CallError;
 use super::batch::Hurry;
 use super::figures::PeerFigures;
 use super::link::Link;
-use super::reply::Reply;
+use super::on_answer::OnAnswer;
 use crate::types::NodeId;
 use crate::wire::{Request, Response};
 
@@ -65,7 +65,7 @@ impl Peer {
     /// The same, where `then` hears of the answer, or that there will be none: in the latter case before this returns when it is refused.
     pub fn call_then(&self, request: &Request, hurry: Hurry, then: impl FnOnce(Option<Response>) + Send + 'static) {
         // It was told.
-        let _ = self.0.send(request, hurry, Reply::then(then));
+        let _ = self.0.send(request, hurry, OnAnswer::then(then));
     }
 
     /// Grows by one each time a connection has been made; 0 before the first.

@@ -3,7 +3,7 @@
 //! A slab: the lower bits of a request's id are its place. The places are also chained in the order in which the requests were made, so
 //! that the oldest is known at any time.
 
-use super::reply::Reply;
+use super::on_answer::OnAnswer;
 
 const INDEX_BITS: u32 = 13;
 /// Requests that may wait for one peer. At 50,000 a second about 160 ms worth: who would wait longer is better refused.
@@ -13,7 +13,7 @@ const NONE: u32 = u32::MAX;
 
 /// Who waits for an answer.
 pub struct Waiting {
-    pub reply: Reply,
+    pub on_answer: OnAnswer,
     /// See `Link::now_us`.
     pub since_us: u64,
     /// Encoded request.
@@ -139,7 +139,7 @@ mod tests {
     fn add(pending: &mut Pending, since_us: u64) -> Option<u64> {
         let id = pending.next_id()?;
         let waiting = Waiting {
-            reply: Reply::then(|_| {}),
+            on_answer: OnAnswer::then(|_| {}),
             since_us,
             bytes: 10,
         };

@@ -8,7 +8,7 @@ mod slowing;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 
 use argon2::Params;
@@ -21,7 +21,7 @@ use crate::core::stamp::OriginId;
 use crate::env::{Blocking, BoxFuture, Env};
 use crate::node::{KeyPage, OpError};
 use crate::os;
-use crate::types::{Key, UserId};
+use crate::types::{Consistency, Key, UserId};
 
 const ORIGIN: OriginId = OriginId(1);
 
@@ -130,6 +130,8 @@ type Pieces = Vec<(u64, Option<String>)>;
 pub(super) struct Memory {
     lists: Mutex<BTreeMap<(UserId, Key), Pieces>>,
     pub reads: AtomicUsize,
+    /// Of three replicas one does not answer.
+    pub one_is_away: AtomicBool,
     written: AtomicU64,
     /// How many more clears succeed, and what the others fail with.
     clears_until_failure: Mutex<Option<(usize, OpError)>>,
@@ -273,8 +275,18 @@ impl RecordStore for Arc<Memory> {
         user: &'a UserId,
         after: Option<&'a str>,
         limit: usize,
+        level: Consistency,
     ) -> BoxFuture<'a, Result<KeyPage, OpError>> {
-        Box::pin(async move { Ok(self.page(user, "", true, after, limit)) })
+        Box::pin(async move {
+            match (self.one_is_away.load(SeqCst), level) {
+                (true, Consistency::All) => Err(OpError::Quorum {
+                    needed: 3,
+                    answered: 2,
+                    maybe_applied: false,
+                }),
+                _ => Ok(self.page(user, "", true, after, limit)),
+            }
+        })
     }
 
     fn seen<'a>(&'a self, _: &'a UserId, _: &'a Key) -> BoxFuture<'a, Result<Clock, OpError>> {

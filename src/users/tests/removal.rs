@@ -17,6 +17,15 @@ async fn with_bobs_keys(world: &World, keys: usize) -> Users {
     users
 }
 
+/// That the name was somebody's, and nothing of who that was.
+fn only_one_record_stays(world: &World) {
+    let records = world.store.records_of("bob");
+    assert!(
+        matches!(&records[..], [record] if record.contains(r#""state":"void""#)),
+        "{records:?}"
+    );
+}
+
 #[tokio::test]
 async fn everything_of_a_removed_user_goes_and_nothing_of_others() {
     let world = World::default();
@@ -25,7 +34,7 @@ async fn everything_of_a_removed_user_goes_and_nothing_of_others() {
     users.remove(&id("bob")).await.expect("bob exists");
     assert_eq!(world.store.keys_of(&id("bob")), 0);
     assert_eq!(world.store.keys_of(&id("ann")), 2500);
-    assert!(world.store.records_of("bob").is_empty());
+    only_one_record_stays(&world);
     assert_eq!(users.verify("bob", "x", address(1)).await, Err(AuthError::Invalid));
     assert_eq!(users.verify("ann", "right", address(1)).await, admin("ann"));
 }
@@ -51,7 +60,7 @@ async fn a_removal_cut_short_by_a_crash_is_resumed_at_the_next_start() {
     assert_eq!(users.verify("bob", "x", address(1)).await, Err(AuthError::Invalid));
     settle().await;
     assert_eq!(world.store.keys_of(&id("bob")), 0);
-    assert!(world.store.records_of("bob").is_empty());
+    only_one_record_stays(&world);
     users.add(&id("bob"), "y", false).await.expect("bob is gone");
     settle().await;
     assert!(users.verify("bob", "y", address(1)).await.is_ok());
@@ -131,7 +140,7 @@ async fn what_a_late_request_wrote_after_the_removal_is_not_the_next_users() {
     assert_eq!(users.add(&bob, "y", false).await, refused);
     assert_eq!(world.store.keys_of(&bob), 1);
     users.remove(&bob).await.expect("there is something to remove");
-    assert_eq!((world.store.keys_of(&bob), world.store.records_of("bob").len()), (0, 0));
+    assert_eq!((world.store.keys_of(&bob), world.store.records_of("bob").len()), (0, 1));
     users.add(&bob, "y", false).await.expect("bob is gone");
     assert_eq!(
         users.remove(&id("cat")).await,
@@ -152,4 +161,43 @@ async fn what_is_stored_under_a_name_without_a_user_is_never_removed_by_adding_i
     for name in ["ann", "bob"] {
         assert_eq!(world.store.values(&id(name), &key("kept")), ["value"], "{name}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_removal_that_was_left_by_a_node_that_died_is_finished_by_another_that_is_asked_for_it() {
+    let world = World::default();
+    let users = with_bobs_keys(&world, 10).await;
+    let other = world.start();
+    settle().await;
+    world.store.hold_clears(1);
+    let removing = tokio::spawn(async move { users.remove(&id("bob")).await });
+    settle().await;
+    assert_eq!(world.store.waiting(), 1);
+    removing.abort();
+    assert_eq!(
+        other.remove(&id("bob")).await,
+        Err(UsersError::BeingRemoved("bob".into()))
+    );
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(world.store.keys_of(&id("bob")), 0);
+    assert_eq!(other.add(&id("bob"), "y", false).await, Ok(()));
+}
+
+#[tokio::test]
+async fn while_a_node_is_away_that_may_hold_what_an_earlier_user_stored_the_name_is_not_given_away() {
+    let world = World::default();
+    let users = with_bobs_keys(&world, 10).await;
+    users.remove(&id("bob")).await.expect("bob exists");
+    world.store.one_is_away.store(true, SeqCst);
+    let unknown = Err(UsersError::KeysUnknown("bob".into()));
+    assert_eq!(users.add(&id("bob"), "y", false).await, unknown);
+    users
+        .add(&id("eve"), "y", false)
+        .await
+        .expect("nobody had the name before");
+    users.adopt(&id("bob"), "y", false).await.expect("whatever it holds");
+    users.remove(&id("bob")).await.expect("bob exists");
+    assert_eq!(users.add(&id("bob"), "y", false).await, unknown);
+    world.store.one_is_away.store(false, SeqCst);
+    users.add(&id("bob"), "y", false).await.expect("nothing is there");
 }

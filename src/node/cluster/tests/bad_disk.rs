@@ -2,7 +2,13 @@
 
 use std::sync::atomic::Ordering;
 
+use super::copying::{SYNC, stop_task};
+use super::reads::{Ops, hold};
 use super::*;
+use crate::node::cluster::write::Try;
+use crate::node::local::Wanted;
+use crate::node::replica::place_of;
+use crate::shard::WriteKind;
 
 const TRIES: usize = 100;
 
@@ -25,14 +31,19 @@ async fn fail_reads_of(rig: &Rig, disk: &MemoryDisk, name: &str) {
     panic!("the key stays in memory");
 }
 
+/// So many members, of which the first has this disk.
+async fn first_of(members: usize, disk: &MemoryDisk) -> Rig {
+    let rig = Rig {
+        first_disk: Some(disk.clone()),
+        ..Rig::unstarted(members)
+    };
+    rig.started().await
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_one_disk_cannot_read_comes_from_another_replica() {
     let disk = MemoryDisk::new();
-    let rig = Rig {
-        first_disk: Some(disk.clone()),
-        ..Rig::unstarted(3)
-    };
-    let rig = rig.started().await;
+    let rig = first_of(3, &disk).await;
     let (user, k, id) = (user(), key("k"), Some(RequestId([7; 16])));
     let again = |level| rig.node(0).add(&user, &k, "v".into(), true, id, at(level));
     assert_eq!(again(Consistency::All).await.unwrap(), Added::Appended);
@@ -44,5 +55,81 @@ async fn what_one_disk_cannot_read_comes_from_another_replica() {
         assert_eq!(again(level).await.unwrap(), Added::Repeated);
     }
     disk.faults().fail_read.store(false, Ordering::Relaxed);
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_hangs_under_reads_keeps_nobody_waiting() {
+    let disk = MemoryDisk::new();
+    let rig = first_of(3, &disk).await;
+    let (user, k) = (user(), key("k"));
+    let all = rig.node(0).add(&user, &k, "v".into(), true, None, at(Consistency::All));
+    all.await.unwrap();
+    fail_reads_of(&rig, &disk, "k").await;
+    let hangs = disk.hold_reads("shard-");
+    disk.faults().fail_read.store(false, Ordering::Relaxed);
+    let node = rig.node(0);
+    for level in [Consistency::One, Consistency::Quorum] {
+        assert_eq!(list(node, "k", level).await.unwrap(), ["v"]);
+        assert_eq!(node.count(&user, &k, at(level)).await.unwrap(), 1);
+        // Of three that list what they have, two are enough.
+        let listed = rig.node(1).list_keys(&user, "k", None, 10, at(level)).await;
+        assert_eq!(listed.unwrap().keys, [k.clone()]);
+    }
+    let alone = node.list_keys(&user, "k", None, 10, at(Consistency::All)).await;
+    assert_eq!(alone, Err(OpError::Deadline { maybe_applied: false }));
+    drop(hangs);
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_cannot_be_read_is_not_taken_for_peers_that_cannot_take() {
+    let disk = MemoryDisk::new();
+    let rig = first_of(3, &disk).await;
+    for node in rig.running() {
+        stop_task(node, SYNC).await;
+    }
+    let (user, k) = (user(), key("k"));
+    let all = rig.node(0).add(&user, &k, "v".into(), true, None, at(Consistency::All));
+    all.await.unwrap();
+    let ops = Ops::of("k".to_owned());
+    // What the others lack cannot be read.
+    hold(rig.node(0), ops.value(2)).await;
+    fail_reads_of(&rig, &disk, "k").await;
+    for index in 1..3 {
+        hold(rig.node(index), ops.value(1)).await;
+    }
+    assert_eq!(list(rig.node(0), "k", Consistency::Quorum).await.unwrap(), ["v", "v1"]);
+    disk.faults().fail_read.store(false, Ordering::Relaxed);
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_only_replica_does_not_say_that_it_did_nothing_when_it_was_too_late() {
+    let disk = MemoryDisk::new();
+    let rig = first_of(1, &disk).await;
+    let (user, key) = (user(), key("k"));
+    let wanted = Wanted {
+        user: &user,
+        key: &key,
+        kind: WriteKind::Add {
+            text: "v".into(),
+            finish: true,
+        },
+        request_id: None,
+    };
+    let late = Terms {
+        deadline: Instant::now(),
+        ..Terms::usual()
+    };
+    let inner = &rig.node(0).cluster().unwrap().inner;
+    let slow = disk.hold_syncs("shard-");
+    let written = inner.write_here(wanted, Try::First, late).await;
+    assert_eq!(written, Err(OpError::Deadline { maybe_applied: true }));
+    drop(slow);
+    rig.wait("it did it all the same", |node| {
+        !node.local().clock(place_of(&user, &key).0).unwrap().is_empty()
+    })
+    .await;
     rig.end().await;
 }

@@ -47,6 +47,28 @@ impl<'a> Asked<'a> {
     }
 }
 
+/// Until the clear was asked for in time in [`ROUNDS`] rounds, each of which says whether it was.
+async fn rounds(round: impl AsyncFn(u8) -> bool) {
+    let mut left = ROUNDS;
+    for number in 0.. {
+        left -= usize::from(round(number).await);
+        if left == 0 {
+            return;
+        }
+    }
+}
+
+/// The clear ends, one more value is added, and then all nodes list only this.
+async fn ends_with(rig: &Rig, clear: Asked<'_>, name: &str, expected: &str, why: &str) {
+    clear.clearing.await.unwrap();
+    add(rig.node(0), name, "next").await.unwrap();
+    rig.wait_equal().await;
+    for node in rig.running() {
+        let seen = list(node, name, Consistency::Quorum).await.unwrap();
+        assert_eq!(seen, [expected], "{why}");
+    }
+}
+
 /// The way of the part to the one that has the value is broken.
 async fn part_goes_with_its_value(replicas: usize) {
     let rig = Rig {
@@ -54,14 +76,12 @@ async fn part_goes_with_its_value(replicas: usize) {
         ..Rig::unstarted(replicas)
     };
     let rig = rig.started().await;
-    let mut rounds = 0;
-    for number in 0.. {
+    rounds(async |number| {
         let ops = Ops::of(format!("k{number}"));
         let (user, key) = (user(), key(&ops.name));
         let Some(clear) = Asked::begin(&rig, &key, &user, None, ops.value(3)).await else {
-            continue;
+            return false;
         };
-        rounds += 1;
         // A quorum, as small as it can be, without the one that was asked first.
         let mut holders = [&clear.unasked, &clear.asked[1..]].concat();
         if holders.len() < replicas / 2 + 1 {
@@ -70,17 +90,10 @@ async fn part_goes_with_its_value(replicas: usize) {
         for index in holders {
             hold(rig.node(index), ops.part(2)).await;
         }
-        clear.clearing.await.unwrap();
-        add(rig.node(0), &ops.name, "next").await.unwrap();
-        rig.wait_equal().await;
-        for node in rig.running() {
-            let seen = list(node, &ops.name, Consistency::Quorum).await.unwrap();
-            assert_eq!(seen, ["next"], "a part of what was cleared");
-        }
-        if rounds == ROUNDS {
-            break;
-        }
-    }
+        ends_with(&rig, clear, &ops.name, "next", "a part of what was cleared").await;
+        true
+    })
+    .await;
     rig.end().await;
 }
 
@@ -98,8 +111,7 @@ async fn with_a_value_all_parts_are_cleared_though_they_are_only_elsewhere() {
 #[tokio::test]
 async fn a_part_that_came_after_another_try_of_the_clear_stays() {
     let rig = Rig::new(3).await;
-    let mut rounds = 0;
-    for number in 0.. {
+    rounds(async |number| {
         let ops = Ops::of(format!("k{number}"));
         let (user, key) = (user(), key(&ops.name));
         let id = RequestId([number; 16]);
@@ -108,9 +120,8 @@ async fn a_part_that_came_after_another_try_of_the_clear_stays() {
         let mut removed = Clock::default();
         removed.insert(stray.op.dot.origin, stray.op.dot.seq);
         let Some(clear) = Asked::begin(&rig, &key, &user, Some(id), stray).await else {
-            continue;
+            return false;
         };
-        rounds += 1;
         let mut done = ops.op(2, Body::Clear(removed));
         done.op.request_id = Some(id);
         for index in [clear.asked[0], clear.unasked[0]] {
@@ -119,16 +130,16 @@ async fn a_part_that_came_after_another_try_of_the_clear_stays() {
         for index in [0, clear.unasked[0]] {
             hold(rig.node(index), ops.part(3)).await;
         }
-        clear.clearing.await.unwrap();
-        add(rig.node(0), &ops.name, "next").await.unwrap();
-        rig.wait_equal().await;
-        for node in rig.running() {
-            let seen = list(node, &ops.name, Consistency::Quorum).await.unwrap();
-            assert_eq!(seen, ["p3next"], "it was acknowledged after the clear was");
-        }
-        if rounds == ROUNDS {
-            break;
-        }
-    }
+        ends_with(
+            &rig,
+            clear,
+            &ops.name,
+            "p3next",
+            "it was acknowledged after the clear was",
+        )
+        .await;
+        true
+    })
+    .await;
     rig.end().await;
 }

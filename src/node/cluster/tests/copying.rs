@@ -11,7 +11,7 @@ use crate::wire::{NOT_NAMED, Response, WireOp};
 
 /// Among a member's tasks.
 const LAYOUT: usize = 1;
-const SYNC: usize = 3;
+pub(super) const SYNC: usize = 3;
 
 fn inner(node: &Node) -> &Inner {
     &node.cluster().unwrap().inner
@@ -22,7 +22,7 @@ fn id(node: &Node) -> NodeId {
 }
 
 /// Nothing of it runs any more.
-async fn stop_task(node: &Node, task: usize) {
+pub(super) async fn stop_task(node: &Node, task: usize) {
     inner(node).tasks.lock()[task].abort();
     until("it has ended", || inner(node).tasks.lock()[task].is_finished()).await;
 }
@@ -223,7 +223,9 @@ async fn a_retry_of_what_was_cleared_spreads_the_clear_too() {
     hold(rig.node(0), value).await;
     hold(rig.node(0), ops.op(2, Body::Clear(seen))).await;
     let (user, key) = (user(), key("k"));
-    let retried = rig.node(1).add(&user, &key, "v1".into(), true, Some(id), Terms::usual());
+    let retried = rig
+        .node(1)
+        .add(&user, &key, "v1".into(), true, Some(id), Terms::usual());
     assert!(matches!(retried.await, Ok(Added::Repeated)));
     rig.stop(0).await;
     rig.start(2).await;

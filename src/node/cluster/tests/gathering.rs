@@ -24,10 +24,7 @@ async fn a_new_cluster_takes_no_data_before_all_that_are_expected_are_in() {
     );
     assert!(rig.node(0).why_not_ready().is_some());
     rig.start(1).await;
-    rig.wait("both are in", |node| {
-        node.is_ready() && node.cluster().unwrap().inner.votes(SlotId(1))
-    })
-    .await;
+    rig.wait("both are in", is_member).await;
     rig.wait_linked().await;
     add(rig.node(0), "k", "v").await.unwrap();
     assert_eq!(list(rig.node(1), "k", Consistency::Quorum).await.unwrap(), ["v"]);

@@ -132,3 +132,14 @@ async fn what_somebody_holds_is_not_given_up_and_comes_to_those_who_promised() {
     }
     rig.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_comes_from_a_member_that_is_no_replica_is_not_acknowledged() {
+    let rig = Rig::new(4).await;
+    let layout = inner(rig.node(0)).layouts.current();
+    let is_replica = |node: &&Node| layout.placement.replicas(slot()).contains(&inner(node).me);
+    let (replicas, others): (Vec<&Node>, Vec<&Node>) = rig.running().partition(is_replica);
+    assert!(matches!(send(replicas[0], replicas[1], 1).await, Response::Done));
+    assert!(matches!(send(others[0], replicas[1], 2).await, Response::Failed(_)));
+    rig.end().await;
+}

@@ -1,6 +1,8 @@
 //! Whole segments: written, read back, damaged.
 
+mod costs;
 mod damage;
+mod files;
 mod reading;
 mod rules;
 mod size;
@@ -14,7 +16,9 @@ use proptest::prelude::*;
 use super::*;
 use crate::core::clock::{Clock, SlotClocks};
 use crate::core::op::{Body, Dot, KeyedOp, Op};
+use crate::core::slot::KeyHash;
 use crate::core::stamp::{HybridTime, OriginId};
+use crate::store::filter::request_tag;
 use crate::store::memory_disk::MemoryDisk;
 use crate::types::{Key, RequestId, UserId, WallMs};
 
@@ -137,6 +141,27 @@ fn ops_of(segment: &Arc<Segment>, entry: &KeyedOp) -> Result<Vec<Op>, ReadError>
 fn same_key<'a>(entries: &'a [KeyedOp], key: &'a KeyedOp) -> impl Iterator<Item = &'a KeyedOp> {
     let id = |entry: &'a KeyedOp| (entry.op.dot.slot, &entry.user, &entry.key);
     entries.iter().filter(move |entry| id(entry) == id(key))
+}
+
+/// A key each, with one value.
+fn numbered_keys(count: u64) -> Vec<KeyedOp> {
+    let entry = |seq| keyed(5, "u", &format!("k{seq:03}"), value(seq, "value"));
+    (1..=count).map(entry).collect()
+}
+
+fn hash_of(entry: &KeyedOp) -> KeyHash {
+    KeyHash::of(&entry.user, &entry.key)
+}
+
+fn request(number: u64) -> RequestId {
+    RequestId((u128::from(number) << 40 | 1).to_le_bytes())
+}
+
+/// As a retried add asks.
+fn holds(segment: &Arc<Segment>, entry: &KeyedOp, id: RequestId) -> bool {
+    let tag = request_tag(hash_of(entry), id);
+    let ops = segment.ops_of(entry.op.dot.slot, entry.user.as_str(), entry.key.as_str());
+    segment.may_hold(tag) && ops.holds_request(tag, id).unwrap()
 }
 
 fn body() -> impl Strategy<Value = Body> {

@@ -1,24 +1,10 @@
-use super::*;
-use crate::core::slot::KeyHash;
-use crate::store::filter::{key_tag, parts_tag, request_tag};
+//! What is read is what was written, whatever way it is read.
 
-fn hash_of(entry: &KeyedOp) -> KeyHash {
-    KeyHash::of(&entry.user, &entry.key)
-}
+use super::*;
+use crate::store::filter::{key_tag, parts_tag, request_tag};
 
 fn place_of_entry(entry: &KeyedOp) -> Vec<u8> {
     place_of(entry.op.dot.slot, entry.user.as_str(), entry.key.as_str())
-}
-
-fn request(number: u64) -> RequestId {
-    RequestId((u128::from(number) << 40 | 1).to_le_bytes())
-}
-
-/// As a retried add asks.
-fn holds(segment: &Arc<Segment>, entry: &KeyedOp, id: RequestId) -> bool {
-    let tag = request_tag(hash_of(entry), id);
-    let ops = segment.ops_of(entry.op.dot.slot, entry.user.as_str(), entry.key.as_str());
-    segment.may_hold(tag) && ops.holds_request(tag, id).unwrap()
 }
 
 /// Keys from one op to many blocks, with whatever carries a request id.
@@ -115,12 +101,11 @@ proptest! {
         entries.extend((0..tiny).map(|seq| keyed(1, "b", &format!("{seq:03}"), value(seq + 1, "v"))));
         let entries = sorted(entries);
         let segment = write(&MemoryDisk::new(), &entries, block_bytes, &cache());
-        let place = |entry: &KeyedOp| place_of(entry.op.dot.slot, entry.user.as_str(), entry.key.as_str());
         let mut next = segment.footer.index.first();
         while let Some(block) = next {
             let raw = segment.read_block(&block).unwrap();
             let (searched, listed) = (Block::parse(raw.clone()).unwrap(), Block::parse_for_lookups(raw).unwrap());
-            for place in entries.iter().chain([&probe]).map(place) {
+            for place in entries.iter().chain([&probe]).map(place_of_entry) {
                 prop_assert_eq!(searched.find(&place), listed.find(&place));
             }
             next = segment.footer.index.after(&block);
@@ -135,8 +120,7 @@ proptest! {
         seeks in proptest::collection::vec((0usize..9, any_entry()), 0..6),
     ) {
         let segment = write(&MemoryDisk::new(), &entries, block_bytes, &cache());
-        let place = |entry: &KeyedOp| place_of(entry.op.dot.slot, entry.user.as_str(), entry.key.as_str());
-        let start = entries.partition_point(|entry| place(entry) < place(&from));
+        let start = entries.partition_point(|entry| place_of_entry(entry) < place_of_entry(&from));
         let mut model = &entries[start..];
         let mut scan = segment.scan(Some((from.op.dot.slot, from.user.as_str(), from.key.as_str())));
         for (reads, target) in seeks {
@@ -146,7 +130,7 @@ proptest! {
                 model = model.get(1..).unwrap_or_default();
             }
             scan.seek(target.op.dot.slot, target.user.as_str(), target.key.as_str());
-            model = &model[model.partition_point(|entry| place(entry) < place(&target))..];
+            model = &model[model.partition_point(|entry| place_of_entry(entry) < place_of_entry(&target))..];
         }
         prop_assert_eq!(scan_all(scan), model);
     }
@@ -206,63 +190,6 @@ fn request_ids_are_found_wherever_a_block_ends() {
 }
 
 #[test]
-fn a_new_request_id_for_a_huge_list_reads_almost_nothing_and_a_repeated_one_little() {
-    let with_id = |seq| {
-        let mut op = value(seq, "some value");
-        op.request_id = Some(request(seq));
-        keyed(5, "u", "list", op)
-    };
-    let entries: Vec<_> = (1..=50_000).map(with_id).collect();
-    let disk = MemoryDisk::new();
-    let segment = write(&disk, &entries, 4096, &Arc::new(BlockCache::new(0)));
-    let blocks = u64::from(segment.block_count());
-    assert!(blocks > 300);
-    let before = disk.reads();
-    let asked = 50_000;
-    for number in 100_000..100_000 + asked {
-        assert!(!holds(&segment, &entries[0], request(number)));
-    }
-    let new = disk.reads() - before;
-    for seq in 0..100 {
-        let entry = &entries[seq * 500];
-        assert!(holds(&segment, entry, entry.op.request_id.unwrap()));
-    }
-    let repeated = disk.reads() - before - new;
-    // A scan of the list for 1 in 256 would be 256 times as much.
-    let expected = asked * blocks / 256 / 256;
-    assert!(new < expected * 3 / 2, "{new} reads for {asked} ids in {blocks} blocks");
-    assert!(repeated < 300, "{repeated} reads for 100 ids");
-}
-
-#[test]
-fn the_inside_of_a_huge_list_can_be_counted_unread() {
-    let entries: Vec<_> = (1..=50_000)
-        .map(|seq| keyed(5, "u", "list", value(seq, "some value")))
-        .collect();
-    let disk = MemoryDisk::new();
-    let segment = write(&disk, &entries, BLOCK_BYTES_TARGET, &cache());
-    let reads = disk.reads();
-    let mut cursor = segment.ops_of(SlotId(5), "u", "list");
-    let (mut read, mut skipped) = (0, 0);
-    loop {
-        if let Some(run) = cursor.plain_run() {
-            skipped += run.ops;
-            cursor.skip_plain_run();
-        } else if cursor.next().unwrap().is_some() {
-            read += 1;
-        } else {
-            break;
-        }
-    }
-    assert_eq!(read + skipped, 50_000);
-    assert!(
-        read < 1500 && disk.reads() - reads == 1,
-        "{read} read in {} reads",
-        disk.reads() - reads
-    );
-}
-
-#[test]
 fn the_longest_text_comes_back() {
     let text = "ü".repeat(crate::types::BODY_BYTES_MAX / 2);
     let noise: String = (0..crate::types::BODY_BYTES_MAX as u64)
@@ -278,200 +205,4 @@ fn the_longest_text_comes_back() {
     let segment = write(&MemoryDisk::new(), &entries, BLOCK_BYTES_TARGET, &cache());
     assert_eq!(scan_all(segment.scan(None)), entries);
     assert_eq!(ops_of(&segment, &entries[1]).unwrap().len(), 3);
-}
-
-#[test]
-fn opening_reads_no_block_and_a_cold_list_costs_one_read() {
-    let entries: Vec<_> = (0..4000u64)
-        .flat_map(|key| (1..=4).map(move |n| keyed(9, "u", &format!("key-{key:06}"), value(key * 4 + n, "a value"))))
-        .collect();
-    let (disk, cache) = (MemoryDisk::new(), cache());
-    drop(write(&disk, &entries, BLOCK_BYTES_TARGET, &cache));
-    let before = disk.reads();
-    let segment = Arc::new(Segment::open(&disk.as_disk(), dir(), SHARD, NUMBER, &cache).unwrap());
-    assert_eq!(disk.reads() - before, 3);
-    for entry in entries.iter().step_by(4000) {
-        let before = disk.reads();
-        assert!(!segment.is_cached(SlotId(9), "u", entry.key.as_str()));
-        assert_eq!(ops_of(&segment, entry).unwrap().len(), 4);
-        assert_eq!(disk.reads() - before, 1);
-        assert!(segment.is_cached(SlotId(9), "u", entry.key.as_str()));
-        assert_eq!(ops_of(&segment, entry).unwrap().len(), 4);
-        assert_eq!(disk.reads() - before, 1);
-    }
-}
-
-#[test]
-fn a_scan_for_compaction_reads_ahead_and_leaves_the_cache_alone() {
-    let entries: Vec<_> = (1..=40_000)
-        .map(|seq| keyed(5, "u", &format!("k{seq:08}"), value(seq, "value")))
-        .collect();
-    let (disk, cache) = (MemoryDisk::new(), cache());
-    let segment = write(&disk, &entries, BLOCK_BYTES_TARGET, &cache);
-    ops_of(&segment, &entries[0]).unwrap();
-    let (reads, used) = (disk.reads(), cache.used_bytes());
-    assert_eq!(scan_all(segment.scan(None)).len(), entries.len());
-    assert_eq!(cache.used_bytes(), used);
-    assert!(
-        disk.reads() - reads <= 1 + segment.file_bytes() / (200 * 1024),
-        "{} reads",
-        disk.reads() - reads
-    );
-}
-
-#[test]
-fn seeking_over_a_huge_key_does_not_read_it() {
-    let mut entries: Vec<_> = (1..=60_000)
-        .map(|seq| keyed(5, "u", "b", value(seq, &format!("{seq}"))))
-        .collect();
-    entries.insert(0, keyed(5, "u", "a", value(1, "first")));
-    entries.push(keyed(5, "u", "c", value(2, "last")));
-    let disk = MemoryDisk::new();
-    let segment = write(&disk, &entries, BLOCK_BYTES_TARGET, &cache());
-    let mut scan = segment.scan_through(ScanBlocks::Cache, None);
-    let before = disk.reads();
-    assert_eq!(scan.next().unwrap().unwrap().key.as_str(), "a");
-    assert_eq!(scan.next().unwrap().unwrap().key.as_str(), "b");
-    scan.seek(SlotId(5), "u", "b\u{0}");
-    assert_eq!(scan.next().unwrap().unwrap().key.as_str(), "c");
-    assert!(disk.reads() - before <= 3);
-}
-
-#[test]
-fn a_removed_file_stays_readable_to_those_who_have_it_open() {
-    let entries: Vec<_> = (1..=100)
-        .map(|seq| keyed(5, "u", &format!("k{seq:03}"), value(seq, "value")))
-        .collect();
-    let disk = MemoryDisk::new();
-    let segment = write(&disk, &entries, 200, &cache());
-    disk.as_disk().remove_file(&path()).unwrap();
-    assert_eq!(scan_all(segment.scan(None)), entries);
-}
-
-#[test]
-fn a_closed_segment_leaves_the_cache() {
-    let entries: Vec<_> = (1..=100)
-        .map(|seq| keyed(5, "u", &format!("k{seq:03}"), value(seq, "value")))
-        .collect();
-    let cache = cache();
-    let segment = write(&MemoryDisk::new(), &entries, 200, &cache);
-    scan_all(segment.scan_through(ScanBlocks::Cache, None));
-    assert!(cache.used_bytes() > 0);
-    drop(segment);
-    assert_eq!(cache.used_bytes(), 0);
-}
-
-#[test]
-fn nothing_is_there_until_it_is_durable() {
-    let entries = vec![keyed(5, "u", "k", value(1, "value"))];
-    let disk = MemoryDisk::new();
-    let mut writer = SegmentWriter::create(disk.as_disk(), dir(), meta()).unwrap();
-    push_all(&mut writer, &entries);
-    assert!(disk.crash().content(&path()).is_none());
-    let written = writer.written_bytes();
-    writer
-        .finish(SlotClocks::default(), SlotClocks::default(), &cache())
-        .unwrap();
-    let after = disk.crash();
-    assert!(after.content(&path()).is_some_and(|bytes| bytes.len() as u64 > written));
-    let segment = Segment::open(&after.as_disk(), dir(), SHARD, NUMBER, &cache()).unwrap();
-    assert_eq!(scan_all(Arc::new(segment).scan(None)), entries);
-}
-
-#[test]
-fn an_abandoned_or_failed_segment_leaves_nothing_under_its_name() {
-    let disk = MemoryDisk::new();
-    let writer = SegmentWriter::create(disk.as_disk(), dir(), meta()).unwrap();
-    writer.abandon();
-    assert!(disk.as_disk().list(dir()).unwrap().is_empty());
-    disk.faults()
-        .fail_sync
-        .store(true, std::sync::atomic::Ordering::Relaxed);
-    let writer = SegmentWriter::create(disk.as_disk(), dir(), meta()).unwrap();
-    let failed = writer.finish(SlotClocks::default(), SlotClocks::default(), &cache());
-    assert!(matches!(failed, Err(WriteError::Io { number: NUMBER, .. })));
-    let names: Vec<_> = disk
-        .as_disk()
-        .list(dir())
-        .unwrap()
-        .into_iter()
-        .map(|entry| entry.name)
-        .collect();
-    assert_eq!(names, [temporary_name(NUMBER)]);
-    assert!(parse_file_name(&names[0]).is_none());
-    // The number can be tried again over what was left.
-    disk.faults()
-        .fail_sync
-        .store(false, std::sync::atomic::Ordering::Relaxed);
-    let writer = SegmentWriter::create(disk.as_disk(), dir(), meta()).unwrap();
-    writer
-        .finish(SlotClocks::default(), SlotClocks::default(), &cache())
-        .unwrap();
-}
-
-#[test]
-fn a_full_disk_is_said_to_be_full() {
-    let disk = MemoryDisk::new();
-    disk.faults()
-        .free_bytes
-        .store(100, std::sync::atomic::Ordering::Relaxed);
-    let mut writer = SegmentWriter::create(disk.as_disk(), dir(), meta()).unwrap();
-    push_all(&mut writer, &[keyed(5, "u", "k", value(1, &"v".repeat(200)))]);
-    let error = writer
-        .finish(SlotClocks::default(), SlotClocks::default(), &cache())
-        .unwrap_err();
-    assert!(error.is_full());
-}
-
-#[test]
-fn only_the_one_spelling_is_a_segments_name() {
-    assert_eq!(file_name(0x1f), "segment-000000000000001f.kvs");
-    assert_eq!(parse_file_name("segment-000000000000001f.kvs"), Some(0x1f));
-    for other in [
-        "segment-1f.kvs",
-        "segment-000000000000001F.kvs",
-        "segment-+00000000000001f.kvs",
-        "log-000000000000001f.kvs",
-    ] {
-        assert_eq!(parse_file_name(other), None, "{other}");
-    }
-}
-
-#[test]
-fn a_dump_tells_all_entries() {
-    let entries: Vec<_> = (1..=30)
-        .map(|seq| keyed(5, "u", &format!("k{seq:03}"), value(seq, "value")))
-        .collect();
-    let disk = MemoryDisk::new();
-    let segment = write(&disk, &entries, 200, &cache());
-    let mut lines = Vec::new();
-    dump::describe(&disk.as_disk(), &path(), &mut |line| lines.push(line)).unwrap();
-    let found: Vec<_> = lines
-        .iter()
-        .filter_map(|line| match line {
-            dump::DumpLine::Entry(entry) => Some(entry.clone()),
-            _ => None,
-        })
-        .collect();
-    assert_eq!(found, entries.iter().map(dump::entry_line).collect::<Vec<_>>());
-    let blocks = lines.iter().filter(|line| matches!(line, dump::DumpLine::Block { .. }));
-    assert_eq!(blocks.count() as u32, segment.block_count());
-    let json = serde_json::to_string(&lines).unwrap();
-    assert!(
-        json.contains(r#""kind":"value","text_bytes":5,"text":"value""#),
-        "{json}"
-    );
-}
-
-#[test]
-fn a_long_list_read_whole_does_not_drive_the_rest_out_of_the_cache() {
-    let entries: Vec<_> = (1..=20_000)
-        .map(|seq| keyed(5, "u", "list", value(seq, &format!("{seq:0100}"))))
-        .collect();
-    let cache = Arc::new(BlockCache::new(64 << 20));
-    let segment = write(&MemoryDisk::new(), &entries, BLOCK_BYTES_TARGET, &cache);
-    assert!(segment.block_count() > 100, "{}", segment.block_count());
-    assert_eq!(ops_of(&segment, &entries[0]).unwrap().len(), entries.len());
-    let used = cache.used_bytes();
-    assert!(used > 0 && used < 1 << 20, "{used}");
 }

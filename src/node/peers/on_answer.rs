@@ -7,7 +7,7 @@ use crate::wire::Response;
 type Then = Box<dyn FnOnce(Option<Response>) + Send>;
 
 /// Hears exactly once: of the answer, or that there will be none.
-pub enum Reply {
+pub enum OnAnswer {
     /// A future that waits for it.
     Waiter(oneshot::Sender<Response>),
     /// What is to be done with it. It must not keep its thread for long.
@@ -17,7 +17,7 @@ pub enum Reply {
 /// Runs with nothing when it is dropped before it ran.
 pub struct OnDrop(Option<Then>);
 
-impl Reply {
+impl OnAnswer {
     pub fn then(then: impl FnOnce(Option<Response>) + Send + 'static) -> Self {
         Self::Then(OnDrop(Some(Box::new(then))))
     }
@@ -56,18 +56,18 @@ mod tests {
     #[test]
     fn each_hears_once_whatever_happens() {
         let (heard, hearing) = mpsc::channel();
-        let reply = |name: &'static str| {
+        let hearer = |name: &'static str| {
             let heard = heard.clone();
-            Reply::then(move |response| heard.send((name, response.is_some())).unwrap())
+            OnAnswer::then(move |response| heard.send((name, response.is_some())).unwrap())
         };
-        reply("answered").send(Response::Done);
-        drop(reply("dropped"));
+        hearer("answered").send(Response::Done);
+        drop(hearer("dropped"));
         assert_eq!(
             hearing.try_iter().collect::<Vec<_>>(),
             [("answered", true), ("dropped", false)]
         );
         let (waiter, mut waiting) = oneshot::channel();
-        drop(Reply::Waiter(waiter));
+        drop(OnAnswer::Waiter(waiter));
         assert_eq!(waiting.try_recv().map(drop), Err(oneshot::error::TryRecvError::Closed));
     }
 }

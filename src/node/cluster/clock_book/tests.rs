@@ -1,0 +1,138 @@
+use super::*;
+use crate::core::stamp::OriginId;
+
+const SLOT: SlotId = SlotId(3);
+
+fn clock(last: u64) -> Clock {
+    let mut clock = Clock::default();
+    clock.insert_range(OriginId(1), 1, last);
+    clock
+}
+
+/// Of [`SLOT`] alone.
+fn clocks(last: u64) -> SlotClocks {
+    let mut clocks = SlotClocks::default();
+    clocks.join_slot(SLOT, &clock(last));
+    clocks
+}
+
+#[test]
+fn stable_is_what_every_peer_is_known_to_cover() {
+    let book = ClockBook::new(false);
+    let (a, b, slot) = (NodeId(1), NodeId(2), SlotId(3));
+    book.note(a, slot, &clock(5));
+    let stable = |book: &ClockBook| book.stable([(slot, vec![&a, &b])].into_iter()).get(slot).cloned();
+    assert_eq!(stable(&book), None, "one of them has not told yet");
+    book.note(b, slot, &clock(3));
+    assert_eq!(stable(&book), Some(clock(3)));
+    book.note(b, slot, &clock(9));
+    assert_eq!(stable(&book), Some(clock(5)));
+}
+
+#[test]
+fn what_was_synced_before_a_slot_was_damaged_counts_no_more() {
+    let book = ClockBook::new(false);
+    let (peer, slot) = (NodeId(1), SLOT);
+    let before = book.damages();
+    book.note_synced(peer, [slot], before);
+    assert!(book.has_all_of(slot, [peer]));
+    book.note_damaged(&clocks(1));
+    assert!(!book.has_all_of(slot, [peer]));
+    book.note_synced(peer, [slot], before);
+    assert!(!book.has_all_of(slot, [peer]), "this round began before the damage");
+    book.note_synced(peer, [slot], book.damages());
+    book.note_damaged(&clocks(1));
+    assert!(book.has_all_of(slot, [peer]), "it is still the same damage");
+    book.note_damaged(&clocks(2));
+    assert!(!book.has_all_of(slot, [peer]), "more of the slot was lost");
+}
+
+#[test]
+fn two_peers_are_not_asked_for_the_same_at_the_same_time() {
+    let book = ClockBook::new(false);
+    let nothing = SlotClocks::default;
+    let first = book.claim(NodeId(1), &clocks(5), nothing);
+    assert_eq!(first.wants, clocks(5));
+    assert_eq!(
+        book.claim(NodeId(2), &clocks(8), nothing).wants,
+        clocks(8).minus(&clocks(5))
+    );
+    drop(first);
+    assert_eq!(book.claim(NodeId(2), &clocks(8), nothing).wants, clocks(8));
+    assert!(
+        book.claim(NodeId(2), &clocks(8), || clocks(8)).wants.is_empty(),
+        "it came from the other"
+    );
+}
+
+#[test]
+fn only_what_was_lacking_twice_is_asked_for() {
+    let book = ClockBook::new(false);
+    assert!(book.lacked_before(NodeId(1), clocks(3)).is_empty());
+    assert_eq!(book.lacked_before(NodeId(1), clocks(5)), clocks(3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_heard_is_as_old_as_of_the_peer_that_was_heard_of_least() {
+    let book = ClockBook::new(false);
+    let (a, b, second) = (NodeId(1), NodeId(2), Duration::from_secs(1));
+    assert_eq!(book.heard([], &clocks(1)), Some(Duration::ZERO), "there is nobody else");
+    book.lacked_before(a, SlotClocks::default());
+    assert_eq!(book.heard([a, b], &clocks(0)), None, "they did not compare yet");
+    book.lacked_before(b, clocks(5));
+    assert_eq!(book.heard([a, b], &clocks(0)), None, "it never was whole");
+    tokio::time::advance(second).await;
+    assert_eq!(book.heard([a, b], &clocks(5)), Some(second), "it has come");
+    tokio::time::advance(second).await;
+    book.lacked_before(a, SlotClocks::default());
+    assert_eq!(book.heard([a, b], &clocks(5)), Some(2 * second));
+    book.lacked_before(b, SlotClocks::default());
+    assert_eq!(book.heard([a, b], &clocks(5)), Some(Duration::ZERO));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lag_lasts_until_what_was_lacking_has_come_from_whomever() {
+    let book = ClockBook::new(false);
+    let (peer, second) = (NodeId(1), Duration::from_secs(1));
+    let lag = |ops, time| Some(Lag { ops, time });
+    assert_eq!(book.lag(peer, &clocks(0)), None, "they did not compare yet");
+    tokio::time::advance(second).await;
+    book.lacked_before(peer, clocks(5));
+    assert_eq!(book.lag(peer, &clocks(0)), lag(5, second), "since the start");
+    tokio::time::advance(second).await;
+    assert_eq!(book.lag(peer, &clocks(3)), lag(2, 2 * second));
+    assert_eq!(book.lag(peer, &clocks(5)), lag(0, Duration::ZERO));
+    tokio::time::advance(second).await;
+    book.lacked_before(peer, clocks(7).minus(&clocks(5)));
+    assert_eq!(
+        book.lag(peer, &clocks(5)),
+        lag(2, 2 * second),
+        "since it was last compared without a lag"
+    );
+    tokio::time::advance(second).await;
+    book.lacked_before(peer, SlotClocks::default());
+    tokio::time::advance(second).await;
+    book.lacked_before(peer, clocks(9).minus(&clocks(7)));
+    assert_eq!(book.lag(peer, &clocks(7)), lag(2, second));
+    tokio::time::advance(second).await;
+    book.lacked_before(peer, clocks(11).minus(&clocks(9)));
+    assert_eq!(
+        book.lag(peer, &clocks(9)),
+        lag(2, second),
+        "others are lacking than before"
+    );
+    book.lacked_before(peer, SlotClocks::default());
+    tokio::time::advance(COMPARED_MAX - second).await;
+    assert_eq!(book.lag(peer, &clocks(9)), lag(0, Duration::ZERO));
+    tokio::time::advance(second).await;
+    assert_eq!(book.lag(peer, &clocks(9)), None, "it may have anything by now");
+    let whole_ago = book.heard([peer], &clocks(9));
+    assert_eq!(whole_ago, Some(COMPARED_MAX), "it had all that there was then");
+    book.lacked_before(peer, clocks(12).minus(&clocks(11)));
+    tokio::time::advance(COMPARED_MAX).await;
+    assert_eq!(
+        book.lag(peer, &clocks(9)).map(|lag| lag.ops),
+        Some(1),
+        "that is still lacking"
+    );
+}

@@ -1,0 +1,133 @@
+//! Who is a member, and which one: removed, replaced, come again without its name or its data.
+
+use super::*;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_removal_of_a_member_that_is_done_may_be_asked_for_again() {
+    let rig = Rig::new(3).await;
+    let gone = rig.node(2).local().life().node;
+    for index in [0, 0, 1, 1] {
+        change(rig.node(index), MemberChange::Remove(gone)).await.unwrap();
+    }
+    let nobody = NodeId(7);
+    let refused = change(rig.node(0), MemberChange::Remove(nobody)).await;
+    assert_eq!(refused, Err(MemberRefused::Unknown(nobody)));
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_last_member_stays() {
+    let mut rig = Rig::new(1).await;
+    let last = rig.node(0).local().life().node;
+    let refused = change(rig.node(0), MemberChange::Remove(last)).await;
+    assert_eq!(refused, Err(MemberRefused::Last(last)));
+    add(rig.node(0), "k", "v").await.unwrap();
+    rig.stop(0).await;
+    let alone = Node::start(crate::os::env(), NodeConfig::new(rig.dirs[0].path().join("data"))).await;
+    let refused = alone.err().expect("it is a member's folder").to_string();
+    assert!(refused.contains("--cluster-listen"), "{refused}");
+    rig.start(0).await;
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replacement_that_is_done_may_be_asked_for_again() {
+    let mut rig = Rig::new(3).await;
+    add(rig.node(0), "k", "v").await.unwrap();
+    rig.make_room();
+    rig.start(3).await;
+    let [old, other, new] = [1, 2, 3].map(|index| rig.node(index).local().life().node);
+    rig.stop(1).await;
+    let replace = MemberChange::Replace { old, new };
+    let until = Instant::now() + PATIENCE;
+    while let Err(refused) = change(rig.node(0), replace).await {
+        assert!(Instant::now() < until, "{refused}");
+        sleep(Duration::from_millis(50)).await;
+    }
+    change(rig.node(0), replace).await.unwrap();
+    rig.wait("all are members again", is_member).await;
+    for node in rig.running() {
+        change(node, replace).await.unwrap();
+        let refused = change(node, MemberChange::Replace { old: other, new }).await;
+        assert_eq!(refused, Err(MemberRefused::Member(new)));
+    }
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_advertises_the_address_of_another_one_does_not_get_its_place() {
+    let mut rig = Rig::new(3).await;
+    add(rig.node(0), "k", "v").await.unwrap();
+    rig.make_room();
+    let (twin, away) = (rig.addresses[1], rig.node(1).local().life().node);
+    rig.stop(1).await;
+    rig.start_as(3, twin).await;
+    rig.wait_why(3, "which is the address of a member that is away, and nobody is: check")
+        .await;
+    rig.start(1).await;
+    assert_eq!(rig.node(1).local().life().node, away);
+    rig.wait_why(3, &format!("is that of the member {away}, which is there"))
+        .await;
+    rig.stop(3).await;
+    rig.wait("the others go on", is_member).await;
+    for node in rig.running() {
+        assert_eq!(list(node, "k", Consistency::All).await.unwrap(), ["v"]);
+    }
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_only_node_of_a_cluster_takes_its_place_again_when_it_lost_its_name() {
+    let mut rig = Rig::new(1).await;
+    add(rig.node(0), "k", "v").await.unwrap();
+    for _ in 0..2 {
+        let before = rig.node(0).local().life();
+        rig.stop(0).await;
+        rig.damage_name(0);
+        rig.start(0).await;
+        rig.wait("it is a member", Node::is_ready).await;
+        let after = rig.node(0).local().life();
+        assert!(after.node != before.node && after.origin != before.origin);
+        rig.wait("it votes", |node| node.cluster().unwrap().inner.votes(SlotId(1)))
+            .await;
+        assert_eq!(list(rig.node(0), "k", Consistency::All).await.unwrap(), ["v"]);
+    }
+    assert_eq!(rig.node(0).cluster().unwrap().seen().0, 1);
+
+    // Another one in the list may know better, and is silent.
+    rig.make_room();
+    rig.stop(0).await;
+    rig.damage_name(0);
+    rig.start(0).await;
+    rig.wait_why(0, "if there is no other node, start it once without --join")
+        .await;
+    sleep(Duration::from_secs(1)).await;
+    assert!(!rig.node(0).is_ready());
+    rig.stop(0).await;
+    rig.addresses.pop();
+    rig.start(0).await;
+    rig.wait("it is a member", Node::is_ready).await;
+    assert_eq!(list(rig.node(0), "k", Consistency::All).await.unwrap(), ["v"]);
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_empty_disk_at_the_same_address_is_filled_again() {
+    let mut rig = Rig::new(3).await;
+    for round in 0..50 {
+        add(rig.node(round % 3), &format!("k{}", round % 5), &format!("{round}"))
+            .await
+            .unwrap();
+    }
+    rig.stop(2).await;
+    rig.dirs[2] = TempDir::new().unwrap();
+    rig.start(2).await;
+    rig.wait("the new one counts", is_member).await;
+    rig.wait_equal().await;
+    for name in ["k0", "k4"] {
+        let expected = list(rig.node(0), name, Consistency::One).await.unwrap();
+        assert_eq!(expected.len(), 10);
+        assert_eq!(list(rig.node(2), name, Consistency::One).await.unwrap(), expected);
+    }
+    rig.end().await;
+}

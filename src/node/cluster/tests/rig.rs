@@ -1,0 +1,271 @@
+//! Nodes on loopback, each with a folder of its own.
+
+use std::io;
+use std::sync::atomic::AtomicU32;
+
+use super::*;
+use crate::env::{BoxFuture, Datagrams, Listener, Net, Stream};
+use crate::os::RealNet;
+use crate::shard::ShardConfig;
+use crate::types::WallMs;
+
+const LOOPBACK: ([u8; 4], u16) = ([127, 0, 0, 1], 0);
+
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+
+pub(super) struct Rig {
+    pub(super) dirs: Vec<TempDir>,
+    pub(super) addresses: Vec<SocketAddr>,
+    pub(super) nodes: Vec<Option<Node>>,
+    /// How far each one's wall clock is ahead of the machine's.
+    pub(super) ahead_ms: Vec<u64>,
+    pub(super) replication: usize,
+    /// The first node's disk, if that is to have faults.
+    pub(super) first_disk: Option<MemoryDisk>,
+    /// Whether nodes can make connections.
+    pub(super) connects: watch::Sender<bool>,
+}
+
+/// Whoever would connect waits until that is possible.
+struct Gated(watch::Sender<bool>);
+
+impl Net for Gated {
+    fn listen(&self, addr: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Listener>>> {
+        RealNet.listen(addr)
+    }
+
+    fn connect(&self, addr: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Stream>>> {
+        let mut connects = self.0.subscribe();
+        Box::pin(async move {
+            let may = connects.wait_for(|may| *may).await.is_ok();
+            assert!(may, "the sender is held here");
+            RealNet.connect(addr).await
+        })
+    }
+
+    fn datagrams(&self, addr: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Datagrams>>> {
+        RealNet.datagrams(addr)
+    }
+}
+
+struct Ahead(u64);
+
+impl crate::env::WallClock for Ahead {
+    fn now(&self) -> WallMs {
+        WallMs(crate::os::SystemClock.now().0 + self.0)
+    }
+}
+
+/// Below those that the system gives to connections, of which one may get it before its node starts, or starts again.
+pub(super) fn free_port() -> SocketAddr {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    // Other processes may run these tests at the same time.
+    let of_process = std::process::id().wrapping_mul(211);
+    loop {
+        let number = of_process.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
+        let address = SocketAddr::from((LOOPBACK.0, 22_000 + (number % 10_000) as u16));
+        if std::net::TcpListener::bind(address).is_ok() && std::net::UdpSocket::bind(address).is_ok() {
+            return address;
+        }
+    }
+}
+
+impl Rig {
+    pub(super) async fn new(count: usize) -> Self {
+        Self::with_clocks(vec![0; count]).await
+    }
+
+    /// None of them runs yet.
+    pub(super) fn unstarted(count: usize) -> Self {
+        Self {
+            ahead_ms: vec![0; count],
+            dirs: (0..count).map(|_| TempDir::new().unwrap()).collect(),
+            addresses: (0..count).map(|_| free_port()).collect(),
+            nodes: (0..count).map(|_| None).collect(),
+            replication: 3,
+            first_disk: None,
+            connects: watch::Sender::new(true),
+        }
+    }
+
+    pub(super) async fn with_clocks(ahead_ms: Vec<u64>) -> Self {
+        let rig = Self {
+            ahead_ms: ahead_ms.clone(),
+            ..Self::unstarted(ahead_ms.len())
+        };
+        rig.started().await
+    }
+
+    pub(super) async fn started(mut self) -> Self {
+        for index in 0..self.nodes.len() {
+            self.start(index).await;
+        }
+        let rig = self;
+        rig.wait("all are members", is_member).await;
+        rig.wait_linked().await;
+        rig
+    }
+
+    pub(super) fn damage_name(&self, index: usize) {
+        let file = self.dirs[index].path().join("data/node.json");
+        crate::node::whole_file::write(&*crate::os::env().disk, &file, b"{").unwrap();
+    }
+
+    /// For one more node.
+    pub(super) fn make_room(&mut self) {
+        self.dirs.push(TempDir::new().unwrap());
+        self.addresses.push(free_port());
+        self.ahead_ms.push(0);
+        self.nodes.push(None);
+    }
+
+    pub(super) async fn start(&mut self, index: usize) {
+        self.start_as(index, self.addresses[index]).await;
+    }
+
+    pub(super) async fn start_as(&mut self, index: usize, advertise: SocketAddr) {
+        let cluster = ClusterConfig {
+            listen: self.addresses[index],
+            advertise,
+            http: SocketAddr::from(LOOPBACK),
+            join: self
+                .addresses
+                .iter()
+                .copied()
+                .filter(|address| *address != self.addresses[index])
+                .collect(),
+            founds: index == 0,
+            keys: KeyRing::parse(&"ab".repeat(32)).unwrap(),
+            tls: None,
+            name: "test".to_owned(),
+            zone: "z".to_owned(),
+            weight: 100,
+            replication: self.replication,
+        };
+        let mut config = NodeConfig::new(self.dirs[index].path().join("data"));
+        config.shards = 2;
+        config.shard = ShardConfig {
+            log_bytes: 64 << 10,
+            fill_bytes: 16 << 10,
+            idle_ms: 1000,
+            ..ShardConfig::default()
+        };
+        config.cluster = Some(cluster);
+        let real = crate::os::env().disk;
+        let first_disk = self.first_disk.as_ref().filter(|_| index == 0);
+        let env = Env {
+            disk: first_disk.map_or(real, MemoryDisk::as_disk),
+            net: Arc::new(Gated(self.connects.clone())),
+            wall: Arc::new(Ahead(self.ahead_ms[index])),
+            ..crate::os::env()
+        };
+        self.nodes[index] = Some(Node::start(env, config).await.unwrap());
+    }
+
+    pub(super) async fn stop(&mut self, index: usize) {
+        if let Some(node) = self.nodes[index].take() {
+            node.stop().await;
+        }
+    }
+
+    pub(super) fn node(&self, index: usize) -> &Node {
+        self.nodes[index].as_ref().unwrap()
+    }
+
+    pub(super) fn running(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.iter().flatten()
+    }
+
+    pub(super) async fn wait(&self, what: &str, is_so: impl Fn(&Node) -> bool) {
+        let until = Instant::now() + PATIENCE;
+        while !self.running().all(&is_so) {
+            assert!(Instant::now() < until, "not in time: {what}");
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Until the node says this of why it is not ready.
+    pub(super) async fn wait_why(&self, index: usize, part: &str) {
+        let why = || self.node(index).why_not_ready().unwrap_or_default();
+        let until = Instant::now() + PATIENCE;
+        while !why().contains(part) {
+            assert!(Instant::now() < until, "{}", why());
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    pub(super) async fn wait_linked(&self) {
+        let others = self.running().count() - 1;
+        self.wait("all are linked", |node| {
+            let inner = &node.cluster().unwrap().inner;
+            let members: Vec<_> = inner.layouts.current().table.up().map(|(node, _)| node).collect();
+            inner.up_peers(&members).len() == others
+        })
+        .await;
+    }
+
+    pub(super) async fn wait_equal(&self) {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let mut clocks: Vec<_> = self.running().map(|node| node.local().clocks()).collect();
+            clocks.dedup();
+            if clocks.len() == 1 {
+                return;
+            }
+            assert!(Instant::now() < until, "the replicas do not become equal");
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    pub(super) async fn end(mut self) {
+        for index in 0..self.nodes.len() {
+            self.stop(index).await;
+        }
+    }
+}
+
+/// It serves, and has a say in what a quorum is.
+pub(super) fn is_member(node: &Node) -> bool {
+    node.is_ready() && node.cluster().unwrap().inner.votes(SlotId(1))
+}
+
+pub(super) fn user() -> UserId {
+    UserId::new("u").unwrap()
+}
+
+pub(super) fn key(text: &str) -> Key {
+    Key::new(text).unwrap()
+}
+
+pub(super) fn at(consistency: Consistency) -> Terms {
+    Terms {
+        consistency,
+        ..Terms::usual()
+    }
+}
+
+pub(super) async fn add(node: &Node, name: &str, text: &str) -> Result<Added, OpError> {
+    node.add(&user(), &key(name), text.into(), true, None, Terms::usual())
+        .await
+}
+
+pub(super) async fn list(node: &Node, name: &str, consistency: Consistency) -> Result<Vec<String>, OpError> {
+    let mut reader = node.get(&user(), &key(name), 0, u64::MAX, at(consistency)).await?;
+    let (mut values, mut open) = (Vec::new(), String::new());
+    loop {
+        let fragments = reader.next(1 << 20).await?;
+        if fragments.is_empty() {
+            return Ok(values);
+        }
+        for fragment in fragments {
+            open.push_str(fragment.text.as_ref());
+            if fragment.ends_value {
+                values.push(std::mem::take(&mut open));
+            }
+        }
+    }
+}
+
+pub(super) async fn change(node: &Node, change: MemberChange) -> Result<(), MemberRefused> {
+    node.cluster().unwrap().change_members(change).await
+}

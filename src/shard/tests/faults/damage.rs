@@ -1,0 +1,215 @@
+//! Damaged segments: what can still be read is salvaged, and what cannot is known to be lost.
+
+use super::*;
+
+#[test]
+fn damage_that_nobody_has_read_is_found_by_looking_for_it() {
+    let mut rig = Rig::with_segment();
+    rig.damage();
+    rig.reopen();
+    rig.run_jobs();
+    assert_eq!(rig.shard.accept_loss().unwrap(), 0);
+    rig.shard.verify();
+    rig.run_jobs();
+    assert!(rig.shard.accept_loss().unwrap() > 0);
+    for key in 0..KEYS {
+        rig.get("u", &format!("key {key}"));
+    }
+}
+
+#[test]
+fn a_damaged_segment_is_kept_aside_even_if_the_shard_dies_before_it_was() {
+    let mut rig = Rig::new(small());
+    rig.add("u", "k", "v");
+    rig.seal();
+    let name = rig.segment_names()[0].clone();
+    let path = Path::new(DIR).join(&name);
+    let mut bytes = rig.disk.content(&path).unwrap();
+    bytes.truncate(bytes.len() - 10);
+    rig.disk.put(&path, bytes.clone());
+    // What was salvaged is durable; then it dies, before it set the file aside.
+    rig.reopen();
+    rig.reopen();
+    rig.run_jobs();
+    let kept = crate::store::recover::quarantine_path(Path::new(DIR), &name);
+    assert_eq!(rig.disk.content(&kept), Some(bytes));
+    assert!(rig.disk.content(&path).is_none());
+    assert_eq!(rig.shard.stats().quarantined_files, 1);
+    assert_eq!(rig.shard.obsolete, rig.shard.spares.iter().copied().collect());
+}
+
+#[test]
+fn a_damaged_segment_is_set_aside_even_if_the_process_ends_right_after_its_salvage() {
+    let mut rig = Rig::with_damaged_segment();
+    let damaged = rig.segment_names()[0].clone();
+    let salvaged = rig.merge_result().expect("it is salvaged");
+    rig.shard.merged(salvaged);
+    rig.reopen();
+    rig.run_jobs();
+    let path = recover::quarantine_path(&rig.shard.place.dir, &damaged);
+    assert!(rig.disk.content(&path).is_some(), "{:?}", rig.segment_names());
+}
+
+#[test]
+fn a_clear_after_a_salvage_still_clears_what_an_earlier_origin_wrote() {
+    let mut rig = Rig::with_segment();
+    rig.shard.set_origin(OriginId(0xbeef));
+    rig.damage();
+    let number = rig.shard.segments[0].number();
+    rig.shard = Shard::open(place(&rig.disk), rig.config.clone(), OriginId(0xbeef))
+        .unwrap()
+        .0;
+    rig.shard.report_damage(number);
+    rig.run_jobs();
+    assert!(rig.shard.stats().lost_ops > 0, "the block is given up");
+    let readable: Vec<String> = (0..KEYS)
+        .map(|key| format!("key {key}"))
+        .filter(|key| rig.reader("u", key, 0, 1).is_ok())
+        .collect();
+    assert!(!readable.is_empty());
+    for key in &readable {
+        rig.clear("u", key);
+    }
+    rig.run_jobs();
+    for key in &readable {
+        assert!(rig.get("u", key).is_empty(), "{key} was cleared");
+    }
+}
+
+#[test]
+fn what_was_given_up_stays_given_up_over_a_restart_though_nothing_is_due_to_merge() {
+    let mut rig = Rig::with_damaged_segment();
+    rig.run_jobs();
+    let lost = rig.shard.lost.clone();
+    assert!(!lost.is_empty());
+    rig.add("u", "k", "in use");
+    rig.shard.heal(&lost);
+    rig.run_jobs();
+    assert!(rig.shard.dropped.is_empty(), "it is said by a footer");
+    rig.reopen();
+    assert!(rig.shard.lost.is_empty());
+    rig.run_jobs();
+    assert!(rig.shard.next_merge(rig.now).is_none());
+}
+
+#[test]
+fn what_is_here_again_counts_once_it_is_durable_though_a_merge_ends_before() {
+    let mut rig = Rig::with_segment();
+    let reader = rig.shard.reader();
+    let (mut scan, _) = reader.scan(reader.durable_clocks(), rig.now);
+    let ops = scan.next_batch(usize::MAX).unwrap();
+    rig.damage();
+    rig.report_damage();
+    rig.run_jobs();
+    let lost = rig.shard.lost.clone();
+    let slots: Vec<SlotId> = lost.slots().map(|(slot, _)| slot).collect();
+    assert!(!slots.is_empty());
+    rig.add("u", "k", "value");
+    rig.shard.wanted_takeover = true;
+    let merged = loop {
+        if let Some(merged) = rig.merge_result() {
+            break merged;
+        }
+        if let Some(job) = rig.shard.next_commit() {
+            rig.shard.committed(job.run());
+        }
+        if let Some(job) = rig.shard.next_space_job() {
+            rig.shard.space_made(job.run());
+        }
+        rig.idle();
+    };
+    let mut applied = rig.shard.apply(ops, rig.now).unwrap();
+    while let Applied::NeedsSpace(left) = applied {
+        let job = rig.shard.next_space_job().unwrap();
+        rig.shard.space_made(job.run());
+        applied = rig.shard.apply(left, rig.now).unwrap();
+    }
+    rig.shard.merged(merged);
+    let is_whole = |rig: &Rig| slots.iter().all(|slot| rig.shard.reader().is_whole(*slot));
+    assert!(!slots.iter().any(|slot| rig.shard.reader().is_whole(*slot)));
+    rig.run_jobs();
+    assert!(is_whole(&rig));
+}
+
+#[test]
+fn clears_that_cannot_be_collected_do_not_make_a_shard_merge_without_end() {
+    let mut rig = Rig::with_damaged_segment();
+    rig.run_jobs();
+    assert!(rig.shard.stats().lost_ops > 0);
+    rig.clear_keys(0..KEYS);
+    rig.run_jobs();
+    rig.idle();
+    for _ in 0..3 {
+        rig.idle();
+        for _ in 0..40 {
+            if let Some(job) = rig.shard.next_commit() {
+                rig.shard.committed(job.run());
+            }
+            if let Some(job) = rig.shard.next_space_job() {
+                rig.shard.space_made(job.run());
+            }
+            if let Some(result) = rig.merge_result() {
+                rig.shard.merged(result);
+            }
+        }
+    }
+    rig.idle();
+    let merges = rig.shard.stats().merges;
+    assert!(rig.shard.next_merge(rig.now).is_none(), "{merges} merges so far");
+}
+
+#[test]
+fn damage_in_a_key_too_long_for_memory_is_salvaged() {
+    let mut rig = Rig::new(ShardConfig {
+        log_bytes: 4 << 20,
+        // Nobody says that the others know the clear: it stays.
+        replicated: true,
+        ..small()
+    });
+    rig.add("u", "long", "before the clear");
+    rig.clear("u", "long");
+    for index in 0..30_000 {
+        rig.add("u", "long", &index.to_string());
+    }
+    rig.add("u", "other", "kept");
+    // Sealed, and no merge since: the clear is still there.
+    rig.shard.wanted_takeover = true;
+    rig.run_jobs();
+    rig.shard.tick(rig.now);
+    let sealed = rig.merge_result().unwrap();
+    rig.shard.merged(sealed);
+    assert_eq!(rig.shard.segments[0].stats().clears, 1);
+    rig.damage();
+    rig.report_damage();
+    for _ in 0..5 {
+        if let Some(result) = rig.merge_result() {
+            rig.shard.merged(result);
+        }
+    }
+    assert!(
+        rig.shard.stats().lost_ops > 0,
+        "the damaged block is given up, the rest goes on"
+    );
+    assert!(
+        rig.shard.stats().sealed_ops > 16 << 10,
+        "what is left is still too long"
+    );
+    assert!(rig.shard.next_merge(rig.now).is_none());
+}
+
+#[test]
+fn a_sector_that_cannot_be_read_does_not_stop_the_merges() {
+    let mut rig = Rig::with_segment();
+    rig.disk.faults().bad_byte.store(DAMAGED_BYTE as u64, Ordering::Relaxed);
+    rig.report_damage();
+    let merged = rig.merge_result().expect("it is salvaged");
+    // The fault strikes at this place of every file.
+    rig.disk.faults().bad_byte.store(0, Ordering::Relaxed);
+    assert!(merged.result.is_ok());
+    rig.shard.merged(merged);
+    let stats = rig.shard.stats();
+    assert!(
+        stats.lost_ops > 0 && stats.sealed_ops > 100,
+        "one block is given up: {stats:?}"
+    );
+}

@@ -1,0 +1,137 @@
+//! A disk that is full, and has room again.
+
+use super::*;
+
+#[test]
+fn a_merge_that_does_not_fit_on_the_disk_gives_way_to_smaller_ones() {
+    let mut rig = Rig::new(ShardConfig {
+        fan_out: 100,
+        ..small()
+    });
+    rig.fill(1_200);
+    rig.clear_keys(0..400);
+    rig.commit();
+    while !rig.shard.frozen.is_empty() {
+        let sealed = rig.merge_result().unwrap();
+        rig.shard.merged(sealed);
+    }
+    let count = rig.shard.segments.len();
+    assert!(count >= 4, "{count} segments");
+    let picked = |rig: &Rig| rig.shard.pick(rig.now).map_or(0, |picked| picked.len());
+    assert_eq!(picked(&rig), count, "the clears are worth a merge of all");
+
+    rig.disk.faults().free_bytes.store(0, Ordering::Relaxed);
+    let failed = rig.merge_result().expect("the same");
+    assert!(failed.result.is_err());
+    rig.shard.merged(failed);
+    assert!((2..=count / 2).contains(&picked(&rig)), "{}", picked(&rig));
+    rig.shard.merge_too_large = Some(1);
+    assert_eq!(picked(&rig), 0, "nothing fits");
+
+    // With so many clears more it will be much smaller.
+    rig.shard.merge_too_large = Some(rig.shard.bytes_needed(&rig.shard.segments));
+    rig.shard.clears_since_merge += 300;
+    assert_eq!(picked(&rig), count);
+    rig.shard.clears_since_merge -= 300;
+    assert!(picked(&rig) < count);
+
+    rig.disk.faults().free_bytes.store(1 << 30, Ordering::Relaxed);
+    for _ in 0..3 {
+        rig.idle();
+        rig.run_jobs();
+    }
+    assert_eq!((rig.shard.merge_too_large, rig.shard.disk_full), (None, false));
+    assert!(rig.shard.segments.len() < count, "there is space again");
+}
+
+#[test]
+fn a_full_disk_refuses_adds_takes_clears_and_recovers_by_itself() {
+    let mut rig = Rig::new(small());
+    let reserve = Path::new(DIR).join("reserve");
+    rig.fill(100);
+    rig.run_jobs();
+    assert!(rig.disk.content(&reserve).is_some());
+    rig.disk.faults().free_bytes.store(0, Ordering::Relaxed);
+    let value = |text: String| WriteKind::Add {
+        text: text.as_str().into(),
+        finish: true,
+    };
+    let mut taken = 0;
+    while rig.write("u", "more", value(noise(taken, 4000)), None).is_ok() {
+        taken += 1;
+        assert!(taken < 1000, "the disk is full");
+    }
+    rig.run_jobs();
+    assert_eq!(rig.get("u", "more").len() as u64, taken, "what was taken is there");
+    assert_eq!(rig.get("u", "key 1").len(), 1, "reads go on");
+    assert!(rig.disk.content(&reserve).is_none(), "the reserve was let go");
+    rig.clear_keys(0..100);
+    rig.run_jobs();
+    assert!(rig.get("u", "key 1").is_empty());
+    for _ in 0..3 {
+        rig.now.0 += 1000;
+        rig.shard.tick(rig.now);
+        rig.run_jobs();
+    }
+    assert!(rig.shard.stats().disk_full && rig.shard.failure().is_none());
+    rig.disk.faults().free_bytes.store(1 << 30, Ordering::Relaxed);
+    for _ in 0..3 {
+        rig.now.0 += 1000;
+        rig.shard.tick(rig.now);
+        rig.run_jobs();
+    }
+    assert!(!rig.shard.stats().disk_full);
+    rig.add("u", "key 1", "new");
+    rig.run_jobs();
+    assert_eq!(rig.get("u", "key 1"), strings(&["new"]));
+    assert!(rig.disk.content(&reserve).is_some(), "and taken again");
+    rig.reopen();
+    assert_eq!(rig.get("u", "more").len() as u64, taken);
+}
+
+#[test]
+fn a_reserve_that_could_not_be_removed_does_not_stop_the_shard() {
+    let mut rig = Rig::new(small());
+    rig.run_jobs();
+    rig.shard.reserved = false;
+    rig.add("u", "k", "v");
+    rig.run_jobs();
+    assert_eq!((rig.shard.failure(), rig.shard.reserved), (None, true));
+}
+
+#[test]
+fn a_full_disk_can_be_emptied_by_clears_after_a_restart_too() {
+    let mut rig = Rig::new(small());
+    rig.fill(100);
+    rig.run_jobs();
+    rig.seal();
+    let free = &rig.disk.faults().free_bytes;
+    free.store(0, Ordering::Relaxed);
+    // Nothing is left to use again either.
+    let names = crate::store::disk::Disk::list(&*rig.disk, Path::new(DIR)).unwrap();
+    for name in names.into_iter().filter(|entry| entry.name.starts_with("log-")) {
+        crate::store::disk::Disk::remove_file(&*rig.disk, &Path::new(DIR).join(name.name)).unwrap();
+    }
+    rig.reopen();
+    for _ in 0..5 {
+        rig.now.0 += 1000;
+        rig.shard.tick(rig.now);
+        rig.run_jobs();
+        // What the reserve gave back.
+        if rig.disk.content(&Path::new(DIR).join("reserve")).is_none() {
+            let _ = rig
+                .disk
+                .faults()
+                .free_bytes
+                .compare_exchange(0, 1 << 20, Ordering::Relaxed, Ordering::Relaxed);
+        }
+    }
+    let full = WriteKind::Add {
+        text: "x".into(),
+        finish: true,
+    };
+    assert_eq!(rig.write("u", "k", full, None), Err(WriteRefused::DiskFull));
+    rig.clear_keys(0..100);
+    rig.run_jobs();
+    assert!(rig.get("u", "key 1").is_empty());
+}
