@@ -70,6 +70,8 @@ pub enum ShardMessage {
     Refuse(SlotClocks, oneshot::Sender<SlotClocks>),
     /// There is something in the news.
     News,
+    /// Take the news, and say whether files say of all that is dropped that it is; see to it that they do.
+    NoteDropped(oneshot::Sender<bool>),
     Past(Pending, Box<PastLookup>, Result<(), OpError>),
     /// A group is open, and nothing else may come to remind of it.
     Commit,

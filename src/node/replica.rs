@@ -85,6 +85,17 @@ impl Local {
         clocks
     }
 
+    /// The same, and of `slots` takes those of other shards out: what they hold must not look like nothing.
+    pub fn open_clocks(&self, slots: &mut Vec<SlotId>) -> SlotClocks {
+        let readers: Vec<Option<ShardReader>> = self.doors().iter().map(|door| door.reader().ok()).collect();
+        slots.retain(|slot| readers[self.door_of(*slot)].is_some());
+        let mut clocks = SlotClocks::default();
+        for reader in readers.iter().flatten() {
+            clocks.join(&reader.durable_clocks());
+        }
+        clocks
+    }
+
     /// Whether any user's op is or was here. False only when nothing can be.
     pub fn holds_user_data(&self) -> bool {
         let (_, shards) = self.doors().split_last().unzip();
@@ -241,19 +252,21 @@ impl Local {
 
     /// Takes none of these ops from here on, unless they are allowed again; gives those of them that are not here.
     pub async fn refuse(&self, slot: SlotId, dots: &Clock) -> Result<Clock, OpError> {
-        let gone = OpError::ShardUnavailable { maybe_applied: false };
         let mut wanted = SlotClocks::default();
         wanted.join_slot(slot, dots);
-        let (sender, answer) = oneshot::channel();
-        {
-            let serving = self.doors()[self.door_of(slot)].serving();
-            let actor = &serving.as_ref().ok_or(gone.clone())?.actor;
-            actor
-                .cast(ShardMessage::Refuse(wanted, sender))
-                .map_err(|_| gone.clone())?;
-        }
-        let mut lacking = answer.await.map_err(|_| gone)?;
+        let door = &self.doors()[self.door_of(slot)];
+        let mut lacking = ask_shard(door, |sender| ShardMessage::Refuse(wanted, sender)).await?;
         Ok(lacking.remove_slot(slot).unwrap_or_default())
+    }
+
+    /// Whether files say of all dots that shards take for dropped that they are: what was only told to them, a restart forgets. Where they do
+    /// not, they soon do.
+    pub async fn dropped_are_noted(&self) -> Result<bool, OpError> {
+        let mut all = true;
+        for door in self.doors() {
+            all &= ask_shard(door, ShardMessage::NoteDropped).await?;
+        }
+        Ok(all)
     }
 
     /// These may be taken: a peer holds them.
@@ -360,6 +373,20 @@ impl Export {
     pub fn covered(&self) -> &SlotClocks {
         &self.covered
     }
+}
+
+async fn ask_shard<T>(
+    door: &ShardDoor,
+    message: impl FnOnce(oneshot::Sender<T>) -> ShardMessage,
+) -> Result<T, OpError> {
+    let gone = || OpError::ShardUnavailable { maybe_applied: false };
+    let (sender, answer) = oneshot::channel();
+    {
+        let serving = door.serving();
+        let actor = &serving.as_ref().ok_or_else(gone)?.actor;
+        actor.cast(message(sender)).map_err(|_| gone())?;
+    }
+    answer.await.map_err(|_| gone())
 }
 
 /// Where a key lies in the hash space.

@@ -143,6 +143,10 @@ impl Actor for ShardActor {
                 let _ = answer.send(lacking);
             }
             ShardMessage::News => state.take_news(),
+            ShardMessage::NoteDropped(answer) => {
+                state.take_news();
+                let _ = answer.send(state.shard.dropped_are_noted());
+            }
             ShardMessage::MergeStepped(number, outcome) => state.merge_stepped(&me, number, outcome),
             ShardMessage::CleanedUp(result) => state.shard.cleaned_up(result.unwrap_or_default()),
         }

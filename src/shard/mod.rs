@@ -139,8 +139,8 @@ pub struct Shard {
     covered: SlotClocks,
     /// Of these, the ones that are dropped and that no file here says so of.
     dropped: SlotClocks,
-    /// Some of the dropped ones were given up as lost.
-    has_healed: bool,
+    /// A file is to say so of the dropped ones as soon as possible, and not only when nobody writes.
+    notes_soon: bool,
     /// Dots of the open group, and of the one that is being committed.
     open_dots: Vec<Dot>,
     closed_dots: Vec<Dot>,
@@ -241,7 +241,7 @@ impl Shard {
             config,
             covered: found.covered,
             dropped: SlotClocks::default(),
-            has_healed: false,
+            notes_soon: false,
             open_dots: Vec::new(),
             closed_dots: Vec::new(),
             lost: found.lost,

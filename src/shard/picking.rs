@@ -34,9 +34,9 @@ impl Shard {
     }
 
     /// One segment, so that the footer of its successor says what no file says yet: which dots are dropped. At once where they were given up
-    /// as lost, for until then each start finds them lost again; else when nobody writes.
+    /// as lost, for until then each start finds them lost again, and where somebody waits for it; else when nobody writes.
     fn note_dropped(&self, mut by_size: Vec<Arc<Segment>>, now: WallMs) -> Option<Vec<Arc<Segment>>> {
-        let is_due = self.has_healed || self.is_idle(now);
+        let is_due = self.notes_soon || self.is_idle(now);
         by_size.truncate(1);
         (is_due && !self.dropped.is_empty()).then_some(by_size)
     }

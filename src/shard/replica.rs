@@ -132,6 +132,18 @@ impl Shard {
         dots.minus(&self.covered)
     }
 
+    /// Whether files say of all dropped dots that they are. Where they do not, they soon do.
+    pub fn dropped_are_noted(&mut self) -> bool {
+        let are_noted = self.dropped.is_empty();
+        if !are_noted {
+            self.notes_soon = true;
+            self.upkeep_due = true;
+            // Without a segment whose footer could say so, there soon is one.
+            self.wanted_takeover |= self.segments.is_empty();
+        }
+        are_noted
+    }
+
     /// Gives up these lost dots: all other replicas have sent what they have of these slots since they were lost.
     pub fn heal(&mut self, lost: &SlotClocks) {
         let healed = self.lost.meet(lost);
@@ -146,9 +158,7 @@ impl Shard {
         );
         self.covered.join(&healed);
         self.dropped.join(&healed);
-        self.has_healed = true;
-        // Without a segment whose footer could say so, there soon is one.
-        self.wanted_takeover |= self.segments.is_empty();
+        self.dropped_are_noted();
         self.let_clears_go_in(&healed);
         self.publish_clock();
         self.publish();

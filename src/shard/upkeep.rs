@@ -266,7 +266,7 @@ impl Shard {
         let segment = Arc::new(merged.segment);
         self.stats.merges += 1;
         self.dropped = self.dropped.minus(segment.covered());
-        self.has_healed &= !self.dropped.is_empty();
+        self.notes_soon &= !self.dropped.is_empty();
         if running.seals
             && let Some(frozen) = self.frozen.pop_front()
         {

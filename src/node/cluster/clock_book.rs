@@ -14,6 +14,9 @@ use crate::core::clock::{Clock, SlotClocks};
 use crate::core::slot::SlotId;
 use crate::types::NodeId;
 
+/// A comparison that is older than this says nothing of now. One with a peer that answers is made again within six seconds (`settled`).
+const COMPARED_MAX: Duration = Duration::from_secs(20);
+
 pub(super) struct ClockBook {
     /// The first copy of what the others hold did not come yet.
     is_new: AtomicBool,
@@ -271,8 +274,16 @@ impl ClockBook {
         both
     }
 
-    /// How far this node, which holds this now, is behind the peer; unknown before they first compared.
+    /// How far this node, which holds this now, is behind the peer. Unknown before they first compared; and that it lacks nothing is unknown
+    /// when that was too long ago.
     pub(super) fn lag(&self, peer: NodeId, held: &SlotClocks) -> Option<Lag> {
+        let lag = self.lag_when_compared(peer, held)?;
+        let compared_at = self.pages.lock().get(&peer)?.compared_at?;
+        (lag.ops > 0 || compared_at.elapsed() < COMPARED_MAX).then_some(lag)
+    }
+
+    /// The same, however long ago that was.
+    fn lag_when_compared(&self, peer: NodeId, held: &SlotClocks) -> Option<Lag> {
         let mut pages = self.pages.lock();
         let page = pages.get_mut(&peer)?;
         page.compared_at?;
@@ -291,7 +302,7 @@ impl ClockBook {
     /// How long ago this node, which holds this now, had all that each of these peers had, as far as they compared. None where that never was.
     pub(super) fn heard(&self, peers: impl IntoIterator<Item = NodeId>, held: &SlotClocks) -> Option<Duration> {
         let since = |peer| {
-            self.lag(peer, held)?;
+            self.lag_when_compared(peer, held)?;
             Some(self.pages.lock().get(&peer)?.whole_at?.elapsed())
         };
         peers

@@ -108,6 +108,11 @@ struct Asked {
 }
 
 impl Asked {
+    /// Whether who refused before has changed its mind, or is another one now. While anybody is silent, it may be that one.
+    fn refused_by_nobody(&self) -> bool {
+        self.refused.is_none() && self.silent == 0 && !self.is_known
+    }
+
     /// Whether there can be no cluster yet: all say so, or, after a while, a majority of all, for where most belong to none a quorum of no
     /// cluster is left. Silence says nothing: those who are silent may be a cluster that this node, its disk lost, belongs to.
     fn shows_no_cluster(&self, rounds: u32) -> bool {
@@ -139,7 +144,7 @@ pub(super) async fn run(inner: Arc<Inner>) {
                 }
                 said.clone_from(&asked.refused);
             }
-            if asked.admitted {
+            if asked.admitted || asked.refused_by_nobody() {
                 (refused_rounds, said) = (0, None);
             }
             rounds += 1;
@@ -327,22 +332,6 @@ impl Inner {
             cluster: self.config.name.clone(),
             records: self.own_records().await?,
         })
-    }
-
-    async fn check_no_data(&self, table: &MemberTable) -> Result<(), MemberRefused> {
-        if self.local.holds_user_data() {
-            return Err(MemberRefused::HoldsData);
-        }
-        for (node, _) in table.up().filter(|(node, _)| *node != self.me) {
-            let call = self.peers.get(node).and_then(|peer| peer.call(Request::HasData).ok());
-            let call = call.ok_or(MemberRefused::Silent(node))?;
-            match tokio::time::timeout(ANSWER_MAX, call).await {
-                Ok(Ok(Response::HasData(false))) => {}
-                Ok(Ok(Response::HasData(true))) => return Err(MemberRefused::HoldsData),
-                _ => return Err(MemberRefused::Silent(node)),
-            }
-        }
-        Ok(())
     }
 
     /// Changes the member table as an admin asks.

@@ -9,6 +9,14 @@
 //!
 //! A node does not know of itself that its disk was put back, so after a start it does not vote before it has met all members, or, as one may
 //! be away, all that it reaches within `MEETING`: one of them may know better. To have met one is to have told it the life and the clocks.
+//!
+//! A peer that is there and does not answer, for its disk hangs or a shard of it does not open, is passed over after `HEARING_MAX`. It is then
+//! no better and no worse than one that is away: what it knows against this disk it cannot say, and says as soon as it can, for it is asked again. Nothing
+//! is counted between the two meanwhile: neither votes, takes or lists for the other before it has told its life and that is recorded, so no
+//! acknowledgement rests on a life of this node of which a peer that helped with it has no record.
+//!
+//! A shard that does not open is not waited for either. What it holds was told to nobody, and nobody was asked whether that is less than
+//! before; so when it opens after all, its slots vote once all that all other replicas hold is here, as if the disk were known to be set back.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -22,6 +30,7 @@ use tokio::time::Instant;
 
 use super::Inner;
 use super::compare::Portions;
+use super::observe::connection_of;
 use super::settled::digest_of;
 use super::sync::{Broken, ask};
 use super::told::Finding;
@@ -40,8 +49,8 @@ const FILE: &str = "lives.json";
 const FILE_BYTES_MAX: u64 = 1 << 20;
 /// Many times what it takes to find all members that are up, and to be met by them.
 const MEETING: Duration = Duration::from_secs(2);
-/// After its start a node waits for so long for peers that are there and cannot say whether it told them more before.
-const HEARING_MAX: Duration = Duration::from_secs(10);
+/// After its start a node waits for so long for peers that are there and cannot say whether it told them more before; and for its own shards.
+pub(super) const HEARING_MAX: Duration = Duration::from_secs(10);
 
 /// A life of a member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,6 +68,12 @@ pub(super) struct Lives {
     introduced: Mutex<BTreeSet<NodeId>>,
     /// Peers that were told this node's life and clocks, and what they know against it is heeded.
     heard: Mutex<BTreeSet<NodeId>>,
+    /// Peers that are not waited for any more, and the connection on which they did not answer: on another one they may.
+    passed_over: Mutex<BTreeMap<NodeId, u64>>,
+    /// Slots of shards that did not open in time to be told.
+    untold: Mutex<BTreeSet<SlotId>>,
+    /// Whether there are any.
+    has_untold: AtomicBool,
     /// Starts of a later life that this one has begun anew for.
     older_than: AtomicU64,
     started: Instant,
@@ -90,6 +105,9 @@ impl Lives {
             writing: tokio::sync::Mutex::default(),
             introduced: Mutex::default(),
             heard: Mutex::default(),
+            passed_over: Mutex::default(),
+            untold: Mutex::default(),
+            has_untold: AtomicBool::new(false),
             older_than: AtomicU64::new(0),
             started: Instant::now(),
             is_known: AtomicBool::new(false),
@@ -149,6 +167,25 @@ impl Lives {
         self.heard.lock().contains(&peer)
     }
 
+    /// Whether a node that was just started has waited for others, and for its own shards, as long as it does.
+    fn has_waited(&self) -> bool {
+        self.started.elapsed() >= HEARING_MAX
+    }
+
+    /// The peer is not waited for any more on this connection. Whether that is news.
+    fn pass_over(&self, peer: NodeId, connection: u64) -> bool {
+        self.passed_over.lock().insert(peer, connection) != Some(connection)
+    }
+
+    fn is_passed_over(&self, peer: &Peer) -> bool {
+        self.passed_over.lock().get(&peer.node()) == Some(&connection_of(peer))
+    }
+
+    fn note_untold(&self, slots: Vec<SlotId>) {
+        self.has_untold.fetch_or(!slots.is_empty(), Ordering::Release);
+        self.untold.lock().extend(slots);
+    }
+
     /// Whether a later life with so many starts was not told of yet.
     fn is_news(&self, starts: u64) -> bool {
         starts > self.older_than.load(Ordering::Acquire)
@@ -162,15 +199,32 @@ impl Lives {
 impl Inner {
     /// Tells the peer this node's life; and once in each life, what is durable here.
     pub(super) async fn introduce(&self, peer: &Peer) -> Result<(), Broken> {
-        let node = peer.node();
+        let connection = connection_of(peer);
+        let introduced = self.tell_peer(peer).await;
+        match &introduced {
+            // What is in the way is here: the peer might answer.
+            Ok(()) | Err(Broken::Local(_)) => {}
+            Err(error) => self.pass_over(peer, connection, error),
+        }
+        introduced
+    }
+
+    fn pass_over(&self, peer: &Peer, connection: u64, error: &Broken) {
+        if self.lives.has_waited() && self.lives.pass_over(peer.node(), connection) {
+            tracing::warn!(peer = %peer.node(), %error, "a member cannot say what it knows of this node; it is not waited for");
+        }
+    }
+
+    async fn tell_peer(&self, peer: &Peer) -> Result<(), Broken> {
+        let (node, connection) = (peer.node(), connection_of(peer));
         let is_noted = self.tell_life(peer).await?;
         if !self.lives.was_heard(node) {
             match self.tell_clocks(peer).await {
                 // It has a shard that does not open, and nothing that it could say now would come before the node has to go on.
-                Err(Broken::Answer) if self.lives.started.elapsed() >= HEARING_MAX => {}
-                told => told?,
+                Err(error @ Broken::Answer) if self.lives.has_waited() => self.pass_over(peer, connection, &error),
+                Err(error) => return Err(error),
+                Ok(()) => self.lives.set_heard(node),
             }
-            self.lives.set_heard(node);
         }
         if !is_noted {
             return Err(Broken::Answer);
@@ -199,25 +253,18 @@ impl Inner {
         // Of a node that is new nothing is expected.
         if !self.clocks.is_new() {
             let lost = self.local.lost();
-            let slots = self.shared_slots(peer.node());
-            let mine = self.digests(&slots)?;
-            let request = Request::Compare {
-                digest: digest_of(&mine),
+            let shared = self.shared_slots(peer.node()).into_iter();
+            let (open, closed): (Vec<SlotId>, Vec<SlotId>) = shared.partition(|slot| self.local.digest(*slot).is_ok());
+            let mut slots = match closed.is_empty() {
+                true => self.ask_what_differs(peer, open).await?,
+                // It mostly opens within a moment, and is told with the others.
+                false if !self.lives.has_waited() => {
+                    return Err(OpError::ShardUnavailable { maybe_applied: false }.into());
+                }
+                false => open,
             };
-            let theirs: BTreeMap<SlotId, u64> = match ask(peer, request).await? {
-                Response::Same => mine.clone(),
-                Response::Differ(digests) => digests
-                    .into_iter()
-                    .map(|(slot, digest)| (SlotId(slot), digest))
-                    .collect(),
-                _ => return Err(Broken::Answer),
-            };
-            // Slots of a shard that is not open say nothing, and do not vote.
-            let differs = |slot: &SlotId| mine.get(slot) != theirs.get(slot) && lost.get(*slot).is_none();
-            let slots: Vec<SlotId> = slots
-                .into_iter()
-                .filter(|slot| differs(slot) && self.local.clock(*slot).is_ok())
-                .collect();
+            self.lives.note_untold(closed);
+            slots.retain(|slot| lost.get(*slot).is_none());
             let mut left = Portions::of(&slots);
             while self.exchange_clocks(peer, &mut left).await?.is_some() {}
         }
@@ -226,6 +273,23 @@ impl Inner {
             Response::OlderCopy { starts } => self.start_over(peer, starts).await,
             _ => Err(Broken::Answer),
         }
+    }
+
+    /// Those of the slots, all of which this node and the peer share, whose clocks differ by their digests.
+    async fn ask_what_differs(&self, peer: &Peer, mut slots: Vec<SlotId>) -> Result<Vec<SlotId>, Broken> {
+        let mine = self.digests(&slots)?;
+        let request = Request::Compare {
+            digest: digest_of(&mine),
+        };
+        match ask(peer, request).await? {
+            Response::Same => slots.clear(),
+            Response::Differ(theirs) => {
+                let theirs: BTreeMap<u16, u64> = theirs.into_iter().collect();
+                slots.retain(|slot| mine.get(slot) != theirs.get(&slot.0));
+            }
+            _ => return Err(Broken::Answer),
+        }
+        Ok(slots)
     }
 
     /// This disk is an older copy of itself, the peer says: unless this very life has begun anew for that already, it does so now.
@@ -300,6 +364,24 @@ impl Inner {
         // Not for good: whoever comes later may still know better.
         let peers = self.peers.all();
         let mut up = peers.iter().filter(|peer| peer.is_up());
-        lives.started.elapsed() >= MEETING && up.all(|peer| lives.was_heard(peer.node()))
+        lives.started.elapsed() >= MEETING && up.all(|peer| lives.was_heard(peer.node()) || lives.is_passed_over(peer))
+    }
+
+    /// Whether those who would know of a later state of the slot had the chance to say so, or all that they hold of it is here.
+    pub(super) fn was_told(&self, slot: SlotId) -> bool {
+        let lives = &self.lives;
+        if !lives.has_untold.load(Ordering::Acquire) || !lives.untold.lock().contains(&slot) {
+            return true;
+        }
+        let layout = self.layouts.current();
+        let others = layout.placement.replicas(slot).iter().copied();
+        self.clocks.has_all_of(slot, others.filter(|node| *node != self.me))
+    }
+
+    /// The same of all slots.
+    pub(super) fn told_all(&self) -> bool {
+        let lives = &self.lives;
+        let untold = || lives.untold.lock().clone();
+        !lives.has_untold.load(Ordering::Acquire) || untold().into_iter().all(|slot| self.was_told(slot))
     }
 }

@@ -21,6 +21,7 @@
 //! | `lives` | which life of each member was met, and whether it runs on an older copy of its disk |
 //! | `told` | what each peer told of its clocks, by which that shows |
 //! | `join` | coming in, letting in, replacing |
+//! | `standstill` | no user's write falls between two member tables |
 //! | `asking` | who asks to be let in, and whose lost disk that shows |
 //! | `place` | whose an address is, and a lost node's own seat |
 //! | `observe` | what shows only over time: clocks of others, the rate of the stream |
@@ -65,6 +66,7 @@ mod read;
 mod seen;
 mod serve;
 mod settled;
+mod standstill;
 mod status;
 mod sync;
 mod table;
@@ -166,6 +168,7 @@ struct Inner {
     asking: asking::Asking,
     at_work: at_work::AtWork,
     gathering: gathering::Gathering,
+    standstill: standstill::Standstill,
     /// Held by whoever changes the member table.
     changing: tokio::sync::Mutex<()>,
 }
@@ -240,6 +243,7 @@ impl Cluster {
             asking: asking::Asking::default(),
             at_work: at_work::AtWork::default(),
             gathering: gathering::Gathering::default(),
+            standstill: standstill::Standstill::default(),
             changing: tokio::sync::Mutex::default(),
         });
         if let Err(error) = inner.load_table().await {
@@ -301,7 +305,7 @@ impl Cluster {
 impl Inner {
     /// Whether this node's own word counts for the slot.
     fn votes(&self, slot: SlotId) -> bool {
-        !self.clocks.is_new() && self.local.is_whole(slot) && self.is_known()
+        !self.clocks.is_new() && self.local.is_whole(slot) && self.is_known() && self.was_told(slot)
     }
 
     /// The same, for a request of a peer: it has to know this node's life, and to be a replica itself by this node's table. One that was
@@ -317,7 +321,7 @@ impl Inner {
 
     /// Whether what this node lists counts.
     fn may_list(&self) -> bool {
-        !self.clocks.is_new() && self.is_known()
+        !self.clocks.is_new() && self.is_known() && self.told_all()
     }
 
     fn why_no_member(&self) -> String {

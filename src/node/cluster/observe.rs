@@ -93,7 +93,7 @@ impl Observed {
     }
 }
 
-fn connection_of(peer: &Peer) -> u64 {
+pub(super) fn connection_of(peer: &Peer) -> u64 {
     *peer.connections().borrow()
 }
 

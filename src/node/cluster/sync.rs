@@ -176,10 +176,11 @@ impl Inner {
             return Ok(());
         }
         let layout = self.layouts.current();
-        let slots = self.shared_slots(node);
+        let mut slots = self.shared_slots(node);
         // Before this node's own clocks are looked at: what is damaged after that may be missing from them.
         let as_of = self.clocks.damages();
-        let clocks = self.local.all_clocks()?;
+        // A shard that does not open keeps none of the others from catching up.
+        let clocks = self.local.open_clocks(&mut slots);
         let digests: BTreeMap<SlotId, u64> = slots
             .iter()
             .filter_map(|slot| Some((*slot, clocks.get(*slot)?.digest())))
@@ -223,6 +224,13 @@ impl Inner {
         Ok(())
     }
 
+    /// Whether the next start will find all that this node has told its peers it knows. While it is new, what it takes for dropped may be a clear
+    /// that another member still holds: were that forgotten once its word counts, the disk would pass for one that was set back.
+    async fn keeps_what_it_told(&self) -> bool {
+        let noted = tokio::time::timeout(TICK, self.local.dropped_are_noted()).await;
+        matches!(noted, Ok(Ok(true)))
+    }
+
     /// Heals what is whole again, and tells the shards what all replicas know.
     async fn look_after_slots(&self) {
         let lost = self.local.lost();
@@ -237,7 +245,10 @@ impl Inner {
         if self.clocks.is_new() && layout.table.is_up(self.me) && has_others {
             let mut own = layout.placement.slots_of(self.me).chain([SYSTEM_SLOT]);
             let is_whole = own.all(|slot| others(slot).is_empty() || has_all(slot));
-            if (is_whole || planted(Bug::VotesUnsynced)) && self.local.set_whole().await.is_ok() {
+            if (is_whole || planted(Bug::VotesUnsynced))
+                && self.keeps_what_it_told().await
+                && self.local.set_whole().await.is_ok()
+            {
                 self.clocks.set_whole();
                 tracing::info!("all that the other members hold is here: this node's word counts from now on");
             }

@@ -12,15 +12,19 @@ use crate::types::{Consistency, Key, RequestId, UserId};
 mod bad_disk;
 mod clears;
 mod copying;
+mod dropped;
+mod founding;
 mod gathering;
 mod given_up;
 mod healing;
+mod introductions;
 mod losses;
 mod members;
 mod readers;
 mod reads;
 mod rig;
 mod set_back;
+mod standing_still;
 
 use rig::*;
 

@@ -64,7 +64,8 @@ impl Told {
                 before,
                 missing: SlotClocks::default(),
             });
-        } else if let Some(review) = &mut self.review {
+        } else if let Some(review) = self.review.as_mut().filter(|review| review.connection != connection) {
+            // Where it is the same one, this may come late, from a try that was given up: what was told since stands.
             review.connection = connection;
             review.missing = SlotClocks::default();
         }
@@ -189,6 +190,16 @@ mod tests {
         assert_eq!(lacks(&told, 12), 0, "it tells all of it once more");
         told.hear(12, SLOT, &clock(3));
         assert_eq!(lacks(&told, 12), 6);
+    }
+
+    #[test]
+    fn a_try_that_was_given_up_and_is_heard_late_hides_nothing() {
+        let mut told = Told::default();
+        told.begin(1, 10, &SlotClocks::default());
+        told.begin(2, 11, &clocks(9));
+        told.hear(11, SLOT, &clock(4));
+        assert!(!told.begin(2, 11, &clocks(4)));
+        assert_eq!(lacks(&told, 11), 5);
     }
 
     #[test]

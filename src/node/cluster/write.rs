@@ -60,6 +60,7 @@ impl Inner {
 
     /// Carries out a write that another node sent here because this one holds the slot.
     pub(super) async fn write_here(&self, wanted: Wanted<'_>, which: Try, terms: Terms) -> Result<Added, OpError> {
+        let _writing = self.begin_user_write(&wanted)?;
         let (slot, _) = place_of(wanted.user, wanted.key);
         let layout = self.layouts.current();
         let replicas = layout.placement.replicas(slot);

@@ -31,9 +31,11 @@ use crate::types::NodeId;
 /// The first byte of a payload.
 /// A message of chitchat, packed.
 const GOSSIP: u8 = 0;
-/// Generation 8, number 8: the newest that the receiver of this is known by. Answers a datagram that is older.
-const OUTDATED: u8 = 1;
-const OUTDATED_BYTES: usize = 1 /* kind */ + 8 /* generation */ + 8 /* number */;
+/// Node 8, generation 8, number 8: the newest that this node is known by. Answers a datagram of it that is older. It says whom it is about, because
+/// strangers decide whom it comes to: it goes to where the datagram seemed to come from, and can be sent on to anybody. An address would say no more.
+/// Kind 1 was the same without the node; what names nobody proves nothing, and is refused.
+const OUTDATED: u8 = 2;
+const OUTDATED_BYTES: usize = 1 /* kind */ + 8 /* node */ + 8 /* generation */ + 8 /* number */;
 /// An acknowledgement that brings nothing: magic 2, version 1, kind 1, end of its delta 1.
 const EMPTY_ACK_BYTES: usize = 5;
 
@@ -89,6 +91,7 @@ impl Transport for SealedTransport {
         // Chitchat opens it once. Two sealers would number their datagrams alike.
         let parts = self.0.lock().take().ok_or_else(|| anyhow::anyhow!("opened twice"))?;
         Ok(Box::new(SealedSocket {
+            node: parts.node,
             sealer: Sealer::new(&parts.keys, parts.node, parts.generation, parts.entropy),
             opener: Opener::new(&parts.keys, parts.node),
             datagrams: parts.datagrams,
@@ -107,6 +110,7 @@ impl Transport for SealedTransport {
 }
 
 struct SealedSocket {
+    node: NodeId,
     datagrams: Box<dyn Datagrams>,
     sealer: Sealer,
     opener: Opener,
@@ -169,8 +173,8 @@ impl Socket for SealedSocket {
                 Err(refused) => {
                     self.counters.refused.count(refused);
                     tracing::debug!(%from, %refused, "a datagram is refused");
-                    if let Refused::OldGeneration { newest, .. } | Refused::Replayed { newest, .. } = refused {
-                        self.tell_outdated(from, newest).await;
+                    if let Refused::OldGeneration { sender, newest } | Refused::Replayed { sender, newest } = refused {
+                        self.tell_outdated(from, sender, newest).await;
                     }
                 }
             }
@@ -234,10 +238,10 @@ impl SealedSocket {
                 let message = ChitchatMessage::deserialize(&mut rest);
                 message.map(Some).map_err(|_| Refused::Malformed)
             }
-            [OUTDATED, newest @ ..] => {
-                let newest = decode_newest(newest).ok_or(Refused::Malformed)?;
+            [OUTDATED, notice @ ..] => {
+                let (node, newest) = decode_notice(notice).ok_or(Refused::Malformed)?;
                 // Only what this process did not send itself proves anything: whoever replays its datagrams causes notices too.
-                if newest > self.sealer.newest() {
+                if node == self.node && newest > self.sealer.newest() {
                     raise(&self.outdated, newest.generation);
                 }
                 Ok(None)
@@ -247,7 +251,7 @@ impl SealedSocket {
     }
 
     /// A node whose counter was set back, by a disk restored from an old copy, would otherwise never learn why nobody listens.
-    async fn tell_outdated(&mut self, to: SocketAddr, newest: Newest) {
+    async fn tell_outdated(&mut self, to: SocketAddr, node: NodeId, newest: Newest) {
         let now = Instant::now();
         let too_soon = |last: Instant| now - last < NOTICE_INTERVAL_MIN;
         if self.last_notice.is_some_and(too_soon) {
@@ -256,6 +260,7 @@ impl SealedSocket {
         self.last_notice = Some(now);
         self.payload.clear();
         self.payload.push(OUTDATED);
+        self.payload.extend_from_slice(&node.0.to_le_bytes());
         self.payload.extend_from_slice(&newest.generation.to_le_bytes());
         self.payload.extend_from_slice(&newest.number.to_le_bytes());
         self.send_payload(to).await;
@@ -277,12 +282,13 @@ fn unpack<'a>(packed: &[u8], room: &'a mut [u8]) -> Option<&'a [u8]> {
     room.get(..length)
 }
 
-/// What follows the kind in a notice.
-fn decode_newest(bytes: &[u8]) -> Option<Newest> {
+/// What follows the kind in a notice: whom it is about, and the newest of it.
+fn decode_notice(bytes: &[u8]) -> Option<(NodeId, Newest)> {
     let bytes: &[u8; OUTDATED_BYTES - 1] = bytes.try_into().ok()?;
     let u64_at = |at: usize| u64::from_le_bytes(std::array::from_fn(|offset| bytes[at + offset]));
-    Some(Newest {
-        generation: u64_at(0),
-        number: u64_at(8),
-    })
+    let newest = Newest {
+        generation: u64_at(8),
+        number: u64_at(16),
+    };
+    Some((NodeId(u64_at(0)), newest))
 }

@@ -121,4 +121,18 @@ async fn a_lag_lasts_until_what_was_lacking_has_come_from_whomever() {
         lag(2, second),
         "others are lacking than before"
     );
+    book.lacked_before(peer, SlotClocks::default());
+    tokio::time::advance(COMPARED_MAX - second).await;
+    assert_eq!(book.lag(peer, &clocks(9)), lag(0, Duration::ZERO));
+    tokio::time::advance(second).await;
+    assert_eq!(book.lag(peer, &clocks(9)), None, "it may have anything by now");
+    let whole_ago = book.heard([peer], &clocks(9));
+    assert_eq!(whole_ago, Some(COMPARED_MAX), "it had all that there was then");
+    book.lacked_before(peer, clocks(12).minus(&clocks(11)));
+    tokio::time::advance(COMPARED_MAX).await;
+    assert_eq!(
+        book.lag(peer, &clocks(9)).map(|lag| lag.ops),
+        Some(1),
+        "that is still lacking"
+    );
 }

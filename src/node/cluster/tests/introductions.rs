@@ -1,0 +1,110 @@
+//! A member that was just started, and what is in the way of telling the others what it holds.
+
+use std::path::PathBuf;
+
+use super::*;
+use crate::node::cluster::lives::HEARING_MAX;
+use crate::node::replica::place_of;
+
+/// After what a member waits for at most: a round with a peer, and what a loaded machine takes.
+const ROUND_MAX: Duration = Duration::from_secs(8);
+
+fn inner(node: &Node) -> &Inner {
+    &node.cluster().unwrap().inner
+}
+
+async fn until(what: &str, most: Duration, is_so: impl Fn() -> bool) {
+    let end = Instant::now() + most;
+    while !is_so() {
+        assert!(Instant::now() < end, "not in time: {what}");
+        sleep(Duration::from_millis(10)).await;
+    }
+}
+
+async fn with_first_disk(disk: &MemoryDisk) -> Rig {
+    let rig = Rig {
+        first_disk: Some(disk.clone()),
+        ..Rig::unstarted(3)
+    };
+    rig.started().await
+}
+
+/// Whose process lives: it answers what memory knows.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_whose_disk_hangs_takes_no_vote_from_one_that_is_started_anew() {
+    let disk = MemoryDisk::new();
+    let mut rig = with_first_disk(&disk).await;
+    add(rig.node(1), "k", "v").await.unwrap();
+    let hanging = inner(rig.node(0)).me;
+    // What a small file is written to before it gets its name.
+    let held = disk.hold_syncs("lives.tmp");
+    rig.stop(1).await;
+    rig.start(1).await;
+    let started = inner(rig.node(1));
+    until("it votes", HEARING_MAX + ROUND_MAX, || started.votes(SlotId(1))).await;
+    assert!(started.peers.get(hanging).unwrap().is_up() && !started.lives.is_introduced(hanging));
+    let mut added = Err(OpError::ShuttingDown);
+    let end = Instant::now() + PATIENCE;
+    while added.is_err() && Instant::now() < end {
+        added = add(rig.node(1), "k", "w").await;
+    }
+    assert_eq!(added, Ok(Added::Appended), "the two others go on");
+    assert_eq!(list(rig.node(2), "k", Consistency::Quorum).await.unwrap(), ["v", "w"]);
+    // It is asked again.
+    drop(held);
+    until("it is introduced", PATIENCE, || started.lives.is_introduced(hanging)).await;
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shard_that_does_not_open_takes_no_vote_from_the_others_and_votes_late_when_it_opens() {
+    let disk = MemoryDisk::new();
+    let mut rig = with_first_disk(&disk).await;
+    add(rig.node(1), "k", "v").await.unwrap();
+    rig.wait_equal().await;
+    rig.stop(0).await;
+    let bad = |dir: Option<PathBuf>| *disk.faults().bad_folder.lock().unwrap() = dir;
+    bad(Some(rig.dirs[0].path().join("data/shard-001-of-002")));
+    rig.start(0).await;
+    let (open, closed) = (SlotId(1), SlotId(1000));
+    let votes = |rig: &Rig, slot| inner(rig.node(0)).votes(slot);
+    let end = HEARING_MAX + ROUND_MAX;
+    until("it votes", end, || votes(&rig, open)).await;
+    assert!(!votes(&rig, closed) && !rig.node(0).local().is_ready());
+    let peers = || inner(rig.node(0)).up_peers(inner(rig.node(0)).layouts.current().placement.nodes());
+    until("it is introduced", PATIENCE, || peers().len() == 2).await;
+    // It catches up with what is open, too.
+    let name = (0..).map(|number| number.to_string());
+    let name = name
+        .clone()
+        .find(|name| place_of(&user(), &key(name)).0.0 < 512)
+        .unwrap();
+    rig.node(1)
+        .add(&user(), &key(&name), "v".into(), true, None, at(Consistency::All))
+        .await
+        .unwrap();
+    let slots = inner(rig.node(0)).shared_slots(inner(rig.node(1)).me);
+    let mut kept = slots.clone();
+    assert!(!rig.node(0).local().open_clocks(&mut kept).is_empty());
+    assert!(kept.len() < slots.len() && kept.contains(&open) && !kept.contains(&closed));
+    let has_all = |rig: &Rig, slot| {
+        let inner = inner(rig.node(0));
+        let others = rig.running().map(|node| node.local().life().node);
+        inner.clocks.has_all_of(slot, others.filter(|node| *node != inner.me))
+    };
+    until("it has caught up", PATIENCE, || has_all(&rig, open)).await;
+
+    // What the late one held was told to nobody.
+    rig.stop(2).await;
+    bad(None);
+    until("it opens", PATIENCE, || rig.node(0).local().is_ready()).await;
+    until("it is compared with the one that is there", PATIENCE, || {
+        has_all(&rig, closed)
+    })
+    .await;
+    assert!(votes(&rig, open) && !votes(&rig, closed) && !inner(rig.node(0)).may_list());
+    rig.start(2).await;
+    until("it votes", PATIENCE, || votes(&rig, closed)).await;
+    assert!(inner(rig.node(0)).may_list());
+    rig.end().await;
+}
