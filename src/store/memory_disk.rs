@@ -59,6 +59,8 @@ pub struct Faults {
     pub fail_read_once: AtomicU64,
     /// If not 0: reads that touch this byte of any file fail.
     pub bad_byte: AtomicU64,
+    /// Reads of files with this in their path fail.
+    pub unreadable: Mutex<Option<&'static str>>,
     /// A folder whose names cannot be read.
     pub bad_folder: Mutex<Option<PathBuf>>,
     /// A folder whose names cannot be made durable.
@@ -190,6 +192,10 @@ struct MemoryFile {
 }
 
 impl MemoryFile {
+    fn is_named(&self, part: &Option<&str>) -> bool {
+        part.is_some_and(|part| self.path.to_string_lossy().contains(part))
+    }
+
     fn check_writable(&self) -> io::Result<()> {
         if self.writable {
             return Ok(());
@@ -222,7 +228,8 @@ impl DiskFile for MemoryFile {
             return Err(io::Error::other("read failed"));
         }
         let bad = self.shared.faults.bad_byte.load(Ordering::Relaxed);
-        if bad > 0 && (offset..offset.saturating_add(buf.len() as u64)).contains(&bad) {
+        let is_bad = bad > 0 && (offset..offset.saturating_add(buf.len() as u64)).contains(&bad);
+        if is_bad || self.is_named(&locked(&self.shared.faults.unreadable)) {
             return Err(io::Error::from_raw_os_error(EIO));
         }
         let content = locked(&self.file);
@@ -249,7 +256,7 @@ impl DiskFile for MemoryFile {
 
     fn sync_data(&self) -> io::Result<()> {
         let faults = &self.shared.faults;
-        let is_held = |part: &mut Option<&str>| part.is_some_and(|part| self.path.to_string_lossy().contains(part));
+        let is_held = |part: &mut Option<&'static str>| self.is_named(part);
         drop(faults.let_go.wait_while(locked(&faults.held_syncs), is_held));
         if self.shared.faults.fail_sync.load(Ordering::Relaxed) {
             return Err(io::Error::other("sync failed"));
