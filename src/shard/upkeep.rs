@@ -287,7 +287,7 @@ impl Shard {
             self.awaited = merged.awaited;
             self.let_clears_go(running.stable.as_ref());
         }
-        self.lost.join(segment.lost());
+        self.lost.join(&self.still_lost(&segment));
         self.segments.push(segment);
         if running.salvages {
             self.recount_covered();
@@ -304,6 +304,12 @@ impl Shard {
             );
         }
         self.publish();
+    }
+
+    /// What the new segment says is lost, without what was given up since its merge began: that is dropped, or another footer says so.
+    fn still_lost(&self, new: &Segment) -> SlotClocks {
+        let known = self.segments.iter().map(|segment| segment.covered());
+        known.fold(new.lost().minus(&self.dropped), |lost, covered| lost.minus(covered))
     }
 
     /// After a salvage the clock is smaller than before: it is derived from the footers anew.

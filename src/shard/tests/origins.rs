@@ -16,7 +16,7 @@ fn origins(count: u64) -> Vec<OriginId> {
 
 impl Rig {
     /// A new life of the node: its so-many-th.
-    fn live(&mut self, nth: u64) {
+    pub(super) fn live(&mut self, nth: u64) {
         let own = origins(nth);
         let home = Place {
             own_origins: Some(Arc::new(own.iter().copied().collect())),
