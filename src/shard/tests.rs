@@ -16,6 +16,7 @@ mod healing;
 mod origins;
 mod requests;
 mod rig;
+mod unequal;
 
 use rig::*;
 
