@@ -1,8 +1,8 @@
 //! The data folder: its lock, and the file that says who this node is.
 //!
 //! `node.json` holds the format version, the number of shards, the node's id, its origins and how often it was started. It is written whole
-//! (`whole_file`). If it is damaged it is set aside: the number of shards stands in the shards' folder names too, and the origin and the id
-//! are drawn anew.
+//! (`whole_file`); a member, which writes it with each start, keeps space for that beside it. If it is damaged it is set aside: the number of
+//! shards stands in the shards' folder names too, and the origin and the id are drawn anew.
 //!
 //! Invariant: a member of a cluster takes a new origin with each start. What it had stamped and not made durable before it died may live
 //! on with its peers, and a copy of its folder may have been put back: neither can make it use a name twice.
@@ -189,9 +189,12 @@ impl Identity {
             is_new: self.is_new,
         };
         let path = self.dir.join(FILE);
-        let written = serde_json::to_vec(&record)
-            .map_err(io::Error::other)
-            .and_then(|bytes| whole_file::write(disk, &path, &bytes));
+        let write = match self.starts {
+            0 => whole_file::write,
+            _ => whole_file::write_with_spare,
+        };
+        let bytes = serde_json::to_vec(&record).map_err(io::Error::other);
+        let written = bytes.and_then(|bytes| write(disk, &path, &bytes));
         written.map_err(|source| IdentityError::Io { path, source })
     }
 

@@ -96,6 +96,13 @@ impl Shard {
     pub(super) fn note_recovered_clears(&mut self) {
         let (bytes, keys, clears) = self.sealed();
         self.cleared = Cleared::of_unknown(clears, clears.saturating_mul(bytes / keys));
+        let memtables: Vec<_> = self.memtables().cloned().collect();
+        for memtable in memtables {
+            let memtable = memtable.read();
+            for ((slot, user, key), _) in memtable.cleared_keys(memtable.durable_groups()) {
+                self.note_clear(slot, KeyHash::of(&user, &key), (&user, &key));
+            }
+        }
     }
 
     /// Bytes, keys and clears in segments. A key in several counts as several.

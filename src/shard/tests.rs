@@ -12,6 +12,7 @@ use crate::types::{Key, RequestId, UserId};
 mod clears;
 mod faults;
 mod forged;
+mod full_disk;
 mod healing;
 mod origins;
 mod requests;
