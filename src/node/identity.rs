@@ -89,6 +89,21 @@ pub struct Identity {
     lock: Option<Box<dyn DiskLock>>,
 }
 
+/// Keeps others from using the data folder while this lives.
+pub struct FolderLock(Option<Box<dyn DiskLock>>);
+
+impl FolderLock {
+    /// Lets others use the folder; nothing below it may be touched any more.
+    pub fn unlock(&mut self) {
+        self.0 = None;
+    }
+
+    /// Leaves the folder locked until this process ends: something of it may still be at work there, and the next one must not meet that.
+    pub fn stay_locked(&mut self) {
+        std::mem::forget(self.0.take());
+    }
+}
+
 impl Identity {
     /// Opens the folder, making it if need be. `shards` counts only then.
     pub fn open(env: &Env, dir: &Path, shards: u16, role: Role) -> Result<Self, IdentityError> {
@@ -198,14 +213,9 @@ impl Identity {
         written.map_err(|source| IdentityError::Io { path, source })
     }
 
-    /// Lets others use the folder; nothing below it may be touched any more.
-    pub fn unlock(&mut self) {
-        self.lock = None;
-    }
-
-    /// Leaves the folder locked until this process ends: something of it may still be at work there, and the next one must not meet that.
-    pub fn stay_locked(&mut self) {
-        std::mem::forget(self.lock.take());
+    /// Whoever has it decides when others may use the folder.
+    pub fn take_lock(&mut self) -> FolderLock {
+        FolderLock(self.lock.take())
     }
 
     /// The folder of a shard; `index == shards` is the system's.

@@ -15,6 +15,7 @@ use crate::store::memory_disk::MemoryDisk;
 use crate::types::{Key, RequestId, UserId, WallMs};
 
 mod starting;
+mod supervision;
 
 /// Runs every job where it is submitted.
 struct Inline;
