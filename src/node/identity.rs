@@ -1,8 +1,8 @@
 //! The data folder: its lock, and the file that says who this node is.
 //!
 //! `node.json` holds the format version, the number of shards, the node's id, its origins and how often it was started. It is written whole
-//! (`whole_file`). If it is damaged it is set aside: the number of shards stands in the shards' folder names too, and the origin and the id
-//! are drawn anew.
+//! (`whole_file`); a member, which writes it with each start, keeps space for that beside it. If it is damaged it is set aside: the number of
+//! shards stands in the shards' folder names too, and the origin and the id are drawn anew.
 //!
 //! Invariant: a member of a cluster takes a new origin with each start. What it had stamped and not made durable before it died may live
 //! on with its peers, and a copy of its folder may have been put back: neither can make it use a name twice.
@@ -87,6 +87,21 @@ pub struct Identity {
     /// Made just now.
     pub fresh: bool,
     lock: Option<Box<dyn DiskLock>>,
+}
+
+/// Keeps others from using the data folder while this lives.
+pub struct FolderLock(Option<Box<dyn DiskLock>>);
+
+impl FolderLock {
+    /// Lets others use the folder; nothing below it may be touched any more.
+    pub fn unlock(&mut self) {
+        self.0 = None;
+    }
+
+    /// Leaves the folder locked until this process ends: something of it may still be at work there, and the next one must not meet that.
+    pub fn stay_locked(&mut self) {
+        std::mem::forget(self.0.take());
+    }
 }
 
 impl Identity {
@@ -189,20 +204,18 @@ impl Identity {
             is_new: self.is_new,
         };
         let path = self.dir.join(FILE);
-        let written = serde_json::to_vec(&record)
-            .map_err(io::Error::other)
-            .and_then(|bytes| whole_file::write(disk, &path, &bytes));
+        let write = match self.starts {
+            0 => whole_file::write,
+            _ => whole_file::write_with_spare,
+        };
+        let bytes = serde_json::to_vec(&record).map_err(io::Error::other);
+        let written = bytes.and_then(|bytes| write(disk, &path, &bytes));
         written.map_err(|source| IdentityError::Io { path, source })
     }
 
-    /// Lets others use the folder; nothing below it may be touched any more.
-    pub fn unlock(&mut self) {
-        self.lock = None;
-    }
-
-    /// Leaves the folder locked until this process ends: something of it may still be at work there, and the next one must not meet that.
-    pub fn stay_locked(&mut self) {
-        std::mem::forget(self.lock.take());
+    /// Whoever has it decides when others may use the folder.
+    pub fn take_lock(&mut self) -> FolderLock {
+        FolderLock(self.lock.take())
     }
 
     /// The folder of a shard; `index == shards` is the system's.

@@ -1,8 +1,9 @@
 //! A node: the actors, and the handle through which everything above talks to them. The only module that names ractor.
 //!
 //! `supervisor` starts one `shard_actor` per shard and one for the system's own key range, and starts a dead one again from its
-//! files. `permits` bounds what waits in mailboxes. `identity` is the data folder's lock and name. `membership` is the
-//! gossip that tells which other nodes there are; nothing else names chitchat. `watcher` tells of changes of the system's own keys.
+//! files. `permits` bounds what waits in mailboxes. `identity` is the data folder's lock and name, which `identity_keeper` writes while
+//! the node runs. `membership` is the gossip that tells which other nodes there are; nothing else names chitchat. `watcher` tells of
+//! changes of the system's own keys.
 //! `spreading` brings an op to the other replicas. `refused` are ops that are taken from nobody. `hedged` reads
 //! this node's disk, or another replica's where that fails or is slow.
 
@@ -13,6 +14,7 @@ mod figures;
 pub mod handle;
 mod hedged;
 pub mod identity;
+mod identity_keeper;
 mod inbox;
 mod jobs;
 pub mod local;

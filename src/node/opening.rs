@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::NodeConfig;
 use super::identity::{Identity, IdentityError, Role};
+use super::identity_keeper::IdentityKeeper;
 use super::permits::Limits;
 use super::supervisor::{ShardDoor, SupervisorArguments};
 use crate::core::slot::{SYSTEM_SLOT, shard_slots};
@@ -134,17 +135,20 @@ pub async fn open_at_once(env: Env, config: NodeConfig) -> Result<SupervisorArgu
 }
 
 impl Plan {
-    pub(super) fn is_replicated(&self) -> bool {
-        self.config.replicated
-    }
-
-    /// With the origins that the node has now.
-    pub(super) fn with_own(&self, identity: &Identity) -> Self {
+    /// Opens the shard again while the node runs, with a new origin where what it stamped last may live on elsewhere. Blocks on the disk.
+    pub(super) fn open_again(&self, identity: &IdentityKeeper, env: &Env) -> Result<Shard, StartError> {
+        let names = identity.names();
         let mut plan = self.clone();
         if plan.place.own_origins.is_some() {
-            plan.place.own_origins = Some(Arc::new(identity.own_origins()));
+            plan.place.own_origins = Some(names.own);
         }
-        plan
+        let (mut shard, report) = plan.open(names.origin)?;
+        log_report(&plan, &report);
+        // What is lost here may be held by other replicas: these names must not be given out again.
+        if !report.damage.is_empty() || plan.config.replicated {
+            shard.set_origin(identity.renew_origin(env)?);
+        }
+        Ok(shard)
     }
 
     pub(super) fn open(&self, origin: OriginId) -> Opened {
@@ -182,7 +186,7 @@ fn plan(env: &Env, config: &NodeConfig, identity: &Identity, cache: &Arc<BlockCa
     }
 }
 
-pub(super) fn log_report(plan: &Plan, report: &OpenReport) {
+fn log_report(plan: &Plan, report: &OpenReport) {
     let dir: PathBuf = plan.place.dir.clone();
     if report.damage.is_empty() {
         tracing::debug!(dir = %dir.display(), ops = report.recovered_ops, torn = report.torn_logs, "shard opened");

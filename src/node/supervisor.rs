@@ -2,6 +2,8 @@
 //!
 //! ractor's default on a child's end is to stop the parent; here the child is opened anew, after all its jobs are done and after a
 //! pause that doubles with each failure in a row.
+//!
+//! Invariant: the supervisor itself never waits for the disk. A disk that hangs under one shard must not keep it from the others.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -15,17 +17,18 @@ use tokio::time::Instant;
 
 use super::OpError;
 use super::commit_time::CommitTime;
-use super::identity::Identity;
+use super::identity::{FolderLock, Identity};
+use super::identity_keeper::IdentityKeeper;
 use super::inbox::Inbox;
 use super::jobs::JobGate;
 use super::messages::{ShardArguments, ShardMessage};
 use super::news::PendingNews;
-use super::opening::{Plan, log_report};
+use super::opening::Plan;
 use super::permits::{Limits, Permits};
 use super::refused::Refused;
 use super::shard_actor::ShardActor;
 use crate::env::Env;
-use crate::shard::{OpenReport, Shard, ShardReader, ShardStats};
+use crate::shard::{Shard, ShardReader, ShardStats};
 
 const RESTART_PAUSE_MS: u64 = 50;
 const RESTART_PAUSE_MS_MAX: u64 = 5_000;
@@ -96,7 +99,7 @@ pub enum SupervisorMessage {
     /// A shard was opened anew, or could not be.
     Reopened {
         index: u16,
-        result: Result<(Box<Shard>, OpenReport), String>,
+        result: Result<Box<Shard>, String>,
     },
     /// Finish what was accepted and end.
     Stop { done: oneshot::Sender<()> },
@@ -131,7 +134,8 @@ impl SupervisorArguments {
 pub struct SupervisorState {
     env: Env,
     doors: Arc<[ShardDoor]>,
-    identity: Identity,
+    identity: Arc<IdentityKeeper>,
+    lock: FolderLock,
     plans: Vec<Plan>,
     running: BTreeMap<ActorId, u16>,
     /// Failures in a row, and when the shard last began to serve.
@@ -151,12 +155,13 @@ impl Actor for Supervisor {
     async fn pre_start(
         &self,
         me: ActorRef<SupervisorMessage>,
-        arguments: SupervisorArguments,
+        mut arguments: SupervisorArguments,
     ) -> Result<SupervisorState, ActorProcessingErr> {
         let mut state = SupervisorState {
             env: arguments.env,
             doors: arguments.doors,
-            identity: arguments.identity,
+            lock: arguments.identity.take_lock(),
+            identity: Arc::new(IdentityKeeper::new(arguments.identity)),
             failures: vec![0; arguments.shards.len()],
             serving_since: vec![Instant::now(); arguments.shards.len()],
             plans: arguments.shards.iter().map(|(plan, _)| plan.clone()).collect(),
@@ -183,15 +188,16 @@ impl Actor for Supervisor {
             SupervisorMessage::Stop { done } => {
                 state.stopping.store(true, Ordering::Release);
                 match state.stop_shards().await {
-                    true => state.identity.unlock(),
-                    false => state.identity.stay_locked(),
+                    true => state.lock.unlock(),
+                    false => state.lock.stay_locked(),
                 }
                 let _ = done.send(());
                 me.stop(None);
             }
             SupervisorMessage::SetNew { is_new, starts, done } => {
-                let saved = state.identity.set_new(is_new, starts, &*state.env.disk);
-                let _ = done.send(saved.map_err(|error| error.to_string()));
+                state.identity.set_new(&state.env, is_new, starts, |saved| {
+                    let _ = done.send(saved.map_err(|error| error.to_string()));
+                });
             }
             SupervisorMessage::KillShard { index } => {
                 let door = state.doors.get(usize::from(index));
@@ -276,10 +282,7 @@ impl SupervisorState {
             self.env.clone(),
             self.doors[usize::from(index)].gate.clone(),
         );
-        let (plan, origin) = (
-            self.plans[usize::from(index)].with_own(&self.identity),
-            self.identity.origin,
-        );
+        let (plan, identity) = (self.plans[usize::from(index)].clone(), self.identity.clone());
         let stopping = self.stopping.clone();
         tokio::spawn(async move {
             tokio::time::sleep(Duration::from_millis(pause_ms)).await;
@@ -287,9 +290,13 @@ impl SupervisorState {
             if stopping.load(Ordering::Acquire) {
                 return;
             }
-            let opened = env.run_blocking(move || plan.open(origin)).await;
+            // All that waits for the disk is done here, and holds the gate: the supervisor has others to see to meanwhile.
+            let opened = {
+                let env = env.clone();
+                env.clone().run_blocking(move || plan.open_again(&identity, &env)).await
+            };
             let result = match opened {
-                Ok(Ok((shard, report))) => Ok((Box::new(shard), report)),
+                Ok(Ok(shard)) => Ok(Box::new(shard)),
                 Ok(Err(error)) => Err(error.to_string()),
                 Err(error) => Err(error.to_string()),
             };
@@ -303,23 +310,13 @@ impl SupervisorState {
         &mut self,
         me: &ActorRef<SupervisorMessage>,
         index: u16,
-        result: Result<(Box<Shard>, OpenReport), String>,
+        result: Result<Box<Shard>, String>,
     ) -> Result<(), ActorProcessingErr> {
         if self.stopping.load(Ordering::Acquire) {
             return Ok(());
         }
         match result {
-            Ok((mut shard, report)) => {
-                log_report(&self.plans[usize::from(index)], &report);
-                // What it stamped last may be lost here and held by other replicas: these names must not be given out again.
-                if !report.damage.is_empty() || self.plans[usize::from(index)].is_replicated() {
-                    if let Err(error) = self.identity.renew_origin(&*self.env.disk, &*self.env.entropy) {
-                        tracing::error!(shard = index, %error, "no new origin could be taken; it is tried again");
-                        self.reopen(me, index);
-                        return Ok(());
-                    }
-                    shard.set_origin(self.identity.origin);
-                }
+            Ok(shard) => {
                 self.spawn(me, index, *shard).await?;
                 tracing::info!(shard = index, "the shard serves again");
             }
@@ -350,6 +347,7 @@ impl SupervisorState {
             for door in self.doors.iter() {
                 drop(door.gate.quiet().await);
             }
+            drop(self.identity.gate.quiet().await);
         };
         let in_time = tokio::time::timeout(Duration::from_millis(STOP_MS_MAX), all).await;
         if in_time.is_err() {

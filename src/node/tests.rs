@@ -14,6 +14,9 @@ use crate::shard::ShardConfig;
 use crate::store::memory_disk::MemoryDisk;
 use crate::types::{Key, RequestId, UserId, WallMs};
 
+mod starting;
+mod supervision;
+
 /// Runs every job where it is submitted.
 struct Inline;
 

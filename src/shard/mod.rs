@@ -14,6 +14,7 @@ mod cleanup;
 mod commit;
 mod picking;
 mod published;
+mod reclaim;
 mod replica;
 mod requests;
 mod settle;
@@ -204,6 +205,8 @@ pub struct Shard {
     failed: Option<String>,
     last_write: WallMs,
     clears_since_merge: u64,
+    /// What they are estimated to free.
+    cleared: reclaim::Cleared,
     /// Clears that the last merge of all segments had to keep, by slot, as long as nothing that they wait for has come there.
     clears_left: BTreeMap<SlotId, u64>,
     /// What the clears saw that the last merge of all segments had to keep, and not every replica's clock covered then.
@@ -290,6 +293,7 @@ impl Shard {
             failed: None,
             last_write: WallMs(0),
             clears_since_merge: 0,
+            cleared: reclaim::Cleared::default(),
             clears_left: BTreeMap::new(),
             awaited: SlotClocks::default(),
             published: Published::default(),
@@ -298,6 +302,7 @@ impl Shard {
         shard.publish();
         shard.publish_clock();
         shard.set_origin(origin);
+        shard.note_recovered_clears();
         Ok((shard, report))
     }
 

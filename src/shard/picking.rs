@@ -6,8 +6,6 @@ use super::Shard;
 use crate::store::segment::Segment;
 use crate::types::WallMs;
 
-/// A merge for the sake of clears is worth it when they are estimated to free this part of the bytes: 1 in so many.
-const RECLAIM_PART: u64 = 4;
 /// When idle, segments are merged into the largest once they make up this part of it: 1 in so many.
 const IDLE_PART: u64 = 4;
 /// A merge that did not fit is tried again when it is expected to take less, by this part: 1 in so many.
@@ -71,7 +69,10 @@ impl Shard {
             clears += segment.stats().clears;
         }
         match count == self.segments.len() {
-            true => bytes.saturating_sub(clears.saturating_mul(bytes / keys.max(1))),
+            true => {
+                let mean = self.cleared.mean_bytes().unwrap_or(bytes / keys.max(1));
+                bytes.saturating_sub(clears.saturating_mul(mean))
+            }
             // What is cleared may lie in the others.
             false => bytes,
         }
@@ -107,24 +108,8 @@ impl Shard {
         (rest.len() >= 2).then(|| rest.to_vec())
     }
 
-    /// Whether clears are estimated to free enough: one clear frees what a key takes on average.
-    fn reclaim_is_worth_it(&self, now: WallMs) -> bool {
-        let sum = |figure: fn(&Segment) -> u64| -> u64 { self.segments.iter().map(|segment| figure(segment)).sum() };
-        // Clears that the last merge of everything could not drop, it would not drop now either.
-        let left: u64 = self.clears_left.values().sum();
-        let sealed_clears = sum(|segment| segment.stats().clears).saturating_sub(left);
-        let clears = sealed_clears + self.clears_since_merge;
-        let keys = sum(|segment| segment.stats().keys).max(1);
-        if clears == 0 {
-            return self.is_idle(now) && self.forgettable_requests(now);
-        }
-        let bytes = sum(Segment::file_bytes);
-        let worth = clears.saturating_mul(bytes / keys) >= bytes / RECLAIM_PART;
-        worth || self.disk_full || (self.is_idle(now) && sealed_clears > 0)
-    }
-
     /// Whether most of what some segment holds are request ids that need not be remembered any more.
-    fn forgettable_requests(&self, now: WallMs) -> bool {
+    pub(super) fn forgettable_requests(&self, now: WallMs) -> bool {
         // Those that a merge of everything had to leave, another one would leave too.
         let Some(heard) = self
             .heard(now)

@@ -172,6 +172,16 @@ impl Shard {
         })
     }
 
+    /// Whether as many memtables wait to be sealed as may. On a full disk, where nothing but clears is taken and logs are small, one more may;
+    /// and where there is no active one, as after a restart, none is added to those that wait.
+    fn seals_are_behind(&self) -> bool {
+        let max = self.config.frozen_max;
+        match self.disk_full {
+            true => self.active.is_some() && self.frozen.len() > max,
+            false => self.frozen.len() >= max,
+        }
+    }
+
     /// Freezes the active memtable and starts the prepared log; false if that cannot be now.
     pub(super) fn take_over(&mut self) -> bool {
         let busy = self.commit_under_way.is_some()
@@ -179,7 +189,7 @@ impl Shard {
                 .active
                 .as_ref()
                 .is_some_and(|active| active.memtable.read().has_open_group())
-            || self.frozen.len() >= self.config.frozen_max;
+            || self.seals_are_behind();
         if busy || self.prepared.is_none() {
             return false;
         }

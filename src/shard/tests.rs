@@ -12,9 +12,12 @@ use crate::types::{Key, RequestId, UserId};
 mod clears;
 mod faults;
 mod forged;
+mod full_disk;
+mod healing;
 mod origins;
 mod requests;
 mod rig;
+mod unequal;
 
 use rig::*;
 

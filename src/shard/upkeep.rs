@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use super::cleanup::Cleanup;
+use super::reclaim::Cleared;
 use super::{MergeError, Shard};
 use crate::core::clock::SlotClocks;
 use crate::store::compact::{Merge, MergeContext, Merged, Progress, Source};
@@ -31,6 +32,7 @@ pub(super) struct Running {
     takes_all: bool,
     /// Clears that it was to apply, counted again if it fails.
     clears: u64,
+    cleared: Cleared,
     /// What every other replica's clock covered when it began.
     stable: Option<SlotClocks>,
 }
@@ -166,12 +168,12 @@ impl Shard {
         let number = self.next_number;
         self.next_number += 1;
         let takes_all = !seals && outside.is_empty();
-        let clears = if takes_all {
+        let (mut clears, mut cleared) = (0, Cleared::default());
+        if takes_all {
             self.merged_all_at = now;
-            std::mem::take(&mut self.clears_since_merge)
-        } else {
-            0
-        };
+            clears = std::mem::take(&mut self.clears_since_merge);
+            cleared = std::mem::take(&mut self.cleared);
+        }
         let context = MergeContext {
             disk: self.place.disk.clone(),
             dir: self.place.dir.clone(),
@@ -197,6 +199,7 @@ impl Shard {
             salvages: salvage,
             takes_all,
             clears,
+            cleared,
             stable: self.stable.clone().filter(|_| takes_all),
         };
         *self.under_way(seals) = Some(running);
@@ -238,6 +241,7 @@ impl Shard {
     /// Everything is as it was before the merge: its inputs are all still there.
     fn take_back(&mut self, running: Running) {
         self.clears_since_merge += running.clears;
+        self.cleared.take_back(running.cleared);
         if running.salvages {
             self.damaged_segments.extend(running.segments);
         }
@@ -287,7 +291,7 @@ impl Shard {
             self.awaited = merged.awaited;
             self.let_clears_go(running.stable.as_ref());
         }
-        self.lost.join(segment.lost());
+        self.lost.join(&self.still_lost(&segment));
         self.segments.push(segment);
         if running.salvages {
             self.recount_covered();
@@ -304,6 +308,12 @@ impl Shard {
             );
         }
         self.publish();
+    }
+
+    /// What the new segment says is lost, without what was given up since its merge began: that is dropped, or another footer says so.
+    fn still_lost(&self, new: &Segment) -> SlotClocks {
+        let known = self.segments.iter().map(|segment| segment.covered());
+        known.fold(new.lost().minus(&self.dropped), |lost, covered| lost.minus(covered))
     }
 
     /// After a salvage the clock is smaller than before: it is derived from the footers anew.

@@ -209,7 +209,9 @@ impl Shard {
         self.covered.insert(op.dot.slot, op.dot.origin, op.dot.seq);
         self.open_dots.push(op.dot);
         self.last_write = now;
-        self.clears_since_merge += u64::from(matches!(op.body, Body::Clear(_)));
+        if matches!(op.body, Body::Clear(_)) {
+            self.note_clear(op.dot.slot, hash, (user, key));
+        }
     }
 
     /// The op that the write becomes if it is appended now. Changes nothing but that the text is moved out of the write.

@@ -73,6 +73,8 @@ pub struct Faults {
     pub fail_read_once: AtomicU64,
     /// If not 0: reads that touch this byte of any file fail.
     pub bad_byte: AtomicU64,
+    /// Reads of files with this in their path fail.
+    pub unreadable: Mutex<Option<&'static str>>,
     /// A folder whose names cannot be read.
     pub bad_folder: Mutex<Option<PathBuf>>,
     /// A folder whose names cannot be made durable.
@@ -214,6 +216,10 @@ struct MemoryFile {
 }
 
 impl MemoryFile {
+    fn is_named(&self, part: &Option<&str>) -> bool {
+        part.is_some_and(|part| self.path.to_string_lossy().contains(part))
+    }
+
     fn check_writable(&self) -> io::Result<()> {
         if self.writable {
             return Ok(());
@@ -247,7 +253,8 @@ impl DiskFile for MemoryFile {
             return Err(io::Error::other("read failed"));
         }
         let bad = self.shared.faults.bad_byte.load(Ordering::Relaxed);
-        if bad > 0 && (offset..offset.saturating_add(buf.len() as u64)).contains(&bad) {
+        let is_bad = bad > 0 && (offset..offset.saturating_add(buf.len() as u64)).contains(&bad);
+        if is_bad || self.is_named(&locked(&self.shared.faults.unreadable)) {
             return Err(io::Error::from_raw_os_error(EIO));
         }
         let content = locked(&self.file);

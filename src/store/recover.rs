@@ -209,7 +209,7 @@ pub fn recover(place: &Place) -> Result<Recovered, RecoverError> {
     }
     take_footers(&mut found);
     if place.own_origins.as_ref().is_some_and(|own| !own.is_empty()) {
-        found.closed = ClosedOrigins::load(&*place.disk, &place.dir).map_err(fail)?;
+        found.closed = ClosedOrigins::load(&*place.disk, &place.dir)?;
     }
     found.spares = logs.intersection(&replaced).copied().collect();
     read_logs(

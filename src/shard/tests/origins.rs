@@ -16,7 +16,7 @@ fn origins(count: u64) -> Vec<OriginId> {
 
 impl Rig {
     /// A new life of the node: its so-many-th.
-    fn live(&mut self, nth: u64) {
+    pub(super) fn live(&mut self, nth: u64) {
         let own = origins(nth);
         let home = Place {
             own_origins: Some(Arc::new(own.iter().copied().collect())),
@@ -106,4 +106,25 @@ fn what_a_former_life_held_is_missed_when_its_files_are_gone() {
     rig.run_jobs();
     rig.live(5);
     assert!(rig.shard.lost.is_empty(), "what was given up stays given up");
+}
+
+#[test]
+fn a_record_of_former_lives_that_cannot_be_read_is_begun_anew() {
+    let mut rig = Rig::new(small());
+    for life in 1..=2 {
+        rig.live(life);
+        rig.add("u", "k", "a");
+        rig.run_jobs();
+    }
+    *rig.disk.faults().unreadable.lock().unwrap() = Some("closed-origins");
+    rig.live(3);
+    assert!(rig.shard.lost.is_empty());
+    rig.disk.faults().unreadable.lock().unwrap().take();
+    rig.run_jobs();
+    // Of no former life does more have to be here than was.
+    for origin in 1..=2 {
+        rig.take(origin, 9);
+    }
+    rig.live(4);
+    assert!(rig.shard.lost.is_empty());
 }

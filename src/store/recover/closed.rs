@@ -8,16 +8,17 @@
 //! file = magic[4] version:u16 count:u32 (origin:u64 count:u32 (slot:u16 last:u64)*)* crc:u32
 //! ```
 //!
-//! A damaged file is begun anew: until then every gap counts as a loss.
+//! A file that is damaged, or cannot be read, is begun anew: until then every gap counts as a loss.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
 
+use super::RecoverError;
 use crate::core::clock::SlotClocks;
 use crate::core::slot::SlotId;
 use crate::core::stamp::OriginId;
-use crate::store::disk::Disk;
+use crate::store::disk::{Disk, OpenMode};
 use crate::store::whole_file;
 
 pub const CLOSED_NAME: &str = "closed-origins";
@@ -39,12 +40,19 @@ struct Closed {
 }
 
 impl ClosedOrigins {
-    pub(super) fn load(disk: &dyn Disk, dir: &Path) -> io::Result<Self> {
-        let Some(bytes) = whole_file::read(disk, &dir.join(CLOSED_NAME), FILE_BYTES_MAX)? else {
-            return Ok(Self::default());
+    pub(super) fn load(disk: &dyn Disk, dir: &Path) -> Result<Self, RecoverError> {
+        let path = dir.join(CLOSED_NAME);
+        let read = || whole_file::read(disk, &path, FILE_BYTES_MAX);
+        // A read that fails may be a passing fault.
+        let closed = match read().or_else(|_| read()) {
+            Ok(None) => return Ok(Self::default()),
+            Ok(Some(bytes)) => Self::decode(&bytes),
+            // Not a word of it was read: that is no damage, and it may work later.
+            Err(source) if disk.open(&path, OpenMode::Read).is_err() => return Err(RecoverError::Io { path, source }),
+            Err(_) => None,
         };
-        Ok(Self::decode(&bytes).unwrap_or_else(|| {
-            tracing::error!(dir = %dir.display(), "the record of closed origins is damaged; it is begun anew");
+        Ok(closed.unwrap_or_else(|| {
+            tracing::error!(path = %path.display(), "the record of closed origins is damaged; it is begun anew");
             Self::default()
         }))
     }

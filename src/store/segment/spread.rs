@@ -3,9 +3,10 @@
 use super::block_builder::PlainRun;
 use super::error::ReadError;
 use super::index::BlockRef;
-use super::place::slot_of_place;
+use super::place::{place_of, slot_of_place};
 use super::span::{Gathered, TextSpan};
 use super::{Malformed, Segment};
+use crate::core::slot::SlotId;
 use crate::core::stamp::Stamp;
 
 /// What [`Segment::values_of`] found.
@@ -132,6 +133,26 @@ impl Segment {
             last = Some(op.stamp());
         }
         Ok(last)
+    }
+
+    /// About how many bytes the key takes, by the index alone: the blocks that it has for itself, and of those at its ends what a key takes on
+    /// average, but no more than they have. Does not ask the filter.
+    pub fn bytes_of(&self, slot: SlotId, user: &str, key: &str) -> u64 {
+        let mut place = place_of(slot, user, key);
+        let Some(first) = self.first_block(&place) else {
+            return 0;
+        };
+        // The next place that there can be: the last block that begins before it is the last one to hold the key.
+        place.push(0);
+        let last = self
+            .footer
+            .index
+            .find(&place)
+            .filter(|last| last.ordinal > first.ordinal);
+        let first_bytes = u64::from(first.stored_bytes);
+        let inner = last.map_or(0, |last| last.offset.saturating_sub(first.offset + first_bytes));
+        let ends = first_bytes + last.map_or(0, |last| u64::from(last.stored_bytes));
+        inner + ends.min(self.file_bytes / self.footer.stats.keys.max(1))
     }
 
     /// The block in which the key at `place` goes on behind `block`, which holds ops of it.
