@@ -324,9 +324,10 @@ impl Local {
 }
 
 impl Export {
-    /// The next ops, about so many bytes of them; none left: the end.
-    pub async fn next(&mut self, budget_bytes: usize) -> Result<Vec<KeyedOp>, OpError> {
-        while let Some((index, mut scan)) = self.scans.pop() {
+    /// The next ops, about so many bytes of them. None may come although there are more: it reads no more at once than `OpScan::next_batch`
+    /// does, so that nobody waits long for the answer, and one that is not waited for any more soon ends. `None` is the end.
+    pub async fn next(&mut self, budget_bytes: usize) -> Result<Option<Vec<KeyedOp>>, OpError> {
+        if let Some((index, mut scan)) = self.scans.pop() {
             let (mut scan, batch) = self
                 .local
                 .env()
@@ -336,10 +337,11 @@ impl Export {
                 })
                 .await?;
             match batch {
-                Ok(ops) if ops.is_empty() => {}
-                Ok(ops) => {
+                // The next shard's turn comes with the next call.
+                Ok(None) => {}
+                Ok(Some(ops)) => {
                     self.scans.push((index, scan));
-                    return Ok(ops);
+                    return Ok(Some(ops));
                 }
                 Err(ReadError::Damaged(block)) => {
                     // What lay there is not sent, and so must not be taken for cleared.
@@ -352,8 +354,9 @@ impl Export {
                 }
                 Err(error) => return Err(self.local.report(index, error)),
             }
+            return Ok(Some(Vec::new()));
         }
-        Ok(Vec::new())
+        Ok(None)
     }
 
     /// Of the wanted dots, those that are known here: when all was given, what of them was not was cleared.

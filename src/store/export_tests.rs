@@ -156,13 +156,10 @@ impl Snapshot {
 
 fn drain(scan: &mut OpScan, budget_bytes: usize) -> Result<Vec<KeyedOp>, ReadError> {
     let mut ops = Vec::new();
-    loop {
-        let batch = scan.next_batch(budget_bytes)?;
-        if batch.is_empty() {
-            return Ok(ops);
-        }
+    while let Some(batch) = scan.next_batch(budget_bytes)? {
         ops.extend(batch);
     }
+    Ok(ops)
 }
 
 fn any_wants() -> impl Strategy<Value = SlotClocks> {
@@ -176,17 +173,21 @@ fn any_wants() -> impl Strategy<Value = SlotClocks> {
     })
 }
 
+fn any_look() -> impl Strategy<Value = u64> {
+    prop_oneof![Just(1), Just(1000), Just(scan::LOOK_BYTES_MAX)]
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
     #[test]
     fn a_scan_gives_every_wanted_op_once_and_in_order(
-        placed in placed_ops(), undurable in 0usize..6, wants in any_wants(), budget in 0usize..2000,
+        placed in placed_ops(), undurable in 0usize..6, wants in any_wants(), budget in 0usize..2000, look in any_look(),
     ) {
         let (snapshot, held) = Snapshot::of(&placed, undurable);
         let wanted = |op: &&KeyedOp| wants.contains(op.op.dot.slot, op.op.dot.origin, op.op.dot.seq);
         let expected: Vec<KeyedOp> = held.iter().filter(wanted).cloned().collect();
-        let mut scan = snapshot.scan(wants.clone());
+        let mut scan = snapshot.scan(wants.clone()).looking_at(look);
         // What comes after the snapshot is not in it.
         for table in &snapshot.memtables {
             let mut memtable = table.write();
@@ -202,6 +203,7 @@ proptest! {
     #[test]
     fn every_clear_that_saw_something_wanted_comes_before_all_that_it_removed(
         placed in placed_ops(), undurable in 0usize..6, wants in any_wants(), budget in 0usize..2000, only_wanted in any::<bool>(),
+        look in any_look(),
     ) {
         let (snapshot, held) = Snapshot::of(&placed, undurable);
         let is_wanted = |op: &KeyedOp| wants.contains(op.op.dot.slot, op.op.dot.origin, op.op.dot.seq);
@@ -225,7 +227,7 @@ proptest! {
             let left = left_by(cleared.get(&(user, key)).unwrap_or(&nothing), op.clone(), WallMs(0));
             expected.extend(left.map(|op| KeyedOp { user: user.clone(), key: key.clone(), op }));
         }
-        let scan = OpScan::new(snapshot.memtables.clone(), snapshot.segments.clone(), wants.clone(), WallMs(0));
+        let scan = OpScan::new(snapshot.memtables.clone(), snapshot.segments.clone(), wants.clone(), WallMs(0)).looking_at(look);
         let mut scan = if only_wanted { scan.only_wanted() } else { scan };
         // Clears that come after the snapshot remove nothing of it.
         for (name, user) in USERS.iter().enumerate() {
@@ -383,8 +385,8 @@ fn damage_met_in_the_middle_of_a_batch_loses_nothing() {
     let mut errors = 0;
     loop {
         match scan.next_batch(1 << 20) {
-            Ok(batch) if batch.is_empty() => break,
-            Ok(batch) => given.extend(batch),
+            Ok(None) => break,
+            Ok(Some(batch)) => given.extend(batch),
             Err(_) => {
                 errors += 1;
                 scan.skip_damaged().unwrap();
@@ -547,6 +549,46 @@ fn a_clear_comes_also_when_what_it_removed_is_not_there_any_more() {
     assert!(drain(&mut scan, 100).unwrap().is_empty());
 }
 
+/// Who waits for a batch gives up at some time, and asks for the same again.
+#[test]
+fn a_scan_that_finds_nothing_says_so_now_and_then() {
+    const SEGMENTS: u64 = 3;
+    let disk = MemoryDisk::new();
+    let text = |seq: u64| (0..400).map(|at| mixed(seq, at)).collect::<String>();
+    let filled = |origin: u64| {
+        let mut ops: Vec<KeyedOp> = (1..=6_000)
+            .map(|seq| keyed(3, 1, origin, seq, Body::Value(text(origin << 32 | seq).into())))
+            .collect();
+        for op in &mut ops {
+            op.op.time = HybridTime(op.op.dot.seq << 16);
+        }
+        // Of another key, it saw nothing.
+        ops.push(keyed(3, 4, origin, 7_000, Body::Clear(Clock::default())));
+        segment(&disk, origin, &ops, dots(&ops))
+    };
+    let segments: Vec<Arc<Segment>> = (1..=SEGMENTS).map(filled).collect();
+    let mut wants = SlotClocks::default();
+    wants.insert(SlotId(3), OriginId(1), 5_999);
+    let before = disk.read_bytes();
+    let mut scan = OpScan::new(Vec::new(), segments, wants, WallMs(0));
+    let (mut given, mut calls, mut read) = (Vec::new(), 0, before);
+    while let Some(batch) = scan.next_batch(256 << 10).unwrap() {
+        let of_call = disk.read_bytes() - std::mem::replace(&mut read, disk.read_bytes());
+        assert!(of_call <= scan::LOOK_BYTES_MAX + (256 << 10), "{of_call} in one call");
+        given.extend(batch);
+        calls += 1;
+    }
+    assert_eq!(given.iter().map(|op| op.op.dot.seq).collect::<Vec<_>>(), [5_999]);
+    assert!(read - before > 16 << 20, "all of it was looked at: {}", read - before);
+    assert!((8..40).contains(&calls), "{calls}");
+}
+
+/// A letter that no compression foresees.
+fn mixed(seq: u64, at: u64) -> char {
+    let hash = KeyHash::of_bytes(&seq.to_le_bytes(), &at.to_le_bytes()).0;
+    char::from_u32(0x4e00 + (hash % 20_000) as u32).unwrap()
+}
+
 /// As many small ops as a batch has room for, and then one with the largest text there can be.
 fn small_ops_and_a_huge_one(budget: usize) -> Vec<KeyedOp> {
     let op = |seq: u64, text: String| {
@@ -575,11 +617,11 @@ fn what_does_not_fit_into_a_batch_comes_in_the_next_one_and_a_huge_text_alone() 
     memtable.set_durable(1);
     for (memtables, segments) in [(vec![memtable.share()], vec![]), (vec![], vec![sealed])] {
         let mut scan = OpScan::new(memtables.clone(), segments.clone(), dots(&ops), WallMs(0));
-        let batches: Vec<Vec<KeyedOp>> = (0..4).map(|_| scan.next_batch(budget).unwrap()).collect();
-        assert_eq!(
-            batches.iter().map(Vec::len).collect::<Vec<_>>(),
-            [lens[0], lens[1], lens[2], 0]
-        );
+        let mut batches = Vec::new();
+        while let Some(batch) = scan.next_batch(budget).unwrap() {
+            batches.push(batch);
+        }
+        assert_eq!(batches.iter().map(Vec::len).collect::<Vec<_>>(), lens);
         assert_eq!(batches.concat(), ops);
 
         let (user, key) = (ops[0].user.clone(), ops[0].key.clone());

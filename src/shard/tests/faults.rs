@@ -257,7 +257,7 @@ fn what_is_here_again_counts_once_it_is_durable_though_a_merge_ends_before() {
     rig.seal();
     let reader = rig.shard.reader();
     let (mut scan, _) = reader.scan(reader.durable_clocks(), rig.now);
-    let ops = scan.next_batch(usize::MAX).unwrap();
+    let ops = scan.next_batch(usize::MAX).unwrap().unwrap();
     rig.damage(&rig.segment_names()[0].clone(), 600);
     let number = rig.shard.segments[0].number();
     rig.shard.report_damage(number);
