@@ -6,12 +6,13 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::core::op::Text;
-use crate::core::slot::slot_of;
+use crate::core::slot::{KeyHash, slot_of};
 use crate::types::{Key, RequestId, UserId};
 
 mod clears;
 mod faults;
 mod forged;
+mod open_parts;
 mod origins;
 mod requests;
 mod rig;
