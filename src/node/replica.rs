@@ -141,8 +141,8 @@ impl Local {
 
     /// Whether the request id may have been taken, by what memory and filters say.
     pub fn may_hold_request(&self, user: &UserId, key: &Key, id: RequestId) -> Result<bool, OpError> {
-        let (_, hash, index) = self.locate(user, key);
-        self.doors()[index].with_reader(|reader| reader.request(hash, user, key, id) != RequestHeld::No)
+        let (slot, hash, index) = self.locate(user, key);
+        self.doors()[index].with_reader(|reader| reader.request((slot, hash), user, key, id) != RequestHeld::No)
     }
 
     /// The op that took the request id, be it durable or not; where a clear removed it, what is left of it.
@@ -150,7 +150,7 @@ impl Local {
         let (slot, hash, index) = self.locate(user, key);
         for _ in 0..OPEN_GROUP_TRIES {
             let reader = self.doors()[index].reader()?;
-            let held = reader.request(hash, user, key, id);
+            let held = reader.request((slot, hash), user, key, id);
             if held == RequestHeld::No {
                 return Ok(None);
             }

@@ -281,7 +281,7 @@ impl Shard {
     fn may_be_repeated_on_disk(&self, write: &Write) -> bool {
         write.request_id.is_some_and(|id| {
             let tag = request_tag(write.hash, id);
-            self.segments.iter().any(|segment| segment.may_hold(tag))
+            self.segments.iter().any(|segment| segment.may_hold(write.slot, tag))
         })
     }
 
@@ -315,7 +315,7 @@ impl Shard {
         let on_disk = self
             .segments
             .iter()
-            .any(|segment| segment.stats().parts > 0 && segment.may_hold(tag));
+            .any(|segment| segment.stats().parts > 0 && segment.may_hold(write.slot, tag));
         (!on_disk && (!unclear || unfinished == 0)).then_some(unfinished)
     }
 
@@ -338,7 +338,7 @@ impl Shard {
     /// The segments that may hold the request id; memtables were asked before.
     fn request_source(&self, write: &Write, id: RequestId) -> KeySource {
         let tag = request_tag(write.hash, id);
-        let may_hold = |segment: &&Arc<Segment>| segment.may_hold(tag);
+        let may_hold = |segment: &&Arc<Segment>| segment.may_hold(write.slot, tag);
         KeySource {
             slot: write.slot,
             user: write.user.clone(),
@@ -358,7 +358,7 @@ impl Shard {
             user: write.user.clone(),
             key: write.key.clone(),
             memory,
-            segments: those_of_key(&self.segments, write.hash),
+            segments: those_of_key(&self.segments, write.slot, write.hash),
         }
     }
 

@@ -18,7 +18,7 @@ fn request(number: u64) -> RequestId {
 fn holds(segment: &Arc<Segment>, entry: &KeyedOp, id: RequestId) -> bool {
     let tag = request_tag(hash_of(entry), id);
     let ops = segment.ops_of(entry.op.dot.slot, entry.user.as_str(), entry.key.as_str());
-    segment.may_hold(tag) && ops.holds_request(tag, id).unwrap()
+    segment.may_hold(entry.op.dot.slot, tag) && ops.holds_request(tag, id).unwrap()
 }
 
 /// Keys from one op to many blocks, with whatever carries a request id.
@@ -87,10 +87,10 @@ proptest! {
     fn the_filter_denies_nothing_that_is_there(entries in any_entries()) {
         let segment = write(&MemoryDisk::new(), &entries, 1000, &cache());
         for entry in &entries {
-            let hash = hash_of(entry);
-            prop_assert!(segment.may_hold(key_tag(hash)));
-            prop_assert!(entry.op.request_id.is_none_or(|id| segment.may_hold(request_tag(hash, id))));
-            prop_assert!(!matches!(entry.op.body, Body::Part(_)) || segment.may_hold(parts_tag(hash)));
+            let (slot, hash) = (entry.op.dot.slot, hash_of(entry));
+            prop_assert!(segment.may_hold(slot, key_tag(hash)));
+            prop_assert!(entry.op.request_id.is_none_or(|id| segment.may_hold(slot, request_tag(hash, id))));
+            prop_assert!(!matches!(entry.op.body, Body::Part(_)) || segment.may_hold(slot, parts_tag(hash)));
         }
     }
 
