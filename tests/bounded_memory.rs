@@ -23,7 +23,7 @@ use kv_storage::store::reader::KeyReader;
 use kv_storage::store::segment::{EntryRef, Segment, SegmentMeta, SegmentWriter};
 use kv_storage::store::source::KeySource;
 use kv_storage::store::waiting::HELD_BYTES_MAX;
-use kv_storage::types::{Key, UserId, WallMs};
+use kv_storage::types::{Key, RequestId, UserId, WallMs};
 
 const MIB: usize = 1 << 20;
 const SLOT: SlotId = SlotId(1);
@@ -226,6 +226,66 @@ fn a_merge_or_a_read_holds_few_of_the_long_texts_of_its_sources() {
             text_bytes,
         );
     }
+}
+
+/// Op `number` of many keys, some hundred of each slot; every other one is of another origin.
+fn keyed_op(number: u64) -> (String, Op) {
+    let (each, origins) = (500, 2);
+    let op = Op {
+        dot: Dot {
+            origin: OriginId(number % origins),
+            slot: SlotId((number / each) as u16),
+            seq: number / origins + 1,
+        },
+        time: HybridTime(number),
+        request_id: Some(RequestId(
+            u128::from(number)
+                .wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c)
+                .to_le_bytes(),
+        )),
+        body: Body::Value("value".into()),
+    };
+    (format!("{number:08}"), op)
+}
+
+/// The filter of what comes out holds two tags of each op, and building one takes some 25 bytes a tag.
+#[test]
+fn a_merge_does_not_hold_more_the_more_keys_and_request_ids_there_are() {
+    const OPS: u64 = 500_000;
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut store = Store::of(Vec::new(), 0);
+    for origin in 0..2 {
+        let meta = SegmentMeta {
+            shard: 0,
+            number: origin + 1,
+            replaces: Vec::new(),
+        };
+        let mut covered = SlotClocks::default();
+        let mut writer = SegmentWriter::create(store.disk.clone(), store.path(), meta).unwrap();
+        for (key, op) in (0..OPS).map(keyed_op).filter(|(_, op)| op.dot.origin.0 == origin) {
+            let Dot { origin, slot, seq } = op.dot;
+            covered.insert(slot, origin, seq);
+            let (key, op) = (key.as_str(), &op);
+            writer
+                .push(EntryRef {
+                    slot,
+                    user: "u",
+                    key,
+                    op,
+                })
+                .unwrap();
+        }
+        let segment = writer.finish(covered, SlotClocks::default(), &store.cache).unwrap();
+        store.segments.push(Arc::new(segment));
+    }
+    let (merged, held) = held_bytes(|| store.merge_all());
+    let result = merged.segment.memory_bytes();
+    println!("a merge holds {held}, of which {result} stay");
+    assert_eq!(merged.segment.stats().ops, OPS);
+    assert!(
+        held - result < 24 * MIB,
+        "a merge holds {held} bytes, of which {result} stay"
+    );
 }
 
 #[test]

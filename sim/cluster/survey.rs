@@ -98,8 +98,8 @@ fn read_shard(disk: &SimDisk, plan: &Plan, index: u16, recorder: &Recorder, surv
     let mut keys: BTreeMap<(UserId, Key), KeyOps> = BTreeMap::new();
     loop {
         match scan.next_batch(BATCH_BYTES) {
-            Ok(ops) if ops.is_empty() => break,
-            Ok(ops) => {
+            Ok(None) => break,
+            Ok(Some(ops)) => {
                 for KeyedOp { user, key, op } in ops {
                     keys.entry((user, key)).or_default().insert(op);
                 }

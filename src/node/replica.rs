@@ -152,8 +152,8 @@ impl Local {
 
     /// Whether the request id may have been taken, by what memory and filters say.
     pub fn may_hold_request(&self, user: &UserId, key: &Key, id: RequestId) -> Result<bool, OpError> {
-        let (_, hash, index) = self.locate(user, key);
-        self.doors()[index].with_reader(|reader| reader.request(hash, user, key, id) != RequestHeld::No)
+        let (slot, hash, index) = self.locate(user, key);
+        self.doors()[index].with_reader(|reader| reader.request((slot, hash), user, key, id) != RequestHeld::No)
     }
 
     /// The op that took the request id, be it durable or not; where a clear removed it, what is left of it.
@@ -161,7 +161,7 @@ impl Local {
         let (slot, hash, index) = self.locate(user, key);
         for _ in 0..OPEN_GROUP_TRIES {
             let reader = self.doors()[index].reader()?;
-            let held = reader.request(hash, user, key, id);
+            let held = reader.request((slot, hash), user, key, id);
             if held == RequestHeld::No {
                 return Ok(None);
             }
@@ -337,9 +337,10 @@ impl Local {
 }
 
 impl Export {
-    /// The next ops, about so many bytes of them; none left: the end.
-    pub async fn next(&mut self, budget_bytes: usize) -> Result<Vec<KeyedOp>, OpError> {
-        while let Some((index, mut scan)) = self.scans.pop() {
+    /// The next ops, about so many bytes of them. None may come although there are more: it reads no more at once than `OpScan::next_batch`
+    /// does, so that nobody waits long for the answer, and one that is not waited for any more soon ends. `None` is the end.
+    pub async fn next(&mut self, budget_bytes: usize) -> Result<Option<Vec<KeyedOp>>, OpError> {
+        if let Some((index, mut scan)) = self.scans.pop() {
             let (mut scan, batch) = self
                 .local
                 .env()
@@ -349,10 +350,11 @@ impl Export {
                 })
                 .await?;
             match batch {
-                Ok(ops) if ops.is_empty() => {}
-                Ok(ops) => {
+                // The next shard's turn comes with the next call.
+                Ok(None) => {}
+                Ok(Some(ops)) => {
                     self.scans.push((index, scan));
-                    return Ok(ops);
+                    return Ok(Some(ops));
                 }
                 Err(ReadError::Damaged(block)) => {
                     // What lay there is not sent, and so must not be taken for cleared.
@@ -365,8 +367,9 @@ impl Export {
                 }
                 Err(error) => return Err(self.local.report(index, error)),
             }
+            return Ok(Some(Vec::new()));
         }
-        Ok(Vec::new())
+        Ok(None)
     }
 
     /// Of the wanted dots, those that are known here: when all was given, what of them was not was cleared.

@@ -12,6 +12,7 @@
 
 mod cleanup;
 mod commit;
+mod open_parts;
 mod picking;
 mod published;
 mod reclaim;
@@ -22,12 +23,12 @@ mod space;
 mod upkeep;
 mod write;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use crate::core::clock::{Clock, SlotClocks};
 use crate::core::op::Dot;
-use crate::core::slot::{KeyHash, SlotId};
+use crate::core::slot::SlotId;
 use crate::core::stamp::{HybridClock, OriginId};
 use crate::store::log::LogSecret;
 use crate::store::memtable::SharedMemtable;
@@ -179,8 +180,7 @@ pub struct Shard {
     cleanup_under_way: bool,
     /// Bytes that a waiting write needs in the log.
     wanted_bytes: u64,
-    /// Bytes of unfinished parts, for keys whose count is known.
-    open_parts: HashMap<KeyHash, u64>,
+    open_parts: open_parts::OpenParts,
     /// Segments in which a read met damage.
     damaged_segments: BTreeSet<u64>,
     disk_full: bool,
@@ -278,7 +278,7 @@ impl Shard {
             seal_under_way: None,
             cleanup_under_way: false,
             wanted_bytes: 0,
-            open_parts: HashMap::new(),
+            open_parts: open_parts::OpenParts::default(),
             damaged_segments: BTreeSet::new(),
             disk_full: false,
             probe_due: false,

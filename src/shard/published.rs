@@ -126,7 +126,7 @@ impl ShardReader {
             user: user.clone(),
             key: key.clone(),
             memory: readable.memory_ops(hash, user, key),
-            segments: those_of_key(&readable.segments, hash),
+            segments: those_of_key(&readable.segments, slot, hash),
         })
     }
 
@@ -173,9 +173,9 @@ impl ShardReader {
 }
 
 /// Of the segments, those that may hold the key.
-pub(super) fn those_of_key(segments: &[Arc<Segment>], hash: KeyHash) -> Vec<Arc<Segment>> {
+pub(super) fn those_of_key(segments: &[Arc<Segment>], slot: SlotId, hash: KeyHash) -> Vec<Arc<Segment>> {
     let tag = key_tag(hash);
-    let held = segments.iter().filter(|segment| segment.may_hold(tag));
+    let held = segments.iter().filter(|segment| segment.may_hold(slot, tag));
     held.cloned().collect()
 }
 

@@ -23,14 +23,14 @@ pub enum RequestHeld {
 }
 
 impl ShardReader {
-    pub fn request(&self, hash: KeyHash, user: &UserId, key: &Key, id: RequestId) -> RequestHeld {
+    pub fn request(&self, (slot, hash): (SlotId, KeyHash), user: &UserId, key: &Key, id: RequestId) -> RequestHeld {
         let readable = self.readable.load();
         let in_memory = |memtable: &Memtable| memtable.group_of_request(hash, user, key, id).is_some();
         if readable.memtables.iter().any(|memtable| in_memory(&memtable.read())) {
             return RequestHeld::Memory;
         }
         let tag = request_tag(hash, id);
-        match readable.segments.iter().any(|segment| segment.may_hold(tag)) {
+        match readable.segments.iter().any(|segment| segment.may_hold(slot, tag)) {
             true => RequestHeld::MayBeOnDisk,
             false => RequestHeld::No,
         }
@@ -58,7 +58,7 @@ impl ShardReader {
         });
         let mut taken: Vec<_> = memory.iter().filter(|op| op.request_id == Some(id)).collect();
         let tag = request_tag(hash, id);
-        let may_hold = readable.segments.iter().filter(|segment| segment.may_hold(tag));
+        let may_hold = readable.segments.iter().filter(|segment| segment.may_hold(slot, tag));
         let source = KeySource {
             slot,
             user: user.clone(),
@@ -81,7 +81,7 @@ impl ShardReader {
         // Only durable clears: one that may still fail has removed nothing.
         let all = KeySource {
             memory: readable.memory_ops(hash, user, key),
-            segments: those_of_key(&readable.segments, hash),
+            segments: those_of_key(&readable.segments, slot, hash),
             ..source
         };
         Ok(op_as_left(&all, first, now)?.map(keyed))

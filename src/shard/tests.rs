@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::core::op::Text;
-use crate::core::slot::slot_of;
+use crate::core::slot::{KeyHash, slot_of};
 use crate::types::{Key, RequestId, UserId};
 
 mod clears;
@@ -14,6 +14,7 @@ mod faults;
 mod forged;
 mod full_disk;
 mod healing;
+mod open_parts;
 mod origins;
 mod requests;
 mod rig;

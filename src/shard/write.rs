@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::Shard;
+use super::open_parts::OpenBytes;
 use super::published::those_of_key;
 use crate::core::clock::Clock;
 use crate::core::op::{Body, Dot, KeyedOp, Op, Text};
@@ -12,15 +13,12 @@ use crate::core::stamp::HybridTime;
 use crate::planted::{Bug, planted};
 use crate::store::filter::{parts_tag, request_tag};
 use crate::store::log::record_bytes;
-use crate::store::memtable::{MemoryOps, Memtable, OpenParts, SharedMemtable};
+use crate::store::memtable::{MemoryOps, OpenParts, SharedMemtable};
 use crate::store::reader::{self, KeyPast};
 use crate::store::recover::UNKNOWN_ORIGIN;
 use crate::store::segment::{ReadError, Segment};
 use crate::store::source::KeySource;
 use crate::types::{Key, RequestId, UserId, WallMs};
-
-/// Keys whose unfinished bytes are remembered; beyond that they are counted anew.
-const OPEN_PARTS_KEYS_MAX: usize = 64 * 1024;
 
 /// The group of a log in which an op is written, counted over the shard's life in this process.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -140,34 +138,47 @@ impl Shard {
         }
         let past = past.filter(|past| self.knows_all_segments(past));
         if past.is_none() && self.may_be_repeated_on_disk(&write) {
-            let lookup = self.look_up(&write);
+            let open_is_known = write.is_clear() || self.open_bytes(&write).is_some();
+            let lookup = self.look_up(&write, open_is_known);
             return Ok(Submitted::NeedsPast(write, lookup));
         }
-        let open_bytes = match &write.kind {
-            WriteKind::Clear | WriteKind::ClearDots(_) => 0,
-            WriteKind::Add { text, .. } => {
-                let open = past
-                    .filter(|past| self.versions(&write) == past.versions)
-                    .and_then(|past| past.found.open_parts_bytes)
-                    .or_else(|| self.open_bytes(&write))
-                    // What was appended since is not counted: looked up again and again, a busy key would never be done.
-                    .or_else(|| past.and_then(|past| past.found.open_parts_bytes));
-                let Some(open) = open else {
-                    let lookup = self.look_up(&write);
-                    return Ok(Submitted::NeedsPast(write, lookup));
-                };
-                let got = open + text.len() as u64;
-                let max = self.config.value_bytes_max;
-                if got > max {
-                    return Err(WriteRefused::ValueTooLong { got, max });
-                }
-                got
-            }
+        let Some(open) = self.assembled(&write, past)? else {
+            let lookup = self.look_up(&write, false);
+            return Ok(Submitted::NeedsPast(write, lookup));
         };
-        self.append(write, open_bytes, now)
+        self.append(write, open, now)
     }
 
-    fn append(&mut self, mut write: Write, open_bytes: u64, now: WallMs) -> Result<Submitted, WriteRefused> {
+    /// Bytes of the value that the write would finish or go on with, if that is not too long; `None` if the past has to be looked up.
+    fn assembled(&mut self, write: &Write, past: Option<&PastLookup>) -> Result<Option<OpenBytes>, WriteRefused> {
+        let WriteKind::Add { text, .. } = &write.kind else {
+            return Ok(Some(OpenBytes::exactly(0)));
+        };
+        let looked_up = past.and_then(|past| Some((past, past.found.open_parts_bytes?)));
+        if let Some((past, bytes)) = looked_up {
+            // What was appended since is not counted: looked up again and again, a busy key would never be done.
+            let is_exact = self.versions(write) == past.versions;
+            self.open_parts.learn(write.hash, bytes, is_exact);
+        }
+        let Some(mut open) = self.open_bytes(write) else {
+            return Ok(None);
+        };
+        let max = self.config.value_bytes_max;
+        let text_bytes = text.len() as u64;
+        let got = open.bytes + text_bytes;
+        if got > max {
+            // It may be less, and only what was looked up can tell that a value is too long.
+            match looked_up {
+                None if !open.is_exact => return Ok(None),
+                Some((_, bytes)) if bytes + text_bytes <= max => {}
+                _ => return Err(WriteRefused::ValueTooLong { got, max }),
+            }
+        }
+        open.bytes = got;
+        Ok(Some(open))
+    }
+
+    fn append(&mut self, mut write: Write, open: OpenBytes, now: WallMs) -> Result<Submitted, WriteRefused> {
         let op = self.next_op(&mut write, now);
         let bytes = record_bytes(write.user.as_str(), write.key.as_str(), &op) as u64;
         let clear = write.is_clear();
@@ -177,6 +188,7 @@ impl Shard {
             write.take_text_back(op);
             return Ok(Submitted::NeedsSpace(write));
         }
+        let clears_all = self.open_parts.get(write.hash).is_some() && self.clears_all(&op);
         self.put(write.hash, &write.user, &write.key, &op, now);
         self.next_seq[index] += 1;
         if planted(Bug::PartTwice) && matches!(op.body, Body::Part(_)) {
@@ -187,11 +199,11 @@ impl Shard {
             self.next_seq[index] += 1;
         }
         match write.kind {
-            WriteKind::Add { finish: false, .. } => self.remember_open_parts(write.hash, open_bytes),
-            _ if self.open_parts.is_empty() => {}
-            _ => {
-                self.open_parts.remove(&write.hash);
-            }
+            WriteKind::Add { finish: false, .. } => self.open_parts.remember(write.hash, open),
+            // It comes after all that is here.
+            WriteKind::Add { finish: true, .. } => self.open_parts.end(write.hash),
+            _ if clears_all => self.open_parts.end(write.hash),
+            _ => self.open_parts.forget(write.hash),
         }
         let Write { user, key, .. } = write;
         Ok(Submitted::InGroup(GroupNumber(self.groups), KeyedOp { user, key, op }))
@@ -245,11 +257,10 @@ impl Shard {
         }
     }
 
-    fn remember_open_parts(&mut self, hash: KeyHash, bytes: u64) {
-        if self.open_parts.len() >= OPEN_PARTS_KEYS_MAX {
-            self.open_parts.clear();
-        }
-        self.open_parts.insert(hash, bytes);
+    /// Whether the op is a clear of all that is here.
+    fn clears_all(&self, op: &Op) -> bool {
+        let Body::Clear(seen) = &op.body else { return false };
+        self.covered.get(op.dot.slot).is_none_or(|held| seen.covers(held))
     }
 
     /// `Some` if a memtable holds the request id for the key: the group to wait for, if it is not durable yet.
@@ -272,17 +283,17 @@ impl Shard {
     fn may_be_repeated_on_disk(&self, write: &Write) -> bool {
         write.request_id.is_some_and(|id| {
             let tag = request_tag(write.hash, id);
-            self.segments.iter().any(|segment| segment.may_hold(tag))
+            self.segments.iter().any(|segment| segment.may_hold(write.slot, tag))
         })
     }
 
     /// Bytes of the parts that the write would finish or follow; `None` if only the disk knows.
-    fn open_bytes(&self, write: &Write) -> Option<u64> {
-        if !self.open_parts.is_empty()
-            && let Some(bytes) = self.open_parts.get(&write.hash)
-        {
-            return Some(*bytes);
-        }
+    fn open_bytes(&self, write: &Write) -> Option<OpenBytes> {
+        let remembered = self.open_parts.get(write.hash);
+        remembered.or_else(|| self.open_bytes_in_memory(write).map(OpenBytes::exactly))
+    }
+
+    fn open_bytes_in_memory(&self, write: &Write) -> Option<u64> {
         // Where nobody sends parts, no key has to be looked up.
         let in_memory = self.memtables().any(|memtable| memtable.read().has_parts());
         if !in_memory && self.segments.iter().all(|segment| segment.stats().parts == 0) {
@@ -306,12 +317,11 @@ impl Shard {
         let on_disk = self
             .segments
             .iter()
-            .any(|segment| segment.stats().parts > 0 && segment.may_hold(tag));
+            .any(|segment| segment.stats().parts > 0 && segment.may_hold(write.slot, tag));
         (!on_disk && (!unclear || unfinished == 0)).then_some(unfinished)
     }
 
-    fn look_up(&self, write: &Write) -> Box<PastLookup> {
-        let open_is_known = write.is_clear() || self.open_bytes(write).is_some();
+    fn look_up(&self, write: &Write, open_is_known: bool) -> Box<PastLookup> {
         let (source, only_request) = match write.request_id {
             // A filter errs for 1 id in 256: on a busy shard there is a look-up under way all the time.
             Some(id) if open_is_known => (self.request_source(write, id), true),
@@ -330,7 +340,7 @@ impl Shard {
     /// The segments that may hold the request id; memtables were asked before.
     fn request_source(&self, write: &Write, id: RequestId) -> KeySource {
         let tag = request_tag(write.hash, id);
-        let may_hold = |segment: &&Arc<Segment>| segment.may_hold(tag);
+        let may_hold = |segment: &&Arc<Segment>| segment.may_hold(write.slot, tag);
         KeySource {
             slot: write.slot,
             user: write.user.clone(),
@@ -341,15 +351,16 @@ impl Shard {
     }
 
     fn past_source(&self, write: &Write) -> KeySource {
-        // Ops that are not durable yet count too: their fate and this write's are one, for they come first in the log.
+        // Ops that are not durable yet count too, those of the open group as well: their fate and this write's are one, for they come first
+        // in the log.
         let name = (write.hash, &write.user, &write.key);
-        let memory = MemoryOps::of(self.memtables(), name, Memtable::closed_groups);
+        let memory = MemoryOps::of(self.memtables(), name, |memtable| memtable.closed_groups() + 1);
         KeySource {
             slot: write.slot,
             user: write.user.clone(),
             key: write.key.clone(),
             memory,
-            segments: those_of_key(&self.segments, write.hash),
+            segments: those_of_key(&self.segments, write.slot, write.hash),
         }
     }
 

@@ -1,4 +1,4 @@
-//! The filter of a segment: a binary fuse filter over 64-bit tags, about 9 bits a tag, wrong for 1 in 256 absent tags.
+//! A filter: a binary fuse filter over 64-bit tags, about 9 bits a tag, wrong for 1 in 256 absent tags.
 //!
 //! Invariant: it never says no to a tag that it was built from. Where it cannot be built, it says yes to everything.
 //!
@@ -44,6 +44,11 @@ pub fn request_tag_in_block(tag: u64, block: u32) -> u64 {
 /// The tag of a key that has a `Part`.
 pub fn parts_tag(hash: KeyHash) -> u64 {
     mix(hash.0 ^ 0x7061_7274_7061_7274)
+}
+
+/// In which of so many filters a tag is; bits that a filter itself does not go by.
+pub fn part_of(tag: u64, parts: usize) -> usize {
+    ((u128::from(mix(tag ^ 0x7061_7274_5f6f_6621)) * parts as u128) >> 64) as usize
 }
 
 /// A bijection that spreads every bit (the finalizer of MurmurHash3).

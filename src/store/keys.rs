@@ -165,7 +165,7 @@ impl KeyLister {
             user: self.query.user.clone(),
             key: key.clone(),
             memory: in_memory.map(|(_, ops)| ops.clone()).unwrap_or_default(),
-            segments: self.segments_with(&key),
+            segments: self.segments_with(slot, &key),
         };
         let wanted = if self.query.all {
             holds_text(&source)?
@@ -178,11 +178,11 @@ impl KeyLister {
         Ok(())
     }
 
-    fn segments_with(&self, key: &Key) -> Vec<Arc<Segment>> {
+    fn segments_with(&self, slot: SlotId, key: &Key) -> Vec<Arc<Segment>> {
         let tag = key_tag(KeyHash::of(&self.query.user, key));
         self.segments
             .iter()
-            .filter(|segment| segment.may_hold(tag))
+            .filter(|segment| segment.may_hold(slot, tag))
             .cloned()
             .collect()
     }

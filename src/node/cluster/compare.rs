@@ -186,11 +186,7 @@ impl Inner {
         wants.join_slot(slot, &gone);
         let mut export = self.local.ops_with(&wants)?;
         let mut by_key: BTreeMap<_, Clock> = BTreeMap::new();
-        loop {
-            let ops = export.next(PAGE_BYTES as usize).await?;
-            if ops.is_empty() {
-                break;
-            }
+        while let Some(ops) = export.next(PAGE_BYTES as usize).await? {
             for keyed in ops {
                 let dots = by_key.entry((keyed.user, keyed.key)).or_default();
                 dots.insert(keyed.op.dot.origin, keyed.op.dot.seq);

@@ -345,8 +345,13 @@ impl Inner {
         if dots.is_empty() {
             return Ok(false);
         }
-        let is_held = !self.local.ops_with(dots)?.next(1).await?.is_empty();
-        Ok(is_held || !self.local.all_clocks()?.covers(dots))
+        let mut held = self.local.ops_with(dots)?;
+        while let Some(ops) = held.next(1).await? {
+            if !ops.is_empty() {
+                return Ok(true);
+            }
+        }
+        Ok(!self.local.all_clocks()?.covers(dots))
     }
 
     /// Whether those who would know of a later life of this disk had the time to say so.

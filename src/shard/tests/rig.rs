@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::super::*;
-use crate::core::slot::{shard_slots, slot_of};
+use crate::core::slot::{KeyHash, shard_slots, slot_of};
 use crate::store::cache::BlockCache;
 use crate::store::keys::KeyQuery;
 use crate::store::log::LogSecret;

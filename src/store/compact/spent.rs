@@ -100,7 +100,7 @@ impl Merge {
     }
 
     /// Whether what is left of an op goes.
-    pub(super) fn is_forgotten(&self, (_, user, key): &KeyName, copies: &Copies, op: &Op) -> bool {
+    pub(super) fn is_forgotten(&self, (slot, user, key): &KeyName, copies: &Copies, op: &Op) -> bool {
         let Some((id, _)) = self.due(op) else {
             return false;
         };
@@ -109,7 +109,7 @@ impl Merge {
         let mut outside = self.context.outside.iter();
         let mut memtables = self.context.memtables.iter();
         copies.0.binary_search(&id).is_err()
-            && !outside.any(|segment| segment.may_hold(tag))
+            && !outside.any(|segment| segment.may_hold(*slot, tag))
             && !memtables.any(|memtable| memtable.read().group_of_request(hash, user, key, id).is_some())
     }
 }

@@ -68,7 +68,7 @@ impl Merge {
         let hash = KeyHash::of(user, key);
         let mut memtables = self.context.memtables.iter();
         let mut outside = self.context.outside.iter();
-        !outside.any(|segment| segment.may_hold(key_tag(hash)))
+        !outside.any(|segment| segment.may_hold(*slot, key_tag(hash)))
             && !memtables.any(|memtable| memtable.read().holds_any(hash, user, key, seen))
     }
 }

@@ -45,11 +45,7 @@ pub fn held_dots(memtables: &[SharedMemtable], segments: &[Arc<Segment>], slot: 
     let mut scan = OpScan::new(memtables.to_vec(), segments.to_vec(), wants, WallMs(0)).with_cleared();
     let (mut texts, mut clears, mut spent) = (Dots::default(), Dots::default(), Dots::default());
     let mut of_key = TextsOfKey::default();
-    loop {
-        let batch = scan.next_batch(BATCH_BYTES)?;
-        if batch.is_empty() {
-            break;
-        }
+    while let Some(batch) = scan.next_batch(BATCH_BYTES)? {
         for KeyedOp { user, key, op } in batch {
             if of_key
                 .name

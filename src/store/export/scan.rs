@@ -24,6 +24,14 @@ use crate::store::order::{Rank, rank_of};
 use crate::store::segment::{DamagedBlock, ReadError, Scan, Segment};
 use crate::types::{Key, UserId, WallMs};
 
+/// What one call looks through, bytes (see `Scan::bytes_looked_at`), before it says that there is nothing yet: who is sent the ops does not
+/// wait for ever, and a disk that reads a few MB a second has done it in time. More than a batch takes that is full of what was looked at.
+pub(super) const LOOK_BYTES_MAX: u64 = 4 << 20;
+/// What looking at a key in a memtable is taken for.
+const MEMORY_KEY_LOOK_BYTES: u64 = 256;
+/// What it is to compare a clear with one range of what is wanted.
+const RANGE_LOOK_BYTES: u64 = 16;
+
 /// Where an op lies.
 type Name = (SlotId, UserId, Key);
 
@@ -44,6 +52,7 @@ pub struct OpScan {
     /// No clear that is not.
     only_wanted: bool,
     now: WallMs,
+    look_bytes_max: u64,
     /// With how many of their groups are of the snapshot.
     memtables: Vec<(SharedMemtable, usize)>,
     segments: Vec<Arc<Segment>>,
@@ -68,6 +77,7 @@ impl OpScan {
             wants,
             only_wanted: false,
             now,
+            look_bytes_max: LOOK_BYTES_MAX,
             memtables: memtables.into_iter().map(durable).collect(),
             segments,
             pass: Pass::Clears,
@@ -89,6 +99,13 @@ impl OpScan {
     /// Gives no clear that is not wanted: for who does not conclude from it that something was dropped.
     pub fn only_wanted(mut self) -> Self {
         self.only_wanted = true;
+        self
+    }
+
+    /// Looks at so much in one call, and at least at one block or key.
+    #[cfg(test)]
+    pub(super) fn looking_at(mut self, bytes: u64) -> Self {
+        self.look_bytes_max = bytes;
         self
     }
 
@@ -125,16 +142,17 @@ impl OpScan {
         }
     }
 
-    /// The next ops, together at most `budget_bytes` of log records; at least one unless at the end, so one that is larger comes alone:
-    /// a batch has to fit into one message, as each op does.
+    /// The next ops, together at most `budget_bytes` of log records, and one that is larger alone: a batch has to fit into one message, as
+    /// each op does. An empty batch says nothing but that so much was looked at as one call may; `None` is the end.
     ///
     /// After `Err(Damaged)` the same error comes again until `skip_damaged` was called; after any other, the next call tries again.
-    pub fn next_batch(&mut self, budget_bytes: usize) -> Result<Vec<KeyedOp>, ReadError> {
+    pub fn next_batch(&mut self, budget_bytes: usize) -> Result<Option<Vec<KeyedOp>>, ReadError> {
         let mut batch = Vec::new();
         let mut bytes = 0;
+        let mut look = self.look_bytes_max;
         while bytes < budget_bytes.max(1) {
-            match self.next() {
-                Ok(Some(op)) => {
+            match self.next(&mut look) {
+                Ok(Step::Given(op)) => {
                     bytes += record_bytes(op.user.as_str(), op.key.as_str(), &op.op);
                     if bytes > budget_bytes && !batch.is_empty() {
                         self.held = Some(op);
@@ -142,13 +160,14 @@ impl OpScan {
                     }
                     batch.push(op);
                 }
-                Ok(None) => break,
+                Ok(Step::End) if batch.is_empty() => return Ok(None),
+                Ok(Step::End | Step::Pause) => break,
                 // What was read before is not lost, and the error comes again.
                 Err(_) if !batch.is_empty() => break,
                 Err(error) => return Err(error),
             }
         }
-        Ok(batch)
+        Ok(Some(batch))
     }
 
     /// After `Err(Damaged)`: goes on behind the bad block, whose slots may have held more wanted ops.
@@ -161,20 +180,22 @@ impl OpScan {
         scan.skip_damaged()
     }
 
-    fn next(&mut self) -> Result<Option<KeyedOp>, ReadError> {
+    fn next(&mut self, look: &mut u64) -> Result<Step<KeyedOp>, ReadError> {
         if let Some(held) = self.held.take() {
-            return Ok(Some(held));
+            return Ok(Step::Given(held));
         }
         loop {
-            // Before anything is taken, so that an error loses nothing.
+            // Before anything is taken, so that an error or a pause loses nothing.
             for head in &mut self.heads {
-                head.fill(self.pass, &self.wants)?;
+                if !head.fill(self.pass, &self.wants, look)? {
+                    return Ok(Step::Pause);
+                }
             }
             self.heads.retain(|head| head.next.is_some());
             let lowest = self.heads.iter_mut().min_by(|a, b| a.place().cmp(&b.place()));
             let Some(Next { user, key, op }) = lowest.and_then(|head| head.next.take()) else {
                 if self.pass != Pass::Clears {
-                    return Ok(None);
+                    return Ok(Step::End);
                 }
                 self.begin(Pass::Others);
                 continue;
@@ -184,23 +205,25 @@ impl OpScan {
             }
             let name = (op.dot.slot, user, key);
             let given = match (self.pass, self.cleared.get(&name)) {
-                (Pass::Clears, _) => self.heed(&name, op),
+                (Pass::Clears, _) => self.heed(&name, op, look),
                 (Pass::Others, Some(cleared)) => left_by(cleared, op, self.now),
                 (Pass::Others, None) | (Pass::All, _) => Some(op),
             };
             if let Some(op) = given {
                 let ((_, user, key), op) = (name, detached(op));
-                return Ok(Some(KeyedOp { user, key, op }));
+                return Ok(Step::Given(KeyedOp { user, key, op }));
             }
         }
     }
 
     /// Of the wanted dots, the clear removes those of its key. The clear if it is to be given.
-    fn heed(&mut self, name: &Name, clear: Op) -> Option<Op> {
+    fn heed(&mut self, name: &Name, clear: Op, look: &mut u64) -> Option<Op> {
         let (Body::Clear(seen), Some(wanted)) = (&clear.body, self.wants.get(name.0)) else {
             return None;
         };
         let is_wanted = wanted.contains(clear.dot.origin, clear.dot.seq);
+        let ranges: usize = wanted.origins().map(|(_, set)| set.ranges().len()).sum();
+        *look = look.saturating_sub(ranges as u64 * RANGE_LOOK_BYTES);
         let seen = seen.meet(wanted);
         if seen.is_empty() {
             return is_wanted.then_some(clear);
@@ -239,6 +262,13 @@ enum Input {
     },
 }
 
+enum Step<T> {
+    Given(T),
+    /// Nothing yet, and no more may be looked at in this call.
+    Pause,
+    End,
+}
+
 struct Next {
     user: UserId,
     key: Key,
@@ -266,18 +296,25 @@ impl Head {
         Some((op.dot.slot, user, key, rank_of(op)))
     }
 
-    fn fill(&mut self, pass: Pass, wants: &SlotClocks) -> Result<(), ReadError> {
-        if self.next.is_none() {
-            let next = self.input.next(pass, wants);
-            self.is_damaged = matches!(next, Err(ReadError::Damaged(_)));
-            self.next = next?;
+    /// False when it has to go on in another call.
+    fn fill(&mut self, pass: Pass, wants: &SlotClocks, look: &mut u64) -> Result<bool, ReadError> {
+        if self.next.is_some() {
+            return Ok(true);
         }
-        Ok(())
+        let step = self.input.next(pass, wants, look);
+        self.is_damaged = matches!(step, Err(ReadError::Damaged(_)));
+        match step? {
+            Step::Given(next) => self.next = Some(next),
+            Step::End => {}
+            Step::Pause => return Ok(false),
+        }
+        Ok(true)
     }
 }
 
 impl Input {
-    fn next(&mut self, pass: Pass, wants: &SlotClocks) -> Result<Option<Next>, ReadError> {
+    /// Takes from `look` what it looks at; gives nothing when that is used up.
+    fn next(&mut self, pass: Pass, wants: &SlotClocks, look: &mut u64) -> Result<Step<Next>, ReadError> {
         match self {
             Self::Memtable {
                 table,
@@ -288,17 +325,27 @@ impl Input {
             } => loop {
                 if let (Some(MemoryKey { user, key, .. }), Some(op)) = (&key, ops.next()) {
                     let (user, key) = (user.clone(), key.clone());
-                    return Ok(Some(Next { user, key, op }));
+                    return Ok(Step::Given(Next { user, key, op }));
                 }
-                let Some(next) = keys.next() else { return Ok(None) };
+                if *look == 0 {
+                    return Ok(Step::Pause);
+                }
+                let Some(next) = keys.next() else { return Ok(Step::End) };
+                *look = look.saturating_sub(MEMORY_KEY_LOOK_BYTES);
                 let taken = |head: &RecordHeader| pass.takes(wants, &head.dot, head.is_clear());
                 *ops = table.read().some_ops_of_sorted(&next, *groups, taken).into_iter();
                 *key = Some(next);
             },
             Self::Segment { scan, slots, at } => {
                 while *at < slots.len() {
-                    let Some((op, _)) = scan.next_op()? else {
-                        return Ok(None);
+                    if *look == 0 {
+                        return Ok(Step::Pause);
+                    }
+                    let before = scan.bytes_looked_at();
+                    let next = scan.next_op();
+                    *look = look.saturating_sub(scan.bytes_looked_at() - before);
+                    let Some((op, _)) = next? else {
+                        return Ok(Step::End);
                     };
                     let here = op.dot.slot;
                     *at += slots
@@ -308,13 +355,17 @@ impl Input {
                     match slots.get(*at) {
                         Some(slot) if *slot > here => scan.seek(*slot, "", ""),
                         Some(_) if pass.takes(wants, &op.dot, matches!(op.body, Body::Clear(_))) => {
-                            let name = scan.name().map(|(user, key)| (user.clone(), key.clone()));
-                            return Ok(name.map(|(user, key)| Next { user, key, op }));
+                            let named = |(user, key): (&UserId, &Key)| Next {
+                                user: user.clone(),
+                                key: key.clone(),
+                                op,
+                            };
+                            return Ok(scan.name().map_or(Step::End, |name| Step::Given(named(name))));
                         }
                         _ => {}
                     }
                 }
-                Ok(None)
+                Ok(Step::End)
             }
         }
     }

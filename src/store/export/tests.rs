@@ -113,13 +113,10 @@ fn dots<'a>(ops: impl IntoIterator<Item = &'a KeyedOp>) -> SlotClocks {
 
 fn drain(scan: &mut OpScan, budget_bytes: usize) -> Result<Vec<KeyedOp>, ReadError> {
     let mut ops = Vec::new();
-    loop {
-        let batch = scan.next_batch(budget_bytes)?;
-        if batch.is_empty() {
-            return Ok(ops);
-        }
+    while let Some(batch) = scan.next_batch(budget_bytes)? {
         ops.extend(batch);
     }
+    Ok(ops)
 }
 
 fn break_byte(disk: &MemoryDisk, number: u64, at: usize) {

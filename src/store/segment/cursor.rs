@@ -153,7 +153,7 @@ impl OpCursor {
         let ordinal = block.ordinal - self.first;
         // Only a key in more than one block has tags by block.
         let has_tags = self.segment.has_block_tags() && (ordinal > 0 || self.segment.goes_on(block, &self.place));
-        !has_tags || self.segment.may_hold(request_tag_in_block(tag, ordinal))
+        !has_tags || self.segment.may_hold(self.slot, request_tag_in_block(tag, ordinal))
     }
 
     /// What follows a block: the next one when the key goes on there.

@@ -10,15 +10,16 @@
 //! lost           slot clocks: the dots that are known to exist and that this replica lost
 //! collected      slot clocks, from version 3 on: the clears that were dropped because every replica knew them, and all that they saw
 //! blocks         varint count, varint bytes of the index, the index (`index.rs`)
-//! filter         the rest (`filter.rs`)
+//! filters        the rest: from version 4 on, `slot_filters.rs`; before, one filter (`filter.rs`) for all slots
 //! ```
-//! The filter holds a tag for each key, for each key that has parts, and for each request id of a key; from version 2 on, also one for
+//! The filters hold a tag for each key, for each key that has parts, and for each request id of a key; from version 2 on, also one for
 //! each request id in its block, counted from the key's first one, where the key's ops lie in more than one block.
 //!
-//! Corrupt if: anything is cut short; the largest block is larger than any may be; index or filter break a rule of theirs.
+//! Corrupt if: anything is cut short; the largest block is larger than any may be; index or filters break a rule of theirs.
 
-use super::format::{BLOCK_BYTES_MAX, COLLECTED_VERSION};
+use super::format::{BLOCK_BYTES_MAX, COLLECTED_VERSION, SLOT_FILTERS_VERSION};
 use super::index::Index;
+use super::slot_filters::SlotFilters;
 use crate::core::clock::SlotClocks;
 use crate::core::op::{Body, Op};
 use crate::core::slot::SlotId;
@@ -74,7 +75,7 @@ pub struct Footer {
     pub lost: SlotClocks,
     pub collected: SlotClocks,
     pub index: Index,
-    pub filter: Filter,
+    pub filters: SlotFilters,
 }
 
 /// A footer as it is written: the index still as bytes.
@@ -88,7 +89,7 @@ pub struct FooterParts<'a> {
     pub collected: &'a SlotClocks,
     pub block_count: u32,
     pub index: &'a [u8],
-    pub filter: &'a Filter,
+    pub filters: &'a SlotFilters,
 }
 
 impl FooterParts<'_> {
@@ -106,7 +107,7 @@ impl FooterParts<'_> {
         put_slot_clocks(&mut out, self.collected);
         put_varint(&mut out, u64::from(self.block_count));
         put_bytes(&mut out, self.index);
-        self.filter.put(&mut out);
+        self.filters.put(&mut out);
         out
     }
 }
@@ -164,7 +165,10 @@ pub fn decode_footer(bytes: &[u8], version: u16, blocks_end: u64) -> Result<Foot
     };
     let block_count = u32::try_from(cursor.varint()?).map_err(|_| Malformed { what: "block count" })?;
     let index = Index::decode(cursor.bytes()?, block_count, blocks_end)?;
-    let filter = Filter::decode(cursor.take(cursor.remaining())?)?;
+    let filters = match version >= SLOT_FILTERS_VERSION {
+        true => SlotFilters::decode(cursor)?,
+        false => SlotFilters::of_all_slots(Filter::decode(cursor.take(cursor.remaining())?)?),
+    };
     Ok(Footer {
         replaces,
         stats,
@@ -174,6 +178,6 @@ pub fn decode_footer(bytes: &[u8], version: u16, blocks_end: u64) -> Result<Foot
         lost,
         collected,
         index,
-        filter,
+        filters,
     })
 }

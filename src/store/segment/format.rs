@@ -27,8 +27,8 @@
 //! the stored length; it does not decompress to exactly the raw length; the data breaks a rule of its own.
 //! The version is looked at once the header's checksum is right, and before anything else: a newer one is refused.
 //!
-//! Versions: 1; 2 has tags of request ids by block in its filter; 3 says in its footer what was collected (see `footer.rs` for both). All
-//! else is the same.
+//! Versions: 1; 2 has tags of request ids by block in its filter; 3 says in its footer what was collected; 4 has a filter for each of
+//! several ranges of slots (see `footer.rs` for all three). All else is the same.
 
 use bytes::Bytes;
 use lz4_flex::block::{CompressTable, compress_into_with_table, decompress_into, get_maximum_output_size};
@@ -36,13 +36,15 @@ use lz4_flex::block::{CompressTable, compress_into_with_table, decompress_into, 
 use crate::store::codec::{Cursor, Malformed};
 use crate::types::BODY_BYTES_MAX;
 
-pub const FORMAT_VERSION: u16 = 3;
+pub const FORMAT_VERSION: u16 = 4;
 /// The first version that is read.
 pub(super) const OLDEST_VERSION: u16 = 1;
 /// The first version whose filter tells in which block of a key a request id may be.
 pub(super) const BLOCK_TAGS_VERSION: u16 = 2;
 /// The first version whose footer says what was collected.
 pub(super) const COLLECTED_VERSION: u16 = 3;
+/// The first version that has filters for ranges of slots.
+pub(super) const SLOT_FILTERS_VERSION: u16 = 4;
 const HEADER_MAGIC: &[u8; 8] = b"KVSSEG\r\n";
 const TRAILER_MAGIC: &[u8; 8] = b"KVSSEND\n";
 

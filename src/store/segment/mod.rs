@@ -20,6 +20,7 @@ mod ops;
 mod place;
 mod salvage;
 mod scan;
+mod slot_filters;
 mod span;
 mod spread;
 mod stored;
@@ -235,12 +236,12 @@ impl Segment {
 
     /// Filter and index.
     pub fn memory_bytes(&self) -> usize {
-        self.footer.filter.memory_bytes() + self.footer.index.memory_bytes()
+        self.footer.filters.memory_bytes() + self.footer.index.memory_bytes()
     }
 
-    /// Whether the segment may hold anything with this tag (see `filter`). No is certain.
-    pub fn may_hold(&self, tag: u64) -> bool {
-        self.footer.filter.may_hold(tag)
+    /// Whether the segment may hold anything of the slot with this tag (see `filter`). No is certain.
+    pub fn may_hold(&self, slot: SlotId, tag: u64) -> bool {
+        self.footer.filters.may_hold(slot, tag)
     }
 
     fn has_block_tags(&self) -> bool {

@@ -47,6 +47,7 @@ pub struct Scan {
     /// Blocks that begin before this place are read one by one: they could not be read together.
     singly_to: u64,
     last_user: Option<UserId>,
+    bytes_looked_at: u64,
 }
 
 struct CurrentBlock {
@@ -95,6 +96,7 @@ impl Scan {
             ahead: ReadAhead::default(),
             singly_to: 0,
             last_user: None,
+            bytes_looked_at: 0,
             segment,
         }
     }
@@ -132,6 +134,11 @@ impl Scan {
     pub fn name(&self) -> Option<(&UserId, &Key)> {
         let run = self.current.as_ref()?.run.as_ref()?;
         Some((&run.user, &run.key))
+    }
+
+    /// What was read from the disk so far, and the blocks that were looked through: how far it has come, whether or not it gave anything.
+    pub fn bytes_looked_at(&self) -> u64 {
+        self.bytes_looked_at
     }
 
     /// Goes on at that place, without reading what lies between. Never goes back.
@@ -211,9 +218,11 @@ impl Scan {
                         self.next = Some(block);
                     }
                 })?;
+                let groups = loaded.groups();
+                self.bytes_looked_at += groups.block_bytes() as u64;
                 self.current = Some(CurrentBlock {
                     block,
-                    groups: loaded.groups(),
+                    groups,
                     run: None,
                     given: 0,
                 });
@@ -257,11 +266,13 @@ impl Scan {
         // Not while the next ones are read.
         self.ahead = ReadAhead::default();
         if block.offset < self.singly_to {
+            self.bytes_looked_at += u64::from(block.stored_bytes);
             return read_stored(&self.segment, block);
         }
         let rest = self.segment.blocks_end - block.offset;
         let length = READ_AHEAD_BYTES.max(u64::from(block.stored_bytes)).min(rest);
         let mut bytes = vec![0; length as usize];
+        self.bytes_looked_at += length;
         if self.segment.file.read_exact_at(&mut bytes, block.offset).is_err() {
             // It may be any of them that cannot be read.
             self.singly_to = block.offset + length;

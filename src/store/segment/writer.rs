@@ -14,6 +14,7 @@ use super::footer::{FooterParts, SegmentStats};
 use super::format::{BLOCK_BYTES_TARGET, FORMAT_VERSION, Header};
 use super::ops::{OriginIndex, ms_of};
 use super::place::put_place;
+use super::slot_filters::SlotFiltersBuilder;
 use super::{Segment, SegmentMeta, file_name, temporary_name};
 use crate::core::clock::SlotClocks;
 use crate::core::op::{Body, Op};
@@ -21,7 +22,7 @@ use crate::core::slot::{KeyHash, SlotId};
 use crate::core::stamp::{OriginId, Stamp};
 use crate::store::cache::BlockCache;
 use crate::store::disk::{Disk, OpenMode};
-use crate::store::filter::{Filter, key_tag, parts_tag, request_tag, request_tag_in_block};
+use crate::store::filter::{key_tag, parts_tag, request_tag, request_tag_in_block};
 
 /// One op in sorted order.
 #[derive(Clone, Copy, Debug)]
@@ -32,7 +33,8 @@ pub struct EntryRef<'a> {
     pub op: &'a Op,
 }
 
-/// Memory: one block, a megabyte on its way to the disk, the index, and 8 bytes for each tag of the filter (see `footer`).
+/// Memory: one block, a megabyte on its way to the disk, the index, and the filters, each while it is built some 40 bytes a tag (see
+/// `slot_filters`): a slot of very many tags is held until its end.
 pub struct SegmentWriter {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
@@ -48,7 +50,7 @@ pub struct SegmentWriter {
     origins: BTreeMap<OriginId, OriginIndex>,
     /// Of the last op: mostly the next one's too.
     last_origin: Option<(OriginId, OriginIndex)>,
-    tags: Vec<u64>,
+    filters: SlotFiltersBuilder,
     /// Of the request ids in `run`.
     request_tags: Vec<u64>,
     stats: SegmentStats,
@@ -105,7 +107,7 @@ impl SegmentWriter {
             base_ms: None,
             origins: BTreeMap::new(),
             last_origin: None,
-            tags: Vec::new(),
+            filters: SlotFiltersBuilder::default(),
             request_tags: Vec::new(),
             stats: SegmentStats::default(),
             collected: SlotClocks::default(),
@@ -153,7 +155,8 @@ impl SegmentWriter {
             has_parts: false,
             blocks: 0,
         });
-        self.tags.push(key_tag(hash));
+        self.filters.go_on_in(entry.slot);
+        self.filters.add(key_tag(hash));
         self.stats.keys += 1;
     }
 
@@ -164,7 +167,7 @@ impl SegmentWriter {
         key.stamp = op.stamp();
         if matches!(op.body, Body::Part(_)) && !key.has_parts {
             key.has_parts = true;
-            self.tags.push(parts_tag(key.hash));
+            self.filters.add(parts_tag(key.hash));
         }
     }
 
@@ -221,13 +224,11 @@ impl SegmentWriter {
             self.run.reset(self.base_ms.unwrap_or_default());
             // Of a key in one block, that one is read: a second tag would not be worth its memory.
             if is_cut || key.blocks > 0 {
-                let in_block = self
-                    .request_tags
-                    .iter()
-                    .map(|&tag| request_tag_in_block(tag, key.blocks));
-                self.tags.extend(in_block);
+                for &tag in &self.request_tags {
+                    self.filters.add(request_tag_in_block(tag, key.blocks));
+                }
             }
-            self.tags.append(&mut self.request_tags);
+            self.request_tags.drain(..).for_each(|tag| self.filters.add(tag));
             key.blocks += 1;
         }
         Ok(())
@@ -250,7 +251,7 @@ impl SegmentWriter {
     ) -> Result<Segment, WriteError> {
         self.end_run(false)?;
         let done = self.blocks.finish_blocks()?;
-        let filter = Filter::build(std::mem::take(&mut self.tags));
+        let filters = std::mem::take(&mut self.filters).finish();
         let footer = FooterParts {
             replaces: &self.meta.replaces,
             stats: &self.stats,
@@ -261,7 +262,7 @@ impl SegmentWriter {
             collected: &self.collected,
             block_count: done.block_count,
             index: &done.index,
-            filter: &filter,
+            filters: &filters,
         };
         self.blocks.finish_file(&footer.encode())?;
         let SegmentMeta { shard, number, .. } = self.meta;

@@ -155,7 +155,7 @@ async fn a_clear_that_is_collected_between_comparing_and_copying_is_not_missed()
 
     // What is left of the clear is not taken from who retries it, or repairs the key.
     let mut export = rig.node(0).local().export(&compared.lacking).unwrap();
-    let spent = export.next(1 << 20).await.unwrap();
+    let spent = export.next(1 << 20).await.unwrap().unwrap();
     assert!(matches!(spent[..], [ref op] if matches!(op.op.body, Body::Spent { .. })));
     let spent = || spent.iter().map(WireOp::of).collect();
     let append = || node.answer_append(peer.node(), spent());
@@ -235,6 +235,46 @@ async fn a_retry_of_what_was_cleared_spreads_the_clear_too() {
     for index in 1..3 {
         let seen = list(rig.node(index), "k", Consistency::Quorum).await.unwrap();
         assert!(seen.is_empty(), "{seen:?} at {index}");
+    }
+    rig.end().await;
+}
+
+/// A page is empty where nothing was found in all that may be read for one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pull_goes_on_behind_an_empty_page() {
+    let rig = Rig::new(2).await;
+    for index in 0..2 {
+        stop_task(rig.node(index), SYNC).await;
+    }
+    let (node, peer) = (inner(rig.node(1)), rig.peer(1, 0));
+    let before = rig.node(1).local().clocks();
+    let mut wants = SlotClocks::default();
+    for number in 0..20 {
+        let value = Ops::of(format!("k{number}")).value(1);
+        wants.insert(value.op.dot.slot, value.op.dot.origin, value.op.dot.seq);
+        hold(rig.node(0), value).await;
+    }
+    let mut export = rig.node(0).local().export(&wants).unwrap();
+    let mut pages = Vec::new();
+    while let Some(page) = export.next(1 << 20).await.unwrap() {
+        pages.push(page.len());
+    }
+    let first_empty = pages.iter().position(|ops| *ops == 0).unwrap();
+    assert!(pages[first_empty..].iter().any(|ops| *ops > 0), "{pages:?}");
+
+    // Of these, the first shard holds nothing any more.
+    let mut told = SlotClocks::default();
+    told.insert(SlotId(1), OriginId(7), 1);
+    rig.node(0).local().know_dropped(&told);
+    rig.wait_covers(0, &told).await;
+    assert!(!inner(rig.node(0)).should_be_held(&told).await.unwrap());
+    let (slot, held) = wants.slots().last().unwrap();
+    told.join_slot(slot, held);
+    assert!(inner(rig.node(0)).should_be_held(&told).await.unwrap());
+
+    assert_eq!(node.pull(&peer, &wants, &before).await.unwrap(), wants);
+    for number in 0..20 {
+        assert_eq!(count(rig.node(1), &format!("k{number}")).await, 1);
     }
     rig.end().await;
 }

@@ -89,7 +89,7 @@ impl Rig {
         }
         let mut wants = SlotClocks::default();
         wants.join_slot(slot(), &local.clock(slot()).unwrap().minus(&before));
-        let ops = local.export(&wants).unwrap().next(1 << 20).await.unwrap();
+        let ops = local.export(&wants).unwrap().next(1 << 20).await.unwrap().unwrap();
         assert!(!ops.is_empty());
         drop(local);
         self.stop(index).await;

@@ -97,7 +97,7 @@ fn what_is_here_again_counts_once_it_is_durable_though_a_merge_ends_before() {
     let mut rig = Rig::with_segment();
     let reader = rig.shard.reader();
     let (mut scan, _) = reader.scan(reader.durable_clocks(), rig.now);
-    let ops = scan.next_batch(usize::MAX).unwrap();
+    let ops = scan.next_batch(usize::MAX).unwrap().unwrap();
     rig.damage();
     rig.report_damage();
     rig.run_jobs();

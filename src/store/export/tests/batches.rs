@@ -3,6 +3,46 @@
 use super::*;
 use crate::types::BODY_BYTES_MAX;
 
+/// Who waits for a batch gives up at some time, and asks for the same again.
+#[test]
+fn a_scan_that_finds_nothing_says_so_now_and_then() {
+    const SEGMENTS: u64 = 3;
+    let disk = MemoryDisk::new();
+    let text = |seq: u64| (0..400).map(|at| mixed(seq, at)).collect::<String>();
+    let filled = |origin: u64| {
+        let mut ops: Vec<KeyedOp> = (1..=6_000)
+            .map(|seq| keyed(3, 1, origin, seq, Body::Value(text(origin << 32 | seq).into())))
+            .collect();
+        for op in &mut ops {
+            op.op.time = HybridTime(op.op.dot.seq << 16);
+        }
+        // Of another key, it saw nothing.
+        ops.push(keyed(3, 4, origin, 7_000, Body::Clear(Clock::default())));
+        segment(&disk, origin, &ops, dots(&ops))
+    };
+    let segments: Vec<Arc<Segment>> = (1..=SEGMENTS).map(filled).collect();
+    let mut wants = SlotClocks::default();
+    wants.insert(SlotId(3), OriginId(1), 5_999);
+    let before = disk.read_bytes();
+    let mut scan = OpScan::new(Vec::new(), segments, wants, WallMs(0));
+    let (mut given, mut calls, mut read) = (Vec::new(), 0, before);
+    while let Some(batch) = scan.next_batch(256 << 10).unwrap() {
+        let of_call = disk.read_bytes() - std::mem::replace(&mut read, disk.read_bytes());
+        assert!(of_call <= scan::LOOK_BYTES_MAX + (256 << 10), "{of_call} in one call");
+        given.extend(batch);
+        calls += 1;
+    }
+    assert_eq!(given.iter().map(|op| op.op.dot.seq).collect::<Vec<_>>(), [5_999]);
+    assert!(read - before > 16 << 20, "all of it was looked at: {}", read - before);
+    assert!((8..40).contains(&calls), "{calls}");
+}
+
+/// A letter that no compression foresees.
+fn mixed(seq: u64, at: u64) -> char {
+    let hash = KeyHash::of_bytes(&seq.to_le_bytes(), &at.to_le_bytes()).0;
+    char::from_u32(0x4e00 + (hash % 20_000) as u32).unwrap()
+}
+
 /// As many small ops as a batch has room for, and then one with the largest text there can be.
 fn small_ops_and_a_huge_one(budget: usize) -> Vec<KeyedOp> {
     let op = |seq: u64, text: String| {
@@ -24,11 +64,11 @@ fn what_does_not_fit_into_a_batch_comes_in_the_next_one_and_a_huge_text_alone() 
     let lens = [ops.len() - 2, 1, 1];
     for (memtables, segments) in in_both(&ops) {
         let mut scan = OpScan::new(memtables.clone(), segments.clone(), dots(&ops), WallMs(0));
-        let batches: Vec<Vec<KeyedOp>> = (0..4).map(|_| scan.next_batch(budget).unwrap()).collect();
-        assert_eq!(
-            batches.iter().map(Vec::len).collect::<Vec<_>>(),
-            [lens[0], lens[1], lens[2], 0]
-        );
+        let mut batches = Vec::new();
+        while let Some(batch) = scan.next_batch(budget).unwrap() {
+            batches.push(batch);
+        }
+        assert_eq!(batches.iter().map(Vec::len).collect::<Vec<_>>(), lens);
         assert_eq!(batches.concat(), ops);
 
         let source = source(&memtables, &segments, SlotId(3), (&ops[0].user, &ops[0].key));

@@ -62,8 +62,8 @@ fn damage_met_in_the_middle_of_a_batch_loses_nothing() {
     let mut errors = 0;
     loop {
         match scan.next_batch(1 << 20) {
-            Ok(batch) if batch.is_empty() => break,
-            Ok(batch) => given.extend(batch),
+            Ok(None) => break,
+            Ok(Some(batch)) => given.extend(batch),
             Err(_) => {
                 errors += 1;
                 scan.skip_damaged().unwrap();

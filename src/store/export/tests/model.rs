@@ -101,17 +101,21 @@ fn any_wants() -> impl Strategy<Value = SlotClocks> {
     })
 }
 
+fn any_look() -> impl Strategy<Value = u64> {
+    prop_oneof![Just(1), Just(1000), Just(scan::LOOK_BYTES_MAX)]
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
     #[test]
     fn a_scan_gives_every_wanted_op_once_and_in_order(
-        placed in placed_ops(), undurable in 0usize..6, wants in any_wants(), budget in 0usize..2000,
+        placed in placed_ops(), undurable in 0usize..6, wants in any_wants(), budget in 0usize..2000, look in any_look(),
     ) {
         let (snapshot, held) = Snapshot::of(&placed, undurable);
         let wanted = |op: &&KeyedOp| wants.contains(op.op.dot.slot, op.op.dot.origin, op.op.dot.seq);
         let expected: Vec<KeyedOp> = held.iter().filter(wanted).cloned().collect();
-        let mut scan = snapshot.scan(wants.clone());
+        let mut scan = snapshot.scan(wants.clone()).looking_at(look);
         // What comes after the snapshot is not in it.
         for table in &snapshot.memtables {
             append(&mut table.write(), &keyed(3, 1, 1, 1_000, Body::Value("late".into())));
@@ -123,6 +127,7 @@ proptest! {
     #[test]
     fn every_clear_that_saw_something_wanted_comes_before_all_that_it_removed(
         placed in placed_ops(), undurable in 0usize..6, wants in any_wants(), budget in 0usize..2000, only_wanted in any::<bool>(),
+        look in any_look(),
     ) {
         let (snapshot, held) = Snapshot::of(&placed, undurable);
         let is_wanted = |op: &KeyedOp| wants.contains(op.op.dot.slot, op.op.dot.origin, op.op.dot.seq);
@@ -146,7 +151,7 @@ proptest! {
             let left = left_by(cleared.get(&(user, key)).unwrap_or(&nothing), op.clone(), WallMs(0));
             expected.extend(left.map(|op| KeyedOp { user: user.clone(), key: key.clone(), op }));
         }
-        let scan = OpScan::new(snapshot.memtables.clone(), snapshot.segments.clone(), wants.clone(), WallMs(0));
+        let scan = OpScan::new(snapshot.memtables.clone(), snapshot.segments.clone(), wants.clone(), WallMs(0)).looking_at(look);
         let mut scan = if only_wanted { scan.only_wanted() } else { scan };
         // Clears that come after the snapshot remove nothing of it.
         for (name, user) in USERS.iter().enumerate() {

@@ -161,7 +161,7 @@ fn request(number: u64) -> RequestId {
 fn holds(segment: &Arc<Segment>, entry: &KeyedOp, id: RequestId) -> bool {
     let tag = request_tag(hash_of(entry), id);
     let ops = segment.ops_of(entry.op.dot.slot, entry.user.as_str(), entry.key.as_str());
-    segment.may_hold(tag) && ops.holds_request(tag, id).unwrap()
+    segment.may_hold(entry.op.dot.slot, tag) && ops.holds_request(tag, id).unwrap()
 }
 
 fn body() -> impl Strategy<Value = Body> {

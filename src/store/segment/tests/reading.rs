@@ -73,10 +73,10 @@ proptest! {
     fn the_filter_denies_nothing_that_is_there(entries in any_entries()) {
         let segment = write(&MemoryDisk::new(), &entries, 1000, &cache());
         for entry in &entries {
-            let hash = hash_of(entry);
-            prop_assert!(segment.may_hold(key_tag(hash)));
-            prop_assert!(entry.op.request_id.is_none_or(|id| segment.may_hold(request_tag(hash, id))));
-            prop_assert!(!matches!(entry.op.body, Body::Part(_)) || segment.may_hold(parts_tag(hash)));
+            let (slot, hash) = (entry.op.dot.slot, hash_of(entry));
+            prop_assert!(segment.may_hold(slot, key_tag(hash)));
+            prop_assert!(entry.op.request_id.is_none_or(|id| segment.may_hold(slot, request_tag(hash, id))));
+            prop_assert!(!matches!(entry.op.body, Body::Part(_)) || segment.may_hold(slot, parts_tag(hash)));
         }
     }
 

@@ -2,7 +2,9 @@
 
 use super::*;
 use crate::store::codec::put_varint;
+use crate::store::filter::Filter;
 use crate::store::segment::index::{Index, IndexBuilder};
+use crate::store::segment::slot_filters::SlotFilters;
 
 const ORIGINS: [(u32, u64); 1] = [(0, 77)];
 
@@ -181,7 +183,7 @@ fn the_index_finds_the_first_block_of_a_key_among_many() {
 #[test]
 fn a_footer_that_promises_too_large_blocks_is_refused() {
     let stats = SegmentStats::default();
-    let (covered, filter) = (SlotClocks::default(), crate::store::filter::Filter::everything());
+    let (covered, filters) = (SlotClocks::default(), SlotFilters::of_all_slots(Filter::everything()));
     let footer = |raw_bytes_max| {
         let parts = super::footer::FooterParts {
             replaces: &[],
@@ -193,7 +195,7 @@ fn a_footer_that_promises_too_large_blocks_is_refused() {
             collected: &covered,
             block_count: 0,
             index: &[],
-            filter: &filter,
+            filters: &filters,
         };
         decode_footer(&parts.encode(), FORMAT_VERSION, 24)
             .map(drop)

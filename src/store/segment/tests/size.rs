@@ -47,7 +47,7 @@ fn index_and_filter_take_few_bytes_of_memory_per_key() {
     let segment = write(&MemoryDisk::new(), &entries, BLOCK_BYTES_TARGET, &cache());
     let keys = segment.stats().keys as f64;
     let index = segment.footer.index.memory_bytes() as f64 / keys;
-    let filter = segment.footer.filter.memory_bytes() as f64 / keys;
+    let filter = segment.footer.filters.memory_bytes() as f64 / keys;
     assert!(
         index + filter <= 2.0,
         "{index} bytes of index and {filter} of filter a key, {} blocks",
