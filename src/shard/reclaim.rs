@@ -72,7 +72,10 @@ impl Shard {
     /// Counts a clear that was appended.
     pub(super) fn note_clear(&mut self, slot: SlotId, hash: KeyHash, (user, key): (&UserId, &Key)) {
         self.clears_since_merge += 1;
-        let segments = self.segments.iter().filter(|segment| segment.may_hold(slot, key_tag(hash)));
+        let segments = self
+            .segments
+            .iter()
+            .filter(|segment| segment.may_hold(slot, key_tag(hash)));
         let sealed = segments.map(|segment| segment.bytes_of(slot, user.as_str(), key.as_str()));
         let held = sealed.sum::<u64>() + self.bytes_being_sealed(hash, user, key);
         self.cleared.note(hash, held);
