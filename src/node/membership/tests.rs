@@ -224,9 +224,6 @@ async fn a_restarted_node_is_never_seen_dead_when_it_is_quick() {
 }
 
 #[tokio::test(start_paused = true)]
-mod net;
-mod notices;
-mod refused;
 async fn who_was_paused_blames_nobody_and_does_not_flood_the_others() {
     let net = MemoryNet::new(5, JITTER);
     let mut nodes = cluster(&net, 3).await;
