@@ -25,7 +25,9 @@ use crate::wire::{Request, Response};
 
 /// If the change does not come by then, it was given up, or who asked has died.
 const STANDSTILL_MAX: Duration = Duration::from_secs(5);
-/// A change is made only if all have answered within this time, so that enough of theirs is left for it to come to them.
+/// A member that does not answer by then is silent.
+const ANSWER_MAX: Duration = Duration::from_secs(5);
+/// Where members stand still, a change is made only if all have answered within this time, so that enough of theirs is left for it to come to them.
 const ASKING_MAX: Duration = Duration::from_secs(1);
 /// Writes that take longer are not waited for, and the answer is not given.
 const WRITES_MAX: Duration = Duration::from_millis(500);
@@ -96,13 +98,14 @@ impl Inner {
         };
         // Before anybody stands still for nothing.
         let others = others.map(up).collect::<Result<Vec<_>, _>>()?;
-        let until = Instant::now() + ASKING_MAX;
+        let stands_still = (table.replication() == 1).then(|| Instant::now() + ASKING_MAX);
         if self.has_data().await? {
             return Err(MemberRefused::HoldsData);
         }
         for peer in others {
             let silent = MemberRefused::Silent(peer.node());
             let call = peer.call(Request::HasData).map_err(|_| silent.clone())?;
+            let until = stands_still.unwrap_or_else(|| Instant::now() + ANSWER_MAX);
             match tokio::time::timeout_at(until, call).await {
                 Ok(Ok(Response::HasData(false))) => {}
                 Ok(Ok(Response::HasData(true))) => {

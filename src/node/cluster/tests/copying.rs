@@ -35,14 +35,6 @@ async fn count(node: &Node, name: &str) -> u64 {
     node.local().count(&user(), &key(name)).await.unwrap()
 }
 
-async fn until(what: &str, is_so: impl Fn() -> bool) {
-    let end = Instant::now() + 3 * PATIENCE;
-    while !is_so() {
-        assert!(Instant::now() < end, "not in time: {what}");
-        sleep(Duration::from_millis(10)).await;
-    }
-}
-
 #[expect(clippy::disallowed_methods, reason = "the nodes of these tests are on the real disk")]
 fn copy(from: &std::path::Path, to: &std::path::Path) {
     std::fs::create_dir_all(to).unwrap();

@@ -269,3 +269,11 @@ pub(super) async fn list(node: &Node, name: &str, consistency: Consistency) -> R
 pub(super) async fn change(node: &Node, change: MemberChange) -> Result<(), MemberRefused> {
     node.cluster().unwrap().change_members(change).await
 }
+
+pub(super) async fn until(what: &str, is_so: impl Fn() -> bool) {
+    let end = Instant::now() + 3 * PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < end, "not in time: {what}");
+        sleep(Duration::from_millis(10)).await;
+    }
+}
