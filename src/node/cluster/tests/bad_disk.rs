@@ -74,7 +74,7 @@ async fn a_disk_that_hangs_under_reads_keeps_nobody_waiting() {
         assert_eq!(node.count(&user, &k, at(level)).await.unwrap(), 1);
         // Of three that list what they have, two are enough.
         let listed = rig.node(1).list_keys(&user, "k", None, 10, at(level)).await;
-        assert_eq!(listed.unwrap().keys, [k.clone()]);
+        assert_eq!(listed.unwrap().keys, std::slice::from_ref(&k));
     }
     let alone = node.list_keys(&user, "k", None, 10, at(Consistency::All)).await;
     assert_eq!(alone, Err(OpError::Deadline { maybe_applied: false }));
