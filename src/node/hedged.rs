@@ -76,9 +76,9 @@ impl ValueReader {
                     Ok(fragments)
                 }
                 None if reader.is_warm() => reader.next(budget_bytes).await,
-                None => by(Instant::now() + PAGE_MAX, reader.next(budget_bytes)).await,
+                None => Box::pin(by(Instant::now() + PAGE_MAX, reader.next(budget_bytes))).await,
             },
-            Self::Remote(reader) => by(Instant::now() + PAGE_MAX, reader.next(budget_bytes)).await,
+            Self::Remote(reader) => Box::pin(by(Instant::now() + PAGE_MAX, reader.next(budget_bytes))).await,
         }
     }
 }
@@ -90,26 +90,42 @@ impl First {
         reader: &mut LocalReader,
         budget_bytes: usize,
     ) -> Result<(Vec<Fragment>, Option<RemoteReader>), OpError> {
-        let is_warm = reader.is_warm();
-        let own = async { Ok((reader.next(budget_bytes).await?, None)) };
-        let Some(elsewhere) = self.elsewhere else {
-            return if is_warm {
-                own.await
-            } else {
-                by(self.deadline, own).await
-            };
-        };
-        let other = async {
-            let mut remote = elsewhere.open().await?;
-            Ok((remote.next(budget_bytes).await?, Some(remote)))
-        };
-        match is_warm {
-            // Usual, and without a timer.
-            true => match own.await {
-                Err(error) if is_own_disk(&error) => by(self.deadline, other).await,
-                read => read,
-            },
-            false => by(self.deadline, own_or_other(own, other)).await,
+        // Usual, without a timer, and without the room that all else would take in every request.
+        if reader.is_warm() {
+            match (reader.next(budget_bytes).await, self.elsewhere) {
+                (Err(error), Some(elsewhere)) if is_own_disk(&error) => {
+                    Box::pin(by(self.deadline, read_elsewhere(elsewhere, budget_bytes))).await
+                }
+                (fragments, _) => Ok((fragments?, None)),
+            }
+        } else {
+            Box::pin(self.read_cold(reader, budget_bytes)).await
         }
     }
+
+    async fn read_cold(
+        self,
+        reader: &mut LocalReader,
+        budget_bytes: usize,
+    ) -> Result<(Vec<Fragment>, Option<RemoteReader>), OpError> {
+        let own = async { Ok((reader.next(budget_bytes).await?, None)) };
+        match self.elsewhere {
+            None => by(self.deadline, own).await,
+            Some(elsewhere) => {
+                by(
+                    self.deadline,
+                    own_or_other(own, read_elsewhere(elsewhere, budget_bytes)),
+                )
+                .await
+            }
+        }
+    }
+}
+
+async fn read_elsewhere(
+    elsewhere: Box<Elsewhere>,
+    budget_bytes: usize,
+) -> Result<(Vec<Fragment>, Option<RemoteReader>), OpError> {
+    let mut remote = elsewhere.open().await?;
+    Ok((remote.next(budget_bytes).await?, Some(remote)))
 }
