@@ -29,6 +29,8 @@ const PAGE_KEYS: usize = 1000;
 /// Keys emptied at the same time: they share group commits, and leave room for other clients in the shards' queues.
 const CLEARS_AT_ONCE: usize = 32;
 const RETRY_FIRST: Duration = Duration::from_millis(100);
+/// From here on it is worth a warning.
+const RETRY_LONG: Duration = Duration::from_secs(3);
 /// Removals that cannot go on are tried again this often at least.
 const RETRY_MAX: Duration = Duration::from_secs(10);
 
@@ -150,7 +152,11 @@ impl Inner {
             match self.names().await {
                 Ok(names) => break names,
                 Err(OpError::ShuttingDown) => return,
-                Err(error) => tracing::warn!(%error, "cannot look for unfinished removals of users yet"),
+                Err(error) if pause.is_long() => {
+                    tracing::warn!(%error, "cannot look for unfinished removals of users yet")
+                }
+                // A node that comes in cannot do so at once.
+                Err(error) => tracing::debug!(%error, "cannot look for unfinished removals of users yet"),
             }
             pause.wait().await;
         };
@@ -303,6 +309,11 @@ impl Default for Backoff {
 }
 
 impl Backoff {
+    /// Whether it has been going on for seconds.
+    fn is_long(&self) -> bool {
+        self.next >= RETRY_LONG
+    }
+
     pub(super) async fn wait(&mut self) {
         tokio::time::sleep(self.next).await;
         self.next = (self.next * 2).min(RETRY_MAX);

@@ -37,6 +37,9 @@ impl Cluster {
 
 impl Inner {
     async fn list(&self, query: KeyQuery, terms: Terms) -> Result<KeyPage, OpError> {
+        if self.layouts.current().table.is_empty() {
+            return Err(OpError::NotReady(self.why_no_member()));
+        }
         let listed = self.list_everywhere(&query, terms.consistency).await?;
         // A page of one node may end early; what others have beyond that point belongs to the next page.
         let mut bound = listed.iter().filter_map(|one| one.next_after.clone()).min();
@@ -110,8 +113,7 @@ impl Inner {
         (0..SLOT_COUNT).find_map(|slot| {
             let replicas = layout.placement.replicas(SlotId(slot));
             let answered = replicas.iter().filter(|node| nodes.contains(node)).count();
-            // Where there is no member nobody knows anything.
-            let needed = level.needed(replicas.len().max(1));
+            let needed = level.needed(replicas.len());
             (answered < needed).then_some((needed, answered))
         })
     }

@@ -137,3 +137,12 @@ async fn an_empty_disk_at_the_same_address_is_filled_again() {
     }
     rig.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_was_not_let_in_does_not_say_that_there_are_no_keys() {
+    let mut rig = Rig::unstarted(2);
+    rig.start(1).await;
+    let listed = rig.node(1).list_keys(&user(), "", None, 10, Terms::usual()).await;
+    assert!(matches!(listed, Err(OpError::NotReady(_))), "{listed:?}");
+    rig.end().await;
+}
