@@ -158,10 +158,11 @@ impl From<UsersError> for Failure {
             UsersError::Unknown(_) => Self::new(StatusCode::NOT_FOUND, error.to_string()),
             UsersError::Exists(_)
             | UsersError::KeysLeft(_)
-            | UsersError::KeysUnknown(_)
             | UsersError::LastAdmin(_)
             | UsersError::BeingRemoved(_)
             | UsersError::Contended(_) => Self::new(StatusCode::CONFLICT, error.to_string()),
+            // No 409: whoever tries again after a lost answer takes that for the effect of its first try.
+            UsersError::KeysUnknown(_) => Self::busy(RETRY_AFTER_S, format!("{error}; nothing was changed")),
             UsersError::PasswordHash(error) => Self::new(StatusCode::UNPROCESSABLE_ENTITY, error.to_string()),
             UsersError::Store(error) => error.into(),
         }
@@ -231,6 +232,7 @@ mod tests {
         let status = |error: UsersError| Failure::from(error).status.as_u16();
         assert_eq!(status(UsersError::Exists("a".into())), 409);
         assert_eq!(status(UsersError::LastAdmin("a".into())), 409);
+        assert_eq!(status(UsersError::KeysUnknown("a".into())), 503);
         assert_eq!(status(UsersError::BeingRemoved("a".into())), 409);
         assert_eq!(status(UsersError::Unknown("a".into())), 404);
     }

@@ -136,7 +136,7 @@ fn response(call: Call, status: u16) -> Value {
         405 => "The path takes another method; see `Allow`.".to_owned(),
         408 => "The body did not arrive in time.".to_owned(),
         409 if on_cluster => "The node that answers is not part of a cluster, or it cannot be done as things are.".to_owned(),
-        409 => "The user exists already, is being removed, or is the last admin; or something is stored under the name, or may be on a node that is away."
+        409 => "The user exists already, is being removed, or is the last admin; or something is stored under the name."
             .to_owned(),
         413 => format!(
             "The body is larger than {BODY_BYTES_MAX} bytes, or a value would grow beyond {VALUE_BYTES_MAX} bytes."
