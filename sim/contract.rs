@@ -167,5 +167,5 @@ fn a_lock_is_held_once(disk: &dyn Disk, dir: PathBuf) {
 #[test]
 fn the_real_disk_keeps_the_contract() {
     let root = tempfile::tempdir().unwrap();
-    check(&kv_storage::os::RealDisk, root.path());
+    check(&kv_storage::os::RealDisk::default(), root.path());
 }

@@ -83,7 +83,7 @@ impl Store {
         let last = segments.iter().flatten().max().copied();
         let mut store = Self {
             dir: tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap(),
-            disk: Arc::new(RealDisk),
+            disk: Arc::new(RealDisk::default()),
             cache: Arc::new(BlockCache::new(CACHE_BYTES)),
             segments: Vec::new(),
         };

@@ -52,6 +52,16 @@ fn long_list_request(value: u64) -> String {
     format!("request {value}")
 }
 
+/// Values that do not compress, two of which take nearly two pages.
+fn noise() -> Vec<String> {
+    let mut state = 1u32;
+    let mut next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        char::from(b' ' + ((state >> 16) % 95) as u8)
+    };
+    (0..9).map(|_| (0..4_000).map(|_| next()).collect()).collect()
+}
+
 /// What opening an image must give.
 #[derive(Default)]
 struct Expected {
@@ -143,6 +153,24 @@ fn a_sound_log_and_a_sound_segment_are_read() {
     check("sound-segment", &SOUND);
     check_version(2, "sound-segment", &SOUND);
     check_version(4, "sound-segment", &SOUND);
+    check_version(5, "sound-segment", &SOUND);
+}
+
+#[test]
+fn a_padded_block_is_read() {
+    let copy = Copy::of_version(5, "segment-padded");
+    let (mut shard, report) = copy.open();
+    assert!(report.damage.is_empty());
+    for _ in 0..2 {
+        assert_eq!(get(&shard, EAST), Some(noise()));
+        shard.settle(NOW);
+        add(&mut shard, WEST, "more");
+        shard.settle(NOW);
+        drop(shard);
+        shard = copy.open().0;
+    }
+    let west = ["only", "more", "more"].map(str::to_owned);
+    assert_eq!(get(&shard, WEST), Some(west.to_vec()));
 }
 
 #[test]
@@ -259,7 +287,7 @@ fn what_was_collected_is_known_and_stays_so() {
         let (mut shard, _) = copy.open();
         add(&mut shard, WEST, "more");
     }
-    for version in 1..=4 {
+    for version in 1..=5 {
         let found = recover(&Copy::of_version(version, "sound-segment").place()).unwrap();
         assert!(found.collected.is_empty());
     }
@@ -409,7 +437,7 @@ fn a_newer_version_is_refused_and_left_alone() {
     for (version, name, known_of_it) in [
         (1, "log-newer-version", 3),
         (4, "log-newer-version", 3),
-        (1, "segment-newer-version", 4),
+        (1, "segment-newer-version", 5),
     ] {
         let copy = Copy::of_version(version, name);
         let before = files(&copy.dir());
@@ -495,7 +523,7 @@ fn every_image_has_its_line_and_its_check() {
     let readme = fs::read_to_string(fixtures().join("README.md")).unwrap();
     let checks = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file!())).unwrap();
     let mut images = 0;
-    let versions = [1, 2, 3, 4].map(|version| fs::read_dir(fixtures().join(format!("v{version}"))).unwrap());
+    let versions = [1, 2, 3, 4, 5].map(|version| fs::read_dir(fixtures().join(format!("v{version}"))).unwrap());
     for image in versions.into_iter().flatten() {
         let name = image.unwrap().file_name().into_string().unwrap();
         assert!(readme.contains(&format!("| `{name}` |")), "{name} is not in README.md");

@@ -174,8 +174,8 @@ impl Ours {
     /// Opens all shards at once, as a node does.
     pub fn open(setup: &Setup<'_>) -> anyhow::Result<Self> {
         let disk: Arc<dyn Disk> = match setup.durability {
-            Durability::Synced => Arc::new(RealDisk),
-            Durability::Unsynced => Arc::new(LogsUnsynced),
+            Durability::Synced => Arc::new(RealDisk::default()),
+            Durability::Unsynced => Arc::new(LogsUnsynced::default()),
         };
         let cache = Arc::new(BlockCache::new(setup.cache_bytes));
         let place = |index| Place {

@@ -7,11 +7,12 @@ use kv_storage::os::RealDisk;
 use kv_storage::store::disk::{DirEntry, Disk, DiskFile, DiskLock, OpenMode};
 
 /// The real disk, but logs are left to the operating system. Everything else is synced as ever, as the rivals do it too.
-pub struct LogsUnsynced;
+#[derive(Default)]
+pub struct LogsUnsynced(RealDisk);
 
 impl Disk for LogsUnsynced {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn DiskFile>> {
-        let file = RealDisk.open(path, mode)?;
+        let file = self.0.open(path, mode)?;
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         match kv_storage::store::log::parse_file_name(name) {
             Some(_) => Ok(Box::new(Unsynced(file))),
@@ -20,35 +21,35 @@ impl Disk for LogsUnsynced {
     }
 
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
-        RealDisk.create_dir_all(path)
+        self.0.create_dir_all(path)
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
-        RealDisk.list(dir)
+        self.0.list(dir)
     }
 
     fn exists(&self, path: &Path) -> io::Result<bool> {
-        RealDisk.exists(path)
+        self.0.exists(path)
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        RealDisk.rename(from, to)
+        self.0.rename(from, to)
     }
 
     fn remove_file(&self, path: &Path) -> io::Result<()> {
-        RealDisk.remove_file(path)
+        self.0.remove_file(path)
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        RealDisk.sync_dir(dir)
+        self.0.sync_dir(dir)
     }
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn DiskLock>> {
-        RealDisk.lock(path)
+        self.0.lock(path)
     }
 
     fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
-        RealDisk.free_bytes(dir)
+        self.0.free_bytes(dir)
     }
 }
 
@@ -57,6 +58,10 @@ struct Unsynced(Box<dyn DiskFile>);
 impl DiskFile for Unsynced {
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
         self.0.read_exact_at(buf, offset)
+    }
+
+    fn read_random_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        self.0.read_random_at(buf, offset)
     }
 
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {

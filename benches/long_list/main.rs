@@ -62,7 +62,7 @@ struct LongList {
 impl LongList {
     fn open(folder: &std::path::Path) -> anyhow::Result<Self> {
         let place = Place {
-            disk: Arc::new(LogsUnsynced),
+            disk: Arc::new(LogsUnsynced::default()),
             dir: folder.join("shard"),
             shard: 0,
             slots: shard_slots(0, 1),

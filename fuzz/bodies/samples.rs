@@ -126,7 +126,7 @@ fn logs_with(secret: Option<LogSecret>) -> Vec<Vec<u8>> {
 /// A segment of these users' ops, in blocks of several kinds.
 fn segment_of(users: &[&str]) -> Vec<u8> {
     let dir = tempfile::tempdir().expect("a temporary folder can be made");
-    let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk::default());
     let meta = SegmentMeta {
         shard: 0,
         number: SEGMENT_NUMBER,

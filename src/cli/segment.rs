@@ -108,7 +108,7 @@ fn dump(file: &Path, values: bool, out: &mut dyn Write) -> anyhow::Result<()> {
             file.display()
         )));
     }
-    let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk::default());
     let mut written = Ok(());
     let mut damaged_blocks = 0;
     describe(&disk, file, &mut |mut line| {

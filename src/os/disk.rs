@@ -1,23 +1,36 @@
 //! The real disk: files of the local file system.
 //!
-//! Invariant: errors keep the operating system's own error code, so that callers can tell a full disk (`StorageFull`) from a
-//! broken one.
+//! Invariants:
+//! - errors keep the operating system's own error code, so that callers can tell a full disk (`StorageFull`) from a broken one;
+//! - a read past the page cache that fails is tried through it, and only that error is told.
 #![expect(clippy::disallowed_methods, reason = "this is where Env's disk comes from")]
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use rustix::fs::{FlockOperation, flock, statvfs};
 
+use super::direct::{DirectFile, is_in_memory};
+use super::page_cache::{PageCache, Place, Way};
 use crate::store::disk::{DirEntry, Disk, DiskFile, DiskLock, OpenMode};
 
 /// New files are their owner's alone: they hold what users stored.
 const FILE_MODE: u32 = 0o600;
 
-#[derive(Debug, Clone, Copy, Default)]
-pub struct RealDisk;
+/// Clones share what is known of the page cache.
+#[derive(Debug, Clone, Default)]
+pub struct RealDisk(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    page_cache: PageCache,
+    /// Files that were opened to read.
+    files: AtomicU64,
+}
 
 impl Disk for RealDisk {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn DiskFile>> {
@@ -32,7 +45,16 @@ impl Disk for RealDisk {
                 options.write(true).create_new(true);
             }
         }
-        Ok(Box::new(RealFile(options.open(path)?)))
+        let file = RealFile(options.open(path)?);
+        Ok(match mode {
+            OpenMode::Read => Box::new(SealedFile {
+                file,
+                direct: DirectFile::new(path),
+                number: self.0.files.fetch_add(1, Relaxed),
+                shared: self.0.clone(),
+            }),
+            OpenMode::ReadWrite | OpenMode::CreateNew => Box::new(file),
+        })
     }
 
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
@@ -119,6 +141,60 @@ impl DiskFile for RealFile {
     }
 }
 
+/// A file that nobody writes any more.
+struct SealedFile {
+    file: RealFile,
+    direct: DirectFile,
+    number: u64,
+    shared: Arc<Shared>,
+}
+
+impl DiskFile for SealedFile {
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        self.file.read_exact_at(buf, offset)
+    }
+
+    fn read_random_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        let page_cache = &self.shared.page_cache;
+        let place = Place {
+            file: self.number,
+            offset,
+        };
+        match page_cache.way(place) {
+            Way::Cached => {}
+            Way::Asked => {
+                let there = is_in_memory(&self.file.0, buf, offset);
+                page_cache.found(there);
+                if there {
+                    return Ok(());
+                }
+            }
+            Way::PastCache => {
+                if self.direct.read_exact_at(&self.file.0, buf, offset) {
+                    return Ok(());
+                }
+            }
+        }
+        self.file.read_exact_at(buf, offset)
+    }
+
+    fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.file.write_all_at(bytes, offset)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        self.file.len()
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.file.set_len(len)
+    }
+}
+
 /// The file itself stays: were it removed, two processes could each hold a lock on
 /// a file of the same name.
 struct RealLock(File);
@@ -145,14 +221,14 @@ mod tests {
     fn what_was_written_at_an_offset_is_read_there() -> io::Result<()> {
         let dir = tempfile::tempdir()?;
         let path = dir.path().join("a");
-        let file = RealDisk.open(&path, OpenMode::CreateNew)?;
+        let file = RealDisk::default().open(&path, OpenMode::CreateNew)?;
         file.set_len(8)?;
         file.write_all_at(b"data", 4)?;
         file.sync_data()?;
-        RealDisk.sync_dir(dir.path())?;
+        RealDisk::default().sync_dir(dir.path())?;
         drop(file);
 
-        let file = RealDisk.open(&path, OpenMode::Read)?;
+        let file = RealDisk::default().open(&path, OpenMode::Read)?;
         let mut read = [1; 8];
         file.read_exact_at(&mut read, 0)?;
         assert_eq!(&read, b"\0\0\0\0data");
@@ -169,23 +245,50 @@ mod tests {
     }
 
     #[test]
+    fn a_read_by_chance_gives_the_same_through_the_page_cache_and_past_it() -> io::Result<()> {
+        let dir = tempfile::tempdir()?;
+        let (path, disk) = (dir.path().join("a"), RealDisk::default());
+        let bytes: Vec<u8> = (0..50_000u32).map(|index| (index % 251) as u8).collect();
+        let file = disk.open(&path, OpenMode::CreateNew)?;
+        file.write_all_at(&bytes, 0)?;
+        file.sync_data()?;
+        let file = disk.open(&path, OpenMode::Read)?;
+        let same = |offset: usize| -> io::Result<bool> {
+            let mut read = [0; 9_000];
+            file.read_random_at(&mut read, offset as u64)?;
+            Ok(read == bytes[offset..offset + read.len()])
+        };
+        assert!(same(0)? && same(0)? && same(41_000)?);
+        let place = Place { file: 99, offset: 0 };
+        while disk.0.page_cache.way(place) != Way::PastCache {
+            disk.0.page_cache.found(false);
+        }
+        assert!(same(1)? && same(8_192)? && same(41_000)?);
+        let behind = file.read_random_at(&mut [0; 2], 49_999);
+        assert_eq!(kind(behind), Some(io::ErrorKind::UnexpectedEof));
+        Ok(())
+    }
+
+    #[test]
     fn the_open_modes_hold_what_they_promise() -> io::Result<()> {
         let dir = tempfile::tempdir()?;
         let path = dir.path().join("a");
         assert_eq!(
-            kind(RealDisk.open(&path, OpenMode::Read)),
+            kind(RealDisk::default().open(&path, OpenMode::Read)),
             Some(io::ErrorKind::NotFound)
         );
         assert_eq!(
-            kind(RealDisk.open(&path, OpenMode::ReadWrite)),
+            kind(RealDisk::default().open(&path, OpenMode::ReadWrite)),
             Some(io::ErrorKind::NotFound)
         );
-        RealDisk.open(&path, OpenMode::CreateNew)?.write_all_at(b"kept", 0)?;
+        RealDisk::default()
+            .open(&path, OpenMode::CreateNew)?
+            .write_all_at(b"kept", 0)?;
         assert_eq!(
-            kind(RealDisk.open(&path, OpenMode::CreateNew)),
+            kind(RealDisk::default().open(&path, OpenMode::CreateNew)),
             Some(io::ErrorKind::AlreadyExists)
         );
-        assert_eq!(RealDisk.open(&path, OpenMode::ReadWrite)?.len()?, 4);
+        assert_eq!(RealDisk::default().open(&path, OpenMode::ReadWrite)?.len()?, 4);
         Ok(())
     }
 
@@ -193,22 +296,22 @@ mod tests {
     fn names_are_listed_in_order_with_their_lengths() -> io::Result<()> {
         let dir = tempfile::tempdir()?;
         for name in ["c", "a", "b"] {
-            RealDisk
+            RealDisk::default()
                 .open(&dir.path().join(name), OpenMode::CreateNew)?
                 .write_all_at(name.as_bytes(), 0)?;
         }
-        RealDisk.create_dir_all(&dir.path().join("d/e"))?;
-        RealDisk.remove_file(&dir.path().join("b"))?;
-        RealDisk.rename(&dir.path().join("c"), &dir.path().join("z"))?;
-        let listed: Vec<_> = RealDisk
+        RealDisk::default().create_dir_all(&dir.path().join("d/e"))?;
+        RealDisk::default().remove_file(&dir.path().join("b"))?;
+        RealDisk::default().rename(&dir.path().join("c"), &dir.path().join("z"))?;
+        let listed: Vec<_> = RealDisk::default()
             .list(dir.path())?
             .into_iter()
             .map(|entry| (entry.name, entry.len))
             .collect();
         assert_eq!(listed, [("a".into(), 1), ("d".into(), 0), ("z".into(), 1)]);
-        assert!(RealDisk.exists(&dir.path().join("z"))?);
-        assert!(!RealDisk.exists(&dir.path().join("c"))?);
-        assert!(RealDisk.free_bytes(dir.path())? > 0);
+        assert!(RealDisk::default().exists(&dir.path().join("z"))?);
+        assert!(!RealDisk::default().exists(&dir.path().join("c"))?);
+        assert!(RealDisk::default().free_bytes(dir.path())? > 0);
         Ok(())
     }
 
@@ -216,18 +319,18 @@ mod tests {
     fn a_held_lock_would_block_and_is_released_when_dropped() -> io::Result<()> {
         let dir = tempfile::tempdir()?;
         let path = dir.path().join("lock");
-        let held = RealDisk.lock(&path)?;
-        assert_eq!(kind(RealDisk.lock(&path)), Some(io::ErrorKind::WouldBlock));
+        let held = RealDisk::default().lock(&path)?;
+        assert_eq!(kind(RealDisk::default().lock(&path)), Some(io::ErrorKind::WouldBlock));
         drop(held);
-        assert!(RealDisk.exists(&path)?, "the lock's file is kept");
-        RealDisk.lock(&path)?;
+        assert!(RealDisk::default().exists(&path)?, "the lock's file is kept");
+        RealDisk::default().lock(&path)?;
         Ok(())
     }
 
     #[test]
     fn a_full_disk_is_told_by_its_kind() {
         // Every write to this device fails as on a full disk.
-        let full = RealDisk.open(Path::new("/dev/full"), OpenMode::ReadWrite);
+        let full = RealDisk::default().open(Path::new("/dev/full"), OpenMode::ReadWrite);
         let Ok(full) = full else {
             return; // Not every system has the device.
         };

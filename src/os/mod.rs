@@ -4,10 +4,12 @@
 
 pub mod blocking;
 pub mod clock;
+mod direct;
 pub mod disk;
 pub mod entropy;
 pub mod limits;
 pub mod net;
+mod page_cache;
 
 use std::sync::Arc;
 
@@ -22,7 +24,7 @@ pub use net::RealNet;
 /// The world of a real machine. Must be called inside the tokio runtime whose threads are to carry the blocking work.
 pub fn env() -> Env {
     Env {
-        disk: Arc::new(RealDisk),
+        disk: Arc::new(RealDisk::default()),
         net: Arc::new(RealNet),
         wall: Arc::new(SystemClock),
         entropy: Arc::new(OsEntropy),

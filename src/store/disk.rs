@@ -37,6 +37,11 @@ pub struct DirEntry {
 pub trait DiskFile: Send + Sync {
     /// Fills `buf`, or fails with `UnexpectedEof` when the file ends first.
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()>;
+    /// The same, of bytes that were picked by chance among all: the disk may leave it at giving them, and keep nothing in memory for the
+    /// next one who asks.
+    fn read_random_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        self.read_exact_at(buf, offset)
+    }
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
     /// Durable on Ok; on Err the bytes written since the last Ok may or may not survive, and a retry proves nothing.
     fn sync_data(&self) -> io::Result<()>;

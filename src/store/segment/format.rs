@@ -8,10 +8,10 @@
 //! 20        crc32c of bytes 0..20                    4   ─┘
 //! 24        data blocks, one right behind the other, each:
 //!             crc32c                                 4   of: shard, number, block's offset, then all up to the data's end
-//!             codec: 0 raw, 1 LZ4                    1
+//!             codec: 0 raw, 1 LZ4, 2 raw and padded  1
 //!             raw length                             4   of the data once it is decompressed
 //!             stored length                          4   of the data as it follows
-//!             data                                       see `block.rs`
+//!             data                                       see `block.rs`; 2: then zeroes
 //! F         footer                                       see `footer.rs`
 //! end-28    F: where the footer begins               8
 //! end-20    footer length                            8
@@ -24,11 +24,12 @@
 //! trailer; the footer's checksum is wrong; the footer breaks a rule of its own.
 //! Corrupt as a block if: the checksum is wrong (that of a block of another file or place is); the codec is unknown; the stored
 //! length is not what the index says; the raw length is larger than the footer says any block is, or than LZ4 can make of
-//! the stored length; it does not decompress to exactly the raw length; the data breaks a rule of its own.
+//! the stored length; it does not decompress to exactly the raw length; a padding is longer than `padding_max` or not all zeroes; the data
+//! breaks a rule of its own.
 //! The version is looked at once the header's checksum is right, and before anything else: a newer one is refused.
 //!
 //! Versions: 1; 2 has tags of request ids by block in its filter; 3 says in its footer what was collected; 4 has a filter for each of
-//! several ranges of slots (see `footer.rs` for all three). All else is the same.
+//! several ranges of slots (see `footer.rs` for all three); 5 has codec 2. All else is the same.
 
 use bytes::Bytes;
 use lz4_flex::block::{CompressTable, compress_into_with_table, decompress_into, get_maximum_output_size};
@@ -36,7 +37,7 @@ use lz4_flex::block::{CompressTable, compress_into_with_table, decompress_into, 
 use crate::store::codec::{Cursor, Malformed};
 use crate::types::BODY_BYTES_MAX;
 
-pub const FORMAT_VERSION: u16 = 4;
+pub const FORMAT_VERSION: u16 = 5;
 /// The first version that is read.
 pub(super) const OLDEST_VERSION: u16 = 1;
 /// The first version whose filter tells in which block of a key a request id may be.
@@ -55,8 +56,11 @@ pub const BLOCK_HEADER_BYTES: usize = 4 + 1 + 4 + 4;
 /// 8 /* footer offset */ + 8 /* footer length */ + 4 /* crc */ + 8 /* magic */
 pub const TRAILER_BYTES: usize = 8 + 8 + 4 + 8;
 
-/// What a block is cut at, raw: small enough that a cold read of one key is cheap, large enough to compress.
-pub const BLOCK_BYTES_TARGET: usize = 8 * 1024;
+/// What a block is cut at, raw: small enough that a cold read of one key is cheap, large enough to compress. With its envelope and what stands
+/// around the runs it takes two pages of the disk's, and no more.
+pub const BLOCK_BYTES_TARGET: usize = 2 * PAGE_BYTES - 64;
+/// The disk is read in pages, and a block that begins with one lies in fewer of them.
+const PAGE_BYTES: usize = 4096;
 /// The largest raw block: the longest text there is, or a very long clear, and everything around it.
 pub const BLOCK_BYTES_MAX: usize = 2 * BODY_BYTES_MAX;
 /// LZ4 cannot make more than this many bytes of one.
@@ -64,6 +68,7 @@ const LZ4_RATIO_MAX: usize = 255;
 
 const CODEC_RAW: u8 = 0;
 const CODEC_LZ4: u8 = 1;
+const CODEC_PADDED: u8 = 2;
 
 /// Which file a header belongs to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -180,7 +185,18 @@ impl BlockSeat {
 
 /// Most that a raw block takes with its envelope while it is being sealed.
 pub fn sealed_bytes_max(raw_bytes: usize) -> usize {
-    BLOCK_HEADER_BYTES + get_maximum_output_size(raw_bytes)
+    BLOCK_HEADER_BYTES + get_maximum_output_size(raw_bytes).max(raw_bytes + padding_max(raw_bytes))
+}
+
+/// So much of the disk is given for the next block to begin with a page; otherwise it begins where this one ends.
+fn padding_max(raw_bytes: usize) -> usize {
+    raw_bytes / 16
+}
+
+/// Of a block that is stored raw and ends there without it.
+fn padding(end: u64, raw_bytes: usize) -> usize {
+    let rest = (end.next_multiple_of(PAGE_BYTES as u64) - end) as usize;
+    if rest <= padding_max(raw_bytes) { rest } else { 0 }
 }
 
 /// Puts raw blocks into their envelopes; keeps what the compression needs from one to the next.
@@ -204,7 +220,10 @@ impl Sealer {
             None => {
                 out.truncate(data_start);
                 out.extend_from_slice(raw);
-                CODEC_RAW
+                let end = seat.offset + (out.len() - start) as u64;
+                let padding = padding(end, raw.len());
+                out.resize(out.len() + padding, 0);
+                if padding > 0 { CODEC_PADDED } else { CODEC_RAW }
             }
         };
         let data_bytes = (out.len() - data_start) as u32;
@@ -268,6 +287,15 @@ pub fn open_block(stored: &Bytes, seat: BlockSeat, raw_bytes_max: usize) -> Resu
     match envelope.codec {
         _ if raw_bytes > bound => Err(wrong),
         CODEC_RAW if raw_bytes == data.len() => Ok(data),
+        CODEC_PADDED if raw_bytes <= data.len() => {
+            let padding = &data[raw_bytes..];
+            if padding.len() > padding_max(raw_bytes) || padding.iter().any(|&byte| byte != 0) {
+                return Err(Malformed {
+                    what: "padding of a block",
+                });
+            }
+            Ok(data.slice(..raw_bytes))
+        }
         CODEC_LZ4 if raw_bytes <= data.len().saturating_mul(LZ4_RATIO_MAX) => {
             let mut raw = vec![0; raw_bytes];
             match decompress_into(&data, &mut raw) {
@@ -275,7 +303,7 @@ pub fn open_block(stored: &Bytes, seat: BlockSeat, raw_bytes_max: usize) -> Resu
                 _ => Err(Malformed { what: "LZ4 data" }),
             }
         }
-        CODEC_RAW | CODEC_LZ4 => Err(wrong),
+        CODEC_RAW | CODEC_LZ4 | CODEC_PADDED => Err(wrong),
         _ => Err(Malformed {
             what: "codec of a block",
         }),
@@ -346,7 +374,7 @@ mod tests {
             Err("stored length of a block")
         );
         assert_eq!(open(good, 999), Err("raw length of a block"));
-        assert_eq!(open(forged(2, 3, b"abc"), 100), Err("codec of a block"));
+        assert_eq!(open(forged(3, 3, b"abc"), 100), Err("codec of a block"));
         assert_eq!(open(forged(0, 4, b"abc"), 100), Err("raw length of a block"));
         assert_eq!(open(forged(1, 4 * 255, b"abc"), 10_000), Err("raw length of a block"));
         assert_eq!(open(forged(1, 100, &[0x30, 1, 2, 3]), 10_000), Err("LZ4 data"));
@@ -354,6 +382,42 @@ mod tests {
             open(forged(0, u32::MAX, b"abc"), usize::MAX),
             Err("raw length of a block")
         );
+    }
+
+    /// Bytes that do not compress.
+    fn noise(length: usize) -> Vec<u8> {
+        let mut state = 1u32;
+        let next = |_| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 24) as u8
+        };
+        (0..length).map(next).collect()
+    }
+
+    #[test]
+    fn a_block_that_ends_shortly_before_a_page_is_padded_to_it() {
+        let raw = noise(BLOCK_BYTES_TARGET);
+        let (mut out, mut seat) = (Vec::new(), SEAT);
+        for blocks in 1..=3 {
+            let stored = Sealer::default().put_block(&mut out, seat, &raw);
+            let bytes = Bytes::copy_from_slice(&out[out.len() - stored as usize..]);
+            assert_eq!(open_block(&bytes, seat, raw.len()).unwrap(), raw);
+            seat.offset += u64::from(stored);
+            assert_eq!(seat.offset, blocks * 2 * PAGE_BYTES as u64);
+        }
+        // Half of a page would be too much to give.
+        let stored = Sealer::default().put_block(&mut out, seat, &noise(6_000));
+        assert_eq!(stored as usize, 6_000 + BLOCK_HEADER_BYTES);
+    }
+
+    #[test]
+    fn a_padding_is_short_and_zero() {
+        let raw = noise(160);
+        let padded = |padding: &[u8]| forged(CODEC_PADDED, 160, &[&raw, padding].concat());
+        assert_eq!(open(padded(&[0; 10]), 200).unwrap(), raw);
+        assert_eq!(open(padded(&[0; 11]), 200), Err("padding of a block"));
+        assert_eq!(open(padded(&[0, 0, 1]), 200), Err("padding of a block"));
+        assert_eq!(open(forged(CODEC_PADDED, 161, &raw), 200), Err("raw length of a block"));
     }
 
     #[test]

@@ -18,10 +18,13 @@ const EIO: i32 = 5;
 
 /// Whether the bytes could be read; false if they never can be.
 pub(super) fn read_if_possible(file: &dyn DiskFile, buffer: &mut [u8], offset: u64) -> io::Result<bool> {
-    let read = match file.read_exact_at(buffer, offset) {
-        Err(_) => file.read_exact_at(buffer, offset),
-        read => read,
-    };
+    let first = file.read_exact_at(buffer, offset);
+    or_once_more(first, file, buffer, offset)
+}
+
+/// What a first try gave, or if that failed, the second.
+fn or_once_more(first: io::Result<()>, file: &dyn DiskFile, buffer: &mut [u8], offset: u64) -> io::Result<bool> {
+    let read = first.or_else(|_| file.read_exact_at(buffer, offset));
     match read {
         Ok(()) => Ok(true),
         Err(error) if is_lasting(&error) => Ok(false),
@@ -36,7 +39,9 @@ fn is_lasting(error: &io::Error) -> bool {
 /// The block as it lies in the file.
 pub(super) fn read_stored(segment: &Segment, block: &BlockRef) -> Result<Bytes, ReadError> {
     let mut stored = vec![0; block.stored_bytes as usize];
-    match read_if_possible(segment.file.as_ref(), &mut stored, block.offset) {
+    let file = segment.file.as_ref();
+    let first = file.read_random_at(&mut stored, block.offset);
+    match or_once_more(first, file, &mut stored, block.offset) {
         Ok(true) => Ok(stored.into()),
         Ok(false) => Err(ReadError::Damaged(segment.damage(block, UNREADABLE))),
         Err(error) => Err(ReadError::Io {

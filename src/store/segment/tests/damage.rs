@@ -128,7 +128,7 @@ fn a_newer_version_is_refused_by_its_name() {
     bytes[..HEADER_BYTES].copy_from_slice(&header.encode());
     let error = open(bytes).unwrap_err();
     assert!(
-        matches!(error, OpenError::NewerVersion { found: 5, known: 4, .. }),
+        matches!(error, OpenError::NewerVersion { found: 6, known: 5, .. }),
         "{error}"
     );
 }
