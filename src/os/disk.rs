@@ -149,6 +149,15 @@ struct SealedFile {
     shared: Arc<Shared>,
 }
 
+impl SealedFile {
+    fn place(&self, offset: u64) -> Place {
+        Place {
+            file: self.number,
+            offset,
+        }
+    }
+}
+
 impl DiskFile for SealedFile {
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
         self.file.read_exact_at(buf, offset)
@@ -156,11 +165,7 @@ impl DiskFile for SealedFile {
 
     fn read_random_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
         let page_cache = &self.shared.page_cache;
-        let place = Place {
-            file: self.number,
-            offset,
-        };
-        match page_cache.way(place) {
+        match page_cache.way(self.place(offset)) {
             Way::Cached => {}
             Way::Asked => {
                 let there = is_in_memory(&self.file.0, buf, offset);
@@ -176,6 +181,15 @@ impl DiskFile for SealedFile {
             }
         }
         self.file.read_exact_at(buf, offset)
+    }
+
+    fn read_without_wait(&self, buf: &mut [u8], offset: u64) -> bool {
+        let page_cache = &self.shared.page_cache;
+        let is_there = page_cache.is_of_use() && is_in_memory(&self.file.0, buf, offset);
+        if is_there {
+            page_cache.held(self.place(offset));
+        }
+        is_there
     }
 
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {

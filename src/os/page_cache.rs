@@ -65,22 +65,40 @@ impl PageCache {
         }
     }
 
+    /// Whether blocks are to be looked for there.
+    pub fn is_of_use(&self) -> bool {
+        self.0.lock().direct_left == 0
+    }
+
+    /// A block was read, and found there.
+    pub fn held(&self, place: Place) {
+        let mut state = self.0.lock();
+        if state.direct_left == 0 && state.sample.remember(place) {
+            state.note(true);
+        }
+    }
+
     /// Whether a block that was asked about was there.
     pub fn found(&self, there: bool) {
-        let mut state = self.0.lock();
-        state.again += 1;
-        state.there += u32::from(there);
-        if state.again < VERDICT_READS {
+        self.0.lock().note(there);
+    }
+}
+
+impl State {
+    fn note(&mut self, there: bool) {
+        self.again += 1;
+        self.there += u32::from(there);
+        if self.again < VERDICT_READS {
             return;
         }
-        if state.there * USELESS_PART < state.again {
+        if self.there * USELESS_PART < self.again {
             // Of what is there when that is over, nothing is known.
-            *state = State {
+            *self = Self {
                 direct_left: DIRECT_READS,
-                ..State::default()
+                ..Self::default()
             };
         }
-        (state.again, state.there) = (0, 0);
+        (self.again, self.there) = (0, 0);
     }
 }
 
@@ -141,6 +159,11 @@ mod tests {
                 file: 1,
                 offset: pick(&mut random) * 8192,
             };
+            if cache.is_of_use() && held.contains_key(&place) && read % 2 == 0 {
+                // As one that must not wait.
+                cache.held(place);
+                continue;
+            }
             let way = cache.way(place);
             if way == Way::PastCache {
                 past += u32::from(read >= reads / 2);

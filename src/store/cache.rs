@@ -101,11 +101,16 @@ impl BlockCache {
         found
     }
 
-    /// Counts as a hit when it is one: for those who will ask again, with the disk in reach.
+    /// Counts as a hit when it is one: for those who may ask again.
     pub(super) fn get_if_held(&self, key: BlockKey) -> Option<Arc<Block>> {
         let found = self.blocks.get(&key)?;
         self.hits.fetch_add(1, Ordering::Relaxed);
         Some(found)
+    }
+
+    /// Of a block that was not held, and read.
+    pub(super) fn count_miss(&self) {
+        self.misses.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Neither counts nor makes the block any hotter: for scans.

@@ -42,6 +42,10 @@ pub trait DiskFile: Send + Sync {
     fn read_random_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
         self.read_exact_at(buf, offset)
     }
+    /// Fills `buf` if that needs no wait for the disk; false if it does, or if nobody knows.
+    fn read_without_wait(&self, _buf: &mut [u8], _offset: u64) -> bool {
+        false
+    }
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
     /// Durable on Ok; on Err the bytes written since the last Ok may or may not survive, and a retry proves nothing.
     fn sync_data(&self) -> io::Result<()>;

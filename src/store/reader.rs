@@ -64,6 +64,8 @@ fn survey(source: &KeySource) -> Result<Surveyor, ReadError> {
 /// How far a reader has come.
 enum State {
     New,
+    /// It waits for the disk before anything else.
+    OutOfReach,
     /// It is known that the ops lie in more than one block.
     MayBeSpread,
     /// It is known that the ops have to be folded.
@@ -113,24 +115,25 @@ impl KeyReader {
     /// Whether the next fragments come without waiting for the disk. What is found out on the way is kept.
     pub fn is_warm(&mut self) -> bool {
         if matches!(self.state, State::New) {
-            match plain::view(&self.source, Reach::Cache) {
+            match plain::view(&self.source, Reach::Memory) {
                 Ok(Plain::View(fragments)) => self.state = State::Plain(fragments.into_iter()),
                 Ok(Plain::Spread) => self.state = State::MayBeSpread,
                 Ok(Plain::Other) => self.state = State::NotPlain,
-                Ok(Plain::OutOfReach) => return false,
-                // In the cache, and damaged: the next call says so.
-                Err(_) => return true,
+                Ok(Plain::OutOfReach) => self.state = State::OutOfReach,
+                // Damaged: who reads it where that may block says so.
+                Err(_) => return false,
             }
         }
         match &self.state {
             State::New | State::NotPlain | State::MayBeSpread => self.source.is_warm(),
+            State::OutOfReach => false,
             State::Plain(_) | State::Folded(_, Ops::Kept(_)) => true,
             State::Spread(_) | State::Folded(_, Ops::Streamed(_)) => self.left == 0,
         }
     }
 
     fn start(&mut self) -> Result<(), ReadError> {
-        if matches!(self.state, State::New) {
+        if matches!(self.state, State::New | State::OutOfReach) {
             self.state = match plain::view(&self.source, Reach::Disk)? {
                 Plain::View(fragments) => State::Plain(fragments.into_iter()),
                 Plain::Spread => State::MayBeSpread,
@@ -154,7 +157,7 @@ impl KeyReader {
     /// The next fragment of the view, from its very beginning on.
     fn next_shown(&mut self) -> Result<Option<Fragment>, ReadError> {
         let (visibility, ops) = match &mut self.state {
-            State::New | State::NotPlain | State::MayBeSpread => return Ok(None),
+            State::New | State::OutOfReach | State::NotPlain | State::MayBeSpread => return Ok(None),
             State::Plain(fragments) => return Ok(fragments.next()),
             State::Spread(values) => {
                 values.skip(std::mem::take(&mut self.skip))?;
@@ -249,7 +252,7 @@ impl KeyReader {
     pub fn count(mut self) -> Result<u64, ReadError> {
         self.start()?;
         let (visibility, ops) = match &mut self.state {
-            State::New | State::NotPlain | State::MayBeSpread => return Ok(0),
+            State::New | State::OutOfReach | State::NotPlain | State::MayBeSpread => return Ok(0),
             State::Spread(values) => return Ok(values.values()),
             State::Plain(fragments) => {
                 return Ok(fragments.filter(|fragment| fragment.ends_value).count() as u64);

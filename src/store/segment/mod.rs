@@ -92,8 +92,8 @@ pub fn parse_file_name(name: &str) -> Option<u64> {
 /// How far a reader may go for a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reach {
-    /// Never to the disk.
-    Cache,
+    /// Not where it would have to wait for the disk.
+    Memory,
     Disk,
 }
 
@@ -315,6 +315,22 @@ impl Segment {
             self.cache.insert(key, loaded.clone());
         }
         Ok(loaded)
+    }
+
+    /// From the cache, or from what the system has in memory and then into the cache.
+    fn load_without_wait(&self, block: &BlockRef) -> Result<Option<Arc<Block>>, ReadError> {
+        let key = self.key_of(block);
+        if let Some(held) = self.cache.get_if_held(key) {
+            return Ok(Some(held));
+        }
+        let Some(stored) = stored::read_without_wait(self, block) else {
+            return Ok(None);
+        };
+        self.cache.count_miss();
+        let opened = self.open_stored(block, &stored)?;
+        let loaded = Block::parse_for_lookups(opened).map_err(|error| self.damaged(block, error))?;
+        self.cache.insert(key, loaded.clone());
+        Ok(Some(loaded))
     }
 
     /// From the disk.

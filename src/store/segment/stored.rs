@@ -11,6 +11,7 @@ use bytes::Bytes;
 use super::Segment;
 use super::error::ReadError;
 use super::index::BlockRef;
+use crate::store::cache::CACHED_BLOCK_BYTES_MAX;
 use crate::store::disk::DiskFile;
 
 /// What the system says of a sector that cannot be read.
@@ -50,6 +51,16 @@ pub(super) fn read_stored(segment: &Segment, block: &BlockRef) -> Result<Bytes, 
             error,
         }),
     }
+}
+
+/// The same if that needs no wait for the disk. A long one is left to those who may wait.
+pub(super) fn read_without_wait(segment: &Segment, block: &BlockRef) -> Option<Bytes> {
+    if block.stored_bytes as usize > CACHED_BLOCK_BYTES_MAX {
+        return None;
+    }
+    let mut stored = vec![0; block.stored_bytes as usize];
+    let is_read = segment.file.read_without_wait(&mut stored, block.offset);
+    is_read.then(|| stored.into())
 }
 
 pub(super) const UNREADABLE: &str = "read (the disk failed)";

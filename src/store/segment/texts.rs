@@ -30,7 +30,7 @@ impl Segment {
         }
         let loaded = match reach {
             Reach::Disk => self.load(&block)?,
-            Reach::Cache => match self.cache.get_if_held(self.key_of(&block)) {
+            Reach::Memory => match self.load_without_wait(&block)? {
                 Some(held) => held,
                 None => return Ok(Texts::OutOfReach),
             },

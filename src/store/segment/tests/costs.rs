@@ -1,6 +1,9 @@
 //! How little is read, and what stays in the cache.
 
+use std::io;
+
 use super::*;
+use crate::store::disk::DiskFile;
 
 #[test]
 fn a_new_request_id_for_a_huge_list_reads_almost_nothing_and_a_repeated_one_little() {
@@ -138,4 +141,57 @@ fn a_long_list_read_whole_does_not_drive_the_rest_out_of_the_cache() {
     assert_eq!(ops_of(&segment, &entries[0]).unwrap().len(), entries.len());
     let used = cache.used_bytes();
     assert!(used > 0 && used < 1 << 20, "{used}");
+}
+
+/// All that the system has in memory.
+struct InMemory(Box<dyn DiskFile>);
+
+impl DiskFile for InMemory {
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        self.0.read_exact_at(buf, offset)
+    }
+
+    fn read_without_wait(&self, buf: &mut [u8], offset: u64) -> bool {
+        self.0.read_exact_at(buf, offset).is_ok()
+    }
+
+    fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.0.write_all_at(bytes, offset)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        self.0.len()
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.set_len(len)
+    }
+}
+
+#[test]
+fn a_block_that_is_in_memory_needs_no_wait_for_the_disk_and_one_that_is_not_is_left() {
+    let entries = numbered_keys(900);
+    let disk = MemoryDisk::new();
+    let cache = cache();
+    let segment = write(&disk, &entries, BLOCK_BYTES_TARGET, &cache);
+    let texts_of = |segment: &Segment, entry: &KeyedOp| {
+        let place = place_of(entry.op.dot.slot, entry.user.as_str(), entry.key.as_str());
+        segment.texts_of(&place, Reach::Memory, &mut Gathered::default())
+    };
+    let before = disk.reads();
+    assert_eq!(texts_of(&segment, &entries[0]).unwrap(), Texts::OutOfReach);
+    assert_eq!(disk.reads(), before);
+
+    let mut segment = Arc::into_inner(segment).unwrap();
+    let file = disk.as_disk().open(&path(), OpenMode::Read).unwrap();
+    segment.file = Box::new(InMemory(file));
+    for _ in 0..2 {
+        let texts = texts_of(&segment, &entries[0]).unwrap();
+        assert!(matches!(texts, Texts::Plain(_)), "{texts:?}");
+    }
+    assert_eq!((disk.reads() - before, cache.misses(), cache.hits()), (1, 1, 1));
 }
