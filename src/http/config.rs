@@ -58,6 +58,9 @@ pub struct FrontConfig {
     pub idle_timeout: Duration,
     /// How long a client may leave the bytes of an answer untaken; half as long again over HTTP/2, see `untaken`.
     pub write_stall_timeout: Duration,
+    /// An answer may wait for its client for as long as one stall may take, all in all, and a second more for every so many bytes that were
+    /// taken of it.
+    pub answer_bytes_per_s_min: u32,
     /// A body may take this long, and a second more for every `body_bytes_per_s_min` bytes that have arrived.
     pub body_grace: Duration,
     pub body_bytes_per_s_min: u32,
@@ -79,6 +82,7 @@ impl Default for FrontConfig {
             head_timeout: Duration::from_secs(15),
             idle_timeout: Duration::from_secs(600),
             write_stall_timeout: Duration::from_secs(30),
+            answer_bytes_per_s_min: 16 * 1024,
             body_grace: Duration::from_secs(10),
             body_bytes_per_s_min: 16 * 1024,
             shutdown_deadline: Duration::from_secs(20),

@@ -36,6 +36,9 @@ pub struct Activity {
     after_head_bytes: AtomicU64,
     /// Since when the client takes no bytes although some wait for it.
     stalled_since_ms: Since,
+    /// How long bytes of the answer at hand have waited for the client before, all in all, and how many it has taken.
+    waited_ms: AtomicU64,
+    taken_bytes: AtomicU64,
     /// Answers over HTTP/2 that the client has not let come.
     pub(super) untaken: Untaken,
 }
@@ -78,12 +81,32 @@ impl Activity {
         }
     }
 
-    fn took_bytes(&self, took: bool) {
-        if took {
-            self.stalled_since_ms.store(0, Relaxed);
-        } else if self.stalled_since_ms.load(Relaxed) == 0 {
+    fn took_bytes(&self, bytes: u64) {
+        let since = self.stalled_since_ms.swap(0, Relaxed);
+        if since != 0 {
+            let waited = self.clock.now_ms().saturating_sub(since);
+            self.waited_ms.fetch_add(waited, Relaxed);
+        }
+        self.taken_bytes.fetch_add(bytes, Relaxed);
+    }
+
+    fn took_nothing(&self) {
+        if self.stalled_since_ms.load(Relaxed) == 0 {
             self.stalled_since_ms.store(self.clock.now_ms(), Relaxed);
         }
+    }
+
+    /// Whether the answer has waited for its client for longer than one stall may take and what the client has taken is worth: a trickle would
+    /// hold what the answer is read from as long as it likes.
+    fn trickles(&self, now_ms: u64, config: &FrontConfig) -> bool {
+        let since = self.stalled_since_ms.load(Relaxed);
+        if since == 0 {
+            return false;
+        }
+        let waited = self.waited_ms.load(Relaxed) + now_ms.saturating_sub(since);
+        let rate = u64::from(config.answer_bytes_per_s_min.max(1));
+        let worth = self.taken_bytes.load(Relaxed).saturating_mul(1000) / rate;
+        u128::from(waited.saturating_sub(worth)) > config.write_stall_timeout.as_millis()
     }
 
     /// Why this connection must go, if it must.
@@ -93,7 +116,10 @@ impl Activity {
             let since = since.load(Relaxed);
             since != 0 && u128::from(now_ms.saturating_sub(since)) > timeout.as_millis()
         };
-        if longer_than(&self.stalled_since_ms, config.write_stall_timeout) || self.untaken.is_overdue() {
+        if longer_than(&self.stalled_since_ms, config.write_stall_timeout)
+            || self.trickles(now_ms, config)
+            || self.untaken.is_overdue()
+        {
             return Some("slow_reader");
         }
         if self.busy.load(Relaxed) > 0 {
@@ -119,7 +145,10 @@ impl Busy {
         if http2 {
             activity.http2.store(true, Relaxed);
         }
-        activity.busy.fetch_add(1, Relaxed);
+        if activity.busy.fetch_add(1, Relaxed) == 0 {
+            activity.waited_ms.store(0, Relaxed);
+            activity.taken_bytes.store(0, Relaxed);
+        }
         activity.head_since_ms.store(0, Relaxed);
         Self {
             activity: activity.clone(),
@@ -200,6 +229,8 @@ impl Connections {
             head_since_ms: Since::new(0),
             after_head_bytes: AtomicU64::new(0),
             stalled_since_ms: Since::new(0),
+            waited_ms: AtomicU64::new(0),
+            taken_bytes: AtomicU64::new(0),
             untaken: Untaken::new(connections.clock.clone()),
         });
         let id = table.next_id;
@@ -269,9 +300,9 @@ impl<B> Watched<B> {
         let bytes = match result {
             Poll::Ready(Ok(bytes)) => *bytes,
             Poll::Ready(Err(_)) => 0,
-            Poll::Pending => return self.place.activity.took_bytes(false),
+            Poll::Pending => return self.place.activity.took_nothing(),
         };
-        self.place.activity.took_bytes(true);
+        self.place.activity.took_bytes(bytes as u64);
         self.place.front.metrics.sent_bytes.inc_by(bytes as u64);
     }
 }

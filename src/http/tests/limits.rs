@@ -290,6 +290,29 @@ async fn a_client_that_takes_nothing_of_its_answer_is_cut() {
     );
 }
 
+/// A few bytes at a time, each before the timeout: the client of an answer that never ends.
+#[tokio::test(start_paused = true)]
+async fn a_client_that_takes_its_answer_in_a_trickle_is_cut() {
+    let rig = Rig::in_memory(impatient());
+    let body = with_user(json!({"key": format!("{LONG}100")})).to_string();
+    let headers = format!("content-length: {}\r\n", body.len());
+    let mut stream = rig.connect().await;
+    let request = post("/get_value", &headers, body.as_bytes());
+    stream.write_all(&request).await.unwrap();
+    let step = rig.front.config.write_stall_timeout / 4;
+    let (mut taken, mut piece) = (0, [0; 64]);
+    loop {
+        tokio::time::sleep(step).await;
+        match stream.read(&mut piece).await {
+            Ok(0) | Err(_) => break,
+            Ok(bytes) => taken += bytes,
+        }
+        assert!(taken < 1 << 20, "it goes on for ever");
+    }
+    let cut = rig.metric(r#"kv_http_cut_connections_total{reason="slow_reader"}"#);
+    assert_eq!(cut.await, 1);
+}
+
 #[tokio::test]
 async fn beyond_the_limit_a_connection_is_answered_and_closed() {
     let rig = Rig::with(FrontConfig {
