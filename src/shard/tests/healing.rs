@@ -20,7 +20,7 @@ impl Rig {
     fn with_unnamed_losses() -> Self {
         let mut rig = Self::new(ShardConfig { fan_out: 2, ..small() });
         rig.live(1);
-        for key in 0..50u64 {
+        for key in 0..40u64 {
             rig.add("u", &format!("key {key}"), &noise(key, 400));
         }
         rig.run_jobs();

@@ -1,13 +1,37 @@
-//! Keys whose ops do not fit in memory: they are read ahead of the merge, for what has to be known of them before the first op is written.
+//! Keys whose ops do not fit in memory: they are read ahead of the merge, for what has to be known of them before the first op is written, and
+//! written in as many steps as it takes.
 
 use super::clears::KeyClears;
 use super::input::{Input, Salvage};
-use super::{KeyName, Merge, MergeError, Source};
-use crate::core::op::{Body, Op};
+use super::spent::Copies;
+use super::{KeyName, Merge, MergeError, Source, StepEnd};
+use crate::core::op::{Body, Dot, Op};
 use crate::core::slot::KeyHash;
 use crate::store::memtable::{MemoryOps, Memtable};
 
+/// A key that is being written, and what has to be known of it.
+pub(super) struct LongKey {
+    pub(super) name: KeyName,
+    pub(super) clears: KeyClears,
+    pub(super) copies: Copies,
+    /// The last op that was read.
+    pub(super) last: Option<Dot>,
+}
+
 impl Merge {
+    /// Merges on in a long key, to its end or that of the step.
+    pub(super) fn go_on(&mut self, mut long: LongKey, end: StepEnd) -> Result<(), MergeError> {
+        while !self.has_come_to(end) {
+            let Some(op) = self.next_of(&long.name)? else {
+                return Ok(());
+            };
+            let known = (&long.clears, &long.copies);
+            long.last = self.write_all(&long.name, known, long.last, vec![op])?;
+        }
+        self.long = Some(long);
+        Ok(())
+    }
+
     /// The clears of a key whose ops do not fit in memory: read from its ops alone, ahead of the merge.
     pub(super) fn clears_of_long_key(&self, name: &KeyName) -> Result<KeyClears, MergeError> {
         let mut clears = Vec::new();

@@ -25,6 +25,7 @@ use std::sync::Arc;
 
 use clears::KeyClears;
 use input::{Head, Input, Salvage};
+use long_key::LongKey;
 use spent::Copies;
 
 use super::cache::BlockCache;
@@ -117,8 +118,17 @@ pub struct Merge {
     writer: SegmentWriter,
     /// Whether any clear can matter: if not, ops stream through unexamined.
     clears: bool,
+    /// The key that the last step ended in.
+    long: Option<LongKey>,
     clears_kept: BTreeMap<SlotId, u64>,
     awaited: SlotClocks,
+    read_ops: u64,
+}
+
+/// Where a step ends: at the first op behind one of these.
+#[derive(Debug, Clone, Copy)]
+struct StepEnd {
+    written_bytes: u64,
     read_ops: u64,
 }
 
@@ -177,6 +187,7 @@ impl Merge {
             sources,
             heads,
             writer,
+            long: None,
             clears_kept: BTreeMap::new(),
             awaited: SlotClocks::default(),
             read_ops: 0,
@@ -190,11 +201,12 @@ impl Merge {
 
     /// Merges on until about `budget_bytes` more were written or the same number of ops divided by 64 was read.
     pub fn step(mut self: Box<Self>, budget_bytes: u64) -> Result<Progress, MergeError> {
-        let stop_bytes = self.writer.written_bytes() + budget_bytes;
-        let stop_ops = self.read_ops + (budget_bytes / 64).max(1);
-        while self.writer.written_bytes() < stop_bytes && self.read_ops < stop_ops {
-            let merged = self.merge_key();
-            match merged {
+        let end = StepEnd {
+            written_bytes: self.writer.written_bytes() + budget_bytes,
+            read_ops: self.read_ops + (budget_bytes / 64).max(1),
+        };
+        while !self.has_come_to(end) {
+            match self.merge_key(end) {
                 Ok(true) => {}
                 Ok(false) => return self.finish(),
                 Err(error) => {
@@ -204,6 +216,10 @@ impl Merge {
             }
         }
         Ok(Progress::More(self))
+    }
+
+    fn has_come_to(&self, end: StepEnd) -> bool {
+        self.writer.written_bytes() >= end.written_bytes || self.read_ops >= end.read_ops
     }
 
     /// Gives the merge up and removes what it wrote.
@@ -272,8 +288,11 @@ impl Merge {
         Ok(op)
     }
 
-    /// Merges one key; false when there is none left.
-    fn merge_key(&mut self) -> Result<bool, MergeError> {
+    /// Merges one key, a long one as far as `end`; false when there is none left.
+    fn merge_key(&mut self, end: StepEnd) -> Result<bool, MergeError> {
+        if let Some(long) = self.long.take() {
+            return self.go_on(long, end).map(|()| true);
+        }
         let Some(name) = self.next_key() else {
             return Ok(false);
         };
@@ -292,11 +311,14 @@ impl Merge {
         }
         let clears = self.clears_of_long_key(&name)?;
         let copies = self.copies_of_long_key(&name, &clears)?;
-        let mut last = self.write_all(&name, (&clears, &copies), None, kept)?;
-        while let Some(op) = self.next_of(&name)? {
-            last = self.write_all(&name, (&clears, &copies), last, vec![op])?;
-        }
-        Ok(true)
+        let last = self.write_all(&name, (&clears, &copies), None, kept)?;
+        let long = LongKey {
+            name,
+            clears,
+            copies,
+            last,
+        };
+        self.go_on(long, end).map(|()| true)
     }
 
     /// Writes what stays of `ops`, which come after the op `previous` of the key; gives the last of them.

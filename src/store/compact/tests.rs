@@ -151,3 +151,26 @@ fn what_is_known_to_be_dropped_elsewhere_is_covered_and_not_lost() {
     lost.insert_range(SlotId(1), OriginId(2), 6, 7);
     assert_eq!(*store.segments[0].lost(), lost);
 }
+
+#[test]
+fn a_long_key_is_merged_in_as_many_steps_as_many_short_ones() {
+    let count = 3 * KEPT_OPS_MAX as u64;
+    let ops: Vec<_> = (1..=count).map(|seq| value(0, 1, seq, seq)).collect();
+    let mut store = Store::of(&ops);
+    let sources = store.segments.iter().cloned().map(Source::Segment).collect();
+    let mut merge = Box::new(Merge::start(sources, store.context(Vec::new())).unwrap());
+    let (budget, mut steps, mut longest) = (64 * 1024, 0, 0);
+    loop {
+        let before = merge.read_ops();
+        match merge.step(budget).unwrap() {
+            Progress::More(more) => {
+                merge = more;
+                steps += 1;
+                longest = longest.max(merge.read_ops() - before);
+            }
+            Progress::Done(merged) => break assert_eq!(merged.segment.stats().ops, count),
+        }
+    }
+    // What is held of a key before it is known to be long is one step.
+    assert!(steps > 15 && longest <= KEPT_OPS_MAX as u64 + 1, "{steps}, {longest}");
+}
