@@ -154,6 +154,7 @@ impl Bounds {
                 bounds.front.requests_in_flight_max = *rng.pick(&[2, 4]);
                 bounds.front.requests_at_work_max = *rng.pick(&[1, 2]);
                 bounds.front.body_bytes_in_flight_max = 64 << 10;
+                bounds.front.short_body_bytes_in_flight_max = 0;
             }
             1 => {
                 bounds.node.shard_requests = *rng.pick(&[1, 2]);

@@ -33,8 +33,8 @@ use super::values::{List, long_bytes};
 const OK: Bytes = Bytes::from_static(br#"{"status_code":200,"status":"OK"}"#);
 const IN_PROGRESS: Bytes = Bytes::from_static(br#"{"status_code":200,"status":"IN_PROGRESS"}"#);
 
-/// What is said of an operation, its values aside, is about as long.
-const RESULT_BYTES: usize = 48;
+/// What is said of an operation, its key and values aside, is no longer, or not much where it failed.
+const RESULT_BYTES: usize = 200;
 
 const NOT_CARRIED_OUT: &str = "not carried out, for an earlier write to this key failed; retry them together";
 
@@ -219,11 +219,13 @@ async fn one<B: Backend>(
         }
         Act::Count => {
             let count = backend.count(user, key, terms).await?;
-            Ok(to_json(&Counted {
+            let counted = to_json(&Counted {
                 status_code: 200,
                 key: key.as_str(),
                 count,
-            }))
+            });
+            room.take(counted.len())?;
+            Ok(counted)
         }
         Act::Get { offset, limit } => {
             let reader = backend.get(user, key, offset, limit, terms).await?;

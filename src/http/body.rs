@@ -1,7 +1,8 @@
 //! Reads a request's body under a permit for its bytes.
 //!
 //! The permit grows while the body arrives, so a slow client holds only what it has sent, and it is kept until the call is
-//! done, so it also covers bytes that wait further down. A client that sends slower than the configured rate is cut off.
+//! done, so it also covers bytes that wait further down. A client that sends slower than the configured rate is cut off. Short bodies have
+//! permits of their own: whoever sends long ones, and may be nobody's user, must not stop what is asked in a few bytes.
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
@@ -9,7 +10,7 @@ use hyper::body::{Body, Incoming};
 use hyper::header::{EXPECT, HeaderMap};
 use tokio::time::{Duration, Instant, timeout, timeout_at};
 
-use crate::quota::Share;
+use crate::quota::{Quota, Share};
 use crate::types::BODY_BYTES_MAX;
 
 use super::config::{BODY_STEP_BYTES, FrontConfig, LINGER_BYTES_MAX, LINGER_TIME};
@@ -64,19 +65,19 @@ async fn collect<B>(front: &Front<B>, body: &mut Incoming) -> Result<Held, Refus
         if declared > BODY_BYTES_MAX {
             return Err(Refused::TooLarge);
         }
-        if declared > front.body_bytes.free() {
+        if declared > BODY_STEP_BYTES && declared > front.body_bytes.free() {
             return Err(Refused::NoPermit);
         }
     }
-    let first_step = declared.unwrap_or(0).min(BODY_STEP_BYTES);
-    let mut permit = front.body_bytes.take(first_step).ok_or(Refused::NoPermit)?;
-    let started = Instant::now();
+    let mut permit = Permit::new(front, declared.unwrap_or(0)).ok_or(Refused::NoPermit)?;
+    let mut pace = Pace::new(config);
     // The usual body comes in one frame and is not copied.
     let mut first = Bytes::new();
     let mut whole = BytesMut::new();
     let mut received = 0;
-    while let Some(data) = next_data(body, started + time_for(received, config)).await? {
+    while let Some(data) = next_data(body, pace.deadline(received)).await? {
         received += data.len();
+        pace.came(received);
         if received > BODY_BYTES_MAX {
             return Err(Refused::TooLarge);
         }
@@ -95,14 +96,78 @@ async fn collect<B>(front: &Front<B>, body: &mut Incoming) -> Result<Held, Refus
     }
     Ok(Held {
         bytes: if whole.is_empty() { first } else { whole.freeze() },
-        _permit: permit,
+        _permit: permit.share,
     })
 }
 
-/// How long after its start a body may be incomplete of which `received` bytes are there.
-fn time_for(received: usize, config: &FrontConfig) -> Duration {
-    let rate = u64::from(config.body_bytes_per_s_min.max(1));
-    config.body_grace + Duration::from_millis(received as u64 * 1000 / rate)
+/// For the bytes of one body.
+struct Permit<'a> {
+    share: Share,
+    long: &'a Quota,
+    is_short: bool,
+}
+
+impl<'a> Permit<'a> {
+    /// For the beginning of one whose head says that it has so many bytes.
+    fn new<B>(front: &'a Front<B>, declared: usize) -> Option<Self> {
+        let long = &front.body_bytes;
+        let short = match declared <= BODY_STEP_BYTES {
+            true => front.short_body_bytes.take(declared),
+            false => None,
+        };
+        let is_short = short.is_some();
+        let share = short.or_else(|| long.take(declared.min(BODY_STEP_BYTES)))?;
+        Some(Self { share, long, is_short })
+    }
+
+    fn grow_to(&mut self, bytes: usize) -> bool {
+        if self.is_short && bytes <= BODY_STEP_BYTES && self.share.grow_to(bytes) {
+            return true;
+        }
+        if !self.is_short {
+            return self.share.grow_to(bytes);
+        }
+        let Some(share) = self.long.take(bytes) else {
+            return false;
+        };
+        (self.share, self.is_short) = (share, false);
+        true
+    }
+}
+
+/// How fast a body comes. What came quickly is credit for `body_grace`, and no longer.
+struct Pace<'a> {
+    config: &'a FrontConfig,
+    since: Instant,
+    /// Bytes that had come by then.
+    had: usize,
+}
+
+impl<'a> Pace<'a> {
+    fn new(config: &'a FrontConfig) -> Self {
+        Self {
+            config,
+            since: Instant::now(),
+            had: 0,
+        }
+    }
+
+    /// What so many bytes more since then are worth.
+    fn worth(&self, received: usize) -> Duration {
+        let rate = u64::from(self.config.body_bytes_per_s_min.max(1));
+        Duration::from_millis((received - self.had) as u64 * 1000 / rate)
+    }
+
+    /// By when more has to have come than the bytes that were received.
+    fn deadline(&self, received: usize) -> Instant {
+        self.since + self.config.body_grace + self.worth(received)
+    }
+
+    fn came(&mut self, received: usize) {
+        if self.worth(received) >= self.config.body_grace {
+            (self.since, self.had) = (Instant::now(), received);
+        }
+    }
 }
 
 /// The next data that is not empty; None at the end of the body.

@@ -48,6 +48,8 @@ pub struct FrontConfig {
     pub requests_at_work_max: usize,
     /// Bytes of all bodies that are being read or worked on.
     pub body_bytes_in_flight_max: usize,
+    /// Besides, those of bodies up to `BODY_STEP_BYTES`.
+    pub short_body_bytes_in_flight_max: usize,
     /// Bytes of all answers that are being made or sent; a streamed one counts with its buffers.
     pub answer_bytes_in_flight_max: usize,
     /// Bytes of refusals and metrics that are being sent: what anybody is told, who may leave it untaken.
@@ -59,9 +61,10 @@ pub struct FrontConfig {
     /// How long a client may leave the bytes of an answer untaken; half as long again over HTTP/2, see `untaken`.
     pub write_stall_timeout: Duration,
     /// An answer may wait for its client for as long as one stall may take, all in all, and a second more for every so many bytes that were
-    /// taken of it.
+    /// taken of it; then anew.
     pub answer_bytes_per_s_min: u32,
-    /// A body may take this long, and a second more for every `body_bytes_per_s_min` bytes that have arrived.
+    /// A body may take this long, and a second more for every `body_bytes_per_s_min` bytes that have arrived, of the last so many of which
+    /// that makes as much again.
     pub body_grace: Duration,
     pub body_bytes_per_s_min: u32,
     /// How long requests in flight may go on once the front shuts down.
@@ -77,6 +80,7 @@ impl Default for FrontConfig {
             requests_in_flight_max: 4096,
             requests_at_work_max: 320,
             body_bytes_in_flight_max: 64 * 1024 * 1024,
+            short_body_bytes_in_flight_max: 16 * 1024 * 1024,
             answer_bytes_in_flight_max: 128 * 1024 * 1024,
             public_bytes_in_flight_max: 16 * 1024 * 1024,
             head_timeout: Duration::from_secs(15),

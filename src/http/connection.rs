@@ -47,11 +47,14 @@ pub struct Activity {
 /// told. Such a connection counts as idle until more of the next head comes.
 const UNKNOWN: u64 = u64::MAX;
 
+/// What HTTP/1.1 takes for a wrong version.
+const H2_PREFACE_LINE: &[u8] = b"PRI * HTTP/2.0\r\n";
+
 impl Activity {
     fn heard(&self, bytes: &[u8]) {
         let now_ms = self.clock.now_ms();
         self.heard_ms.store(now_ms, Relaxed);
-        if bytes.starts_with(b"PRI ") {
+        if bytes.starts_with(H2_PREFACE_LINE) {
             self.http2.store(true, Relaxed);
         }
         // Over HTTP/2 much comes in that belongs to no request; there the head must fit one header list instead.
@@ -106,7 +109,14 @@ impl Activity {
         let waited = self.waited_ms.load(Relaxed) + now_ms.saturating_sub(since);
         let rate = u64::from(config.answer_bytes_per_s_min.max(1));
         let worth = self.taken_bytes.load(Relaxed).saturating_mul(1000) / rate;
-        u128::from(waited.saturating_sub(worth)) > config.write_stall_timeout.as_millis()
+        let stall_ms = config.write_stall_timeout.as_millis();
+        if u128::from(worth) >= stall_ms && u128::from(waited) < stall_ms {
+            // What was taken quickly must not count for hours.
+            self.taken_bytes.store(0, Relaxed);
+            self.waited_ms.store(0, Relaxed);
+            return false;
+        }
+        u128::from(waited.saturating_sub(worth)) > stall_ms
     }
 
     /// Why this connection must go, if it must.

@@ -46,6 +46,8 @@ pub struct Front<B> {
     changes: Admission,
     /// One permit a byte of a body in flight.
     pub(super) body_bytes: Quota,
+    /// The same of bodies that are short, as most are; when all are held, they take of the others.
+    pub(super) short_body_bytes: Quota,
     /// One permit a byte of an answer that is being made or sent. Apart from those of bodies: clients that are slow to take
     /// their answers must not stop writes.
     answer_bytes: Quota,
@@ -69,6 +71,7 @@ impl<B: Backend> Front<B> {
             reads: Admission::new(config.requests_at_work_max, config.requests_in_flight_max),
             changes: Admission::new(config.requests_at_work_max, config.requests_in_flight_max),
             body_bytes: Quota::new(config.body_bytes_in_flight_max),
+            short_body_bytes: Quota::new(config.short_body_bytes_in_flight_max),
             answer_bytes: Quota::new(config.answer_bytes_in_flight_max),
             waiting_streams: Quota::new(STREAMS_WAITING_MAX),
             public_bytes: Quota::new(config.public_bytes_in_flight_max),
@@ -241,10 +244,9 @@ impl<B: Backend> Front<B> {
                     .config
                     .requests_in_flight_max
                     .saturating_sub(self.requests.available_permits());
-                let held = self
-                    .config
-                    .body_bytes_in_flight_max
-                    .saturating_sub(self.body_bytes.free());
+                let free = self.body_bytes.free() + self.short_body_bytes.free();
+                let most = self.config.body_bytes_in_flight_max + self.config.short_body_bytes_in_flight_max;
+                let held = most.saturating_sub(free);
                 let (text, room) = self.metrics.text_within(&self.public_bytes, in_flight, held);
                 Ok(Answer::text(metrics::CONTENT_TYPE, text).holding(room))
             }

@@ -51,6 +51,7 @@ impl Disk for RealDisk {
                 file,
                 direct: DirectFile::new(path),
                 number: self.0.files.fetch_add(1, Relaxed),
+                last_end: AtomicU64::new(u64::MAX),
                 shared: self.0.clone(),
             }),
             OpenMode::ReadWrite | OpenMode::CreateNew => Box::new(file),
@@ -146,6 +147,8 @@ struct SealedFile {
     file: RealFile,
     direct: DirectFile,
     number: u64,
+    /// Where the last read of one block ended: one that begins there goes on in order, and the system reads ahead for it.
+    last_end: AtomicU64,
     shared: Arc<Shared>,
 }
 
@@ -165,6 +168,9 @@ impl DiskFile for SealedFile {
 
     fn read_random_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
         let page_cache = &self.shared.page_cache;
+        if self.last_end.swap(offset + buf.len() as u64, Relaxed) == offset {
+            return self.file.read_exact_at(buf, offset);
+        }
         match page_cache.way(self.place(offset)) {
             Way::Cached => {}
             Way::Asked => {
@@ -274,10 +280,17 @@ mod tests {
         };
         assert!(same(0)? && same(0)? && same(41_000)?);
         let place = Place { file: 99, offset: 0 };
-        while disk.0.page_cache.way(place) != Way::PastCache {
-            disk.0.page_cache.found(false);
+        let page_cache = &disk.0.page_cache;
+        while page_cache.way(place) != Way::PastCache {
+            page_cache.found(false);
         }
+        let past = || page_cache.reads_past();
+        let before = past();
         assert!(same(1)? && same(8_192)? && same(41_000)?);
+        assert_eq!(past() - before, 3);
+        // In order.
+        assert!(same(0)? && same(9_000)? && same(18_000)? && same(27_000)?);
+        assert_eq!(past() - before, 4);
         let behind = file.read_random_at(&mut [0; 2], 49_999);
         assert_eq!(kind(behind), Some(io::ErrorKind::UnexpectedEof));
         Ok(())

@@ -65,6 +65,11 @@ impl PageCache {
         }
     }
 
+    #[cfg(test)]
+    pub fn reads_past(&self) -> u32 {
+        DIRECT_READS - self.0.lock().direct_left
+    }
+
     /// Whether blocks are to be looked for there.
     pub fn is_of_use(&self) -> bool {
         self.0.lock().direct_left == 0

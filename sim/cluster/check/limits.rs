@@ -7,12 +7,13 @@ use super::Judged;
 /// What a node's metrics say is never above what is named for it, nor are the logs on its disk.
 pub fn nothing_grows_beyond_its_limit(judged: &Judged) -> Result<(), String> {
     let (node, front) = (&judged.history.bounds.node, &judged.history.bounds.front);
+    let body_bytes = front.body_bytes_in_flight_max + front.short_body_bytes_in_flight_max;
     let limits = [
         ("kv_shard_waiting_requests", node.shard_requests),
         ("kv_peer_waiting_requests", node.peer_calls),
         ("kv_peer_waiting_bytes", CALLS_BYTES_MAX),
         ("kv_http_requests_in_flight", front.requests_in_flight_max),
-        ("kv_http_body_in_flight_bytes", front.body_bytes_in_flight_max),
+        ("kv_http_body_in_flight_bytes", body_bytes),
         ("kv_http_open_connections", front.connections_max),
     ];
     for figures in &judged.history.figures {

@@ -12,14 +12,14 @@ use crate::http::FrontConfig;
 use crate::http::config::STREAMS_WAITING_MAX;
 use crate::types::BODY_BYTES_MAX;
 
-fn post(path: &str, headers: &str, body: &[u8]) -> Vec<u8> {
+pub(super) fn post(path: &str, headers: &str, body: &[u8]) -> Vec<u8> {
     let mut bytes = format!("POST {path} HTTP/1.1\r\nhost: x\r\n{headers}\r\n").into_bytes();
     bytes.extend_from_slice(body);
     bytes
 }
 
 /// A body of exactly `bytes` bytes that is a good `add_value`.
-fn add_of(bytes: usize) -> String {
+pub(super) fn add_of(bytes: usize) -> String {
     let empty = with_user(json!({"key": "k", "value": ""})).to_string();
     with_user(json!({"key": "k", "value": "x".repeat(bytes - empty.len())})).to_string()
 }
@@ -99,6 +99,7 @@ async fn without_a_permit_for_a_request_it_is_refused_at_once() {
 async fn without_permits_for_its_bytes_a_body_is_refused_at_once() {
     let rig = Rig::with(FrontConfig {
         body_bytes_in_flight_max: 1000,
+        short_body_bytes_in_flight_max: 0,
         ..FrontConfig::default()
     });
     for headers in ["content-length: 2000\r\n", "transfer-encoding: chunked\r\n"] {

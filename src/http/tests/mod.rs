@@ -13,4 +13,5 @@ mod overload;
 mod protocol;
 mod random;
 mod rig;
+mod strangers;
 mod untaken;

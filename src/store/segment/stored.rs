@@ -41,7 +41,10 @@ fn is_lasting(error: &io::Error) -> bool {
 pub(super) fn read_stored(segment: &Segment, block: &BlockRef) -> Result<Bytes, ReadError> {
     let mut stored = vec![0; block.stored_bytes as usize];
     let file = segment.file.as_ref();
-    let first = file.read_random_at(&mut stored, block.offset);
+    let first = match is_short(block) {
+        true => file.read_random_at(&mut stored, block.offset),
+        false => file.read_exact_at(&mut stored, block.offset),
+    };
     match or_once_more(first, file, &mut stored, block.offset) {
         Ok(true) => Ok(stored.into()),
         Ok(false) => Err(ReadError::Damaged(segment.damage(block, UNREADABLE))),
@@ -53,9 +56,14 @@ pub(super) fn read_stored(segment: &Segment, block: &BlockRef) -> Result<Bytes, 
     }
 }
 
+/// Others are not so many that it matters how they are read, and need much memory.
+fn is_short(block: &BlockRef) -> bool {
+    block.stored_bytes as usize <= CACHED_BLOCK_BYTES_MAX
+}
+
 /// The same if that needs no wait for the disk. A long one is left to those who may wait.
 pub(super) fn read_without_wait(segment: &Segment, block: &BlockRef) -> Option<Bytes> {
-    if block.stored_bytes as usize > CACHED_BLOCK_BYTES_MAX {
+    if !is_short(block) {
         return None;
     }
     let mut stored = vec![0; block.stored_bytes as usize];
