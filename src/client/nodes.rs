@@ -88,6 +88,11 @@ impl Nodes {
         }
     }
 
+    /// Whether any of them ever answered.
+    pub fn heard_any(&self) -> bool {
+        self.state().last_answers.iter().any(Option::is_some)
+    }
+
     pub fn last_answer(&self, node: usize) -> Option<Instant> {
         self.state().last_answers.get(node).copied().flatten()
     }

@@ -40,6 +40,8 @@ impl Repeat<'static> {
 pub(super) struct Patience {
     /// Rounds through all nodes.
     pub rounds_max: u32,
+    /// Of these, how many while no node was ever connected to: the addresses may be wrong.
+    pub rounds_unconnected_max: u32,
     /// For all tries and pauses together.
     pub deadline: Duration,
 }
