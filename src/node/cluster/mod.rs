@@ -21,6 +21,7 @@
 //! | `lives` | which life of each member was met, and whether it runs on an older copy of its disk |
 //! | `told` | what each peer told of its clocks, by which that shows |
 //! | `join` | coming in, letting in, replacing |
+//! | `asked` | what came of a round of asking |
 //! | `standstill` | no user's write falls between two member tables |
 //! | `asking` | who asks to be let in, and whose lost disk that shows |
 //! | `place` | whose an address is, and a lost node's own seat |
@@ -44,6 +45,7 @@
 //! Invariant: a replica's word counts (it *votes*) only if its disk holds all that it ever acknowledged of the slot: not while it is new, not
 //! where it is damaged, not before the peer that asks, and whoever else it can reach, has seen that it is no older copy of itself (`lives`).
 
+mod asked;
 mod asking;
 mod at_work;
 mod clock_book;

@@ -20,6 +20,8 @@ pub(super) struct Rig {
     /// How far each one's wall clock is ahead of the machine's.
     pub(super) ahead_ms: Vec<u64>,
     pub(super) replication: usize,
+    /// One that was given the key of another cluster.
+    pub(super) other_key: Option<usize>,
     /// The first node's disk, if that is to have faults.
     pub(super) first_disk: Option<MemoryDisk>,
     /// Whether nodes can make connections.
@@ -83,6 +85,7 @@ impl Rig {
             addresses: (0..count).map(|_| free_port()).collect(),
             nodes: (0..count).map(|_| None).collect(),
             replication: 3,
+            other_key: None,
             first_disk: None,
             connects: watch::Sender::new(true),
         }
@@ -124,6 +127,7 @@ impl Rig {
     }
 
     pub(super) async fn start_as(&mut self, index: usize, advertise: SocketAddr) {
+        let key = if self.other_key == Some(index) { "cd" } else { "ab" };
         let cluster = ClusterConfig {
             listen: self.addresses[index],
             advertise,
@@ -135,7 +139,7 @@ impl Rig {
                 .filter(|address| *address != self.addresses[index])
                 .collect(),
             founds: index == 0,
-            keys: KeyRing::parse(&"ab".repeat(32)).unwrap(),
+            keys: KeyRing::parse(&key.repeat(32)).unwrap(),
             tls: None,
             name: "test".to_owned(),
             zone: "z".to_owned(),
