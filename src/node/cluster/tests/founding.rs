@@ -29,16 +29,24 @@ async fn who_was_refused_founds_when_the_one_that_refused_is_gone() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_is_not_let_in_knows_what_each_of_those_says_that_it_asks() {
-    let mut rig = Rig::unstarted(3);
-    rig.other_key = Some(1);
-    rig.start(0).await;
-    rig.start(1).await;
-    let [founder, nobody] = [0, 2].map(|index| rig.addresses[index]);
-    rig.wait_why(
-        1,
-        &format!("{founder}: the other side does not know this node's cluster key; {nobody}: it cannot be reached"),
-    )
-    .await;
+    let mut rig = Rig::unstarted(4);
+    rig.settings = |index, config| match index {
+        1 => config.keys = KeyRing::parse(&"cd".repeat(32)).unwrap(),
+        2 => config.name = "other".to_owned(),
+        _ => {}
+    };
+    for index in 0..3 {
+        rig.start(index).await;
+    }
+    let [founder, nobody] = [0, 3].map(|index| rig.addresses[index]);
+    let whys = [
+        "the other side does not know this node's cluster key",
+        "it is of a cluster with another name",
+    ];
+    for (index, why) in (1..).zip(whys) {
+        rig.wait_why(index, &format!("{founder}: {why}")).await;
+        rig.wait_why(index, &format!("{nobody}: it cannot be reached")).await;
+    }
     rig.end().await;
 }
 

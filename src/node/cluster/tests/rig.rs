@@ -20,8 +20,8 @@ pub(super) struct Rig {
     /// How far each one's wall clock is ahead of the machine's.
     pub(super) ahead_ms: Vec<u64>,
     pub(super) replication: usize,
-    /// One that was given the key of another cluster.
-    pub(super) other_key: Option<usize>,
+    /// What is changed of the settings of a node.
+    pub(super) settings: fn(usize, &mut ClusterConfig),
     /// The first node's disk, if that is to have faults.
     pub(super) first_disk: Option<MemoryDisk>,
     /// Whether nodes can make connections.
@@ -85,7 +85,7 @@ impl Rig {
             addresses: (0..count).map(|_| free_port()).collect(),
             nodes: (0..count).map(|_| None).collect(),
             replication: 3,
-            other_key: None,
+            settings: |_, _| {},
             first_disk: None,
             connects: watch::Sender::new(true),
         }
@@ -127,8 +127,7 @@ impl Rig {
     }
 
     pub(super) async fn start_as(&mut self, index: usize, advertise: SocketAddr) {
-        let key = if self.other_key == Some(index) { "cd" } else { "ab" };
-        let cluster = ClusterConfig {
+        let mut cluster = ClusterConfig {
             listen: self.addresses[index],
             advertise,
             http: SocketAddr::from(LOOPBACK),
@@ -139,13 +138,14 @@ impl Rig {
                 .filter(|address| *address != self.addresses[index])
                 .collect(),
             founds: index == 0,
-            keys: KeyRing::parse(&key.repeat(32)).unwrap(),
+            keys: KeyRing::parse(&"ab".repeat(32)).unwrap(),
             tls: None,
             name: "test".to_owned(),
             zone: "z".to_owned(),
             weight: 100,
             replication: self.replication,
         };
+        (self.settings)(index, &mut cluster);
         let mut config = NodeConfig::new(self.dirs[index].path().join("data"));
         config.shards = 2;
         config.shard = ShardConfig {
