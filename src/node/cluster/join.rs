@@ -37,16 +37,11 @@ pub enum MemberChange {
 impl MemberChange {
     /// Whether the table says already what this would make it say.
     fn is_done(self, table: &MemberTable) -> bool {
-        let is_removed = |node| {
-            table
-                .get(node)
-                .is_some_and(|record| record.state == MemberState::Removed)
-        };
         match self {
-            Self::Remove(node) => is_removed(node),
+            Self::Remove(node) => table.is_removed(node),
             Self::Replace { old, new } => {
                 let has_its_seat = |record: &Record| record.replaces.as_deref() == Some(&*old.to_string());
-                is_removed(old) && table.is_up(new) && table.get(new).is_some_and(has_its_seat)
+                table.is_removed(old) && table.is_up(new) && table.get(new).is_some_and(has_its_seat)
             }
         }
     }

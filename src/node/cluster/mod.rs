@@ -85,6 +85,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use super::OpError;
 use super::local::Local;
 use super::membership::{ClusterView, Membership, MembershipError};
 use super::peers::{Peer, Peers, PeersConfig};
@@ -326,7 +327,18 @@ impl Inner {
         !self.clocks.is_new() && self.is_known() && self.told_all()
     }
 
+    /// Refuses what a client asks of a member that was removed: it hears of no change of users any more, and who goes on using it should not.
+    fn refuse_if_removed(&self) -> Result<(), OpError> {
+        match self.layouts.current().table.is_removed(self.me) {
+            true => Err(OpError::NotReady(self.why_no_member())),
+            false => Ok(()),
+        }
+    }
+
     fn why_no_member(&self) -> String {
+        if self.layouts.current().table.is_removed(self.me) {
+            return MemberRefused::Removed(self.me).to_string();
+        }
         let why = self.why_not_in.lock().clone();
         let why = why.map(|why| format!(": {why}")).unwrap_or_default();
         format!("the node was not let into the cluster yet{why}")

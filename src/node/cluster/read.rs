@@ -55,6 +55,7 @@ enum Repaired {
 
 impl Cluster {
     pub async fn write(&self, wanted: Wanted<'_>, terms: Terms) -> Result<Added, OpError> {
+        self.inner.refuse_if_removed()?;
         let system = wanted.user.is_system();
         if let Some(why) = self.inner.why_gathering().filter(|_| !system) {
             return Err(OpError::NotReady(why));
@@ -71,6 +72,7 @@ impl Cluster {
         terms: Terms,
     ) -> Result<ValueReader, OpError> {
         let inner = &self.inner;
+        inner.refuse_if_removed()?;
         let elsewhere = Elsewhere {
             inner: inner.clone(),
             user: user.clone(),
@@ -96,6 +98,7 @@ impl Cluster {
     }
 
     pub async fn count(&self, user: &UserId, key: &Key, terms: Terms) -> Result<u64, OpError> {
+        self.inner.refuse_if_removed()?;
         self.inner.count(user, key, terms).await
     }
 }
