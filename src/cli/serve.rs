@@ -60,10 +60,10 @@ pub struct ServeArgs {
     /// Folder with certificate.pem, key.pem and authority.pem: mutual TLS for the connections between nodes; the key seals the gossip all the same [env: KV_CLUSTER_TLS]
     #[arg(long, value_name = "DIR", help_heading = "Cluster")]
     pub cluster_tls: Option<String>,
-    /// What fails together with this node, such as a rack; replicas go to different zones [env: KV_ZONE] [default: default]
+    /// What fails together with this node, such as a rack; replicas go to different zones; counts only when the node joins [env: KV_ZONE] [default: default]
     #[arg(long, value_name = "ZONE", help_heading = "Cluster")]
     pub zone: Option<String>,
-    /// Share of the data, against the weights of the other nodes: 1 to 1000 [env: KV_WEIGHT] [default: 100]
+    /// Share of the data, against the weights of the other nodes: 1 to 1000; counts only when the node joins [env: KV_WEIGHT] [default: 100]
     #[arg(long, value_name = "N", help_heading = "Cluster")]
     pub weight: Option<String>,
     /// Replicas of each key, 1 to 7; counts only when the cluster is founded [env: KV_REPLICATION] [default: 3]

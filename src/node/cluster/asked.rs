@@ -3,7 +3,10 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
+use super::forward::error_of;
+use crate::node::peers::CallError;
 use crate::types::NodeId;
+use crate::wire::Response;
 
 /// Rounds of asking before the first in the list founds a cluster although some addresses are silent: 10 seconds.
 const SILENT_ROUNDS_MAX: u32 = 20;
@@ -32,6 +35,17 @@ impl Asked {
 
     pub fn note_refusal(&mut self, address: SocketAddr, why: String) {
         self.refused = Some(format!("{address}: {why}"));
+        self.note(address, why);
+    }
+
+    /// Of an address that says neither yes nor no.
+    pub fn note_silence(&mut self, address: SocketAddr, answer: Result<Response, CallError>) {
+        let why = match answer {
+            Err(CallError::Unreachable(why)) => why,
+            Err(error) => error.to_string(),
+            Ok(Response::Failed(error)) => error_of(error).to_string(),
+            Ok(_) => "it gives an answer to something else".to_owned(),
+        };
         self.note(address, why);
     }
 

@@ -13,13 +13,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::asked::Asked;
-use super::forward::error_of;
 use super::place::Noticed;
 use super::table::{MemberState, MemberTable, Record};
 use super::{Inner, TICK};
 use crate::core::slot::SYSTEM_SLOT;
 use crate::node::OpError;
-use crate::node::peers::CallError;
 use crate::types::NodeId;
 use crate::wire::{Admission, Request, Response, WireError};
 
@@ -143,6 +141,9 @@ pub(super) async fn run(inner: Arc<Inner>) {
         }
         if !wants_in && !was_in {
             tracing::info!(node = %inner.me, "this node is in the cluster");
+            if let Some(what) = inner.overruled_settings() {
+                tracing::warn!("--zone and --weight count only when a node joins: this one keeps {what}");
+            }
         }
         was_in = !wants_in;
         // Who refused it and is silent now may be right still; of a round in which somebody refuses it, all is told.
@@ -151,16 +152,6 @@ pub(super) async fn run(inner: Arc<Inner>) {
         let why = why.or_else(|| asked.why());
         *inner.why_not_in.lock() = why;
         tokio::time::sleep(TICK).await;
-    }
-}
-
-/// Of an address that says neither yes nor no.
-fn why_silent(answer: Result<Response, CallError>) -> String {
-    match answer {
-        Err(CallError::Unreachable(why)) => why,
-        Err(error) => error.to_string(),
-        Ok(Response::Failed(error)) => error_of(error).to_string(),
-        Ok(_) => "it gives an answer to something else".to_owned(),
     }
 }
 
@@ -240,7 +231,7 @@ impl Inner {
                 Ok((_, Response::Failed(WireError::Refused(why)))) => asked.note_refusal(address, why),
                 silent => {
                     asked.silent += usize::from(self.config.join.contains(&address));
-                    asked.note(address, why_silent(silent.map(|(_, response)| response)));
+                    asked.note_silence(address, silent.map(|(_, response)| response));
                 }
             }
         }

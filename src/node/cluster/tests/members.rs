@@ -172,3 +172,16 @@ async fn who_was_not_let_in_does_not_say_that_there_are_no_keys() {
     assert!(matches!(listed, Err(OpError::NotReady(_))), "{listed:?}");
     rig.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_is_given_another_zone_and_weight_knows_that_it_keeps_its_own() {
+    let mut rig = Rig::new(1).await;
+    let overruled = |rig: &Rig| rig.node(0).cluster().unwrap().inner.overruled_settings();
+    assert_eq!(overruled(&rig), None);
+    rig.stop(0).await;
+    rig.settings = |_, config| (config.zone, config.weight) = ("other".to_owned(), 7);
+    rig.start(0).await;
+    rig.wait("it is a member", Node::is_ready).await;
+    assert_eq!(overruled(&rig).as_deref(), Some("the zone \"z\" and the weight 100"));
+    rig.end().await;
+}
