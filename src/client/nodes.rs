@@ -51,6 +51,10 @@ impl Nodes {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub fn count(&self) -> usize {
+        self.urls.len()
+    }
+
     pub fn url(&self, node: usize) -> &str {
         self.urls.get(node).map_or("", String::as_str)
     }

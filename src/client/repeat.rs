@@ -10,7 +10,7 @@ pub(super) enum Again {
     AtOnce,
     /// When a try has ended, also in silence, where it may still be at work.
     InTurn,
-    /// When a try has ended, but not in silence.
+    /// When a try has ended, but not in silence. Of several nodes, one that is silent before is not sent it.
     InTurnUnlessSilent,
 }
 
