@@ -135,8 +135,11 @@ pub struct ClusterConfig {
 pub enum ClusterError {
     #[error(transparent)]
     Membership(#[from] MembershipError),
-    #[error("cannot take peers' connections: {0}")]
-    Peers(#[from] std::io::Error),
+    #[error("cannot take connections of other nodes at {address}, the address of --cluster-listen: {source}")]
+    Peers {
+        address: SocketAddr,
+        source: std::io::Error,
+    },
     #[error("the member table cannot be read or written: {0}")]
     Table(String),
 }
@@ -218,7 +221,11 @@ impl Cluster {
             Arc::new(door.clone()),
             local.supervisor().get_cell(),
         )
-        .await?;
+        .await
+        .map_err(|source| ClusterError::Peers {
+            address: config.listen,
+            source,
+        })?;
         // Port 0 was asked for: gossip takes the same number.
         let listen = peers.local_addr();
         let mut config = config;
