@@ -82,6 +82,11 @@ pub enum ConfigError {
         Setting::ClusterListen.flag(), Setting::Advertise.flag()
     )]
     NothingToAdvertise { listen: SocketAddr },
+    #[error(
+        "{} {nodes} and {} {clients} are one address: give each its own port",
+        Setting::ClusterListen.flag(), Setting::Listen.flag()
+    )]
+    SharedAddress { clients: SocketAddr, nodes: SocketAddr },
     #[error("{}: unknown setting {name:?}; there are: {}", path.display(), names())]
     UnknownKey { path: PathBuf, name: String },
     #[error("{}: {name} must be {must_be}", path.display())]
@@ -200,9 +205,10 @@ impl Settings {
     pub fn into_config(self) -> Result<ServeConfig, ConfigError> {
         let segment_range = ACTIVE_SEGMENT_BYTES_MIN..=ACTIVE_SEGMENT_BYTES_MAX;
         let cache_range = BLOCK_CACHE_BYTES_MIN..=u64::MAX;
+        let listen = self.get(Setting::Listen, LISTEN_DEFAULT, address)?;
         Ok(ServeConfig {
             data: self.get(Setting::Data, DATA_DEFAULT, path)?,
-            listen: self.get(Setting::Listen, LISTEN_DEFAULT, address)?,
+            listen,
             first_admin: self.first_admin()?,
             shards: self.get(Setting::Shards, &shards_default(1).to_string(), |text| {
                 whole(text, 1, SHARDS_MAX)
@@ -222,7 +228,7 @@ impl Settings {
             )?,
             log_format: self.get(Setting::LogFormat, "text", log_format)?,
             log_filter: self.get(Setting::LogFilter, "info", log_filter)?,
-            cluster: self.cluster()?,
+            cluster: self.cluster(listen)?,
         })
     }
 

@@ -228,3 +228,21 @@ fn the_name_of_a_setting_gives_its_flag_and_its_variable() {
     assert_eq!(Setting::BlockCacheBytes.variable(), "KV_BLOCK_CACHE_BYTES");
     assert_eq!(Setting::User.variable(), "KV_ADMIN_USER");
 }
+
+#[test]
+fn clients_and_nodes_do_not_share_an_address() {
+    let listening = |clients, nodes| in_cluster(&[(Setting::Listen, clients), (Setting::ClusterListen, nodes)]);
+    for (clients, nodes) in [
+        ("10.0.0.1:8000", "10.0.0.1:8000"),
+        ("0.0.0.0:8000", "10.0.0.1:8000"),
+        ("[::]:8000", "10.0.0.1:8000"),
+    ] {
+        let error = listening(clients, nodes).unwrap_err().to_string();
+        assert!(
+            error.contains("--cluster-listen") && error.contains("--listen"),
+            "{error}"
+        );
+    }
+    assert!(listening("10.0.0.2:8000", "10.0.0.1:8000").is_ok());
+    assert!(listening("10.0.0.1:8001", "10.0.0.1:8000").is_ok());
+}

@@ -22,6 +22,7 @@
 //! | [`server`] | node, users and front under one supervision tree |
 //! | [`os`] | the real disk, sockets, clock, entropy and threads |
 //! | [`client`] | a typed client; knows nothing of nodes |
+//! | [`bench`] | a load of one's choice on a node, and what came of it; knows nothing of nodes either |
 //! | [`config`], [`cli`] | settings and the `kv` command |
 //!
 //! # How an add travels

@@ -300,3 +300,16 @@ fn every_file_says_what_it_is_for() {
         .collect();
     assert!(silent.is_empty(), "no module header: {silent:?}");
 }
+
+#[test]
+fn the_code_map_has_a_row_for_every_module() {
+    let root = std::fs::read_to_string("src/lib.rs").unwrap();
+    let rows: String = root.lines().filter(|line| line.starts_with("//! | [`")).collect();
+    let modules = root
+        .lines()
+        .filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';'));
+    let missing: Vec<&str> = modules
+        .filter(|module| !rows.contains(&format!("[`{module}`]")))
+        .collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}

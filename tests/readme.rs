@@ -2,7 +2,7 @@
 //!
 //! Its `bash` blocks run from top to bottom in one folder, as a reader would type them, with this much rewritten: a node listens on a
 //! free port instead of 8000; `/var/log/syslog` is a file of this test; `cargo run --release --` is the `kv` of this build. Password
-//! files that a line reads, and the user of the `curl` example, are made before. `cargo test` does not run itself.
+//! files that a line reads are made before. `cargo test` does not run itself.
 #![allow(
     clippy::disallowed_methods,
     reason = "a test of the real program on the real machine"
@@ -74,6 +74,8 @@ impl Drop for Running {
 struct Reader {
     folder: tempfile::TempDir,
     cluster: Option<Running>,
+    /// The variable that a line set last, and its text.
+    variable: Option<(String, String)>,
 }
 
 impl Reader {
@@ -83,7 +85,11 @@ impl Reader {
         for name in ["alice.password", "admin.password"] {
             fs::write(folder.path().join(name), "secret\n").unwrap();
         }
-        Self { folder, cluster: None }
+        Self {
+            folder,
+            cluster: None,
+            variable: None,
+        }
     }
 
     fn addr(&self) -> SocketAddr {
@@ -104,6 +110,7 @@ impl Reader {
                 self.types_kv(line, rest);
             }
             ["curl", rest @ ..] => self.types_curl(rest),
+            [assigned, ..] if assigned.contains("=$(") => self.assigns(line),
             ["cargo", "test"] => {}
             other => panic!("this test does not know what to do with {other:?}"),
         }
@@ -145,14 +152,30 @@ impl Reader {
         String::from_utf8(output.stdout).unwrap()
     }
 
+    fn assigns(&mut self, line: &Line) {
+        let (name, _) = line.text.split_once('=').unwrap();
+        let mut shell = Command::new("sh");
+        shell.arg("-c").arg(format!("{}; printf %s \"${name}\"", line.text));
+        let output = run({
+            shell.current_dir(self.folder.path());
+            shell
+        });
+        assert!(output.status.success(), "{}", said(&output));
+        self.variable = Some((format!("${name}"), said(&output)));
+    }
+
     /// With the machine's `curl`, or without one by hand; either must be told that it is done.
     fn types_curl(&self, words: &[&str]) {
         let [options @ .., url, "-d", body] = words else {
             panic!("this test does not know what to do with curl {words:?}");
         };
+        let body = match &self.variable {
+            Some((name, text)) => body.replace(name, text),
+            None => (*body).to_owned(),
+        };
+        let body = body.as_str();
         let sent = parse(body);
         let user = |name: &str| sent["user"][name].as_str().unwrap().to_owned();
-        self.demo().add_user(&user("user_id"), &user("password_hash"));
         let path = url.strip_prefix("localhost:8000").expect("README's node");
         let has_curl = Command::new("curl").arg("--version").output().is_ok();
         let answer = if has_curl {
@@ -166,7 +189,10 @@ impl Reader {
         } else {
             http::send(self.addr(), "POST", path, body.as_bytes()).unwrap().json()
         };
-        assert_eq!(answer, json!({"status": "OK"}));
+        assert_eq!(answer, json!({"status": "OK"}), "{path}");
+        if path != "/add_value" {
+            return;
+        }
         let added = Caller::new(self.addr(), &user("user_id"), &user("password_hash"));
         assert_eq!(
             added.get(sent["key"].as_str().unwrap()),

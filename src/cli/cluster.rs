@@ -153,13 +153,17 @@ fn refused(text: String) -> anyhow::Error {
 
 /// The id of the one node that `text` means.
 fn find(status: &ClusterStatus, text: &str) -> anyhow::Result<String> {
-    let is_meant = |member: &&Member| {
-        let by_id = !text.is_empty() && member.node.starts_with(&text.to_lowercase());
-        // One that was removed may have had the address of the one that took its place.
-        let has_addresses = member.state != MemberState::Removed;
-        by_id || has_addresses && [&member.peer, &member.http].into_iter().any(|address| address == text)
-    };
-    let mut meant = status.members.iter().filter(is_meant);
+    let by_id = |member: &&Member| !text.is_empty() && member.node.starts_with(&text.to_lowercase());
+    let by_address = |member: &&Member| [&member.peer, &member.http].into_iter().any(|address| address == text);
+    let is_removed = |member: &&Member| member.state == MemberState::Removed;
+    let members = || status.members.iter();
+    let meant = |member: &&Member| by_id(member) || by_address(member) && !is_removed(member);
+    let mut meant: Vec<&Member> = members().filter(meant).collect();
+    if meant.is_empty() {
+        // One that was removed may have had the address of the one that took its place; if nobody has it, it is meant: this was done before.
+        meant = members().filter(by_address).collect();
+    }
+    let mut meant = meant.into_iter();
     match (meant.next(), meant.next()) {
         (Some(member), None) => Ok(member.node.clone()),
         (Some(_), Some(_)) => Err(refused(format!("{text:?} may be several nodes; give more of the id"))),
@@ -361,6 +365,13 @@ ac00000000000001  joining  no     127.0.0.1:8002  default  100     1024   ?     
         let address = "127.0.0.1:8002";
         assert!(find(&two, address).unwrap_err().to_string().contains("several"));
         two.members[3].state = MemberState::Removed;
+        two.members[3].peer = "127.0.0.1:9102".to_owned();
+        let seat_lost = two.members[3].peer.clone();
+        assert_eq!(
+            find(&two, &seat_lost).unwrap(),
+            two.members[3].node,
+            "nobody else has it: it is meant"
+        );
         assert_eq!(find(&two, address).unwrap(), "ac00000000000001");
         assert_eq!(find(&two, "ac00000000000000").unwrap(), "ac00000000000000");
     }

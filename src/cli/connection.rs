@@ -9,13 +9,15 @@ use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
-use crate::client::{Client, ClientError, Waiting};
+use crate::client::{Client, ClientBuilder, ClientError, Waiting};
 use crate::types::Consistency;
 
 use super::exit::{Advice, usage};
 use super::profile::{Folders, Found, split_urls};
 use super::secret;
 
+/// Rounds through all addresses after the first while nobody ever listened at any: about two seconds.
+const RETRIES_TO_CONNECT: u32 = 4;
 const URL_DEFAULT: &str = "http://127.0.0.1:8000";
 /// A person begins to wonder.
 const NOTICE_AFTER: Duration = Duration::from_secs(2);
@@ -38,7 +40,7 @@ pub struct ConnectionArgs {
     /// Seconds without a word after which a node counts as failed and the request is tried again, at another node or this one
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub timeout: u64,
-    /// Seconds in which a request is tried again, over all nodes; after that it is given up. A node takes at most 10 of them for a try unless it is given [default: 60]
+    /// Seconds in which a request is tried again, over all nodes; after that it is given up, or after two seconds where nothing ever listened at any address. A node takes at most 10 of them for a try unless it is given [default: 60]
     #[arg(long, value_name = "SECONDS", value_parser = deadline)]
     pub deadline: Option<Duration>,
 }
@@ -208,6 +210,24 @@ fn say_once(say: impl Fn(&str) + Send + Sync) -> impl Fn(&Waiting) + Send + Sync
     }
 }
 
+/// What fails for now is tried again until the deadline; but for an address at which there never was anybody, nobody wants to wait so long.
+fn builder(target: &Target, args: &ConnectionArgs) -> ClientBuilder {
+    let mut builder = Client::builder()
+        .urls(target.urls.value.iter())
+        .user(&target.user.value)
+        .password(&target.password.value)
+        .timeout(Duration::from_secs(args.timeout))
+        .retries(u32::MAX)
+        .retries_to_connect(RETRIES_TO_CONNECT);
+    if let Some(consistency) = target.consistency {
+        builder = builder.consistency(consistency);
+    }
+    if let Some(deadline) = args.deadline {
+        builder = builder.deadline(deadline);
+    }
+    builder
+}
+
 /// A client, and what is needed to explain its failures.
 pub struct Connection {
     pub client: Client,
@@ -228,23 +248,11 @@ impl Connection {
     fn at_level(args: &ConnectionArgs, level: Option<Consistency>) -> anyhow::Result<Self> {
         let variable = |name: &str| std::env::var(name).ok();
         let target = resolve(args, level, variable, &Folders::of_this_process())?;
-        let client = Client::builder()
-            .urls(target.urls.value.iter())
-            .user(&target.user.value)
-            .password(&target.password.value)
-            .timeout(Duration::from_secs(args.timeout));
+        let client = builder(&target, args);
         // A script may take what comes on standard error for a failure.
         let client = match io::stderr().is_terminal() {
             true => client.on_wait(NOTICE_AFTER, say_once(|text| eprintln!("{text}"))),
             false => client,
-        };
-        let client = match target.consistency {
-            Some(consistency) => client.consistency(consistency),
-            None => client,
-        };
-        let client = match args.deadline {
-            Some(deadline) => client.deadline(deadline),
-            None => client,
         };
         match client.build() {
             Ok(client) => Ok(Self { client, target }),

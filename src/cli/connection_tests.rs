@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use super::*;
+use crate::client::fake_node::{FakeNode, Fault, PASSWORD, USER};
 
 struct World {
     root: tempfile::TempDir,
@@ -216,4 +217,31 @@ fn a_profile_may_name_several_nodes() {
         let target = World::new(&profile, &[]).resolve().unwrap();
         assert_eq!(target.urls.value, ["http://a", "http://b"]);
     }
+}
+
+#[tokio::test]
+async fn what_fails_for_now_is_tried_again_for_as_long_as_the_deadline_lets_it() {
+    let node = FakeNode::start();
+    (0..5).for_each(|_| node.fail_next(Fault::Overloaded));
+    let target = Target {
+        urls: sourced(vec![node.url.clone()], "a test"),
+        user: sourced(USER.to_owned(), "a test"),
+        password: sourced(PASSWORD.to_owned(), "a test"),
+        consistency: None,
+    };
+    let args = ConnectionArgs {
+        timeout: 30,
+        ..ConnectionArgs::default()
+    };
+    let client = builder(&target, &args).build().unwrap();
+    client.add_value("key", "x").await.unwrap();
+    assert_eq!(node.list("key"), ["x"]);
+    // A wrong address is not waited for so long.
+    let target = Target {
+        urls: sourced(vec!["127.0.0.1:9".to_owned()], "a test"),
+        ..target
+    };
+    let client = builder(&target, &args).build().unwrap();
+    let error = client.add_value("key", "x").await.unwrap_err();
+    assert!(matches!(error, ClientError::Unreachable { .. }), "{error}");
 }

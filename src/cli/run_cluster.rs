@@ -27,6 +27,7 @@ use crate::config::{LISTEN_DEFAULT, Setting, address, shards_default, threads_de
 
 use super::exit::Exit;
 use super::profile::{LOCAL_CLUSTER_FOLDER, PROFILE_FILE};
+use super::serve;
 use folder::{DEMO_USER, Folder, PASSWORD_FILE};
 use keeper::{Event, Keeper, Stop};
 use probe::{Patience, until_ready};
@@ -260,7 +261,8 @@ impl Nodes {
     fn note_ready(&mut self, node: usize, line: String) -> anyhow::Result<Option<Vec<String>>> {
         process::address_in(&line)?;
         if let Some(place) = self.ready.get_mut(node.saturating_sub(1)) {
-            *place = Some(line);
+            // It is shown when all are.
+            *place = Some(serve::as_ready(&line));
         }
         let lines = || self.ready.iter().flatten().cloned().collect();
         Ok(self.is_ready().then(lines))

@@ -1,7 +1,7 @@
 //! `kv segment`: looks into the files of a data folder.
 
 use std::fs;
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -15,6 +15,10 @@ use crate::os::disk::RealDisk;
 use crate::store::disk::Disk;
 use crate::store::log::MAGIC;
 use crate::store::segment::dump::{DumpLine, describe};
+
+/// The ends of every version of a segment (`store::segment::format`).
+const SEGMENT_BEGIN: &[u8; 8] = b"KVSSEG\r\n";
+const SEGMENT_END: &[u8; 8] = b"KVSSEND\n";
 
 #[derive(Debug, clap::Subcommand)]
 pub enum SegmentCommand {
@@ -97,6 +101,22 @@ fn is_log(file: &Path) -> io::Result<bool> {
     Ok(start == MAGIC)
 }
 
+/// Whether it was ever one: damage may have taken one of its ends.
+fn may_be_segment(file: &Path) -> io::Result<bool> {
+    let mut file = fs::File::open(file)?;
+    let mut magic = [0; 8];
+    let start = file.read(&mut magic)?;
+    if magic.get(..start).is_some_and(|start| start == SEGMENT_BEGIN) {
+        return Ok(true);
+    }
+    if file.metadata()?.len() < magic.len() as u64 {
+        return Ok(false);
+    }
+    file.seek(SeekFrom::End(-(magic.len() as i64)))?;
+    file.read_exact(&mut magic)?;
+    Ok(&magic == SEGMENT_END)
+}
+
 fn dump(file: &Path, values: bool, out: &mut dyn Write) -> anyhow::Result<()> {
     let meta = fs::File::open(file).and_then(|file| file.metadata());
     if !meta.map_err(|error| unopened(file, &error))?.is_file() {
@@ -107,6 +127,9 @@ fn dump(file: &Path, values: bool, out: &mut dyn Write) -> anyhow::Result<()> {
             "{} is a log, not a segment: its ops go into one when it is full",
             file.display()
         )));
+    }
+    if !may_be_segment(file).with_context(|| file.display().to_string())? {
+        return Err(usage(format!("{} is not a segment", file.display())));
     }
     let disk: Arc<dyn Disk> = Arc::new(RealDisk::default());
     let mut written = Ok(());
@@ -157,5 +180,25 @@ mod tests {
         fs::write(&path, b"KV").unwrap();
         let error = dump(&path, false, &mut Vec::new()).unwrap_err();
         assert!(!error.to_string().contains("is a log"), "{error}");
+    }
+    #[test]
+    fn what_never_was_a_segment_is_no_damaged_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        let of = |bytes: &[u8]| {
+            fs::write(&path, bytes).unwrap();
+            dump(&path, false, &mut Vec::new()).unwrap_err()
+        };
+        for bytes in [&b""[..], b"host\n", &[0; 4096], &[7; 32]] {
+            let error = of(bytes);
+            assert!(error.to_string().contains("is not a segment"), "{error}");
+            assert_eq!(exit_of(&error), Exit::Usage);
+        }
+        let cut = [&SEGMENT_BEGIN[..], &[0; 100]].concat();
+        let without_start = [&[0; 100][..], SEGMENT_END].concat();
+        for bytes in [cut, without_start] {
+            let error = of(&bytes);
+            assert!(!error.to_string().contains("is not a segment"), "{error}");
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! `kv serve`: settings, logging, signals, and between them the node.
 //!
-//! Invariant: standard output carries one line, when the node is ready; everything else goes to standard error.
+//! Invariant: standard output carries one line, when the node listens; everything else goes to standard error.
 
 use std::io::{self, IsTerminal, Write as _};
 use std::net::SocketAddr;
@@ -21,7 +21,7 @@ use crate::config::{LogFormat, ServeConfig, Setting, Settings, Source};
 use super::exit::{Exit, usage};
 use super::launch;
 use super::secret;
-use crate::server::FirstAdmin;
+use crate::server::{FirstAdmin, Server};
 
 /// Names a file of settings.
 pub const CONFIG_VARIABLE: &str = "KV_CONFIG";
@@ -60,10 +60,10 @@ pub struct ServeArgs {
     /// Folder with certificate.pem, key.pem and authority.pem: mutual TLS for the connections between nodes; the key seals the gossip all the same [env: KV_CLUSTER_TLS]
     #[arg(long, value_name = "DIR", help_heading = "Cluster")]
     pub cluster_tls: Option<String>,
-    /// What fails together with this node, such as a rack; replicas go to different zones [env: KV_ZONE] [default: default]
+    /// What fails together with this node, such as a rack; replicas go to different zones; counts only when the node joins [env: KV_ZONE] [default: default]
     #[arg(long, value_name = "ZONE", help_heading = "Cluster")]
     pub zone: Option<String>,
-    /// Share of the data, against the weights of the other nodes: 1 to 1000 [env: KV_WEIGHT] [default: 100]
+    /// Share of the data, against the weights of the other nodes: 1 to 1000; counts only when the node joins [env: KV_WEIGHT] [default: 100]
     #[arg(long, value_name = "N", help_heading = "Cluster")]
     pub weight: Option<String>,
     /// Replicas of each key, 1 to 7; counts only when the cluster is founded [env: KV_REPLICATION] [default: 3]
@@ -160,7 +160,7 @@ pub async fn run(config: ServeConfig, stop_with_parent: bool) -> anyhow::Result<
     if !running.has_users && !joins {
         eprintln!("{NO_USERS}");
     }
-    announce(running.server.address(), &config.data);
+    announce(&running.server, &config.data);
     tokio::select! {
         biased;
         why = stop.next() => tracing::info!(why, "stopping; what is in flight finishes first"),
@@ -183,24 +183,33 @@ const NO_USERS: &str =
 added, where the text of FILE is the password; later users: kv users add. If there were users, and a damaged disk lost them: what is stored
 under NAME is that user's again, and that of others with kv users add --keep-data";
 
-/// The line that says the node is ready.
-pub fn ready_line(address: SocketAddr, data: &Path) -> String {
-    format!(
-        "kv-storage ready: listening on http://{address}, data in {}",
-        data.display()
-    )
+const READY: &str = "kv-storage ready: ";
+const NOT_IN: &str = "kv-storage not in the cluster yet: ";
+
+/// The line that says that the node listens, and where; and whether it belongs already.
+fn listening_line(address: SocketAddr, data: &Path, is_in: bool) -> String {
+    let begin = if is_in { READY } else { NOT_IN };
+    format!("{begin}listening on http://{address}, data in {}", data.display())
 }
 
 /// The address in such a line.
-pub fn url_in_ready_line(line: &str) -> Option<&str> {
-    let rest = line.strip_prefix("kv-storage ready: listening on ")?;
+pub fn url_in_line(line: &str) -> Option<&str> {
+    let rest = line.strip_prefix(READY).or_else(|| line.strip_prefix(NOT_IN))?;
+    let rest = rest.strip_prefix("listening on ")?;
     rest.split_once(", data in ").map(|(url, _)| url)
 }
 
-fn announce(address: SocketAddr, data: &Path) {
+/// The line of a node that is ready by now.
+pub fn as_ready(line: &str) -> String {
+    line.strip_prefix(NOT_IN)
+        .map_or_else(|| line.to_owned(), |rest| format!("{READY}{rest}"))
+}
+
+fn announce(server: &Server, data: &Path) {
     let mut out = io::stdout().lock();
+    let line = listening_line(server.address(), data, server.node().takes_part());
     // Whoever started this may not read; it serves all the same.
-    let _ = writeln!(out, "{}", ready_line(address, data)).and_then(|()| out.flush());
+    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
 }
 
 fn first_admin(config: &ServeConfig) -> anyhow::Result<Option<FirstAdmin>> {
@@ -287,14 +296,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_ready_line_can_be_read_back() {
-        let line = ready_line("127.0.0.1:8000".parse().unwrap(), Path::new("./data"));
-        assert_eq!(
-            line,
-            "kv-storage ready: listening on http://127.0.0.1:8000, data in ./data"
-        );
-        assert_eq!(url_in_ready_line(&line), Some("http://127.0.0.1:8000"));
-        assert_eq!(url_in_ready_line("something else"), None);
+    fn the_line_says_whether_the_node_is_in_and_can_be_read_back() {
+        let line = |is_in| listening_line("127.0.0.1:8000".parse().unwrap(), Path::new("./data"), is_in);
+        let ready = "kv-storage ready: listening on http://127.0.0.1:8000, data in ./data";
+        let outside = "kv-storage not in the cluster yet: listening on http://127.0.0.1:8000, data in ./data";
+        assert_eq!((line(true), line(false)), (ready.to_owned(), outside.to_owned()));
+        for line in [ready, outside] {
+            assert_eq!(url_in_line(line), Some("http://127.0.0.1:8000"));
+            assert_eq!(as_ready(line), ready);
+        }
+        assert_eq!(url_in_line("something else"), None);
     }
 
     #[test]

@@ -24,7 +24,7 @@ pub enum UsersCommand {
 
 #[derive(Debug, clap::Args)]
 pub struct AddArgs {
-    /// Name of the new user
+    /// Name of the new user; one with a colon in it cannot log in by HTTP Basic
     pub name: String,
     /// Whether the user may manage users
     #[arg(long)]

@@ -33,6 +33,7 @@ pub struct ClientBuilder {
     consistency: Option<Consistency>,
     timeout: Duration,
     retries: u32,
+    retries_to_connect: u32,
     deadline: Option<Duration>,
     notice: Option<Notice>,
 }
@@ -46,6 +47,7 @@ impl Default for ClientBuilder {
             consistency: None,
             timeout: TIMEOUT_DEFAULT,
             retries: RETRIES_DEFAULT,
+            retries_to_connect: u32::MAX,
             deadline: None,
             notice: None,
         }
@@ -99,6 +101,13 @@ impl ClientBuilder {
         self
     }
 
+    /// The same while this client has not reached any node yet, which may be because the addresses are wrong; as many as
+    /// [`retries`](Self::retries) by default.
+    pub fn retries_to_connect(mut self, retries: u32) -> Self {
+        self.retries_to_connect = retries;
+        self
+    }
+
     /// Longest time of a call, all tries and pauses included; of a list that streams, until its first byte. 60 s by default, of
     /// which a node takes 10 to reach the other replicas; a deadline that is set here is told to the nodes too.
     pub fn deadline(mut self, deadline: Duration) -> Self {
@@ -118,6 +127,7 @@ impl ClientBuilder {
         let missing = |what: &str| ClientError::Setup(format!("no {what} was given"));
         let patience = Patience {
             rounds_max: self.retries.saturating_add(1),
+            rounds_unconnected_max: self.retries_to_connect.saturating_add(1),
             deadline: self.deadline.unwrap_or(DEADLINE_DEFAULT),
         };
         Ok(Client {

@@ -252,7 +252,12 @@ impl<'a> Course<'a> {
         if self.again().is_empty() {
             return Err(self.wrong.take().unwrap_or(failed));
         }
-        if self.round >= self.patience.rounds_max {
+        let unconnected = matches!(failed, ClientError::Unreachable { .. }) && !self.nodes.heard_any();
+        let rounds_max = match unconnected {
+            true => self.patience.rounds_max.min(self.patience.rounds_unconnected_max),
+            false => self.patience.rounds_max,
+        };
+        if self.round >= rounds_max {
             return Err(failed);
         }
         let until = Instant::now() + pause(self.round, self.last().unwrap_or(&failed));

@@ -17,7 +17,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 
 use super::{Client, ClientBuilder, password_hash};
-use crate::api::path;
+use crate::api::path::{self, HEALTHZ};
 
 pub const USER: &str = "demo";
 pub const PASSWORD: &str = "secret";
@@ -133,6 +133,13 @@ impl FakeNode {
 
     async fn answer(self, request: Request<Incoming>) -> io::Result<Response<BoxBody<Bytes, io::Error>>> {
         let path = request.uri().path().to_owned();
+        if path == HEALTHZ {
+            // One that never answers does not answer this either; other faults are of what is asked for.
+            if let Some(Fault::Silence) = self.with(|state| state.always.clone()) {
+                std::future::pending::<()>().await;
+            }
+            return Ok(response(200, &json!({"status": "OK"})));
+        }
         let body = request
             .into_body()
             .collect()

@@ -51,6 +51,10 @@ impl Nodes {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub fn count(&self) -> usize {
+        self.urls.len()
+    }
+
     pub fn url(&self, node: usize) -> &str {
         self.urls.get(node).map_or("", String::as_str)
     }
@@ -86,6 +90,11 @@ impl Nodes {
         if let Some(last) = self.state().last_answers.get_mut(node) {
             *last = Some(Instant::now());
         }
+    }
+
+    /// Whether any of them ever answered.
+    pub fn heard_any(&self) -> bool {
+        self.state().last_answers.iter().any(Option::is_some)
     }
 
     pub fn last_answer(&self, node: usize) -> Option<Instant> {

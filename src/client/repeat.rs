@@ -10,7 +10,7 @@ pub(super) enum Again {
     AtOnce,
     /// When a try has ended, also in silence, where it may still be at work.
     InTurn,
-    /// When a try has ended, but not in silence.
+    /// When a try has ended, but not in silence. Of several nodes, one that is silent before is not sent it.
     InTurnUnlessSilent,
 }
 
@@ -40,6 +40,8 @@ impl Repeat<'static> {
 pub(super) struct Patience {
     /// Rounds through all nodes.
     pub rounds_max: u32,
+    /// Of these, how many while no node was ever connected to: the addresses may be wrong.
+    pub rounds_unconnected_max: u32,
     /// For all tries and pauses together.
     pub deadline: Duration,
 }

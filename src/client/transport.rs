@@ -17,10 +17,13 @@ use super::decode::{DecodeError, ValueDecoder};
 use super::error::{ClientError, Failure};
 use super::nodes::Nodes;
 use super::notice::Notice;
-use super::repeat::{Patience, Repeat};
+use super::repeat::{Again, Patience, Repeat};
+use crate::api::path::HEALTHZ;
 
 /// Longest wait for one TCP connection: so that a host that is down does not hide the next one.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// A node that serves answers what asks for nothing within this, however much it has to do.
+const HEARD_WITHIN: Duration = Duration::from_secs(2);
 /// Idle connections are given up before the usual proxies and servers close them.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(50);
 /// Largest answer that is read into memory: a full page of the longest keys, each byte escaped as six.
@@ -84,6 +87,9 @@ impl Transport {
                 let attempt = self.attempt(node, path, body.clone(), limits.timeout);
                 async move {
                     let url = self.nodes.url(node);
+                    if repeat.again == Again::InTurnUnlessSilent && self.nodes.count() > 1 {
+                        self.check_is_heard(node, limits.timeout).await?;
+                    }
                     let answer = collect(url, attempt.await?.into_body(), limits.timeout).await?;
                     decode(url, &answer)
                 }
@@ -104,6 +110,23 @@ impl Transport {
                 async move { begin(self.nodes.url(node), attempt.await?.into_body(), limits.timeout).await }
             })
             .await
+    }
+
+    /// What must not be sent to a second node once the first is silent goes to none that is silent before: nothing was sent to it then.
+    async fn check_is_heard(&self, node: usize, silence_max: Duration) -> Result<(), ClientError> {
+        let url = self.nodes.url(node);
+        let request = Request::builder().uri(format!("{url}{HEALTHZ}")).body(Full::default());
+        let request = request.map_err(|error| ClientError::Setup(format!("{url}: {error}")))?;
+        let limit = HEARD_WITHIN.min(silence_max);
+        // Any answer will do, and of any other failure the request itself tells.
+        if timeout(limit, self.http.request(request)).await.is_ok() {
+            return Ok(());
+        }
+        let failure = Failure {
+            url: url.to_owned(),
+            reason: format!("nothing came for {} s", limit.as_secs_f32()),
+        };
+        Err(ClientError::Unreachable { tried: vec![failure] })
     }
 
     async fn attempt(

@@ -1,7 +1,7 @@
 //! The calls about users. All but `users_passwd` for oneself need an admin.
 //!
-//! When a node fails, the next one is asked, but not where a node is merely silent: a change that is still at work somewhere could undo what
-//! came after it. Where an earlier try may have taken effect, a refusal by the next node may only mean that it did: a second `add` is told that
+//! When a node fails, the next one is asked, but not where a node falls silent: a change that is still at work somewhere could undo what
+//! came after it. (One that is silent before is passed over.) Where an earlier try may have taken effect, a refusal by the next node may only mean that it did: a second `add` is told that
 //! the user exists, a second `remove` that there is none, and a second `passwd` comes with the old password. Then it is looked at what is so.
 
 use std::sync::atomic::{AtomicBool, Ordering};

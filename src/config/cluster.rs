@@ -56,8 +56,8 @@ const OTHERS: [Setting; 8] = [
 ];
 
 impl Settings {
-    /// None: a node of its own.
-    pub(super) fn cluster(&self) -> Result<Option<ClusterSettings>, ConfigError> {
+    /// None: a node of its own. `clients` is the address that clients are taken at.
+    pub(super) fn cluster(&self, clients: SocketAddr) -> Result<Option<ClusterSettings>, ConfigError> {
         if !self.has(Setting::ClusterListen) {
             return match OTHERS.into_iter().find(|setting| self.has(*setting)) {
                 Some(given) => Err(ConfigError::NoCluster { given }),
@@ -70,6 +70,11 @@ impl Settings {
         let listen = self.get(Setting::ClusterListen, "", port_given)?;
         if listen.ip().is_unspecified() && !self.has(Setting::Advertise) {
             return Err(ConfigError::NothingToAdvertise { listen });
+        }
+        let on_one_ip = listen.ip() == clients.ip() || listen.ip().is_unspecified() || clients.ip().is_unspecified();
+        if on_one_ip && listen.port() == clients.port() {
+            let nodes = listen;
+            return Err(ConfigError::SharedAddress { clients, nodes });
         }
         let advertise = self.get(Setting::Advertise, &listen.to_string(), reachable)?;
         let mut join = self.get(Setting::Join, "", addresses)?;

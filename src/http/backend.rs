@@ -18,6 +18,11 @@ pub enum ClusterError {
     Alone,
     #[error("there is no node {0:?} in the cluster")]
     Unknown(String),
+    /// An address, say: which node has it is for those to find out who know what they mean.
+    #[error(
+        "there is no node {0:?}: a node is named here by its id, 16 hexadecimal digits, as `/cluster/status` has it"
+    )]
+    NoId(String),
     /// It makes no sense as things are.
     #[error("{0}")]
     Refused(String),

@@ -39,13 +39,13 @@ pub async fn replace<B: Backend>(submitted: &Submitted<'_, B>) -> Result<Answer,
 /// A text that is no id names no node; that is only said to an admin.
 fn named<B: Backend>(submitted: &Submitted<'_, B>, text: &str) -> Result<Result<NodeId, ClusterError>, Failure> {
     check_length(text, NODE_ID_TEXT_BYTES_MAX).map_err(|error| submitted.reject(error))?;
-    Ok(text.parse().map_err(|_| ClusterError::Unknown(text.to_owned())))
+    Ok(text.parse().map_err(|_| ClusterError::NoId(text.to_owned())))
 }
 
 impl From<ClusterError> for Failure {
     fn from(error: ClusterError) -> Self {
         match error {
-            ClusterError::Unknown(_) => Self::new(StatusCode::NOT_FOUND, error.to_string()),
+            ClusterError::Unknown(_) | ClusterError::NoId(_) => Self::new(StatusCode::NOT_FOUND, error.to_string()),
             ClusterError::Alone | ClusterError::Refused(_) => Self::new(StatusCode::CONFLICT, error.to_string()),
             ClusterError::Store(error) => error.into(),
         }

@@ -47,9 +47,11 @@ const GAUGES: [Figure<ClusterFigures>; 5] = [
 ];
 
 const COUNTERS: [Figure<ClusterFigures>; 13] = [
-    ("quorum_failures", "Requests for which too few replicas answered", |f| {
-        f.quorum_failures
-    }),
+    (
+        "quorum_failures",
+        "Requests of clients on keys for which too few replicas answered",
+        |f| f.quorum_failures,
+    ),
     ("read_repairs", "Reads that met replicas that differed", |f| {
         f.read_repairs
     }),

@@ -54,7 +54,7 @@ pub fn document() -> Value {
             "schemas": schemas(),
             "securitySchemes": {"basic": {
                 "type": "http", "scheme": "basic",
-                "description": "`user_id:password_hash`; instead of `user` in the body.",
+                "description": "`user_id:password_hash`; instead of `user` in the body. Not for a `user_id` with a colon in it.",
             }},
         },
     })
@@ -135,18 +135,20 @@ fn response(call: Call, status: u16) -> Value {
         404 => "There is no such user.".to_owned(),
         405 => "The path takes another method; see `Allow`.".to_owned(),
         408 => "The body did not arrive in time.".to_owned(),
-        409 if on_cluster => "The node that answers is not part of a cluster, or it cannot be done as things are.".to_owned(),
-        409 => "The user exists already, is being removed, or is the last admin; or something is stored under the name."
-            .to_owned(),
+        409 if on_cluster => {
+            "The node that answers is not part of a cluster, or it cannot be done as things are.".to_owned()
+        }
+        409 => {
+            "The user exists already, is being removed, or is the last admin; or something is stored under the name."
+                .to_owned()
+        }
         413 => format!(
             "The body is larger than {BODY_BYTES_MAX} bytes, or a value would grow beyond {VALUE_BYTES_MAX} bytes."
         ),
         422 => "The body is not what the call takes; `detail` has an entry for each bad field.".to_owned(),
         431 => format!("The head is larger than {HEAD_BYTES_MAX} bytes; the connection is closed."),
         500 => "The data asked for is damaged, or the disk failed.".to_owned(),
-        503 => "The node is overloaded, a part of it is restarting, or too few replicas answered in time: retry after the seconds in `Retry-After`. The \
-                detail says when the request may have taken effect; a retry with the same `request_id` is safe."
-            .to_owned(),
+        503 => unavailable(call),
         507 => "The disk is full: adds are refused until space returns; reads and clear_key go on.".to_owned(),
         _ => String::new(),
     };
@@ -171,6 +173,26 @@ fn response(call: Call, status: u16) -> Value {
         _ => {}
     }
     response
+}
+
+fn unavailable(call: Call) -> String {
+    let effect = match call {
+        Call::Readyz => return "The node does not serve yet, or no more; the detail says why.".to_owned(),
+        Call::AddValue | Call::ClearKey | Call::Batch => {
+            " The detail says when the request may have taken effect; a retry with the same `request_id` is safe."
+        }
+        Call::UsersAdd | Call::UsersRemove | Call::UsersPasswd => {
+            " It may have taken effect: `/users/list` tells what came of it."
+        }
+        Call::ClusterRemove | Call::ClusterReplace => {
+            " It may have taken effect: asked for again, what is done answers OK."
+        }
+        _ => "",
+    };
+    format!(
+        "The node is overloaded, was not let into its cluster or was removed, a part of it is restarting, or too few replicas answered in time: \
+         retry after the seconds in `Retry-After`.{effect}"
+    )
 }
 
 fn answer(call: Call) -> Value {
@@ -265,7 +287,7 @@ fn schemas() -> Map<String, Value> {
             "lag_bytes": {"type": "integer", "minimum": 0, "description": "An estimate: as many times the mean size of an op."},
             "lag_seconds": {"type": "number", "minimum": 0, "description": "Since it last lacked nothing, or since its start."},
             "unsynced_slots": {"type": "integer", "minimum": 0, "description": "Slots of which it may lack something that it once held."},
-            "quorum_failures": {"type": "integer", "minimum": 0, "description": "Requests for which too few replicas answered."},
+            "quorum_failures": {"type": "integer", "minimum": 0, "description": "Clients' requests on keys, sent to this node, for which too few replicas answered, since its start."},
             "stream_ops_per_s": per_s("Ops"),
             "stream_bytes_per_s": per_s("Bytes"),
             "clock_skew_ms": {"type": "integer", "description": "Positive when its clock is ahead of the answering node's."},

@@ -366,12 +366,17 @@ pub static CLUSTER_REMOVE: Shape = Shape {
 pub static CLUSTER_REPLACE: Shape = Shape {
     name: "ReplaceNode",
     fields: &[
-        field("old", Required, NODE_ID, "The id of the member that is lost."),
+        field(
+            "old",
+            Required,
+            NODE_ID,
+            "The id of the member that is lost, 16 hexadecimal digits.",
+        ),
         field(
             "new",
             Required,
             NODE_ID,
-            "The id of the empty node that takes its place.",
+            "The id of the empty node that takes its place, likewise.",
         ),
         USER_FIELD,
     ],

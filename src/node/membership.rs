@@ -122,6 +122,7 @@ impl Membership {
             datagrams,
             keys: config.keys.clone(),
             node: config.node,
+            cluster: config.cluster_name.clone(),
             generation: config.generation,
             entropy: env.entropy.clone(),
             counters: counters.clone(),

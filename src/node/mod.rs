@@ -27,6 +27,7 @@ pub mod peers;
 mod permits;
 mod refused;
 pub mod replica;
+mod seldom;
 mod shard_actor;
 mod spreading;
 mod supervisor;

@@ -152,7 +152,8 @@ impl Inner {
             match self.names().await {
                 Ok(names) => break names,
                 Err(OpError::ShuttingDown) => return,
-                Err(error) if pause.is_long() => {
+                // Why a node is not let in is told where it asks for that.
+                Err(error) if pause.is_long() && !matches!(error, OpError::NotReady(_)) => {
                     tracing::warn!(%error, "cannot look for unfinished removals of users yet")
                 }
                 // A node that comes in cannot do so at once.

@@ -296,7 +296,7 @@ fn collect(stream: impl Read + Send + 'static, log: &Arc<Mutex<String>>) -> (Rec
 }
 
 fn ready_addr(line: &str) -> Option<SocketAddr> {
-    let rest = line.strip_prefix("kv-storage ready: listening on http://")?;
+    let (_, rest) = line.split_once(": listening on http://")?;
     rest.split(',').next()?.parse().ok()
 }
 

@@ -6,6 +6,7 @@ use std::str::Chars;
 /// One command line.
 #[derive(Debug, Default)]
 pub struct Line {
+    pub text: String,
     pub words: Vec<String>,
     /// File that standard input comes from.
     pub input: Option<String>,
@@ -29,7 +30,10 @@ pub fn inline_code(markdown: &str) -> Vec<&str> {
 }
 
 pub fn line(text: &str) -> Line {
-    let mut line = Line::default();
+    let mut line = Line {
+        text: text.to_owned(),
+        ..Line::default()
+    };
     let mut letters = text.chars().peekable();
     loop {
         while letters.next_if(|letter| letter.is_whitespace()).is_some() {}

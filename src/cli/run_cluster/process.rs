@@ -174,9 +174,9 @@ impl NodeProcess {
     }
 }
 
-/// The address in the line of a node that is ready, at which it listens.
+/// The address in the line of a node that listens.
 pub fn address_in(line: &str) -> anyhow::Result<SocketAddr> {
-    let url = serve::url_in_ready_line(line).context("a node's first line is not the one expected")?;
+    let url = serve::url_in_line(line).context("a node's first line is not the one expected")?;
     let address = url.trim_start_matches("http://").parse();
     address.context("a node's first line names no address")
 }

@@ -210,3 +210,17 @@ fn around(schema: &Value) -> Vec<(Value, bool)> {
     }
     cases
 }
+
+#[tokio::test]
+async fn what_a_503_promises_is_what_the_call_can_keep() {
+    let document = Rig::start().get("/openapi.json").await.json();
+    for (path, item) in document["paths"].as_object().unwrap() {
+        let operation = item.get("post").or_else(|| item.get("get")).unwrap();
+        let Some(about) = operation["responses"]["503"]["description"].as_str() else {
+            continue;
+        };
+        let takes_id = ["/add_value", "/clear_key", "/batch"].contains(&path.as_str());
+        assert_eq!(about.contains("request_id"), takes_id, "{path}: {about}");
+        assert_eq!(about.contains("overloaded"), path != "/readyz", "{path}: {about}");
+    }
+}

@@ -12,6 +12,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::asked::Asked;
 use super::place::Noticed;
 use super::table::{MemberState, MemberTable, Record};
 use super::{Inner, TICK};
@@ -21,8 +22,6 @@ use crate::types::NodeId;
 use crate::wire::{Admission, Request, Response, WireError};
 
 const ANSWER_MAX: Duration = Duration::from_secs(5);
-/// Rounds of asking before the first in the list founds a cluster although some addresses are silent: 10 seconds.
-const SILENT_ROUNDS_MAX: u32 = 20;
 /// Rounds of being refused after which somebody should look: 5 seconds. In a new cluster, those who refuse are still coming in themselves.
 const REFUSED_ROUNDS_MAX: u32 = 10;
 
@@ -36,16 +35,11 @@ pub enum MemberChange {
 impl MemberChange {
     /// Whether the table says already what this would make it say.
     fn is_done(self, table: &MemberTable) -> bool {
-        let is_removed = |node| {
-            table
-                .get(node)
-                .is_some_and(|record| record.state == MemberState::Removed)
-        };
         match self {
-            Self::Remove(node) => is_removed(node),
+            Self::Remove(node) => table.is_removed(node),
             Self::Replace { old, new } => {
                 let has_its_seat = |record: &Record| record.replaces.as_deref() == Some(&*old.to_string());
-                is_removed(old) && table.is_up(new) && table.get(new).is_some_and(has_its_seat)
+                table.is_removed(old) && table.is_up(new) && table.get(new).is_some_and(has_its_seat)
             }
         }
     }
@@ -56,8 +50,10 @@ impl MemberChange {
 pub enum MemberRefused {
     #[error("this node is not a member of the cluster yet")]
     NotMember,
-    #[error("this node belongs, or belonged, to a cluster, but its own copy of the member table is not whole")]
-    NotWhole,
+    #[error("node {0} belongs, or belonged, to a cluster, but its own copy of the member table is not whole")]
+    NotWhole(NodeId),
+    #[error("node {0} is still coming in itself")]
+    ComingIn(NodeId),
     #[error("the address {0} is that of the member {1}, which is there")]
     Taken(SocketAddr, NodeId),
     #[error(
@@ -94,37 +90,10 @@ pub enum MemberRefused {
     Store(#[from] OpError),
 }
 
-/// What came of a round of asking to be let in.
-#[derive(Default)]
-struct Asked {
-    /// Of the list: addresses that did not answer.
-    silent: usize,
-    /// Of the list: nodes that belong to no cluster.
-    without: BTreeSet<NodeId>,
-    admitted: bool,
-    /// A cluster knows this node, or the one whose place it has.
-    is_known: bool,
-    refused: Option<String>,
-}
-
-impl Asked {
-    /// Whether who refused before has changed its mind, or is another one now. While anybody is silent, it may be that one.
-    fn refused_by_nobody(&self) -> bool {
-        self.refused.is_none() && self.silent == 0 && !self.is_known
-    }
-
-    /// Whether there can be no cluster yet: all say so, or, after a while, a majority of all, for where most belong to none a quorum of no
-    /// cluster is left. Silence says nothing: those who are silent may be a cluster that this node, its disk lost, belongs to.
-    fn shows_no_cluster(&self, rounds: u32) -> bool {
-        let without = self.without.len() + 1;
-        let all = without + self.silent;
-        !self.admitted && !self.is_known && (self.silent == 0 || rounds >= SILENT_ROUNDS_MAX && without > all / 2)
-    }
-}
-
 /// Sees to it that this node belongs, for as long as it runs.
 pub(super) async fn run(inner: Arc<Inner>) {
     let (mut rounds, mut refused_rounds, mut said) = (0, 0, None);
+    let (mut outside_rounds, mut is_warned, mut was_in) = (0, false, false);
     let mut noticed = Noticed::default();
     loop {
         inner.notice_twin(&mut noticed);
@@ -133,8 +102,9 @@ pub(super) async fn run(inner: Arc<Inner>) {
         // A node asks again and again as long as its own disk does not have the whole table: it would wait for members that are none any more.
         let has_table = !inner.clocks.is_new() && inner.local.is_whole(SYSTEM_SLOT);
         let wants_in = !inner.layouts.current().table.is_up(inner.me) || !has_table;
+        let mut asked = Asked::default();
         if wants_in {
-            let asked = inner.ask_in().await;
+            asked = inner.ask_in().await;
             if let Some(why) = &asked.refused {
                 refused_rounds += 1;
                 match should_warn(refused_rounds, said.as_ref() != Some(why)) {
@@ -147,6 +117,17 @@ pub(super) async fn run(inner: Arc<Inner>) {
             if asked.admitted || asked.refused_by_nobody() {
                 (refused_rounds, said) = (0, None);
             }
+            if asked.admitted {
+                (outside_rounds, is_warned) = (0, false);
+            }
+            outside_rounds += 1;
+            if let (Some(why), None, false, REFUSED_ROUNDS_MAX..) = (asked.why(), &said, is_warned, outside_rounds) {
+                is_warned = true;
+                tracing::warn!(
+                    why,
+                    "none of those that are asked lets this node into the cluster; they are asked again"
+                );
+            }
             rounds += 1;
             let nobody = said.is_none() && inner.layouts.current().table.is_empty();
             if inner.config.founds && nobody && asked.shows_no_cluster(rounds) {
@@ -158,7 +139,17 @@ pub(super) async fn run(inner: Arc<Inner>) {
         } else {
             inner.tell_address(&mut noticed).await;
         }
-        let why = said.clone().or_else(|| inner.why_lost(&mut noticed));
+        if !wants_in && !was_in {
+            tracing::info!(node = %inner.me, "this node is in the cluster");
+            if let Some(what) = inner.overruled_settings() {
+                tracing::warn!("--zone and --weight count only when a node joins: this one keeps {what}");
+            }
+        }
+        was_in = !wants_in;
+        // Who refused it and is silent now may be right still; of a round in which somebody refuses it, all is told.
+        let why = said.clone().filter(|_| asked.refused.is_none());
+        let why = why.or_else(|| inner.why_lost(&mut noticed).filter(|_| asked.refused.is_none()));
+        let why = why.or_else(|| asked.why());
         *inner.why_not_in.lock() = why;
         tokio::time::sleep(TICK).await;
     }
@@ -235,9 +226,13 @@ impl Inner {
                     if self.config.join.contains(&address) {
                         asked.without.insert(node);
                     }
+                    asked.note(address, "it belongs to no cluster yet".to_owned());
                 }
-                Ok((_, Response::Failed(WireError::Refused(why)))) => asked.refused = Some(why),
-                _ => asked.silent += usize::from(self.config.join.contains(&address)),
+                Ok((_, Response::Failed(WireError::Refused(why)))) => asked.note_refusal(address, why),
+                silent => {
+                    asked.silent += usize::from(self.config.join.contains(&address));
+                    asked.note_silence(address, silent.map(|(_, response)| response));
+                }
             }
         }
         asked
@@ -278,8 +273,11 @@ impl Inner {
             return Err(MemberRefused::NotMember);
         }
         // It would hand out what it has of the table for the whole of it.
-        if self.clocks.is_new() || !table.is_up(self.me) {
-            return Err(MemberRefused::NotWhole);
+        if self.clocks.is_new() {
+            return Err(MemberRefused::ComingIn(self.me));
+        }
+        if !table.is_up(self.me) {
+            return Err(MemberRefused::NotWhole(self.me));
         }
         let at_address = table.up().filter(|(_, held)| held.peer == record.peer);
         let before = at_address.filter(|(other, _)| *other != node).last();
@@ -398,27 +396,5 @@ mod tests {
         assert_eq!(lasting, [false, true]);
         let changing: Vec<bool> = told(|round| [1, 3, 20].contains(&round)).collect();
         assert_eq!(changing, [false, false, true, true]);
-    }
-
-    #[test]
-    fn a_cluster_is_founded_only_when_most_say_that_there_is_none() {
-        let asked = |silent, without| Asked {
-            silent,
-            without: (0..without).map(NodeId).collect(),
-            ..Asked::default()
-        };
-        assert!(asked(0, 2).shows_no_cluster(1));
-        assert!(!asked(1, 1).shows_no_cluster(1), "the silent one gets some time");
-        assert!(asked(1, 1).shows_no_cluster(SILENT_ROUNDS_MAX));
-        assert!(
-            !asked(2, 0).shows_no_cluster(SILENT_ROUNDS_MAX),
-            "they may be a cluster"
-        );
-        assert!(!asked(1, 0).shows_no_cluster(SILENT_ROUNDS_MAX));
-        let known = Asked {
-            is_known: true,
-            ..asked(0, 1)
-        };
-        assert!(!known.shows_no_cluster(1));
     }
 }

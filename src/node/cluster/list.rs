@@ -30,8 +30,11 @@ struct Listed {
 impl Cluster {
     /// A page of the user's keys.
     pub async fn list(&self, query: KeyQuery, terms: Terms) -> Result<KeyPage, OpError> {
+        self.inner.refuse_if_removed()?;
+        let user = query.user.clone();
         let listed = tokio::time::timeout_at(terms.deadline, self.inner.list(query, terms)).await;
-        listed.unwrap_or(Err(OpError::Deadline { maybe_applied: false }))
+        let listed = listed.unwrap_or(Err(OpError::Deadline { maybe_applied: false }));
+        self.inner.counted(&user, listed)
     }
 }
 

@@ -21,6 +21,7 @@
 //! | `lives` | which life of each member was met, and whether it runs on an older copy of its disk |
 //! | `told` | what each peer told of its clocks, by which that shows |
 //! | `join` | coming in, letting in, replacing |
+//! | `asked` | what came of a round of asking |
 //! | `standstill` | no user's write falls between two member tables |
 //! | `asking` | who asks to be let in, and whose lost disk that shows |
 //! | `place` | whose an address is, and a lost node's own seat |
@@ -44,6 +45,7 @@
 //! Invariant: a replica's word counts (it *votes*) only if its disk holds all that it ever acknowledged of the slot: not while it is new, not
 //! where it is damaged, not before the peer that asks, and whoever else it can reach, has seen that it is no older copy of itself (`lives`).
 
+mod asked;
 mod asking;
 mod at_work;
 mod clock_book;
@@ -83,6 +85,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use super::OpError;
 use super::local::Local;
 use super::membership::{ClusterView, Membership, MembershipError};
 use super::peers::{Peer, Peers, PeersConfig};
@@ -132,8 +135,11 @@ pub struct ClusterConfig {
 pub enum ClusterError {
     #[error(transparent)]
     Membership(#[from] MembershipError),
-    #[error("cannot take peers' connections: {0}")]
-    Peers(#[from] std::io::Error),
+    #[error("cannot take connections of other nodes at {address}, the address of --cluster-listen: {source}")]
+    Peers {
+        address: SocketAddr,
+        source: std::io::Error,
+    },
     #[error("the member table cannot be read or written: {0}")]
     Table(String),
 }
@@ -215,7 +221,11 @@ impl Cluster {
             Arc::new(door.clone()),
             local.supervisor().get_cell(),
         )
-        .await?;
+        .await
+        .map_err(|source| ClusterError::Peers {
+            address: config.listen,
+            source,
+        })?;
         // Port 0 was asked for: gossip takes the same number.
         let listen = peers.local_addr();
         let mut config = config;
@@ -324,7 +334,18 @@ impl Inner {
         !self.clocks.is_new() && self.is_known() && self.told_all()
     }
 
+    /// Refuses what a client asks of a member that was removed: it hears of no change of users any more, and who goes on using it should not.
+    fn refuse_if_removed(&self) -> Result<(), OpError> {
+        match self.layouts.current().table.is_removed(self.me) {
+            true => Err(OpError::NotReady(self.why_no_member())),
+            false => Ok(()),
+        }
+    }
+
     fn why_no_member(&self) -> String {
+        if self.layouts.current().table.is_removed(self.me) {
+            return MemberRefused::Removed(self.me).to_string();
+        }
         let why = self.why_not_in.lock().clone();
         let why = why.map(|why| format!(": {why}")).unwrap_or_default();
         format!("the node was not let into the cluster yet{why}")

@@ -128,6 +128,16 @@ impl Inner {
         }
     }
 
+    /// What the table says of this node's zone and weight, where its settings say something else.
+    pub(super) fn overruled_settings(&self) -> Option<String> {
+        let table = &self.layouts.current().table;
+        let held = table.get(self.me)?;
+        let zone = (held.zone != self.config.zone).then(|| format!("the zone {:?}", held.zone));
+        let weight = (held.weight != self.config.weight).then(|| format!("the weight {}", held.weight));
+        let kept: Vec<String> = zone.into_iter().chain(weight).collect();
+        (!kept.is_empty()).then(|| kept.join(" and "))
+    }
+
     /// Tells of another node that says for a while that it is reached where this one is.
     pub(super) fn notice_twin(&self, noticed: &mut Noticed) {
         let view = self.view();

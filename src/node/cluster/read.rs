@@ -55,11 +55,14 @@ enum Repaired {
 
 impl Cluster {
     pub async fn write(&self, wanted: Wanted<'_>, terms: Terms) -> Result<Added, OpError> {
+        self.inner.refuse_if_removed()?;
         let system = wanted.user.is_system();
         if let Some(why) = self.inner.why_gathering().filter(|_| !system) {
             return Err(OpError::NotReady(why));
         }
-        self.inner.write(wanted, super::write::Try::Any, terms).await
+        let user = wanted.user;
+        self.inner
+            .counted(user, self.inner.write(wanted, super::write::Try::Any, terms).await)
     }
 
     pub async fn get(
@@ -71,6 +74,7 @@ impl Cluster {
         terms: Terms,
     ) -> Result<ValueReader, OpError> {
         let inner = &self.inner;
+        inner.refuse_if_removed()?;
         let elsewhere = Elsewhere {
             inner: inner.clone(),
             user: user.clone(),
@@ -79,24 +83,12 @@ impl Cluster {
             limit,
             terms,
         };
-        let others = inner.has_others(user, key);
-        match inner.source(user, key, terms).await {
-            Ok(Some(source)) => {
-                let reader = inner.local.read(source, offset, limit);
-                let first = First {
-                    deadline: terms.deadline,
-                    elsewhere: others.then(|| Box::new(elsewhere)),
-                };
-                Ok(ValueReader::Local(reader, Some(first)))
-            }
-            Ok(None) => Ok(ValueReader::Remote(elsewhere.open().await?)),
-            Err(error) if others && is_own_disk(&error) => Ok(ValueReader::Remote(elsewhere.open().await?)),
-            Err(error) => Err(error),
-        }
+        inner.counted(user, elsewhere.here_or_there().await)
     }
 
     pub async fn count(&self, user: &UserId, key: &Key, terms: Terms) -> Result<u64, OpError> {
-        self.inner.count(user, key, terms).await
+        self.inner.refuse_if_removed()?;
+        self.inner.counted(user, self.inner.count(user, key, terms).await)
     }
 }
 
@@ -111,6 +103,25 @@ pub struct Elsewhere {
 }
 
 impl Elsewhere {
+    /// From this node's disk if its word counts, or else through another one.
+    async fn here_or_there(self) -> Result<ValueReader, OpError> {
+        let inner = self.inner.clone();
+        let others = inner.has_others(&self.user, &self.key);
+        match inner.source(&self.user, &self.key, self.terms).await {
+            Ok(Some(source)) => {
+                let reader = inner.local.read(source, self.offset, self.limit);
+                let first = First {
+                    deadline: self.terms.deadline,
+                    elsewhere: others.then(|| Box::new(self)),
+                };
+                Ok(ValueReader::Local(reader, Some(first)))
+            }
+            Ok(None) => Ok(ValueReader::Remote(self.open().await?)),
+            Err(error) if others && is_own_disk(&error) => Ok(ValueReader::Remote(self.open().await?)),
+            Err(error) => Err(error),
+        }
+    }
+
     pub(in crate::node) async fn open(self) -> Result<RemoteReader, OpError> {
         RemoteReader::open(self.inner, &self.user, &self.key, self.offset, self.limit, self.terms).await
     }

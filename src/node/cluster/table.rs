@@ -114,6 +114,12 @@ impl MemberTable {
         self.replication as usize
     }
 
+    pub fn is_removed(&self, node: NodeId) -> bool {
+        self.members
+            .get(&node)
+            .is_some_and(|record| record.state == MemberState::Removed)
+    }
+
     pub fn is_up(&self, node: NodeId) -> bool {
         self.members
             .get(&node)

@@ -16,7 +16,7 @@ use crate::node::spreading::{self, Spread};
 use crate::node::{OpError, Terms};
 use crate::planted::{Bug, planted};
 use crate::shard::{WriteContext, WriteKind};
-use crate::types::{Consistency, NodeId};
+use crate::types::{Consistency, NodeId, UserId};
 use crate::wire::{Ask, Request, Response};
 
 /// Whether anybody can have taken the request id before.
@@ -271,8 +271,16 @@ impl Inner {
         }
     }
 
+    /// Counts a client's request on keys that failed for want of replicas. What this node asks for itself is tried again and again, most of all
+    /// while a cluster starts, and would hide how often a client was refused.
+    pub(super) fn counted<T>(&self, user: &UserId, done: Result<T, OpError>) -> Result<T, OpError> {
+        if matches!(done, Err(OpError::Quorum { .. })) && !user.is_system() {
+            count(&self.counters.quorum_failures);
+        }
+        done
+    }
+
     pub(super) fn no_quorum(&self, needed: usize, answered: usize, maybe_applied: bool) -> OpError {
-        count(&self.counters.quorum_failures);
         OpError::Quorum {
             needed,
             answered,

@@ -26,6 +26,7 @@ use super::raise;
 use crate::env::{Datagrams, Entropy};
 use crate::net::datagram::PAYLOAD_BYTES_MAX;
 use crate::net::{DATAGRAM_BYTES_MAX, KeyRing, Newest, Opener, Refused, RefusedCounts, Sealer};
+use crate::node::seldom::Seldom;
 use crate::types::NodeId;
 
 /// The first byte of a payload.
@@ -68,6 +69,7 @@ pub(super) struct SocketParts {
     pub datagrams: Box<dyn Datagrams>,
     pub keys: KeyRing,
     pub node: NodeId,
+    pub cluster: String,
     pub generation: u64,
     pub entropy: Arc<dyn Entropy>,
     pub counters: Arc<GossipCounters>,
@@ -92,6 +94,8 @@ impl Transport for SealedTransport {
         let parts = self.0.lock().take().ok_or_else(|| anyhow::anyhow!("opened twice"))?;
         Ok(Box::new(SealedSocket {
             node: parts.node,
+            cluster: parts.cluster,
+            complaints: Seldom::default(),
             sealer: Sealer::new(&parts.keys, parts.node, parts.generation, parts.entropy),
             opener: Opener::new(&parts.keys, parts.node),
             datagrams: parts.datagrams,
@@ -111,6 +115,9 @@ impl Transport for SealedTransport {
 
 struct SealedSocket {
     node: NodeId,
+    /// The name of the cluster.
+    cluster: String,
+    complaints: Seldom,
     datagrams: Box<dyn Datagrams>,
     sealer: Sealer,
     opener: Opener,
@@ -165,6 +172,7 @@ impl Socket for SealedSocket {
             self.counters.received.fetch_add(1, Relaxed);
             self.counters.received_bytes.fetch_add(length as u64, Relaxed);
             match self.understand(length) {
+                Ok(Some(message)) if self.is_of_another_cluster(from, &message) => {}
                 Ok(Some(message)) => {
                     self.note_heard(from, &message);
                     return Ok((from, message));
@@ -193,6 +201,21 @@ impl SealedSocket {
         }
         contact.asked = Some(now);
         false
+    }
+
+    /// Chitchat would warn of each, on both sides, for as long as both run. Who sent it is told why by the first connection that it makes.
+    fn is_of_another_cluster(&self, from: SocketAddr, message: &ChitchatMessage) -> bool {
+        let ChitchatMessage::Syn { cluster_id: theirs, .. } = message else {
+            return matches!(message, ChitchatMessage::BadCluster);
+        };
+        if *theirs == self.cluster {
+            return false;
+        }
+        if self.complaints.is_due() {
+            let ours = &self.cluster;
+            tracing::warn!(%from, ?theirs, ?ours, "a node with this cluster's key has another --cluster-name: it is not spoken to");
+        }
+        true
     }
 
     fn note_heard(&mut self, from: SocketAddr, message: &ChitchatMessage) {

@@ -86,7 +86,7 @@ async fn accept(shared: Arc<Shared>, mut socket: Box<dyn env::Listener>, mut sto
                     let meter = Arc::new(Meter::default());
                     match shared.begin_handshake(from, meter.clone()) {
                         Some(place) if connections.len() < CONNECTIONS_MAX => {
-                            connections.spawn(serving::serve(shared.clone(), stream, place, meter));
+                            connections.spawn(serving::serve(shared.clone(), from, stream, place, meter));
                         }
                         _ => {
                             shared.counters.refused.add(1);

@@ -23,7 +23,6 @@ mod owned_task;
 mod peer;
 mod pending;
 mod replicator;
-mod seldom;
 mod serving;
 mod shared;
 mod supervisor;

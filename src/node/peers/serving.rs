@@ -8,6 +8,7 @@
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::future::Future;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -45,8 +46,14 @@ const SILENT_LOOKS_MAX: u64 = 20;
 /// An answer with this id is one to no request. The lower bits of an id are a place among so many.
 const NOBODY: u64 = u64::MAX;
 
-/// From the first byte to the end. `place` is held until it is known who that is.
-pub async fn serve(shared: Arc<Shared>, stream: Box<dyn Stream>, mut place: Place, meter: Arc<Meter>) {
+/// From the first byte to the end of a connection that was made at `from`. `place` is held until it is known who that is.
+pub async fn serve(
+    shared: Arc<Shared>,
+    from: SocketAddr,
+    stream: Box<dyn Stream>,
+    mut place: Place,
+    meter: Arc<Meter>,
+) {
     let stream = Metered::new(stream, shared.meter.clone());
     let stream = Metered::new(Box::new(stream), meter.clone());
     let let_in = tokio::select! {
@@ -59,7 +66,7 @@ pub async fn serve(shared: Arc<Shared>, stream: Box<dyn Stream>, mut place: Plac
         Err(error) => {
             shared.counters.refused.add(1);
             if shared.may_complain() {
-                tracing::warn!(why = %error, "a connection to the peer port was refused");
+                tracing::warn!(%from, why = %error, "a connection to the peer port was refused");
             }
             return;
         }

@@ -11,10 +11,10 @@ use super::figures::Counters;
 use super::handshakes::{Handshakes, Place};
 use super::meter::Meter;
 use super::peer::Peer;
-use super::seldom::Seldom;
 use super::{PeerService, PeersConfig};
 use crate::env::Env;
 use crate::net::{HandshakeError, Hello, KeyRing, Local, Tls, Versions};
+use crate::node::seldom::Seldom;
 use crate::types::NodeId;
 
 /// Versions of the messages in `wire` that this node speaks.
@@ -46,8 +46,8 @@ pub struct Shared {
 /// Whoever proved the key is still not the one that was meant.
 #[derive(Debug, thiserror::Error)]
 pub enum WrongPeer {
-    #[error("it is of another cluster: {0:016x}")]
-    OtherCluster(u64),
+    #[error("it is of a cluster with another name: check --cluster-name of both")]
+    OtherCluster,
     #[error("it is another node: {0}")]
     OtherNode(NodeId),
     #[error("it has this node's own id")]
@@ -114,7 +114,7 @@ impl Shared {
     pub fn check(&self, peer: &Hello, expected: Option<NodeId>) -> Result<(), WrongPeer> {
         let own = self.cluster.load(Relaxed);
         if peer.cluster != own && peer.cluster != 0 && own != 0 {
-            return Err(WrongPeer::OtherCluster(peer.cluster));
+            return Err(WrongPeer::OtherCluster);
         }
         if peer.node == self.node {
             return Err(WrongPeer::Myself);

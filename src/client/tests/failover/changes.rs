@@ -13,6 +13,16 @@ async fn a_change_of_users_goes_to_one_node_only() {
     assert!(other.sent("path").is_empty());
 }
 
+#[tokio::test]
+async fn a_change_of_users_is_not_sent_to_a_node_that_is_silent_before() {
+    let (frozen, other) = (FakeNode::start(), FakeNode::start());
+    frozen.fail_always(Fault::Silence);
+    let client = builder_of(&[&frozen.url, &other.url]).timeout(Duration::from_millis(300));
+    client.build().unwrap().users_add("eve", "p", false).await.unwrap();
+    assert!(frozen.sent("path").is_empty());
+    assert_eq!(other.sent("path"), [path::USERS_ADD]);
+}
+
 /// Two nodes of one cluster: what the first one did before its connection broke shows at the other.
 async fn changed_at_the_second_try(
     before: &[(&str, &str)],

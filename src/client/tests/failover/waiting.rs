@@ -85,3 +85,19 @@ async fn who_is_answered_soon_is_told_nothing() {
     let client = node.builder().on_wait(Duration::from_secs(1), notice).build().unwrap();
     client.add_value("key", "x").await.unwrap();
 }
+
+#[tokio::test]
+async fn where_nobody_ever_listened_it_is_given_up_early_but_not_where_somebody_did() {
+    let for_ever = Duration::from_secs(86_400);
+    let endless = |urls: &[&str]| {
+        let builder = builder_of(urls).retries(u32::MAX).retries_to_connect(1);
+        builder.deadline(for_ever).build().unwrap()
+    };
+    let error = endless(&[&dead_url()]).get_value("key").await.unwrap_err();
+    assert!(matches!(error, ClientError::Unreachable { .. }), "{error}");
+    let node = FakeNode::start();
+    (0..3).for_each(|_| node.fail_next(Fault::Overloaded));
+    let both = endless(&[&node.url, &dead_url()]);
+    both.add_value("key", "x").await.unwrap();
+    assert_eq!(node.list("key"), ["x"]);
+}

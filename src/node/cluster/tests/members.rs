@@ -26,6 +26,32 @@ async fn a_removal_of_a_member_that_is_done_may_be_asked_for_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_was_removed_serves_nobody_and_says_why() {
+    let rig = Rig::new(3).await;
+    let gone = rig.node(2).local().life().node;
+    change_in_the_end(rig.node(0), MemberChange::Remove(gone)).await;
+    rig.wait_why(2, "was removed from the cluster").await;
+    let (node, user, key) = (rig.node(2), user(), key("k"));
+    let refused = |why: &OpError| matches!(why, OpError::NotReady(why) if why.contains("was removed from the cluster"));
+    for consistency in Consistency::ALL {
+        let terms = at(consistency);
+        let added = node.add(&user, &key, "v".into(), true, None, terms).await.err();
+        let answers = [
+            added,
+            node.get(&user, &key, 0, 1, terms).await.err(),
+            node.count(&user, &key, terms).await.err(),
+            node.list_keys(&user, "", None, 10, terms).await.err(),
+        ];
+        for (call, answer) in answers.into_iter().enumerate() {
+            assert!(answer.as_ref().is_some_and(refused), "{call}: {answer:?}");
+        }
+    }
+    // The others go on.
+    add(rig.node(0), "k", "v").await.unwrap();
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_last_member_stays() {
     let mut rig = Rig::new(1).await;
     let last = rig.node(0).local().life().node;
@@ -144,5 +170,18 @@ async fn who_was_not_let_in_does_not_say_that_there_are_no_keys() {
     rig.start(1).await;
     let listed = rig.node(1).list_keys(&user(), "", None, 10, Terms::usual()).await;
     assert!(matches!(listed, Err(OpError::NotReady(_))), "{listed:?}");
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_is_given_another_zone_and_weight_knows_that_it_keeps_its_own() {
+    let mut rig = Rig::new(1).await;
+    let overruled = |rig: &Rig| rig.node(0).cluster().unwrap().inner.overruled_settings();
+    assert_eq!(overruled(&rig), None);
+    rig.stop(0).await;
+    rig.settings = |_, config| (config.zone, config.weight) = ("other".to_owned(), 7);
+    rig.start(0).await;
+    rig.wait("it is a member", Node::is_ready).await;
+    assert_eq!(overruled(&rig).as_deref(), Some("the zone \"z\" and the weight 100"));
     rig.end().await;
 }

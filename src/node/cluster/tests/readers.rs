@@ -77,3 +77,27 @@ pub(super) async fn wait_answered(peers: &[Peer]) {
         sleep(Duration::from_millis(5)).await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_what_clients_are_refused_counts_as_without_a_quorum() {
+    let mut rig = Rig::new(3).await;
+    add(rig.node(0), "k", "v").await.unwrap();
+    rig.stop(1).await;
+    rig.stop(2).await;
+    let counted = || rig.node(0).cluster().unwrap().figures().quorum_failures;
+    let refused_as = async |user: &UserId| {
+        let end = Instant::now() + PATIENCE;
+        let mut refused = 0;
+        while refused < 3 {
+            assert!(Instant::now() < end, "it is not refused");
+            let got = rig.node(0).get(user, &key("k"), 0, 1, at(Consistency::Quorum)).await;
+            refused += u64::from(matches!(got.err(), Some(OpError::Quorum { .. })));
+        }
+        refused
+    };
+    refused_as(&UserId::system()).await;
+    assert_eq!(counted(), 0);
+    let refused = refused_as(&user()).await;
+    assert_eq!(counted(), refused);
+    rig.end().await;
+}

@@ -20,6 +20,8 @@ pub(super) struct Rig {
     /// How far each one's wall clock is ahead of the machine's.
     pub(super) ahead_ms: Vec<u64>,
     pub(super) replication: usize,
+    /// What is changed of the settings of a node.
+    pub(super) settings: fn(usize, &mut ClusterConfig),
     /// The first node's disk, if that is to have faults.
     pub(super) first_disk: Option<MemoryDisk>,
     /// Whether nodes can make connections.
@@ -83,6 +85,7 @@ impl Rig {
             addresses: (0..count).map(|_| free_port()).collect(),
             nodes: (0..count).map(|_| None).collect(),
             replication: 3,
+            settings: |_, _| {},
             first_disk: None,
             connects: watch::Sender::new(true),
         }
@@ -124,7 +127,7 @@ impl Rig {
     }
 
     pub(super) async fn start_as(&mut self, index: usize, advertise: SocketAddr) {
-        let cluster = ClusterConfig {
+        let mut cluster = ClusterConfig {
             listen: self.addresses[index],
             advertise,
             http: SocketAddr::from(LOOPBACK),
@@ -142,6 +145,7 @@ impl Rig {
             weight: 100,
             replication: self.replication,
         };
+        (self.settings)(index, &mut cluster);
         let mut config = NodeConfig::new(self.dirs[index].path().join("data"));
         config.shards = 2;
         config.shard = ShardConfig {

@@ -27,6 +27,11 @@ async fn another_key_another_cluster_and_garbage_are_refused_and_harmless() {
     }
     stays(&nodes, Duration::from_secs(30), |view| alive(view) == [1, 2]).await;
     assert_eq!((sees(&strangers[0]), sees(&strangers[1])), (vec![3], vec![4]));
+    let heard = strangers[1]
+        .counters()
+        .received
+        .load(std::sync::atomic::Ordering::Relaxed);
+    assert_eq!(heard, 0, "one of another cluster is not answered each time");
     let counters = nodes[0].counters();
     let refused: BTreeMap<_, _> = counters.refused.by_reason().collect();
     assert_eq!(refused["malformed"], 5);
