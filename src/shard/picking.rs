@@ -10,10 +10,32 @@ use crate::types::WallMs;
 const IDLE_PART: u64 = 4;
 /// A merge that did not fit is tried again when it is expected to take less, by this part: 1 in so many.
 const RETRY_PART: u64 = 8;
+/// What a merge takes beyond what it had written when the disk was full, its footer for one: this part of that, 1 in so many.
+const UNWRITTEN_PART: u64 = 4;
 /// Between two merges of everything for the sake of request ids alone.
 const FORGET_AGAIN_MS: u64 = 10 * 60 * 1000;
 /// Most segments merged at once.
 const MERGE_INPUTS_MAX: usize = 16;
+
+/// A merge that the disk had not the space for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct TooLarge {
+    /// What it was expected to take, bytes.
+    pub expected: u64,
+    /// What there has to be for it, bytes: no less, and more where it was seen to take more.
+    pub needed: u64,
+}
+
+impl TooLarge {
+    /// What is cleared may free less than it is estimated to: believing the estimate alone, a look at the disk would find space enough for a
+    /// merge that failed just now.
+    pub fn of_failed(expected: u64, written: u64) -> Self {
+        Self {
+            expected,
+            needed: expected.max(written + written / UNWRITTEN_PART),
+        }
+    }
+}
 
 impl Shard {
     /// Segments that are worth merging.
@@ -45,13 +67,13 @@ impl Shard {
             return Some(by_size);
         };
         // Clears that came since may have made it smaller; not each one is worth a try.
-        if self.bytes_needed(&by_size) < too_large - too_large / RETRY_PART {
+        if self.bytes_needed(&by_size) < too_large.expected - too_large.expected / RETRY_PART {
             return Some(by_size);
         }
         let mut bytes = 0;
         let fits = by_size.iter().take_while(|segment| {
             bytes += segment.file_bytes();
-            bytes <= too_large / 2
+            bytes <= too_large.needed / 2
         });
         let count = fits.count();
         by_size.truncate(count);
@@ -61,18 +83,13 @@ impl Shard {
 
     /// About how much space the merge of these takes while its inputs are still there.
     pub(super) fn bytes_needed<'a>(&self, inputs: impl IntoIterator<Item = &'a Arc<Segment>>) -> u64 {
-        let (mut count, mut bytes, mut keys, mut clears) = (0, 0, 0, self.clears_since_merge);
+        let (mut count, mut bytes) = (0, 0);
         for segment in inputs {
             count += 1;
             bytes += segment.file_bytes();
-            keys += segment.stats().keys;
-            clears += segment.stats().clears;
         }
         match count == self.segments.len() {
-            true => {
-                let mean = self.cleared.mean_bytes().unwrap_or(bytes / keys.max(1));
-                bytes.saturating_sub(clears.saturating_mul(mean))
-            }
+            true => bytes.saturating_sub(self.cleared.bytes()),
             // What is cleared may lie in the others.
             false => bytes,
         }

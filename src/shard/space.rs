@@ -366,7 +366,7 @@ impl Shard {
 
     /// Adds are taken again once there is room for all that a shard does at once: the reserve, a new log, and a merge of one.
     fn space_probed(&mut self, free_bytes: u64) {
-        if self.merge_too_large.is_some_and(|bytes| free_bytes >= bytes) {
+        if self.merge_too_large.is_some_and(|merge| free_bytes >= merge.needed) {
             self.merge_too_large = None;
             self.upkeep_due = true;
         }

@@ -7,11 +7,12 @@
 use std::sync::Arc;
 
 use super::cleanup::Cleanup;
+use super::picking::TooLarge;
 use super::reclaim::Cleared;
 use super::{MergeError, Shard};
 use crate::core::clock::SlotClocks;
-use crate::store::compact::{Merge, MergeContext, Merged, Progress, Source};
-use crate::store::segment::{ReadError, Segment, SegmentMeta, SegmentWriter};
+use crate::store::compact::{Merge, MergeContext, Merged, Progress, Source, StepFailed};
+use crate::store::segment::ReadError;
 use crate::types::WallMs;
 
 /// What a merge writes between two looks at the clients' needs, bytes.
@@ -62,13 +63,18 @@ pub struct MergeEnd {
     /// Of the segment that it was to write: says which merge it was.
     pub number: u64,
     pub result: Result<Box<Merged>, MergeError>,
+    /// Of its file, if it failed.
+    written_bytes: u64,
 }
 
 impl MergeEnd {
     /// Of a merge that was given up, or whose job died.
     pub fn abandoned(number: u64) -> Self {
-        let result = Err(MergeError::Abandoned);
-        Self { number, result }
+        Self {
+            number,
+            result: Err(MergeError::Abandoned),
+            written_bytes: 0,
+        }
     }
 }
 
@@ -82,23 +88,29 @@ impl MergeJob {
     pub fn run(self) -> MergeOutcome {
         let number = self.number;
         let merge = match self.state {
-            State::New(sources, context) => Merge::start(sources, *context).map(Box::new),
+            State::New(sources, context) => Merge::start(sources, *context)
+                .map(Box::new)
+                .map_err(|error| StepFailed {
+                    error,
+                    written_bytes: 0,
+                }),
             State::Under(merge) => Ok(merge),
         };
-        match merge.and_then(|merge| merge.step(STEP_BYTES)) {
-            Ok(Progress::More(merge)) => MergeOutcome::More(Self {
-                state: State::Under(merge),
-                ..self
-            }),
-            Ok(Progress::Done(merged)) => MergeOutcome::Done(MergeEnd {
-                number,
-                result: Ok(merged),
-            }),
-            Err(error) => MergeOutcome::Done(MergeEnd {
-                number,
-                result: Err(error),
-            }),
-        }
+        let (result, written_bytes) = match merge.and_then(|merge| merge.step(STEP_BYTES)) {
+            Ok(Progress::More(merge)) => {
+                return MergeOutcome::More(Self {
+                    state: State::Under(merge),
+                    ..self
+                });
+            }
+            Ok(Progress::Done(merged)) => (Ok(merged), 0),
+            Err(failed) => (Err(failed.error), failed.written_bytes),
+        };
+        MergeOutcome::Done(MergeEnd {
+            number,
+            result,
+            written_bytes,
+        })
     }
 
     /// Gives it up.
@@ -230,7 +242,7 @@ impl Shard {
             Err(error) => {
                 self.seal_waits = running.seals && is_full(&error);
                 if !running.seals && is_full(&error) {
-                    self.merge_too_large = Some(running.bytes_needed);
+                    self.merge_too_large = Some(TooLarge::of_failed(running.bytes_needed, end.written_bytes));
                 }
                 self.take_back(running);
                 self.merge_failed(error);
@@ -308,60 +320,6 @@ impl Shard {
             );
         }
         self.publish();
-    }
-
-    /// What the new segment says is lost, without what was given up since its merge began: that is dropped, or another footer says so.
-    fn still_lost(&self, new: &Segment) -> SlotClocks {
-        let known = self.segments.iter().map(|segment| segment.covered());
-        known.fold(new.lost().minus(&self.dropped), |lost, covered| lost.minus(covered))
-    }
-
-    /// After a salvage the clock is smaller than before: it is derived from the footers anew.
-    fn recount_covered(&mut self) {
-        let before = std::mem::replace(&mut self.covered, self.dropped.clone());
-        for segment in &self.segments {
-            self.covered.join(segment.covered());
-        }
-        let memtables: Vec<_> = self.memtables().cloned().collect();
-        for memtable in memtables {
-            self.covered.join(&memtable.read().covered());
-        }
-        self.published.tell_lost(&before.minus(&self.covered));
-    }
-
-    /// Reads all that is sealed, and reports what is damaged. Blocks on the disk.
-    pub fn verify(&mut self) {
-        let is_damaged = |segment: &&Arc<Segment>| !segment.verify().is_empty();
-        let damaged: Vec<u64> = self
-            .segments
-            .iter()
-            .filter(is_damaged)
-            .map(|held| held.number())
-            .collect();
-        damaged.into_iter().for_each(|number| self.report_damage(number));
-    }
-
-    /// Takes everything that is lost for dropped, durably: reads of the damaged slots are answered again, without what was lost.
-    /// Gives the number of lost ops (a loss that cannot be counted is one in every slot). Blocks on the disk.
-    pub fn accept_loss(&mut self) -> Result<u64, MergeError> {
-        let lost = self.lost.clone();
-        if lost.is_empty() {
-            return Ok(0);
-        }
-        let meta = SegmentMeta {
-            shard: self.place.shard,
-            number: self.next_number,
-            replaces: self.obsolete.iter().copied().collect(),
-        };
-        self.next_number += 1;
-        let writer = SegmentWriter::create(self.place.disk.clone(), &self.place.dir, meta)?;
-        let segment = writer.finish(lost.clone(), SlotClocks::default(), &self.place.cache)?;
-        self.segments.push(Arc::new(segment));
-        self.covered.join(&lost);
-        self.lost = SlotClocks::default();
-        self.publish();
-        self.publish_clock();
-        Ok(lost.count())
     }
 
     /// To be called about once a second: looks for space, and for work that only time makes due.
