@@ -44,32 +44,41 @@ impl Shard {
             return None;
         }
         let mut by_size = self.segments.clone();
+        // Those that wait for space to be salvaged would stop any other merge, and must not hold it up.
+        by_size.retain(|segment| !self.damaged_segments.contains(&segment.number()));
+        // What is left of the sound ones after a reclaim is one, which would be written again and again.
+        if by_size.len() < self.segments.len().min(2) {
+            return None;
+        }
         by_size.sort_by_key(|segment| (segment.file_bytes(), segment.number()));
         if self.reclaim_is_worth_it(now) {
             return self.that_fit(by_size);
         }
-        let tier = self.full_tier(&by_size).or_else(|| self.idle_merge(&by_size, now));
-        let usual = tier.and_then(|tier| self.that_fit(tier));
-        usual.or_else(|| self.note_dropped(by_size, now))
+        let tier = self.full_tier(&by_size).or_else(|| self.idle_merge(&by_size, now))?;
+        self.that_fit(tier)
     }
 
-    /// One segment, so that the footer of its successor says what no file says yet: which dots are dropped. At once where they were given up
-    /// as lost, for until then each start finds them lost again, and where somebody waits for it; else when nobody writes.
-    fn note_dropped(&self, mut by_size: Vec<Arc<Segment>>, now: WallMs) -> Option<Vec<Arc<Segment>>> {
-        let is_due = self.notes_soon || self.is_idle(now);
-        by_size.truncate(1);
-        (is_due && !self.dropped.is_empty()).then_some(by_size)
+    /// A damaged segment that the disk may have the space to write anew.
+    pub(super) fn pick_damaged(&self) -> Option<Arc<Segment>> {
+        let mut damaged = self
+            .segments
+            .iter()
+            .filter(|segment| self.damaged_segments.contains(&segment.number()));
+        damaged.find(|segment| self.may_fit([*segment])).cloned()
+    }
+
+    /// Whether the merge of these is expected to take clearly less than one that did not fit.
+    fn may_fit<'a>(&self, inputs: impl IntoIterator<Item = &'a Arc<Segment>>) -> bool {
+        self.merge_too_large
+            .is_none_or(|merge| self.bytes_needed(inputs) < merge.expected - merge.expected / RETRY_PART)
     }
 
     /// Of these, smallest first, as many as the disk may have space to merge: half of what did not fit. What it frees lets more fit.
     fn that_fit(&self, mut by_size: Vec<Arc<Segment>>) -> Option<Vec<Arc<Segment>>> {
-        let Some(too_large) = self.merge_too_large else {
+        // Clears that came since may have made it smaller; not each one is worth a try.
+        let Some(too_large) = self.merge_too_large.filter(|_| !self.may_fit(&by_size)) else {
             return Some(by_size);
         };
-        // Clears that came since may have made it smaller; not each one is worth a try.
-        if self.bytes_needed(&by_size) < too_large.expected - too_large.expected / RETRY_PART {
-            return Some(by_size);
-        }
         let mut bytes = 0;
         let fits = by_size.iter().take_while(|segment| {
             bytes += segment.file_bytes();

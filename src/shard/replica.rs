@@ -138,10 +138,15 @@ impl Shard {
         if !are_noted {
             self.notes_soon = true;
             self.upkeep_due = true;
-            // Without a segment whose footer could say so, there soon is one.
-            self.wanted_takeover |= self.segments.is_empty();
+            self.want_note();
         }
         are_noted
+    }
+
+    /// The footer of the next sealed log, be that empty, says which dots are dropped; a segment written anew for that might be a large one. At
+    /// once where they were given up as lost, for until then each start finds them lost again, and where somebody waits for it.
+    pub(super) fn want_note(&mut self) {
+        self.wanted_takeover |= self.notes_soon && !self.dropped.is_empty() && self.frozen.is_empty();
     }
 
     /// Gives up these lost dots: all other replicas have sent what they have of these slots since they were lost.

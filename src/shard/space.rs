@@ -226,6 +226,13 @@ impl Shard {
         true
     }
 
+    /// Seals a log that is not used up, where that is wanted and can be.
+    pub(super) fn take_over_if_wanted(&mut self) {
+        if self.wanted_takeover && self.take_over() {
+            self.wanted_takeover = false;
+        }
+    }
+
     /// Work that makes room for writes, if there is any to do now.
     pub fn next_space_job(&mut self) -> Option<SpaceJob> {
         if self.space_under_way || self.failed.is_some() {
@@ -275,7 +282,8 @@ impl Shard {
         next_log.or_else(|| (!self.reserved).then_some(SpaceTask::Reserve))
     }
 
-    /// Once a tick: a look at the space, and if there is still too little, a log that is just large enough for clears.
+    /// Once a tick: a look at the space, and if there is still too little, a log that is just large enough for clears, where one is needed for
+    /// these, or so that the one in use can be sealed.
     fn task_on_full_disk(&mut self) -> Option<SpaceTask> {
         if std::mem::take(&mut self.probe_due) {
             return Some(SpaceTask::Probe);
@@ -284,7 +292,8 @@ impl Shard {
             .active
             .as_ref()
             .is_none_or(|active| active.memtable.read().end() + CLEAR_ROOM_BYTES > active.file.filled);
-        if !std::mem::take(&mut self.clear_room_due) || !used_up || self.prepared.is_some() {
+        let is_wanted = used_up || (self.wanted_takeover && self.notes_soon);
+        if !std::mem::take(&mut self.clear_room_due) || !is_wanted || self.prepared.is_some() {
             return None;
         }
         let number = self.next_number;

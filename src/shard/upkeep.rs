@@ -12,7 +12,7 @@ use super::reclaim::Cleared;
 use super::{MergeError, Shard};
 use crate::core::clock::SlotClocks;
 use crate::store::compact::{Merge, MergeContext, Merged, Progress, Source, StepFailed};
-use crate::store::segment::ReadError;
+use crate::store::segment::{ReadError, Segment};
 use crate::types::WallMs;
 
 /// What a merge writes between two looks at the clients' needs, bytes.
@@ -125,6 +125,9 @@ impl MergeJob {
 impl Shard {
     /// A merge or a seal to run, if there is one to do now and none is in its way.
     pub fn next_merge(&mut self, now: WallMs) -> Option<MergeJob> {
+        if self.notes_soon && self.failed.is_none() {
+            self.take_over_if_wanted();
+        }
         // Asked after every message: the answer must cost nothing while nothing changed.
         let idle = !self.upkeep_due || self.merge_paused;
         if idle || self.seal_under_way.is_some() || self.failed.is_some() {
@@ -145,10 +148,9 @@ impl Shard {
             return Some(self.merge(vec![source], true, false, urgent, now));
         }
         debug_assert!(!merges, "one merge at a time");
-        if let Some(damaged) = self.damaged_segments.pop_first() {
-            let segment = self.segments.iter().find(|segment| segment.number() == damaged)?;
-            let source = Source::Segment(segment.clone());
-            return Some(self.merge(vec![source], false, true, false, now));
+        if let Some(damaged) = self.pick_damaged() {
+            self.damaged_segments.remove(&damaged.number());
+            return Some(self.merge(vec![Source::Segment(damaged)], false, true, false, now));
         }
         let Some(inputs) = self.pick(now) else {
             self.upkeep_due = false;
@@ -181,7 +183,9 @@ impl Shard {
         self.next_number += 1;
         let takes_all = !seals && outside.is_empty();
         let (mut clears, mut cleared) = (0, Cleared::default());
-        if takes_all {
+        // What is cleared in a segment that waits to be salvaged is not worth that all others are merged for it again and again.
+        let only_damaged = |segment: &Arc<_>| self.damaged_segments.contains(&Segment::number(segment));
+        if takes_all || (!seals && !salvage && outside.iter().all(only_damaged)) {
             self.merged_all_at = now;
             clears = std::mem::take(&mut self.clears_since_merge);
             cleared = std::mem::take(&mut self.cleared);
@@ -288,6 +292,7 @@ impl Shard {
         {
             self.retire_log(frozen.memtable.read().number(), frozen.damaged);
         }
+        self.want_note();
         self.segments.retain(|held| !running.segments.contains(&held.number()));
         for number in running.segments {
             self.obsolete.insert(number);
@@ -334,13 +339,12 @@ impl Shard {
             .active
             .as_ref()
             .is_some_and(|active| active.memtable.read().clear_count() > 0);
-        if self.is_idle(now) && has_clears && self.frozen.is_empty() {
-            // Sealed, the clears can meet what they cleared, and both go.
+        if self.is_idle(now) && (has_clears || !self.dropped.is_empty()) && self.frozen.is_empty() {
+            // Sealed, the clears can meet what they cleared, and both go; and a footer says what is dropped.
             self.wanted_takeover = true;
         }
-        if self.wanted_takeover && self.take_over() {
-            self.wanted_takeover = false;
-        }
+        self.want_note();
+        self.take_over_if_wanted();
         if self.is_idle(now) {
             self.let_spares_go();
         }
