@@ -9,7 +9,7 @@ use super::recover::UNKNOWN_ORIGIN;
 use super::segment::{OpCursor, ReadError, Segment, place_of};
 use super::waiting::{Next, Waiting, let_far_texts_go};
 use crate::core::clock::{Clock, SeqSet};
-use crate::core::op::{Dot, Op};
+use crate::core::op::{Body, Dot, Op};
 use crate::core::slot::SlotId;
 use crate::core::stamp::Stamp;
 use crate::types::{Key, UserId};
@@ -58,6 +58,27 @@ impl KeySource {
             memory: self.memory.within(clock, until),
             ..self.clone()
         })
+    }
+
+    /// All clears of the key, in stamp order. Of a long list, what is known to be nothing but values is not read for them.
+    pub fn clears(&self) -> Result<Vec<Op>, ReadError> {
+        let is_clear = |op: &Op| matches!(op.body, Body::Clear(_));
+        let mut clears: Vec<Op> = self.memory.iter().filter(is_clear).collect();
+        for segment in self.segments.iter().filter(|segment| segment.stats().clears > 0) {
+            let mut ops = segment.ops_of(self.slot, self.user.as_str(), self.key.as_str());
+            loop {
+                while ops.plain_run().is_some() {
+                    ops.skip_plain_run();
+                }
+                let Some(op) = ops.next()? else {
+                    break;
+                };
+                clears.extend(Some(op).filter(is_clear));
+            }
+        }
+        clears.sort_by_key(rank_of);
+        clears.dedup_by_key(|clear| clear.dot);
+        Ok(clears)
     }
 
     /// All ops of the key in stamp order.

@@ -15,6 +15,7 @@ use crate::store::memory_disk::MemoryDisk;
 use crate::store::memtable::{MemoryOps, Memtable};
 use crate::store::recover::UNKNOWN_ORIGIN;
 use crate::store::segment::{EntryRef, SegmentMeta, SegmentWriter};
+use crate::store::standing::{has_values, holds_text};
 use crate::types::{BODY_BYTES_MAX, Key, UserId, WallMs};
 
 mod model;
