@@ -8,7 +8,7 @@
 use super::write::{GroupNumber, WriteRefused};
 use super::{Shard, ShardReader};
 use crate::core::clock::{Clock, SlotClocks};
-use crate::core::op::{Body, KeyedOp};
+use crate::core::op::{Body, Dot, KeyedOp};
 use crate::core::slot::{KeyHash, SlotId};
 use crate::core::stamp::HybridTime;
 use crate::store::export::{HeldDots, OpScan, held_dots};
@@ -79,8 +79,21 @@ impl Shard {
                 clocks.insert(dot.slot, dot.origin, dot.seq);
             }
         });
-        if !self.lost.is_empty() {
-            self.find_lost();
+        self.find_among(&dots);
+    }
+
+    /// The same as `find_lost`, where nothing but these became durable. Asked after each commit, be that of one op, for as long as anything is
+    /// lost: it must not look at all the clocks of the shard.
+    fn find_among(&mut self, dots: &[Dot]) {
+        let mut found = SlotClocks::default();
+        for dot in dots {
+            if self.lost.contains(dot.slot, dot.origin, dot.seq) {
+                found.insert(dot.slot, dot.origin, dot.seq);
+            }
+        }
+        if !found.is_empty() {
+            self.lost = self.lost.minus(&found);
+            self.publish();
         }
     }
 

@@ -213,3 +213,32 @@ fn a_sector_that_cannot_be_read_does_not_stop_the_merges() {
         "one block is given up: {stats:?}"
     );
 }
+
+/// The first commits bring back some of what is lost, and others what never was.
+#[test]
+fn what_commits_bring_back_is_all_that_leaves_what_is_lost() {
+    let mut rig = Rig::with_segment();
+    let reader = rig.shard.reader();
+    let (mut scan, _) = reader.scan(reader.durable_clocks(), rig.now);
+    let ops = scan.next_batch(usize::MAX).unwrap().unwrap();
+    rig.damage();
+    rig.report_damage();
+    rig.run_jobs();
+    let lost = rig.shard.lost.clone();
+    assert!(lost.count() > 10);
+    for (round, ops) in ops.chunks(7).enumerate() {
+        rig.add("u", &format!("new {round}"), "value");
+        let mut applied = rig.shard.apply(ops.to_vec(), rig.now).unwrap();
+        while let Applied::NeedsSpace(left) = applied {
+            rig.run_jobs();
+            applied = rig.shard.apply(left, rig.now).unwrap();
+        }
+        rig.commit();
+        let expected = lost.minus(&rig.shard.reader().durable_clocks());
+        assert_eq!(
+            (&rig.shard.lost, rig.shard.reader().lost()),
+            (&expected, expected.clone())
+        );
+    }
+    assert!(rig.shard.lost.is_empty());
+}
