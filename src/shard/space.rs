@@ -196,20 +196,21 @@ impl Shard {
         let Some(file) = self.prepared.take() else {
             return false;
         };
-        let mut previous = Previous::default();
         if let Some(active) = self.active.take() {
-            let memtable = active.memtable.read();
-            previous = Previous {
-                number: memtable.number(),
-                end: memtable.end(),
-            };
-            drop(memtable);
             self.upkeep_due = true;
             self.frozen.push_back(Frozen {
                 memtable: active.memtable,
                 damaged: false,
             });
         }
+        // After a restart too: the last log of before is durable up to its end, as it was read back.
+        let previous = self.frozen.back().map_or(Previous::default(), |frozen| {
+            let memtable = frozen.memtable.read();
+            Previous {
+                number: memtable.number(),
+                end: memtable.end(),
+            }
+        });
         let header = LogHeader {
             shard: self.place.shard,
             number: file.number,
