@@ -43,6 +43,10 @@ fn a_salvage_that_does_not_fit_waits_for_space_and_holds_up_no_other_merge() {
         (2, 2),
         "one salvage, and one merge of the others"
     );
+    assert_eq!(
+        rig.shard.clears_since_merge, 0,
+        "nor is there another for the same clears"
+    );
     rig.disk.faults().free_bytes.store(1 << 30, Ordering::Relaxed);
     for _ in 0..3 {
         rig.idle();
