@@ -20,7 +20,7 @@ const MERGE_INPUTS_MAX: usize = 16;
 /// A merge that the disk had not the space for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct TooLarge {
-    /// What it was expected to take, bytes.
+    /// What it was expected to take, bytes; or one that did not fit before it, if that was less.
     pub expected: u64,
     /// What there has to be for it, bytes: no less, and more where it was seen to take more.
     pub needed: u64,
@@ -33,6 +33,15 @@ impl TooLarge {
         Self {
             expected,
             needed: expected.max(written + written / UNWRITTEN_PART),
+        }
+    }
+
+    /// There was not the space for these either: of a merge that was expected to take less than it does, and a smaller one that was tried instead,
+    /// the first would otherwise look as if it fitted again.
+    pub fn after(self, before: Option<Self>) -> Self {
+        Self {
+            expected: before.map_or(self.expected, |before| before.expected.min(self.expected)),
+            ..self
         }
     }
 }

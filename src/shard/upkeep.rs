@@ -246,7 +246,8 @@ impl Shard {
             Err(error) => {
                 self.seal_waits = running.seals && is_full(&error);
                 if !running.seals && is_full(&error) {
-                    self.merge_too_large = Some(TooLarge::of_failed(running.bytes_needed, end.written_bytes));
+                    let failed = TooLarge::of_failed(running.bytes_needed, end.written_bytes);
+                    self.merge_too_large = Some(failed.after(self.merge_too_large));
                 }
                 self.take_back(running);
                 self.merge_failed(error);

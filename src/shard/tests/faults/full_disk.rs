@@ -89,6 +89,42 @@ fn a_merge_of_mostly_cleared_keys_that_did_not_fit_waits_until_it_may() {
 }
 
 #[test]
+fn a_merge_that_takes_more_than_expected_is_not_tried_again_when_a_smaller_one_fails_too() {
+    let mut rig = Rig::new(ShardConfig {
+        fan_out: 100,
+        ..small()
+    });
+    rig.fill(1_200);
+    rig.freeze();
+    while !rig.shard.frozen.is_empty() {
+        let sealed = rig.merge_result().unwrap();
+        rig.shard.merged(sealed);
+    }
+    // Counted as cleared, but nothing clears them.
+    for key in 0..1_100 {
+        let (user, key) = (UserId::new("u").unwrap(), Key::new(&format!("key {key}")).unwrap());
+        let hash = KeyHash::of(&user, &key);
+        rig.shard.note_clear(slot_of(&user, hash), hash, (&user, &key));
+    }
+    let count = rig.shard.segments.len();
+    rig.disk.faults().free_bytes.store(50 << 10, Ordering::Relaxed);
+    let mut tried = Vec::new();
+    for _ in 0..10 {
+        rig.now.0 += 1000;
+        rig.shard.tick(rig.now);
+        if let Some(probe) = rig.shard.next_space_job() {
+            rig.shard.space_made(probe.run());
+        }
+        tried.extend(rig.shard.pick(rig.now).map(|picked| picked.len()));
+        if let Some(merge) = rig.merge_result() {
+            rig.shard.merged(merge);
+        }
+    }
+    let of_all = tried.iter().filter(|tried| **tried == count).count();
+    assert_eq!((of_all, tried.len() < 6), (1, true), "{tried:?} of {count}");
+}
+
+#[test]
 fn clears_that_had_to_be_kept_free_nothing_more() {
     let mut rig = Rig::new(ShardConfig {
         replicated: true,
