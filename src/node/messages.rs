@@ -27,6 +27,14 @@ pub enum Reply {
 }
 
 impl Reply {
+    /// Nobody waits for it any more.
+    pub fn is_closed(&self) -> bool {
+        match self {
+            Self::Waiter(waiter) => waiter.is_closed(),
+            Self::Share(share) => share.is_closed(),
+        }
+    }
+
     pub fn send(self, done: Result<Added, OpError>) {
         match self {
             Self::Waiter(waiter) => {

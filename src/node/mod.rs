@@ -17,6 +17,7 @@ pub mod identity;
 mod identity_keeper;
 mod inbox;
 mod jobs;
+mod lacking;
 pub mod local;
 pub mod membership;
 mod messages;

@@ -11,11 +11,11 @@ use super::messages::ShardMessage;
 use super::news::News;
 use super::supervisor::{ShardDoor, SupervisorMessage};
 use crate::core::clock::{Clock, SlotClocks};
-use crate::core::op::{KeyedOp, Op};
+use crate::core::op::KeyedOp;
 use crate::core::slot::{KeyHash, SlotId};
 use crate::core::stamp::{HybridTime, Stamp};
 use crate::shard::{RequestHeld, ShardReader};
-use crate::store::export::{HeldDots, OpScan, ops_of_key_lacking};
+use crate::store::export::{HeldDots, OpScan};
 use crate::store::segment::ReadError;
 use crate::store::source::KeySource;
 use crate::types::{Key, RequestId, UserId, WallMs};
@@ -179,29 +179,6 @@ impl Local {
         Err(OpError::ShardUnavailable { maybe_applied: false })
     }
 
-    /// The ops of a snapshot that a clock does not cover, about so many bytes of them, and whether there are more.
-    pub async fn lacking(
-        &self,
-        source: KeySource,
-        known: Clock,
-        budget: usize,
-    ) -> Result<(Vec<KeyedOp>, bool), OpError> {
-        let index = self.door_of(source.slot);
-        let (user, key) = (source.user.clone(), source.key.clone());
-        let now = self.env().wall.now();
-        let found = self
-            .env()
-            .run_blocking(move || ops_of_key_lacking(&source, &known, budget, now))
-            .await?;
-        let (ops, more) = found.map_err(|error| self.report(index, error))?;
-        let keyed = |op: Op| KeyedOp {
-            user: user.clone(),
-            key: key.clone(),
-            op,
-        };
-        Ok((ops.into_iter().map(keyed).collect(), more))
-    }
-
     /// The dots of all ops that are held of a slot.
     pub async fn held_dots(&self, slot: SlotId) -> Result<HeldDots, OpError> {
         let index = self.door_of(slot);
@@ -331,7 +308,7 @@ impl Local {
         }
     }
 
-    fn report(&self, index: usize, error: ReadError) -> OpError {
+    pub(super) fn report(&self, index: usize, error: ReadError) -> OpError {
         report(self.doors()[index].serving().as_deref(), error)
     }
 }

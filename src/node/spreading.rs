@@ -166,6 +166,17 @@ impl Others {
 }
 
 impl LocalShare {
+    /// Whoever waits for it was told, or has gone away.
+    pub fn is_closed(&self) -> bool {
+        let Some(Progress(counting)) = self.0.as_deref() else {
+            return true;
+        };
+        counting
+            .lock()
+            .as_ref()
+            .is_none_or(|counting| counting.waiter.is_closed())
+    }
+
     /// What this node's shard says.
     pub fn end(mut self, done: Result<Added, OpError>) {
         self.say(done);

@@ -12,6 +12,7 @@
 
 mod cleanup;
 mod commit;
+mod damage;
 mod open_parts;
 mod picking;
 mod published;
@@ -194,8 +195,8 @@ pub struct Shard {
     upkeep_due: bool,
     /// A merge may be tried although the disk is full.
     merge_due: bool,
-    /// The disk has not the space for a merge of so many bytes.
-    merge_too_large: Option<u64>,
+    /// The disk has not the space for this merge.
+    merge_too_large: Option<picking::TooLarge>,
     /// A merge failed: not before the next tick.
     merge_paused: bool,
     /// The active memtable is to be sealed although its log is not used up.
@@ -366,20 +367,6 @@ impl Shard {
     fn memtables(&self) -> impl DoubleEndedIterator<Item = &SharedMemtable> {
         let frozen = self.frozen.iter().map(|frozen| &frozen.memtable);
         frozen.chain(self.active.iter().map(|active| &active.memtable))
-    }
-
-    /// A read met damage in this segment: it will be rewritten without the damaged part.
-    pub fn report_damage(&mut self, segment: u64) {
-        if self.segments.iter().any(|held| held.number() == segment) {
-            if self.damaged_segments.insert(segment) {
-                tracing::error!(
-                    shard = self.place.shard,
-                    segment,
-                    "a block of this segment fails its checksum: it is written anew with all that can be read, and the old file is kept"
-                );
-            }
-            self.upkeep_due = true;
-        }
     }
 
     /// What clears in memtables saw, by key, for merges to apply to segments already.

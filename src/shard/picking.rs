@@ -10,10 +10,41 @@ use crate::types::WallMs;
 const IDLE_PART: u64 = 4;
 /// A merge that did not fit is tried again when it is expected to take less, by this part: 1 in so many.
 const RETRY_PART: u64 = 8;
+/// What a merge takes beyond what it had written when the disk was full, its footer for one: this part of that, 1 in so many.
+const UNWRITTEN_PART: u64 = 4;
 /// Between two merges of everything for the sake of request ids alone.
 const FORGET_AGAIN_MS: u64 = 10 * 60 * 1000;
 /// Most segments merged at once.
 const MERGE_INPUTS_MAX: usize = 16;
+
+/// A merge that the disk had not the space for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct TooLarge {
+    /// What it was expected to take, bytes; or one that did not fit before it, if that was less.
+    pub expected: u64,
+    /// What there has to be for it, bytes: no less, and more where it was seen to take more.
+    pub needed: u64,
+}
+
+impl TooLarge {
+    /// What is cleared may free less than it is estimated to: believing the estimate alone, a look at the disk would find space enough for a
+    /// merge that failed just now.
+    pub fn of_failed(expected: u64, written: u64) -> Self {
+        Self {
+            expected,
+            needed: expected.max(written + written / UNWRITTEN_PART),
+        }
+    }
+
+    /// There was not the space for these either: of a merge that was expected to take less than it does, and a smaller one that was tried instead,
+    /// the first would otherwise look as if it fitted again.
+    pub fn after(self, before: Option<Self>) -> Self {
+        Self {
+            expected: before.map_or(self.expected, |before| before.expected.min(self.expected)),
+            ..self
+        }
+    }
+}
 
 impl Shard {
     /// Segments that are worth merging.
@@ -22,36 +53,45 @@ impl Shard {
             return None;
         }
         let mut by_size = self.segments.clone();
+        // Those that wait for space to be salvaged would stop any other merge, and must not hold it up.
+        by_size.retain(|segment| !self.damaged_segments.contains(&segment.number()));
+        // What is left of the sound ones after a reclaim is one, which would be written again and again.
+        if by_size.len() < self.segments.len().min(2) {
+            return None;
+        }
         by_size.sort_by_key(|segment| (segment.file_bytes(), segment.number()));
         if self.reclaim_is_worth_it(now) {
             return self.that_fit(by_size);
         }
-        let tier = self.full_tier(&by_size).or_else(|| self.idle_merge(&by_size, now));
-        let usual = tier.and_then(|tier| self.that_fit(tier));
-        usual.or_else(|| self.note_dropped(by_size, now))
+        let tier = self.full_tier(&by_size).or_else(|| self.idle_merge(&by_size, now))?;
+        self.that_fit(tier)
     }
 
-    /// One segment, so that the footer of its successor says what no file says yet: which dots are dropped. At once where they were given up
-    /// as lost, for until then each start finds them lost again, and where somebody waits for it; else when nobody writes.
-    fn note_dropped(&self, mut by_size: Vec<Arc<Segment>>, now: WallMs) -> Option<Vec<Arc<Segment>>> {
-        let is_due = self.notes_soon || self.is_idle(now);
-        by_size.truncate(1);
-        (is_due && !self.dropped.is_empty()).then_some(by_size)
+    /// A damaged segment that the disk may have the space to write anew.
+    pub(super) fn pick_damaged(&self) -> Option<Arc<Segment>> {
+        let mut damaged = self
+            .segments
+            .iter()
+            .filter(|segment| self.damaged_segments.contains(&segment.number()));
+        damaged.find(|segment| self.may_fit([*segment])).cloned()
+    }
+
+    /// Whether the merge of these is expected to take clearly less than one that did not fit.
+    fn may_fit<'a>(&self, inputs: impl IntoIterator<Item = &'a Arc<Segment>>) -> bool {
+        self.merge_too_large
+            .is_none_or(|merge| self.bytes_needed(inputs) < merge.expected - merge.expected / RETRY_PART)
     }
 
     /// Of these, smallest first, as many as the disk may have space to merge: half of what did not fit. What it frees lets more fit.
     fn that_fit(&self, mut by_size: Vec<Arc<Segment>>) -> Option<Vec<Arc<Segment>>> {
-        let Some(too_large) = self.merge_too_large else {
+        // Clears that came since may have made it smaller; not each one is worth a try.
+        let Some(too_large) = self.merge_too_large.filter(|_| !self.may_fit(&by_size)) else {
             return Some(by_size);
         };
-        // Clears that came since may have made it smaller; not each one is worth a try.
-        if self.bytes_needed(&by_size) < too_large - too_large / RETRY_PART {
-            return Some(by_size);
-        }
         let mut bytes = 0;
         let fits = by_size.iter().take_while(|segment| {
             bytes += segment.file_bytes();
-            bytes <= too_large / 2
+            bytes <= too_large.needed / 2
         });
         let count = fits.count();
         by_size.truncate(count);
@@ -61,18 +101,13 @@ impl Shard {
 
     /// About how much space the merge of these takes while its inputs are still there.
     pub(super) fn bytes_needed<'a>(&self, inputs: impl IntoIterator<Item = &'a Arc<Segment>>) -> u64 {
-        let (mut count, mut bytes, mut keys, mut clears) = (0, 0, 0, self.clears_since_merge);
+        let (mut count, mut bytes) = (0, 0);
         for segment in inputs {
             count += 1;
             bytes += segment.file_bytes();
-            keys += segment.stats().keys;
-            clears += segment.stats().clears;
         }
         match count == self.segments.len() {
-            true => {
-                let mean = self.cleared.mean_bytes().unwrap_or(bytes / keys.max(1));
-                bytes.saturating_sub(clears.saturating_mul(mean))
-            }
+            true => bytes.saturating_sub(self.cleared.bytes()),
             // What is cleared may lie in the others.
             false => bytes,
         }

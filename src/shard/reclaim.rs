@@ -26,21 +26,18 @@ pub(super) struct Cleared {
     by_key: HashMap<KeyHash, u64>,
     /// Of all keys, bytes.
     bytes: u64,
-    clears: u64,
 }
 
 impl Cleared {
     /// Of clears that nothing more is known of.
-    fn of_unknown(clears: u64, bytes: u64) -> Self {
+    fn of_unknown(bytes: u64) -> Self {
         Self {
-            clears,
             bytes,
             by_key: HashMap::new(),
         }
     }
 
     fn note(&mut self, key: KeyHash, held: u64) {
-        self.clears += 1;
         let known = self.by_key.get(&key).copied().unwrap_or(0);
         if held <= known {
             return;
@@ -58,13 +55,12 @@ impl Cleared {
         }
         let by_key: u64 = self.by_key.values().sum();
         others.bytes += self.bytes.saturating_sub(by_key);
-        others.clears += self.clears.saturating_sub(self.by_key.len() as u64);
         *self = others;
     }
 
-    /// What one clear frees on average, if there was one.
-    pub(super) fn mean_bytes(&self) -> Option<u64> {
-        self.bytes.checked_div(self.clears)
+    /// What they are estimated to free.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
     }
 }
 
@@ -98,7 +94,7 @@ impl Shard {
     /// Counts the clears that were here when the shard was opened.
     pub(super) fn note_recovered_clears(&mut self) {
         let (bytes, keys, clears) = self.sealed();
-        self.cleared = Cleared::of_unknown(clears, clears.saturating_mul(bytes / keys));
+        self.cleared = Cleared::of_unknown(clears.saturating_mul(bytes / keys));
         let memtables: Vec<_> = self.memtables().cloned().collect();
         for memtable in memtables {
             let memtable = memtable.read();

@@ -8,7 +8,7 @@
 use super::write::{GroupNumber, WriteRefused};
 use super::{Shard, ShardReader};
 use crate::core::clock::{Clock, SlotClocks};
-use crate::core::op::{Body, KeyedOp};
+use crate::core::op::{Body, Dot, KeyedOp};
 use crate::core::slot::{KeyHash, SlotId};
 use crate::core::stamp::HybridTime;
 use crate::store::export::{HeldDots, OpScan, held_dots};
@@ -79,8 +79,21 @@ impl Shard {
                 clocks.insert(dot.slot, dot.origin, dot.seq);
             }
         });
-        if !self.lost.is_empty() {
-            self.find_lost();
+        self.find_among(&dots);
+    }
+
+    /// The same as `find_lost`, where nothing but these became durable. Asked after each commit, be that of one op, for as long as anything is
+    /// lost: it must not look at all the clocks of the shard.
+    fn find_among(&mut self, dots: &[Dot]) {
+        let mut found = SlotClocks::default();
+        for dot in dots {
+            if self.lost.contains(dot.slot, dot.origin, dot.seq) {
+                found.insert(dot.slot, dot.origin, dot.seq);
+            }
+        }
+        if !found.is_empty() {
+            self.lost = self.lost.minus(&found);
+            self.publish();
         }
     }
 
@@ -138,10 +151,15 @@ impl Shard {
         if !are_noted {
             self.notes_soon = true;
             self.upkeep_due = true;
-            // Without a segment whose footer could say so, there soon is one.
-            self.wanted_takeover |= self.segments.is_empty();
+            self.want_note();
         }
         are_noted
+    }
+
+    /// The footer of the next sealed log, be that empty, says which dots are dropped; a segment written anew for that might be a large one. At
+    /// once where they were given up as lost, for until then each start finds them lost again, and where somebody waits for it.
+    pub(super) fn want_note(&mut self) {
+        self.wanted_takeover |= self.notes_soon && !self.dropped.is_empty() && self.frozen.is_empty();
     }
 
     /// Gives up these lost dots: all other replicas have sent what they have of these slots since they were lost.

@@ -196,20 +196,21 @@ impl Shard {
         let Some(file) = self.prepared.take() else {
             return false;
         };
-        let mut previous = Previous::default();
         if let Some(active) = self.active.take() {
-            let memtable = active.memtable.read();
-            previous = Previous {
-                number: memtable.number(),
-                end: memtable.end(),
-            };
-            drop(memtable);
             self.upkeep_due = true;
             self.frozen.push_back(Frozen {
                 memtable: active.memtable,
                 damaged: false,
             });
         }
+        // After a restart too: the last log of before is durable up to its end, as it was read back.
+        let previous = self.frozen.back().map_or(Previous::default(), |frozen| {
+            let memtable = frozen.memtable.read();
+            Previous {
+                number: memtable.number(),
+                end: memtable.end(),
+            }
+        });
         let header = LogHeader {
             shard: self.place.shard,
             number: file.number,
@@ -224,6 +225,13 @@ impl Shard {
         });
         self.publish();
         true
+    }
+
+    /// Seals a log that is not used up, where that is wanted and can be.
+    pub(super) fn take_over_if_wanted(&mut self) {
+        if self.wanted_takeover && self.take_over() {
+            self.wanted_takeover = false;
+        }
     }
 
     /// Work that makes room for writes, if there is any to do now.
@@ -275,7 +283,8 @@ impl Shard {
         next_log.or_else(|| (!self.reserved).then_some(SpaceTask::Reserve))
     }
 
-    /// Once a tick: a look at the space, and if there is still too little, a log that is just large enough for clears.
+    /// Once a tick: a look at the space, and if there is still too little, a log that is just large enough for clears, where one is needed for
+    /// these, or so that the one in use can be sealed.
     fn task_on_full_disk(&mut self) -> Option<SpaceTask> {
         if std::mem::take(&mut self.probe_due) {
             return Some(SpaceTask::Probe);
@@ -284,7 +293,8 @@ impl Shard {
             .active
             .as_ref()
             .is_none_or(|active| active.memtable.read().end() + CLEAR_ROOM_BYTES > active.file.filled);
-        if !std::mem::take(&mut self.clear_room_due) || !used_up || self.prepared.is_some() {
+        let is_wanted = used_up || (self.wanted_takeover && self.notes_soon);
+        if !std::mem::take(&mut self.clear_room_due) || !is_wanted || self.prepared.is_some() {
             return None;
         }
         let number = self.next_number;
@@ -366,7 +376,7 @@ impl Shard {
 
     /// Adds are taken again once there is room for all that a shard does at once: the reserve, a new log, and a merge of one.
     fn space_probed(&mut self, free_bytes: u64) {
-        if self.merge_too_large.is_some_and(|bytes| free_bytes >= bytes) {
+        if self.merge_too_large.is_some_and(|merge| free_bytes >= merge.needed) {
             self.merge_too_large = None;
             self.upkeep_due = true;
         }

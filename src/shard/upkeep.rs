@@ -7,11 +7,12 @@
 use std::sync::Arc;
 
 use super::cleanup::Cleanup;
+use super::picking::TooLarge;
 use super::reclaim::Cleared;
 use super::{MergeError, Shard};
 use crate::core::clock::SlotClocks;
-use crate::store::compact::{Merge, MergeContext, Merged, Progress, Source};
-use crate::store::segment::{ReadError, Segment, SegmentMeta, SegmentWriter};
+use crate::store::compact::{Merge, MergeContext, Merged, Progress, Source, StepFailed};
+use crate::store::segment::{ReadError, Segment};
 use crate::types::WallMs;
 
 /// What a merge writes between two looks at the clients' needs, bytes.
@@ -62,13 +63,18 @@ pub struct MergeEnd {
     /// Of the segment that it was to write: says which merge it was.
     pub number: u64,
     pub result: Result<Box<Merged>, MergeError>,
+    /// Of its file, if it failed.
+    written_bytes: u64,
 }
 
 impl MergeEnd {
     /// Of a merge that was given up, or whose job died.
     pub fn abandoned(number: u64) -> Self {
-        let result = Err(MergeError::Abandoned);
-        Self { number, result }
+        Self {
+            number,
+            result: Err(MergeError::Abandoned),
+            written_bytes: 0,
+        }
     }
 }
 
@@ -82,23 +88,29 @@ impl MergeJob {
     pub fn run(self) -> MergeOutcome {
         let number = self.number;
         let merge = match self.state {
-            State::New(sources, context) => Merge::start(sources, *context).map(Box::new),
+            State::New(sources, context) => Merge::start(sources, *context)
+                .map(Box::new)
+                .map_err(|error| StepFailed {
+                    error,
+                    written_bytes: 0,
+                }),
             State::Under(merge) => Ok(merge),
         };
-        match merge.and_then(|merge| merge.step(STEP_BYTES)) {
-            Ok(Progress::More(merge)) => MergeOutcome::More(Self {
-                state: State::Under(merge),
-                ..self
-            }),
-            Ok(Progress::Done(merged)) => MergeOutcome::Done(MergeEnd {
-                number,
-                result: Ok(merged),
-            }),
-            Err(error) => MergeOutcome::Done(MergeEnd {
-                number,
-                result: Err(error),
-            }),
-        }
+        let (result, written_bytes) = match merge.and_then(|merge| merge.step(STEP_BYTES)) {
+            Ok(Progress::More(merge)) => {
+                return MergeOutcome::More(Self {
+                    state: State::Under(merge),
+                    ..self
+                });
+            }
+            Ok(Progress::Done(merged)) => (Ok(merged), 0),
+            Err(failed) => (Err(failed.error), failed.written_bytes),
+        };
+        MergeOutcome::Done(MergeEnd {
+            number,
+            result,
+            written_bytes,
+        })
     }
 
     /// Gives it up.
@@ -113,6 +125,9 @@ impl MergeJob {
 impl Shard {
     /// A merge or a seal to run, if there is one to do now and none is in its way.
     pub fn next_merge(&mut self, now: WallMs) -> Option<MergeJob> {
+        if self.notes_soon && self.failed.is_none() {
+            self.take_over_if_wanted();
+        }
         // Asked after every message: the answer must cost nothing while nothing changed.
         let idle = !self.upkeep_due || self.merge_paused;
         if idle || self.seal_under_way.is_some() || self.failed.is_some() {
@@ -133,10 +148,9 @@ impl Shard {
             return Some(self.merge(vec![source], true, false, urgent, now));
         }
         debug_assert!(!merges, "one merge at a time");
-        if let Some(damaged) = self.damaged_segments.pop_first() {
-            let segment = self.segments.iter().find(|segment| segment.number() == damaged)?;
-            let source = Source::Segment(segment.clone());
-            return Some(self.merge(vec![source], false, true, false, now));
+        if let Some(damaged) = self.pick_damaged() {
+            self.damaged_segments.remove(&damaged.number());
+            return Some(self.merge(vec![Source::Segment(damaged)], false, true, false, now));
         }
         let Some(inputs) = self.pick(now) else {
             self.upkeep_due = false;
@@ -169,7 +183,9 @@ impl Shard {
         self.next_number += 1;
         let takes_all = !seals && outside.is_empty();
         let (mut clears, mut cleared) = (0, Cleared::default());
-        if takes_all {
+        // What is cleared in a segment that waits to be salvaged is not worth that all others are merged for it again and again.
+        let only_damaged = |segment: &Arc<_>| self.damaged_segments.contains(&Segment::number(segment));
+        if takes_all || (!seals && !salvage && outside.iter().all(only_damaged)) {
             self.merged_all_at = now;
             clears = std::mem::take(&mut self.clears_since_merge);
             cleared = std::mem::take(&mut self.cleared);
@@ -230,7 +246,8 @@ impl Shard {
             Err(error) => {
                 self.seal_waits = running.seals && is_full(&error);
                 if !running.seals && is_full(&error) {
-                    self.merge_too_large = Some(running.bytes_needed);
+                    let failed = TooLarge::of_failed(running.bytes_needed, end.written_bytes);
+                    self.merge_too_large = Some(failed.after(self.merge_too_large));
                 }
                 self.take_back(running);
                 self.merge_failed(error);
@@ -276,6 +293,7 @@ impl Shard {
         {
             self.retire_log(frozen.memtable.read().number(), frozen.damaged);
         }
+        self.want_note();
         self.segments.retain(|held| !running.segments.contains(&held.number()));
         for number in running.segments {
             self.obsolete.insert(number);
@@ -310,60 +328,6 @@ impl Shard {
         self.publish();
     }
 
-    /// What the new segment says is lost, without what was given up since its merge began: that is dropped, or another footer says so.
-    fn still_lost(&self, new: &Segment) -> SlotClocks {
-        let known = self.segments.iter().map(|segment| segment.covered());
-        known.fold(new.lost().minus(&self.dropped), |lost, covered| lost.minus(covered))
-    }
-
-    /// After a salvage the clock is smaller than before: it is derived from the footers anew.
-    fn recount_covered(&mut self) {
-        let before = std::mem::replace(&mut self.covered, self.dropped.clone());
-        for segment in &self.segments {
-            self.covered.join(segment.covered());
-        }
-        let memtables: Vec<_> = self.memtables().cloned().collect();
-        for memtable in memtables {
-            self.covered.join(&memtable.read().covered());
-        }
-        self.published.tell_lost(&before.minus(&self.covered));
-    }
-
-    /// Reads all that is sealed, and reports what is damaged. Blocks on the disk.
-    pub fn verify(&mut self) {
-        let is_damaged = |segment: &&Arc<Segment>| !segment.verify().is_empty();
-        let damaged: Vec<u64> = self
-            .segments
-            .iter()
-            .filter(is_damaged)
-            .map(|held| held.number())
-            .collect();
-        damaged.into_iter().for_each(|number| self.report_damage(number));
-    }
-
-    /// Takes everything that is lost for dropped, durably: reads of the damaged slots are answered again, without what was lost.
-    /// Gives the number of lost ops (a loss that cannot be counted is one in every slot). Blocks on the disk.
-    pub fn accept_loss(&mut self) -> Result<u64, MergeError> {
-        let lost = self.lost.clone();
-        if lost.is_empty() {
-            return Ok(0);
-        }
-        let meta = SegmentMeta {
-            shard: self.place.shard,
-            number: self.next_number,
-            replaces: self.obsolete.iter().copied().collect(),
-        };
-        self.next_number += 1;
-        let writer = SegmentWriter::create(self.place.disk.clone(), &self.place.dir, meta)?;
-        let segment = writer.finish(lost.clone(), SlotClocks::default(), &self.place.cache)?;
-        self.segments.push(Arc::new(segment));
-        self.covered.join(&lost);
-        self.lost = SlotClocks::default();
-        self.publish();
-        self.publish_clock();
-        Ok(lost.count())
-    }
-
     /// To be called about once a second: looks for space, and for work that only time makes due.
     pub fn tick(&mut self, now: WallMs) {
         self.probe_due = self.disk_full || self.merge_too_large.is_some();
@@ -376,13 +340,12 @@ impl Shard {
             .active
             .as_ref()
             .is_some_and(|active| active.memtable.read().clear_count() > 0);
-        if self.is_idle(now) && has_clears && self.frozen.is_empty() {
-            // Sealed, the clears can meet what they cleared, and both go.
+        if self.is_idle(now) && (has_clears || !self.dropped.is_empty()) && self.frozen.is_empty() {
+            // Sealed, the clears can meet what they cleared, and both go; and a footer says what is dropped.
             self.wanted_takeover = true;
         }
-        if self.wanted_takeover && self.take_over() {
-            self.wanted_takeover = false;
-        }
+        self.want_note();
+        self.take_over_if_wanted();
         if self.is_idle(now) {
             self.let_spares_go();
         }

@@ -100,8 +100,9 @@ pub struct PastLookup {
     request_id: Option<RequestId>,
     /// Nothing is asked but whether the request id was taken; the source holds only what may tell.
     only_request: bool,
-    /// The key's newest op in each memtable.
+    /// The key's newest op in each memtable, where the whole past is asked for.
     versions: Vec<Option<(u64, u32)>>,
+    /// All that there were: what they and the memtables hold of the request id is known once it was run.
     segments: BTreeSet<u64>,
     found: KeyPast,
 }
@@ -109,13 +110,10 @@ pub struct PastLookup {
 impl PastLookup {
     /// Blocks on the disk.
     pub fn run(&mut self) -> Result<(), ReadError> {
-        self.found = match self.request_id {
-            Some(id) if self.only_request => KeyPast {
-                repeated: reader::holds_request(&self.source, id)?,
-                open_parts_bytes: None,
-            },
-            id => reader::past(&self.source, id)?,
-        };
+        match self.request_id {
+            Some(id) if self.only_request => self.found.repeated = reader::holds_request(&self.source, id)?,
+            id => self.found = reader::past(&self.source, id)?,
+        }
         Ok(())
     }
 }
@@ -136,17 +134,28 @@ impl Shard {
         if past.is_some_and(|past| past.found.repeated) && !planted(Bug::RetryTakenAnew) {
             return Ok(Submitted::Repeated(None));
         }
-        let past = past.filter(|past| self.knows_all_segments(past));
-        if past.is_none() && self.may_be_repeated_on_disk(&write) {
+        self.learn(&write, past);
+        if self.may_be_repeated_on_disk(&write, past) {
             let open_is_known = write.is_clear() || self.open_bytes(&write).is_some();
-            let lookup = self.look_up(&write, open_is_known);
+            let lookup = self.look_up(&write, past, open_is_known);
             return Ok(Submitted::NeedsPast(write, lookup));
         }
         let Some(open) = self.assembled(&write, past)? else {
-            let lookup = self.look_up(&write, false);
+            let lookup = self.look_up(&write, past, false);
             return Ok(Submitted::NeedsPast(write, lookup));
         };
         self.append(write, open, now)
+    }
+
+    /// What was appended since is not counted, and what was sealed or merged since is in other places, and no other: looked up again for either,
+    /// a busy key, or a long one in a busy shard, would never be done.
+    fn learn(&mut self, write: &Write, past: Option<&PastLookup>) {
+        if let Some(past) = past.filter(|past| !past.only_request)
+            && let Some(bytes) = past.found.open_parts_bytes
+        {
+            let is_exact = self.unseen(Some(past)).next().is_none() && self.versions(write) == past.versions;
+            self.open_parts.learn(write.hash, bytes, is_exact);
+        }
     }
 
     /// Bytes of the value that the write would finish or go on with, if that is not too long; `None` if the past has to be looked up.
@@ -154,12 +163,7 @@ impl Shard {
         let WriteKind::Add { text, .. } = &write.kind else {
             return Ok(Some(OpenBytes::exactly(0)));
         };
-        let looked_up = past.and_then(|past| Some((past, past.found.open_parts_bytes?)));
-        if let Some((past, bytes)) = looked_up {
-            // What was appended since is not counted: looked up again and again, a busy key would never be done.
-            let is_exact = self.versions(write) == past.versions;
-            self.open_parts.learn(write.hash, bytes, is_exact);
-        }
+        let looked_up = past.and_then(|past| past.found.open_parts_bytes);
         let Some(mut open) = self.open_bytes(write) else {
             return Ok(None);
         };
@@ -170,7 +174,7 @@ impl Shard {
             // It may be less, and only what was looked up can tell that a value is too long.
             match looked_up {
                 None if !open.is_exact => return Ok(None),
-                Some((_, bytes)) if bytes + text_bytes <= max => {}
+                Some(bytes) if bytes + text_bytes <= max => {}
                 _ => return Err(WriteRefused::ValueTooLong { got, max }),
             }
         }
@@ -280,11 +284,17 @@ impl Shard {
         frozen.then_some(None)
     }
 
-    fn may_be_repeated_on_disk(&self, write: &Write) -> bool {
+    fn may_be_repeated_on_disk(&self, write: &Write, past: Option<&PastLookup>) -> bool {
         write.request_id.is_some_and(|id| {
             let tag = request_tag(write.hash, id);
-            self.segments.iter().any(|segment| segment.may_hold(write.slot, tag))
+            self.unseen(past).any(|segment| segment.may_hold(write.slot, tag))
         })
+    }
+
+    /// Segments that came since the look-up began. All that they hold was appended since then, or seen by it in another segment or a memtable.
+    fn unseen(&self, past: Option<&PastLookup>) -> impl Iterator<Item = &Arc<Segment>> {
+        let is_seen = move |number| past.is_some_and(|past| past.segments.contains(&number));
+        self.segments.iter().filter(move |segment| !is_seen(segment.number()))
     }
 
     /// Bytes of the parts that the write would finish or follow; `None` if only the disk knows.
@@ -321,10 +331,11 @@ impl Shard {
         (!on_disk && (!unclear || unfinished == 0)).then_some(unfinished)
     }
 
-    fn look_up(&self, write: &Write, open_is_known: bool) -> Box<PastLookup> {
+    /// What is to be looked up yet, `past` having been.
+    fn look_up(&self, write: &Write, past: Option<&PastLookup>, open_is_known: bool) -> Box<PastLookup> {
         let (source, only_request) = match write.request_id {
             // A filter errs for 1 id in 256: on a busy shard there is a look-up under way all the time.
-            Some(id) if open_is_known => (self.request_source(write, id), true),
+            Some(id) if open_is_known => (self.request_source(write, past, id), true),
             _ => (self.past_source(write), false),
         };
         Box::new(PastLookup {
@@ -333,12 +344,12 @@ impl Shard {
             versions: self.versions(write),
             segments: self.segments.iter().map(|segment| segment.number()).collect(),
             source,
-            found: KeyPast::default(),
+            found: past.map(|past| past.found).unwrap_or_default(),
         })
     }
 
-    /// The segments that may hold the request id; memtables were asked before.
-    fn request_source(&self, write: &Write, id: RequestId) -> KeySource {
+    /// The segments that may hold the request id and were not looked into; memtables were asked before.
+    fn request_source(&self, write: &Write, past: Option<&PastLookup>, id: RequestId) -> KeySource {
         let tag = request_tag(write.hash, id);
         let may_hold = |segment: &&Arc<Segment>| segment.may_hold(write.slot, tag);
         KeySource {
@@ -346,7 +357,7 @@ impl Shard {
             user: write.user.clone(),
             key: write.key.clone(),
             memory: MemoryOps::default(),
-            segments: self.segments.iter().filter(may_hold).cloned().collect(),
+            segments: self.unseen(past).filter(may_hold).cloned().collect(),
         }
     }
 
@@ -369,14 +380,5 @@ impl Shard {
             .map(|memtable| memtable.read().version_of(write.hash, &write.user, &write.key))
             .filter(Option::is_some)
             .collect()
-    }
-
-    /// Whether the look-up saw all that is not in memory. Sealing and merging move ops and change none, but a look-up that raced
-    /// with them is done again rather than reasoned about. Ops that were appended since are all in memory: were they a reason to
-    /// look again, a key that is written all the time would never be done.
-    fn knows_all_segments(&self, past: &PastLookup) -> bool {
-        self.segments
-            .iter()
-            .all(|segment| past.segments.contains(&segment.number()))
     }
 }

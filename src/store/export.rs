@@ -19,7 +19,7 @@ use crate::core::op::{Body, Op, Text};
 use crate::types::WallMs;
 
 pub use held::{HeldDots, held_dots};
-pub use key::{op_as_left, ops_of_key_lacking};
+pub use key::{KeyExport, op_as_left};
 pub use scan::OpScan;
 
 /// A longer text is most of the read that it is a slice of.

@@ -11,9 +11,9 @@ use std::sync::Arc;
 
 use super::filter::key_tag;
 use super::memtable::MemoryOps;
-use super::reader::{has_values, holds_text};
 use super::segment::{ReadError, Scan, ScanBlocks, Segment};
 use super::source::KeySource;
+use super::standing::{has_values, holds_text};
 use crate::core::slot::{KeyHash, SlotId};
 use crate::types::{Key, UserId};
 

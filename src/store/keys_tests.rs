@@ -9,6 +9,7 @@ use crate::core::stamp::{HybridTime, OriginId};
 use crate::store::cache::{BlockCache, CACHED_BLOCK_BYTES_MAX};
 use crate::store::memory_disk::MemoryDisk;
 use crate::store::segment::{EntryRef, SegmentMeta, SegmentWriter};
+use crate::types::{RequestId, WallMs};
 
 const SLOTS: u16 = 16;
 const KEYS_OF_SLOT: u16 = 3;
@@ -118,4 +119,67 @@ fn small_blocks_stay_where_they_are() {
     let reads = disk.reads();
     lister.list().unwrap();
     assert_eq!(disk.reads(), reads, "all of it is in the cache");
+}
+
+/// One key whose ops, of two origins and with request ids, are given by their number.
+fn long_key(disk: &MemoryDisk, ops: impl Iterator<Item = (u64, Body)>) -> Arc<Segment> {
+    let meta = SegmentMeta {
+        shard: 0,
+        number: 1,
+        replaces: Vec::new(),
+    };
+    let mut writer = SegmentWriter::create(disk.as_disk(), Path::new("/d"), meta).unwrap();
+    let mut covered = SlotClocks::default();
+    for (number, body) in ops {
+        let dot = Dot {
+            origin: OriginId(1 + number % 2),
+            slot: SlotId(0),
+            seq: number + 1,
+        };
+        covered.insert(dot.slot, dot.origin, dot.seq);
+        let op = Op {
+            dot,
+            time: HybridTime(number + 1),
+            request_id: Some(RequestId(u128::from(number).to_le_bytes())),
+            body,
+        };
+        let (slot, user, key, op) = (dot.slot, "u", "key", &op);
+        writer.push(EntryRef { slot, user, key, op }).unwrap();
+    }
+    let cache = Arc::new(BlockCache::new(0));
+    Arc::new(writer.finish(covered, SlotClocks::default(), &cache).unwrap())
+}
+
+fn noise(number: u64) -> Body {
+    let mut state = number + 1;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        char::from(b' ' + (state >> 58) as u8)
+    };
+    Body::Value((0..1000).map(|_| next()).collect::<String>().as_str().into())
+}
+
+fn key_is_listed_by_a_few_blocks(ops: impl Iterator<Item = (u64, Body)>) {
+    let disk = MemoryDisk::new();
+    let segment = long_key(&disk, ops);
+    for all in [false, true] {
+        let before = disk.read_bytes();
+        let mut lister = lister(segment.clone(), 1);
+        lister.query.all = all;
+        assert_eq!(lister.list().unwrap().keys.len(), 1);
+        let read = disk.read_bytes() - before;
+        assert!(read * 10 < segment.file_bytes(), "{read} of {}", segment.file_bytes());
+    }
+}
+
+#[test]
+fn of_a_long_list_a_few_blocks_are_read_to_list_its_key() {
+    key_is_listed_by_a_few_blocks((0..1000).map(|number| (number, noise(number))));
+}
+
+#[test]
+fn also_where_something_of_it_was_cleared() {
+    let cleared_at = WallMs(1);
+    let spent = (0..3).map(|number| (number, Body::Spent { cleared_at }));
+    key_is_listed_by_a_few_blocks(spent.chain((3..1000).map(|number| (number, noise(number)))));
 }

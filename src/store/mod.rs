@@ -18,5 +18,6 @@ pub mod recover;
 pub mod segment;
 pub mod source;
 mod spread;
+mod standing;
 pub mod waiting;
 pub mod whole_file;

@@ -22,13 +22,13 @@ const KEPT_OPS_MAX: usize = 256;
 const KEPT_TEXT_BYTES_MAX: usize = 256 * 1024;
 
 /// What a first pass over a key found.
-struct Surveyor {
-    visibility: Visibility,
+pub(super) struct Surveyor {
+    pub(super) visibility: Visibility,
     /// All ops of the key, if they are few and small.
     kept: Option<Vec<Op>>,
 }
 
-fn survey(source: &KeySource) -> Result<Surveyor, ReadError> {
+pub(super) fn survey(source: &KeySource) -> Result<Surveyor, ReadError> {
     let mut pass = Survey::default();
     let mut kept = Some(Vec::new());
     let mut text_bytes = 0;
@@ -270,23 +270,6 @@ impl KeyReader {
 /// A fragment costs memory even when its text is empty.
 fn cost_of(fragment: &Fragment) -> usize {
     fragment.text.len() + size_of::<Fragment>()
-}
-
-/// Whether the key has at least one finished value.
-pub fn has_values(source: &KeySource) -> Result<bool, ReadError> {
-    Ok(survey(source)?.visibility.has_values())
-}
-
-/// Whether the key has any text, if only unfinished parts.
-pub fn holds_text(source: &KeySource) -> Result<bool, ReadError> {
-    let visibility = survey(source)?.visibility;
-    let mut ops = source.ops();
-    while let Some(op) = ops.next()? {
-        if visibility.stands(&op) {
-            return Ok(true);
-        }
-    }
-    Ok(false)
 }
 
 /// What a write has to know of the past of its key.

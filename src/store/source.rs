@@ -6,10 +6,10 @@ use std::sync::Arc;
 use super::memtable::MemoryOps;
 use super::order::rank_of;
 use super::recover::UNKNOWN_ORIGIN;
-use super::segment::{OpCursor, ReadError, Segment, place_of};
+use super::segment::{OpCursor, PlainRun, ReadError, Segment, place_of};
 use super::waiting::{Next, Waiting, let_far_texts_go};
 use crate::core::clock::{Clock, SeqSet};
-use crate::core::op::{Dot, Op};
+use crate::core::op::{Body, Dot, Op};
 use crate::core::slot::SlotId;
 use crate::core::stamp::Stamp;
 use crate::types::{Key, UserId};
@@ -60,18 +60,53 @@ impl KeySource {
         })
     }
 
+    /// All clears of the key, in stamp order. Of a long list, what is known to be nothing but values is not read for them.
+    pub fn clears(&self) -> Result<Vec<Op>, ReadError> {
+        let is_clear = |op: &Op| matches!(op.body, Body::Clear(_));
+        let mut clears: Vec<Op> = self.memory.iter().filter(is_clear).collect();
+        for segment in self.segments.iter().filter(|segment| segment.stats().clears > 0) {
+            let mut ops = segment.ops_of(self.slot, self.user.as_str(), self.key.as_str());
+            loop {
+                while ops.plain_run().is_some() {
+                    ops.skip_plain_run();
+                }
+                let Some(op) = ops.next()? else {
+                    break;
+                };
+                clears.extend(Some(op).filter(is_clear));
+            }
+        }
+        clears.sort_by_key(rank_of);
+        clears.dedup_by_key(|clear| clear.dot);
+        Ok(clears)
+    }
+
     /// All ops of the key in stamp order.
     pub fn ops(&self) -> MergedOps {
-        let cursors = self
-            .segments
+        self.merged(self.memory.clone(), &self.segments, None)
+    }
+
+    /// The same, without most of those that the clock, one of the key's slot, covers: what is seen to hold nothing else is not read.
+    pub fn ops_lacking(&self, known: &Arc<Clock>) -> MergedOps {
+        let mut segments = self.segments.clone();
+        segments.retain(|segment| {
+            let held = segment.covered().get(self.slot);
+            held.is_some_and(|held| !known.covers(held))
+        });
+        self.merged(self.memory.lacking(known), &segments, Some(known))
+    }
+
+    fn merged(&self, memory: MemoryOps, segments: &[Arc<Segment>], known: Option<&Arc<Clock>>) -> MergedOps {
+        let cursors = segments
             .iter()
             .map(|segment| Head {
                 cursor: segment.ops_of(self.slot, self.user.as_str(), self.key.as_str()),
+                known: known.cloned(),
                 next: Next::End,
             })
             .collect();
         MergedOps {
-            memory: self.memory.clone(),
+            memory,
             memory_at: 0,
             memory_next: None,
             cursors,
@@ -83,6 +118,8 @@ impl KeySource {
 
 struct Head {
     cursor: OpCursor,
+    /// Of ops that this covers, whole blocks are passed over.
+    known: Option<Arc<Clock>>,
     next: Next,
 }
 
@@ -106,9 +143,20 @@ impl Head {
         if self.next.is_away() {
             self.next = self.cursor.next()?.into();
         }
+        while let Some(known) = &self.known
+            && self.cursor.plain_run().is_some_and(|run| covers(known, run))
+        {
+            self.cursor.skip_plain_run();
+        }
         let next = self.cursor.next()?;
         Ok(self.next.replace(next))
     }
+}
+
+/// Whether all of the run is covered, by its lowest and its highest sequence.
+fn covers(known: &Clock, run: PlainRun) -> bool {
+    let all = SeqSet::range(run.first_seq, run.last_seq);
+    known.get(run.origin).is_some_and(|held| held.covers(&all))
 }
 
 /// A merge of sorted sources; copies of one op come out once.

@@ -39,41 +39,54 @@ const SPARE_BYTES: usize = 4096;
 ///
 /// On a full disk the bytes go into the spare, whose space is its own already, and it gets the name. The file that had the name gives its space
 /// to the next spare.
+///
+/// Invariant: a spare is cut to the length of a spare at most: a try that fails leaves it long enough. So after a crash the bytes may be followed by
+/// spaces, which must mean nothing to who reads them.
 pub fn write_with_spare(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Result<()> {
     let spare = path.with_extension("spare");
     match write(disk, path, bytes) {
         Err(error) if is_full(&error) => write_into(disk, &spare, path, bytes).map_err(|_| error)?,
         written => written?,
     }
-    if let Err(error) = keep_spare(disk, &spare, (bytes.len() / SPARE_BYTES + 2) * SPARE_BYTES) {
+    if let Err(error) = keep_spare(disk, &spare, spare_bytes(bytes)) {
         tracing::warn!(path = %spare.display(), %error, "no space could be set aside for a full disk");
     }
     Ok(())
+}
+
+/// How long the spare of a file with these bytes is.
+fn spare_bytes(bytes: &[u8]) -> usize {
+    (bytes.len() / SPARE_BYTES + 2) * SPARE_BYTES
 }
 
 fn write_into(disk: &dyn Disk, spare: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
     // What there was no space for.
     let _ = disk.remove_file(&path.with_extension("tmp"));
     let file = disk.open(spare, OpenMode::ReadWrite)?;
-    if file.len()? < bytes.len() as u64 {
+    let held = usize::try_from(file.len()?).unwrap_or(usize::MAX);
+    if held < bytes.len() {
         return Err(io::ErrorKind::StorageFull.into());
     }
-    file.write_all_at(bytes, 0)?;
-    file.set_len(bytes.len() as u64)?;
+    let mut padded = bytes.to_vec();
+    padded.resize(held.min(spare_bytes(bytes)), b' ');
+    file.set_len(padded.len() as u64)?;
+    file.write_all_at(&padded, 0)?;
     file.sync_data()?;
     disk.rename(spare, path)?;
-    match path.parent() {
-        Some(dir) => disk.sync_dir(dir),
-        None => Ok(()),
+    if let Some(dir) = path.parent() {
+        disk.sync_dir(dir)?;
     }
+    // The next spare can use the space. If this is not done, the spaces stay.
+    let _ = file.set_len(bytes.len() as u64);
+    Ok(())
 }
 
 /// Makes the spare file if it is not there, or extends it if it has become too short.
 fn keep_spare(disk: &dyn Disk, spare: &Path, bytes: usize) -> io::Result<()> {
-    let file = match disk.open(spare, OpenMode::ReadWrite) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => disk.open(spare, OpenMode::CreateNew),
-        opened => opened,
-    }?;
+    let (file, is_new) = match disk.open(spare, OpenMode::ReadWrite) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => (disk.open(spare, OpenMode::CreateNew)?, true),
+        opened => (opened?, false),
+    };
     let held = file.len()?;
     let missing = (bytes as u64).saturating_sub(held);
     // What is longer by less than a block is not worth a sync.
@@ -81,9 +94,17 @@ fn keep_spare(disk: &dyn Disk, spare: &Path, bytes: usize) -> io::Result<()> {
         return Ok(());
     }
     file.write_all_at(&vec![0; missing as usize], held)?;
-    file.sync_data()
+    file.sync_data()?;
+    match spare.parent() {
+        Some(dir) if is_new => disk.sync_dir(dir),
+        _ => Ok(()),
+    }
 }
 
 fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
+
+#[cfg(test)]
+#[path = "whole_file_tests.rs"]
+mod tests;

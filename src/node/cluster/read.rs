@@ -374,17 +374,12 @@ impl Inner {
     }
 
     /// Sends the peer what it lacks of the snapshot, by its clock. Whether it holds all of it durably now; an error is one of this node's disk.
-    async fn give(&self, source: &KeySource, peer: &Peer, mut known: Clock) -> Result<bool, OpError> {
+    async fn give(&self, source: &KeySource, peer: &Peer, known: Clock) -> Result<bool, OpError> {
+        let mut lacking = self.local.lacking(source.clone(), known);
         loop {
-            let (ops, more) = self
-                .local
-                .lacking(source.clone(), known.clone(), SYNC_KEY_BYTES)
-                .await?;
+            let (ops, more) = lacking.next(SYNC_KEY_BYTES).await?;
             if ops.is_empty() {
                 return Ok(true);
-            }
-            for keyed in &ops {
-                known.insert(keyed.op.dot.origin, keyed.op.dot.seq);
             }
             let Ok(call) = peer.call(Request::Append(ops.iter().map(WireOp::of).collect())) else {
                 return Ok(false);

@@ -179,10 +179,10 @@ impl Inner {
     async fn own_parts(&self, of: &OfKey<'_>, parts: &mut Parts) -> Result<(), OpError> {
         let (source, clock) = self.local.source_at_clock(of.user, of.key)?;
         let mut more = !parts.known.covers(&clock);
+        let mut lacking = self.local.lacking(source, parts.known.clone());
         while more {
-            let known = parts.known.clone();
             let ops;
-            (ops, more) = self.local.lacking(source.clone(), known, SYNC_KEY_BYTES).await?;
+            (ops, more) = lacking.next(SYNC_KEY_BYTES).await?;
             ops.iter().for_each(|keyed| parts.see(&keyed.op));
         }
         Ok(())

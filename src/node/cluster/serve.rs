@@ -271,7 +271,7 @@ impl Inner {
         // The clock first: what comes in between is sent, and sent once more by who asks.
         let clock = self.local.clock(slot)?;
         let (source, _) = self.local.source_at_digest(user, key)?;
-        let (ops, more) = self.local.lacking(source, known, SYNC_KEY_BYTES).await?;
+        let (ops, more) = self.local.lacking(source, known).next(SYNC_KEY_BYTES).await?;
         Ok(Response::SyncedKey {
             votes: self.votes_for(slot, from),
             clock: WireClock::of(&clock),

@@ -138,7 +138,9 @@ impl ShardState {
     ) {
         match result {
             Err(error) => pending.reply.send(Err(error)),
-            // By its turn the look-up may be stale, which the shard sees; then there will be another.
+            // Looking further for it would only take from the disk what others wait for.
+            Ok(()) if pending.reply.is_closed() => {}
+            // By its turn there may be segments that the look-up has not seen; the shard sees to it.
             Ok(()) => {
                 let past = Some(lookup);
                 self.take_turn(me, Parked { pending, past });

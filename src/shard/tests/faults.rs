@@ -8,6 +8,7 @@ use super::*;
 mod damage;
 mod full_disk;
 mod jobs;
+mod no_space;
 
 const DIR: &str = "/data/shard";
 /// So many fit into one segment.

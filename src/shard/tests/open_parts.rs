@@ -133,3 +133,74 @@ fn parts_whose_value_another_node_clears_count_again() {
     let (added, _) = rig.add_counting(add(2 << 10, true));
     assert!(matches!(added, Err(WriteRefused::ValueTooLong { .. })), "{added:?}");
 }
+
+impl Rig {
+    /// All that was written so far is sealed, and nothing merged.
+    fn seal_active(&mut self) {
+        self.freeze();
+        while !self.shard.frozen.is_empty() {
+            let sealed = super::healing::end_of(self.shard.next_merge(self.now).unwrap());
+            self.shard.merged(sealed);
+        }
+    }
+
+    /// A list that once had parts, sealed; and a write to it whose past has to be looked up.
+    fn with_past() -> (Self, Write, Box<PastLookup>) {
+        let mut rig = Self::new(ShardConfig {
+            fan_out: 100,
+            ..small()
+        });
+        rig.add_counting(add(10, false)).0.unwrap();
+        for _ in 0..500 {
+            rig.add_counting(add(10, true)).0.unwrap();
+        }
+        rig.seal();
+        let (user, key) = (UserId::new("u").unwrap(), Key::new("k").unwrap());
+        let hash = KeyHash::of(&user, &key);
+        let write = Write {
+            slot: slot_of(&user, hash),
+            hash,
+            user,
+            key,
+            kind: add(10, true),
+            request_id: Some(RequestId::new("r").unwrap()),
+            context: WriteContext::default(),
+        };
+        match rig.shard.submit(write, None, rig.now) {
+            Ok(Submitted::NeedsPast(write, lookup)) => (rig, write, lookup),
+            _ => panic!("only the disk knows"),
+        }
+    }
+}
+
+#[test]
+fn a_look_up_counts_though_the_shard_seals_and_merges_meanwhile() {
+    let (mut rig, mut write, mut lookup) = Rig::with_past();
+    for times in 1.. {
+        lookup.run().unwrap();
+        for key in 0..3 {
+            rig.add("u", &format!("other {key}"), "value");
+            rig.seal_active();
+        }
+        match rig.shard.submit(write, Some(&lookup), rig.now) {
+            Ok(Submitted::InGroup(..)) => return,
+            Ok(Submitted::NeedsPast(again, next)) => (write, lookup) = (again, next),
+            _ => panic!("neither refused nor repeated"),
+        }
+        assert!(times < 3, "looked up without end");
+    }
+}
+
+#[test]
+fn a_request_that_was_taken_and_sealed_while_its_past_was_looked_up_is_repeated() {
+    let (mut rig, write, mut lookup) = Rig::with_past();
+    lookup.run().unwrap();
+    assert!(rig.write("u", "k", add(10, true), Some("r")).unwrap());
+    rig.seal_active();
+    let Ok(Submitted::NeedsPast(write, mut lookup)) = rig.shard.submit(write, Some(&lookup), rig.now) else {
+        panic!("a new segment holds the id");
+    };
+    lookup.run().unwrap();
+    let again = rig.shard.submit(write, Some(&lookup), rig.now);
+    assert!(matches!(again, Ok(Submitted::Repeated(None))));
+}

@@ -54,6 +54,14 @@ pub enum MergeError {
     Abandoned,
 }
 
+/// Why a step of a merge failed, and how far the merge had come.
+#[derive(Debug)]
+pub struct StepFailed {
+    pub error: MergeError,
+    /// Of its file, those included that could not be written any more; without the footer, where it came to that.
+    pub written_bytes: u64,
+}
+
 /// One input of a merge.
 #[derive(Clone)]
 pub enum Source {
@@ -200,7 +208,7 @@ impl Merge {
     }
 
     /// Merges on until about `budget_bytes` more were written or the same number of ops divided by 64 was read.
-    pub fn step(mut self: Box<Self>, budget_bytes: u64) -> Result<Progress, MergeError> {
+    pub fn step(mut self: Box<Self>, budget_bytes: u64) -> Result<Progress, StepFailed> {
         let end = StepEnd {
             written_bytes: self.writer.written_bytes() + budget_bytes,
             read_ops: self.read_ops + (budget_bytes / 64).max(1),
@@ -208,10 +216,14 @@ impl Merge {
         while !self.has_come_to(end) {
             match self.merge_key(end) {
                 Ok(true) => {}
-                Ok(false) => return self.finish(),
+                Ok(false) => {
+                    let written_bytes = self.writer.written_bytes();
+                    return self.finish().map_err(|error| StepFailed { error, written_bytes });
+                }
                 Err(error) => {
+                    let written_bytes = self.writer.written_bytes();
                     self.writer.abandon();
-                    return Err(error);
+                    return Err(StepFailed { error, written_bytes });
                 }
             }
         }

@@ -1,99 +1,121 @@
 //! The ops of one key that a peer lacks.
 
+use std::collections::VecDeque;
+use std::sync::Arc;
+
 use super::{detached, left_by};
 use crate::core::clock::Clock;
 use crate::core::op::{Body, Op};
 use crate::store::log::record_bytes;
 use crate::store::segment::ReadError;
-use crate::store::source::KeySource;
+use crate::store::source::{KeySource, MergedOps};
 use crate::types::WallMs;
 
-/// Ops of the key whose dots `known`, a clock of its slot, does not cover: at most `budget_bytes` of log records, but at least one if there is
-/// any: they have to fit into one message, as each op does. And whether there are more, which come when these are known too.
+/// Ops of the key whose dots `known`, a clock of its slot, does not cover, page after page of one snapshot, which is read once.
 ///
 /// Clears come first, and then the others, both in stamp order: who knows of what is left of an op has to hold the clear that removed it.
 ///
-/// Segments of which all that they cover in the slot is known are read only for their clears.
-pub fn ops_of_key_lacking(
-    source: &KeySource,
-    known: &Clock,
-    budget_bytes: usize,
+/// Segments of which all that they cover in the slot is known are read only for their clears, and so are blocks that are known to hold nothing
+/// but known values.
+pub struct KeyExport {
+    source: KeySource,
+    known: Arc<Clock>,
     now: WallMs,
-) -> Result<(Vec<Op>, bool), ReadError> {
-    let is_known = |op: &Op| known.contains(op.dot.origin, op.dot.seq);
-    let (mut lacking, mut bytes) = (Vec::new(), 0);
-    // Whether there was room for it.
-    let mut take = |op: Op| {
-        bytes += record_bytes(source.user.as_str(), source.key.as_str(), &op);
-        let fits = bytes <= budget_bytes || lacking.is_empty();
-        if fits {
-            lacking.push(detached(op));
+    state: State,
+    /// It had no room in the last page.
+    held: Option<Op>,
+}
+
+enum State {
+    New,
+    Begun {
+        /// That are not known, those still to be given.
+        clears: VecDeque<Op>,
+        cleared: Clock,
+        others: Box<MergedOps>,
+    },
+}
+
+impl KeyExport {
+    /// Reads nothing yet. What a clear removed is said to be cleared `now`.
+    pub fn new(source: KeySource, known: Clock, now: WallMs) -> Self {
+        Self {
+            source,
+            known: Arc::new(known),
+            now,
+            state: State::New,
+            held: None,
         }
-        fits
-    };
-    let mut cleared = Clock::default();
-    let mut clears = with_clears(source).ops();
-    while let Some(op) = clears.next()? {
-        let Body::Clear(seen) = &op.body else {
-            continue;
+    }
+
+    /// The next ops, at most `budget_bytes` of log records, but at least one if there is any: they have to fit into one message, as each op
+    /// does. And whether there are more. Blocks on the disk.
+    pub fn next_page(&mut self, budget_bytes: usize) -> Result<(Vec<Op>, bool), ReadError> {
+        let (mut page, mut bytes) = (Vec::new(), 0);
+        while let Some(op) = self.next()? {
+            bytes += record_bytes(self.source.user.as_str(), self.source.key.as_str(), &op);
+            if bytes > budget_bytes && !page.is_empty() {
+                self.held = Some(op);
+                return Ok((page, true));
+            }
+            page.push(detached(op));
+        }
+        Ok((page, false))
+    }
+
+    fn next(&mut self) -> Result<Option<Op>, ReadError> {
+        if let Some(held) = self.held.take() {
+            return Ok(Some(held));
+        }
+        if matches!(self.state, State::New) {
+            let mut clears = self.source.clears()?;
+            let cleared = joined(&clears);
+            clears.retain(|clear| !is_known(&self.known, clear));
+            self.state = State::Begun {
+                clears: clears.into(),
+                cleared,
+                others: Box::new(self.source.ops_lacking(&self.known)),
+            };
+        }
+        let State::Begun {
+            clears,
+            cleared,
+            others,
+        } = &mut self.state
+        else {
+            return Ok(None);
         };
-        cleared.join(seen);
-        if !is_known(&op) && !take(op) {
-            return Ok((lacking, true));
+        if let Some(clear) = clears.pop_front() {
+            return Ok(Some(clear));
+        }
+        while let Some(op) = others.next()? {
+            if is_known(&self.known, &op) || matches!(op.body, Body::Clear(_)) {
+                continue;
+            }
+            if let Some(op) = left_by(cleared, op, self.now) {
+                return Ok(Some(op));
+            }
+        }
+        Ok(None)
+    }
+}
+
+fn is_known(known: &Clock, op: &Op) -> bool {
+    known.contains(op.dot.origin, op.dot.seq)
+}
+
+/// All that these clears saw.
+fn joined(clears: &[Op]) -> Clock {
+    let mut cleared = Clock::default();
+    for clear in clears {
+        if let Body::Clear(seen) = &clear.body {
+            cleared.join(seen);
         }
     }
-    let mut others = with_unknown(source, known).ops();
-    while let Some(op) = others.next()? {
-        if is_known(&op) || matches!(op.body, Body::Clear(_)) {
-            continue;
-        }
-        if let Some(op) = left_by(&cleared, op, now)
-            && !take(op)
-        {
-            return Ok((lacking, true));
-        }
-    }
-    Ok((lacking, false))
+    cleared
 }
 
 /// What is sent of an op of the key: where a clear of the snapshot removed it, no text.
 pub fn op_as_left(source: &KeySource, op: Op, now: WallMs) -> Result<Option<Op>, ReadError> {
-    Ok(left_by(&cleared_of(source)?, op, now))
-}
-
-fn cleared_of(source: &KeySource) -> Result<Clock, ReadError> {
-    let mut cleared = Clock::default();
-    let mut ops = with_clears(source).ops();
-    while let Some(op) = ops.next()? {
-        if let Body::Clear(seen) = &op.body {
-            cleared.join(seen);
-        }
-    }
-    Ok(cleared)
-}
-
-/// Of which no clear is missing.
-fn with_clears(source: &KeySource) -> KeySource {
-    let mut segments = source.segments.clone();
-    segments.retain(|segment| segment.stats().clears > 0);
-    KeySource {
-        segments,
-        ..source.clone()
-    }
-}
-
-/// Of which nothing is missing that this clock does not cover.
-fn with_unknown(source: &KeySource, known: &Clock) -> KeySource {
-    let mut segments = source.segments.clone();
-    segments.retain(|segment| {
-        segment
-            .covered()
-            .get(source.slot)
-            .is_some_and(|held| !known.covers(held))
-    });
-    KeySource {
-        memory: source.memory.lacking(known),
-        segments,
-        ..source.clone()
-    }
+    Ok(left_by(&joined(&source.clears()?), op, now))
 }

@@ -111,6 +111,16 @@ fn dots<'a>(ops: impl IntoIterator<Item = &'a KeyedOp>) -> SlotClocks {
     clocks
 }
 
+/// The first page of what is lacking, and whether there are more.
+fn ops_of_key_lacking(
+    source: &KeySource,
+    known: &Clock,
+    budget_bytes: usize,
+    now: WallMs,
+) -> Result<(Vec<Op>, bool), ReadError> {
+    KeyExport::new(source.clone(), known.clone(), now).next_page(budget_bytes)
+}
+
 fn drain(scan: &mut OpScan, budget_bytes: usize) -> Result<Vec<KeyedOp>, ReadError> {
     let mut ops = Vec::new();
     while let Some(batch) = scan.next_batch(budget_bytes)? {

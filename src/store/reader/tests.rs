@@ -15,6 +15,7 @@ use crate::store::memory_disk::MemoryDisk;
 use crate::store::memtable::{MemoryOps, Memtable};
 use crate::store::recover::UNKNOWN_ORIGIN;
 use crate::store::segment::{EntryRef, SegmentMeta, SegmentWriter};
+use crate::store::standing::{has_values, holds_text};
 use crate::types::{BODY_BYTES_MAX, Key, UserId, WallMs};
 
 mod model;
@@ -114,6 +115,22 @@ fn view_of(ops: &[Placed]) -> Vec<String> {
     let mut model = KeyOps::default();
     ops.iter().for_each(|(op, _)| model.insert(op.clone()));
     model.view()
+}
+
+#[test]
+fn a_copy_of_a_request_that_was_cleared_shows_nothing_wherever_it_lies() {
+    let with_id = |mut op: Op| {
+        op.request_id = Some(RequestId([7; 16]));
+        op
+    };
+    let spent = with_id(op(1, 1, 1, Body::Spent { cleared_at: WallMs(9) }));
+    let copy = with_id(op(2, 1, 2, Body::Value("again".into())));
+    for (places, block_bytes) in [(1, 100), (2, 100), (2, 16 * 1024), (4, 100), (7, 100)] {
+        let ops = [(spent.clone(), places), (copy.clone(), 2)];
+        let source = source(&ops, block_bytes);
+        let shown = (has_values(&source).unwrap(), holds_text(&source).unwrap());
+        assert_eq!(shown, (false, false), "{places}");
+    }
 }
 
 #[test]

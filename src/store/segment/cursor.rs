@@ -127,9 +127,13 @@ impl OpCursor {
         }
     }
 
-    /// Whether any op that is left has the request id, whose tag is `tag` (see `filter`). Blocks that the filter rules out, or that are
-    /// known to hold no request id, are not read.
+    /// Whether any op that is left has the request id, whose tag is `tag` (see `filter`).
     pub fn holds_request(mut self, tag: u64, id: RequestId) -> Result<bool, ReadError> {
+        Ok(self.next_of_request(tag, id)?.is_some())
+    }
+
+    /// The next op that has the request id. Blocks that the filter rules out, or that are known to hold no request id, are not read.
+    pub fn next_of_request(&mut self, tag: u64, id: RequestId) -> Result<Option<Op>, ReadError> {
         loop {
             while let State::At(block) = self.state
                 && !self.may_hold_request(&block, tag)
@@ -139,9 +143,9 @@ impl OpCursor {
                 self.has_begun = true;
             }
             match self.next()? {
-                Some(op) if op.request_id == Some(id) => return Ok(true),
+                Some(op) if op.request_id == Some(id) => return Ok(Some(op)),
                 Some(_) => {}
-                None => return Ok(false),
+                None => return Ok(None),
             }
         }
     }

@@ -213,3 +213,58 @@ fn a_sector_that_cannot_be_read_does_not_stop_the_merges() {
         "one block is given up: {stats:?}"
     );
 }
+
+/// The first commits bring back some of what is lost, and others what never was.
+#[test]
+fn what_commits_bring_back_is_all_that_leaves_what_is_lost() {
+    let mut rig = Rig::with_segment();
+    let reader = rig.shard.reader();
+    let (mut scan, _) = reader.scan(reader.durable_clocks(), rig.now);
+    let ops = scan.next_batch(usize::MAX).unwrap().unwrap();
+    rig.damage();
+    rig.report_damage();
+    rig.run_jobs();
+    let lost = rig.shard.lost.clone();
+    assert!(lost.count() > 10);
+    for (round, ops) in ops.chunks(7).enumerate() {
+        rig.add("u", &format!("new {round}"), "value");
+        let mut applied = rig.shard.apply(ops.to_vec(), rig.now).unwrap();
+        while let Applied::NeedsSpace(left) = applied {
+            rig.run_jobs();
+            applied = rig.shard.apply(left, rig.now).unwrap();
+        }
+        rig.commit();
+        let expected = lost.minus(&rig.shard.reader().durable_clocks());
+        assert_eq!(
+            (&rig.shard.lost, rig.shard.reader().lost()),
+            (&expected, expected.clone())
+        );
+    }
+    assert!(rig.shard.lost.is_empty());
+}
+
+#[test]
+fn damage_at_the_end_of_the_last_log_of_before_a_restart_is_no_torn_write() {
+    let mut rig = Rig::new(small());
+    rig.add("u", "k", "one");
+    rig.commit();
+    let first = rig.shard.active.as_ref().unwrap().file.number;
+    rig.reopen();
+    while let Some(job) = rig.shard.next_space_job() {
+        rig.shard.space_made(job.run());
+    }
+    rig.add("u", "other", "two");
+    rig.commit();
+    assert_eq!(rig.shard.stats().frozen_memtables, 1, "it is not sealed yet");
+    let path = Path::new(DIR).join(crate::store::log::file_name(first));
+    let mut bytes = rig.disk.content(&path).unwrap();
+    bytes[crate::store::log::HEADER_BYTES + 60] ^= 0x55;
+    rig.disk.put(&path, bytes);
+    let report = rig.reopen();
+    assert_eq!((report.damage.len(), report.torn_logs), (1, 0), "{report:?}");
+    assert!(
+        rig.reader("u", "k", 0, 1).is_err(),
+        "of a lost op it is not said that it was none"
+    );
+    assert!(rig.reader("u", "other", 0, 1).is_ok());
+}

@@ -1,6 +1,7 @@
 //! A disk that is full, and has room again.
 
 use super::*;
+use crate::shard::picking::TooLarge;
 
 #[test]
 fn a_merge_that_does_not_fit_on_the_disk_gives_way_to_smaller_ones() {
@@ -25,15 +26,19 @@ fn a_merge_that_does_not_fit_on_the_disk_gives_way_to_smaller_ones() {
     assert!(failed.result.is_err());
     rig.shard.merged(failed);
     assert!((2..=count / 2).contains(&picked(&rig)), "{}", picked(&rig));
-    rig.shard.merge_too_large = Some(1);
+    rig.shard.merge_too_large = Some(TooLarge::of_failed(1, 1));
     assert_eq!(picked(&rig), 0, "nothing fits");
 
     // With so many clears more it will be much smaller.
-    rig.shard.merge_too_large = Some(rig.shard.bytes_needed(&rig.shard.segments));
-    rig.shard.clears_since_merge += 300;
-    assert_eq!(picked(&rig), count);
-    rig.shard.clears_since_merge -= 300;
+    let expected = rig.shard.bytes_needed(&rig.shard.segments);
+    rig.shard.merge_too_large = Some(TooLarge::of_failed(expected, 0));
     assert!(picked(&rig) < count);
+    for key in 400..700 {
+        let (user, key) = (UserId::new("u").unwrap(), Key::new(&format!("key {key}")).unwrap());
+        let hash = KeyHash::of(&user, &key);
+        rig.shard.note_clear(slot_of(&user, hash), hash, (&user, &key));
+    }
+    assert_eq!(picked(&rig), count);
 
     rig.disk.faults().free_bytes.store(1 << 30, Ordering::Relaxed);
     for _ in 0..3 {
@@ -42,6 +47,97 @@ fn a_merge_that_does_not_fit_on_the_disk_gives_way_to_smaller_ones() {
     }
     assert_eq!((rig.shard.merge_too_large, rig.shard.disk_full), (None, false));
     assert!(rig.shard.segments.len() < count, "there is space again");
+}
+
+#[test]
+fn a_merge_of_mostly_cleared_keys_that_did_not_fit_waits_until_it_may() {
+    let mut rig = Rig::new(ShardConfig {
+        fan_out: 100,
+        ..small()
+    });
+    rig.fill(1_200);
+    rig.clear_keys(0..700);
+    rig.freeze();
+    while !rig.shard.frozen.is_empty() {
+        let sealed = rig.merge_result().unwrap();
+        rig.shard.merged(sealed);
+    }
+    let count = rig.shard.segments.len();
+    let picked = |rig: &Rig| rig.shard.pick(rig.now).map_or(0, |picked| picked.len());
+    assert_eq!(picked(&rig), count, "the clears are worth a merge of all");
+    rig.disk.faults().free_bytes.store(20 << 10, Ordering::Relaxed);
+    for _ in 0..3 {
+        let failed = rig.merge_result().expect("one, or one half");
+        assert!(failed.result.is_err());
+        rig.shard.merged(failed);
+        rig.now.0 += 1000;
+        rig.shard.tick(rig.now);
+        let probe = rig.shard.next_space_job().expect("a look at the space");
+        rig.shard.space_made(probe.run());
+        assert!(picked(&rig) <= count / 2, "{} of {count}", picked(&rig));
+        if picked(&rig) == 0 {
+            break;
+        }
+    }
+    rig.disk.faults().free_bytes.store(1 << 30, Ordering::Relaxed);
+    for _ in 0..3 {
+        rig.idle();
+        rig.run_jobs();
+    }
+    assert_eq!((rig.shard.merge_too_large, rig.shard.disk_full), (None, false));
+    assert_eq!(rig.shard.segments.len(), 1);
+}
+
+#[test]
+fn a_merge_that_takes_more_than_expected_is_not_tried_again_when_a_smaller_one_fails_too() {
+    let mut rig = Rig::new(ShardConfig {
+        fan_out: 100,
+        ..small()
+    });
+    rig.fill(1_200);
+    rig.freeze();
+    while !rig.shard.frozen.is_empty() {
+        let sealed = rig.merge_result().unwrap();
+        rig.shard.merged(sealed);
+    }
+    // Counted as cleared, but nothing clears them.
+    for key in 0..1_100 {
+        let (user, key) = (UserId::new("u").unwrap(), Key::new(&format!("key {key}")).unwrap());
+        let hash = KeyHash::of(&user, &key);
+        rig.shard.note_clear(slot_of(&user, hash), hash, (&user, &key));
+    }
+    let count = rig.shard.segments.len();
+    rig.disk.faults().free_bytes.store(50 << 10, Ordering::Relaxed);
+    let mut tried = Vec::new();
+    for _ in 0..10 {
+        rig.now.0 += 1000;
+        rig.shard.tick(rig.now);
+        if let Some(probe) = rig.shard.next_space_job() {
+            rig.shard.space_made(probe.run());
+        }
+        tried.extend(rig.shard.pick(rig.now).map(|picked| picked.len()));
+        if let Some(merge) = rig.merge_result() {
+            rig.shard.merged(merge);
+        }
+    }
+    let of_all = tried.iter().filter(|tried| **tried == count).count();
+    assert_eq!((of_all, tried.len() < 6), (1, true), "{tried:?} of {count}");
+}
+
+#[test]
+fn clears_that_had_to_be_kept_free_nothing_more() {
+    let mut rig = Rig::new(ShardConfig {
+        replicated: true,
+        ..small()
+    });
+    rig.fill(300);
+    rig.clear_keys(0..290);
+    rig.seal();
+    rig.idle();
+    rig.run_jobs();
+    assert_eq!(rig.shard.clears_left.values().sum::<u64>(), 290);
+    let bytes: u64 = rig.shard.segments.iter().map(|segment| segment.file_bytes()).sum();
+    assert_eq!(rig.shard.bytes_needed(&rig.shard.segments), bytes);
 }
 
 #[test]

@@ -80,3 +80,57 @@ fn what_does_not_fit_into_a_batch_comes_in_the_next_one_and_a_huge_text_alone() 
         }
     }
 }
+
+/// A list of more than two hundred blocks, page after page to who knows nothing of it.
+fn long_list() -> (MemoryDisk, KeySource) {
+    let disk = MemoryDisk::new();
+    let text = |seq: u64| (0..10).map(|at| mixed(seq, at)).collect::<String>();
+    let mut ops: Vec<KeyedOp> = (1..=1_000)
+        .map(|seq| keyed(3, 1, 1, seq, Body::Value(text(seq).into())))
+        .collect();
+    for op in &mut ops {
+        op.op.time = HybridTime(op.op.dot.seq << 16);
+    }
+    let held = dots(&ops);
+    let (user, key) = (ops[0].user.clone(), ops[0].key.clone());
+    // A clear of another key has every key of the segment looked through for clears.
+    ops.push(keyed(3, 4, 2, 1, Body::Clear(Clock::default())));
+    let segment = segment(&disk, 1, &ops, held);
+    let source = source(&[], &[segment], SlotId(3), (&user, &key));
+    (disk, source)
+}
+
+#[test]
+fn a_list_is_read_about_once_however_many_pages_are_given_of_it() {
+    let (disk, source) = long_list();
+    let mut export = KeyExport::new(source.clone(), Clock::default(), WallMs(0));
+    let (mut given, mut pages, before) = (Vec::new(), 0, disk.read_bytes());
+    loop {
+        let (ops, more) = export.next_page(2_000).unwrap();
+        given.extend(ops.iter().map(|op| op.dot.seq));
+        pages += 1;
+        if !more {
+            break;
+        }
+    }
+    assert!(given.into_iter().eq(1..=1_000) && pages > 30, "{pages} pages");
+    let (read, bytes) = (disk.read_bytes() - before, source.segments[0].file_bytes());
+    assert!(read < 3 * bytes, "{read} for a list of {bytes}");
+}
+
+#[test]
+fn who_asks_page_after_page_for_what_it_lacks_of_a_list_has_it_read_about_once() {
+    let (disk, source) = long_list();
+    let (mut known, mut pages, before) = (Clock::default(), 0, disk.read_bytes());
+    loop {
+        let (ops, more) = ops_of_key_lacking(&source, &known, 2_000, WallMs(0)).unwrap();
+        ops.iter().for_each(|op| known.insert(op.dot.origin, op.dot.seq));
+        pages += 1;
+        if !more {
+            break;
+        }
+    }
+    assert_eq!((known.count(), pages > 30), (1_000, true), "{pages} pages");
+    let (read, bytes) = (disk.read_bytes() - before, source.segments[0].file_bytes());
+    assert!(read < 3 * bytes, "{read} for a list of {bytes}");
+}

@@ -212,6 +212,14 @@ proptest! {
                     .chain(others)
                     .filter_map(|op| left_by(&cleared, op.op.clone(), WallMs(0)))
                     .collect();
+                let mut export = KeyExport::new(source.clone(), known.clone(), WallMs(0));
+                let (mut given, mut more) = (Vec::new(), true);
+                while more {
+                    let ops;
+                    (ops, more) = export.next_page(budget).unwrap();
+                    given.extend(ops);
+                }
+                prop_assert_eq!(&given, &expected);
                 let mut given = Vec::new();
                 loop {
                     let (ops, more) = ops_of_key_lacking(&source, &known, budget, WallMs(0)).unwrap();

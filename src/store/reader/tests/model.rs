@@ -161,6 +161,22 @@ proptest! {
     }
 
     #[test]
+    fn a_key_has_what_the_fold_shows_of_it(
+        ops in prop_oneof![
+            3 => placed_ops(12, 3),
+            1 => placed_ops(12, 200),
+            1 => long_list(Just(Some((0, Odd::Spent)))),
+            1 => long_list(Just(Some((90, Odd::Clear)))),
+        ],
+        block_bytes in prop_oneof![Just(100usize), Just(16 * 1024)],
+    ) {
+        let source = source(&ops, block_bytes);
+        prop_assert_eq!(has_values(&source).unwrap(), !view_of(&ops).is_empty());
+        let visibility = survey(&source).unwrap().visibility;
+        prop_assert_eq!(holds_text(&source).unwrap(), ops.iter().any(|(op, _)| visibility.stands(op)));
+    }
+
+    #[test]
     fn a_page_of_a_long_list_is_that_of_the_view(
         ops in long_list(proptest::option::of((0usize..150, prop_oneof![
             Just(Odd::Part), Just(Odd::Clear), Just(Odd::Spent), Just(Odd::OfOtherOrigin),

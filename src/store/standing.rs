@@ -1,0 +1,100 @@
+//! Whether a key has anything to show: what lists of keys ask of every key. One look at the first text is mostly enough, however long its list is.
+//!
+//! Invariant: the answer is that of the fold (`core::fold`). A text stands if no clear of the key covers it, and no other op has its request id. Where
+//! another one has, only the fold tells; and where neither a clear nor what is left of an op lies in any source, only one that comes before it counts.
+
+use super::filter::request_tag;
+use super::reader::survey;
+use super::segment::ReadError;
+use super::source::KeySource;
+use crate::core::clock::Clock;
+use crate::core::op::{Body, Op};
+use crate::core::slot::KeyHash;
+use crate::types::RequestId;
+
+/// Texts that are looked at before all of the key is read.
+const LOOKED_AT_MAX: usize = 16;
+
+/// Whether the key has at least one finished value.
+pub fn has_values(source: &KeySource) -> Result<bool, ReadError> {
+    let is_value = |op: &Op| matches!(op.body, Body::Value(_));
+    match first_stands(source, is_value)? {
+        Some(stands) => Ok(stands),
+        None => Ok(survey(source)?.visibility.has_values()),
+    }
+}
+
+/// Whether the key has any text, if only unfinished parts.
+pub fn holds_text(source: &KeySource) -> Result<bool, ReadError> {
+    let is_text = |op: &Op| matches!(op.body, Body::Part(_) | Body::Value(_));
+    if let Some(stands) = first_stands(source, is_text)? {
+        return Ok(stands);
+    }
+    let visibility = survey(source)?.visibility;
+    let mut ops = source.ops();
+    while let Some(op) = ops.next()? {
+        if visibility.stands(&op) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Whether one of those that are wanted stands; none if that is not seen from the first ones.
+fn first_stands(source: &KeySource, is_wanted: impl Fn(&Op) -> bool) -> Result<Option<bool>, ReadError> {
+    let mut cleared = Clock::default();
+    for clear in source.clears()? {
+        if let Body::Clear(seen) = &clear.body {
+            cleared.join(seen);
+        }
+    }
+    let is_spent = |op: Op| matches!(op.body, Body::Spent { .. });
+    let only_earlier = cleared.is_empty()
+        && source.segments.iter().all(|segment| segment.stats().spent == 0)
+        && !source.memory.iter().any(is_spent);
+    let mut ops = source.ops();
+    let (mut passed, mut looked_at) = (Vec::new(), 0);
+    while let Some(op) = ops.next()? {
+        if !is_wanted(&op) || cleared.contains(op.dot.origin, op.dot.seq) {
+            if only_earlier {
+                passed.extend(op.request_id);
+            }
+        } else {
+            let has_copy = match op.request_id {
+                None => false,
+                Some(id) if only_earlier => passed.contains(&id),
+                Some(id) => has_copy(source, &op, id)?,
+            };
+            if !has_copy {
+                return Ok(Some(true));
+            }
+            looked_at += 1;
+        }
+        if looked_at.max(passed.len()) > LOOKED_AT_MAX {
+            return Ok(None);
+        }
+    }
+    Ok((looked_at == 0).then_some(false))
+}
+
+/// Whether another op of the key has this one's request id. Reads few blocks of a long list (see `OpCursor::next_of_request`).
+fn has_copy(source: &KeySource, op: &Op, id: RequestId) -> Result<bool, ReadError> {
+    let is_copy = |other: &Op| other.request_id == Some(id) && other.dot != op.dot;
+    if source.memory.iter().any(|other| is_copy(&other)) {
+        return Ok(true);
+    }
+    let tag = request_tag(KeyHash::of(&source.user, &source.key), id);
+    for segment in source
+        .segments
+        .iter()
+        .filter(|segment| segment.may_hold(source.slot, tag))
+    {
+        let mut ops = segment.ops_of(source.slot, source.user.as_str(), source.key.as_str());
+        while let Some(other) = ops.next_of_request(tag, id)? {
+            if is_copy(&other) {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
+}
