@@ -13,6 +13,7 @@ mod bad_disk;
 mod clears;
 mod copying;
 mod dropped;
+mod forwarding;
 mod founding;
 mod gathering;
 mod given_up;

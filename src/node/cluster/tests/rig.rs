@@ -20,6 +20,7 @@ pub(super) struct Rig {
     /// How far each one's wall clock is ahead of the machine's.
     pub(super) ahead_ms: Vec<u64>,
     pub(super) replication: usize,
+    pub(super) value_bytes_max: u64,
     /// The first node's disk, if that is to have faults.
     pub(super) first_disk: Option<MemoryDisk>,
     /// Whether nodes can make connections.
@@ -83,6 +84,7 @@ impl Rig {
             addresses: (0..count).map(|_| free_port()).collect(),
             nodes: (0..count).map(|_| None).collect(),
             replication: 3,
+            value_bytes_max: crate::types::VALUE_BYTES_MAX,
             first_disk: None,
             connects: watch::Sender::new(true),
         }
@@ -148,6 +150,7 @@ impl Rig {
             log_bytes: 64 << 10,
             fill_bytes: 16 << 10,
             idle_ms: 1000,
+            value_bytes_max: self.value_bytes_max,
             ..ShardConfig::default()
         };
         config.cluster = Some(cluster);
