@@ -308,15 +308,19 @@ impl Inner {
         !self.clocks.is_new() && self.local.is_whole(slot) && self.is_known() && self.was_told(slot)
     }
 
-    /// The same, for a request of a peer: it has to know this node's life, and to be a replica itself by this node's table. One that was
-    /// replaced, and runs on, gets no quorum.
+    /// The same, for a request of a peer: it has to know this node's life, and both have to be replicas by this node's table. One that was
+    /// replaced, and runs on, gets no quorum, and one that goes by an older table counts on nobody who held the slot by that.
     fn votes_for(&self, slot: SlotId, peer: NodeId) -> bool {
         self.votes(slot) && self.knows_replica(slot, peer)
     }
 
     fn knows_replica(&self, slot: SlotId, peer: NodeId) -> bool {
-        let is_replica = || self.layouts.current().placement.replicas(slot).contains(&peer);
-        self.lives.is_introduced(peer) && is_replica()
+        let are_replicas = || {
+            let layout = self.layouts.current();
+            let replicas = layout.placement.replicas(slot);
+            replicas.contains(&peer) && replicas.contains(&self.me)
+        };
+        self.lives.is_introduced(peer) && are_replicas()
     }
 
     /// Whether what this node lists counts.

@@ -245,7 +245,7 @@ impl Inner {
         if let Err(error) = self.take_ops(ops, Came::Otherwise).await {
             return Response::Failed(wire_error(error));
         }
-        // One whose seat another node has got may not have heard of that, and makes no quorum any more.
+        // One whose seat another node has got may not have heard of that, and makes no quorum any more. Nor does this node where it is no replica.
         let counts = |slot: &SlotId| self.knows_replica(*slot, from);
         match slots.iter().all(counts) {
             true => Response::Done,

@@ -21,6 +21,7 @@ mod healing;
 mod introductions;
 mod losses;
 mod members;
+mod moving;
 mod readers;
 mod reads;
 mod rig;
