@@ -312,7 +312,7 @@ impl Inner {
     pub(super) async fn meet(&self, (from, connection): (NodeId, u64), starts: u64, life: u64) -> Response {
         let met = self.lives.meet(&self.env, from, starts, life).await;
         if matches!(met, Response::OlderCopy { .. }) {
-            self.clocks.end_review(from, true);
+            self.clocks.meet_older_copy(from, connection);
             return met;
         }
         match self.clocks.begin_life(from, life, connection) {
