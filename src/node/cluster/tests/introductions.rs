@@ -143,3 +143,39 @@ async fn what_a_former_life_sent_says_nothing_of_the_present_one() {
     );
     rig.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_meeting_that_nobody_waits_for_any_more_does_not_undo_a_later_one() {
+    let disk = MemoryDisk::new();
+    let rig = Rig {
+        first_disk: Some(disk.clone()),
+        ..Rig::unstarted(1)
+    };
+    let mut rig = rig.started().await;
+    let peer = NodeId(77);
+    let meet = |rig: &Rig, starts: u64| {
+        let inner = rig.node(0).cluster().unwrap().inner.clone();
+        tokio::spawn(async move { inner.meet((peer, starts), starts, 100 + starts).await })
+    };
+    let held = disk.hold_syncs("lives.tmp");
+    let spare = rig.dirs[0].path().join("data/lives.tmp");
+    let names = |starts: u64| {
+        let bytes = disk.content(&spare).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).contains(&format!("\"starts\":{starts}"))
+    };
+    let first = meet(&rig, 5);
+    until("it is being written", PATIENCE, || names(5)).await;
+    // Its connection has ended.
+    first.abort();
+    assert!(first.await.is_err());
+    let second = meet(&rig, 6);
+    sleep(Duration::from_millis(300)).await;
+    assert!(names(5) && !names(6), "two write at once");
+    drop(held);
+    assert!(matches!(second.await.unwrap(), Response::Done));
+    rig.stop(0).await;
+    rig.start(0).await;
+    let older = meet(&rig, 5).await.unwrap();
+    assert!(matches!(older, Response::OlderCopy { starts: 6 }), "{older:?}");
+    rig.end().await;
+}
