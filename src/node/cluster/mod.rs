@@ -76,7 +76,7 @@ mod write;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -169,6 +169,8 @@ struct Inner {
     at_work: at_work::AtWork,
     gathering: gathering::Gathering,
     standstill: standstill::Standstill,
+    /// About how many bytes of dots go into one message, or into one clear.
+    dots_bytes_max: AtomicUsize,
     /// Held by whoever changes the member table.
     changing: tokio::sync::Mutex<()>,
 }
@@ -244,6 +246,7 @@ impl Cluster {
             at_work: at_work::AtWork::default(),
             gathering: gathering::Gathering::default(),
             standstill: standstill::Standstill::default(),
+            dots_bytes_max: AtomicUsize::new(compare::DOTS_BYTES_MAX),
             changing: tokio::sync::Mutex::default(),
         });
         if let Err(error) = inner.load_table().await {

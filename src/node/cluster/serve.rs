@@ -206,14 +206,8 @@ impl Inner {
             Request::PullNext { pull, budget_bytes } => {
                 self.pull_on((from, connection, pull), budget_bytes as usize).await
             }
-            Request::HeldDots { slot } => {
-                let slot = crate::wire::slot_of(slot).map_err(refused)?;
-                let held = self.local.held_dots(slot).await?;
-                Ok(Response::HeldDots {
-                    texts: WireClock::of(&held.texts),
-                    covered: WireClock::of(&held.covered),
-                })
-            }
+            Request::HeldDots { slot } => self.answer_held_dots(slot).await,
+            Request::Dropped { slot, dots } => self.answer_dropped(slot, &dots.into_clock()).await,
             Request::GiveUp {
                 slot,
                 replicas,
