@@ -15,6 +15,7 @@
 //! | `sync` | catching up: asking each peer for what this node lacks |
 //! | `compare`, `pull` | its steps: what both hold, and taking what is lacking |
 //! | `settled` | when that can be left out |
+//! | `offer` | bringing to its replicas what was taken of a slot by the table from before |
 //! | `clock_book` | what the others told of their clocks, and what all of them know |
 //! | `heal` | when a slot that lost something is whole again |
 //! | `give_up`, `at_work` | ops that nobody holds any more |
@@ -59,6 +60,7 @@ mod layout;
 mod list;
 mod lives;
 mod observe;
+mod offer;
 mod opened;
 mod place;
 mod pull;

@@ -107,6 +107,7 @@ async fn follow(inner: Arc<Inner>, peer: Peer) {
     let mut introduced = 0;
     let mut first_rounds = 0;
     let mut warned_of = None;
+    let mut offered = None;
     loop {
         let connection = *connections.borrow_and_update();
         if peer.is_up() {
@@ -127,6 +128,9 @@ async fn follow(inner: Arc<Inner>, peer: Peer) {
                         tracing::warn!(peer = %peer.node(), %error, "this node cannot catch up with a peer");
                     }
                     Err(error) => tracing::debug!(peer = %peer.node(), %error, "a round of catching up broke off"),
+                }
+                if let Err(error) = inner.offer(&peer, &mut offered).await {
+                    tracing::debug!(peer = %peer.node(), %error, "what other members are to hold could not be brought to one of them");
                 }
             }
         }

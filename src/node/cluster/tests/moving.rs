@@ -131,3 +131,41 @@ async fn who_does_not_hold_a_slot_by_its_own_table_counts_for_none_of_its_writes
     }
     rig.end().await;
 }
+
+/// It is cut off, and acknowledges alone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_member_took_by_an_older_table_comes_to_those_who_are_to_hold_it() {
+    let mut rig = Rig::new(3).await;
+    let unaware = inner(rig.node(2)).clone();
+    stop_task(rig.node(2), LAYOUT).await;
+    let before = unaware.layouts.current();
+    rig.make_room();
+    rig.start(3).await;
+    let knows = |index: usize| inner(rig.node(index)).layouts.current();
+    until("it is let in", || knows(0).table.up().count() == 4).await;
+    assert!(Arc::ptr_eq(&before, &knows(2)));
+    let now = knows(0);
+    let loses = |name: &String| {
+        !now.placement
+            .replicas(place_of(&user(), &key(name)).0)
+            .contains(&unaware.me)
+    };
+    let name = (0..).map(|number: u64| number.to_string()).find(loses).unwrap();
+    unaware.peers.set_members(&BTreeMap::new());
+    let node = rig.node(2);
+    let added = node
+        .add(&user(), &key(&name), "v".into(), true, None, at(Consistency::One))
+        .await;
+    assert_eq!(added, Ok(Added::Appended));
+    let watched = layout::watch(unaware.clone(), unaware.view.subscribe());
+    unaware.tasks.lock()[LAYOUT] = tokio::spawn(watched);
+    let end = Instant::now() + PATIENCE;
+    for index in [0, 1, 3] {
+        while count(rig.node(index), &name).await == 0 {
+            assert!(Instant::now() < end, "it does not come to {index}");
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+    drop(unaware);
+    rig.end().await;
+}
