@@ -116,7 +116,7 @@ pub enum Request {
         pull: u64,
         budget_bytes: u32,
     },
-    /// The dots of the texts that you hold in this slot.
+    /// The dots of the texts that you hold in this slot. Refused where they take too much: then `Dropped` is asked for.
     HeldDots {
         slot: u16,
     },
@@ -141,6 +141,11 @@ pub enum Request {
         user: String,
         key: String,
         terms: WireTerms,
+    },
+    /// Which of these dots do you cover, and hold no text of? Asked for in as many pieces as it takes.
+    Dropped {
+        slot: u16,
+        dots: WireClock,
     },
 }
 
@@ -261,6 +266,7 @@ pub enum Response {
     HasData(bool),
     Status(String),
     Seen(WireClock),
+    Dropped(WireClock),
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -44,6 +44,7 @@ fn three(rng: &mut Rng) -> Plan {
         batch_percent: 0,
         one_percent: 0,
         all_percent: 0,
+        hasty_percent: 0,
         text_bytes_max: 200,
         long_percent: 10,
     };

@@ -30,8 +30,9 @@ use datagram::Socket;
 pub use handles::HostNet;
 use stream::{Connector, End};
 
-/// Until a lost packet of a stream is sent again.
+/// Until a lost packet of a stream is sent again; each time it is lost, twice as long, up to the second of these.
 const RESEND_US: u64 = 200_000;
+const RESEND_US_MAX: u64 = 3_200_000;
 /// Until a connection attempt without an answer is repeated.
 const SYN_RESEND_US: u64 = 1_000_000;
 /// Connections that a listener holds before they are accepted.

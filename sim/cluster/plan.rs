@@ -132,6 +132,8 @@ pub struct Load {
     /// Of a hundred calls, so many at `one` and at `all`; the rest at `quorum`.
     pub one_percent: u64,
     pub all_percent: u64,
+    /// Of a hundred calls, so many leave the nodes less time than a slow disk or link takes.
+    pub hasty_percent: u64,
     pub text_bytes_max: u64,
     /// Of a hundred texts, so many may be as long as that; the others are short.
     pub long_percent: u64,
@@ -362,6 +364,7 @@ impl Load {
             batch_percent: *rng.pick(&[0, 0, 10]),
             one_percent: *rng.pick(&[0, 0, 10, 40]),
             all_percent: *rng.pick(&[0, 0, 5]),
+            hasty_percent: *rng.pick(&[0, 0, 10, 40]),
             text_bytes_max: *rng.pick(&[16, 200, 4_000]),
             long_percent: 10,
         }

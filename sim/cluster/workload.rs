@@ -28,6 +28,8 @@ const AUDITOR_ID: u8 = AUDITOR - FIRST_CLIENT;
 const WATCHER: u8 = 251;
 /// How long the auditor waits for one list, however long it is and slow the network.
 const AUDIT_TIMEOUT: Duration = Duration::from_secs(30);
+/// The longest deadline of a call in haste. When a front asks a second replica, some are over and some are not.
+const HASTY_MS_MAX: u64 = 400;
 const SETUP_US_MAX: u64 = 40 * SECOND_US;
 
 /// What the clients and the world tell each other.
@@ -280,6 +282,9 @@ impl Client {
     pub async fn attempt(&mut self, asked: &Asked, with_id: bool) -> bool {
         let (path, mut body) = self.shared.recorder.request(asked, with_id);
         body["user"] = credentials(&user_name(asked.place.user));
+        if self.rng.percent(self.shared.plan.load.hasty_percent) {
+            body["deadline_ms"] = self.rng.between(1, HASTY_MS_MAX).into();
+        }
         let began_us = os::now_us();
         let outcome = match self.shared.plan.planted {
             None => self.ask(asked, path, &body).await,

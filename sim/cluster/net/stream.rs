@@ -8,7 +8,7 @@ use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::task::{Context, Poll, Waker};
 
-use super::{BACKLOG, EndId, Event, HostId, RESEND_US, SYN_RESEND_US, State};
+use super::{BACKLOG, EndId, Event, HostId, RESEND_US, RESEND_US_MAX, SYN_RESEND_US, State};
 use crate::cluster::os;
 
 /// The sender hears of what was read in steps of this part of the window.
@@ -55,6 +55,11 @@ pub(super) struct Connector {
     pub waker: Option<Waker>,
     /// What the server made for it.
     ends: Option<EndId>,
+}
+
+/// Until a packet is sent again that was first lost so long ago: each time twice as long as the time before.
+fn resend_us(stuck_us: u64) -> u64 {
+    (stuck_us + RESEND_US).min(RESEND_US_MAX)
 }
 
 impl State {
@@ -224,7 +229,7 @@ impl State {
             if end.dead || now_us - since_us > give_up_us {
                 return self.break_end(id, ErrorKind::TimedOut);
             }
-            return self.schedule(now_us + RESEND_US, Event::Arrival(id));
+            return self.schedule(now_us + resend_us(now_us - since_us), Event::Arrival(id));
         }
         end.stuck_since_us = None;
         let Some((_, packet)) = end.sent.pop_front() else {
@@ -285,7 +290,7 @@ impl State {
         if now_us - since_us > self.streams.give_up_us {
             return self.break_end(end, ErrorKind::TimedOut);
         }
-        self.schedule(now_us + RESEND_US, Event::Astray { from, to, end });
+        self.schedule(now_us + resend_us(now_us - since_us), Event::Astray { from, to, end });
     }
 
     /// A reset goes once. Gives whether it will arrive.

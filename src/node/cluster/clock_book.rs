@@ -177,6 +177,15 @@ impl ClockBook {
         told.begin(life, connection, clocks)
     }
 
+    /// A copy of the peer's disk from an earlier life comes on this connection.
+    pub(super) fn meet_older_copy(&self, peer: NodeId, connection: u64) {
+        let mut pages = self.pages.lock();
+        let page = pages.entry(peer).or_default();
+        if page.told.begin_older(connection) {
+            page.clocks = SlotClocks::default();
+        }
+    }
+
     /// The slots of which the peer told more in its life before than `own` covers.
     pub(super) fn beyond(&self, peer: NodeId, own: impl FnOnce() -> SlotClocks) -> Vec<SlotId> {
         let pages = self.pages.lock();

@@ -3,11 +3,17 @@
 //! *Reconciling*: a clear that every replica knew is gone (it was collected), and of one that had a request id only that is left. Either
 //! makes a clock cover the clear and removes nothing. So before a node takes what it lacks of a slot, it removes what the peer covers and
 //! holds no more: where the peer has collected clears that this node did not know when they compared, and, once with each peer, where this
-//! node lost something, for then nobody may be left who collected what it missed.
+//! node lost something, for then nobody may be left who collected what it missed. What the peer holds of a slot may take more than a message. Then
+//! it is asked, piece by piece, which of the dots that are held here it has dropped.
+//!
+//! A slot that cannot be reconciled is left out, and keeps none of the others from being copied.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering;
 
-use super::pull::clock_bytes;
+use super::forward::error_of;
+use super::pull::{clock_bytes, portions};
+use super::serve::refused;
 use super::settled::digest_of;
 use super::sync::{Broken, PAGE_BYTES, ask};
 use super::{Inner, count};
@@ -19,11 +25,13 @@ use crate::node::peers::Peer;
 use crate::planted::{Bug, planted};
 use crate::shard::{WriteContext, WriteKind};
 use crate::types::NodeId;
-use crate::wire::{NOT_NAMED, Request, Response, WireClock};
+use crate::wire::{NOT_NAMED, Request, Response, WireClock, WireError};
 
 /// Slots whose clocks go into one message, and about how many bytes of them.
 const CLOCKS_MAX: usize = 256;
 const CLOCKS_BYTES_MAX: usize = 1 << 20;
+/// See `Inner::dots_bytes_max`.
+pub(super) const DOTS_BYTES_MAX: usize = 1 << 20;
 
 /// What an exchange of clocks with a peer showed.
 #[derive(Default)]
@@ -32,6 +40,8 @@ pub(super) struct Compared {
     pub mine: SlotClocks,
     /// What the peer covers and this node does not.
     pub lacking: SlotClocks,
+    /// Slots that could not be reconciled, and of which nothing may be copied.
+    pub left_out: BTreeMap<SlotId, Broken>,
 }
 
 /// This node's clocks of some slots, and of these the peer's, with what it has collected.
@@ -90,8 +100,12 @@ impl Inner {
                     continue;
                 };
                 let known = before.map(|before| before.get(slot).cloned().unwrap_or_default());
-                self.reconcile_if_needed(peer, slot, known.as_ref().unwrap_or(&mine), collected)
-                    .await?;
+                let known = known.as_ref().unwrap_or(&mine);
+                match self.reconcile_if_needed(peer, slot, known, collected).await {
+                    Ok(()) => {}
+                    Err(error @ (Broken::Peer | Broken::Answer)) => return Err(error),
+                    Err(error) => _ = compared.left_out.insert(slot, error),
+                }
                 self.clocks.note(peer.node(), slot, &clock);
                 compared.lacking.join_slot(slot, &clock.minus(&mine));
                 compared.mine.join_slot(slot, &mine);
@@ -172,11 +186,16 @@ impl Inner {
         if held.is_empty() {
             return Ok(());
         }
-        let Response::HeldDots { texts, covered } = ask(peer, Request::HeldDots { slot: slot.0 }).await? else {
-            return Err(Broken::Answer);
+        let gone = match ask(peer, Request::HeldDots { slot: slot.0 }).await {
+            Ok(Response::HeldDots { texts, covered }) => {
+                let dropped = covered.into_clock().minus(&texts.into_clock());
+                held.meet(&dropped)
+            }
+            Ok(Response::Failed(error)) => return Err(Broken::Refused(error_of(error).to_string())),
+            Ok(_) => return Err(Broken::Answer),
+            Err(Broken::Refused(_)) => self.dropped_at(peer, slot, held).await?,
+            Err(error) => return Err(error),
         };
-        let dropped = covered.into_clock().minus(&texts.into_clock());
-        let gone = held.meet(&dropped);
         if gone.is_empty() {
             return Ok(());
         }
@@ -193,15 +212,73 @@ impl Inner {
             }
         }
         for ((user, key), dots) in by_key {
-            let wanted = Wanted {
-                user: &user,
-                key: &key,
-                kind: WriteKind::ClearDots(dots),
-                request_id: None,
-            };
-            self.local.write(wanted, WriteContext::default()).await?;
+            // Each has to fit into a message, with which others get it.
+            for dots in self.pieces(slot, &dots) {
+                let wanted = Wanted {
+                    user: &user,
+                    key: &key,
+                    kind: WriteKind::ClearDots(dots),
+                    request_id: None,
+                };
+                self.local.write(wanted, WriteContext::default()).await?;
+            }
         }
         Ok(())
+    }
+
+    /// Which of these dots of texts the peer covers and holds no more, asked piece by piece.
+    async fn dropped_at(&self, peer: &Peer, slot: SlotId, held: Clock) -> Result<Clock, Broken> {
+        let mut dropped = Clock::default();
+        let mut left = self.pieces(slot, &held);
+        while let Some(piece) = left.pop() {
+            let request = Request::Dropped {
+                slot: slot.0,
+                dots: WireClock::of(&piece),
+            };
+            match ask(peer, request).await {
+                Ok(Response::Dropped(dots)) => dropped.join(&dots.into_clock().meet(&piece)),
+                Ok(Response::Failed(error)) => return Err(Broken::Refused(error_of(error).to_string())),
+                Ok(_) => return Err(Broken::Answer),
+                // Of one range every second dot may be dropped.
+                Err(Broken::Refused(_)) if piece.count() > 1 => left.extend(halves(&piece)),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(dropped)
+    }
+
+    /// The same dots, each time about as many as go into a message.
+    fn pieces(&self, slot: SlotId, dots: &Clock) -> Vec<Clock> {
+        let mut all = SlotClocks::default();
+        all.join_slot(slot, dots);
+        let portions = portions(&all, self.dots_bytes_max()).into_iter();
+        portions.filter_map(|mut piece| piece.remove_slot(slot)).collect()
+    }
+
+    fn dots_bytes_max(&self) -> usize {
+        self.dots_bytes_max.load(Ordering::Relaxed)
+    }
+
+    pub(super) async fn answer_held_dots(&self, slot: u16) -> Result<Response, OpError> {
+        let slot = crate::wire::slot_of(slot).map_err(refused)?;
+        let held = self.local.held_dots(slot).await?;
+        if clock_bytes(&held.texts) + clock_bytes(&held.covered) > self.dots_bytes_max() {
+            return Ok(too_much());
+        }
+        Ok(Response::HeldDots {
+            texts: WireClock::of(&held.texts),
+            covered: WireClock::of(&held.covered),
+        })
+    }
+
+    pub(super) async fn answer_dropped(&self, slot: u16, dots: &Clock) -> Result<Response, OpError> {
+        let slot = crate::wire::slot_of(slot).map_err(refused)?;
+        let held = self.local.held_dots(slot).await?;
+        let dropped = dots.meet(&held.covered).minus(&held.texts);
+        Ok(match clock_bytes(&dropped) > 2 * self.dots_bytes_max() {
+            true => too_much(),
+            false => Response::Dropped(WireClock::of(&dropped)),
+        })
     }
 
     pub(super) fn answer_compare(&self, from: NodeId, digest: u64) -> Result<Response, OpError> {
@@ -248,6 +325,28 @@ impl Inner {
     }
 }
 
+fn too_much() -> Response {
+    let why = "what is held of the slot takes too much for one answer";
+    Response::Failed(WireError::Refused(why.to_owned()))
+}
+
+/// The same dots, half of them each.
+fn halves(dots: &Clock) -> [Clock; 2] {
+    let mut first = Clock::default();
+    let mut left = dots.count() / 2;
+    for (origin, set) in dots.origins() {
+        for &(from, to) in set.ranges() {
+            let taken = left.min((to - from).saturating_add(1));
+            if taken > 0 {
+                first.insert_range(origin, from, from + (taken - 1));
+            }
+            left -= taken;
+        }
+    }
+    let second = dots.minus(&first);
+    [first, second]
+}
+
 /// The slots whose digests are equal, and the others.
 pub(super) fn split(
     slots: &[SlotId],
@@ -255,4 +354,34 @@ pub(super) fn split(
     theirs: &BTreeMap<SlotId, u64>,
 ) -> (Vec<SlotId>, Vec<SlotId>) {
     slots.iter().partition(|slot| mine.get(slot) == theirs.get(slot))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::stamp::OriginId;
+
+    #[test]
+    fn both_halves_together_are_the_whole() {
+        let mut dots = Clock::default();
+        dots.insert_range(OriginId(1), 1, 1);
+        dots.insert_range(OriginId(2), 5, 9);
+        dots.insert_range(OriginId(2), 20, u64::MAX - 1);
+        let mut left = vec![dots.clone()];
+        for _ in 0..100 {
+            let most = left.pop().unwrap();
+            let count = most.count();
+            let [first, second] = halves(&most);
+            assert_eq!((first.count(), second.count()), (count / 2, count - count / 2));
+            assert!(!first.meets(&second));
+            let mut both = first.clone();
+            both.join(&second);
+            assert_eq!(both, most);
+            match second.count() > 1 {
+                true => left.push(second),
+                false => return,
+            }
+        }
+        panic!("it does not end");
+    }
 }

@@ -116,6 +116,8 @@ impl Inner {
         }
         let (mut asked, mut tries) = (Tries::default(), 0);
         let mut last;
+        // What is wrong with the request itself, as one of them sees it.
+        let mut refused = None;
         let mut in_doubt = false;
         let mut next_due = tokio::time::Instant::now();
         loop {
@@ -129,7 +131,12 @@ impl Inner {
                     };
                     in_doubt |= writes && maybe_applied(&error);
                     if !is_worth_another(&error) {
-                        return Err(doubted(error, in_doubt));
+                        // That it changed nothing it says of itself: who has the write too may go by less, and carry it out.
+                        if !writes || in_doubt || asked.is_empty() {
+                            return Err(doubted(error, in_doubt));
+                        }
+                        left.clear();
+                        refused.get_or_insert(error.clone());
                     }
                     last = error;
                     next_due = tokio::time::Instant::now();
@@ -152,7 +159,7 @@ impl Inner {
                 }
             }
         }
-        Err(doubted(last, in_doubt))
+        Err(doubted(refused.unwrap_or(last), in_doubt))
     }
 }
 

@@ -341,7 +341,7 @@ impl Inner {
         }
         // Asked twice, through this node or another one.
         if change.is_done(&table) {
-            return Ok(());
+            return Ok(self.spread_table().await?);
         }
         let up = |node| table.get(node).filter(|record| record.state == MemberState::Up);
         let record = match change {

@@ -130,6 +130,19 @@ impl Inner {
             .map_err(|error| OpError::Disk(error.to_string()))
     }
 
+    /// Sees to it that a quorum of the members holds what this disk has of the table. A change that failed may have left its record here alone.
+    pub(super) async fn spread_table(&self) -> Result<(), OpError> {
+        let (layout, terms) = (self.layouts.current(), Terms::usual());
+        let members = layout.placement.replicas(SYSTEM_SLOT);
+        let need = terms.consistency.needed(members.len());
+        let (system, key, peers) = (UserId::system(), table_key()?, self.up_peers(members));
+        let spread = self.repair(&system, &key, SYSTEM_SLOT, &peers, need);
+        let spread = tokio::time::timeout_at(terms.deadline, spread).await;
+        spread
+            .unwrap_or(Err(OpError::Deadline { maybe_applied: true }))
+            .map(drop)
+    }
+
     /// The first member of a new cluster.
     pub(super) async fn found(&self) -> Result<(), ClusterError> {
         let record = self.own_record(0, self.config.replication as u32);

@@ -62,8 +62,8 @@ struct Life {
 pub(super) struct Lives {
     path: PathBuf,
     met: Arc<Mutex<BTreeMap<String, Life>>>,
-    /// One write at a time.
-    writing: tokio::sync::Mutex<()>,
+    /// One write at a time. The write itself holds it: it goes on when nobody waits for it any more.
+    writing: Arc<tokio::sync::Mutex<()>>,
     /// Peers that know this node's life.
     introduced: Mutex<BTreeSet<NodeId>>,
     /// Peers that were told this node's life and clocks, and what they know against it is heeded.
@@ -102,7 +102,7 @@ impl Lives {
         Self {
             path,
             met: Arc::new(Mutex::new(met)),
-            writing: tokio::sync::Mutex::default(),
+            writing: Arc::default(),
             introduced: Mutex::default(),
             heard: Mutex::default(),
             passed_over: Mutex::default(),
@@ -124,7 +124,7 @@ impl Lives {
     async fn meet(&self, env: &Env, node: NodeId, starts: u64, origin: u64) -> Response {
         let life = Life { starts, origin };
         let name = node.to_string();
-        let _one = self.writing.lock().await;
+        let one = self.writing.clone().lock_owned().await;
         match self.met.lock().get(&name) {
             Some(met) if *met == life => return Response::Done,
             Some(met) if met.starts >= starts => {
@@ -138,13 +138,17 @@ impl Lives {
             all.insert(name.clone(), life);
             serde_json::to_vec(&all).unwrap_or_default()
         };
-        let (disk, path) = (env.disk.clone(), self.path.clone());
-        let written = env.run_blocking(move || whole_file::write(&*disk, &path, &bytes)).await;
-        match written {
-            Ok(Ok(())) => {
-                self.met.lock().insert(name, life);
-                Response::Done
+        let (disk, path, met) = (env.disk.clone(), self.path.clone(), self.met.clone());
+        let write = move || {
+            let written = whole_file::write(&*disk, &path, &bytes);
+            if written.is_ok() {
+                met.lock().insert(name, life);
             }
+            drop(one);
+            written
+        };
+        match env.run_blocking(write).await {
+            Ok(Ok(())) => Response::Done,
             Ok(Err(error)) => Response::Failed(WireError::Disk(error.to_string())),
             Err(_) => Response::Failed(WireError::ShuttingDown),
         }
@@ -312,7 +316,7 @@ impl Inner {
     pub(super) async fn meet(&self, (from, connection): (NodeId, u64), starts: u64, life: u64) -> Response {
         let met = self.lives.meet(&self.env, from, starts, life).await;
         if matches!(met, Response::OlderCopy { .. }) {
-            self.clocks.end_review(from, true);
+            self.clocks.meet_older_copy(from, connection);
             return met;
         }
         match self.clocks.begin_life(from, life, connection) {

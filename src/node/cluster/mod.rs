@@ -15,6 +15,7 @@
 //! | `sync` | catching up: asking each peer for what this node lacks |
 //! | `compare`, `pull` | its steps: what both hold, and taking what is lacking |
 //! | `settled` | when that can be left out |
+//! | `offer` | bringing to its replicas what was taken of a slot by the table from before |
 //! | `clock_book` | what the others told of their clocks, and what all of them know |
 //! | `heal` | when a slot that lost something is whole again |
 //! | `give_up`, `at_work` | ops that nobody holds any more |
@@ -61,6 +62,7 @@ mod layout;
 mod list;
 mod lives;
 mod observe;
+mod offer;
 mod opened;
 mod place;
 mod pull;
@@ -78,7 +80,7 @@ mod write;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -175,6 +177,8 @@ struct Inner {
     at_work: at_work::AtWork,
     gathering: gathering::Gathering,
     standstill: standstill::Standstill,
+    /// About how many bytes of dots go into one message, or into one clear.
+    dots_bytes_max: AtomicUsize,
     /// Held by whoever changes the member table.
     changing: tokio::sync::Mutex<()>,
 }
@@ -254,6 +258,7 @@ impl Cluster {
             at_work: at_work::AtWork::default(),
             gathering: gathering::Gathering::default(),
             standstill: standstill::Standstill::default(),
+            dots_bytes_max: AtomicUsize::new(compare::DOTS_BYTES_MAX),
             changing: tokio::sync::Mutex::default(),
         });
         if let Err(error) = inner.load_table().await {
@@ -318,15 +323,19 @@ impl Inner {
         !self.clocks.is_new() && self.local.is_whole(slot) && self.is_known() && self.was_told(slot)
     }
 
-    /// The same, for a request of a peer: it has to know this node's life, and to be a replica itself by this node's table. One that was
-    /// replaced, and runs on, gets no quorum.
+    /// The same, for a request of a peer: it has to know this node's life, and both have to be replicas by this node's table. One that was
+    /// replaced, and runs on, gets no quorum, and one that goes by an older table counts on nobody who held the slot by that.
     fn votes_for(&self, slot: SlotId, peer: NodeId) -> bool {
         self.votes(slot) && self.knows_replica(slot, peer)
     }
 
     fn knows_replica(&self, slot: SlotId, peer: NodeId) -> bool {
-        let is_replica = || self.layouts.current().placement.replicas(slot).contains(&peer);
-        self.lives.is_introduced(peer) && is_replica()
+        let are_replicas = || {
+            let layout = self.layouts.current();
+            let replicas = layout.placement.replicas(slot);
+            replicas.contains(&peer) && replicas.contains(&self.me)
+        };
+        self.lives.is_introduced(peer) && are_replicas()
     }
 
     /// Whether what this node lists counts.

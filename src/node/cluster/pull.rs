@@ -65,7 +65,10 @@ impl Inner {
         // all. From here on the peer reads from a snapshot, so what is collected later still comes as what it was. And nothing of it may
         // be durable before it is known what has to go with it: if this breaks off in between, the next round lacks the same.
         let slots: Vec<SlotId> = wants.slots().map(|(slot, _)| slot).collect();
-        self.compare_clocks(peer, &slots, Some(before)).await?;
+        let mut compared = self.compare_clocks(peer, &slots, Some(before)).await?;
+        if let Some((_, error)) = compared.left_out.pop_first() {
+            return Err(error);
+        }
         let mut ops_pulled = 0;
         loop {
             let request = Request::PullNext {
@@ -100,7 +103,7 @@ pub(super) fn clock_bytes(clock: &Clock) -> usize {
 }
 
 /// The same dots in several pieces, each of which takes at most about so many bytes in a message.
-fn portions(wants: &SlotClocks, bytes_max: usize) -> Vec<SlotClocks> {
+pub(super) fn portions(wants: &SlotClocks, bytes_max: usize) -> Vec<SlotClocks> {
     let (mut done, mut portion, mut bytes) = (Vec::new(), SlotClocks::default(), 0);
     for (slot, clock) in wants.slots() {
         bytes += SLOT_BYTES;

@@ -206,14 +206,8 @@ impl Inner {
             Request::PullNext { pull, budget_bytes } => {
                 self.pull_on((from, connection, pull), budget_bytes as usize).await
             }
-            Request::HeldDots { slot } => {
-                let slot = crate::wire::slot_of(slot).map_err(refused)?;
-                let held = self.local.held_dots(slot).await?;
-                Ok(Response::HeldDots {
-                    texts: WireClock::of(&held.texts),
-                    covered: WireClock::of(&held.covered),
-                })
-            }
+            Request::HeldDots { slot } => self.answer_held_dots(slot).await,
+            Request::Dropped { slot, dots } => self.answer_dropped(slot, &dots.into_clock()).await,
             Request::GiveUp {
                 slot,
                 replicas,
@@ -245,7 +239,7 @@ impl Inner {
         if let Err(error) = self.take_ops(ops, Came::Otherwise).await {
             return Response::Failed(wire_error(error));
         }
-        // One whose seat another node has got may not have heard of that, and makes no quorum any more.
+        // One whose seat another node has got may not have heard of that, and makes no quorum any more. Nor does this node where it is no replica.
         let counts = |slot: &SlotId| self.knows_replica(*slot, from);
         match slots.iter().all(counts) {
             true => Response::Done,

@@ -107,6 +107,7 @@ async fn follow(inner: Arc<Inner>, peer: Peer) {
     let mut introduced = 0;
     let mut first_rounds = 0;
     let mut warned_of = None;
+    let mut offered = None;
     loop {
         let connection = *connections.borrow_and_update();
         if peer.is_up() {
@@ -127,6 +128,9 @@ async fn follow(inner: Arc<Inner>, peer: Peer) {
                         tracing::warn!(peer = %peer.node(), %error, "this node cannot catch up with a peer");
                     }
                     Err(error) => tracing::debug!(peer = %peer.node(), %error, "a round of catching up broke off"),
+                }
+                if let Err(error) = inner.offer(&peer, &mut offered).await {
+                    tracing::debug!(peer = %peer.node(), %error, "what other members are to hold could not be brought to one of them");
                 }
             }
         }
@@ -204,16 +208,18 @@ impl Inner {
         let is_named = !theirs.contains_key(&SlotId(NOT_NAMED));
         let (same, differing) = split(&slots, &digests, &theirs);
         self.clocks.note_same(node, same, &clocks, as_of);
-        let compared = self.compare_clocks(peer, &differing, None).await?;
+        let mut compared = self.compare_clocks(peer, &differing, None).await?;
         let lacking = compared.lacking;
         let lacked_before = self.clocks.lacked_before(node, lacking.clone());
-        let wants = if at_once { &lacking } else { &lacked_before };
-        let claim = self.clocks.claim(node, wants, || self.local.clocks());
+        let mut wants = if at_once { lacking.clone() } else { lacked_before };
+        wants.retain_slots(|slot| !compared.left_out.contains_key(&slot));
+        let claim = self.clocks.claim(node, &wants, || self.local.clocks());
         if !Arc::ptr_eq(&layout, &self.layouts.current()) {
             return Err(Broken::Moved);
         }
         let covered = self.pull(peer, &claim.wants, &compared.mine).await?;
         let whole = differing.into_iter().filter(|slot| match lacking.get(*slot) {
+            _ if compared.left_out.contains_key(slot) => false,
             None => true,
             Some(lacking) => covered.get(*slot).is_some_and(|covered| covered.covers(lacking)),
         });
@@ -221,7 +227,7 @@ impl Inner {
             self.clocks.note_synced(node, whole, as_of);
         }
         self.clocks.note_copied();
-        Ok(())
+        compared.left_out.pop_first().map_or(Ok(()), |(_, error)| Err(error))
     }
 
     /// Whether the next start will find all that this node has told its peers it knows. While it is new, what it takes for dropped may be a clear

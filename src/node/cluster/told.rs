@@ -8,7 +8,9 @@
 //!
 //! Invariants:
 //! - what is held against a life was told before that life introduced itself, so nothing that it tells later is a clock from before;
-//! - a life is found sound only by what it told on the connection that it began the comparison on.
+//! - a life is found sound only by what it told on the connection that it began the comparison on;
+//! - what comes on an older connection than the one on which a peer last introduced itself changes nothing: it may have been long on its way,
+//!   and its sender be gone.
 //!
 //! Limits: this is memory only, so a node that was started anew itself has nothing to hold against anybody; and what a peer made durable
 //! after it last told its clocks cannot be missed.
@@ -21,6 +23,8 @@ use crate::core::slot::SlotId;
 pub(super) struct Told {
     /// The peer's life, by its origin.
     life: Option<u64>,
+    /// The latest connection on which it introduced itself. They are numbered in the order in which they came.
+    connection: Option<u64>,
     /// What it has told once and does not tell any more.
     gone: SlotClocks,
     /// Until this life was found sound.
@@ -51,6 +55,10 @@ pub(super) enum Finding {
 impl Told {
     /// The peer comes in this life, and told `clocks` last. Whether it is known to run on a disk that was set back.
     pub(super) fn begin(&mut self, life: u64, connection: u64, clocks: &SlotClocks) -> bool {
+        if self.is_late(connection) {
+            return self.is_set_back && self.life == Some(life);
+        }
+        self.connection = Some(connection);
         if self.life != Some(life) {
             let mut before = std::mem::take(&mut self.gone);
             before.join(clocks);
@@ -70,6 +78,22 @@ impl Told {
             review.missing = SlotClocks::default();
         }
         self.is_set_back
+    }
+
+    /// The peer comes with a copy of its disk from an earlier life, and starts over: nothing that was told before is held against it. Whether that
+    /// is so now, and not from before the life that is known.
+    pub(super) fn begin_older(&mut self, connection: u64) -> bool {
+        if self.is_late(connection) {
+            return false;
+        }
+        self.connection = Some(connection);
+        self.review = None;
+        self.gone = SlotClocks::default();
+        true
+    }
+
+    fn is_late(&self, connection: u64) -> bool {
+        self.connection.is_some_and(|latest| connection < latest)
     }
 
     /// The peer's last word on the slot was `last`, and is `now`.
@@ -103,6 +127,7 @@ impl Told {
 
     pub(super) fn finding(&self, connection: u64) -> Finding {
         match &self.review {
+            _ if self.is_late(connection) => Finding::Untold,
             None => Finding::Sound,
             Some(review) if review.connection != connection => Finding::Untold,
             Some(review) if review.missing.is_empty() => Finding::Sound,

@@ -34,6 +34,12 @@ pub(super) struct Asked {
     pub(super) held: Option<(KeyedOp, Peer)>,
 }
 
+/// Whether as many as are needed of the slot's replicas `now` have what as many as were needed of those `before` have: each quorum of one more
+/// meets each quorum of those there were.
+fn still_counts(before: &[NodeId], now: &[NodeId]) -> bool {
+    before.iter().all(|node| now.contains(node)) && now.len() <= before.len() + 1
+}
+
 impl Inner {
     /// Carries a write out, here if this node holds the slot, or through one that does.
     pub(super) async fn write(&self, wanted: Wanted<'_>, which: Try, terms: Terms) -> Result<Added, OpError> {
@@ -71,11 +77,14 @@ impl Inner {
         let started = AtomicBool::new(false);
         let coordinated = self.coordinate(wanted, slot, replicas, which, terms.consistency, &started);
         let done = tokio::time::timeout_at(terms.deadline, coordinated).await;
-        done.unwrap_or_else(|_| {
-            Err(OpError::Deadline {
-                maybe_applied: started.load(Ordering::Relaxed),
-            })
-        })
+        let done = done.map_err(|_| OpError::Deadline {
+            maybe_applied: started.load(Ordering::Relaxed),
+        })??;
+        // Who came in meanwhile may have copied from the others before the op was there.
+        match still_counts(replicas, self.layouts.current().placement.replicas(slot)) {
+            true => Ok(done),
+            false => Err(self.no_quorum(terms.consistency.needed(replicas.len()), 0, true)),
+        }
     }
 
     /// Carries out a write to a slot that this node holds. `started` is set when it may have had an effect.

@@ -383,3 +383,52 @@ async fn what_a_peer_could_not_read_does_not_count_as_copied() {
     assert!(copied.iter().any(counts) && !missing.iter().any(counts));
     rig.end().await;
 }
+
+/// Each of many texts that stand alone takes a range of its own in a clock.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn slots_of_which_more_is_held_than_a_message_takes_are_reconciled_piece_by_piece() {
+    const TEXTS: u64 = 300;
+    let rig = Rig::new(2).await;
+    for index in 0..2 {
+        stop_task(rig.node(index), SYNC).await;
+    }
+    let (ops, slot) = (Ops::of("k".to_owned()), slot_of("k"));
+    let alone = |nth: u64| (1 << 60) + 2 * nth;
+    let texts = |first: u64| {
+        let text = |nth| {
+            let mut keyed = ops.value(1);
+            (keyed.op.dot.seq, keyed.op.time.0) = (alone(nth), keyed.op.time.0 + nth);
+            keyed
+        };
+        (first..first + TEXTS).map(text).collect::<Vec<_>>()
+    };
+    // Half of them stand at both; the others, and all between them, the first one has dropped.
+    for (index, first) in [(0, 0), (1, 0), (1, TEXTS)] {
+        rig.node(index).local().apply(texts(first)).await.unwrap();
+    }
+    let mut known = SlotClocks::default();
+    known.insert_range(slot, ops.value(1).op.dot.origin, alone(0), alone(2 * TEXTS));
+    rig.node(0).local().know_dropped(&known);
+    rig.wait_covers(0, &known).await;
+    let other = (0..).map(|number: u64| number.to_string());
+    let other = other.clone().find(|name| slot_of(name) != slot).unwrap();
+    hold(rig.node(0), Ops::of(other.clone()).value(1)).await;
+
+    let (node, peer) = (inner(rig.node(1)), rig.peer(1, 0));
+    node.clocks.set_new();
+    let may_take = |index: usize, bytes| inner(rig.node(index)).dots_bytes_max.store(bytes, Ordering::Relaxed);
+    // Less than a single dot takes.
+    may_take(0, 0);
+    assert!(node.round(&peer, true).await.is_err());
+    assert_eq!(count(rig.node(1), &other).await, 1, "the other slots are copied");
+    let counts = |name: &str| node.clocks.has_all_of(slot_of(name), [peer.node()]);
+    assert!(counts(&other) && !counts("k"));
+
+    (0..2).for_each(|index| may_take(index, 2_000));
+    node.round(&peer, true).await.unwrap();
+    assert_eq!(count(rig.node(1), "k").await, TEXTS);
+    assert!(counts("k"));
+    let clears = node.local.held_dots(slot).await.unwrap().clears;
+    assert!(clears.count() > 2, "each has to fit into a message");
+    rig.end().await;
+}

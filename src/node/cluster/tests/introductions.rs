@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use super::*;
 use crate::node::cluster::lives::HEARING_MAX;
+use crate::node::cluster::told::Finding;
 use crate::node::replica::place_of;
+use crate::wire::Response;
 
 /// After what a member waits for at most: a round with a peer, and what a loaded machine takes.
 const ROUND_MAX: Duration = Duration::from_secs(8);
@@ -106,5 +108,74 @@ async fn a_shard_that_does_not_open_takes_no_vote_from_the_others_and_votes_late
     rig.start(2).await;
     until("it votes", PATIENCE, || votes(&rig, closed)).await;
     assert!(inner(rig.node(0)).may_list());
+    rig.end().await;
+}
+
+/// The way of the packet was long: its sender's process is gone, and the next one has introduced itself.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_former_life_sent_says_nothing_of_the_present_one() {
+    const SLOT: SlotId = SlotId(3);
+    let rig = Rig::new(1).await;
+    let (node, peer) = (inner(rig.node(0)), NodeId(77));
+    let clock = |last| {
+        let mut clock = crate::core::clock::Clock::default();
+        clock.insert_range(crate::core::stamp::OriginId(1), 1, last);
+        clock
+    };
+    let meet = |starts: u64, connection: u64| node.meet((peer, connection), starts, 100 + starts);
+    assert!(matches!(meet(4, 10).await, Response::Done));
+    node.clocks.hear(peer, 10, SLOT, &clock(9));
+    assert!(matches!(meet(5, 11).await, Response::Done));
+    assert!(matches!(meet(4, 10).await, Response::OlderCopy { starts: 5 }));
+    assert!(matches!(meet(5, 12).await, Response::Done), "it is no older copy");
+    node.clocks.hear(peer, 12, SLOT, &clock(7));
+    // The same life, heard late.
+    assert!(matches!(meet(5, 11).await, Response::Done));
+    match node.clocks.finding(peer, 12) {
+        Finding::Lacks(missing) => assert_eq!(missing.count(), 2),
+        _ => panic!("what it told in its former life counts no more"),
+    }
+    // A copy of the former life that is there now.
+    assert!(matches!(meet(4, 13).await, Response::OlderCopy { starts: 5 }));
+    assert!(
+        matches!(node.clocks.finding(peer, 13), Finding::Sound),
+        "it starts over"
+    );
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_meeting_that_nobody_waits_for_any_more_does_not_undo_a_later_one() {
+    let disk = MemoryDisk::new();
+    let rig = Rig {
+        first_disk: Some(disk.clone()),
+        ..Rig::unstarted(1)
+    };
+    let mut rig = rig.started().await;
+    let peer = NodeId(77);
+    let meet = |rig: &Rig, starts: u64| {
+        let inner = rig.node(0).cluster().unwrap().inner.clone();
+        tokio::spawn(async move { inner.meet((peer, starts), starts, 100 + starts).await })
+    };
+    let held = disk.hold_syncs("lives.tmp");
+    let spare = rig.dirs[0].path().join("data/lives.tmp");
+    let names = |starts: u64| {
+        let bytes = disk.content(&spare).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).contains(&format!("\"starts\":{starts}"))
+    };
+    let first = meet(&rig, 5);
+    until("it is being written", PATIENCE, || names(5)).await;
+    // Its connection has ended.
+    first.abort();
+    assert!(first.await.is_err());
+    let second = meet(&rig, 6);
+    sleep(Duration::from_millis(300)).await;
+    assert!(names(5) && !names(6), "two write at once");
+    drop(held);
+    assert!(matches!(second.await.unwrap(), Response::Done));
+    rig.stop(0).await;
+    rig.start(0).await;
+    let older = meet(&rig, 5).await.unwrap();
+    assert!(matches!(older, Response::OlderCopy { starts: 6 }), "{older:?}");
     rig.end().await;
 }

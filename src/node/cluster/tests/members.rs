@@ -25,6 +25,37 @@ async fn a_removal_of_a_member_that_is_done_may_be_asked_for_again() {
     rig.end().await;
 }
 
+/// Whoever asked first was told that it failed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_that_only_one_disk_has_is_not_done() {
+    let mut rig = Rig::new(3).await;
+    let ids = [0, 1, 2].map(|index| rig.node(index).local().life().node);
+    rig.stop(1).await;
+    rig.stop(2).await;
+    let alone = rig.node(0).cluster().unwrap().inner.clone();
+    let gone = alone.layouts.current().table.get(ids[2]).unwrap().clone();
+    let record = table::Record {
+        state: MemberState::Removed,
+        ..gone
+    };
+    let text = serde_json::to_string(&record).unwrap();
+    let key = layout::table_key().unwrap();
+    alone.add_alone(&key, text.clone(), Terms::usual()).await.unwrap();
+    until("it reads that from its own disk", || {
+        !alone.layouts.current().table.is_up(ids[2])
+    })
+    .await;
+    let remove = MemberChange::Remove(ids[2]);
+    let repeated = change(rig.node(0), remove).await;
+    assert!(matches!(repeated, Err(MemberRefused::Store(_))), "{repeated:?}");
+    rig.start(1).await;
+    change_in_the_end(rig.node(0), remove).await;
+    let there = rig.node(1).cluster().unwrap().inner.own_records().await.unwrap();
+    assert!(there.contains(&text));
+    drop(alone);
+    rig.end().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_member_that_was_removed_serves_nobody_and_says_why() {
     let rig = Rig::new(3).await;

@@ -22,6 +22,7 @@ pub(super) struct Rig {
     pub(super) replication: usize,
     /// What is changed of the settings of a node.
     pub(super) settings: fn(usize, &mut ClusterConfig),
+    pub(super) value_bytes_max: u64,
     /// The first node's disk, if that is to have faults.
     pub(super) first_disk: Option<MemoryDisk>,
     /// Whether nodes can make connections.
@@ -86,6 +87,7 @@ impl Rig {
             nodes: (0..count).map(|_| None).collect(),
             replication: 3,
             settings: |_, _| {},
+            value_bytes_max: crate::types::VALUE_BYTES_MAX,
             first_disk: None,
             connects: watch::Sender::new(true),
         }
@@ -152,6 +154,7 @@ impl Rig {
             log_bytes: 64 << 10,
             fill_bytes: 16 << 10,
             idle_ms: 1000,
+            value_bytes_max: self.value_bytes_max,
             ..ShardConfig::default()
         };
         config.cluster = Some(cluster);
