@@ -298,17 +298,20 @@ pub fn address(text: &str) -> Result<SocketAddr, String> {
         .map_err(|_| "write it as ADDRESS:PORT, such as 127.0.0.1:8000 or [::1]:8000".to_owned())
 }
 
+/// Of this machine, as far as this process may use them.
+pub fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, NonZeroUsize::get)
+}
+
 /// Threads of a node's runtime when nothing else is asked for and so many nodes share this machine: one more than a node has processors. Shards
 /// sync their logs on these threads, and a thread that waits for the disk leaves its processor to another.
 pub fn threads_default(nodes: usize) -> usize {
-    let processors = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-    (processors / nodes.max(1) + 1).clamp(THREADS_MIN, THREADS_MAX)
+    (processors() / nodes.max(1) + 1).clamp(THREADS_MIN, THREADS_MAX)
 }
 
 /// Shards of a new data folder when nothing else is asked for and so many nodes share this machine: one for each processor that a node has.
 pub fn shards_default(nodes: usize) -> u16 {
-    let processors = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-    u16::try_from(processors / nodes.max(1))
+    u16::try_from(processors() / nodes.max(1))
         .unwrap_or(SHARDS_DEFAULT_MAX)
         .clamp(1, SHARDS_DEFAULT_MAX)
 }

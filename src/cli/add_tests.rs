@@ -1,5 +1,7 @@
 //! Values from the command line, files and pipes, against a node over real sockets.
 
+use std::time::Duration;
+
 use serde_json::json;
 
 use crate::cli::exit::{Exit, exit_of};
@@ -186,6 +188,18 @@ async fn an_add_whose_outcome_the_node_does_not_know_can_be_repeated_under_its_r
     let error = add(&client, true).text(b"x").await.unwrap_err();
     assert!(!format!("{error:#}").contains("--request-id"), "{error:#}");
     assert!(!is_explained(&error));
+}
+
+#[tokio::test]
+async fn an_add_that_one_node_refused_while_another_one_did_it_can_be_repeated_under_its_request_id() {
+    let (slow, refusing) = (FakeNode::start(), FakeNode::start());
+    slow.fail_next(Fault::Held(std::sync::Arc::default()));
+    refusing.fail_always(Fault::Answer(401, json!({"detail": "Invalid user_id or password"})));
+    let builder = slow.builder().url(&refusing.url).deadline(Duration::from_secs(1));
+    let error = add(&builder.build().unwrap(), true).text(b"x").await.unwrap_err();
+    assert!(format!("{error:#}").contains("--request-id id"), "{error:#}");
+    add(&slow.client(), true).text(b"x").await.unwrap();
+    assert_eq!(slow.list("key"), ["x"]);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 
-use crate::config::{ClusterSettings, ServeConfig};
+use crate::config::{ClusterSettings, ServeConfig, processors};
 use crate::env::Env;
 use crate::http::FrontConfig;
 use crate::net::{KeyRing, Tls, TlsPem};
@@ -47,7 +47,7 @@ pub async fn start(config: &ServeConfig, first_admin: Option<FirstAdmin>) -> any
         front: FrontConfig::default(),
         listen: config.listen,
         first_admin,
-        password_cost: PasswordCost::default(),
+        password_cost: PasswordCost::default().on_processors(processors()),
     };
     let server = Server::start(env, server_config).await?;
     // When even this cannot be read, the node serves what it can; `users` logs why.

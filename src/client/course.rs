@@ -1,8 +1,10 @@
 //! The way of one request through the nodes: the next one when a try fails, a second one beside it when nothing comes, rounds with
 //! growing pauses when all have failed, but for those that are silent still. One that answers wrongly is not asked again.
 //!
-//! Invariant: a request that may have taken effect is tried again only when its sender said that this is safe; and at two nodes at the same
-//! time only when it said that too.
+//! Invariants:
+//! - a request that may have taken effect is tried again only when its sender said that this is safe; and at two nodes at the same time only
+//!   when it said that too;
+//! - a change is not told to have failed while a try of it is at work, and not without doubt when one may have taken effect.
 
 use std::future::Future;
 use std::sync::atomic::Ordering;
@@ -12,19 +14,11 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::entropy;
 use super::error::{ClientError, Failure};
 use super::nodes::Nodes;
 use super::notice::{Notice, Waiting};
-use super::repeat::{Again, Patience, Repeat};
-use crate::api::MAYBE_APPLIED;
+use super::repeat::{Again, Patience, Repeat, pause};
 
-/// First pause between two rounds; it doubles from round to round.
-const BACKOFF_MS: u64 = 100;
-/// Longest pause between two rounds.
-const BACKOFF_MS_MAX: u64 = 5_000;
-/// A `Retry-After` beyond this is cut: the node is asked again after at most this long.
-const RETRY_AFTER_MAX: Duration = Duration::from_secs(10);
 /// When a small request has no answer after so long, and its node answered nothing else meanwhile, it goes to the next node too.
 const HEDGE_AFTER: Duration = Duration::from_millis(300);
 /// A node that answers others meanwhile is slow, not gone: it is given longer, so that a load that is too much is not doubled.
@@ -48,6 +42,9 @@ pub(super) struct Course<'a> {
     /// Nodes that answered wrongly, and what the first of them said.
     given_up: Vec<usize>,
     wrong: Option<ClientError>,
+    /// The first refusal that is the last word of its node on the request itself: nobody is asked any more. But a try that is under way may
+    /// do it all the same, for nodes need not know the same of users.
+    refused: Option<ClientError>,
     /// What came of the last try that may have taken effect.
     doubtful: Option<ClientError>,
     last: Option<ClientError>,
@@ -84,6 +81,7 @@ impl<'a> Course<'a> {
             unreachable: Vec::new(),
             given_up: Vec::new(),
             wrong: None,
+            refused: None,
             doubtful: None,
             last: None,
             told: None,
@@ -150,9 +148,14 @@ impl<'a> Course<'a> {
                     self.nodes.prefer(node);
                     return Ok(answer);
                 }
-                Err(error) => self.note(node, error)?,
+                Err(error) => self.note(node, error),
             }
-            if let Some(next) = self.next_node() {
+            if self.refused.is_some() {
+                // A read that another one answers after all has no effect that could be missed.
+                if running.is_empty() || !self.repeat.changes {
+                    return Err(self.failure());
+                }
+            } else if let Some(next) = self.next_node() {
                 running.push(begin(next));
             } else if running.is_empty() {
                 self.next_round().await?;
@@ -208,23 +211,22 @@ impl<'a> Course<'a> {
         }
     }
 
-    /// Err when the request must not be tried again.
-    fn note(&mut self, node: usize, error: ClientError) -> Result<(), ClientError> {
+    fn note(&mut self, node: usize, error: ClientError) {
         if error.is_in_doubt() {
             self.tell_doubt();
             self.doubtful = Some(error.clone());
         }
         if !error.is_passing() {
             if self.repeat.again != Again::AtOnce || !error.is_of_one_node() {
-                return Err(error);
+                return self.refuse(error);
             }
             self.nodes.avoid(node);
             self.given_up.push(node);
             self.wrong.get_or_insert(error);
-            return Ok(());
+            return;
         }
         if self.repeat.again == Again::InTurnUnlessSilent && matches!(error, ClientError::Broken { silent: true, .. }) {
-            return Err(error);
+            return self.refuse(error);
         }
         self.nodes.avoid(node);
         if matches!(error, ClientError::Overloaded { .. }) {
@@ -238,7 +240,13 @@ impl<'a> Course<'a> {
             }
             other => other,
         });
-        Ok(())
+    }
+
+    /// The request must not be tried again.
+    fn refuse(&mut self, error: ClientError) {
+        self.refused.get_or_insert(error);
+        self.untried.clear();
+        self.again_at = None;
     }
 
     fn tell_doubt(&self) {
@@ -250,7 +258,7 @@ impl<'a> Course<'a> {
     async fn next_round(&mut self) -> Result<(), ClientError> {
         let failed = self.failure();
         if self.again().is_empty() {
-            return Err(self.wrong.take().unwrap_or(failed));
+            return Err(self.wrong.as_ref().map_or(failed, |wrong| self.doubted(wrong)));
         }
         let unconnected = matches!(failed, ClientError::Unreachable { .. }) && !self.nodes.heard_any();
         let rounds_max = match unconnected {
@@ -285,14 +293,15 @@ impl<'a> Course<'a> {
     /// What has to be said after the tries so far. That nothing was sent, or that nothing was changed, is only said when that is so of
     /// all of them.
     fn failure(&self) -> ClientError {
-        let sent = self.wrong.as_ref().or(self.doubtful.as_ref());
-        match (self.last(), sent) {
-            (Some(ClientError::Unreachable { .. }) | None, Some(sent)) => sent.clone(),
-            (Some(last), _) => match &self.doubtful {
-                Some(doubtful) if !last.is_in_doubt() => self.with_doubt(doubtful.clone()),
-                _ => last.clone(),
-            },
-            (None, None) => self.no_answer(),
+        if let Some(refused) = &self.refused {
+            return self.doubted(refused);
+        }
+        match (self.last(), &self.wrong, &self.doubtful) {
+            (Some(ClientError::Unreachable { .. }) | None, Some(wrong), _) => self.doubted(wrong),
+            (Some(ClientError::Unreachable { .. }) | None, None, Some(doubtful)) => doubtful.clone(),
+            (Some(last), _, Some(doubtful)) if !last.is_in_doubt() => self.with_doubt(doubtful.clone()),
+            (Some(last), ..) => last.clone(),
+            (None, ..) => self.no_answer(),
         }
     }
 
@@ -302,23 +311,29 @@ impl<'a> Course<'a> {
         }
         // The try that was cut off may have been sent.
         self.tell_doubt();
-        self.with_doubt(self.no_answer())
+        match &self.refused {
+            Some(refused) => refused.clone().beside(&self.no_answer()),
+            None => self.with_doubt(self.no_answer()),
+        }
+    }
+
+    /// A refusal, which holds for its own try only.
+    fn doubted(&self, refusal: &ClientError) -> ClientError {
+        match &self.doubtful {
+            Some(doubtful) if self.repeat.changes => refusal.clone().beside(doubtful),
+            _ => refusal.clone(),
+        }
     }
 
     /// The error of a try that may have taken effect, or rather what another one was told by its node: that is why. But it may say that
     /// nothing was changed.
     fn with_doubt(&self, error: ClientError) -> ClientError {
         match (error, self.last()) {
-            (ClientError::Broken { .. }, Some(told @ ClientError::Overloaded { .. }))
-                if !self.repeat.changes || told.is_in_doubt() =>
-            {
+            (ClientError::Broken { .. }, Some(told @ ClientError::Overloaded { .. })) if !self.repeat.changes => {
                 told.clone()
             }
-            (error @ ClientError::Broken { .. }, Some(ClientError::Overloaded { detail, retry_after })) => {
-                ClientError::Overloaded {
-                    detail: format!("{detail}. But another try of this request {MAYBE_APPLIED}: {error}"),
-                    retry_after: *retry_after,
-                }
+            (error @ ClientError::Broken { .. }, Some(told @ ClientError::Overloaded { .. })) => {
+                told.clone().beside(&error)
             }
             (error, _) => error,
         }
@@ -328,7 +343,7 @@ impl<'a> Course<'a> {
         let Some((notice, _)) = self.notice.take() else {
             return;
         };
-        let failed = self.last().map(ClientError::reason);
+        let failed = self.refused.as_ref().or(self.last()).map(ClientError::reason);
         let silent = self
             .running
             .iter()
@@ -343,48 +358,11 @@ impl<'a> Course<'a> {
     }
 
     fn no_answer(&self) -> ClientError {
+        let node = self.running.last().copied().unwrap_or(self.youngest.0);
         ClientError::Broken {
-            url: self.nodes.url(self.youngest.0).to_owned(),
+            url: self.nodes.url(node).to_owned(),
             reason: format!("none within {} s", self.patience.deadline.as_secs_f32()),
             silent: true,
         }
-    }
-}
-
-/// Half of the pause is random, so that clients that failed together do not come back together.
-fn pause(round: u32, error: &ClientError) -> Duration {
-    let full_ms = BACKOFF_MS
-        .saturating_mul(1 << round.saturating_sub(1).min(16))
-        .min(BACKOFF_MS_MAX);
-    let pause = Duration::from_millis(full_ms / 2 + entropy::u64() % (full_ms / 2 + 1));
-    match error {
-        ClientError::Overloaded {
-            retry_after: Some(asked),
-            ..
-        } => pause.max((*asked).min(RETRY_AFTER_MAX)),
-        _ => pause,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pauses_grow_and_keep_to_what_the_node_asked_for() {
-        let broken = ClientError::Broken {
-            url: "u".to_owned(),
-            reason: "r".to_owned(),
-            silent: false,
-        };
-        assert!(pause(1, &broken) <= Duration::from_millis(BACKOFF_MS));
-        assert!(pause(60, &broken) <= Duration::from_millis(BACKOFF_MS_MAX));
-        assert!(pause(60, &broken) >= Duration::from_millis(BACKOFF_MS_MAX / 2));
-        let asked = |seconds| ClientError::Overloaded {
-            detail: String::new(),
-            retry_after: Some(Duration::from_secs(seconds)),
-        };
-        assert_eq!(pause(1, &asked(3)), Duration::from_secs(3));
-        assert_eq!(pause(1, &asked(3600)), RETRY_AFTER_MAX);
     }
 }

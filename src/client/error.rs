@@ -147,11 +147,41 @@ impl ClientError {
         text.split_once(&doubt).map_or(text, |(reason, _)| reason).to_owned()
     }
 
+    /// The same of a call of which another try failed with `doubtful`, and may have taken effect. Where that cannot be added, `doubtful`.
+    pub(super) fn beside(mut self, doubtful: &Self) -> Self {
+        if self.is_in_doubt() {
+            return self;
+        }
+        let Some(detail) = self.refusal_mut() else {
+            return doubtful.clone();
+        };
+        let reason = doubtful.reason();
+        detail.push_str(&format!(". But another try of this request {MAYBE_APPLIED}: {reason}"));
+        self
+    }
+
+    fn refusal_mut(&mut self) -> Option<&mut String> {
+        match self {
+            Self::Credentials { detail }
+            | Self::Forbidden { detail }
+            | Self::TooLarge { detail }
+            | Self::Overloaded { detail, .. }
+            | Self::DiskFull { detail }
+            | Self::Refused { detail, .. } => Some(detail),
+            _ => None,
+        }
+    }
+
     /// Whether the call may have taken effect all the same, as far as this error tells.
     pub fn is_in_doubt(&self) -> bool {
         match self {
             Self::Broken { .. } | Self::Server { .. } | Self::BadAnswer { .. } => true,
-            Self::Overloaded { detail, .. } => detail.contains(MAYBE_APPLIED),
+            Self::Credentials { detail }
+            | Self::Forbidden { detail }
+            | Self::TooLarge { detail }
+            | Self::Overloaded { detail, .. }
+            | Self::DiskFull { detail }
+            | Self::Refused { detail, .. } => detail.contains(MAYBE_APPLIED),
             _ => false,
         }
     }

@@ -15,6 +15,7 @@ use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
+use tokio::sync::Notify;
 
 use super::{Client, ClientBuilder, password_hash};
 use crate::api::path::{self, HEALTHZ};
@@ -37,6 +38,8 @@ pub enum Fault {
     CutAnswer(usize),
     /// No answer ever comes.
     Silence,
+    /// It is done, and the answer comes when this is notified.
+    Held(Arc<Notify>),
     /// The usual, so much later.
     Late(Duration),
     /// The operation of this number in a batch is refused with 503; the others are done.
@@ -182,6 +185,11 @@ impl FakeNode {
                     })
                     .collect();
                 Ok(response(200, &json!({ "results": results })))
+            }
+            Some(Fault::Held(let_go)) => {
+                let (status, answer) = self.with(|state| state.carry_out(&body));
+                let_go.notified().await;
+                Ok(response(status, &answer))
             }
             Some(Fault::Late(by)) => {
                 tokio::time::sleep(by).await;

@@ -3,6 +3,16 @@
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use super::entropy;
+use super::error::ClientError;
+
+/// First pause between two rounds; it doubles from round to round.
+const BACKOFF_MS: u64 = 100;
+/// Longest pause between two rounds.
+const BACKOFF_MS_MAX: u64 = 5_000;
+/// A `Retry-After` beyond this is cut: the node is asked again after at most this long.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(10);
+
 /// Whether a request may be sent again after it may have taken effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Again {
@@ -44,4 +54,42 @@ pub(super) struct Patience {
     pub rounds_unconnected_max: u32,
     /// For all tries and pauses together.
     pub deadline: Duration,
+}
+
+/// Half of the pause is random, so that clients that failed together do not come back together.
+pub(super) fn pause(round: u32, error: &ClientError) -> Duration {
+    let full_ms = BACKOFF_MS
+        .saturating_mul(1 << round.saturating_sub(1).min(16))
+        .min(BACKOFF_MS_MAX);
+    let pause = Duration::from_millis(full_ms / 2 + entropy::u64() % (full_ms / 2 + 1));
+    match error {
+        ClientError::Overloaded {
+            retry_after: Some(asked),
+            ..
+        } => pause.max((*asked).min(RETRY_AFTER_MAX)),
+        _ => pause,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_and_keep_to_what_the_node_asked_for() {
+        let broken = ClientError::Broken {
+            url: "u".to_owned(),
+            reason: "r".to_owned(),
+            silent: false,
+        };
+        assert!(pause(1, &broken) <= Duration::from_millis(BACKOFF_MS));
+        assert!(pause(60, &broken) <= Duration::from_millis(BACKOFF_MS_MAX));
+        assert!(pause(60, &broken) >= Duration::from_millis(BACKOFF_MS_MAX / 2));
+        let asked = |seconds| ClientError::Overloaded {
+            detail: String::new(),
+            retry_after: Some(Duration::from_secs(seconds)),
+        };
+        assert_eq!(pause(1, &asked(3)), Duration::from_secs(3));
+        assert_eq!(pause(1, &asked(3600)), RETRY_AFTER_MAX);
+    }
 }

@@ -1,6 +1,6 @@
 //! Argon2id: what turns a `password_hash` into what is stored, and checks it later.
 //!
-//! Invariant: at most [`RUNS_MAX`] runs at a time, whoever asks and even when they go away in the middle, because a run's
+//! Invariant: at most so many runs at a time as the node was given ([`RUNS_MAX`] or fewer), whoever asks and even when they go away in the middle, because a run's
 //! permits travel with it to the thread that does it.
 
 use std::sync::Arc;
@@ -24,14 +24,18 @@ const COST: Params = match Params::new(MEMORY_KIB, PASSES, LANES, Some(OUTPUT_BY
     Err(_) => panic!("these parameters are within Argon2's limits"),
 };
 
-/// What a password costs to hash, for whoever guesses as for us. Stored hashes keep the cost that they were made with.
+/// What a password costs to hash, for whoever guesses as for us, and how much of that is done at a time. Stored hashes keep the cost that they
+/// were made with.
 #[derive(Debug, Clone)]
-pub struct PasswordCost(pub(super) Params);
+pub struct PasswordCost {
+    params: Params,
+    runs_max: usize,
+}
 
 impl Default for PasswordCost {
     /// OWASP's first choice.
     fn default() -> Self {
-        Self(COST)
+        Self::of(COST)
     }
 }
 
@@ -39,7 +43,21 @@ impl PasswordCost {
     /// `None` beyond Argon2's limits. Less than the default makes stolen records easier to guess.
     pub fn new(memory_kib: u32, passes: u32) -> Option<Self> {
         let params = Params::new(memory_kib, passes, LANES, Some(OUTPUT_BYTES));
-        params.ok().map(Self)
+        params.ok().map(Self::of)
+    }
+
+    pub(super) fn of(params: Params) -> Self {
+        Self {
+            params,
+            runs_max: RUNS_MAX,
+        }
+    }
+
+    /// For a machine with so many processors: most of them stay free for requests, whoever logs in.
+    #[must_use]
+    pub fn on_processors(self, processors: usize) -> Self {
+        let runs_max = (processors / PROCESSORS_PER_RUN).clamp(1, RUNS_MAX);
+        Self { runs_max, ..self }
     }
 }
 const OUTPUT_BYTES: usize = 32;
@@ -49,10 +67,11 @@ const STORED_MEMORY_KIB_MAX: u32 = 256 * 1024;
 const STORED_PASSES_MAX: u32 = 64;
 const STORED_LANES_MAX: u32 = 16;
 
-/// Argon2id runs at the same time: it is as much work as memory, and requests must go on beside it.
+/// Argon2id runs at the same time at most: it is as much work as memory, and requests must go on beside it.
 pub(super) const RUNS_MAX: usize = 2;
+const PROCESSORS_PER_RUN: usize = 4;
 /// Logins that run or wait to. A run takes some tens of milliseconds on an idle core, so the last of them waits a second or
-/// two: longer, and clients would give up on an answer that is still being worked for.
+/// three: longer, and clients would give up on an answer that is still being worked for.
 pub(super) const QUEUE_MAX: usize = 64;
 
 /// What is stored of a password.
@@ -104,12 +123,12 @@ pub(super) struct Hashing {
 }
 
 impl Hashing {
-    pub fn new(env: Env, cost: Params) -> Self {
+    pub fn new(env: Env, cost: PasswordCost) -> Self {
         Self {
             env,
-            cost,
+            cost: cost.params,
             queue: Arc::new(Semaphore::new(QUEUE_MAX)),
-            runs: Arc::new(Semaphore::new(RUNS_MAX)),
+            runs: Arc::new(Semaphore::new(cost.runs_max)),
         }
     }
 
@@ -192,6 +211,12 @@ fn argon2id(cost: Params) -> Argon2<'static> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn most_processors_stay_free_of_argon2id() {
+        let runs = [1, 2, 4, 7, 8, 64].map(|processors| PasswordCost::default().on_processors(processors).runs_max);
+        assert_eq!(runs, [1, 1, 1, 1, 2, 2]);
+    }
 
     #[test]
     fn a_stored_hash_that_asks_for_too_much_is_damaged() {

@@ -10,7 +10,7 @@ use crate::node::OpError;
 use crate::types::UserId;
 
 use super::address::AddressGroup;
-use super::failures::FailureKey;
+use super::failures::{Begun, FailureKey};
 use super::hashing::{Place, StoredHash};
 use super::history::{History, Standing};
 use super::record::{self, Record};
@@ -18,8 +18,6 @@ use super::record_store::Sight;
 use super::verified::{Digest, Epoch, Fingerprint, Lookup};
 use super::{AuthError, Inner, Principal, locked};
 
-/// Logins of one address that wait out a delay. They cost no more than their memory, but nobody needs more.
-pub(super) const DELAYED_PER_ADDRESS_MAX: usize = 16;
 /// Logins of one address that wait for Argon2id or run it: a quarter of the queue, so that no single one fills it.
 pub(super) const WAITING_PER_ADDRESS_MAX: usize = super::hashing::QUEUE_MAX / 4;
 /// When it is worth while to try again: a good part of a full queue is done by then.
@@ -97,31 +95,49 @@ impl Inner {
         group: AddressGroup,
         credential: Option<&Credential>,
     ) -> Result<Principal, AuthError> {
-        let place = self.wait_for_place(key, group).await?;
+        let digest = credential.map(|credential| credential.digest);
+        let (place, begun) = self.wait_for_place(key, group, digest).await?;
         let outcome = self.check(credential, place).await;
         match &outcome {
-            Ok(_) => locked(&self.failures).forgive(&key),
+            Ok(_) => locked(&self.failures).forgive(&begun),
             Err(AuthError::Invalid) => {}
-            Err(AuthError::Busy { .. } | AuthError::Store(_)) => locked(&self.failures).undo(&key),
+            Err(AuthError::Busy { .. } | AuthError::Store(_)) => {
+                locked(&self.failures).undo(&begun);
+                return outcome;
+            }
+        }
+        if let Some(digest) = digest {
+            self.delayed.give_up_turn(group, digest);
         }
         outcome
     }
 
     /// A place in the queue, after the delay that earlier failures impose. Who gets one is counted as failed from now on.
-    async fn wait_for_place(&self, key: FailureKey, group: AddressGroup) -> Result<Place, AuthError> {
+    async fn wait_for_place(
+        &self,
+        key: FailureKey,
+        group: AddressGroup,
+        digest: Option<Digest>,
+    ) -> Result<(Place, Begun), AuthError> {
         let now = Instant::now();
         let delay = locked(&self.failures).delay(&key, now);
         if delay.is_zero() {
             let place = self.enter_queue(group)?;
-            locked(&self.failures).begin(key, now);
-            return Ok(place);
+            return Ok((place, locked(&self.failures).begin(key, now)));
         }
-        let slot = self.delayed.try_enter(group).ok_or(BUSY)?;
-        locked(&self.failures).begin(key, now);
-        tokio::time::sleep(delay).await;
-        drop(slot);
-        self.enter_queue(group)
-            .inspect_err(|_| locked(&self.failures).undo(&key))
+        let slot = self.delayed.try_enter(key, group, digest, now).ok_or(BUSY)?;
+        let begun = locked(&self.failures).begin(key, now);
+        let entered = match slot.wait(delay).await {
+            true => self.enter_queue(group),
+            false => Err(BUSY),
+        };
+        match entered {
+            Ok(place) => Ok((place, begun)),
+            Err(error) => {
+                locked(&self.failures).undo(&begun);
+                Err(error)
+            }
+        }
     }
 
     fn enter_queue(&self, group: AddressGroup) -> Result<Place, AuthError> {

@@ -11,6 +11,7 @@
 mod adding;
 mod address;
 mod changes;
+mod delayed;
 mod failures;
 mod flights;
 mod hashing;
@@ -34,6 +35,7 @@ use crate::node::{Node, OpError};
 use crate::types::{LengthError, UserId};
 
 use address::{AddressBound, AddressGroup};
+use delayed::Delayed;
 use failures::Failures;
 use flights::Flights;
 use hashing::Hashing;
@@ -116,7 +118,7 @@ struct Inner {
     flights: Flights,
     failures: Mutex<Failures>,
     /// Logins that wait out a delay. Apart from those that wait for Argon2id, so that the delayed never crowd out the others.
-    delayed: AddressBound,
+    delayed: Delayed,
     /// Logins that wait for Argon2id or run it.
     waiting: AddressBound,
     removals: Removals,
@@ -127,7 +129,7 @@ impl Users {
     /// Starts the service on a running node, within a tokio runtime. Removals that a crash cut short are resumed in the
     /// background, as soon as the node can tell of them.
     pub fn start(env: Env, node: Node, cost: PasswordCost) -> Self {
-        let users = Self::start_on(env, Box::new(node.clone()), cost.0);
+        let users = Self::start_on(env, Box::new(node.clone()), cost);
         let inner = Arc::downgrade(&users.inner);
         node.watch_system(Box::new(move |key| {
             if let (Some(inner), Some(user)) = (inner.upgrade(), record::user_of(key)) {
@@ -137,7 +139,7 @@ impl Users {
         users
     }
 
-    fn start_on(env: Env, store: Box<dyn RecordStore>, cost: argon2::Params) -> Self {
+    fn start_on(env: Env, store: Box<dyn RecordStore>, cost: PasswordCost) -> Self {
         let users = Self {
             inner: Arc::new(Inner {
                 store,
@@ -146,7 +148,7 @@ impl Users {
                 failures: Mutex::new(Failures::new(&*env.entropy)),
                 hashing: Hashing::new(env, cost),
                 flights: Flights::default(),
-                delayed: AddressBound::new(login::DELAYED_PER_ADDRESS_MAX),
+                delayed: Delayed::default(),
                 waiting: AddressBound::new(login::WAITING_PER_ADDRESS_MAX),
                 removals: Removals::default(),
                 changes: Turns::default(),

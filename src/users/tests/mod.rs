@@ -15,7 +15,7 @@ use argon2::Params;
 use tokio::sync::Notify;
 
 use super::record_store::{RecordStore, Sight};
-use super::{AuthError, Principal, Users, locked};
+use super::{AuthError, PasswordCost, Principal, Users, locked};
 use crate::core::clock::Clock;
 use crate::core::stamp::OriginId;
 use crate::env::{Blocking, BoxFuture, Env};
@@ -52,7 +52,7 @@ impl World {
             ..os::env()
         };
         let cheap = Params::new(8, 1, 1, Some(32)).expect("within Argon2's limits");
-        Users::start_on(env, Box::new(self.store.clone()), cheap)
+        Users::start_on(env, Box::new(self.store.clone()), PasswordCost::of(cheap))
     }
 
     /// The service with the admin `ann`, whose password is `right`.

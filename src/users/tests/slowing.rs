@@ -4,9 +4,10 @@ use futures_util::FutureExt;
 use tokio::time::Instant;
 
 use super::*;
-use crate::users::failures::{DELAY_FIRST, DELAY_MAX, FAILURES_FREE};
+use crate::users::delayed::DELAYED_PER_ADDRESS_MAX;
+use crate::users::failures::{ADDRESS_FAILURES_FREE, DELAY_FIRST, DELAY_MAX, FAILURES_FREE};
 use crate::users::hashing::{QUEUE_MAX, RUNS_MAX};
-use crate::users::login::{DELAYED_PER_ADDRESS_MAX, WAITING_PER_ADDRESS_MAX};
+use crate::users::login::WAITING_PER_ADDRESS_MAX;
 
 const BUSY: Result<Principal, AuthError> = Err(AuthError::Busy { retry_after_s: 1 });
 
@@ -25,6 +26,114 @@ async fn fail_often(users: &Users, name: &str, from: IpAddr, times: u32) -> Dura
         last = took;
     }
     last
+}
+
+/// One wrong login for each of so many names, and how long the last one took.
+async fn spray(users: &Users, from: IpAddr, names: usize) -> Duration {
+    let mut last = Duration::ZERO;
+    for number in 0..names {
+        last = fail_often(users, &format!("sprayed {number}"), from, 1).await;
+    }
+    last
+}
+
+/// Tries again when told to, as a client does; how long that took.
+async fn patient(users: &Users, name: &str, password: &str, from: IpAddr) -> (Result<Principal, AuthError>, Duration) {
+    let start = Instant::now();
+    loop {
+        match users.verify(name, password, from).await {
+            BUSY => tokio::time::sleep(Duration::from_secs(1)).await,
+            outcome => return (outcome, start.elapsed()),
+        }
+    }
+}
+
+/// Guesses without end, each time at this name or another one, in many requests at the same time that never pause for long.
+fn storm(users: &Users, from: IpAddr, name: Option<&'static str>) -> Vec<tokio::task::JoinHandle<()>> {
+    let guesser = |number: usize| {
+        let users = users.clone();
+        async move {
+            for guess in 0_u64.. {
+                let guess = format!("{number}.{guess}");
+                let outcome = users.verify(name.unwrap_or(&guess), &guess, from).await;
+                assert!(outcome.is_err());
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+    };
+    let guessers = 0..2 * DELAYED_PER_ADDRESS_MAX;
+    guessers.map(|number| tokio::spawn(guesser(number))).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_address_is_slowed_over_many_names_and_no_other_address() {
+    let world = World::default();
+    let users = world.with_ann().await;
+    assert_eq!(
+        spray(&users, address(9), ADDRESS_FAILURES_FREE as usize).await,
+        Duration::ZERO
+    );
+    assert!(spray(&users, address(9), 40).await >= DELAY_MAX / 2);
+    assert_eq!(
+        timed(&users, "ann", "right", address(1)).await,
+        (admin("ann"), Duration::ZERO)
+    );
+    // What is verified is not slowed at the address either, and what is not yet is let in after at most the longest delay.
+    assert_eq!(timed(&users, "ann", "right", address(9)).await.1, Duration::ZERO);
+    users.inner.verified.forget(&id("ann"));
+    let (outcome, took) = timed(&users, "ann", "right", address(9)).await;
+    assert_eq!(outcome, admin("ann"));
+    assert!(took > Duration::ZERO && took <= DELAY_MAX + Duration::from_millis(1));
+    // A right login takes back its own count only.
+    assert!(spray(&users, address(9), 1).await > Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn right_logins_never_slow_their_address() {
+    let world = World::default();
+    let users = world.with_ann().await;
+    for _ in 0..3 * ADDRESS_FAILURES_FREE {
+        users.inner.verified.forget(&id("ann"));
+        assert_eq!(
+            timed(&users, "ann", "right", address(1)).await,
+            (admin("ann"), Duration::ZERO)
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn guesses_at_one_name_follow_each_other_however_many_are_made_at_once() {
+    const GUESSES: u32 = 16;
+    let world = World::default();
+    let users = world.with_ann().await;
+    fail_often(&users, "ann", address(9), FAILURES_FREE + 7).await;
+    let start = Instant::now();
+    let guesses: Vec<_> = (0..GUESSES)
+        .map(|number| {
+            let users = users.clone();
+            tokio::spawn(async move { patient(&users, "ann", &number.to_string(), address(9)).await.0 })
+        })
+        .collect();
+    for guess in guesses {
+        assert_eq!(guess.await.expect("no panic"), Err(AuthError::Invalid));
+    }
+    assert!(start.elapsed() >= DELAY_MAX * GUESSES, "{:?}", start.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn strangers_at_the_same_address_do_not_keep_a_right_login_out() {
+    for name in [None, Some("ann")] {
+        let world = World::default();
+        let users = world.with_ann().await;
+        let strangers = storm(&users, address(9), name);
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        let login = patient(&users, "ann", "right", address(9));
+        // Who waits already goes first, and then it has its own delay.
+        let let_in = tokio::time::timeout(3 * DELAY_MAX, login).await;
+        let (outcome, _) = let_in.unwrap_or_else(|_| panic!("kept out by guesses at {name:?}"));
+        assert_eq!(outcome, admin("ann"));
+        strangers.iter().for_each(|stranger| stranger.abort());
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -118,9 +227,18 @@ async fn guesses_made_at_the_same_moment_are_slowed_too() {
         .collect();
     settle().await;
     assert_eq!(world.runs(), before + FAILURES_FREE as usize);
+    let mut outcomes = Vec::new();
     for guess in guesses {
-        assert_eq!(guess.await.expect("no panic"), Err(AuthError::Invalid));
+        outcomes.push(guess.await.expect("no panic"));
     }
+    // One that was delayed, and none beside it.
+    let checked = outcomes.iter().filter(|outcome| **outcome == Err(AuthError::Invalid));
+    assert_eq!(checked.count(), FAILURES_FREE as usize + 1);
+    assert!(
+        outcomes
+            .iter()
+            .all(|outcome| *outcome == BUSY || *outcome == Err(AuthError::Invalid))
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -152,19 +270,21 @@ async fn a_stranger_cannot_fill_the_queue_for_others() {
 async fn delayed_logins_of_one_address_are_bounded_and_take_no_place_in_the_queue() {
     let world = World::default();
     let users = world.with_ann().await;
-    fail_often(&users, "ann", address(9), FAILURES_FREE).await;
+    spray(&users, address(9), 60).await;
+    let before = world.runs();
     let mut delayed = Vec::new();
     for number in 0..DELAYED_PER_ADDRESS_MAX {
         let users = users.clone();
-        let mut guess = Box::pin(async move { users.verify("ann", &number.to_string(), address(9)).await });
+        let mut guess = Box::pin(async move { users.verify(&number.to_string(), "x", address(9)).await });
         assert!((&mut guess).now_or_never().is_none());
         delayed.push(guess);
     }
-    assert_eq!(users.verify("ann", "one more", address(9)).await, BUSY);
-    // Another user of the same address, say behind the same proxy, is not held up.
+    assert_eq!(users.verify("one more", "x", address(9)).await, BUSY);
+    assert_eq!(world.runs(), before);
+    // Nobody at another address is held up.
     assert_eq!(
-        timed(&users, "bob", "x", address(9)).await,
-        (Err(AuthError::Invalid), Duration::ZERO)
+        timed(&users, "ann", "right", address(1)).await,
+        (admin("ann"), Duration::ZERO)
     );
 }
 

@@ -1,5 +1,9 @@
 //! What is said of a call that failed: whether it may have taken effect.
 
+use std::sync::Arc;
+
+use tokio::sync::Notify;
+
 use super::*;
 
 #[tokio::test]
@@ -67,4 +71,98 @@ async fn who_was_never_there_is_not_removed_by_a_node_that_changed_nothing() {
     let refused = remove_nobody(Fault::Overloaded).await;
     assert!(is_refused(&refused, 404), "{refused:?}");
     remove_nobody(doubtful()).await.unwrap();
+}
+
+fn refusals() -> [Fault; 3] {
+    [401, 403, 413].map(|status| Fault::Answer(status, json!({"detail": "refused"})))
+}
+
+#[tokio::test]
+async fn a_refusal_by_one_node_waits_for_the_node_that_is_still_at_work() {
+    for refusal in refusals() {
+        let (slow, refusing) = (FakeNode::start(), FakeNode::start());
+        let let_go = Arc::new(Notify::new());
+        slow.fail_next(Fault::Held(let_go.clone()));
+        refusing.fail_always(refusal.clone());
+        let client = client_of(&[&slow.url, &refusing.url]);
+        let let_go_when_refused = async {
+            while refusing.sent("path").is_empty() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            // Long enough for the refusal to arrive first; the outcome is the same when it does not.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            let_go.notify_one();
+        };
+        let (added, ()) = tokio::join!(client.add_value("key", "x"), let_go_when_refused);
+        added.unwrap_or_else(|error| panic!("{refusal:?}: {error}"));
+        assert_eq!(slow.list("key"), ["x"]);
+        // It is no reason to ask anybody again.
+        assert_eq!((slow.sent("path").len(), refusing.sent("path").len()), (1, 1));
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_is_in_doubt_when_another_try_never_ended() {
+    for refusal in refusals() {
+        let (slow, refusing) = (FakeNode::start(), FakeNode::start());
+        slow.fail_next(Fault::Held(Arc::default()));
+        refusing.fail_always(refusal.clone());
+        let builder = builder_of(&[&slow.url, &refusing.url]);
+        let client = builder.deadline(Duration::from_secs(1)).build().unwrap();
+        let in_doubt = AtomicBool::new(false);
+        let added = client.add_one_told("key", "x", true, "id", &in_doubt).await;
+        let error = added.unwrap_err();
+        assert!(in_doubt.into_inner() && error.is_in_doubt(), "{refusal:?}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn a_read_that_is_refused_has_no_effect_to_wait_for() {
+    let (silent, refusing) = (FakeNode::start(), FakeNode::start());
+    silent.fail_always(Fault::Silence);
+    refusing.fail_always(Fault::Answer(401, json!({"detail": "refused"})));
+    // Were it waited for, the silent node would take for ever.
+    let builder = builder_of(&[&silent.url, &refusing.url]).timeout(Duration::from_secs(86_400));
+    let client = builder.deadline(Duration::from_secs(86_400)).build().unwrap();
+    let error = client.count("key").await.unwrap_err();
+    assert!(matches!(error, ClientError::Credentials { .. }), "{error}");
+    assert!(!error.is_in_doubt());
+}
+
+#[tokio::test]
+async fn what_no_node_did_is_refused_without_doubt() {
+    let (late, refusing) = (FakeNode::start(), FakeNode::start());
+    let refusal = || Fault::Answer(401, json!({"detail": "refused"}));
+    late.fail_always(refusal());
+    refusing.fail_always(refusal());
+    let in_doubt = AtomicBool::new(false);
+    let client = client_of(&[&late.url, &refusing.url]);
+    let added = client.add_one_told("key", "x", true, "id", &in_doubt).await;
+    assert!(!in_doubt.into_inner() && !added.unwrap_err().is_in_doubt());
+}
+
+#[tokio::test]
+async fn a_wrong_answer_is_in_doubt_when_another_try_may_have_taken_effect() {
+    let full = Fault::Answer(507, json!({"detail": "the disk is full"}));
+    let failed = Fault::Answer(500, json!({"detail": "whether it took effect is unknown"}));
+    let refused = Fault::Answer(401, json!({"detail": "refused"}));
+    for faults in [
+        [full.clone(), failed.clone()],
+        [failed.clone(), full.clone()],
+        [failed, refused.clone()],
+        [Fault::BreakAfter, refused],
+        // The node that nobody listens at is asked after both.
+        [full, Fault::BreakAfter],
+    ] {
+        let nodes = [FakeNode::start(), FakeNode::start()];
+        for (node, fault) in nodes.iter().zip(&faults) {
+            node.fail_always(fault.clone());
+        }
+        let builder = builder_of(&[&nodes[0].url, &nodes[1].url, &dead_url()]);
+        let client = builder.retries(0).build().unwrap();
+        let in_doubt = AtomicBool::new(false);
+        let added = client.add_one_told("key", "x", true, "id", &in_doubt).await;
+        let error = added.unwrap_err();
+        assert!(in_doubt.into_inner() && error.is_in_doubt(), "{faults:?}: {error}");
+    }
 }
