@@ -3,7 +3,8 @@
 //! A replica that lost something waits for all that every other replica *still* has, whether the others vote or not. An empty node that comes
 //! from the address of a member which is not there itself is what is left of that one: its disk is lost, nothing can be had from
 //! it, and to wait for it would be to wait for ever, for the empty node is let in only at a quorum, which may need this very node's vote.
-//! That is as much as [`join`](super::join) goes by when it gives the seat away.
+//! That is as much as [`join`](super::join) goes by when it gives the seat away. One that lost its name alone is waited for a while: where it can be
+//! let in without this node, what it holds comes first.
 //!
 //! Invariant: somebody must be there whose word counts, and who was asked for all that it has. If nobody is, more was lost than is promised to be
 //! kept, and whatever is left is not taken for the whole.
@@ -25,8 +26,12 @@ use crate::wire::{Request, Response};
 const ANSWER_MAX: Duration = Duration::from_secs(2);
 /// A node that wants in asks twice a second.
 const ASKED_LATELY: Duration = Duration::from_secs(10);
+/// A new node that is not let in for so long waits for who waits for it. Where it can be let in, that takes a second.
+const ASKED_IN_VAIN: Duration = Duration::from_secs(10);
 
 struct Asked {
+    /// The first time, and the last.
+    since: Instant,
     at: Instant,
     is_empty: bool,
     peer: SocketAddr,
@@ -41,11 +46,26 @@ impl Asking {
         let at = Instant::now();
         let mut asking = self.0.lock();
         asking.retain(|_, asked| at.duration_since(asked.at) < ASKED_LATELY);
-        asking.insert(node, Asked { at, is_empty, peer });
+        let before = asking.get(&node).filter(|asked| asked.is_empty == is_empty);
+        let since = before.map_or(at, |asked| asked.since);
+        let asked = Asked {
+            since,
+            at,
+            is_empty,
+            peer,
+        };
+        asking.insert(node, asked);
     }
 
     pub(super) fn is_empty_node(&self, node: NodeId) -> bool {
         self.empty().any(|(asking, _)| asking == node)
+    }
+
+    fn asks_in_vain(&self, node: NodeId) -> bool {
+        let asking = self.0.lock();
+        asking
+            .get(&node)
+            .is_some_and(|asked| asked.since.elapsed() >= ASKED_IN_VAIN)
     }
 
     /// The empty node that says that it comes from the address of this one, and is not it itself.
@@ -74,7 +94,7 @@ impl Inner {
         let mut lost = BTreeSet::new();
         for (node, held) in away {
             if let Some(successor) = self.asking.successor(node, held.peer)
-                && self.is_empty_at(successor, held.peer).await
+                && self.is_left_at(successor, held.peer).await
             {
                 lost.insert(node);
             }
@@ -91,11 +111,15 @@ impl Inner {
         }
     }
 
-    /// Whether the node is found at this address, and holds nothing. One that only says so, by mistake, must not make a member's disk
-    /// count as lost; and one that has lost no more than its name still holds what the member had.
-    async fn is_empty_at(&self, node: NodeId, address: SocketAddr) -> bool {
+    /// Whether the node is found at this address, and nobody can wait for what it holds. One that only says that it is there, by mistake, must not make a
+    /// member's disk count as lost. One that has lost no more than its name still holds what the member had, and brings it when it is let in;
+    /// where that takes the vote of who waits for it, it comes in first.
+    async fn is_left_at(&self, node: NodeId, address: SocketAddr) -> bool {
         let asked = self.peers.call_address(address, Request::HasData, ANSWER_MAX).await;
-        matches!(asked, Ok((found, Response::HasData(false))) if found == node)
+        match asked {
+            Ok((found, Response::HasData(has_data))) => found == node && (!has_data || self.asking.asks_in_vain(node)),
+            _ => false,
+        }
     }
 }
 

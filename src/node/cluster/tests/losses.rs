@@ -147,6 +147,22 @@ async fn who_still_has_to_copy_everything_does_not_wait_for_a_disk_that_is_lost(
     rig.end().await;
 }
 
+/// What is left of the one that lost its name is let in at a quorum, which takes the vote of the one that waits for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_still_has_to_copy_everything_waits_for_a_disk_that_lost_its_name_only_so_long() {
+    let mut rig = Rig::new(3).await;
+    rig.add_some().await;
+    rig.wait_equal().await;
+    rig.node(2).local().set_new(0).await.unwrap();
+    rig.stop(2).await;
+    rig.stop(1).await;
+    rig.damage_name(1);
+    rig.start(2).await;
+    rig.start(1).await;
+    rig.wait_whole().await;
+    rig.end().await;
+}
+
 /// A new member may know of its seat before a peer does, which then cannot say of which slots it holds anything for it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn to_a_node_that_is_not_in_the_table_yet_no_slot_looks_equal() {
