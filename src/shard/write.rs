@@ -215,7 +215,7 @@ impl Shard {
             debug_assert!(false, "no room was made");
             return;
         };
-        active.memtable.write().append(hash, user, key, op);
+        active.memtable.write().append(user, key, op);
         self.clock.observe(op.time);
         self.published.tell_time(op.time);
         self.covered.insert(op.dot.slot, op.dot.origin, op.dot.seq);
@@ -265,11 +265,7 @@ impl Shard {
 
     /// `Some` if a memtable holds the request id for the key: the group to wait for, if it is not durable yet.
     fn repeated_in_memory(&self, write: &Write, id: RequestId) -> Option<Option<GroupNumber>> {
-        let held = |memtable: &SharedMemtable| {
-            memtable
-                .read()
-                .group_of_request(write.hash, &write.user, &write.key, id)
-        };
+        let held = |memtable: &SharedMemtable| memtable.read().group_of_request(&write.user, &write.key, id);
         if let Some(active) = &self.active
             && let Some(group) = held(&active.memtable)
         {
@@ -302,7 +298,7 @@ impl Shard {
         let mut unfinished = 0;
         let mut unclear = false;
         for memtable in self.memtables().rev() {
-            match memtable.read().open_parts(write.hash, &write.user, &write.key) {
+            match memtable.read().open_parts(&write.user, &write.key) {
                 Some(OpenParts::Known(bytes)) => {
                     let open = unfinished + bytes;
                     return (!unclear || open == 0).then_some(open);
@@ -353,7 +349,7 @@ impl Shard {
     fn past_source(&self, write: &Write) -> KeySource {
         // Ops that are not durable yet count too, those of the open group as well: their fate and this write's are one, for they come first
         // in the log.
-        let name = (write.hash, &write.user, &write.key);
+        let name = (&write.user, &write.key);
         let memory = MemoryOps::of(self.memtables(), name, |memtable| memtable.closed_groups() + 1);
         KeySource {
             slot: write.slot,
@@ -366,7 +362,7 @@ impl Shard {
 
     fn versions(&self, write: &Write) -> Vec<Option<(u64, u32)>> {
         self.memtables()
-            .map(|memtable| memtable.read().version_of(write.hash, &write.user, &write.key))
+            .map(|memtable| memtable.read().version_of(&write.user, &write.key))
             .filter(Option::is_some)
             .collect()
     }
