@@ -158,7 +158,7 @@ impl Shard {
         if let Some((past, bytes)) = looked_up {
             // What was appended since is not counted: looked up again and again, a busy key would never be done.
             let is_exact = self.versions(write) == past.versions;
-            self.open_parts.learn(write.hash, bytes, is_exact);
+            self.open_parts.learn(&write.user, &write.key, bytes, is_exact);
         }
         let Some(mut open) = self.open_bytes(write) else {
             return Ok(None);
@@ -188,7 +188,7 @@ impl Shard {
             write.take_text_back(op);
             return Ok(Submitted::NeedsSpace(write));
         }
-        let clears_all = self.open_parts.get(write.hash).is_some() && self.clears_all(&op);
+        let clears_all = self.clears_all(&op);
         self.put(write.hash, &write.user, &write.key, &op, now);
         self.next_seq[index] += 1;
         if planted(Bug::PartTwice) && matches!(op.body, Body::Part(_)) {
@@ -199,11 +199,11 @@ impl Shard {
             self.next_seq[index] += 1;
         }
         match write.kind {
-            WriteKind::Add { finish: false, .. } => self.open_parts.remember(write.hash, open),
+            WriteKind::Add { finish: false, .. } => self.open_parts.remember(&write.user, &write.key, open),
             // It comes after all that is here.
-            WriteKind::Add { finish: true, .. } => self.open_parts.end(write.hash),
-            _ if clears_all => self.open_parts.end(write.hash),
-            _ => self.open_parts.forget(write.hash),
+            WriteKind::Add { finish: true, .. } => self.open_parts.end(&write.user, &write.key),
+            _ if clears_all => self.open_parts.end(&write.user, &write.key),
+            _ => self.open_parts.forget(&write.user, &write.key),
         }
         let Write { user, key, .. } = write;
         Ok(Submitted::InGroup(GroupNumber(self.groups), KeyedOp { user, key, op }))
@@ -285,7 +285,7 @@ impl Shard {
 
     /// Bytes of the parts that the write would finish or follow; `None` if only the disk knows.
     fn open_bytes(&self, write: &Write) -> Option<OpenBytes> {
-        let remembered = self.open_parts.get(write.hash);
+        let remembered = self.open_parts.get(&write.user, &write.key);
         remembered.or_else(|| self.open_bytes_in_memory(write).map(OpenBytes::exactly))
     }
 
