@@ -11,7 +11,7 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use counting::held_bytes;
 use kv_storage::core::clock::SlotClocks;
 use kv_storage::core::op::{Body, Dot, Op};
-use kv_storage::core::slot::{KeyHash, SlotId};
+use kv_storage::core::slot::SlotId;
 use kv_storage::core::stamp::{HybridTime, OriginId};
 use kv_storage::os::disk::RealDisk;
 use kv_storage::store::cache::BlockCache;
@@ -19,6 +19,7 @@ use kv_storage::store::compact::{Merge, MergeContext, Merged, Progress, Source};
 use kv_storage::store::disk::Disk;
 use kv_storage::store::log::LogKey;
 use kv_storage::store::memtable::{MemoryOps, Memtable};
+use kv_storage::store::names::NameKey;
 use kv_storage::store::reader::KeyReader;
 use kv_storage::store::segment::{EntryRef, Segment, SegmentMeta, SegmentWriter};
 use kv_storage::store::source::KeySource;
@@ -295,9 +296,9 @@ fn a_list_that_fills_a_log_is_sealed_without_all_its_ops_in_memory() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let store = Store::of(Vec::new(), 0);
     let (user, key) = name();
-    let mut memtable = Memtable::new(LogKey::without_secret(1));
+    let mut memtable = Memtable::new(LogKey::without_secret(1), NameKey::new([1; 16]));
     for time in 1..=OPS {
-        memtable.append(KeyHash::of(&user, &key), &user, &key, &op(time, TEXT_BYTES, true));
+        memtable.append(&user, &key, &op(time, TEXT_BYTES, true));
     }
     memtable.close_group();
     memtable.set_durable(memtable.closed_groups());

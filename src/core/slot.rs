@@ -2,6 +2,9 @@
 //!
 //! Invariant: the hash and the slot of a key never change; they are part of the disk format and of placement.
 
+#[cfg(test)]
+pub mod same_hash;
+
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::types::{Key, UserId};

@@ -4,11 +4,13 @@
 //!
 //! Invariant: as long as the shard has lost nothing, what is remembered is no less than what the parts held here make up that no value
 //! finishes, but for what was appended while the disk was read. It is more where an op of another origin finished some of them.
+//! Nothing that is done to one key changes what is remembered of another, whatever their `KeyHash`es are.
 
 use std::collections::HashMap;
 
 use crate::core::op::Body;
-use crate::core::slot::KeyHash;
+use crate::store::names::{NameKey, NameTag};
+use crate::types::{Key, UserId};
 
 /// Beyond that, all are counted anew.
 const KEYS_MAX: usize = 64 * 1024;
@@ -27,57 +29,73 @@ impl OpenBytes {
     }
 }
 
-#[derive(Default)]
-pub(super) struct OpenParts(HashMap<KeyHash, OpenBytes>);
+pub(super) struct OpenParts {
+    names: NameKey,
+    by_key: HashMap<NameTag, OpenBytes>,
+}
 
 impl OpenParts {
-    pub fn get(&self, hash: KeyHash) -> Option<OpenBytes> {
-        // Where nobody sends parts, nothing is looked for.
-        (!self.0.is_empty()).then(|| self.0.get(&hash).copied())?
+    pub fn new(names: NameKey) -> Self {
+        Self {
+            names,
+            by_key: HashMap::new(),
+        }
     }
 
-    pub fn remember(&mut self, hash: KeyHash, open: OpenBytes) {
-        if self.0.len() >= KEYS_MAX && !self.0.contains_key(&hash) {
-            self.0.clear();
+    fn get_mut(&mut self, user: &UserId, key: &Key) -> Option<&mut OpenBytes> {
+        // Where nobody sends parts, nothing is looked for.
+        (!self.by_key.is_empty()).then(|| self.by_key.get_mut(&self.names.tag(user, key)))?
+    }
+
+    pub fn get(&self, user: &UserId, key: &Key) -> Option<OpenBytes> {
+        (!self.by_key.is_empty()).then(|| self.by_key.get(&self.names.tag(user, key)).copied())?
+    }
+
+    pub fn remember(&mut self, user: &UserId, key: &Key, open: OpenBytes) {
+        let tag = self.names.tag(user, key);
+        if self.by_key.len() >= KEYS_MAX && !self.by_key.contains_key(&tag) {
+            self.by_key.clear();
         }
-        self.0.insert(hash, open);
+        self.by_key.insert(tag, open);
     }
 
     /// What was looked up on the disk and in memory. `is_exact` unless the key was written meanwhile: then what was counted meanwhile stays.
-    pub fn learn(&mut self, hash: KeyHash, bytes: u64, is_exact: bool) {
-        if is_exact || self.get(hash).is_none() {
-            self.remember(hash, OpenBytes { bytes, is_exact });
+    pub fn learn(&mut self, user: &UserId, key: &Key, bytes: u64, is_exact: bool) {
+        if is_exact || self.get(user, key).is_none() {
+            self.remember(user, key, OpenBytes { bytes, is_exact });
         }
     }
 
     /// All parts that are held here are finished or cleared. A key of which nothing was remembered needs no entry.
-    pub fn end(&mut self, hash: KeyHash) {
-        if self.get(hash).is_some() {
-            self.0.insert(hash, OpenBytes::exactly(0));
+    pub fn end(&mut self, user: &UserId, key: &Key) {
+        if let Some(open) = self.get_mut(user, key) {
+            *open = OpenBytes::exactly(0);
         }
     }
 
     /// A clear may leave parts, and may remove the value that had finished some: they are open again.
-    pub fn forget(&mut self, hash: KeyHash) {
-        if !self.0.is_empty() {
-            self.0.remove(&hash);
+    pub fn forget(&mut self, user: &UserId, key: &Key) {
+        if !self.by_key.is_empty() {
+            self.by_key.remove(&self.names.tag(user, key));
         }
     }
 
     /// Takes note of an op of another origin, whose place in the order may be anywhere.
-    pub fn applied(&mut self, hash: KeyHash, body: &Body) {
-        let Some(open) = self.get(hash) else { return };
+    pub fn applied(&mut self, user: &UserId, key: &Key, body: &Body) {
+        let Some(open) = self.get_mut(user, key) else {
+            return;
+        };
         let bytes = match body {
             Body::Part(text) => open.bytes + text.len() as u64,
             Body::Value(_) => open.bytes,
             Body::Spent { .. } => return,
-            Body::Clear(_) => return self.forget(hash),
+            Body::Clear(_) => return self.forget(user, key),
         };
-        self.0.insert(hash, OpenBytes { bytes, is_exact: false });
+        *open = OpenBytes { bytes, is_exact: false };
     }
 
     #[cfg(test)]
     pub fn clear(&mut self) {
-        self.0.clear();
+        self.by_key.clear();
     }
 }

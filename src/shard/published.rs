@@ -125,7 +125,7 @@ impl ShardReader {
             slot,
             user: user.clone(),
             key: key.clone(),
-            memory: readable.memory_ops(hash, user, key),
+            memory: readable.memory_ops(user, key),
             segments: those_of_key(&readable.segments, slot, hash),
         })
     }
@@ -154,10 +154,7 @@ impl ShardReader {
         let kept: BTreeMap<_, _> = found
             .iter()
             .take(query.limit)
-            .map(|(key, slot)| {
-                let hash = KeyHash::of(&query.user, key);
-                (key.clone(), (*slot, readable.memory_ops(hash, &query.user, key)))
-            })
+            .map(|(key, slot)| (key.clone(), (*slot, readable.memory_ops(&query.user, key))))
             .collect();
         let memory_cut = (found.len() > kept.len())
             .then(|| kept.keys().next_back().cloned())
@@ -180,7 +177,7 @@ pub(super) fn those_of_key(segments: &[Arc<Segment>], slot: SlotId, hash: KeyHas
 }
 
 impl Readable {
-    pub(super) fn memory_ops(&self, hash: KeyHash, user: &UserId, key: &Key) -> MemoryOps {
-        MemoryOps::of(&self.memtables, (hash, user, key), Memtable::durable_groups)
+    pub(super) fn memory_ops(&self, user: &UserId, key: &Key) -> MemoryOps {
+        MemoryOps::of(&self.memtables, (user, key), Memtable::durable_groups)
     }
 }

@@ -73,17 +73,17 @@ impl Shard {
             .iter()
             .filter(|segment| segment.may_hold(slot, key_tag(hash)));
         let sealed = segments.map(|segment| segment.bytes_of(slot, user.as_str(), key.as_str()));
-        let held = sealed.sum::<u64>() + self.bytes_being_sealed(hash, user, key);
+        let held = sealed.sum::<u64>() + self.bytes_being_sealed(user, key);
         self.cleared.note(hash, held);
     }
 
     /// A seal under way does not ask for clears that came after it began; about what it takes of the key.
-    fn bytes_being_sealed(&self, hash: KeyHash, user: &UserId, key: &Key) -> u64 {
+    fn bytes_being_sealed(&self, user: &UserId, key: &Key) -> u64 {
         let Some(frozen) = self.seal_under_way.as_ref().and(self.frozen.front()) else {
             return 0;
         };
         let memtable = frozen.memtable.read();
-        let is_held = memtable.version_of(hash, user, key).is_some();
+        let is_held = memtable.version_of(user, key).is_some();
         if is_held {
             memtable.end() / memtable.op_count().max(1) as u64
         } else {

@@ -53,7 +53,7 @@ impl Shard {
             }
             let hash = KeyHash::of(&keyed.user, &keyed.key);
             self.put(hash, &keyed.user, &keyed.key, &keyed.op, now);
-            self.open_parts.applied(hash, &keyed.op.body);
+            self.open_parts.applied(&keyed.user, &keyed.key, &keyed.op.body);
         }
         Ok(Applied::InGroup(self.newest_group()))
     }

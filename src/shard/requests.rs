@@ -25,7 +25,7 @@ pub enum RequestHeld {
 impl ShardReader {
     pub fn request(&self, (slot, hash): (SlotId, KeyHash), user: &UserId, key: &Key, id: RequestId) -> RequestHeld {
         let readable = self.readable.load();
-        let in_memory = |memtable: &Memtable| memtable.group_of_request(hash, user, key, id).is_some();
+        let in_memory = |memtable: &Memtable| memtable.group_of_request(user, key, id).is_some();
         if readable.memtables.iter().any(|memtable| in_memory(&memtable.read())) {
             return RequestHeld::Memory;
         }
@@ -53,7 +53,7 @@ impl ShardReader {
             op,
         };
         // An open group too: whether it becomes durable is for who asks to see to.
-        let memory = MemoryOps::of(&readable.memtables, (hash, user, key), |memtable| {
+        let memory = MemoryOps::of(&readable.memtables, (user, key), |memtable| {
             memtable.closed_groups() + 1
         });
         let mut taken: Vec<_> = memory.iter().filter(|op| op.request_id == Some(id)).collect();
@@ -80,7 +80,7 @@ impl ShardReader {
         };
         // Only durable clears: one that may still fail has removed nothing.
         let all = KeySource {
-            memory: readable.memory_ops(hash, user, key),
+            memory: readable.memory_ops(user, key),
             segments: those_of_key(&readable.segments, slot, hash),
             ..source
         };

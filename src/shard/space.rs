@@ -218,7 +218,7 @@ impl Shard {
             secret: Some(self.secret),
         };
         self.active = Some(Active {
-            memtable: Memtable::new(header.key()).share(),
+            memtable: Memtable::new(header.key(), self.place.names()).share(),
             file,
             first_group: self.groups,
             header: Some(header.encode()),

@@ -18,6 +18,7 @@ mod open_parts;
 mod origins;
 mod requests;
 mod rig;
+mod same_hash;
 mod unequal;
 
 use rig::*;

@@ -154,7 +154,7 @@ impl Shard {
             && let Some(bytes) = past.found.open_parts_bytes
         {
             let is_exact = self.unseen(Some(past)).next().is_none() && self.versions(write) == past.versions;
-            self.open_parts.learn(write.hash, bytes, is_exact);
+            self.open_parts.learn(&write.user, &write.key, bytes, is_exact);
         }
     }
 
@@ -192,7 +192,7 @@ impl Shard {
             write.take_text_back(op);
             return Ok(Submitted::NeedsSpace(write));
         }
-        let clears_all = self.open_parts.get(write.hash).is_some() && self.clears_all(&op);
+        let clears_all = self.clears_all(&op);
         self.put(write.hash, &write.user, &write.key, &op, now);
         self.next_seq[index] += 1;
         if planted(Bug::PartTwice) && matches!(op.body, Body::Part(_)) {
@@ -203,11 +203,11 @@ impl Shard {
             self.next_seq[index] += 1;
         }
         match write.kind {
-            WriteKind::Add { finish: false, .. } => self.open_parts.remember(write.hash, open),
+            WriteKind::Add { finish: false, .. } => self.open_parts.remember(&write.user, &write.key, open),
             // It comes after all that is here.
-            WriteKind::Add { finish: true, .. } => self.open_parts.end(write.hash),
-            _ if clears_all => self.open_parts.end(write.hash),
-            _ => self.open_parts.forget(write.hash),
+            WriteKind::Add { finish: true, .. } => self.open_parts.end(&write.user, &write.key),
+            _ if clears_all => self.open_parts.end(&write.user, &write.key),
+            _ => self.open_parts.forget(&write.user, &write.key),
         }
         let Write { user, key, .. } = write;
         Ok(Submitted::InGroup(GroupNumber(self.groups), KeyedOp { user, key, op }))
@@ -219,7 +219,7 @@ impl Shard {
             debug_assert!(false, "no room was made");
             return;
         };
-        active.memtable.write().append(hash, user, key, op);
+        active.memtable.write().append(user, key, op);
         self.clock.observe(op.time);
         self.published.tell_time(op.time);
         self.covered.insert(op.dot.slot, op.dot.origin, op.dot.seq);
@@ -269,11 +269,7 @@ impl Shard {
 
     /// `Some` if a memtable holds the request id for the key: the group to wait for, if it is not durable yet.
     fn repeated_in_memory(&self, write: &Write, id: RequestId) -> Option<Option<GroupNumber>> {
-        let held = |memtable: &SharedMemtable| {
-            memtable
-                .read()
-                .group_of_request(write.hash, &write.user, &write.key, id)
-        };
+        let held = |memtable: &SharedMemtable| memtable.read().group_of_request(&write.user, &write.key, id);
         if let Some(active) = &self.active
             && let Some(group) = held(&active.memtable)
         {
@@ -299,7 +295,7 @@ impl Shard {
 
     /// Bytes of the parts that the write would finish or follow; `None` if only the disk knows.
     fn open_bytes(&self, write: &Write) -> Option<OpenBytes> {
-        let remembered = self.open_parts.get(write.hash);
+        let remembered = self.open_parts.get(&write.user, &write.key);
         remembered.or_else(|| self.open_bytes_in_memory(write).map(OpenBytes::exactly))
     }
 
@@ -312,7 +308,7 @@ impl Shard {
         let mut unfinished = 0;
         let mut unclear = false;
         for memtable in self.memtables().rev() {
-            match memtable.read().open_parts(write.hash, &write.user, &write.key) {
+            match memtable.read().open_parts(&write.user, &write.key) {
                 Some(OpenParts::Known(bytes)) => {
                     let open = unfinished + bytes;
                     return (!unclear || open == 0).then_some(open);
@@ -364,7 +360,7 @@ impl Shard {
     fn past_source(&self, write: &Write) -> KeySource {
         // Ops that are not durable yet count too, those of the open group as well: their fate and this write's are one, for they come first
         // in the log.
-        let name = (write.hash, &write.user, &write.key);
+        let name = (&write.user, &write.key);
         let memory = MemoryOps::of(self.memtables(), name, |memtable| memtable.closed_groups() + 1);
         KeySource {
             slot: write.slot,
@@ -377,7 +373,7 @@ impl Shard {
 
     fn versions(&self, write: &Write) -> Vec<Option<(u64, u32)>> {
         self.memtables()
-            .map(|memtable| memtable.read().version_of(write.hash, &write.user, &write.key))
+            .map(|memtable| memtable.read().version_of(&write.user, &write.key))
             .filter(Option::is_some)
             .collect()
     }

@@ -19,10 +19,9 @@ use hashbrown::HashTable;
 use hashbrown::hash_table::Entry as TableEntry;
 use parking_lot::RwLock;
 
-use super::filter::request_tag;
 use super::log::{self, Found, LogKey, Place, Record, RecordHeader};
+use super::names::NameKey;
 use crate::core::op::Op;
-use crate::core::slot::KeyHash;
 use crate::types::{Key, RequestId, UserId};
 
 pub use key::MemoryOps;
@@ -41,7 +40,8 @@ struct Entry {
 
 #[derive(Debug, Clone, Copy)]
 struct KeyEntry {
-    hash: KeyHash,
+    /// Of the name, by `Memtable::names`.
+    hash: u64,
     last: u32,
     /// Its ops lie in the order of their stamps, each of its own, as those do that one shard stamped.
     in_order: bool,
@@ -51,7 +51,8 @@ struct KeyEntry {
 
 #[derive(Debug, Clone, Copy)]
 struct RequestEntry {
-    tag: u64,
+    /// Of the name and the request id, by `Memtable::names`.
+    hash: u64,
     entry: u32,
 }
 
@@ -70,6 +71,7 @@ pub type SharedMemtable = Arc<RwLock<Memtable>>;
 pub struct Memtable {
     /// Of the log.
     key: LogKey,
+    names: NameKey,
     groups: Vec<Bytes>,
     /// How many of them are durable.
     durable_groups: usize,
@@ -86,9 +88,10 @@ pub struct Memtable {
 
 impl Memtable {
     /// For a new log.
-    pub fn new(key: LogKey) -> Self {
+    pub fn new(key: LogKey, names: NameKey) -> Self {
         Self {
             key,
+            names,
             groups: Vec::new(),
             durable_groups: 0,
             open: Vec::new(),
@@ -102,16 +105,15 @@ impl Memtable {
     }
 
     /// For a log that was read back: all its records are one durable group.
-    pub fn recovered(key: LogKey, file: Bytes, records: &[Found], end: u64) -> Self {
-        let mut memtable = Self::new(key);
+    pub fn recovered(key: LogKey, names: NameKey, file: Bytes, records: &[Found], end: u64) -> Self {
+        let mut memtable = Self::new(key, names);
         memtable.open_offset = end;
         memtable.groups.push(file.clone());
         memtable.durable_groups = 1;
         for found in records {
             let record = &file[found.offset as usize..];
             let name = (found.header.user(record), found.header.key(record));
-            let hash = KeyHash::of_bytes(name.0, name.1);
-            memtable.index(hash, name, &found.header, (0, found.offset as u32));
+            let hash = memtable.index(name, &found.header, (0, found.offset as u32));
             memtable.note(hash, found.header.request_id(record), &found.header);
         }
         memtable
@@ -168,7 +170,7 @@ impl Memtable {
     }
 
     /// Puts the op into the open group.
-    pub fn append(&mut self, hash: KeyHash, user: &UserId, key: &Key, op: &Op) {
+    pub fn append(&mut self, user: &UserId, key: &Key, op: &Op) {
         let offset = self.open.len();
         let place = Place {
             key: self.key,
@@ -184,7 +186,7 @@ impl Memtable {
         log::put_record(&mut self.open, place, record);
         if let Some(header) = self.open.get(offset..).and_then(RecordHeader::decode_trusted) {
             let name = (user.as_str().as_bytes(), key.as_str().as_bytes());
-            self.index(hash, name, &header, (self.groups.len() as u32, offset as u32));
+            let hash = self.index(name, &header, (self.groups.len() as u32, offset as u32));
             self.note(hash, op.request_id, &header);
         }
     }
@@ -205,14 +207,9 @@ impl Memtable {
         Some(group)
     }
 
-    /// Puts the record of the key (user, key) behind the others of its key.
-    fn index(
-        &mut self,
-        hash: KeyHash,
-        (user, key): (&[u8], &[u8]),
-        header: &RecordHeader,
-        (group, offset): (u32, u32),
-    ) {
+    /// Puts the record of the key (user, key) behind the others of its key. Gives the hash of the name.
+    fn index(&mut self, (user, key): (&[u8], &[u8]), header: &RecordHeader, (group, offset): (u32, u32)) -> u64 {
+        let hash = self.names.hash(user, key);
         let Self {
             groups,
             open,
@@ -222,7 +219,7 @@ impl Memtable {
         } = self;
         let number = entries.len() as u32;
         let is_same = |held: &KeyEntry| held.hash == hash && same_key(groups, open, entries, held.last, user, key);
-        let previous = match keys.entry(hash.0, is_same, |held| held.hash.0) {
+        let previous = match keys.entry(hash, is_same, |held| held.hash) {
             TableEntry::Occupied(mut held) => {
                 let held = held.get_mut();
                 let last = header_at(groups, open, entries, held.last).map(|(_, last)| last);
@@ -247,28 +244,30 @@ impl Memtable {
             offset,
             previous,
         });
+        hash
     }
 
-    /// What else is to be found of the entry that was put in last.
-    fn note(&mut self, hash: KeyHash, request: Option<RequestId>, header: &RecordHeader) {
+    /// What else is to be found of the entry that was put in last; `name` is the hash of its name.
+    fn note(&mut self, name: u64, request: Option<RequestId>, header: &RecordHeader) {
         let entry = self.entries.len() as u32 - 1;
         self.has_parts |= header.is_part();
         if header.is_clear() {
             self.clears.push(entry);
         }
         if let Some(id) = request {
-            let tag = request_tag(hash, id);
+            let hash = self.names.hash_of_request(name, id);
             self.requests
-                .insert_unique(tag, RequestEntry { tag, entry }, |held| held.tag);
+                .insert_unique(hash, RequestEntry { hash, entry }, |held| held.hash);
         }
     }
 
-    fn find(&self, hash: KeyHash, user: &UserId, key: &Key) -> Option<KeyEntry> {
+    fn find(&self, user: &UserId, key: &Key) -> Option<KeyEntry> {
         let (user, key) = (user.as_str().as_bytes(), key.as_str().as_bytes());
+        let hash = self.names.hash(user, key);
         let is_same = |held: &KeyEntry| {
             held.hash == hash && same_key(&self.groups, &self.open, &self.entries, held.last, user, key)
         };
-        self.keys.find(hash.0, is_same).copied()
+        self.keys.find(hash, is_same).copied()
     }
 
     fn record(&self, entry: u32) -> Option<(&[u8], RecordHeader, u32)> {
@@ -283,8 +282,8 @@ impl Memtable {
     }
 
     /// A number that changes whenever an op is appended to the key.
-    pub fn version_of(&self, hash: KeyHash, user: &UserId, key: &Key) -> Option<(u64, u32)> {
-        self.find(hash, user, key).map(|held| (self.number(), held.last))
+    pub fn version_of(&self, user: &UserId, key: &Key) -> Option<(u64, u32)> {
+        self.find(user, key).map(|held| (self.number(), held.last))
     }
 
     /// The op of the entry, if it is in the first `groups` groups, of which the open one is the last.
@@ -305,14 +304,15 @@ impl Memtable {
     }
 
     /// In which closed (or, if equal to `closed_groups`, open) group the request id was taken for this key.
-    pub fn group_of_request(&self, hash: KeyHash, user: &UserId, key: &Key, id: RequestId) -> Option<usize> {
-        let tag = request_tag(hash, id);
-        let held = self.requests.iter_hash(tag).find(|held| {
-            held.tag == tag
+    pub fn group_of_request(&self, user: &UserId, key: &Key, id: RequestId) -> Option<usize> {
+        let (user, key) = (user.as_str().as_bytes(), key.as_str().as_bytes());
+        let hash = self.names.hash_of_request(self.names.hash(user, key), id);
+        let held = self.requests.iter_hash(hash).find(|held| {
+            #[cfg(test)]
+            tests::note_comparison();
+            held.hash == hash
                 && self.record(held.entry).is_some_and(|(record, header, _)| {
-                    header.request_id(record) == Some(id)
-                        && header.user(record) == user.as_str().as_bytes()
-                        && header.key(record) == key.as_str().as_bytes()
+                    header.request_id(record) == Some(id) && header.user(record) == user && header.key(record) == key
                 })
         })?;
         self.entries.get(held.entry as usize).map(|entry| entry.group as usize)
@@ -332,6 +332,12 @@ fn header_at<'a>(
 }
 
 fn same_key(groups: &[Bytes], open: &[u8], entries: &[Entry], entry: u32, user: &[u8], key: &[u8]) -> bool {
+    #[cfg(test)]
+    tests::note_comparison();
     header_at(groups, open, entries, entry)
         .is_some_and(|(record, header)| header.user(record) == user && header.key(record) == key)
 }
+
+#[cfg(test)]
+#[path = "memtable/same_hash_tests.rs"]
+mod tests;

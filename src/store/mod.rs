@@ -11,6 +11,7 @@ pub mod log;
 #[cfg(test)]
 pub mod memory_disk;
 pub mod memtable;
+pub mod names;
 mod order;
 mod plain;
 pub mod reader;

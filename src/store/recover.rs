@@ -35,6 +35,7 @@ use super::cache::BlockCache;
 use super::disk::{Disk, OpenMode};
 use super::log::{self, LogSecret};
 use super::memtable::SharedMemtable;
+use super::names::NameKey;
 use super::segment::{self, OpenError, Segment};
 use crate::core::clock::SlotClocks;
 use crate::core::stamp::{HybridTime, OriginId};
@@ -54,7 +55,7 @@ pub struct Place {
     /// The run of slots; the system slot counts as one.
     pub slots: Range<u16>,
     pub cache: Arc<BlockCache>,
-    /// For the logs, if the folder has no secret yet: random, and nobody else's.
+    /// Random, nobody else's, and new with every start: for the logs, if the folder has no secret yet, and for `names`.
     pub new_secret: LogSecret,
     /// Origins whose sequences have no gaps on this disk: all of them where there are no other replicas, and else those that this disk ever
     /// had. Another replica's ops arrive in any order.
@@ -65,6 +66,11 @@ impl Place {
     /// Whether there are no other replicas.
     fn is_alone(&self) -> bool {
         self.own_origins.is_none()
+    }
+
+    /// By which names stand in tables in memory.
+    pub fn names(&self) -> NameKey {
+        NameKey::derived_from(&self.new_secret)
     }
 
     fn has_no_gaps(&self, origin: OriginId) -> bool {

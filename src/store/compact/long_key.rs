@@ -6,7 +6,6 @@ use super::input::{Input, Salvage};
 use super::spent::Copies;
 use super::{KeyName, Merge, MergeError, Source, StepEnd};
 use crate::core::op::{Body, Dot, Op};
-use crate::core::slot::KeyHash;
 use crate::store::memtable::{MemoryOps, Memtable};
 
 /// A key that is being written, and what has to be known of it.
@@ -67,8 +66,7 @@ impl Merge {
                     }
                 }
                 Source::Memtable(memtable) => {
-                    let name = (KeyHash::of(user, key), user, key);
-                    let ops = MemoryOps::of([memtable], name, Memtable::closed_groups);
+                    let ops = MemoryOps::of([memtable], (user, key), Memtable::closed_groups);
                     ops.iter().for_each(&mut see);
                 }
             }

@@ -110,6 +110,6 @@ impl Merge {
         let mut memtables = self.context.memtables.iter();
         copies.0.binary_search(&id).is_err()
             && !outside.any(|segment| segment.may_hold(*slot, tag))
-            && !memtables.any(|memtable| memtable.read().group_of_request(hash, user, key, id).is_some())
+            && !memtables.any(|memtable| memtable.read().group_of_request(user, key, id).is_some())
     }
 }

@@ -69,6 +69,6 @@ impl Merge {
         let mut memtables = self.context.memtables.iter();
         let mut outside = self.context.outside.iter();
         !outside.any(|segment| segment.may_hold(*slot, key_tag(hash)))
-            && !memtables.any(|memtable| memtable.read().holds_any(hash, user, key, seen))
+            && !memtables.any(|memtable| memtable.read().holds_any(user, key, seen))
     }
 }

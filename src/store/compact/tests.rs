@@ -5,7 +5,6 @@ use std::path::Path;
 
 use super::*;
 use crate::core::op::KeyedOp;
-use crate::core::slot::KeyHash;
 use crate::core::stamp::{HybridTime, OriginId};
 use crate::types::RequestId;
 

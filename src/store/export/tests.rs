@@ -12,6 +12,7 @@ use crate::store::cache::BlockCache;
 use crate::store::log::LogKey;
 use crate::store::memory_disk::MemoryDisk;
 use crate::store::memtable::{MemoryOps, Memtable, SharedMemtable};
+use crate::store::names::NameKey;
 use crate::store::order::rank_of;
 use crate::store::segment::{EntryRef, ReadError, Segment, SegmentMeta, SegmentWriter, file_name};
 use crate::store::source::KeySource;
@@ -64,7 +65,7 @@ fn segment(disk: &MemoryDisk, number: u64, ops: &[KeyedOp], covered: SlotClocks)
 }
 
 fn append(memtable: &mut Memtable, KeyedOp { user, key, op }: &KeyedOp) {
-    memtable.append(KeyHash::of(user, key), user, key, op);
+    memtable.append(user, key, op);
 }
 
 /// All that was appended so far.
@@ -75,7 +76,7 @@ fn make_durable(memtable: &mut Memtable) {
 }
 
 fn memtable(ops: &[KeyedOp]) -> SharedMemtable {
-    let mut memtable = Memtable::new(LogKey::without_secret(9));
+    let mut memtable = Memtable::new(LogKey::without_secret(9), NameKey::new([1; 16]));
     ops.iter().for_each(|op| append(&mut memtable, op));
     make_durable(&mut memtable);
     memtable.share()
@@ -93,10 +94,9 @@ fn source(
     slot: SlotId,
     (user, key): (&UserId, &Key),
 ) -> KeySource {
-    let name = (KeyHash::of(user, key), user, key);
     KeySource {
         slot,
-        memory: MemoryOps::of(memtables, name, Memtable::durable_groups),
+        memory: MemoryOps::of(memtables, (user, key), Memtable::durable_groups),
         segments: segments.to_vec(),
         user: user.clone(),
         key: key.clone(),

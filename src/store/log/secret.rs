@@ -35,7 +35,7 @@ impl LogSecret {
         Self(bytes)
     }
 
-    pub(super) fn bytes(&self) -> &[u8; SECRET_BYTES] {
+    pub(in crate::store) fn bytes(&self) -> &[u8; SECRET_BYTES] {
         &self.0
     }
 }

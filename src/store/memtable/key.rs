@@ -10,7 +10,6 @@ use std::sync::Arc;
 use super::{KeyEntry, Memtable, RecordHeader, SharedMemtable};
 use crate::core::clock::Clock;
 use crate::core::op::Op;
-use crate::core::slot::KeyHash;
 use crate::core::stamp::Stamp;
 use crate::store::order::Rank;
 use crate::store::segment::TextSpan;
@@ -35,7 +34,7 @@ impl MemoryOps {
     /// The key's ops in `tables`, oldest table first, copies of one op once; of each, those in its first `groups` groups.
     pub fn of<'a>(
         tables: impl IntoIterator<Item = &'a SharedMemtable>,
-        (hash, user, key): (KeyHash, &UserId, &Key),
+        (user, key): (&UserId, &Key),
         groups: impl Fn(&Memtable) -> usize,
     ) -> Self {
         let mut held = Self::default();
@@ -46,7 +45,7 @@ impl MemoryOps {
             let memtable = table.read();
             let start = places.len();
             let number = held.tables.len() as u32;
-            let Some(held_key) = memtable.find(hash, user, key) else {
+            let Some(held_key) = memtable.find(user, key) else {
                 continue;
             };
             let entries = memtable.entries_of(held_key, groups(&memtable));

@@ -2,9 +2,10 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::core::op::{Body, Dot};
-use crate::core::slot::slot_of;
+use crate::core::slot::{KeyHash, slot_of};
 use crate::core::stamp::{HybridTime, OriginId};
 use crate::store::log::LogKey;
+use crate::store::names::NameKey;
 
 fn op(origin: u64, seq: u64, time: u64) -> Op {
     Op {
@@ -53,14 +54,14 @@ fn check(tables: Vec<Vec<Step>>, sorted: bool) -> Result<(), TestCaseError> {
     let (mut seq, mut clock, mut left_open) = (0, 0, 0);
     let mut made = Vec::new();
     for (number, steps) in tables.into_iter().enumerate() {
-        let mut memtable = Memtable::new(LogKey::without_secret(number as u64));
+        let mut memtable = Memtable::new(LogKey::without_secret(number as u64), NameKey::new([1; 16]));
         let mut open = Vec::new();
         for step in steps {
             seq += 1;
             clock += step.time;
             let op = op(step.origin, seq, if sorted { clock } else { step.time * 1000 + seq });
             let name = if step.other { &other } else { &key };
-            memtable.append(KeyHash::of(&user, name), &user, name, &op);
+            memtable.append(&user, name, &op);
             open.extend((!step.other).then_some(op));
             if step.closes {
                 memtable.close_group();
@@ -73,16 +74,16 @@ fn check(tables: Vec<Vec<Step>>, sorted: bool) -> Result<(), TestCaseError> {
         made.push(memtable.share());
     }
     expected.sort_by_key(Op::stamp);
-    let held = MemoryOps::of(&made, (KeyHash::of(&user, &key), &user, &key), Memtable::durable_groups);
+    let held = MemoryOps::of(&made, (&user, &key), Memtable::durable_groups);
     prop_assert_eq!((held.len(), held.is_empty()), (expected.len(), expected.is_empty()));
     // Those of the open group come when they are asked for.
     let open_too = |memtable: &Memtable| memtable.closed_groups() + 1;
-    let all = MemoryOps::of(&made, (KeyHash::of(&user, &key), &user, &key), open_too);
+    let all = MemoryOps::of(&made, (&user, &key), open_too);
     prop_assert_eq!(all.iter().count(), expected.len() + left_open);
     // What is added later is not in it.
     for table in &made {
         let mut memtable = table.write();
-        memtable.append(KeyHash::of(&user, &key), &user, &key, &op(1, 1000, 1));
+        memtable.append(&user, &key, &op(1, 1000, 1));
         memtable.close_group();
         let closed = memtable.closed_groups();
         memtable.set_durable(closed);
@@ -109,8 +110,7 @@ proptest! {
         cuts in (0usize..40, 0usize..40),
     ) {
         let (user, key) = (UserId::new("u").unwrap(), Key::new("k").unwrap());
-        let hash = KeyHash::of(&user, &key);
-        let mut tables: Vec<_> = (0..3).map(|number| Memtable::new(LogKey::without_secret(number))).collect();
+        let mut tables: Vec<_> = (0..3).map(|number| Memtable::new(LogKey::without_secret(number), NameKey::new([1; 16]))).collect();
         let mut expected = std::collections::BTreeMap::new();
         for (index, (origin, seq, spent, closes)) in given.into_iter().enumerate() {
             let mut op = op(origin, seq, seq * 10);
@@ -118,7 +118,7 @@ proptest! {
                 op.body = Body::Spent { cleared_at: crate::types::WallMs(3) };
             }
             let table = &mut tables[usize::from(index >= cuts.0) + usize::from(index >= cuts.1)];
-            table.append(hash, &user, &key, &op);
+            table.append(&user, &key, &op);
             if closes {
                 table.close_group();
             }
@@ -132,7 +132,7 @@ proptest! {
             table.close_group();
         }
         let tables: Vec<_> = tables.into_iter().map(Memtable::share).collect();
-        let held = MemoryOps::of(&tables, (hash, &user, &key), Memtable::closed_groups);
+        let held = MemoryOps::of(&tables, (&user, &key), Memtable::closed_groups);
         prop_assert_eq!(held.iter().collect::<Vec<_>>(), expected.into_values().collect::<Vec<_>>());
         let mut known = Clock::default();
         known.insert_range(OriginId(1), 2, 5);

@@ -1,7 +1,6 @@
 //! What a memtable knows of values that are being assembled from parts.
 
 use super::Memtable;
-use crate::core::slot::KeyHash;
 use crate::types::{Key, UserId};
 
 /// What a key's ops in this memtable say of the value being assembled.
@@ -21,8 +20,8 @@ impl Memtable {
     ///
     /// What is known for certain is so of the ops in memtables. A value or clear that another origin wrote, without having seen parts that
     /// lie elsewhere, counts as if it had: the limit of a value is not exact to the byte when several nodes write parts of it at once.
-    pub fn open_parts(&self, hash: KeyHash, user: &UserId, key: &Key) -> Option<OpenParts> {
-        let held = self.find(hash, user, key)?;
+    pub fn open_parts(&self, user: &UserId, key: &Key) -> Option<OpenParts> {
+        let held = self.find(user, key)?;
         if !held.in_order || !held.one_origin {
             let has_parts = held.has_parts;
             return Some(OpenParts::Unclear { has_parts });
@@ -48,6 +47,7 @@ mod tests {
     use crate::core::slot::SlotId;
     use crate::core::stamp::{HybridTime, OriginId};
     use crate::store::log::LogKey;
+    use crate::store::names::NameKey;
     use crate::types::WallMs;
 
     fn part() -> Body {
@@ -65,8 +65,7 @@ mod tests {
     /// Ops of one key, each of (origin, time), in the order they are appended.
     fn open_parts(ops: &[(u64, u64, Body)]) -> Option<OpenParts> {
         let (user, key) = (UserId::new("u").unwrap(), Key::new("k").unwrap());
-        let hash = KeyHash::of(&user, &key);
-        let mut memtable = Memtable::new(LogKey::without_secret(1));
+        let mut memtable = Memtable::new(LogKey::without_secret(1), NameKey::new([1; 16]));
         // Of other keys between them.
         let other = Key::new("other").unwrap();
         for (index, (origin, time, body)) in ops.iter().enumerate() {
@@ -81,13 +80,13 @@ mod tests {
                 request_id: None,
                 body: body.clone(),
             };
-            memtable.append(hash, &user, &key, &op);
-            memtable.append(KeyHash::of(&user, &other), &user, &other, &op);
+            memtable.append(&user, &key, &op);
+            memtable.append(&user, &other, &op);
             if index % 2 == 0 {
                 memtable.close_group();
             }
         }
-        memtable.open_parts(hash, &user, &key)
+        memtable.open_parts(&user, &key)
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use super::{Memtable, RecordHeader};
 use crate::core::clock::{Clock, SlotClocks};
 use crate::core::op::{Dot, Op};
-use crate::core::slot::{KeyHash, SYSTEM_SLOT, SlotId};
+use crate::core::slot::{SYSTEM_SLOT, SlotId};
 use crate::core::stamp::OriginId;
 use crate::store::order::rank_of;
 use crate::types::{Key, UserId};
@@ -94,8 +94,8 @@ impl Memtable {
     }
 
     /// Whether it holds an op of the key with one of these dots, durable or not.
-    pub fn holds_any(&self, hash: KeyHash, user: &UserId, key: &Key, dots: &Clock) -> bool {
-        let last = self.find(hash, user, key).map(|held| held.last);
+    pub fn holds_any(&self, user: &UserId, key: &Key, dots: &Clock) -> bool {
+        let last = self.find(user, key).map(|held| held.last);
         let is_one = |head: RecordHeader| dots.contains(head.dot.origin, head.dot.seq);
         self.chain(last)
             .any(|entry| self.record(entry).is_some_and(|(_, head, _)| is_one(head)))
@@ -159,17 +159,16 @@ mod tests {
 
     use super::*;
     use crate::core::op::Body;
-    use crate::core::slot::KeyHash;
     use crate::core::stamp::HybridTime;
     use crate::store::log::LogKey;
+    use crate::store::names::NameKey;
 
     proptest! {
         #[test]
         fn it_covers_every_dot_it_holds_and_no_other(dots in proptest::collection::vec((1u64..3, 0u16..3, 1u64..9), 0..60)) {
-            let mut memtable = Memtable::new(LogKey::without_secret(1));
+            let mut memtable = Memtable::new(LogKey::without_secret(1), NameKey::new([1; 16]));
             let mut covered = SlotClocks::default();
             let (user, key) = (UserId::new("u").unwrap(), Key::new("k").unwrap());
-            let hash = KeyHash::of(&user, &key);
             for (index, (origin, slot, seq)) in dots.into_iter().enumerate() {
                 // Mostly one behind the other, as they come about.
                 let seq = if index % 3 == 0 { seq } else { index as u64 + 10 };
@@ -179,7 +178,7 @@ mod tests {
                     request_id: None,
                     body: Body::Value("v".into()),
                 };
-                memtable.append(hash, &user, &key, &op);
+                memtable.append(&user, &key, &op);
                 covered.insert(op.dot.slot, op.dot.origin, op.dot.seq);
             }
             prop_assert_eq!(memtable.covered(), covered);

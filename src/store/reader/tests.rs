@@ -7,12 +7,13 @@ use super::*;
 use crate::core::clock::{Clock, SlotClocks};
 use crate::core::key_ops::KeyOps;
 use crate::core::op::Dot;
-use crate::core::slot::{KeyHash, SlotId};
+use crate::core::slot::SlotId;
 use crate::core::stamp::{HybridTime, OriginId};
 use crate::store::cache::BlockCache;
 use crate::store::log::LogKey;
 use crate::store::memory_disk::MemoryDisk;
 use crate::store::memtable::{MemoryOps, Memtable};
+use crate::store::names::NameKey;
 use crate::store::recover::UNKNOWN_ORIGIN;
 use crate::store::segment::{EntryRef, SegmentMeta, SegmentWriter};
 use crate::store::standing::{has_values, holds_text};
@@ -71,12 +72,12 @@ fn source_on(disk: &MemoryDisk, ops: &[Placed], block_bytes: usize) -> KeySource
         Arc::new(finished.unwrap())
     });
     let (user, key) = (UserId::new("user").unwrap(), Key::new("key").unwrap());
-    let mut memtable = Memtable::new(LogKey::without_secret(9));
+    let mut memtable = Memtable::new(LogKey::without_secret(9), NameKey::new([1; 16]));
     for (op, _) in of(0) {
-        memtable.append(KeyHash::of(&user, &key), &user, &key, op);
+        memtable.append(&user, &key, op);
     }
     memtable.close_group();
-    let name = (KeyHash::of(&user, &key), &user, &key);
+    let name = (&user, &key);
     KeySource {
         slot: SLOT,
         memory: MemoryOps::of([&memtable.share()], name, Memtable::closed_groups),

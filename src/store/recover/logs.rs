@@ -138,7 +138,8 @@ fn take_log(
         // What a segment covers beside the one that may have taken the log over may have been dropped since.
         records.retain(|record| !is_covered(&found.segments, record.header.dot));
     }
-    let memtable = Memtable::recovered(key, used_part(bytes, scan.end), &records, scan.end);
+    let file = used_part(bytes, scan.end);
+    let memtable = Memtable::recovered(key, place.names(), file, &records, scan.end);
     found.covered.join(&memtable.covered());
     found.max_time = found.max_time.max(newest.unwrap_or_default());
     let damaged = !scan.damaged.is_empty() || !log.whole;

@@ -6,6 +6,7 @@ use super::*;
 use crate::store::log::LogKey;
 use crate::store::memory_disk::MemoryDisk;
 use crate::store::memtable::{MemoryOps, Memtable};
+use crate::store::names::NameKey;
 use crate::store::order::rank_of;
 use crate::store::reader::KeyReader;
 use crate::store::source::KeySource;
@@ -64,9 +65,9 @@ impl Store {
 
     /// As they come, not in order.
     pub(super) fn add_memtable(&mut self, ops: &[KeyedOp]) {
-        let mut memtable = Memtable::new(LogKey::without_secret(self.number()));
+        let mut memtable = Memtable::new(LogKey::without_secret(self.number()), NameKey::new([1; 16]));
         for KeyedOp { user, key, op } in ops {
-            memtable.append(KeyHash::of(user, key), user, key, op);
+            memtable.append(user, key, op);
         }
         memtable.close_group();
         let closed = memtable.closed_groups();
@@ -163,10 +164,9 @@ impl Store {
     pub(super) fn source(&self, key: usize) -> KeySource {
         let (slot, key) = KEYS[key];
         let (user, key) = (user(), Key::new(key).unwrap());
-        let name = (KeyHash::of(&user, &key), &user, &key);
         KeySource {
             slot: SlotId(slot),
-            memory: MemoryOps::of(&self.memtables, name, Memtable::durable_groups),
+            memory: MemoryOps::of(&self.memtables, (&user, &key), Memtable::durable_groups),
             segments: self.segments.clone(),
             user,
             key,

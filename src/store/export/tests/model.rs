@@ -57,7 +57,7 @@ impl Snapshot {
                 .map(|op| &op.0)
                 .collect();
             let durable = ops.len().saturating_sub(undurable);
-            let mut memtable = Memtable::new(LogKey::without_secret(bit));
+            let mut memtable = Memtable::new(LogKey::without_secret(bit), NameKey::new([1; 16]));
             for (index, op) in ops.iter().enumerate() {
                 append(&mut memtable, op);
                 if index + 1 == durable {
