@@ -54,6 +54,15 @@ pub fn judge(history: &History) -> Vec<String> {
     CHECKS.iter().filter_map(broken).collect()
 }
 
+/// How many adds were acknowledged at quorum, and how many of these no clear may have covered to the end: these alone are held to G1, G2, G4
+/// and G7 throughout.
+pub fn acknowledged_and_safe(history: &History) -> (u64, u64) {
+    let judged = Judged::new(history);
+    let adds = judged.places.values().flat_map(|case| &case.adds);
+    let acknowledged = adds.filter(|add| add.write.acked_at_quorum_us().is_some());
+    acknowledged.fold((0, 0), |(all, safe), add| (all + 1, safe + u64::from(add.is_safe_at(u64::MAX))))
+}
+
 /// A history with what follows from it.
 pub struct Judged<'a> {
     pub history: &'a History,
@@ -148,8 +157,7 @@ impl Case<'_> {
             }
         }
         for add in &mut self.adds {
-            let may_cover =
-                |clear: &&Write| clear.possible && clear.over_us.is_none_or(|over| over > add.write.began_us);
+            let may_cover = |clear: &&Write| clear.possible && clear.over_us > add.write.began_us;
             add.may_be_gone_us = self.clears.iter().filter(may_cover).map(|clear| clear.began_us).min();
             let known_us = add.known_us;
             let covers = |clear: &&Write| known_us.is_some_and(|known| clear.began_us > known);

@@ -2,6 +2,7 @@
 //!
 //! Each seed leaves most faults out: a mixture of everything hides what only long runs of few things show (swarm testing).
 
+use kv_storage::api::DEADLINE_MS_DEFAULT;
 use kv_storage::http::FrontConfig;
 use kv_storage::node::Limits;
 use kv_storage::planted::Bug;
@@ -198,6 +199,8 @@ pub struct Plan {
     pub bounds: Bounds,
     /// Between two looks at the metrics.
     pub watch_ms: u64,
+    /// How long the nodes have for a clear: after a short time without an answer it is soon certain that it covers nothing any more.
+    pub clear_deadline_ms: u64,
     /// A bug that this world has, for the proof that it is found.
     pub planted: Option<Lie>,
     /// A bug that the nodes have, for the same.
@@ -342,6 +345,7 @@ impl Plan {
                 Bounds::default()
             },
             watch_ms: 5_000,
+            clear_deadline_ms: *rng.pick(&[1_000, DEADLINE_MS_DEFAULT]),
             planted: None,
             bug: None,
         }

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use kv_storage::api::DEADLINE_MS_DEFAULT;
 use serde_json::{Value as Json, json};
 
 use super::client::Reply;
@@ -38,6 +39,7 @@ pub struct Asked {
     pub what: What,
     pub level: Level,
     pub batch: Option<(u64, usize)>,
+    pub deadline_ms: u64,
     pub is_last: bool,
 }
 
@@ -135,6 +137,7 @@ impl Recorder {
             what: asked.what,
             level: asked.level,
             batch: asked.batch,
+            deadline_ms: asked.deadline_ms,
             began_us,
             ended_us: os::now_us(),
             outcome,
@@ -238,6 +241,9 @@ impl Recorder {
             What::List => ("/list_keys", json!({})),
         };
         body["consistency"] = asked.level.name().into();
+        if asked.deadline_ms != DEADLINE_MS_DEFAULT {
+            body["deadline_ms"] = asked.deadline_ms.into();
+        }
         (path, body)
     }
 }

@@ -48,6 +48,8 @@ impl Sum {
         self.report.events += report.events;
         self.report.calls += report.calls;
         self.report.answered += report.answered;
+        self.report.acknowledged += report.acknowledged;
+        self.report.safe += report.safe;
         self.report.simulated_us += report.simulated_us;
         self.report.cpu_ms += report.cpu_ms;
         if !report.problems.is_empty() && self.failed.as_ref().is_none_or(|(first, _)| seed < *first) {
@@ -61,7 +63,7 @@ impl Sum {
         let cpu_seconds = (report.cpu_ms as f64 / 1e3).max(1e-3);
         format!(
             "{} seeds, {seconds:.0} simulated seconds in {cpu_seconds:.1} s of processor time ({:.0}:1, {:.0} seeds per hour); \
-             {} events, {} calls, {} answered {:?}\nfaults: {:?}",
+             {} events, {} calls, {} answered {:?}; of {} acknowledged adds {} cannot have been cleared\nfaults: {:?}",
             self.seeds,
             seconds / cpu_seconds,
             self.seeds as f64 / cpu_seconds * 3600.0,
@@ -69,6 +71,8 @@ impl Sum {
             report.calls,
             report.answered,
             report.statuses,
+            report.acknowledged,
+            report.safe,
             report.faults
         )
     }

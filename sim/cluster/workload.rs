@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
+use kv_storage::api::DEADLINE_MS_DEFAULT;
 use serde_json::{Value as Json, json};
 use tokio::time::sleep;
 
@@ -239,6 +240,10 @@ impl Client {
     }
 
     pub fn draw_op(&mut self, place: Place, what: What) -> Asked {
+        let deadline_ms = match what {
+            What::Clear if self.id != AUDITOR_ID => self.shared.plan.clear_deadline_ms,
+            _ => DEADLINE_MS_DEFAULT,
+        };
         Asked {
             op: self.shared.recorder.new_op(),
             client: self.id,
@@ -247,6 +252,7 @@ impl Client {
             what,
             level: self.draw_level(),
             batch: None,
+            deadline_ms,
             is_last: false,
         }
     }
