@@ -60,7 +60,9 @@ pub fn acknowledged_and_safe(history: &History) -> (u64, u64) {
     let judged = Judged::new(history);
     let adds = judged.places.values().flat_map(|case| &case.adds);
     let acknowledged = adds.filter(|add| add.write.acked_at_quorum_us().is_some());
-    acknowledged.fold((0, 0), |(all, safe), add| (all + 1, safe + u64::from(add.is_safe_at(u64::MAX))))
+    acknowledged.fold((0, 0), |(all, safe), add| {
+        (all + 1, safe + u64::from(add.is_safe_at(u64::MAX)))
+    })
 }
 
 /// A history with what follows from it.

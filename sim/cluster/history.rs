@@ -329,7 +329,10 @@ struct Quiet {
 
 impl Quiet {
     fn new(troubles: &[Trouble]) -> Self {
-        let mut all: Vec<_> = troubles.iter().map(|trouble| (trouble.from_us, trouble.to_us)).collect();
+        let mut all: Vec<_> = troubles
+            .iter()
+            .map(|trouble| (trouble.from_us, trouble.to_us))
+            .collect();
         all.sort_unstable();
         let mut merged: Vec<(u64, u64)> = Vec::new();
         for (from_us, to_us) in all {
