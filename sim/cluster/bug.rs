@@ -58,9 +58,12 @@ pub fn found_by(bug: Bug) -> &'static str {
         Bug::CatchUpSkipsLast => "G3 convergence",
         Bug::StampNotAsked => "G5 order",
         Bug::RetryTakenAnew | Bug::PartTwice => "G6 exactly once",
-        Bug::ClearByTime | Bug::ClearDroppedEarly | Bug::ReconcileSkipped => "G8 no resurrection",
+        Bug::ClearByTime | Bug::ClearDroppedEarly | Bug::ReconcileSkipped | Bug::SetBackUnnoticed => {
+            "G8 no resurrection"
+        }
+        Bug::PasswordForgotten => "G9, and nothing is invented",
         Bug::SyncRetried => "G10 no false success",
-        Bug::TornTailAccepted | Bug::SetBackUnnoticed => "a dot names one op",
+        Bug::TornTailAccepted => "a dot names one op",
     }
 }
 
@@ -135,6 +138,7 @@ pub fn plan(bug: Bug, rng: &mut Rng) -> Plan {
             plan.faults = vec![(Fault::CrashInWrite, SECOND_US / 3)];
         }
         Bug::PartTwice => plan.load.part_percent = 50,
+        Bug::PasswordForgotten => plan.load.users = 2,
         Bug::ReconcileSkipped => {
             plan.shard.log_bytes = 68 << 10;
             plan.shard.fan_out = 2;

@@ -89,6 +89,8 @@ pub struct Add {
     pub text: TextId,
     /// From here on it is on a quorum.
     pub known_us: Option<u64>,
+    /// From here on it is on some disk: a read at whatever level showed it, and only what is durable is shown.
+    pub shown_us: Option<u64>,
     /// From here on it may be gone, as some clear may have covered it.
     pub may_be_gone_us: Option<u64>,
     /// From here on it must be gone.
@@ -120,6 +122,7 @@ impl<'a> Judged<'a> {
                             write,
                             text,
                             known_us: None,
+                            shown_us: None,
                             may_be_gone_us: None,
                             gone_us: None,
                         });
@@ -150,11 +153,14 @@ impl Case<'_> {
         for add in &mut self.adds {
             add.known_us = add.write.acked_at_quorum_us();
         }
-        for read in self.reads.iter().filter(|read| read.is_quorum()) {
+        for read in &self.reads {
+            let earlier = |us: Option<u64>| Some(us.map_or(read.ended_us, |us| us.min(read.ended_us)));
             for text in texts_of(read) {
                 if let Some(add) = self.by_text.get(&text).and_then(|at| self.adds.get_mut(*at)) {
-                    let known = add.known_us.map_or(read.ended_us, |known| known.min(read.ended_us));
-                    add.known_us = Some(known);
+                    add.shown_us = earlier(add.shown_us);
+                    if read.is_quorum() {
+                        add.known_us = earlier(add.known_us);
+                    }
                 }
             }
         }

@@ -61,6 +61,8 @@ pub enum What {
     Clear,
     /// The whole list.
     Get,
+    /// The same with the password of another user.
+    Forged,
     /// A part of the list.
     Page,
     Count,

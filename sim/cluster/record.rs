@@ -127,7 +127,7 @@ impl Recorder {
         self.trace.note("call", &numbers, || {
             format!("{:?} at {} -> {outcome:?}", asked.what, asked.level.name())
         });
-        let promises = asked.what.is_write() || asked.level >= Level::Quorum;
+        let promises = asked.what.is_write() || asked.level >= Level::Quorum || asked.what == What::Get;
         self.inner().acknowledged |= is_done && promises;
         self.inner().history.calls.push(Call {
             op: asked.op,
@@ -160,6 +160,16 @@ impl Recorder {
 
     /// What a status and body mean, be it a call's own or one in the results of a batch.
     pub fn answer(&self, what: &What, status: u16, body: &Json) -> Outcome {
+        if *what == What::Forged {
+            return match status {
+                401 => Outcome::Answered(Answer::Ok),
+                500 | 503 => Outcome::Unknown(body.to_string()),
+                _ => {
+                    let told = format!("status {status} with another user's password: {body}");
+                    Outcome::Answered(Answer::Garbled(told))
+                }
+            };
+        }
         if status == 200 {
             return Outcome::Answered(
                 self.read(what, body)
@@ -191,6 +201,7 @@ impl Recorder {
                 (body["status"] == expected).then_some(Answer::Ok)
             }
             What::Clear => (body["status"] == "OK").then_some(Answer::Ok),
+            What::Forged => None,
             What::Count => body["count"].as_u64().map(Answer::Count),
             What::Get | What::Page => {
                 let values = body["value"]
@@ -232,7 +243,7 @@ impl Recorder {
                 ("/add_value", body)
             }
             What::Clear => ("/clear_key", json!({"key": key})),
-            What::Get => ("/get_value", json!({"key": key})),
+            What::Get | What::Forged => ("/get_value", json!({"key": key})),
             What::Page => (
                 "/get_value",
                 json!({"key": key, "offset": asked.op % 7, "limit": asked.op % 5 + 1}),
@@ -275,5 +286,14 @@ mod tests {
         assert!(!refused(503, "the request may have taken effect"));
         assert!(!refused(500, "the disk failed"));
         assert!(matches!(outcome(401, "no"), Outcome::Answered(Answer::Garbled(_))));
+    }
+
+    #[test]
+    fn another_users_password_opens_nothing() {
+        let recorder = Recorder::new(Trace::new(false));
+        let outcome = |status| recorder.answer(&What::Forged, status, &json!({"value": []}));
+        assert_eq!(outcome(401), Outcome::Answered(Answer::Ok));
+        assert!(matches!(outcome(503), Outcome::Unknown(_)));
+        assert!(matches!(outcome(200), Outcome::Answered(Answer::Garbled(_))));
     }
 }

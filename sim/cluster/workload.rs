@@ -14,7 +14,7 @@ use super::client::{HttpClient, Reply};
 use super::history::{Answer, Level, Outcome, Place, What};
 use super::lie::{Lie, Memory};
 use super::net::{HostId, Network};
-use super::node::{ADMIN, PASSWORD};
+use super::node::{ADMIN, password};
 use super::os;
 use super::plan::{Plan, SECOND_US, Topology};
 use super::record::{Asked, Recorder, user_name};
@@ -29,6 +29,8 @@ const AUDITOR_ID: u8 = AUDITOR - FIRST_CLIENT;
 const WATCHER: u8 = 251;
 /// How long the auditor waits for one list, however long it is and slow the network.
 const AUDIT_TIMEOUT: Duration = Duration::from_secs(30);
+/// Of a hundred calls, so many come with the password of another user. Few enough that no right one has to wait for it.
+const FORGED_PERCENT: u64 = 2;
 const SETUP_US_MAX: u64 = 40 * SECOND_US;
 
 /// What the clients and the world tell each other.
@@ -66,7 +68,7 @@ pub fn machines(plan: &Plan) -> impl Iterator<Item = HostId> {
 }
 
 pub fn credentials(user: &str) -> Json {
-    json!({"user_id": user, "password_hash": PASSWORD})
+    json!({"user_id": user, "password_hash": password(user)})
 }
 
 pub fn home(plan: &Plan, place: Place) -> u8 {
@@ -160,7 +162,7 @@ impl Client {
 
     async fn add_user(&mut self, node: u8, user: u8) -> Result<(), String> {
         let name = user_name(user);
-        let body = json!({"name": name, "password_hash": PASSWORD, "user": credentials(ADMIN)});
+        let body = json!({"name": name, "password_hash": password(&name), "user": credentials(ADMIN)});
         loop {
             match self.http.call(node, "/users/add", &body).await {
                 Reply::Status(200 | 409, _) => return Ok(()),
@@ -262,6 +264,7 @@ impl Client {
         let what = match self.draw_what() {
             // A listing is of all keys, and these have different homes.
             What::List if self.shared.plan.topology == Topology::Separate && self.shared.plan.nodes > 1 => What::Get,
+            _ if self.rng.percent(FORGED_PERCENT) => What::Forged,
             what => what,
         };
         let mut asked = self.draw_op(place, what);
@@ -286,6 +289,13 @@ impl Client {
     pub async fn attempt(&mut self, asked: &Asked, with_id: bool) -> bool {
         let (path, mut body) = self.shared.recorder.request(asked, with_id);
         body["user"] = credentials(&user_name(asked.place.user));
+        if asked.what == What::Forged {
+            let other = match self.shared.plan.load.users {
+                1 => ADMIN.to_owned(),
+                users => user_name((asked.place.user + 1) % users),
+            };
+            body["user"]["password_hash"] = password(&other).into();
+        }
         let began_us = os::now_us();
         let outcome = match self.shared.plan.planted {
             None => self.ask(asked, path, &body).await,
