@@ -231,7 +231,7 @@ impl World {
                     return;
                 }
             }
-            Fault::BitFlip => self.flip_bits(id),
+            Fault::BitFlip | Fault::BadSector => self.spoil(id, fault),
         }
         self.faults.count(fault);
     }
@@ -392,12 +392,20 @@ impl World {
         self.faults.count(Fault::OldDisk);
     }
 
-    fn flip_bits(&mut self, id: HostId) {
+    /// Somewhere in what lies on the disk, a bit is another one, or a sector can no longer be read.
+    fn spoil(&mut self, id: HostId, fault: Fault) {
         let node = &self.nodes[usize::from(id.0)];
-        let files = node.disk.files();
+        let mut files = node.disk.files();
+        if fault == Fault::BadSector {
+            // A node that cannot read who it is does not start, until somebody looks at its disk.
+            files.retain(|(path, _)| !path.ends_with("node.json"));
+        }
         if let Some((path, len)) = files.get(self.rng.below(files.len() as u64) as usize) {
             let (offset, bit) = (self.rng.below(*len), self.rng.below(8) as u8);
-            node.disk.flip_bit(path, offset, bit);
+            match fault {
+                Fault::BadSector => node.disk.spoil_sector(path, offset),
+                _ => node.disk.flip_bit(path, offset, bit),
+            }
             self.recorder.lost_disk(id.0, Loss::Bits);
         }
     }

@@ -182,7 +182,7 @@ pub enum Loss {
     All,
     /// What is newer than some moment.
     Newer,
-    /// Bits were flipped in what lay there.
+    /// Bits were flipped in what lay there, or a sector became unreadable.
     Bits,
 }
 

@@ -61,10 +61,11 @@ pub enum Fault {
     EmptyDisk,
     OldDisk,
     BitFlip,
+    BadSector,
 }
 
 impl Fault {
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::Partition,
         Self::OneWay,
         Self::ClientAway,
@@ -88,6 +89,7 @@ impl Fault {
         Self::OldDisk,
         Self::BitFlip,
         Self::BrokenLink,
+        Self::BadSector,
     ];
 
     /// Whether nodes are away because of it, or hard to reach.
@@ -115,7 +117,7 @@ impl Fault {
     }
 
     pub fn loses_disk(self) -> bool {
-        matches!(self, Self::EmptyDisk | Self::OldDisk | Self::BitFlip)
+        matches!(self, Self::EmptyDisk | Self::OldDisk | Self::BitFlip | Self::BadSector)
     }
 }
 

@@ -264,7 +264,11 @@ impl DiskFile for File {
                 if state.strikes(Fault::Read) {
                     return Err(injected("read"));
                 }
-                match self.inode(state)?.read(buf, offset) {
+                let inode = self.inode(state)?;
+                if !inode.is_readable(offset, count as u64) {
+                    return Err(injected("read of a bad sector"));
+                }
+                match inode.read(buf, offset) {
                     true => Ok(()),
                     false => Err(io::ErrorKind::UnexpectedEof.into()),
                 }
