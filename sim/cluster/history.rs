@@ -241,6 +241,8 @@ pub struct History {
     pub figures: Vec<Figures>,
     /// How much a node lets wait.
     pub bounds: Bounds,
+    /// How long the clients wait for an answer.
+    pub timeout_ms: u64,
     /// What the logs of one node may take on its disk, bytes.
     pub log_bytes_max: u64,
     /// From here on nothing of any key may lie on any disk, as all were cleared long before.

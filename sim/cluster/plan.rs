@@ -143,6 +143,7 @@ pub struct Load {
 /// How much a node lets wait.
 #[derive(Debug, Clone, Default)]
 pub struct Bounds {
+    pub are_tight: bool,
     pub node: Limits,
     pub front: FrontConfig,
 }
@@ -150,7 +151,10 @@ pub struct Bounds {
 impl Bounds {
     /// So little that the usual load comes to it.
     fn tight(rng: &mut Rng) -> Self {
-        let mut bounds = Self::default();
+        let mut bounds = Self {
+            are_tight: true,
+            ..Self::default()
+        };
         // Behind a narrow door nothing else is met.
         match rng.below(3) {
             0 => {

@@ -10,7 +10,7 @@ use serde_json::{Value as Json, json};
 use tokio::time::sleep;
 
 use super::audit;
-use super::client::{HttpClient, Reply};
+use super::client::{HttpClient, NO_ANSWER, Reply};
 use super::history::{Answer, Level, Outcome, Place, What};
 use super::lie::{Lie, Memory};
 use super::net::{HostId, Network};
@@ -315,7 +315,7 @@ impl Client {
             Lie::AckWithoutWrite if is_add && Lie::is_now(&mut self.rng) => return Outcome::Answered(Answer::Ok),
             Lie::NeverAnswered if Lie::is_now(&mut self.rng) => {
                 sleep(Duration::from_millis(self.shared.plan.load.timeout_ms)).await;
-                return Outcome::Unknown("no answer in time".to_owned());
+                return Outcome::Unknown(NO_ANSWER.to_owned());
             }
             Lie::WrittenTwice if is_add => {
                 let mut once_more = body.clone();
