@@ -243,6 +243,8 @@ pub struct History {
     pub bounds: Bounds,
     /// How long the clients wait for an answer.
     pub timeout_ms: u64,
+    /// The nodes know of each other.
+    pub have_peers: bool,
     /// What the logs of one node may take on its disk, bytes.
     pub log_bytes_max: u64,
     /// From here on nothing of any key may lie on any disk, as all were cleared long before.
