@@ -41,11 +41,12 @@ const STACK_BYTES: usize = 16 << 20;
 
 type Scenario = fn(&mut Rng) -> Plan;
 
-const SCENARIOS: [(&str, Scenario); 6] = [
+const SCENARIOS: [(&str, Scenario); 7] = [
     ("cluster", Plan::swarm),
     ("cluster-five", Plan::five),
     ("cluster-calm", Plan::calm),
     ("set-back", Plan::set_back),
+    ("bad-sectors", Plan::bad_sectors),
     ("crowded", Plan::crowded),
     ("alone", Plan::alone),
 ];

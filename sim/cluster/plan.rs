@@ -61,11 +61,13 @@ pub enum Fault {
     EmptyDisk,
     OldDisk,
     BitFlip,
+    /// In a scenario of its own.
     BadSector,
 }
 
 impl Fault {
-    pub const ALL: [Self; 24] = [
+    /// Those that the swarm draws from.
+    pub const ALL: [Self; 23] = [
         Self::Partition,
         Self::OneWay,
         Self::ClientAway,
@@ -89,7 +91,6 @@ impl Fault {
         Self::OldDisk,
         Self::BitFlip,
         Self::BrokenLink,
-        Self::BadSector,
     ];
 
     /// Whether nodes are away because of it, or hard to reach.
@@ -234,6 +235,16 @@ impl Plan {
         plan.running_images = true;
         plan.faults.retain(|(fault, _)| *fault != Fault::OldDisk);
         plan.faults.push((Fault::OldDisk, 3 * SECOND_US));
+        plan
+    }
+
+    /// The swarm, in which sectors become unreadable and nodes start again, and little else happens.
+    pub fn bad_sectors(rng: &mut Rng) -> Self {
+        let nodes = *rng.pick(&[3, 3, 4, 5]);
+        let mut plan = Self::draw(rng, Topology::Cluster, nodes);
+        plan.replication = plan.replication.max(3);
+        plan.lossy_nodes = plan.replication / 2;
+        plan.faults = vec![(Fault::BadSector, 3 * SECOND_US), (Fault::Kill, 8 * SECOND_US)];
         plan
     }
 
