@@ -244,7 +244,7 @@ impl Plan {
         let mut plan = Self::draw(rng, Topology::Cluster, nodes);
         plan.replication = plan.replication.max(3);
         plan.lossy_nodes = plan.replication / 2;
-        plan.faults = vec![(Fault::BadSector, 3 * SECOND_US), (Fault::Kill, 8 * SECOND_US)];
+        plan.faults = vec![(Fault::BadSector, SECOND_US), (Fault::Kill, 20 * SECOND_US)];
         plan
     }
 
