@@ -209,7 +209,6 @@ fn set_back() {
 }
 
 #[test]
-#[ignore = "a node that runs keeps a segment of which a sector cannot be read, and fails all that needs it"]
 fn bad_sectors() {
     let _ = run("bad-sectors", 4);
 }
