@@ -11,6 +11,7 @@
 //!   succeeds without it, until a write to its page makes it dirty again;
 //! - *failed read*: an error, once;
 //! - *rot*: a bit flips at rest;
+//! - *bad sector*: every read of it fails, also after a crash and in a copy, until it is written;
 //! - *full disk*: a write beyond the capacity writes what fits, or less, and fails with `StorageFull`.
 //!
 //! Invariant: the same seed and the same calls give the same answers and the same trace, byte for byte.
@@ -162,6 +163,16 @@ impl SimDisk {
             && let Some(inode) = state.inodes.get_mut(&inode)
         {
             inode.flip(offset, bit);
+        }
+    }
+
+    /// One sector of a file at rest cannot be read any more; nothing when the file is not that long.
+    pub fn spoil_sector(&self, path: &Path, offset: u64) {
+        let mut state = self.state();
+        if let Ok(inode) = state.tree.file(path)
+            && let Some(inode) = state.inodes.get_mut(&inode)
+        {
+            inode.spoil(offset);
         }
     }
 

@@ -37,10 +37,12 @@ pub enum Bug {
     VotesUnsynced,
     /// Nobody remembers what a node told to be durable in its life before.
     SetBackUnnoticed,
+    /// Where a user has logged in, any password will do.
+    PasswordForgotten,
 }
 
 impl Bug {
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::AckBeforeSync,
         Self::ClearByTime,
         Self::ClearDroppedEarly,
@@ -56,6 +58,7 @@ impl Bug {
         Self::ReconcileSkipped,
         Self::VotesUnsynced,
         Self::SetBackUnnoticed,
+        Self::PasswordForgotten,
     ];
 }
 

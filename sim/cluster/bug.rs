@@ -51,6 +51,23 @@ fn three(rng: &mut Rng) -> Plan {
     plan
 }
 
+/// The check that is there for this bug and has to find it, whatever others see as well.
+pub fn found_by(bug: Bug) -> &'static str {
+    match bug {
+        Bug::AckBeforeSync | Bug::QuorumCountedTwice | Bug::ReadRepairDropped | Bug::VotesUnsynced => "G1 durable",
+        Bug::DotReused => "G2 nothing acknowledged is lost",
+        Bug::CatchUpSkipsLast => "G3 convergence",
+        Bug::StampNotAsked => "G5 order",
+        Bug::RetryTakenAnew | Bug::PartTwice => "G6 exactly once",
+        Bug::ClearByTime | Bug::ClearDroppedEarly | Bug::ReconcileSkipped | Bug::SetBackUnnoticed => {
+            "G8 no resurrection"
+        }
+        Bug::PasswordForgotten => "G9, and nothing is invented",
+        Bug::SyncRetried => "G10 no false success",
+        Bug::TornTailAccepted => "a dot names one op",
+    }
+}
+
 /// A world in which this bug shows, and little else happens.
 pub fn plan(bug: Bug, rng: &mut Rng) -> Plan {
     let mut plan = three(rng);
@@ -122,6 +139,7 @@ pub fn plan(bug: Bug, rng: &mut Rng) -> Plan {
             plan.faults = vec![(Fault::CrashInWrite, SECOND_US / 3)];
         }
         Bug::PartTwice => plan.load.part_percent = 50,
+        Bug::PasswordForgotten => plan.load.users = 2,
         Bug::ReconcileSkipped => {
             plan.shard.log_bytes = 68 << 10;
             plan.shard.fan_out = 2;

@@ -54,6 +54,17 @@ pub fn judge(history: &History) -> Vec<String> {
     CHECKS.iter().filter_map(broken).collect()
 }
 
+/// How many adds were acknowledged at quorum, and how many of these no clear may have covered to the end: these alone are held to G1, G2, G4
+/// and G7 throughout.
+pub fn acknowledged_and_safe(history: &History) -> (u64, u64) {
+    let judged = Judged::new(history);
+    let adds = judged.places.values().flat_map(|case| &case.adds);
+    let acknowledged = adds.filter(|add| add.write.acked_at_quorum_us().is_some());
+    acknowledged.fold((0, 0), |(all, safe), add| {
+        (all + 1, safe + u64::from(add.is_safe_at(u64::MAX)))
+    })
+}
+
 /// A history with what follows from it.
 pub struct Judged<'a> {
     pub history: &'a History,
@@ -78,6 +89,8 @@ pub struct Add {
     pub text: TextId,
     /// From here on it is on a quorum.
     pub known_us: Option<u64>,
+    /// From here on it is on some disk: a read at whatever level showed it, and only what is durable is shown.
+    pub shown_us: Option<u64>,
     /// From here on it may be gone, as some clear may have covered it.
     pub may_be_gone_us: Option<u64>,
     /// From here on it must be gone.
@@ -109,6 +122,7 @@ impl<'a> Judged<'a> {
                             write,
                             text,
                             known_us: None,
+                            shown_us: None,
                             may_be_gone_us: None,
                             gone_us: None,
                         });
@@ -139,17 +153,19 @@ impl Case<'_> {
         for add in &mut self.adds {
             add.known_us = add.write.acked_at_quorum_us();
         }
-        for read in self.reads.iter().filter(|read| read.is_quorum()) {
+        for read in &self.reads {
+            let earlier = |us: Option<u64>| Some(us.map_or(read.ended_us, |us| us.min(read.ended_us)));
             for text in texts_of(read) {
                 if let Some(add) = self.by_text.get(&text).and_then(|at| self.adds.get_mut(*at)) {
-                    let known = add.known_us.map_or(read.ended_us, |known| known.min(read.ended_us));
-                    add.known_us = Some(known);
+                    add.shown_us = earlier(add.shown_us);
+                    if read.is_quorum() {
+                        add.known_us = earlier(add.known_us);
+                    }
                 }
             }
         }
         for add in &mut self.adds {
-            let may_cover =
-                |clear: &&Write| clear.possible && clear.over_us.is_none_or(|over| over > add.write.began_us);
+            let may_cover = |clear: &&Write| clear.possible && clear.over_us > add.write.began_us;
             add.may_be_gone_us = self.clears.iter().filter(may_cover).map(|clear| clear.began_us).min();
             let known_us = add.known_us;
             let covers = |clear: &&Write| known_us.is_some_and(|known| clear.began_us > known);

@@ -11,6 +11,7 @@ use kv_storage::planted::{self, Bug};
 use serde::{Deserialize, Serialize};
 
 use super::bug;
+use super::check::acknowledged_and_safe;
 use super::history::Call;
 use super::lie::Lie;
 use super::os;
@@ -40,11 +41,12 @@ const STACK_BYTES: usize = 16 << 20;
 
 type Scenario = fn(&mut Rng) -> Plan;
 
-const SCENARIOS: [(&str, Scenario); 6] = [
+const SCENARIOS: [(&str, Scenario); 7] = [
     ("cluster", Plan::swarm),
     ("cluster-five", Plan::five),
     ("cluster-calm", Plan::calm),
     ("set-back", Plan::set_back),
+    ("bad-sectors", Plan::bad_sectors),
     ("crowded", Plan::crowded),
     ("alone", Plan::alone),
 ];
@@ -57,6 +59,9 @@ pub struct Report {
     pub events: u64,
     pub calls: u64,
     pub answered: u64,
+    /// Adds acknowledged at quorum, and those of them that no clear may have covered.
+    pub acknowledged: u64,
+    pub safe: u64,
     pub faults: BTreeMap<String, u64>,
     pub statuses: BTreeMap<u16, u64>,
     pub simulated_us: u64,
@@ -104,6 +109,7 @@ fn run_here(scenario: &str, seed: u64) -> Report {
     if let (Some(path), Some(lines)) = (trace_file, trace.lines()) {
         std::fs::write(path, lines).expect("the trace can be written");
     }
+    let (acknowledged, safe) = acknowledged_and_safe(&outcome.history);
     let answered = |call: &&Call| call.answer().is_some();
     Report {
         problems: outcome.problems,
@@ -111,6 +117,8 @@ fn run_here(scenario: &str, seed: u64) -> Report {
         events: trace.events(),
         calls: outcome.history.calls.len() as u64,
         answered: outcome.history.calls.iter().filter(answered).count() as u64,
+        acknowledged,
+        safe,
         faults: outcome
             .faults
             .iter()

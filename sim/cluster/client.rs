@@ -15,6 +15,9 @@ use tokio::time::timeout;
 use super::net::{HostId, HostNet};
 use super::node::CLIENT_PORT;
 
+/// Why a call ended that the client waited for as long as it waits for anything.
+pub const NO_ANSWER: &str = "no answer in time";
+
 /// How a call ended.
 #[derive(Debug)]
 pub enum Reply {
@@ -46,7 +49,7 @@ impl HttpClient {
         match called {
             Ok(Ok((status, body))) => Reply::Status(status, body),
             Ok(Err(why)) => self.failed(node, sent, why),
-            Err(_) => self.failed(node, sent, "no answer in time".to_owned()),
+            Err(_) => self.failed(node, sent, NO_ANSWER.to_owned()),
         }
     }
 

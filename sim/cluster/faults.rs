@@ -226,8 +226,12 @@ impl World {
             }
             Fault::OldDisk if self.plan.running_images => return self.copy_running(id, now_us),
             Fault::OldDisk if self.faults.images.contains_key(&id) && !self.all_others_are_there(id) => return,
-            Fault::EmptyDisk | Fault::OldDisk => self.lose_disk(id, fault, now_us + short_us),
-            Fault::BitFlip => self.flip_bits(id),
+            Fault::EmptyDisk | Fault::OldDisk => {
+                if !self.lose_disk(id, fault, now_us + short_us) {
+                    return;
+                }
+            }
+            Fault::BitFlip | Fault::BadSector => self.spoil(id, fault),
         }
         self.faults.count(fault);
     }
@@ -321,8 +325,9 @@ impl World {
         run && self.network.is_as_usual(|host| host < HostId(FIRST_CLIENT))
     }
 
-    /// The machine goes down and comes back with nothing on its disk, or with what was there at some moment before.
-    fn lose_disk(&mut self, id: HostId, fault: Fault, back_us: u64) {
+    /// The machine goes down and comes back with nothing on its disk, or with what was there at some moment before. False if it is this moment
+    /// that it is put back to some time later.
+    fn lose_disk(&mut self, id: HostId, fault: Fault, back_us: u64) -> bool {
         self.power_off(id, back_us);
         let node = &mut self.nodes[usize::from(id.0)];
         let image = self.faults.images.get(&id);
@@ -334,7 +339,7 @@ impl World {
             }
             (Fault::OldDisk, None) => {
                 self.faults.images.insert(id, node.disk.image());
-                return;
+                return false;
             }
             _ => {
                 node.disk.wipe();
@@ -344,6 +349,7 @@ impl World {
             }
         };
         self.recorder.lost_disk(id.0, loss);
+        true
     }
 
     /// Copies what is durable on the disk of a node that runs; or, if there is such a copy and the disk holds more by now, plans to put it
@@ -386,12 +392,20 @@ impl World {
         self.faults.count(Fault::OldDisk);
     }
 
-    fn flip_bits(&mut self, id: HostId) {
+    /// Somewhere in what lies on the disk, a bit is another one, or a sector can no longer be read.
+    fn spoil(&mut self, id: HostId, fault: Fault) {
         let node = &self.nodes[usize::from(id.0)];
-        let files = node.disk.files();
+        let mut files = node.disk.files();
+        if fault == Fault::BadSector {
+            // A node that cannot read who it is does not start, until somebody looks at its disk.
+            files.retain(|(path, _)| !path.ends_with("node.json"));
+        }
         if let Some((path, len)) = files.get(self.rng.below(files.len() as u64) as usize) {
             let (offset, bit) = (self.rng.below(*len), self.rng.below(8) as u8);
-            node.disk.flip_bit(path, offset, bit);
+            match fault {
+                Fault::BadSector => node.disk.spoil_sector(path, offset),
+                _ => node.disk.flip_bit(path, offset, bit),
+            }
             self.recorder.lost_disk(id.0, Loss::Bits);
         }
     }

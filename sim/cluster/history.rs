@@ -2,12 +2,17 @@
 
 use std::collections::BTreeMap;
 
+use kv_storage::api::DEADLINE_MS_DEFAULT;
 use kv_storage::core::clock::SlotClocks;
 use kv_storage::core::op::Dot;
 use kv_storage::core::stamp::HybridTime;
 use kv_storage::types::RequestId;
 
-use super::plan::Bounds;
+use super::plan::{Bounds, SECOND_US};
+
+/// How long, while nothing is in the way, a request and what follows from it may be on their way between machines and in queues, besides
+/// the time that the nodes have for it.
+const TRAVEL_US_MAX: u64 = 2 * SECOND_US;
 
 /// A text that a client added; each is sent by one op only, so it can be told where it went.
 pub type TextId = u64;
@@ -56,6 +61,8 @@ pub enum What {
     Clear,
     /// The whole list.
     Get,
+    /// The same with the password of another user.
+    Forged,
     /// A part of the list.
     Page,
     Count,
@@ -102,6 +109,8 @@ pub struct Call {
     pub level: Level,
     /// Which batch it was in, and at which place there.
     pub batch: Option<(u64, usize)>,
+    /// How long the nodes have for it.
+    pub deadline_ms: u64,
     pub began_us: u64,
     /// When the answer was there, or nobody waited any more.
     pub ended_us: u64,
@@ -124,6 +133,13 @@ impl Call {
             (What::Get, Some(Answer::Values(values))) => Some(values),
             _ => None,
         }
+    }
+
+    /// For how long the nodes may work on it while nothing is in the way. In a batch, each op of the same key that comes before has its own
+    /// time, and so has the check of the password.
+    fn work_us_max(&self) -> u64 {
+        let before = self.batch.map_or(0, |(_, at)| at as u64 + 1);
+        (self.deadline_ms + before * DEADLINE_MS_DEFAULT) * 1000 + TRAVEL_US_MAX
     }
 
     /// Whether it promises what holds at quorum.
@@ -166,7 +182,7 @@ pub enum Loss {
     All,
     /// What is newer than some moment.
     Newer,
-    /// Bits were flipped in what lay there.
+    /// Bits were flipped in what lay there, or a sector became unreadable.
     Bits,
 }
 
@@ -225,6 +241,10 @@ pub struct History {
     pub figures: Vec<Figures>,
     /// How much a node lets wait.
     pub bounds: Bounds,
+    /// How long the clients wait for an answer.
+    pub timeout_ms: u64,
+    /// The nodes know of each other.
+    pub have_peers: bool,
     /// What the logs of one node may take on its disk, bytes.
     pub log_bytes_max: u64,
     /// From here on nothing of any key may lie on any disk, as all were cleared long before.
@@ -247,8 +267,8 @@ pub struct Write {
     pub acked_us: Option<u64>,
     /// Whether it can have happened, now or later.
     pub possible: bool,
-    /// When the last attempt ended. Later than that it can only still happen if some attempt's outcome is unknown.
-    pub over_us: Option<u64>,
+    /// From here on it can no longer happen: all attempts have ended, and those whose outcome is unknown can have no effect any more.
+    pub over_us: u64,
     pub batch: Option<(u64, usize)>,
 }
 
@@ -261,6 +281,7 @@ impl Write {
 impl History {
     /// The writes of each place, in the order in which they began.
     pub fn writes(&self) -> BTreeMap<Place, Vec<Write>> {
+        let quiet = Quiet::new(&self.troubles);
         let mut writes: BTreeMap<OpId, Write> = BTreeMap::new();
         for call in self.calls.iter().filter(|call| call.what.is_write()) {
             let (text, finish) = match call.what {
@@ -276,22 +297,23 @@ impl History {
                 began_us: call.began_us,
                 acked_us: None,
                 possible: false,
-                over_us: Some(0),
+                over_us: 0,
                 batch: call.batch,
             });
             write.began_us = write.began_us.min(call.began_us);
-            match &call.outcome {
+            let over_us = match &call.outcome {
                 Outcome::Answered(_) => {
                     write.acked_us = Some(write.acked_us.map_or(call.ended_us, |acked| acked.min(call.ended_us)));
                     write.possible = true;
-                    write.over_us = write.over_us.map(|over| over.max(call.ended_us));
+                    call.ended_us
                 }
-                Outcome::Refused(_) => write.over_us = write.over_us.map(|over| over.max(call.ended_us)),
+                Outcome::Refused(_) => call.ended_us,
                 Outcome::Unknown(_) => {
                     write.possible = true;
-                    write.over_us = None;
+                    quiet.after(call.ended_us, call.work_us_max())
                 }
-            }
+            };
+            write.over_us = write.over_us.max(over_us);
         }
         let mut places: BTreeMap<Place, Vec<Write>> = BTreeMap::new();
         for write in writes.into_values() {
@@ -301,5 +323,64 @@ impl History {
             writes.sort_by_key(|write| (write.began_us, write.op));
         }
         places
+    }
+}
+
+/// The times in which nothing was in the way anywhere. In all others a request may be held up: a node that is paused counts no seconds, and a
+/// packet that is blocked comes later.
+struct Quiet {
+    /// In their order; none touches another.
+    troubles: Vec<(u64, u64)>,
+}
+
+impl Quiet {
+    fn new(troubles: &[Trouble]) -> Self {
+        let mut all: Vec<_> = troubles
+            .iter()
+            .map(|trouble| (trouble.from_us, trouble.to_us))
+            .collect();
+        all.sort_unstable();
+        let mut merged: Vec<(u64, u64)> = Vec::new();
+        for (from_us, to_us) in all {
+            match merged.last_mut() {
+                Some((_, until_us)) if from_us <= *until_us => *until_us = to_us.max(*until_us),
+                _ => merged.push((from_us, to_us)),
+            }
+        }
+        Self { troubles: merged }
+    }
+
+    /// When so much of such time has passed since `from_us`.
+    fn after(&self, from_us: u64, mut quiet_us: u64) -> u64 {
+        let mut at_us = from_us;
+        for (from_us, to_us) in &self.troubles {
+            let before_us = from_us.saturating_sub(at_us);
+            if before_us >= quiet_us {
+                break;
+            }
+            quiet_us -= before_us;
+            at_us = at_us.max(*to_us);
+        }
+        at_us + quiet_us
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_quiet_time_counts_and_troubles_may_overlap() {
+        let trouble = |from_us, to_us| Trouble {
+            node: None,
+            from_us,
+            to_us,
+        };
+        let quiet = Quiet::new(&[trouble(50, 60), trouble(10, 20), trouble(15, 30), trouble(12, 13)]);
+        assert_eq!(quiet.after(0, 10), 10);
+        assert_eq!(quiet.after(0, 11), 31);
+        assert_eq!(quiet.after(12, 5), 35);
+        assert_eq!(quiet.after(12, 21), 61);
+        assert_eq!(quiet.after(70, 5), 75);
     }
 }

@@ -58,6 +58,23 @@ impl Lie {
         Self::NeverAnswered,
     ];
 
+    /// The check that is there for this lie and has to find it, whatever others see as well.
+    pub fn found_by(self) -> &'static str {
+        match self {
+            Self::SyncSkipped | Self::DirSyncSkipped => "G1 durable",
+            Self::AckWithoutWrite | Self::OldList | Self::LastMissing | Self::CountOff | Self::KeyUnlisted => {
+                "G4 reads"
+            }
+            Self::WrittenTwice => "G6 exactly once",
+            Self::ClearedShown => "G8 no resurrection",
+            Self::Swapped => "G5 order",
+            Self::PartLost => "G7 parts",
+            Self::ForeignText => "G9, and nothing is invented",
+            Self::ReplicaBehind => "G2 nothing acknowledged is lost",
+            Self::NeverAnswered => "answers in time",
+        }
+    }
+
     /// A world in which this lie can be told, and little else happens.
     pub fn plan(self, rng: &mut Rng) -> Plan {
         let mut plan = Plan::alone(rng);

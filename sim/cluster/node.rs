@@ -26,7 +26,11 @@ const PEER_PORT: u16 = 7000;
 /// Of how many nodes each is told.
 const JOIN_MAX: u8 = 8;
 pub const ADMIN: &str = "admin";
-pub const PASSWORD: &str = "correct horse";
+
+/// Of a user; each has another one.
+pub fn password(user: &str) -> String {
+    format!("secret of {user}")
+}
 
 /// How far a process has come.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -183,7 +187,7 @@ fn server_config(plan: &Plan, id: HostId) -> ServerConfig {
         listen: (id.ip(), CLIENT_PORT).into(),
         first_admin: Some(FirstAdmin {
             user: UserId::new(ADMIN).expect("a short name"),
-            password_hash: PASSWORD.to_owned(),
+            password_hash: password(ADMIN),
         }),
         // What it takes to guess them is no subject of the simulation.
         password_cost: PasswordCost::new(8, 1).expect("within Argon2's limits"),

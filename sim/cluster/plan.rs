@@ -2,6 +2,7 @@
 //!
 //! Each seed leaves most faults out: a mixture of everything hides what only long runs of few things show (swarm testing).
 
+use kv_storage::api::DEADLINE_MS_DEFAULT;
 use kv_storage::http::FrontConfig;
 use kv_storage::node::Limits;
 use kv_storage::planted::Bug;
@@ -60,9 +61,12 @@ pub enum Fault {
     EmptyDisk,
     OldDisk,
     BitFlip,
+    /// In a scenario of its own.
+    BadSector,
 }
 
 impl Fault {
+    /// Those that the swarm draws from.
     pub const ALL: [Self; 23] = [
         Self::Partition,
         Self::OneWay,
@@ -114,7 +118,7 @@ impl Fault {
     }
 
     pub fn loses_disk(self) -> bool {
-        matches!(self, Self::EmptyDisk | Self::OldDisk | Self::BitFlip)
+        matches!(self, Self::EmptyDisk | Self::OldDisk | Self::BitFlip | Self::BadSector)
     }
 }
 
@@ -142,6 +146,7 @@ pub struct Load {
 /// How much a node lets wait.
 #[derive(Debug, Clone, Default)]
 pub struct Bounds {
+    pub are_tight: bool,
     pub node: Limits,
     pub front: FrontConfig,
 }
@@ -149,7 +154,10 @@ pub struct Bounds {
 impl Bounds {
     /// So little that the usual load comes to it.
     fn tight(rng: &mut Rng) -> Self {
-        let mut bounds = Self::default();
+        let mut bounds = Self {
+            are_tight: true,
+            ..Self::default()
+        };
         // Behind a narrow door nothing else is met.
         match rng.below(3) {
             0 => {
@@ -200,6 +208,8 @@ pub struct Plan {
     pub bounds: Bounds,
     /// Between two looks at the metrics.
     pub watch_ms: u64,
+    /// How long the nodes have for a clear: after a short time without an answer it is soon certain that it covers nothing any more.
+    pub clear_deadline_ms: u64,
     /// A bug that this world has, for the proof that it is found.
     pub planted: Option<Lie>,
     /// A bug that the nodes have, for the same.
@@ -227,6 +237,16 @@ impl Plan {
         plan.running_images = true;
         plan.faults.retain(|(fault, _)| *fault != Fault::OldDisk);
         plan.faults.push((Fault::OldDisk, 3 * SECOND_US));
+        plan
+    }
+
+    /// The swarm, in which sectors become unreadable and nodes start again, and little else happens.
+    pub fn bad_sectors(rng: &mut Rng) -> Self {
+        let nodes = *rng.pick(&[3, 3, 4, 5]);
+        let mut plan = Self::draw(rng, Topology::Cluster, nodes);
+        plan.replication = plan.replication.max(3);
+        plan.lossy_nodes = plan.replication / 2;
+        plan.faults = vec![(Fault::BadSector, SECOND_US), (Fault::Kill, 20 * SECOND_US)];
         plan
     }
 
@@ -344,6 +364,7 @@ impl Plan {
                 Bounds::default()
             },
             watch_ms: 5_000,
+            clear_deadline_ms: *rng.pick(&[1_000, DEADLINE_MS_DEFAULT]),
             planted: None,
             bug: None,
         }

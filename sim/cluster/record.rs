@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use kv_storage::api::DEADLINE_MS_DEFAULT;
 use serde_json::{Value as Json, json};
 
 use super::client::Reply;
@@ -38,6 +39,7 @@ pub struct Asked {
     pub what: What,
     pub level: Level,
     pub batch: Option<(u64, usize)>,
+    pub deadline_ms: u64,
     pub is_last: bool,
 }
 
@@ -125,7 +127,7 @@ impl Recorder {
         self.trace.note("call", &numbers, || {
             format!("{:?} at {} -> {outcome:?}", asked.what, asked.level.name())
         });
-        let promises = asked.what.is_write() || asked.level >= Level::Quorum;
+        let promises = asked.what.is_write() || asked.level >= Level::Quorum || asked.what == What::Get;
         self.inner().acknowledged |= is_done && promises;
         self.inner().history.calls.push(Call {
             op: asked.op,
@@ -135,6 +137,7 @@ impl Recorder {
             what: asked.what,
             level: asked.level,
             batch: asked.batch,
+            deadline_ms: asked.deadline_ms,
             began_us,
             ended_us: os::now_us(),
             outcome,
@@ -157,6 +160,16 @@ impl Recorder {
 
     /// What a status and body mean, be it a call's own or one in the results of a batch.
     pub fn answer(&self, what: &What, status: u16, body: &Json) -> Outcome {
+        if *what == What::Forged {
+            return match status {
+                401 => Outcome::Answered(Answer::Ok),
+                500 | 503 => Outcome::Unknown(body.to_string()),
+                _ => {
+                    let told = format!("status {status} with another user's password: {body}");
+                    Outcome::Answered(Answer::Garbled(told))
+                }
+            };
+        }
         if status == 200 {
             return Outcome::Answered(
                 self.read(what, body)
@@ -188,6 +201,7 @@ impl Recorder {
                 (body["status"] == expected).then_some(Answer::Ok)
             }
             What::Clear => (body["status"] == "OK").then_some(Answer::Ok),
+            What::Forged => None,
             What::Count => body["count"].as_u64().map(Answer::Count),
             What::Get | What::Page => {
                 let values = body["value"]
@@ -229,7 +243,7 @@ impl Recorder {
                 ("/add_value", body)
             }
             What::Clear => ("/clear_key", json!({"key": key})),
-            What::Get => ("/get_value", json!({"key": key})),
+            What::Get | What::Forged => ("/get_value", json!({"key": key})),
             What::Page => (
                 "/get_value",
                 json!({"key": key, "offset": asked.op % 7, "limit": asked.op % 5 + 1}),
@@ -238,6 +252,9 @@ impl Recorder {
             What::List => ("/list_keys", json!({})),
         };
         body["consistency"] = asked.level.name().into();
+        if asked.deadline_ms != DEADLINE_MS_DEFAULT {
+            body["deadline_ms"] = asked.deadline_ms.into();
+        }
         (path, body)
     }
 }
@@ -269,5 +286,14 @@ mod tests {
         assert!(!refused(503, "the request may have taken effect"));
         assert!(!refused(500, "the disk failed"));
         assert!(matches!(outcome(401, "no"), Outcome::Answered(Answer::Garbled(_))));
+    }
+
+    #[test]
+    fn another_users_password_opens_nothing() {
+        let recorder = Recorder::new(Trace::new(false));
+        let outcome = |status| recorder.answer(&What::Forged, status, &json!({"value": []}));
+        assert_eq!(outcome(401), Outcome::Answered(Answer::Ok));
+        assert!(matches!(outcome(503), Outcome::Unknown(_)));
+        assert!(matches!(outcome(200), Outcome::Answered(Answer::Garbled(_))));
     }
 }

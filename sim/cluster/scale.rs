@@ -15,10 +15,10 @@ use tokio::time::sleep;
 
 use super::client::{HttpClient, Reply};
 use super::net::{HostId, Traffic};
-use super::node::{ADMIN, PASSWORD};
+use super::node::{ADMIN, password};
 use super::os;
 use super::plan::SECOND_US;
-use super::workload::{FIRST_CLIENT, Shared};
+use super::workload::{FIRST_CLIENT, Shared, credentials};
 
 /// Until the last of what starting caused is over.
 const SETTLE: Duration = Duration::from_secs(10);
@@ -266,7 +266,7 @@ async fn fill(client: &mut HttpClient, nodes: u8) -> Result<(), String> {
 }
 
 async fn add_user(client: &mut HttpClient) -> Result<(), String> {
-    let body = json!({"name": USER, "password_hash": PASSWORD, "user": credentials(ADMIN)});
+    let body = json!({"name": USER, "password_hash": password(USER), "user": credentials(ADMIN)});
     let mut reply = client.call(0, "/users/add", &body).await;
     for _ in 0..20 {
         if let Reply::Status(200 | 409, _) = reply {
@@ -276,10 +276,6 @@ async fn add_user(client: &mut HttpClient) -> Result<(), String> {
         reply = client.call(0, "/users/add", &body).await;
     }
     Err(format!("the user could not be made: {reply:?}"))
-}
-
-fn credentials(user: &str) -> Json {
-    json!({"user_id": user, "password_hash": PASSWORD})
 }
 
 fn fullest(held: &[u64]) -> f64 {

@@ -5,15 +5,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
+use kv_storage::api::DEADLINE_MS_DEFAULT;
 use serde_json::{Value as Json, json};
 use tokio::time::sleep;
 
 use super::audit;
-use super::client::{HttpClient, Reply};
+use super::client::{HttpClient, NO_ANSWER, Reply};
 use super::history::{Answer, Level, Outcome, Place, What};
 use super::lie::{Lie, Memory};
 use super::net::{HostId, Network};
-use super::node::{ADMIN, PASSWORD};
+use super::node::{ADMIN, password};
 use super::os;
 use super::plan::{Plan, SECOND_US, Topology};
 use super::record::{Asked, Recorder, user_name};
@@ -30,6 +31,8 @@ const WATCHER: u8 = 251;
 const AUDIT_TIMEOUT: Duration = Duration::from_secs(30);
 /// The longest deadline of a call in haste. When a front asks a second replica, some are over and some are not.
 const HASTY_MS_MAX: u64 = 400;
+/// Of a hundred calls, so many come with the password of another user. Few enough that no right one has to wait for it.
+const FORGED_PERCENT: u64 = 2;
 const SETUP_US_MAX: u64 = 40 * SECOND_US;
 
 /// What the clients and the world tell each other.
@@ -67,7 +70,7 @@ pub fn machines(plan: &Plan) -> impl Iterator<Item = HostId> {
 }
 
 pub fn credentials(user: &str) -> Json {
-    json!({"user_id": user, "password_hash": PASSWORD})
+    json!({"user_id": user, "password_hash": password(user)})
 }
 
 pub fn home(plan: &Plan, place: Place) -> u8 {
@@ -161,7 +164,7 @@ impl Client {
 
     async fn add_user(&mut self, node: u8, user: u8) -> Result<(), String> {
         let name = user_name(user);
-        let body = json!({"name": name, "password_hash": PASSWORD, "user": credentials(ADMIN)});
+        let body = json!({"name": name, "password_hash": password(&name), "user": credentials(ADMIN)});
         loop {
             match self.http.call(node, "/users/add", &body).await {
                 Reply::Status(200 | 409, _) => return Ok(()),
@@ -241,6 +244,10 @@ impl Client {
     }
 
     pub fn draw_op(&mut self, place: Place, what: What) -> Asked {
+        let deadline_ms = match what {
+            What::Clear if self.id != AUDITOR_ID => self.shared.plan.clear_deadline_ms,
+            _ => DEADLINE_MS_DEFAULT,
+        };
         Asked {
             op: self.shared.recorder.new_op(),
             client: self.id,
@@ -249,6 +256,7 @@ impl Client {
             what,
             level: self.draw_level(),
             batch: None,
+            deadline_ms,
             is_last: false,
         }
     }
@@ -258,6 +266,7 @@ impl Client {
         let what = match self.draw_what() {
             // A listing is of all keys, and these have different homes.
             What::List if self.shared.plan.topology == Topology::Separate && self.shared.plan.nodes > 1 => What::Get,
+            _ if self.rng.percent(FORGED_PERCENT) => What::Forged,
             what => what,
         };
         let mut asked = self.draw_op(place, what);
@@ -285,6 +294,13 @@ impl Client {
         if self.id != AUDITOR_ID && self.rng.percent(self.shared.plan.load.hasty_percent) {
             body["deadline_ms"] = self.rng.between(1, HASTY_MS_MAX).into();
         }
+        if asked.what == What::Forged {
+            let other = match self.shared.plan.load.users {
+                1 => ADMIN.to_owned(),
+                users => user_name((asked.place.user + 1) % users),
+            };
+            body["user"]["password_hash"] = password(&other).into();
+        }
         let began_us = os::now_us();
         let outcome = match self.shared.plan.planted {
             None => self.ask(asked, path, &body).await,
@@ -304,7 +320,7 @@ impl Client {
             Lie::AckWithoutWrite if is_add && Lie::is_now(&mut self.rng) => return Outcome::Answered(Answer::Ok),
             Lie::NeverAnswered if Lie::is_now(&mut self.rng) => {
                 sleep(Duration::from_millis(self.shared.plan.load.timeout_ms)).await;
-                return Outcome::Unknown("no answer in time".to_owned());
+                return Outcome::Unknown(NO_ANSWER.to_owned());
             }
             Lie::WrittenTwice if is_add => {
                 let mut once_more = body.clone();

@@ -166,6 +166,8 @@ impl World {
         self.survey();
         self.recorder.change(|history| {
             history.bounds = self.plan.bounds.clone();
+            history.timeout_ms = self.plan.load.timeout_ms;
+            history.have_peers = self.plan.topology == Topology::Cluster && self.plan.nodes > 1;
             history.log_bytes_max = survey::log_bytes_max(&self.plan);
             history.replicas = match self.plan.topology {
                 Topology::Separate => 1,

@@ -2,7 +2,7 @@
 //!
 //! Invariant: a `Content` has exactly the sectors that its length needs, and zeroes beyond its length in the last one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::rng::Rng;
@@ -78,6 +78,8 @@ pub struct Inode {
     dirty: BTreeMap<u64, Vec<Sector>>,
     /// The lengths since the last sync that took one.
     dirty_lens: Vec<u64>,
+    /// Sectors that the medium can no longer read; a write puts another in such a one's place.
+    bad: BTreeSet<u64>,
     pub handles: usize,
 }
 
@@ -88,6 +90,7 @@ impl Inode {
             durable: Content::new(),
             dirty: BTreeMap::new(),
             dirty_lens: Vec::new(),
+            bad: BTreeSet::new(),
             handles: 0,
         }
     }
@@ -105,6 +108,19 @@ impl Inode {
             self.live.read(buf, offset);
         }
         inside
+    }
+
+    /// Whether the medium can read all of a range.
+    pub fn is_readable(&self, offset: u64, len: u64) -> bool {
+        let sectors = offset / SECTOR_BYTES..offset.saturating_add(len).div_ceil(SECTOR_BYTES);
+        len == 0 || self.bad.range(sectors).next().is_none()
+    }
+
+    /// The sector in which this byte lies cannot be read from now on.
+    pub fn spoil(&mut self, offset: u64) {
+        if offset < self.live.len {
+            self.bad.insert(offset / SECTOR_BYTES);
+        }
     }
 
     pub fn write(&mut self, bytes: &[u8], offset: u64) {
@@ -130,6 +146,7 @@ impl Inode {
                 Arc::new(sector)
             };
             self.live.put(index, sector);
+            self.bad.remove(&index);
             self.mark_dirty(index);
             done += count;
         }
@@ -139,6 +156,7 @@ impl Inode {
     pub fn set_len(&mut self, len: u64) {
         let before = self.live.len;
         self.live.resize(len);
+        self.bad.split_off(&len.div_ceil(SECTOR_BYTES));
         self.dirty_lens.push(len);
         if len < before && !len.is_multiple_of(SECTOR_BYTES) {
             self.mark_dirty(len / SECTOR_BYTES);

@@ -10,6 +10,9 @@ use super::inode::Inode;
 use super::tree::Entry;
 use super::{Fault, SimDisk, State, injected};
 
+/// What a disk says of a sector that it cannot read.
+const EIO: i32 = 5;
+
 #[derive(Clone)]
 pub struct Mount {
     disk: SimDisk,
@@ -264,7 +267,12 @@ impl DiskFile for File {
                 if state.strikes(Fault::Read) {
                     return Err(injected("read"));
                 }
-                match self.inode(state)?.read(buf, offset) {
+                let inode = self.inode(state)?;
+                if !inode.is_readable(offset, count as u64) {
+                    // As the system says it: the code tells it from an error that passes.
+                    return Err(io::Error::from_raw_os_error(EIO));
+                }
+                match inode.read(buf, offset) {
                     true => Ok(()),
                     false => Err(io::ErrorKind::UnexpectedEof.into()),
                 }

@@ -284,3 +284,38 @@ fn the_same_seed_gives_the_same_trace() {
     let different: BTreeSet<String> = (0..20).map(run).collect();
     assert!(different.len() > 1);
 }
+
+#[test]
+fn a_bad_sector_stays_bad_until_it_is_written() {
+    let disk = SimDisk::new(1);
+    let mount = disk.mount();
+    let handle = file(&mount, "/f");
+    handle.write_all_at(&[1; 3 * SECTOR], 0).unwrap();
+    handle.sync_data().unwrap();
+    mount.sync_dir(Path::new("/")).unwrap();
+    disk.spoil_sector(Path::new("/f"), SECTOR as u64 + 7);
+    disk.spoil_sector(Path::new("/f"), 9 * SECTOR as u64);
+    let can_read = |mount: &Mount, offset: usize, len: usize| {
+        let file = mount.open(Path::new("/f"), OpenMode::Read).unwrap();
+        file.read_exact_at(&mut vec![0; len], offset as u64).is_ok()
+    };
+    let check = |mount: &Mount| {
+        assert!(can_read(mount, 0, SECTOR) && can_read(mount, 2 * SECTOR, SECTOR));
+        assert!(!can_read(mount, SECTOR, 1) && !can_read(mount, SECTOR - 1, 2) && !can_read(mount, 2 * SECTOR - 1, 2));
+    };
+    (0..3).for_each(|_| check(&mount));
+    check(&disk.after_power_loss().mount());
+    let image = disk.image();
+    disk.crash();
+    check(&disk.mount());
+    let mount = disk.mount();
+    file(&mount, "/f").write_all_at(&[2; SECTOR], SECTOR as u64).unwrap();
+    assert!(can_read(&mount, 0, 3 * SECTOR));
+    disk.restore(&image);
+    check(&disk.mount());
+    let mount = disk.mount();
+    let handle = file(&mount, "/f");
+    handle.set_len(SECTOR as u64).unwrap();
+    handle.set_len(3 * SECTOR as u64).unwrap();
+    assert!(can_read(&mount, 0, 3 * SECTOR));
+}

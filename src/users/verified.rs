@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::env::Entropy;
+use crate::planted::{Bug, planted};
 use crate::types::{PASSWORD_HASH_BYTES_MAX, USER_ID_BYTES_MAX, UserId};
 
 use super::{Principal, locked};
@@ -118,7 +119,7 @@ impl Verified {
         let Some(entry) = self.entries.get(&Name(user)) else {
             return Lookup::Unknown;
         };
-        if !bool::from(entry.digest.0.ct_eq(&digest.0)) {
+        if !bool::from(entry.digest.0.ct_eq(&digest.0)) && !planted(Bug::PasswordForgotten) {
             return Lookup::Unknown;
         }
         if now.saturating_duration_since(entry.record_read_at) < VERIFIED_AGE_MAX {

@@ -1,12 +1,13 @@
-//! G1: what is acknowledged is on stable storage, on as many replicas as its level says; and G4, what a quorum read returned is on a quorum.
+//! G1: what is acknowledged is on stable storage, on as many replicas as its level says; and G4, what a quorum read returned is on a quorum,
+//! and what any read returned on some replica.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Add, Judged};
 use crate::cluster::history::{History, Level, Loss, Survey, TextId};
 
-/// In every survey, of every add that was acknowledged before it, or returned by a quorum read, and that no clear may have covered yet: the
-/// disks that hold it are at least as many as its level asks for (a quorum, if a quorum read returned it). And of every add that is gone
+/// In every survey, of every add that was acknowledged before it, or returned by a read, and that no clear may have covered yet: the
+/// disks that hold it are at least as many as its level asks for (a quorum, if a quorum read returned it; one, if another read did). And of every add that is gone
 /// for certain, at most as many disks show it as the quorum that cleared it leaves. Disks that lost what they held since the add began,
 /// or have flipped bits, count for and not against it; one that was emptied only until its node says that it is whole again and votes, for it
 /// must have copied by then what more than one replica had acknowledged.
@@ -58,16 +59,18 @@ fn check_add(replicas: usize, add: &Add, at_us: u64, held: &Held, lost: usize, n
     let acked = add.write.acked_us.filter(|acked_us| *acked_us <= at_us);
     let acked = acked.map_or(0, |_| add.write.level.needed(replicas));
     let known = add.known_us.filter(|known_us| *known_us <= at_us).map_or(0, |_| quorum);
-    let needed = acked.max(known);
+    let shown = add.shown_us.filter(|shown_us| *shown_us <= at_us).map_or(0, |_| 1);
+    let needed = acked.max(known).max(shown);
     let excused = if needed > 1 { not_whole } else { lost };
     if add.is_safe_at(at_us) && held.on.len() + excused < needed {
         return Err(format!(
-            "text {} of {:?}, acknowledged at {} at {:?} µs, known at {:?} µs, is durable on {:?} alone at {at_us} µs, of {replicas} replicas",
+            "text {} of {:?}, acknowledged at {} at {:?} µs, known at {:?} µs, shown at {:?} µs, is durable on {:?} alone at {at_us} µs, of {replicas} replicas",
             add.text,
             add.write.place,
             add.write.level.name(),
             add.write.acked_us,
             add.known_us,
+            add.shown_us,
             held.on
         ));
     }
@@ -146,6 +149,19 @@ mod tests {
         read().survey(0, 4, &[1]).survey(1, 4, &[]).fails(check);
         read().survey(0, 4, &[1]).survey(1, 4, &[1]).passes(check);
         read().at(Level::One).survey(0, 4, &[1]).passes(check);
+    }
+
+    #[test]
+    fn what_any_read_returned_is_on_some_disk() {
+        let check = what_is_acknowledged_is_durable;
+        let added = sample().add(1, 0, 1).unanswered();
+        let read = added
+            .get(&[&[1]], 2, 4)
+            .at(Level::One)
+            .survey(0, 3, &[])
+            .survey(1, 3, &[]);
+        read.passes(check);
+        read.survey(0, 5, &[]).survey(1, 5, &[]).fails(check);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use kv_storage::node::peers::CALLS_BYTES_MAX;
 
 use super::Judged;
+use crate::cluster::history::Figures;
 
 /// What a node's metrics say is never above what is named for it, nor are the logs on its disk.
 pub fn nothing_grows_beyond_its_limit(judged: &Judged) -> Result<(), String> {
@@ -18,7 +19,9 @@ pub fn nothing_grows_beyond_its_limit(judged: &Judged) -> Result<(), String> {
     ];
     for figures in &judged.history.figures {
         for (name, limit) in limits {
-            let value = figures.values.get(name).copied().unwrap_or(0);
+            let Some(value) = value_of(judged, figures, name)? else {
+                continue;
+            };
             if value > limit as u64 {
                 return Err(format!(
                     "{name} of node {} is {value} at {} µs, not {limit}",
@@ -37,7 +40,18 @@ pub fn nothing_grows_beyond_its_limit(judged: &Judged) -> Result<(), String> {
     }
 }
 
-/// Once idle, no request waits anywhere: a permit that was not given back would show. (Between nodes a few may be on their way.)
+/// What a page says; one that no longer says it would be checked for nothing. Nothing of peers where there are none, or where a node, which
+/// may just have started, has heard of none yet.
+fn value_of(judged: &Judged, figures: &Figures, name: &str) -> Result<Option<u64>, String> {
+    let value = figures.values.get(name).copied();
+    let may_be_absent = name.starts_with("kv_peer_") && !(judged.history.have_peers && figures.idle);
+    if value.is_none() && !may_be_absent {
+        return Err(format!("no {name} of node {} at {} µs", figures.node, figures.at_us));
+    }
+    Ok(value)
+}
+
+/// Once idle, every node gives its page, and no request waits anywhere: a permit that was not given back would show. (Between nodes a few may be on their way.)
 pub fn nothing_waits_when_nobody_asks(judged: &Judged) -> Result<(), String> {
     let most = [
         ("kv_shard_waiting_requests", 0),
@@ -50,7 +64,9 @@ pub fn nothing_waits_when_nobody_asks(judged: &Judged) -> Result<(), String> {
     ];
     for figures in judged.history.figures.iter().filter(|figures| figures.idle) {
         for (name, most) in most {
-            let value = figures.values.get(name).copied().unwrap_or(0);
+            let Some(value) = value_of(judged, figures, name)? else {
+                continue;
+            };
             if value > most {
                 return Err(format!(
                     "idle at {} µs, {name} of node {} is {value}",
@@ -66,18 +82,55 @@ pub fn nothing_waits_when_nobody_asks(judged: &Judged) -> Result<(), String> {
 mod tests {
     use super::super::sample::sample;
     use super::*;
-    use crate::cluster::history::Figures;
     use kv_storage::node::Limits;
+
+    /// All that a page says of a node on which nothing waits.
+    fn page() -> Figures {
+        let names = [
+            "kv_shard_waiting_requests",
+            "kv_shard_frozen_memtables",
+            "kv_http_requests_in_flight",
+            "kv_http_body_in_flight_bytes",
+            "kv_http_open_connections",
+        ];
+        Figures {
+            values: names.map(|name| (name.to_owned(), 0)).into(),
+            ..Figures::default()
+        }
+    }
+
+    #[test]
+    fn a_metric_that_is_gone_is_found() {
+        let with = |figures: Figures, have_peers| {
+            let mut sample = sample();
+            sample.history.figures.push(figures);
+            sample.history.have_peers = have_peers;
+            sample
+        };
+        let idle = || Figures { idle: true, ..page() };
+        for check in [nothing_grows_beyond_its_limit, nothing_waits_when_nobody_asks] {
+            with(idle(), false).passes(check);
+            with(idle(), true).fails(check);
+            with(page(), true).passes(check);
+            let mut lacking = idle();
+            lacking.values.remove("kv_http_requests_in_flight");
+            with(lacking, false).fails(check);
+        }
+        let silent = Figures {
+            idle: true,
+            ..Figures::default()
+        };
+        with(silent, false).fails(nothing_waits_when_nobody_asks);
+    }
 
     #[test]
     fn a_queue_that_is_too_long_is_found_and_one_that_never_empties() {
         let waiting = |value: usize, idle| {
             let mut sample = sample();
-            sample.history.figures.push(Figures {
-                idle,
-                values: [("kv_shard_waiting_requests".to_owned(), value as u64)].into(),
-                ..Figures::default()
-            });
+            let mut figures = Figures { idle, ..page() };
+            let name = "kv_shard_waiting_requests".to_owned();
+            figures.values.insert(name, value as u64);
+            sample.history.figures.push(figures);
             sample
         };
         let most = Limits::default().shard_requests;

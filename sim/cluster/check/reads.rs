@@ -121,6 +121,7 @@ mod tests {
     use super::super::sample::sample;
     use super::*;
     use crate::cluster::history::Level;
+    use crate::cluster::plan::SECOND_US;
 
     #[test]
     fn an_acknowledged_add_is_seen_by_every_later_quorum_read() {
@@ -140,6 +141,26 @@ mod tests {
         seen().get(&[], 4, 5).fails(check);
         seen().get(&[], 2, 5).passes(check);
         seen().clear(4, 5).unanswered().get(&[], 4, 6).passes(check);
+    }
+
+    #[test]
+    fn a_clear_without_an_answer_may_cover_what_is_added_soon_after_and_nothing_later() {
+        let check = what_is_acknowledged_is_seen;
+        const S: u64 = SECOND_US;
+        let lacks = |added: u64| {
+            let cleared = sample().clear(0, S).unanswered();
+            cleared.add(1, added, added + 1).get(&[], added + 2, added + 3)
+        };
+        lacks(12 * S).passes(check);
+        lacks(14 * S).fails(check);
+        lacks(14 * S).trouble(7, 5 * S, 7 * S).passes(check);
+        lacks(16 * S).trouble(7, 5 * S, 7 * S).fails(check);
+        let mut quick = lacks(5 * S);
+        quick.passes(check);
+        quick.history.calls[0].deadline_ms = 1_000;
+        quick.fails(check);
+        quick.history.calls[0].batch = Some((0, 0));
+        quick.passes(check);
     }
 
     #[test]

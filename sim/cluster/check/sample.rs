@@ -1,6 +1,7 @@
 //! Small histories, written by hand, for the tests of the checks.
 #![cfg(test)]
 
+use kv_storage::api::DEADLINE_MS_DEFAULT;
 use kv_storage::core::op::Dot;
 use kv_storage::core::slot::SlotId;
 use kv_storage::core::stamp::{HybridTime, OriginId};
@@ -37,6 +38,7 @@ impl Sample {
             what,
             level: Level::Quorum,
             batch: None,
+            deadline_ms: DEADLINE_MS_DEFAULT,
             began_us: times.0,
             ended_us: times.1,
             outcome,
