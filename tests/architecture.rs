@@ -28,7 +28,7 @@ const MAY_USE: [(&str, &[&str]); 20] = [
             "types", "quota", "planted", "core", "env", "store", "shard", "config", "wire", "net",
         ],
     ),
-    ("users", &["types", "core", "env", "node"]),
+    ("users", &["types", "planted", "core", "env", "node"]),
     ("api", &["types"]),
     (
         "http",
