@@ -2,13 +2,15 @@
 
 use super::{Judged, name};
 use crate::cluster::client::NO_ANSWER;
-use crate::cluster::history::{Call, Outcome};
+use crate::cluster::history::{Call, Outcome, What};
 
 /// By then every request is answered, if only by a refusal, unless its node or its way there had trouble.
 pub const ANSWER_US_MAX: u64 = 8_000_000;
 /// Where nothing is in the way, so many of a hundred calls are carried out, by clients who have so much patience.
 const ANSWERED_PERCENT_MIN: usize = 95;
 const PATIENCE_MS_MIN: u64 = 5_000;
+/// How long a node lets a wrong password wait for its answer, at most.
+const LOGIN_DELAY_US_MAX: u64 = 5_000_000;
 /// Of fewer calls, one says too much.
 const CALLS_MIN: usize = 20;
 
@@ -42,8 +44,14 @@ fn is_late(call: &Call) -> bool {
         Outcome::Answered(_) => return false,
         Outcome::Refused(why) | Outcome::Unknown(why) => why == NO_ANSWER,
     };
+    // Wrong passwords are slowed.
+    let slowed_us = if call.what == What::Forged {
+        LOGIN_DELAY_US_MAX
+    } else {
+        0
+    };
     let waited_us = call.ended_us - call.began_us;
-    waited_us > ANSWER_US_MAX || (is_given_up && waited_us >= PATIENCE_MS_MIN * 1000)
+    waited_us > ANSWER_US_MAX + slowed_us || (is_given_up && waited_us >= PATIENCE_MS_MIN * 1000 + slowed_us)
 }
 
 #[cfg(test)]
