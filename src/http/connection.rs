@@ -51,6 +51,21 @@ const UNKNOWN: u64 = u64::MAX;
 const H2_PREFACE_LINE: &[u8] = b"PRI * HTTP/2.0\r\n";
 
 impl Activity {
+    fn new(clock: Arc<Clock>) -> Self {
+        Self {
+            busy: AtomicU64::new(0),
+            http2: AtomicBool::new(false),
+            heard_ms: Since::new(clock.now_ms()),
+            head_since_ms: Since::new(0),
+            after_head_bytes: AtomicU64::new(0),
+            stalled_since_ms: Since::new(0),
+            waited_ms: AtomicU64::new(0),
+            taken_bytes: AtomicU64::new(0),
+            untaken: Untaken::new(clock.clone()),
+            clock,
+        }
+    }
+
     fn heard(&self, bytes: &[u8]) {
         let now_ms = self.clock.now_ms();
         self.heard_ms.store(now_ms, Relaxed);
@@ -106,17 +121,17 @@ impl Activity {
         if since == 0 {
             return false;
         }
-        let waited = self.waited_ms.load(Relaxed) + now_ms.saturating_sub(since);
+        let stalled = now_ms.saturating_sub(since);
         let rate = u64::from(config.answer_bytes_per_s_min.max(1));
         let worth = self.taken_bytes.load(Relaxed).saturating_mul(1000) / rate;
+        let debt = (self.waited_ms.load(Relaxed) + stalled).saturating_sub(worth);
         let stall_ms = config.write_stall_timeout.as_millis();
-        if u128::from(worth) >= stall_ms && u128::from(waited) < stall_ms {
-            // What was taken quickly must not count for hours.
+        if u128::from(worth) >= stall_ms {
+            // What was taken quickly must not count for hours. The stall at hand is counted when it ends.
             self.taken_bytes.store(0, Relaxed);
-            self.waited_ms.store(0, Relaxed);
-            return false;
+            self.waited_ms.store(debt.saturating_sub(stalled), Relaxed);
         }
-        u128::from(waited.saturating_sub(worth)) > stall_ms
+        u128::from(debt) > stall_ms
     }
 
     /// Why this connection must go, if it must.
@@ -231,18 +246,7 @@ impl Connections {
         if table.entries.len() >= max {
             return None;
         }
-        let activity = Arc::new(Activity {
-            clock: connections.clock.clone(),
-            busy: AtomicU64::new(0),
-            http2: AtomicBool::new(false),
-            heard_ms: Since::new(connections.clock.now_ms()),
-            head_since_ms: Since::new(0),
-            after_head_bytes: AtomicU64::new(0),
-            stalled_since_ms: Since::new(0),
-            waited_ms: AtomicU64::new(0),
-            taken_bytes: AtomicU64::new(0),
-            untaken: Untaken::new(connections.clock.clone()),
-        });
+        let activity = Arc::new(Activity::new(connections.clock.clone()));
         let id = table.next_id;
         table.next_id += 1;
         table.entries.insert(
@@ -356,5 +360,33 @@ impl<B: Send + Sync + 'static> AsyncWrite for Watched<B> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.io).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_taken_quickly_is_no_credit_for_a_trickle_that_follows() {
+        let config = FrontConfig::default();
+        let (stall_ms, rate) = (
+            config.write_stall_timeout.as_millis() as u64,
+            u64::from(config.answer_bytes_per_s_min),
+        );
+        let activity = Activity::new(Arc::default());
+        let mut now_ms = 1;
+        let mut stall = |ms: u64, bytes: u64| {
+            activity.took_nothing();
+            now_ms += ms;
+            activity.clock.move_to(now_ms - 1, config.write_stall_timeout);
+            let is_cut = activity.verdict(&config).is_some();
+            activity.took_bytes(bytes);
+            is_cut
+        };
+        // Slow, and then a gigabyte.
+        assert!(!stall(stall_ms - 1, 2 * rate) && !stall(1_500, 1 << 30));
+        let trickle = (0..10).position(|_| stall(stall_ms / 2, rate));
+        assert!(trickle.is_some_and(|at| at < 5), "{trickle:?}");
     }
 }

@@ -91,6 +91,10 @@ impl PageCache {
 
 impl State {
     fn note(&mut self, there: bool) {
+        if self.direct_left > 0 {
+            // It was asked before the verdict.
+            return;
+        }
         self.again += 1;
         self.there += u32::from(there);
         if self.again < VERDICT_READS {

@@ -133,14 +133,20 @@ async fn who_is_away_is_waited_for_though_another_one_advertises_its_address() {
     rig.end().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_still_has_to_copy_everything_does_not_wait_for_a_disk_that_is_lost() {
+/// Of three: the last one, which is stopped too, has to copy everything.
+async fn one_still_copies_and_one_is_stopped() -> Rig {
     let mut rig = Rig::new(3).await;
     rig.add_some().await;
     rig.wait_equal().await;
     rig.node(2).local().set_new(0).await.unwrap();
     rig.stop(2).await;
     rig.stop(1).await;
+    rig
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_still_has_to_copy_everything_does_not_wait_for_a_disk_that_is_lost() {
+    let mut rig = one_still_copies_and_one_is_stopped().await;
     rig.start(2).await;
     rig.empty(1).await;
     rig.wait_whole().await;
@@ -150,12 +156,7 @@ async fn who_still_has_to_copy_everything_does_not_wait_for_a_disk_that_is_lost(
 /// What is left of the one that lost its name is let in at a quorum, which takes the vote of the one that waits for it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_still_has_to_copy_everything_waits_for_a_disk_that_lost_its_name_only_so_long() {
-    let mut rig = Rig::new(3).await;
-    rig.add_some().await;
-    rig.wait_equal().await;
-    rig.node(2).local().set_new(0).await.unwrap();
-    rig.stop(2).await;
-    rig.stop(1).await;
+    let mut rig = one_still_copies_and_one_is_stopped().await;
     rig.damage_name(1);
     rig.start(2).await;
     rig.start(1).await;
