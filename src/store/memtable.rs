@@ -196,8 +196,11 @@ impl Memtable {
         if self.open.is_empty() {
             return None;
         }
-        let capacity = self.open.len();
-        let bytes = Bytes::from(std::mem::replace(&mut self.open, Vec::with_capacity(capacity)));
+        let next = Vec::with_capacity(self.open.len());
+        let mut open = std::mem::replace(&mut self.open, next);
+        // It stays as long as the memtable: without the room that it was given to grow.
+        open.shrink_to_fit();
+        let bytes = Bytes::from(open);
         let group = Group {
             offset: self.open_offset,
             bytes: bytes.clone(),
