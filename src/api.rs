@@ -31,6 +31,7 @@ macro_rules! call_on_keys {
                     skip_serializing_if = "Option::is_none"
                 )]
                 pub consistency: Option<Consistency>,
+                /// Milliseconds, 1 to [`DEADLINE_MS_MAX`]; [`DEADLINE_MS_DEFAULT`] when left out.
                 #[serde(default, skip_serializing_if = "Option::is_none")]
                 pub deadline_ms: Option<u64>,
             }
@@ -40,6 +41,7 @@ macro_rules! call_on_keys {
 
 mod accept;
 mod cluster;
+mod errors;
 mod users;
 
 use std::borrow::Cow;
@@ -50,6 +52,7 @@ use crate::types::Consistency;
 
 pub use accept::read;
 pub use cluster::{AskClusterStatus, ClusterStatus, Member, MemberState, RemoveNode, ReplaceNode};
+pub use errors::{Detail, ErrorBody, FieldError, MAYBE_APPLIED, Outage, OutageCode};
 pub use users::{ListUsers, RemoveUser, SetPassword, UserChange, UserEntries, UserEntry};
 
 pub mod path {
@@ -168,7 +171,7 @@ call_on_keys! {
         pub prefix: Option<Cow<'a, str>>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub limit: Option<u64>,
-        /// The last key of the page before.
+        /// The `after` of the page before.
         #[serde(
             borrow,
             default,
@@ -188,7 +191,8 @@ pub struct KeyList {
 }
 
 call_on_keys! {
-    /// `{"operations":[…], "user":…}`: carried out in order, one result each.
+    /// `{"operations":[…], "user":…}`, one result each. Those on one key are carried out in their order, and none after a write that failed; those on
+    /// different keys side by side. Not atomic.
     pub struct Batch {
         #[serde(borrow, deserialize_with = "accept::operations")]
         pub operations: Vec<Operation<'a>>,
@@ -238,7 +242,7 @@ pub enum Operation<'a> {
 }
 
 /// Answer of a batch: `results[i]` is `{"status_code": 200, …the answer of the call…}` or
-/// `{"status_code": 4xx/5xx, "detail": …}` for operation `i`.
+/// `{"status_code": 4xx/5xx, …an [`ErrorBody`]…}` for operation `i`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct BatchResults {
     pub results: Vec<serde_json::Value>,
@@ -259,29 +263,4 @@ pub struct Values {
 pub struct Count {
     pub key: String,
     pub count: u64,
-}
-
-/// In the `detail` of each 503 after which the request may have taken effect, and of no other.
-pub const MAYBE_APPLIED: &str = "may have taken effect";
-
-/// Every error: `detail` is a sentence, or for 422 a list of [`FieldError`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ErrorBody {
-    pub detail: Detail,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum Detail {
-    Message(String),
-    Fields(Vec<FieldError>),
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FieldError {
-    /// `["body", "key"]`, `["body", "operations", 3, "key"]`, …
-    pub loc: Vec<serde_json::Value>,
-    pub msg: String,
-    #[serde(rename = "type")]
-    pub kind: String,
 }

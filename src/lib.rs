@@ -27,7 +27,7 @@
 //!
 //! # How an add travels
 //!
-//! `http::front` takes a permit and reads the body; `users` checks the credential against a keyed digest in memory; `node::handle`
+//! `http::front` takes a permit and reads the body; `users` checks the credential against a keyed digest in memory; `node::local`
 //! finds the slot's shard, takes a permit of its queue and leaves the write in the shard's inbox; the shard's actor, told once of all
 //! that gathered there, gives each op its dot and stamp and appends its record to the open group of the log; the group goes
 //! out as one write and one `fdatasync`, on the very thread that runs the actor (`env::Blocking::run_here`: a change of threads
@@ -63,7 +63,9 @@
 //!   every log hold it.
 //! - **Ops are never changed.** A clear covers dots; a merge drops what is covered; nothing decides by wall-clock time but how long a request
 //!   id is remembered at least.
-//! - **Waiting is bounded at the door.** Every queue has a permit in front of it; nothing waits for a permit, it is refused.
+//! - **Waiting is bounded at the door.** Every queue has a permit in front of it, and who gets none is refused at once. Behind the door a request
+//!   may wait, with its permit, for a turn at the disk or at Argon2, for its login's delay, or for room for an answer that is being sent: never
+//!   more of them than there are permits.
 //! - **Below the edge nothing asks the operating system.** A lint forbids it; `sim` runs the same code on other disks and clocks.
 #![forbid(unsafe_code)]
 

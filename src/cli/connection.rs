@@ -302,7 +302,7 @@ fn advice(error: &ClientError, target: &Target) -> Option<String> {
             "the user {:?} (from {}) may not do this; log in as an admin with --user and --password-file",
             target.user.value, target.user.from
         ),
-        ClientError::Overloaded { .. } => "try again in a moment".to_owned(),
+        ClientError::Unavailable { .. } => "try again in a moment".to_owned(),
         ClientError::DiskFull { .. } => {
             "make room on the node's disk, or clear keys that are not needed; reads and `kv clear_key` go on".to_owned()
         }

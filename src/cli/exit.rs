@@ -92,7 +92,7 @@ fn exit_of_call(error: &ClientError) -> Exit {
         ClientError::BadRequest { .. } | ClientError::TooLarge { .. } => Exit::Refused,
         // Somebody or something is not there, or stands against it.
         ClientError::Refused { status: 404 | 409, .. } => Exit::Refused,
-        ClientError::Overloaded { .. } | ClientError::DiskFull { .. } => Exit::Unavailable,
+        ClientError::Unavailable { .. } | ClientError::DiskFull { .. } => Exit::Unavailable,
         ClientError::Refused { .. } | ClientError::Server { .. } => Exit::Failure,
     }
 }
@@ -180,8 +180,9 @@ mod tests {
         assert_eq!(code(garbled), 3);
         assert_eq!(code(unopened(Path::new("f"), &io::ErrorKind::NotFound.into())), 2);
         assert_eq!(code(ClientError::DiskFull { detail: detail() }), 6);
-        let overloaded = ClientError::Overloaded {
+        let overloaded = ClientError::Unavailable {
             detail: detail(),
+            code: None,
             retry_after: None,
         };
         assert_eq!(code(overloaded), 6);

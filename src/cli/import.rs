@@ -82,7 +82,7 @@ fn may_be_stored(error: &anyhow::Error, done: &Done) -> bool {
         return false;
     };
     // Where one operation of a batch was refused, others were carried out.
-    let is_refusal = matches!(error, ClientError::Overloaded { .. } | ClientError::DiskFull { .. });
+    let is_refusal = matches!(error, ClientError::Unavailable { .. } | ClientError::DiskFull { .. });
     done.values > 0 || is_refusal || error.is_in_doubt()
 }
 

@@ -25,7 +25,7 @@ use crate::server::{FirstAdmin, Server};
 
 /// Names a file of settings.
 pub const CONFIG_VARIABLE: &str = "KV_CONFIG";
-/// Longest time for what is in flight to finish. Most supervisors kill after 90 s.
+/// Longest time for all of a stop: what is in flight at the front (`FrontConfig::shutdown_deadline`), then the shards.
 const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Default, clap::Args)]

@@ -229,7 +229,7 @@ impl<'a> Course<'a> {
             return self.refuse(error);
         }
         self.nodes.avoid(node);
-        if matches!(error, ClientError::Overloaded { .. }) {
+        if matches!(error, ClientError::Unavailable { .. }) {
             self.told = Some((self.rounds_begun, error.clone()));
         }
         self.last = Some(match error {
@@ -329,10 +329,10 @@ impl<'a> Course<'a> {
     /// nothing was changed.
     fn with_doubt(&self, error: ClientError) -> ClientError {
         match (error, self.last()) {
-            (ClientError::Broken { .. }, Some(told @ ClientError::Overloaded { .. })) if !self.repeat.changes => {
+            (ClientError::Broken { .. }, Some(told @ ClientError::Unavailable { .. })) if !self.repeat.changes => {
                 told.clone()
             }
-            (error @ ClientError::Broken { .. }, Some(told @ ClientError::Overloaded { .. })) => {
+            (error @ ClientError::Broken { .. }, Some(told @ ClientError::Unavailable { .. })) => {
                 told.clone().beside(&error)
             }
             (error, _) => error,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use hyper::StatusCode;
 
-use crate::api::{Detail, ErrorBody, FieldError, MAYBE_APPLIED};
+use crate::api::{Detail, ErrorBody, FieldError, MAYBE_APPLIED, Outage, OutageCode};
 
 /// A node that did not answer, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,25 +31,32 @@ pub enum ClientError {
         /// Nothing came for as long as was waited: the node may still be at work on it.
         silent: bool,
     },
+    /// The user or the password is wrong.
     #[error("{detail}")]
     Credentials { detail: String },
     /// The user is who they say, and may not do this.
     #[error("{detail}")]
     Forbidden { detail: String },
+    /// The request breaks a rule or a limit of the API.
     #[error("the request was refused: {}", fields_text(.fields))]
     BadRequest { fields: Vec<FieldError> },
+    /// The body, the value, or what a batch would read is larger than its limit.
     #[error("{detail}")]
     TooLarge { detail: String },
+    /// The nodes cannot do it now; `code` says why, unless the node is too old to say so. [`Self::is_in_doubt`] tells whether it may have been done.
     #[error("{detail}")]
-    Overloaded {
+    Unavailable {
         detail: String,
+        code: Option<OutageCode>,
         retry_after: Option<Duration>,
     },
+    /// Adds are refused until space returns; reads and clears go on.
     #[error("{detail}")]
     DiskFull { detail: String },
     /// Any other refusal, such as a user that exists already.
     #[error("{detail} (status {status})")]
     Refused { status: u16, detail: String },
+    /// What was asked for is damaged, or the disk failed: it may have taken effect.
     #[error("the node failed: {detail} (status {status})")]
     Server { status: u16, detail: String },
     /// Whatever answered does not know the call, which every node does; nothing was done.
@@ -85,14 +92,19 @@ impl ClientError {
         retry_after: Option<Duration>,
         body: &[u8],
     ) -> Self {
-        let detail = match serde_json::from_slice::<ErrorBody>(body) {
+        let (detail, outage) = match serde_json::from_slice::<ErrorBody>(body) {
             Ok(ErrorBody {
                 detail: Detail::Fields(fields),
+                ..
             }) => return Self::BadRequest { fields },
             Ok(ErrorBody {
                 detail: Detail::Message(text),
-            }) => text,
-            Err(_) => status.canonical_reason().unwrap_or("no reason was given").to_owned(),
+                outage,
+            }) => (text, outage),
+            Err(_) => (
+                status.canonical_reason().unwrap_or("no reason was given").to_owned(),
+                None,
+            ),
         };
         let says_no_more = status.canonical_reason() == Some(&*detail);
         if says_no_more && matches!(status, StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED) {
@@ -102,24 +114,37 @@ impl ClientError {
                 status: status.as_u16(),
             };
         }
-        Self::from_status(status.as_u16(), retry_after, detail)
+        Self::from_status(status.as_u16(), retry_after, detail, outage)
     }
 
     /// The error that one result of a batch stands for.
-    pub(super) fn from_result(status: u16, detail: Option<&serde_json::Value>) -> Self {
-        match detail.map(|detail| serde_json::from_value(detail.clone())) {
-            Some(Ok(Detail::Fields(fields))) => Self::BadRequest { fields },
-            Some(Ok(Detail::Message(text))) => Self::from_status(status, None, text),
-            _ => Self::from_status(status, None, "no reason was given".to_owned()),
+    pub(super) fn from_result(status: u16, result: serde_json::Value) -> Self {
+        match serde_json::from_value::<ErrorBody>(result) {
+            Ok(ErrorBody {
+                detail: Detail::Fields(fields),
+                ..
+            }) => Self::BadRequest { fields },
+            Ok(ErrorBody {
+                detail: Detail::Message(text),
+                outage,
+            }) => Self::from_status(status, None, text, outage),
+            Err(_) => Self::from_status(status, None, "no reason was given".to_owned(), None),
         }
     }
 
-    fn from_status(status: u16, retry_after: Option<Duration>, detail: String) -> Self {
+    fn from_status(status: u16, retry_after: Option<Duration>, mut detail: String, outage: Option<Outage>) -> Self {
+        if outage.is_some_and(|outage| outage.may_have_taken_effect) && !detail.contains(MAYBE_APPLIED) {
+            detail.push_str(&format!("; this request {MAYBE_APPLIED}"));
+        }
         match status {
             401 => Self::Credentials { detail },
             403 => Self::Forbidden { detail },
             413 => Self::TooLarge { detail },
-            503 | 429 => Self::Overloaded { detail, retry_after },
+            503 | 429 => Self::Unavailable {
+                detail,
+                code: outage.map(|outage| outage.code),
+                retry_after,
+            },
             507 => Self::DiskFull { detail },
             400..=499 => Self::Refused { status, detail },
             _ => Self::Server { status, detail },
@@ -165,7 +190,7 @@ impl ClientError {
             Self::Credentials { detail }
             | Self::Forbidden { detail }
             | Self::TooLarge { detail }
-            | Self::Overloaded { detail, .. }
+            | Self::Unavailable { detail, .. }
             | Self::DiskFull { detail }
             | Self::Refused { detail, .. } => Some(detail),
             _ => None,
@@ -179,7 +204,7 @@ impl ClientError {
             Self::Credentials { detail }
             | Self::Forbidden { detail }
             | Self::TooLarge { detail }
-            | Self::Overloaded { detail, .. }
+            | Self::Unavailable { detail, .. }
             | Self::DiskFull { detail }
             | Self::Refused { detail, .. } => detail.contains(MAYBE_APPLIED),
             _ => false,
@@ -190,7 +215,7 @@ impl ClientError {
     pub fn is_passing(&self) -> bool {
         matches!(
             self,
-            Self::Unreachable { .. } | Self::Broken { .. } | Self::Overloaded { .. }
+            Self::Unreachable { .. } | Self::Broken { .. } | Self::Unavailable { .. }
         )
     }
 }

@@ -254,7 +254,8 @@ impl Client {
         self.post(path::LIST_KEYS, &body, Repeat::READ).await
     }
 
-    /// Carries out the operations in order and gives one result each. Adds and clears without a request id get one.
+    /// Carries out the operations and gives one result each, in their order: those on one key one after the other, and none after a write that
+    /// failed; those on different keys side by side. Not atomic. Adds and clears without a request id get one.
     pub async fn batch(&self, mut operations: Vec<Operation<'_>>) -> Result<Vec<BatchResult>, ClientError> {
         for operation in &mut operations {
             if let Operation::AddValue {
@@ -362,7 +363,7 @@ fn batch_result(result: serde_json::Value) -> BatchResult {
         return Ok(result);
     }
     let status = u16::try_from(status).unwrap_or(500);
-    Err(ClientError::from_result(status, result.get("detail")))
+    Err(ClientError::from_result(status, result))
 }
 
 /// The request id of part number `index` of an add: the first one's is the add's own. The others are hashes: as short for the longest

@@ -63,7 +63,7 @@ pub(super) fn pause(round: u32, error: &ClientError) -> Duration {
         .min(BACKOFF_MS_MAX);
     let pause = Duration::from_millis(full_ms / 2 + entropy::u64() % (full_ms / 2 + 1));
     match error {
-        ClientError::Overloaded {
+        ClientError::Unavailable {
             retry_after: Some(asked),
             ..
         } => pause.max((*asked).min(RETRY_AFTER_MAX)),
@@ -85,8 +85,9 @@ mod tests {
         assert!(pause(1, &broken) <= Duration::from_millis(BACKOFF_MS));
         assert!(pause(60, &broken) <= Duration::from_millis(BACKOFF_MS_MAX));
         assert!(pause(60, &broken) >= Duration::from_millis(BACKOFF_MS_MAX / 2));
-        let asked = |seconds| ClientError::Overloaded {
+        let asked = |seconds| ClientError::Unavailable {
             detail: String::new(),
+            code: None,
             retry_after: Some(Duration::from_secs(seconds)),
         };
         assert_eq!(pause(1, &asked(3)), Duration::from_secs(3));

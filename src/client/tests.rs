@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::fake_node::{FakeNode, Fault};
 use super::*;
-use crate::api::OperationTerms;
+use crate::api::{OperationTerms, OutageCode};
 
 mod failover;
 
@@ -190,7 +190,7 @@ async fn each_answer_has_its_error() {
             500 => matches!(error, ClientError::Server { status: 500, .. }),
             503 => matches!(
                 error,
-                ClientError::Overloaded {
+                ClientError::Unavailable {
                     retry_after: Some(Duration::ZERO),
                     ..
                 }
@@ -198,6 +198,21 @@ async fn each_answer_has_its_error() {
             _ => matches!(error, ClientError::DiskFull { .. }),
         };
         assert!(right, "{status}: {error:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_node_says_to_programs_is_heard() {
+    let node = FakeNode::start();
+    let client = node.builder().retries(0).build().unwrap();
+    for (in_doubt, code) in [(true, OutageCode::DeadlineExceeded), (false, OutageCode::NotReady)] {
+        // In words that say nothing of it.
+        let body = json!({"detail": "not now", "code": code, "may_have_taken_effect": in_doubt});
+        node.fail_next(Fault::Answer(503, body));
+        let error = client.add_value("key", "x").await.unwrap_err();
+        assert_eq!(error.is_in_doubt(), in_doubt, "{error}");
+        let told = matches!(error, ClientError::Unavailable { code: Some(told), .. } if told == code);
+        assert!(told, "{error:?}");
     }
 }
 
@@ -347,7 +362,7 @@ async fn a_batch_gives_one_result_for_each_operation() {
     node.fail_next(Fault::RefuseInBatch(1));
     let results = node.client().batch(vec![add("a"), add("b"), get]).await.unwrap();
     assert_eq!(results[0].as_ref().unwrap()["status"], json!("OK"));
-    assert!(matches!(results[1], Err(ClientError::Overloaded { .. })));
+    assert!(matches!(results[1], Err(ClientError::Unavailable { .. })));
     assert_eq!(results[2].as_ref().unwrap()["value"], json!(["x"]));
     node.fail_next(Fault::Answer(200, json!({"results": []})));
     let error = node.client().batch(vec![add("a")]).await.unwrap_err();

@@ -150,9 +150,7 @@ impl From<Failure> for Answer {
             status: failure.status,
             retry_after_s: failure.retry_after_s,
             allow: failure.allow,
-            ..Self::of(&ErrorBody {
-                detail: failure.detail.into(),
-            })
+            ..Self::of(&ErrorBody::from(failure))
         }
     }
 }

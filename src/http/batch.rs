@@ -17,7 +17,7 @@ use hyper::StatusCode;
 use serde::Serialize;
 use tokio::time::Instant;
 
-use crate::api::{BATCH_ANSWER_BYTES_MAX, Batch, Detail, Operation, OperationTerms};
+use crate::api::{BATCH_ANSWER_BYTES_MAX, Batch, ErrorBody, Operation, OperationTerms, OutageCode};
 use crate::quota::Share;
 use crate::types::{Consistency, Key, RequestId, UserId};
 
@@ -34,7 +34,7 @@ const OK: Bytes = Bytes::from_static(br#"{"status_code":200,"status":"OK"}"#);
 const IN_PROGRESS: Bytes = Bytes::from_static(br#"{"status_code":200,"status":"IN_PROGRESS"}"#);
 
 /// What is said of an operation, its key and values aside, is no longer, or not much where it failed.
-const RESULT_BYTES: usize = 200;
+const RESULT_BYTES: usize = 256;
 
 const NOT_CARRIED_OUT: &str = "not carried out, for an earlier write to this key failed; retry them together";
 
@@ -177,7 +177,12 @@ async fn one_key<B: Backend>(
     for step in steps {
         let Step { index, act, .. } = step;
         let result = if broken {
-            Err(Failure::new(StatusCode::SERVICE_UNAVAILABLE, NOT_CARRIED_OUT))
+            let outage = OutageCode::NotCarriedOut.unchanged();
+            Err(Failure::outage(
+                StatusCode::SERVICE_UNAVAILABLE,
+                outage,
+                NOT_CARRIED_OUT,
+            ))
         } else {
             let terms = Terms {
                 consistency: step.consistency,
@@ -306,13 +311,14 @@ struct Counted<'a> {
 #[derive(Serialize)]
 struct Failed {
     status_code: u16,
-    detail: Detail,
+    #[serde(flatten)]
+    error: ErrorBody,
 }
 
 fn failed(failure: Failure) -> Bytes {
     to_json(&Failed {
         status_code: failure.status.as_u16(),
-        detail: failure.detail.into(),
+        error: failure.into(),
     })
 }
 

@@ -1,6 +1,7 @@
 //! What a member counts of its cluster, in `/metrics`; read when it is asked for. A node without others has none of it.
 
 use std::fmt;
+use std::time::Duration;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
@@ -97,7 +98,7 @@ const COUNTERS: [Figure<ClusterFigures>; 13] = [
 ];
 
 /// By peer.
-const PEER_GAUGES: [Figure<PeerFigures>; 4] = [
+const PEER_GAUGES: [Figure<PeerFigures>; 3] = [
     ("peer_up", "1 while this node is connected to the peer", |f| {
         u64::from(f.is_up)
     }),
@@ -107,11 +108,6 @@ const PEER_GAUGES: [Figure<PeerFigures>; 4] = [
         |f| f.waiting,
     ),
     ("peer_waiting_bytes", "Bytes of these requests", |f| f.waiting_bytes),
-    (
-        "peer_round_trip_microseconds",
-        "What the last keep-alive took, there and back",
-        |f| f.round_trip_us,
-    ),
 ];
 
 const PEER_COUNTERS: [Figure<PeerFigures>; 12] = [
@@ -150,7 +146,12 @@ const PEER_COUNTERS: [Figure<PeerFigures>; 12] = [
 /// What may not be known of a peer; no value is given then.
 type MaybeFigure = (&'static str, &'static str, fn(&PeerSeen) -> Option<f64>);
 
-const PEER_MAYBE: [MaybeFigure; 4] = [
+const PEER_MAYBE: [MaybeFigure; 5] = [
+    (
+        "peer_round_trip_seconds",
+        "What the last keep-alive took, there and back",
+        |f| Some(Duration::from_micros(f.link.round_trip_us).as_secs_f64()),
+    ),
     (
         "peer_lag_ops",
         "Ops of the peer's that this node lacked when they last compared and that did not come since",
@@ -167,9 +168,9 @@ const PEER_MAYBE: [MaybeFigure; 4] = [
         |f| Some(f.lag?.seconds),
     ),
     (
-        "peer_clock_skew_milliseconds",
+        "peer_clock_skew_seconds",
         "How far the peer's wall clock is ahead of this node's, as last seen",
-        |f| Some(f.clock_skew_ms? as f64),
+        |f| Some(f.clock_skew_ms? as f64 / 1e3),
     ),
 ];
 

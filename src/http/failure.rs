@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use hyper::StatusCode;
 
-use crate::api::{Detail, FieldError};
+use crate::api::{Detail, ErrorBody, FieldError, MAYBE_APPLIED, Outage, OutageCode};
 use crate::node::OpError;
 use crate::types::BODY_BYTES_MAX;
 use crate::users::{AuthError, UsersError};
@@ -16,6 +16,8 @@ use super::config::RETRY_AFTER_S;
 pub struct Failure {
     pub status: StatusCode,
     pub detail: Words,
+    /// From status 500 on.
+    pub outage: Option<Outage>,
     pub retry_after_s: Option<u32>,
     /// For 405.
     pub allow: Option<&'static str>,
@@ -27,11 +29,14 @@ pub enum Words {
     Fields(Vec<FieldError>),
 }
 
-impl From<Words> for Detail {
-    fn from(words: Words) -> Self {
-        match words {
-            Words::Message(text) => Self::Message(text.into_owned()),
-            Words::Fields(fields) => Self::Fields(fields),
+impl From<Failure> for ErrorBody {
+    fn from(failure: Failure) -> Self {
+        Self {
+            detail: match failure.detail {
+                Words::Message(text) => Detail::Message(text.into_owned()),
+                Words::Fields(fields) => Detail::Fields(fields),
+            },
+            outage: failure.outage,
         }
     }
 }
@@ -41,6 +46,7 @@ impl Failure {
         Self {
             status,
             detail: Words::Message(detail.into()),
+            outage: None,
             retry_after_s: None,
             allow: None,
         }
@@ -53,11 +59,24 @@ impl Failure {
         }
     }
 
-    pub fn busy(retry_after_s: u32, detail: impl Into<Cow<'static, str>>) -> Self {
+    pub fn outage(status: StatusCode, outage: Outage, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            outage: Some(outage),
+            ..Self::new(status, detail)
+        }
+    }
+
+    /// 503: it will pass.
+    pub fn passing(outage: Outage, retry_after_s: u32, detail: impl Into<Cow<'static, str>>) -> Self {
         Self {
             retry_after_s: Some(retry_after_s),
-            ..Self::new(StatusCode::SERVICE_UNAVAILABLE, detail)
+            ..Self::outage(StatusCode::SERVICE_UNAVAILABLE, outage, detail)
         }
+    }
+
+    /// The node has too much to do, and did not begin.
+    pub fn overloaded(retry_after_s: u32, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self::passing(OutageCode::Overloaded.unchanged(), retry_after_s, detail)
     }
 
     pub fn not_found() -> Self {
@@ -93,60 +112,71 @@ impl Failure {
     }
 
     pub fn too_many(what: &str) -> Self {
-        Self::busy(
+        Self::overloaded(
             RETRY_AFTER_S,
             format!("the node is overloaded: too many {what} in flight; retry"),
         )
     }
 }
 
+/// After what may have been done.
+const RETRY_BY_ID: &str = "a retry with the same request_id is safe, one without may count twice";
+
 impl From<OpError> for Failure {
     fn from(error: OpError) -> Self {
+        let Some(outage) = outage(&error) else {
+            return Self::new(StatusCode::PAYLOAD_TOO_LARGE, error.to_string());
+        };
+        let passing = |detail| Self::passing(outage, RETRY_AFTER_S, detail);
         match &error {
-            OpError::Overloaded { retry_after_s, .. } => Self::busy(*retry_after_s, error.to_string()),
-            OpError::ShardUnavailable { maybe_applied: true } => Self::busy(
-                RETRY_AFTER_S,
-                format!("{error}: a retry with the same request_id is safe, one without may count twice"),
-            ),
+            OpError::Overloaded { retry_after_s, .. } => Self::passing(outage, *retry_after_s, error.to_string()),
+            OpError::ShardUnavailable { maybe_applied: true } => passing(format!("{error}: {RETRY_BY_ID}")),
             OpError::Quorum {
                 maybe_applied: true, ..
             }
-            | OpError::Deadline { maybe_applied: true } => Self::busy(
-                RETRY_AFTER_S,
-                format!(
-                    "{error}; this request may have taken effect: a retry with the same request_id is safe, one without \
-                     may count twice"
-                ),
-            ),
+            | OpError::Deadline { maybe_applied: true } => {
+                passing(format!("{error}; this request {MAYBE_APPLIED}: {RETRY_BY_ID}"))
+            }
             OpError::NotReady(_)
             | OpError::ShardUnavailable { maybe_applied: false }
             | OpError::Quorum {
                 maybe_applied: false, ..
             }
-            | OpError::Deadline { maybe_applied: false } => {
-                Self::busy(RETRY_AFTER_S, format!("{error}: nothing was changed"))
-            }
-            OpError::ShuttingDown => Self::busy(RETRY_AFTER_S, error.to_string()),
-            OpError::DiskFull => Self::new(StatusCode::INSUFFICIENT_STORAGE, error.to_string()),
-            OpError::ValueTooLong { .. } => Self::new(StatusCode::PAYLOAD_TOO_LARGE, error.to_string()),
-            OpError::Damaged(_) => Self::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+            | OpError::Deadline { maybe_applied: false } => passing(format!("{error}: nothing was changed")),
+            OpError::ShuttingDown | OpError::ValueTooLong { .. } => passing(error.to_string()),
+            OpError::DiskFull => Self::outage(StatusCode::INSUFFICIENT_STORAGE, outage, error.to_string()),
+            OpError::Damaged(_) => Self::outage(StatusCode::INTERNAL_SERVER_ERROR, outage, error.to_string()),
             // The cause names files of the server: it goes to the log, not to the client.
             OpError::Disk(cause) => {
                 tracing::error!(%cause, "the disk failed under a request");
-                Self::new(
-                    StatusCode::INTERNAL_SERVER_ERROR,
-                    "the disk failed; whether this request took effect is unknown",
-                )
+                let detail = "the disk failed; whether this request took effect is unknown";
+                Self::outage(StatusCode::INTERNAL_SERVER_ERROR, outage, detail)
             }
         }
     }
+}
+
+/// None of what is the request's own fault.
+fn outage(error: &OpError) -> Option<Outage> {
+    Some(match error {
+        OpError::ValueTooLong { .. } => return None,
+        OpError::Overloaded { .. } => OutageCode::Overloaded.unchanged(),
+        OpError::NotReady(_) => OutageCode::NotReady.unchanged(),
+        OpError::ShuttingDown => OutageCode::ShuttingDown.unchanged(),
+        OpError::ShardUnavailable { maybe_applied } => OutageCode::ShardUnavailable.in_doubt_if(*maybe_applied),
+        OpError::Quorum { maybe_applied, .. } => OutageCode::NoQuorum.in_doubt_if(*maybe_applied),
+        OpError::Deadline { maybe_applied } => OutageCode::DeadlineExceeded.in_doubt_if(*maybe_applied),
+        OpError::DiskFull => OutageCode::DiskFull.unchanged(),
+        OpError::Disk(_) => OutageCode::DiskFailed.in_doubt_if(true),
+        OpError::Damaged(_) => OutageCode::Damaged.in_doubt_if(true),
+    })
 }
 
 impl From<AuthError> for Failure {
     fn from(error: AuthError) -> Self {
         match error {
             AuthError::Invalid => Self::invalid_credentials(),
-            AuthError::Busy { retry_after_s } => Self::busy(retry_after_s, error.to_string()),
+            AuthError::Busy { retry_after_s } => Self::overloaded(retry_after_s, error.to_string()),
             AuthError::Store(error) => error.into(),
         }
     }
@@ -162,7 +192,10 @@ impl From<UsersError> for Failure {
             | UsersError::BeingRemoved(_)
             | UsersError::Contended(_) => Self::new(StatusCode::CONFLICT, error.to_string()),
             // No 409: whoever tries again after a lost answer takes that for the effect of its first try.
-            UsersError::KeysUnknown(_) => Self::busy(RETRY_AFTER_S, format!("{error}; nothing was changed")),
+            UsersError::KeysUnknown(_) => {
+                let outage = OutageCode::NoQuorum.unchanged();
+                Self::passing(outage, RETRY_AFTER_S, format!("{error}; nothing was changed"))
+            }
             UsersError::PasswordHash(error) => Self::new(StatusCode::UNPROCESSABLE_ENTITY, error.to_string()),
             UsersError::Store(error) => error.into(),
         }
@@ -172,7 +205,6 @@ impl From<UsersError> for Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::MAYBE_APPLIED;
 
     fn words(failure: &Failure) -> &str {
         match &failure.detail {
@@ -219,6 +251,42 @@ mod tests {
         let late = Failure::from(OpError::Deadline { maybe_applied: true });
         assert!(words(&late).contains("deadline") && words(&late).contains(MAYBE_APPLIED));
         assert_eq!((late.status.as_u16(), late.retry_after_s), (503, Some(RETRY_AFTER_S)));
+    }
+
+    #[test]
+    fn what_is_told_to_programs_is_what_is_told_to_people() {
+        let errors = [true, false].into_iter().flat_map(|maybe_applied| {
+            [
+                OpError::ShardUnavailable { maybe_applied },
+                OpError::Quorum {
+                    needed: 2,
+                    answered: 1,
+                    maybe_applied,
+                },
+                OpError::Deadline { maybe_applied },
+            ]
+        });
+        let clear = [
+            OpError::NotReady("it starts".into()),
+            OpError::DiskFull,
+            OpError::ShuttingDown,
+        ];
+        for error in errors.chain(clear) {
+            let failure = Failure::from(error);
+            let outage = failure.outage.unwrap();
+            assert_eq!(
+                outage.may_have_taken_effect,
+                words(&failure).contains(MAYBE_APPLIED),
+                "{failure:?}"
+            );
+        }
+        let body = serde_json::to_value(ErrorBody::from(Failure::from(OpError::DiskFull))).unwrap();
+        assert_eq!(
+            (&body["code"], &body["may_have_taken_effect"]),
+            (&"disk_full".into(), &false.into())
+        );
+        let own_fault = Failure::from(OpError::ValueTooLong { got: 9, max: 8 });
+        assert!(own_fault.outage.is_none() && Failure::invalid_credentials().outage.is_none());
     }
 
     #[test]

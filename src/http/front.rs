@@ -11,6 +11,7 @@ use hyper::{Method, Request, Response, Version};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
+use crate::api::OutageCode;
 use crate::quota::{Quota, Share};
 use crate::types::UserId;
 
@@ -233,10 +234,11 @@ impl<B: Backend> Front<B> {
         match call {
             Call::Healthz => Ok(Answer::status_ok()),
             Call::Readyz if self.draining.load(Relaxed) => {
-                Err(Failure::busy(RETRY_AFTER_S, "the node is shutting down"))
+                let outage = OutageCode::ShuttingDown.unchanged();
+                Err(Failure::passing(outage, RETRY_AFTER_S, "the node is shutting down"))
             }
             Call::Readyz => match self.backend.why_not_ready() {
-                Some(why) => Err(Failure::busy(RETRY_AFTER_S, why)),
+                Some(why) => Err(Failure::passing(OutageCode::NotReady.unchanged(), RETRY_AFTER_S, why)),
                 None => Ok(Answer::status_ok()),
             },
             Call::Metrics => {

@@ -15,6 +15,7 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 use tokio::time::Instant;
 
@@ -112,6 +113,8 @@ impl Metrics {
 
     fn register(&mut self) {
         let registry = &mut self.registry;
+        let version = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
+        registry.register("build", "The program that runs", version);
         registry.register_collector(Box::new(self.calls.clone()));
         registry.register_collector(Box::new(self.refusals.clone()));
         registry.register_collector(Box::new(self.cuts.clone()));

@@ -119,7 +119,8 @@ pub(super) fn statuses(call: Call) -> &'static [u16] {
             &[200, 400, 401, 403, 404, 405, 408, 409, 413, 422, 431, 500, 503, 507]
         }
         Call::Readyz => &[200, 405, 431, 503],
-        Call::Healthz | Call::Metrics | Call::OpenApi => &[200, 405, 431],
+        // The 503 is of a connection more than the node takes, which is refused before it says what it wants.
+        Call::Healthz | Call::Metrics | Call::OpenApi => &[200, 405, 431, 503],
         Call::Unknown => &[404],
     }
 }
@@ -160,6 +161,7 @@ fn response(call: Call, status: u16) -> Value {
             response["content"] = json!({metrics::CONTENT_TYPE: {"schema": {"type": "string"}}});
         }
         (200, _) => response["content"] = json!({"application/json": {"schema": answer(call)}}),
+        (500.., _) => response["content"] = json!({"application/json": {"schema": reference("Outage")}}),
         _ => response["content"] = json!({"application/json": {"schema": reference("Error")}}),
     }
     let header = |about: &str, schema: Value| json!({"description": about, "schema": schema});
@@ -244,13 +246,16 @@ fn schemas() -> Map<String, Value> {
         &["keys"],
         json!({"keys": {"type": "array", "items": text}, "after": {"type": "string", "description": after}}),
     );
-    let result = "The answer of the operation with its `status_code`; for an error, `detail`.";
+    let result = "The answer of the operation with its `status_code`; for an error, `detail`, and from 500 on what `Outage` has.";
     object(
         "BatchResults",
         &["results"],
         json!({"results": {"type": "array", "items": {
             "type": "object", "description": result, "required": ["status_code"],
-            "properties": {"status_code": {"type": "integer"}, "detail": {"type": "string"}},
+            "properties": {
+                "status_code": {"type": "integer"}, "detail": {"type": "string"},
+                "code": {"type": "string"}, "may_have_taken_effect": {"type": "boolean"},
+            },
         }}}),
     );
     object(
@@ -302,6 +307,15 @@ fn schemas() -> Map<String, Value> {
     );
     let fields = json!({"type": "array", "items": reference("FieldError"), "maxItems": crate::api::FIELD_ERRORS_MAX});
     object("Error", &["detail"], json!({"detail": {"oneOf": [text, fields]}}));
+    object(
+        "Outage",
+        &["detail", "code", "may_have_taken_effect"],
+        json!({
+            "detail": text,
+            "code": {"type": "string", "enum": crate::api::OutageCode::NAMES},
+            "may_have_taken_effect": {"type": "boolean", "description": "False when nothing was changed, for certain. If true: a retry with the same `request_id` is safe, one without may count twice."},
+        }),
+    );
     schemas
 }
 

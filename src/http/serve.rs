@@ -32,8 +32,9 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(50);
 
 /// What a connection hears that finds no place.
 const NO_PLACE: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\n\
-    connection: close\r\ncontent-length: 73\r\n\r\n\
-    {\"detail\":\"the node is overloaded: too many connections are open; retry\"}";
+    connection: close\r\ncontent-length: 123\r\n\r\n\
+    {\"detail\":\"the node is overloaded: too many connections are open; retry\",\
+    \"code\":\"overloaded\",\"may_have_taken_effect\":false}";
 
 /// Serves until `shutdown` becomes true or its sender is gone; then takes no more, lets what is in flight finish within
 /// the configured deadline, cuts the rest, and returns. Dropped before that, its connections still end once their requests

@@ -93,7 +93,8 @@ const FINISH_VALUE: Field = field(
     "finish_value",
     Optional,
     Kind::Flag { default: true },
-    "False: this is a part; the next value that is finished begins with it.",
+    "False: this is a part; the next value that is finished begins with it. Parts belong to the key, not to who sends them: of two who send parts to \
+     one key at a time, both come into one value.",
 );
 const REQUEST_ID: Field = field(
     "request_id",
@@ -102,7 +103,8 @@ const REQUEST_ID: Field = field(
         min: 1,
         max: Some(REQUEST_ID_BYTES_MAX),
     },
-    "However often an add or clear with this id is sent to this key, it counts once. The id belongs to that call: another one that is sent with it \
+    "However often an add or clear with this id is sent to this key, it counts once: while what it added is in the key, and for at least an hour after \
+     it was cleared. The id belongs to that call: another one that is sent with it \
      counts as done already.",
 );
 const OFFSET: Field = field(
@@ -278,7 +280,8 @@ pub static BATCH: Shape = Shape {
             Kind::Operations {
                 max: BATCH_OPERATIONS_MAX,
             },
-            "Those on the same key are carried out in their order; those on different keys perhaps at the same time.",
+            "Those on one key are carried out in their order, and none after a write that failed (503, not carried out); those on different keys \
+             at the same time. Not atomic: each has a result of its own.",
         ),
         CONSISTENCY,
         Field {

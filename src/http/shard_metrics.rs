@@ -6,7 +6,7 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
-use prometheus_client::registry::Registry;
+use prometheus_client::registry::{Registry, Unit};
 
 use super::cluster_metrics;
 use super::metrics::MetricSource;
@@ -98,6 +98,42 @@ impl Collector for Shards {
                 ConstCounter::new(figure(shard)).encode(family.encode_family(&labels)?)?;
             }
         }
-        Ok(())
+        let commit = "How long a commit of the shard takes now, on the mean";
+        let mut family = encoder.encode_descriptor(
+            "shard_commit",
+            commit,
+            Some(&Unit::Seconds),
+            ConstGauge::new(0.0).metric_type(),
+        )?;
+        for shard in &figures {
+            let labels = [("shard", shard.name.as_str())];
+            ConstGauge::new(shard.commit_time.as_secs_f64()).encode(family.encode_family(&labels)?)?;
+        }
+        drop(family);
+        self.encode_cache(encoder)
+    }
+}
+
+impl Shards {
+    fn encode_cache(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let cache = self.0.cache_figures();
+        for (name, help, count) in [
+            (
+                "block_cache_hits",
+                "Blocks of segments that a read found in memory",
+                cache.hits,
+            ),
+            (
+                "block_cache_misses",
+                "Blocks that a read took from the disk",
+                cache.misses,
+            ),
+        ] {
+            let counter = ConstCounter::new(count);
+            counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)?;
+        }
+        let held = ConstGauge::new(i64::try_from(cache.bytes).unwrap_or(i64::MAX));
+        let help = "Held in the cache of blocks";
+        held.encode(encoder.encode_descriptor("block_cache", help, Some(&Unit::Bytes), held.metric_type())?)
     }
 }

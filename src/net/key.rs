@@ -9,8 +9,6 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use crate::env::Entropy;
-
 pub const KEY_BYTES: usize = 32;
 /// Keys of one ring. A change needs two; more of them only make work for whoever tries them.
 pub const KEYS_MAX: usize = 8;
@@ -47,12 +45,6 @@ pub enum KeyRingError {
 pub struct ClusterKey([u8; KEY_BYTES]);
 
 impl ClusterKey {
-    pub fn generate(entropy: &dyn Entropy) -> Self {
-        let mut key = [0; KEY_BYTES];
-        entropy.fill(&mut key);
-        Self(key)
-    }
-
     pub fn from_bytes(bytes: [u8; KEY_BYTES]) -> Self {
         Self(bytes)
     }

@@ -1,6 +1,7 @@
 //! What a node counts of its shards.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use super::local::Local;
 use crate::shard::ShardStats;
@@ -13,10 +14,30 @@ pub struct ShardFigures {
     pub serving: bool,
     pub waiting_requests: u64,
     pub restarts: u64,
+    /// How long a commit takes now, on the mean.
+    pub commit_time: Duration,
     pub stats: ShardStats,
 }
 
+/// Of the cache of decoded blocks.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct CacheFigures {
+    pub hits: u64,
+    pub misses: u64,
+    /// Held now, overhead included.
+    pub bytes: u64,
+}
+
 impl Local {
+    pub fn cache_figures(&self) -> CacheFigures {
+        let cache = self.block_cache();
+        CacheFigures {
+            hits: cache.hits(),
+            misses: cache.misses(),
+            bytes: cache.used_bytes(),
+        }
+    }
+
     /// Figures for metrics, as of the shards' last tick.
     pub fn figures(&self) -> Vec<ShardFigures> {
         let (doors, last) = (self.doors(), self.doors().len().saturating_sub(1));
@@ -31,6 +52,7 @@ impl Local {
                 serving: door.is_serving(),
                 waiting_requests: door.permits.waiting() as u64,
                 restarts: door.restarts.load(Ordering::Relaxed),
+                commit_time: door.commit_time.mean(),
                 stats: door.stats.lock().map(|stats| stats.clone()).unwrap_or_default(),
             })
             .collect()

@@ -7,7 +7,7 @@ use std::time::Duration;
 use ractor::ActorCell;
 
 use super::cluster::Cluster;
-use super::figures::ShardFigures;
+use super::figures::{CacheFigures, ShardFigures};
 use super::hedged::{self, First, ValueReader};
 use super::local::{Added, Local, Wanted};
 use super::opening::StartError;
@@ -256,12 +256,17 @@ impl Node {
         self.local.commit_time()
     }
 
+    pub fn cache_figures(&self) -> CacheFigures {
+        self.local.cache_figures()
+    }
+
     /// Figures for metrics, as of the shards' last tick.
     pub fn figures(&self) -> Vec<ShardFigures> {
         self.local.figures()
     }
 
     /// Lets the actor of the shard that holds this key die, to see it come back.
+    #[cfg(test)]
     pub fn kill_shard_of(&self, user: &UserId, key: &Key) {
         self.local.kill_shard_of(user, key);
     }

@@ -4,6 +4,14 @@
 //! (`whole_file`); a member, which writes it with each start, keeps space for that beside it. If it is damaged it is set aside: the number of
 //! shards stands in the shards' folder names too, and the origin and the id are drawn anew.
 //!
+//! | in the data folder | what it is |
+//! | --- | --- |
+//! | `node.lock` | held while a process has the folder |
+//! | `node.json`, `node.spare` | this file, and the space for its next state |
+//! | `lives.json` | the lives of other members that this one has met (`cluster::lives`) |
+//! | `shard-NNN-of-MMM`, `system-of-MMM` | the folders of the shards (`store::recover`); the system's has users and members |
+//! | `quarantine-*` | what was damaged, set aside |
+//!
 //! Invariant: a member of a cluster takes a new origin with each start. What it had stamped and not made durable before it died may live
 //! on with its peers, and a copy of its folder may have been put back: neither can make it use a name twice.
 

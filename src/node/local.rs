@@ -18,10 +18,13 @@ use super::supervisor::{Serving, ShardDoor, Supervisor, SupervisorMessage};
 use super::watcher::{Watcher, changed_keys};
 use super::{NodeConfig, OpError};
 use crate::core::op::KeyedOp;
-use crate::core::slot::{KeyHash, SYSTEM_SLOT, SlotId, shard_of, slot_of};
+#[cfg(test)]
+use crate::core::slot::SYSTEM_SLOT;
+use crate::core::slot::{KeyHash, SlotId, shard_of, slot_of};
 use crate::core::stamp::OriginId;
 use crate::env::Env;
 use crate::shard::{Damaged, Write, WriteContext, WriteKind};
+use crate::store::cache::BlockCache;
 use crate::store::keys::{KeyPage, KeyQuery};
 use crate::store::reader::KeyReader;
 use crate::store::segment::ReadError;
@@ -50,6 +53,7 @@ pub(super) struct Inner {
     shards: u16,
     /// One per shard, and the system's last.
     doors: Arc<[ShardDoor]>,
+    cache: Arc<BlockCache>,
     supervisor: ActorRef<SupervisorMessage>,
     life: Life,
     data_dir: std::path::PathBuf,
@@ -97,7 +101,7 @@ impl Local {
     pub async fn start(env: Env, config: NodeConfig) -> Result<Self, StartError> {
         let data_dir = config.data.clone();
         let opened = opening::open_at_once(env.clone(), config).await?;
-        let (shards, doors) = (opened.identity.shards, opened.doors.clone());
+        let (shards, doors, cache) = (opened.identity.shards, opened.doors.clone(), opened.cache.clone());
         let life = Life {
             node: opened.identity.node,
             origin: opened.identity.origin,
@@ -112,6 +116,7 @@ impl Local {
             env,
             shards,
             doors,
+            cache,
             supervisor,
             life,
             data_dir,
@@ -140,6 +145,10 @@ impl Local {
 
     pub(super) fn env(&self) -> &Env {
         &self.inner.env
+    }
+
+    pub(super) fn block_cache(&self) -> &BlockCache {
+        &self.inner.cache
     }
 
     pub(super) fn doors(&self) -> &[ShardDoor] {
@@ -359,6 +368,7 @@ impl Local {
     }
 
     /// Lets the actor of the shard that holds this key die, to see it come back.
+    #[cfg(test)]
     pub fn kill_shard_of(&self, user: &UserId, key: &Key) {
         let (slot, ..) = self.locate(user, key);
         let index = if slot == SYSTEM_SLOT {

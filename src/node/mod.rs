@@ -44,7 +44,7 @@ pub use crate::store::keys::KeyPage;
 pub use crate::store::reader::Fragment;
 pub use cluster::{Cluster, ClusterConfig, MemberChange};
 pub use error::OpError;
-pub use figures::ShardFigures;
+pub use figures::{CacheFigures, ShardFigures};
 pub use handle::Node;
 pub use hedged::ValueReader;
 use identity::Role;

@@ -46,6 +46,7 @@ pub(super) type Opened = Result<(Shard, OpenReport), RecoverError>;
 /// A data folder that is locked, with its shards still to be opened.
 struct Opening {
     identity: Identity,
+    cache: Arc<BlockCache>,
     plans: Vec<Plan>,
     limits: Limits,
 }
@@ -60,6 +61,7 @@ impl Opening {
         let limits = config.limits;
         Ok(Self {
             identity,
+            cache,
             plans,
             limits,
         })
@@ -102,6 +104,7 @@ impl Opening {
         }
         Ok(SupervisorArguments {
             env: env.clone(),
+            cache: self.cache,
             doors: shards.iter().map(|_| ShardDoor::new(self.limits)).collect(),
             identity: self.identity,
             shards,

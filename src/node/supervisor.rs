@@ -29,6 +29,7 @@ use super::refused::Refused;
 use super::shard_actor::ShardActor;
 use crate::env::Env;
 use crate::shard::{Shard, ShardReader, ShardStats};
+use crate::store::cache::BlockCache;
 
 const RESTART_PAUSE_MS: u64 = 50;
 const RESTART_PAUSE_MS_MAX: u64 = 5_000;
@@ -110,13 +111,16 @@ pub enum SupervisorMessage {
         starts: u64,
         done: oneshot::Sender<Result<(), String>>,
     },
-    /// For tests and the simulation: let a shard's actor die.
+    /// Let a shard's actor die.
+    #[cfg(test)]
     KillShard { index: u16 },
 }
 
 pub struct SupervisorArguments {
     pub env: Env,
     pub doors: Arc<[ShardDoor]>,
+    /// Of all shards; for its figures.
+    pub cache: Arc<BlockCache>,
     pub identity: Identity,
     /// Without a shard where it could not be opened.
     pub(super) shards: Vec<(Plan, Option<Shard>)>,
@@ -199,6 +203,7 @@ impl Actor for Supervisor {
                     let _ = done.send(saved.map_err(|error| error.to_string()));
                 });
             }
+            #[cfg(test)]
             SupervisorMessage::KillShard { index } => {
                 let door = state.doors.get(usize::from(index));
                 if let Some(serving) = door.and_then(|door| door.serving.load_full()) {

@@ -1,5 +1,15 @@
 //! Opening a shard's folder: what is on disk decides; there is no manifest.
 //!
+//! | file | what it is | format |
+//! | --- | --- | --- |
+//! | `log-%016x.kvl` | what was written since the last seals, and space for what comes | `log` |
+//! | `segment-%016x.kvs` | sealed and merged ops | `segment::format` |
+//! | `log-secret` | seeds the checksums of the logs | `log::secret` |
+//! | `closed-origins` | how far the folder's former origins went | `closed` |
+//! | `reserve` | space for clears when the disk is full | zeroes |
+//! | `quarantine-*` | what was damaged; never read again | as before |
+//! | `*.tmp` | not finished | |
+//!
 //! Rules:
 //! - a `*.tmp` file was never finished: removed;
 //! - a file whose number a sound segment names in `replaces` was merged into it: a log is recycled, a segment removed, or set aside if it

@@ -89,7 +89,7 @@ fn a_node_that_returns_says_soon_that_it_is_in_sync_and_what_is_not_known_is_not
             "kv_peer_lag_ops",
             "kv_peer_lag_bytes",
             "kv_peer_lag_seconds",
-            "kv_peer_clock_skew_milliseconds",
+            "kv_peer_clock_skew_seconds",
             "kv_peer_pulled_ops_total",
             "kv_peer_pushed_bytes_total",
         ] {

@@ -128,7 +128,7 @@ async fn a_long_fragment_takes_room_beside_what_is_made_of_it() {
 #[tokio::test]
 async fn a_batch_whose_answer_has_no_room_is_refused_before_anything_is_done() {
     let rig = Rig::with(FrontConfig {
-        answer_bytes_in_flight_max: 600,
+        answer_bytes_in_flight_max: 800,
         ..FrontConfig::default()
     });
     let adds = |count| {

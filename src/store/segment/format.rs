@@ -7,11 +7,12 @@
 //! 12        segment number                           8    │
 //! 20        crc32c of bytes 0..20                    4   ─┘
 //! 24        data blocks, one right behind the other, each:
-//!             crc32c                                 4   of: shard, number, block's offset, then all up to the data's end
+//!             crc32c                                 4   of: shard, number, block's offset, then all behind these 4 bytes, padding included
 //!             codec: 0 raw, 1 LZ4, 2 raw and padded  1
 //!             raw length                             4   of the data once it is decompressed
-//!             stored length                          4   of the data as it follows
-//!             data                                       see `block.rs`; 2: then zeroes
+//!             stored length                          4   of all that follows in this block, padding included
+//!             data                                       see `block.rs`
+//!             padding, with codec 2 alone                zeroes up to a multiple of 4096 in the file
 //! F         footer                                       see `footer.rs`
 //! end-28    F: where the footer begins               8
 //! end-20    footer length                            8
@@ -24,12 +25,13 @@
 //! trailer; the footer's checksum is wrong; the footer breaks a rule of its own.
 //! Corrupt as a block if: the checksum is wrong (that of a block of another file or place is); the codec is unknown; the stored
 //! length is not what the index says; the raw length is larger than the footer says any block is, or than LZ4 can make of
-//! the stored length; it does not decompress to exactly the raw length; a padding is longer than `padding_max` or not all zeroes; the data
-//! breaks a rule of its own.
+//! the stored length; it does not decompress to exactly the raw length; a padding is longer than a sixteenth of the raw
+//! length, rounded down, or not all zeroes; the data breaks a rule of its own.
 //! The version is looked at once the header's checksum is right, and before anything else: a newer one is refused.
 //!
 //! Versions: 1; 2 has tags of request ids by block in its filter; 3 says in its footer what was collected; 4 has a filter for each of
-//! several ranges of slots (see `footer.rs` for all three); 5 has codec 2. All else is the same.
+//! several ranges of slots (see `footer.rs` for all three); 5 has codec 2, for blocks that do not compress, and so that the next one begins with a
+//! page of the disk. All else is the same.
 
 use bytes::Bytes;
 use lz4_flex::block::{CompressTable, compress_into_with_table, decompress_into, get_maximum_output_size};
@@ -57,7 +59,7 @@ pub const BLOCK_HEADER_BYTES: usize = 4 + 1 + 4 + 4;
 pub const TRAILER_BYTES: usize = 8 + 8 + 4 + 8;
 
 /// What a block is cut at, raw: small enough that a cold read of one key is cheap, large enough to compress. With its envelope and what stands
-/// around the runs it takes two pages of the disk's, and no more.
+/// around the runs it takes two pages of the disk's, and more only where one text alone is longer.
 pub const BLOCK_BYTES_TARGET: usize = 2 * PAGE_BYTES - 64;
 /// The disk is read in pages, and a block that begins with one lies in fewer of them.
 const PAGE_BYTES: usize = 4096;

@@ -1,5 +1,6 @@
 //! The filter of a segment: one filter for each of several ranges of slots, or several for one range, among which a tag's own bits choose.
-//! So a look-up asks exactly one, and while a segment is written only one is being built: that takes some 25 bytes a tag.
+//! So a look-up asks exactly one, and while a segment is written only one is being built: that takes some 25 bytes a tag,
+//! besides 8 to 16 for the tag itself.
 //!
 //! Invariant: it never says no to a tag of a slot that it was built from.
 //!

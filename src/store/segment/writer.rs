@@ -33,8 +33,8 @@ pub struct EntryRef<'a> {
     pub op: &'a Op,
 }
 
-/// Memory: one block, a megabyte on its way to the disk, the index, and the filters, each while it is built some 40 bytes a tag (see
-/// `slot_filters`): a slot of very many tags is held until its end.
+/// Memory: one block, a megabyte on its way to the disk, the index, and the filters, each while it is built (see `slot_filters` for
+/// what a tag takes): a slot of very many tags is held until its end.
 pub struct SegmentWriter {
     disk: Arc<dyn Disk>,
     dir: PathBuf,

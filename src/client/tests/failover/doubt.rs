@@ -57,7 +57,7 @@ async fn a_try_that_is_cut_off_may_have_taken_effect_whatever_the_one_before_it_
     let added = client.add_one_told("key", "x", true, "id", &in_doubt).await;
     let error = added.unwrap_err();
     assert_eq!(node.sent("path").len(), 2);
-    assert!(matches!(error, ClientError::Overloaded { .. }), "{error}");
+    assert!(matches!(error, ClientError::Unavailable { .. }), "{error}");
     assert!(error.is_in_doubt() && in_doubt.into_inner(), "{error}");
 }
 

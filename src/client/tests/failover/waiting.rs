@@ -35,7 +35,7 @@ async fn what_the_last_node_says_is_told_and_a_read_has_no_effect_that_could_be_
     ];
     for (read, error) in errors.into_iter().enumerate() {
         let error = error.unwrap_err();
-        assert!(matches!(error, ClientError::Overloaded { .. }), "{read}: {error}");
+        assert!(matches!(error, ClientError::Unavailable { .. }), "{read}: {error}");
         assert!(error.to_string().contains("1 answered"), "{read}: {error}");
         assert!(
             !error.is_in_doubt() && !error.to_string().contains("effect"),
@@ -43,7 +43,7 @@ async fn what_the_last_node_says_is_told_and_a_read_has_no_effect_that_could_be_
         );
     }
     let error = client.add_value("key", "x").await.unwrap_err();
-    assert!(matches!(error, ClientError::Overloaded { .. }), "{error}");
+    assert!(matches!(error, ClientError::Unavailable { .. }), "{error}");
     assert!(
         error.to_string().contains("1 answered") && error.is_in_doubt(),
         "{error}"
