@@ -15,9 +15,9 @@ use std::str::FromStr;
 
 use values::{bytes, log_filter, log_format};
 
-use crate::types::UserId;
+use crate::types::{SHARDS_MAX, UserId};
 
-pub use cluster::{ClusterSettings, REPLICATION_DEFAULT, REPLICATION_MAX, WEIGHT_DEFAULT, WEIGHT_MAX, ZONE_DEFAULT};
+pub use cluster::{ClusterSettings, REPLICATION_DEFAULT, REPLICATION_MAX, WEIGHT_DEFAULT, ZONE_DEFAULT};
 pub use setting::Setting;
 
 pub const LISTEN_DEFAULT: &str = "127.0.0.1:8000";
@@ -27,8 +27,6 @@ pub const SHARDS_DEFAULT_MAX: u16 = 16;
 /// One waits for the disk while another one goes on.
 pub const THREADS_MIN: usize = 2;
 pub const THREADS_MAX: usize = 1024;
-/// Each shard has its own actor, log and memtables.
-pub const SHARDS_MAX: u16 = 256;
 /// Decompressed blocks kept in memory.
 pub const BLOCK_CACHE_BYTES_DEFAULT: u64 = 64 * MIB;
 /// Less than this holds too few blocks for reads that run at the same time.

@@ -18,6 +18,13 @@ pub const BODY_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Largest value that may be assembled from parts.
 pub const VALUE_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 
+/// Most shards of a node: each has its own actor, log and memtables.
+pub const SHARDS_MAX: u16 = 256;
+/// Longest name of a zone or a cluster, in bytes of UTF-8: they travel with all gossip.
+pub const CLUSTER_NAME_BYTES_MAX: usize = 64;
+/// A node of the greatest weight gets a thousand times the data of one of the least, whose weight is 1.
+pub const WEIGHT_MAX: u16 = 1000;
+
 /// A text was empty or too long to be the thing it was meant to be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("must be {min} to {max} bytes long, got {got}")]

@@ -15,10 +15,7 @@ use crate::os::disk::RealDisk;
 use crate::store::disk::Disk;
 use crate::store::log::MAGIC;
 use crate::store::segment::dump::{DumpLine, describe};
-
-/// The ends of every version of a segment (`store::segment::format`).
-const SEGMENT_BEGIN: &[u8; 8] = b"KVSSEG\r\n";
-const SEGMENT_END: &[u8; 8] = b"KVSSEND\n";
+use crate::store::segment::{HEADER_MAGIC, TRAILER_MAGIC};
 
 #[derive(Debug, clap::Subcommand)]
 pub enum SegmentCommand {
@@ -106,7 +103,7 @@ fn may_be_segment(file: &Path) -> io::Result<bool> {
     let mut file = fs::File::open(file)?;
     let mut magic = [0; 8];
     let start = file.read(&mut magic)?;
-    if magic.get(..start).is_some_and(|start| start == SEGMENT_BEGIN) {
+    if magic.get(..start).is_some_and(|start| start == HEADER_MAGIC) {
         return Ok(true);
     }
     if file.metadata()?.len() < magic.len() as u64 {
@@ -114,7 +111,7 @@ fn may_be_segment(file: &Path) -> io::Result<bool> {
     }
     file.seek(SeekFrom::End(-(magic.len() as i64)))?;
     file.read_exact(&mut magic)?;
-    Ok(&magic == SEGMENT_END)
+    Ok(&magic == TRAILER_MAGIC)
 }
 
 fn dump(file: &Path, values: bool, out: &mut dyn Write) -> anyhow::Result<()> {
@@ -194,8 +191,8 @@ mod tests {
             assert!(error.to_string().contains("is not a segment"), "{error}");
             assert_eq!(exit_of(&error), Exit::Usage);
         }
-        let cut = [&SEGMENT_BEGIN[..], &[0; 100]].concat();
-        let without_start = [&[0; 100][..], SEGMENT_END].concat();
+        let cut = [&HEADER_MAGIC[..], &[0; 100]].concat();
+        let without_start = [&[0; 100][..], TRAILER_MAGIC].concat();
         for bytes in [cut, without_start] {
             let error = of(&bytes);
             assert!(!error.to_string().contains("is not a segment"), "{error}");

@@ -7,15 +7,12 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use super::{ConfigError, Setting, Settings, address, path, whole};
+use crate::types::{CLUSTER_NAME_BYTES_MAX, WEIGHT_MAX};
 
 pub const CLUSTER_NAME_DEFAULT: &str = "kv";
 pub const ZONE_DEFAULT: &str = "default";
 pub const WEIGHT_DEFAULT: u16 = 100;
 pub const REPLICATION_DEFAULT: u8 = 3;
-/// Longest zone or cluster name, in bytes: they travel with all gossip.
-pub const NAME_BYTES_MAX: usize = 64;
-/// A node of the greatest weight gets a thousand times the data of one of the least.
-pub const WEIGHT_MAX: u16 = 1000;
 /// More replicas cost every write more than they can gain it.
 pub const REPLICATION_MAX: u8 = 7;
 
@@ -133,9 +130,9 @@ fn addresses(text: &str) -> Result<Vec<SocketAddr>, String> {
 }
 
 fn name(text: &str) -> Result<String, String> {
-    if text.is_empty() || text.len() > NAME_BYTES_MAX || text.chars().any(char::is_control) {
+    if text.is_empty() || text.len() > CLUSTER_NAME_BYTES_MAX || text.chars().any(char::is_control) {
         return Err(format!(
-            "write 1 to {NAME_BYTES_MAX} bytes of text without control characters"
+            "write 1 to {CLUSTER_NAME_BYTES_MAX} bytes of text without control characters"
         ));
     }
     Ok(text.to_owned())

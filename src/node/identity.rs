@@ -26,7 +26,7 @@ use crate::core::stamp::OriginId;
 use crate::env::{Entropy, Env};
 use crate::planted::{Bug, planted};
 use crate::store::disk::{Disk, DiskLock};
-use crate::types::NodeId;
+use crate::types::{NodeId, SHARDS_MAX};
 
 const FILE: &str = "node.json";
 const LOCK: &str = "node.lock";
@@ -34,8 +34,6 @@ const LOCK: &str = "node.lock";
 pub const VERSION: u32 = 2;
 /// The file is some hundred bytes long, and 20 more with each start in a cluster.
 const RECORD_BYTES_MAX: u64 = 16 << 20;
-/// Most shards a node can have: one per slot would be the end of it.
-pub const SHARDS_MAX: u16 = 256;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Record {

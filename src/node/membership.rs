@@ -36,7 +36,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::env::Env;
 use crate::net::KeyRing;
-use crate::types::NodeId;
+use crate::types::{CLUSTER_NAME_BYTES_MAX, NodeId};
 use socket::{SealedTransport, SocketParts};
 use view::{Heard, Known};
 
@@ -67,11 +67,6 @@ const CATCH_UP: Duration = Duration::from_secs(3);
 /// How often one of the nodes that are not alive is called. Chitchat forgets them, and without this two halves of a cluster that were parted
 /// for longer than that would never meet again.
 const CALL_INTERVAL: Duration = Duration::from_secs(1);
-
-/// Longest name of a zone, in bytes of UTF-8. It travels in every first contact.
-pub const ZONE_BYTES_MAX: usize = 64;
-/// Longest name of a cluster, in bytes of UTF-8. It travels in every round of gossip.
-pub const CLUSTER_NAME_BYTES_MAX: usize = 64;
 
 /// What membership is started with.
 #[derive(Debug, Clone)]
@@ -111,7 +106,7 @@ pub struct Membership {
 
 impl Membership {
     pub async fn start(env: &Env, config: MembershipConfig) -> Result<Self, MembershipError> {
-        check_length("zone", &config.about.zone, ZONE_BYTES_MAX)?;
+        check_length("zone", &config.about.zone, CLUSTER_NAME_BYTES_MAX)?;
         check_length("cluster", &config.cluster_name, CLUSTER_NAME_BYTES_MAX)?;
         let addr = config.listen;
         let listening = env.net.datagrams(addr).await;

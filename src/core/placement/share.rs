@@ -6,13 +6,12 @@
 //! In whole numbers, which come out alike on every machine: a share counts in parts of 1 / [`ONE`] of a slot.
 
 use super::SLOTS;
+use crate::types::WEIGHT_MAX;
 
 /// One slot, as a share.
 pub const ONE: i64 = 1 << 32;
 /// Every slot, as a share.
 const ALL: i64 = SLOTS as i64 * ONE;
-
-const WEIGHT_MAX: u32 = 1000;
 
 /// What counts of a seat, but for its number.
 #[derive(Debug, Clone, Copy)]
@@ -25,7 +24,7 @@ impl Member {
     pub fn new(zone: usize, weight: u32) -> Self {
         Self {
             zone,
-            weight: i64::from(weight.clamp(1, WEIGHT_MAX)),
+            weight: i64::from(weight.clamp(1, u32::from(WEIGHT_MAX))),
         }
     }
 

@@ -18,7 +18,7 @@ use super::table::{MemberState, MemberTable, Record};
 use super::{Inner, TICK};
 use crate::core::slot::SYSTEM_SLOT;
 use crate::node::OpError;
-use crate::types::NodeId;
+use crate::types::{NodeId, WEIGHT_MAX};
 use crate::wire::{Admission, Request, Response, WireError};
 
 const ANSWER_MAX: Duration = Duration::from_secs(5);
@@ -260,7 +260,7 @@ impl Inner {
             peer: admission.peer.parse().map_err(|_| wrong(&admission.peer))?,
             http: admission.http.parse().map_err(|_| wrong(&admission.http))?,
             zone: admission.zone,
-            weight: admission.weight.clamp(1, 1000),
+            weight: admission.weight.clamp(1, WEIGHT_MAX.into()),
             state: MemberState::Up,
             seat: table.next_seat(),
             replaces: None,

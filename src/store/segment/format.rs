@@ -48,8 +48,9 @@ pub(super) const BLOCK_TAGS_VERSION: u16 = 2;
 pub(super) const COLLECTED_VERSION: u16 = 3;
 /// The first version that has filters for ranges of slots.
 pub(super) const SLOT_FILTERS_VERSION: u16 = 4;
-const HEADER_MAGIC: &[u8; 8] = b"KVSSEG\r\n";
-const TRAILER_MAGIC: &[u8; 8] = b"KVSSEND\n";
+/// What every version begins with, and ends with.
+pub const HEADER_MAGIC: &[u8; 8] = b"KVSSEG\r\n";
+pub const TRAILER_MAGIC: &[u8; 8] = b"KVSSEND\n";
 
 /// 8 /* magic */ + 2 /* version */ + 2 /* shard */ + 8 /* number */ + 4 /* crc */
 pub const HEADER_BYTES: usize = 8 + 2 + 2 + 8 + 4;

@@ -43,7 +43,7 @@ pub use cursor::OpCursor;
 pub use error::{DamagedBlock, OpenError, ReadError, WriteError};
 use footer::Footer;
 pub use footer::{SegmentStats, decode_footer};
-pub use format::{BLOCK_BYTES_TARGET, BlockSeat, FORMAT_VERSION};
+pub use format::{BLOCK_BYTES_TARGET, BlockSeat, FORMAT_VERSION, HEADER_MAGIC, TRAILER_MAGIC};
 use format::{BLOCK_TAGS_VERSION, HEADER_BYTES, Header, OLDEST_VERSION, TRAILER_BYTES, Trailer, open_block};
 use index::BlockRef;
 pub use place::place_of;

@@ -107,7 +107,7 @@ async fn an_address_in_use_and_names_too_long_are_told() {
     let node = start(&net, config(1, 2, &[])).await;
     drop(node);
     let mut long = config(2, 1, &[]);
-    long.about.zone = "z".repeat(ZONE_BYTES_MAX + 1);
+    long.about.zone = "z".repeat(CLUSTER_NAME_BYTES_MAX + 1);
     let error = Membership::start(&env(&net), long).await.err().unwrap();
     assert_eq!(error.to_string(), "the name of the zone has 65 bytes, 64 are allowed");
 }
