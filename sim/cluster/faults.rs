@@ -177,6 +177,7 @@ impl World {
                 });
             }
             Fault::CutConnection => {
+                self.recorder.change(|history| history.cuts_us.push(now_us));
                 for _ in 0..self.rng.between(1, 4) {
                     self.network.cut_one(|_, _| true);
                 }

@@ -130,6 +130,8 @@ pub struct Load {
     pub think_ms_max: u64,
     pub timeout_ms: u64,
     pub attempts_max: u64,
+    /// Of a hundred ops, so many are none: a client sends a request again that was answered.
+    pub again_percent: u64,
     pub part_percent: u64,
     pub clear_percent: u64,
     pub batch_percent: u64,
@@ -315,7 +317,7 @@ impl Plan {
         let replication = (*rng.pick(&[1, 2, 3, 3, 3, 3, 4, 5])).min(nodes);
         let calm_links = rng.percent(40);
         let skew_ms = *rng.pick(&[0, 0, 50, 5_000, 300_000]);
-        Self {
+        let mut plan = Self {
             script: Script::Swarm,
             topology,
             nodes,
@@ -367,7 +369,9 @@ impl Plan {
             clear_deadline_ms: *rng.pick(&[1_000, DEADLINE_MS_DEFAULT]),
             planted: None,
             bug: None,
-        }
+        };
+        plan.load.again_percent = *rng.pick(&[0, 5, 20]);
+        plan
     }
 }
 
@@ -380,6 +384,7 @@ impl Load {
             think_ms_max: *rng.pick(&[100, 300, 1_000]),
             timeout_ms: *rng.pick(&[1_000, 5_000, 10_000]),
             attempts_max: *rng.pick(&[1, 3, 8]),
+            again_percent: 0,
             part_percent: *rng.pick(&[0, 20, 60]),
             clear_percent: *rng.pick(&[0, 2, 6, 20]),
             batch_percent: *rng.pick(&[0, 0, 10]),
