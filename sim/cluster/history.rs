@@ -262,6 +262,8 @@ pub struct History {
     pub lost_disks: Vec<LostDisk>,
     /// In the order of their times; those of one time are of all nodes.
     pub surveys: Vec<Survey>,
+    /// When more than an hour passed by all clocks.
+    pub hours_us: Vec<u64>,
     /// When connections were cut, which alone is no trouble.
     pub cuts_us: Vec<u64>,
     pub retried_syncs: Vec<(u8, std::path::PathBuf)>,
@@ -320,6 +322,11 @@ impl Write {
 }
 
 impl History {
+    /// Whether a request id may have been forgotten between these moments.
+    pub fn has_hour_passed(&self, from_us: u64, to_us: u64) -> bool {
+        self.hours_us.iter().any(|hour_us| (from_us..=to_us).contains(hour_us))
+    }
+
     /// From when on nothing that a client sent so far can have an effect that it did not have yet.
     pub fn settled_us(&self) -> u64 {
         let writes = self.writes();
@@ -350,7 +357,8 @@ impl History {
                 with_id: call.with_id,
                 tries: 0,
             });
-            if write.is_done_before(call) {
+            let is_forgotten = |write: &Write| self.has_hour_passed(write.began_us, call.began_us);
+            if write.is_done_before(call) && !is_forgotten(write) {
                 continue;
             }
             write.with_id &= call.with_id;

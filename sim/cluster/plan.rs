@@ -63,6 +63,9 @@ pub enum Fault {
     BitFlip,
     /// In a scenario of its own.
     BadSector,
+    /// All clocks say that more than an hour has passed, as if all had been idle for as long: what is kept for an hour may go. Drawn apart
+    /// from the others, as it takes the clients' requests with it that could be sent again.
+    HourPasses,
 }
 
 impl Fault {
@@ -371,6 +374,9 @@ impl Plan {
             bug: None,
         };
         plan.load.again_percent = *rng.pick(&[0, 5, 20]);
+        if topology == Topology::Cluster && rng.percent(20) {
+            plan.faults.push((Fault::HourPasses, 15 * SECOND_US));
+        }
         plan
     }
 }

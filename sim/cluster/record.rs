@@ -69,6 +69,11 @@ impl Recorder {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// How often an hour has passed.
+    pub fn hours(&self) -> usize {
+        self.inner().history.hours_us.len()
+    }
+
     /// From when on nothing that was sent so far can have an effect that it did not have yet.
     pub fn settled_us(&self) -> u64 {
         self.inner().history.settled_us()

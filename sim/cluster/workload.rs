@@ -107,8 +107,9 @@ pub struct Client {
     pub http: HttpClient,
     pub rng: Rng,
     pub memory: Memory,
-    /// The last ones that were answered and carry request ids.
+    /// The last ones that were answered and carry request ids; of this hour, the next one may have forgotten them.
     done: VecDeque<Asked>,
+    hours: usize,
 }
 
 impl Client {
@@ -124,6 +125,7 @@ impl Client {
             rng,
             memory: Memory::default(),
             done: VecDeque::new(),
+            hours: 0,
         }
     }
 
@@ -274,7 +276,16 @@ impl Client {
         }
     }
 
+    /// Whether an hour has passed since this was asked last.
+    fn has_hour_passed(&mut self) -> bool {
+        let hours = self.shared.recorder.hours();
+        std::mem::replace(&mut self.hours, hours) != hours
+    }
+
     async fn one_op(&mut self) {
+        if self.has_hour_passed() {
+            self.done.clear();
+        }
         if !self.done.is_empty() && self.rng.percent(self.shared.plan.load.again_percent) {
             return self.once_again().await;
         }
@@ -301,6 +312,10 @@ impl Client {
             if attempt > 0 {
                 sleep(Duration::from_millis(self.rng.between(1, 300))).await;
                 asked.node = self.draw_node(place);
+                if self.has_hour_passed() {
+                    self.done.clear();
+                    return;
+                }
             }
             if self.attempt(&asked).await {
                 if asked.with_id {

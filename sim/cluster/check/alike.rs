@@ -30,7 +30,7 @@ impl Held {
 
 /// In the last surveys, long after the last write, as many nodes as hold a slot hold the same texts and request ids of it, and no other node holds anything else
 /// (it may still have what it took when it was a replica). Which clears are left is each node's own matter. Of a disk with flipped bits or unreadable
-/// sectors nothing is asked.
+/// sectors nothing is asked, and where an hour passed, nothing of request ids: each node forgets them when it merges.
 pub fn replicas_hold_the_same(judged: &Judged) -> Result<(), String> {
     let history = judged.history;
     if !history.have_peers {
@@ -46,7 +46,7 @@ pub fn replicas_hold_the_same(judged: &Judged) -> Result<(), String> {
     };
     let (spoilt, sound): (Vec<&Survey>, Vec<_>) = last.iter().partition(|survey| is_spoilt(survey.node));
     let replicas = history.replicas.saturating_sub(spoilt.len());
-    for (slot, mut nodes) in by_slot(&sound) {
+    for (slot, mut nodes) in by_slot(&sound, !history.hours_us.is_empty()) {
         nodes.resize(sound.len().max(nodes.len()), (u8::MAX, Held::default()));
         nodes.sort_by_key(|(_, held)| std::cmp::Reverse(held.len()));
         let (first_node, most) = &nodes[0];
@@ -71,7 +71,7 @@ pub fn replicas_hold_the_same(judged: &Judged) -> Result<(), String> {
     Ok(())
 }
 
-fn by_slot(surveys: &[&Survey]) -> BTreeMap<SlotId, Vec<(u8, Held)>> {
+fn by_slot(surveys: &[&Survey], may_forget: bool) -> BTreeMap<SlotId, Vec<(u8, Held)>> {
     let mut slots: BTreeMap<SlotId, Vec<(u8, Held)>> = BTreeMap::new();
     for survey in surveys {
         let mut of_node: BTreeMap<SlotId, Held> = BTreeMap::new();
@@ -80,7 +80,7 @@ fn by_slot(surveys: &[&Survey]) -> BTreeMap<SlotId, Vec<(u8, Held)>> {
             if op.stands && matches!(op.kind, HeldKind::Part | HeldKind::Value) {
                 held.texts.insert(op.dot);
             }
-            held.requests.extend(op.request);
+            held.requests.extend(op.request.filter(|_| !may_forget));
         }
         for (slot, held) in of_node {
             slots.entry(slot).or_default().push((survey.node, held));
@@ -125,6 +125,20 @@ mod tests {
         last(|op| op.stands = false).passes(check);
         last(|op| (op.stands, op.request) = (false, Some(RequestId([1; 16])))).fails(check);
         last(|op| op.place = None).passes(check);
+    }
+
+    #[test]
+    fn when_an_hour_has_passed_each_may_forget_by_itself() {
+        let request = |id: u8| move |op: &mut crate::cluster::history::HeldOp| op.request = Some(RequestId([id; 16]));
+        let forgotten = || {
+            let sample = sample().survey(0, 2, &[1]).with_held(request(1));
+            sample.survey(1, 2, &[1]).with_held(request(1)).survey(2, 2, &[1])
+        };
+        let mut at_once = forgotten();
+        at_once.history.have_peers = true;
+        at_once.fails(replicas_hold_the_same);
+        at_once.history.hours_us.push(1);
+        at_once.passes(replicas_hold_the_same);
     }
 
     #[test]

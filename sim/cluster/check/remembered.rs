@@ -9,7 +9,7 @@ use super::acknowledged::{lost_disks, not_whole};
 use crate::cluster::history::{Level, Place, Survey, Write, request_id};
 
 /// In every survey, of every add and clear with a request id that was acknowledged at quorum before it, as many disks as a quorum has hold an op with that
-/// id, or what is left of one: a clear takes the text, and not the id. Disks that lost what they held count for it, as they do for what is acknowledged.
+/// id, or what is left of one: a clear takes the text, and not the id, for the next hour. Disks that lost what they held count for it, as they do for what is acknowledged.
 pub fn a_request_is_remembered(judged: &Judged) -> Result<(), String> {
     let needed = Level::Quorum.needed(judged.history.replicas);
     let requests: Vec<(&Write, u64, RequestId)> = judged
@@ -25,7 +25,8 @@ pub fn a_request_is_remembered(judged: &Judged) -> Result<(), String> {
         let held = held_by(round);
         for (write, acked_us, request) in &requests {
             let on = held.get(&(write.place, *request)).map_or(0, BTreeSet::len);
-            if *acked_us > at_us || on >= needed {
+            let is_forgotten = judged.history.has_hour_passed(write.began_us, at_us);
+            if *acked_us > at_us || on >= needed || is_forgotten {
                 continue;
             }
             let lost = lost_disks(judged.history, write.began_us, at_us);
@@ -84,6 +85,18 @@ mod tests {
         left_on(&[], Sample::unanswered).passes(check);
         left_on(&[], |sample| sample.at(Level::One)).passes(check);
         left_on(&[], |sample| sample.with(|call| call.ended_us = 6)).passes(check);
+    }
+
+    #[test]
+    fn when_an_hour_has_passed_it_may_be_forgotten() {
+        let check = a_request_is_remembered;
+        let hour = |at_us| {
+            let mut sample = left_on(&[], |sample| sample);
+            sample.history.hours_us.push(at_us);
+            sample
+        };
+        hour(4).passes(check);
+        hour(6).fails(check);
     }
 
     #[test]
