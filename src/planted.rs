@@ -57,6 +57,8 @@ pub enum Bug {
     TornIsDamage,
     /// A clear's record stays for ever.
     ClearsKept,
+    /// Request ids stay for ever.
+    SpentKept,
     /// For each place in a queue that is given back, another one is not.
     PermitKept,
     /// Twice as many may wait as the limit says.
@@ -64,7 +66,7 @@ pub enum Bug {
 }
 
 impl Bug {
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::AckBeforeSync,
         Self::ClearByTime,
         Self::ClearDroppedEarly,
@@ -90,6 +92,7 @@ impl Bug {
         Self::DroppedForgotten,
         Self::TornIsDamage,
         Self::ClearsKept,
+        Self::SpentKept,
         Self::PermitKept,
         Self::DoorOpen,
     ];

@@ -10,6 +10,7 @@ use super::history::{Answer, Figures, Level, Outcome, Place, What};
 use super::os;
 use super::plan::{SECOND_US, Topology};
 use super::record::{Asked, user_name};
+use super::scale::Order;
 use super::workload::{Client, credentials, home, next_page};
 
 /// Until what was under way has ended.
@@ -120,11 +121,22 @@ impl Client {
             let asked = self.draw_op(place, What::Clear);
             self.insist(asked).await?;
         }
-        sleep(Duration::from_millis(2 * self.shared.plan.shard.idle_ms + RECLAIM_MS)).await;
+        let reclaim = Duration::from_millis(2 * self.shared.plan.shard.idle_ms + RECLAIM_MS);
+        sleep(reclaim).await;
         let now_us = os::now_us();
         self.shared
             .recorder
             .change(|history| history.reclaimed_us = Some(now_us));
+        if !self.shared.plan.forgets {
+            return Ok(());
+        }
+        // And what is remembered for an hour takes no more space when it is over.
+        self.shared.order(Order::HourPasses);
+        sleep(reclaim).await;
+        let now_us = os::now_us();
+        self.shared
+            .recorder
+            .change(|history| history.forgotten_us = Some(now_us));
         Ok(())
     }
 

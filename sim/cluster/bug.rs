@@ -73,7 +73,7 @@ pub fn found_by(bug: Bug) -> &'static str {
         Bug::SpentForgotten => "a request is remembered",
         Bug::DroppedForgotten => "clocks only grow",
         Bug::TornIsDamage => "a crash is no damage",
-        Bug::ClearsKept => "space",
+        Bug::ClearsKept | Bug::SpentKept => "space",
         Bug::PermitKept => "idle",
         Bug::DoorOpen => "limits",
     }
@@ -172,7 +172,7 @@ pub fn plan(bug: Bug, rng: &mut Rng) -> Plan {
         Bug::SetBackUnnoticed => {
             plan.running_images = true;
             // What was missed takes its time to come, by narrow links and to slow disks.
-            plan.link.bytes_per_ms = 600;
+            plan.link.bytes_per_ms = 200;
             plan.pace.slow_percent = 100;
             plan.pace.slow_ms_max = 20;
             plan.load.clients = 6;
@@ -213,9 +213,10 @@ pub fn plan(bug: Bug, rng: &mut Rng) -> Plan {
             merge_often(&mut plan);
             plan.survey_us = SECOND_US;
         }
-        Bug::ClearsKept => {
+        Bug::ClearsKept | Bug::SpentKept => {
             merge_often(&mut plan);
             plan.clears_all = true;
+            plan.forgets = bug == Bug::SpentKept;
             plan.faults_end_us = 5 * SECOND_US;
         }
         Bug::TornIsDamage => {

@@ -180,11 +180,7 @@ impl World {
                     link.repeat_percent = loss / 2;
                 });
             }
-            Fault::HourPasses => {
-                let by_ms = self.rng.between(HOUR_MS_MIN, HOUR_MS_MAX) as i64;
-                self.nodes.iter().for_each(|node| node.wall.jump(by_ms));
-                self.recorder.change(|history| history.hours_us.push(now_us));
-            }
+            Fault::HourPasses => self.let_an_hour_pass(now_us),
             Fault::CutConnection => {
                 self.recorder.change(|history| history.cuts_us.push(now_us));
                 for _ in 0..self.rng.between(1, 4) {
@@ -244,6 +240,12 @@ impl World {
             Fault::BitFlip | Fault::BadSector => self.spoil(id, fault),
         }
         self.faults.count(fault);
+    }
+
+    pub fn let_an_hour_pass(&mut self, now_us: u64) {
+        let by_ms = self.rng.between(HOUR_MS_MIN, HOUR_MS_MAX) as i64;
+        self.nodes.iter().for_each(|node| node.wall.jump(by_ms));
+        self.recorder.change(|history| history.hours_us.push(now_us));
     }
 
     fn fail_disk(&mut self, id: HostId, fault: disk::Fault, now_us: u64) {

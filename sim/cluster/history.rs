@@ -280,6 +280,8 @@ pub struct History {
     pub settled_us: Option<u64>,
     /// From here on nothing of any key may lie on any disk, as all were cleared long before.
     pub reclaimed_us: Option<u64>,
+    /// And from here on no request id, as an hour has passed since.
+    pub forgotten_us: Option<u64>,
     /// How many replicas hold a key.
     pub replicas: usize,
 }

@@ -206,6 +206,9 @@ pub struct Plan {
     pub faults_end_us: u64,
     /// In the end all keys are cleared, and their space must come free.
     pub clears_all: bool,
+    /// After that an hour passes, and no request id may be left. Not in the swarm: where the first segment of a shard was sealed without the clears that
+    /// it had, nothing is merged for the sake of ids alone until something else is cleared.
+    pub forgets: bool,
     /// How long all nodes may take to be alike after the faults have ended.
     pub converge_us: u64,
     /// The mean time between two surveys of all disks.
@@ -361,6 +364,7 @@ impl Plan {
             running_images: false,
             faults_end_us: 42 * SECOND_US,
             clears_all: topology == Topology::Cluster && rng.percent(15),
+            forgets: false,
             converge_us: 30 * SECOND_US,
             survey_us: rng.between(5, 15) * SECOND_US,
             bounds: if rng.percent(20) {
