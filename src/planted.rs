@@ -39,10 +39,34 @@ pub enum Bug {
     SetBackUnnoticed,
     /// Where a user has logged in, any password will do.
     PasswordForgotten,
+    /// A page that was read through a node without the list begins at its front.
+    PageOffsetForgotten,
+    /// The next page of a listing begins behind keys that were not given.
+    ListBoundForgotten,
+    /// Nobody looks at request ids but who reads.
+    RetryTakenUnseen,
+    /// Nobody looks at the request ids of clears.
+    ClearTakenAnew,
+    /// A part at the end of a page of a catch-up is left out.
+    CatchUpSkipsParts,
+    /// Of what was cleared no request id stays.
+    SpentForgotten,
+    /// A merge does not say what the first of several segments knew to be dropped.
+    DroppedForgotten,
+    /// A torn tail of a log is reported as damage.
+    TornIsDamage,
+    /// A clear's record stays for ever.
+    ClearsKept,
+    /// Request ids stay for ever.
+    SpentKept,
+    /// For each place in a queue that is given back, another one is not.
+    PermitKept,
+    /// Twice as many may wait as the limit says.
+    DoorOpen,
 }
 
 impl Bug {
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 28] = [
         Self::AckBeforeSync,
         Self::ClearByTime,
         Self::ClearDroppedEarly,
@@ -59,6 +83,18 @@ impl Bug {
         Self::VotesUnsynced,
         Self::SetBackUnnoticed,
         Self::PasswordForgotten,
+        Self::PageOffsetForgotten,
+        Self::ListBoundForgotten,
+        Self::RetryTakenUnseen,
+        Self::ClearTakenAnew,
+        Self::CatchUpSkipsParts,
+        Self::SpentForgotten,
+        Self::DroppedForgotten,
+        Self::TornIsDamage,
+        Self::ClearsKept,
+        Self::SpentKept,
+        Self::PermitKept,
+        Self::DoorOpen,
     ];
 }
 
@@ -81,4 +117,10 @@ pub fn planted(bug: Bug) -> bool {
 #[inline(always)]
 pub const fn planted(_: Bug) -> bool {
     false
+}
+
+/// Whether nobody who takes a write looks at its request id.
+#[inline(always)]
+pub fn takes_retries() -> bool {
+    planted(Bug::RetryTakenAnew) || planted(Bug::RetryTakenUnseen)
 }

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use super::history::{Figures, Level, Outcome, Place, What};
+use super::history::{Answer, Figures, Level, Outcome, Place, What};
 use super::os;
 use super::plan::{SECOND_US, Topology};
 use super::record::{Asked, user_name};
-use super::workload::{Client, credentials, home};
+use super::scale::Order;
+use super::workload::{Client, credentials, home, next_page};
 
 /// Until what was under way has ended.
 const SETTLE: Duration = Duration::from_millis(1_500);
@@ -20,6 +21,12 @@ const COMPARISONS_MIN: u32 = 3;
 const TAKEN_US_MAX: u64 = 10 * SECOND_US;
 /// What sealing, merging and hearing of it from all replicas take, besides the time after which a shard is idle.
 const RECLAIM_MS: u64 = 15_000;
+/// What was carried out at the last moment has come to all replicas by then.
+const SPREAD_US: u64 = 2 * SECOND_US;
+/// Of so many keys, pages and counts are read.
+const PLACES_MAX: usize = 12;
+/// A list is read in so many pages at most.
+const PAGES_MAX: u64 = 4;
 /// Of `/metrics`, what is kept.
 const WATCHED: [&str; 8] = [
     "kv_shard_waiting_requests",
@@ -84,6 +91,7 @@ impl Client {
     /// All that is asked when the clients have ended.
     pub async fn audit(&mut self) -> Result<(), String> {
         self.compare_replicas().await?;
+        self.read_in_other_ways().await?;
         self.add_everywhere().await?;
         if self.shared.plan.clears_all {
             self.clear_all().await?;
@@ -113,11 +121,22 @@ impl Client {
             let asked = self.draw_op(place, What::Clear);
             self.insist(asked).await?;
         }
-        sleep(Duration::from_millis(2 * self.shared.plan.shard.idle_ms + RECLAIM_MS)).await;
+        let reclaim = Duration::from_millis(2 * self.shared.plan.shard.idle_ms + RECLAIM_MS);
+        sleep(reclaim).await;
         let now_us = os::now_us();
         self.shared
             .recorder
             .change(|history| history.reclaimed_us = Some(now_us));
+        if !self.shared.plan.forgets {
+            return Ok(());
+        }
+        // And what is remembered for an hour takes no more space when it is over.
+        self.shared.order(Order::HourPasses);
+        sleep(reclaim).await;
+        let now_us = os::now_us();
+        self.shared
+            .recorder
+            .change(|history| history.forgotten_us = Some(now_us));
         Ok(())
     }
 
@@ -125,7 +144,7 @@ impl Client {
     async fn insist(&mut self, mut asked: Asked) -> Result<(), String> {
         asked.level = Level::All;
         let begun_us = os::now_us();
-        while !self.attempt(&asked, true).await {
+        while !self.attempt(&asked).await {
             if os::now_us() - begun_us > TAKEN_US_MAX {
                 return Err(format!(
                     "all is well, and node {} does not do this at all replicas: {asked:?}",
@@ -174,27 +193,93 @@ impl Client {
             sleep(Duration::from_millis(500)).await;
         }
         for place in places {
-            self.read_at_quorum(place, begun_us).await?;
+            let asked = self.draw_op(place, What::Get);
+            self.read_at_last(asked, Level::Quorum, begun_us).await?;
         }
         Ok(())
     }
 
     /// A replica may still find out that it has all that it should hold; no longer than all may take to be alike.
-    async fn read_at_quorum(&mut self, place: Place, begun_us: u64) -> Result<(), String> {
+    async fn read_at_last(&mut self, mut asked: Asked, level: Level, begun_us: u64) -> Result<Answer, String> {
+        asked.level = level;
         loop {
-            let mut asked = self.draw_op(place, What::Get);
-            asked.level = Level::Quorum;
-            if self.attempt(&asked, false).await {
-                return Ok(());
+            if let Some(answer) = self.attempt_for(&asked).await {
+                return Ok(answer);
             }
             if os::now_us() - begun_us > self.shared.plan.converge_us {
-                return Err(format!(
-                    "a read at quorum of {place:?} by node {} failed although all is well",
-                    asked.node
-                ));
+                return Err(format!("a read failed although all is well: {asked:?}"));
             }
             sleep(Duration::from_millis(100)).await;
+            asked.op = self.shared.recorder.new_op();
+            asked.node = self.draw_node(asked.place);
         }
+    }
+
+    /// Once nothing can change any more: pages, counts and listings, which have to say the same as the lists do.
+    async fn read_in_other_ways(&mut self) -> Result<(), String> {
+        let settled_us = self.shared.recorder.settled_us() + SPREAD_US;
+        sleep(Duration::from_micros(settled_us.saturating_sub(os::now_us()))).await;
+        let now_us = os::now_us();
+        self.shared.recorder.change(|history| history.settled_us = Some(now_us));
+        let mut places = self.places();
+        while places.len() > PLACES_MAX {
+            places.swap_remove(self.rng.below(places.len() as u64) as usize);
+        }
+        for place in places {
+            self.read_place_in_other_ways(place).await?;
+        }
+        // Where each key has a home of its own, no node lists all.
+        if self.shared.plan.topology == Topology::Cluster || self.shared.plan.nodes == 1 {
+            for user in 0..self.shared.plan.load.users {
+                self.list_in_pages(user).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn read_place_in_other_ways(&mut self, place: Place) -> Result<(), String> {
+        let begun_us = os::now_us();
+        let asked = self.draw_op(place, What::Get);
+        let list = self.read_at_last(asked, Level::Quorum, begun_us).await?;
+        for level in [Level::One, Level::Quorum] {
+            let asked = self.draw_last(place, What::Count);
+            self.read_at_last(asked, level, begun_us).await?;
+        }
+        let len = match list {
+            Answer::Values(values) => values.len() as u64,
+            _ => 0,
+        };
+        let limit = self.rng.between(1, 3).max(len.div_ceil(PAGES_MAX));
+        let level = *self.rng.pick(&[Level::One, Level::Quorum]);
+        let mut offset = 0;
+        // And one page beyond the end.
+        while offset < len + limit {
+            let asked = self.draw_last(place, What::Page { offset, limit });
+            self.read_at_last(asked, level, begun_us).await?;
+            offset += limit;
+        }
+        Ok(())
+    }
+
+    async fn list_in_pages(&mut self, user: u8) -> Result<(), String> {
+        let begun_us = os::now_us();
+        let limit = Some(self.rng.between(1, 3));
+        let level = *self.rng.pick(&[Level::One, Level::Quorum]);
+        let mut after = None;
+        loop {
+            let asked = self.draw_last(Place { user, key: 0 }, What::List { after, limit });
+            let answer = self.read_at_last(asked, level, begun_us).await?;
+            let Some(next) = next_page(after, &answer) else {
+                return Ok(());
+            };
+            after = Some(next);
+        }
+    }
+
+    fn draw_last(&mut self, place: Place, what: What) -> Asked {
+        let mut asked = self.draw_op(place, what);
+        asked.is_last = true;
+        asked
     }
 
     async fn read_all_replicas(&mut self, places: &[Place]) -> Vec<Vec<(Asked, u64, Outcome)>> {
@@ -215,7 +300,7 @@ impl Client {
                 asked.node = node;
                 asked.level = Level::One;
                 asked.is_last = true;
-                let (path, mut body) = self.shared.recorder.request(&asked, false);
+                let (path, mut body) = self.shared.recorder.request(&asked);
                 body["user"] = credentials(&user_name(place.user));
                 let began_us = os::now_us();
                 let mut outcome = match silent.get(&node) {

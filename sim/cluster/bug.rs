@@ -3,7 +3,7 @@
 use kv_storage::planted::Bug;
 
 use super::env::Pace;
-use super::plan::{Fault, Load, Plan, SECOND_US, Topology};
+use super::plan::{Bounds, Fault, Load, Plan, SECOND_US, Topology};
 use crate::rng::Rng;
 
 /// Three nodes that hold everything, one hot key, quick clients.
@@ -39,6 +39,7 @@ fn three(rng: &mut Rng) -> Plan {
         think_ms_max: 100,
         timeout_ms: 2_000,
         attempts_max: 3,
+        again_percent: 0,
         part_percent: 10,
         clear_percent: 0,
         batch_percent: 0,
@@ -65,6 +66,16 @@ pub fn found_by(bug: Bug) -> &'static str {
         Bug::PasswordForgotten => "G9, and nothing is invented",
         Bug::SyncRetried => "G10 no false success",
         Bug::TornTailAccepted => "a dot names one op",
+        Bug::PageOffsetForgotten | Bug::ListBoundForgotten => "pages, counts and listings",
+        Bug::RetryTakenUnseen => "a request is one op",
+        Bug::ClearTakenAnew => "G4 reads",
+        Bug::CatchUpSkipsParts => "replicas hold the same",
+        Bug::SpentForgotten => "a request is remembered",
+        Bug::DroppedForgotten => "clocks only grow",
+        Bug::TornIsDamage => "a crash is no damage",
+        Bug::ClearsKept | Bug::SpentKept => "space",
+        Bug::PermitKept => "idle",
+        Bug::DoorOpen => "limits",
     }
 }
 
@@ -161,7 +172,7 @@ pub fn plan(bug: Bug, rng: &mut Rng) -> Plan {
         Bug::SetBackUnnoticed => {
             plan.running_images = true;
             // What was missed takes its time to come, by narrow links and to slow disks.
-            plan.link.bytes_per_ms = 600;
+            plan.link.bytes_per_ms = 200;
             plan.pace.slow_percent = 100;
             plan.pace.slow_ms_max = 20;
             plan.load.clients = 6;
@@ -174,6 +185,68 @@ pub fn plan(bug: Bug, rng: &mut Rng) -> Plan {
             plan.faults = vec![(Fault::OldDisk, SECOND_US), (Fault::FullDisk, 4 * SECOND_US)];
             plan.faults_end_us = 40 * SECOND_US;
         }
+        Bug::PageOffsetForgotten | Bug::ListBoundForgotten => {
+            plan.nodes = 5;
+            plan.skews.resize(5, (0, 0));
+            plan.load.keys = 12;
+            plan.load.part_percent = 0;
+            plan.faults_end_us = 5 * SECOND_US;
+        }
+        Bug::RetryTakenUnseen => {
+            plan.load.again_percent = 30;
+            plan.faults_end_us = 5 * SECOND_US;
+        }
+        Bug::ClearTakenAnew => {
+            plan.topology = Topology::Separate;
+            plan.nodes = 1;
+            plan.skews.truncate(1);
+            plan.load.clear_percent = 10;
+            plan.load.again_percent = 30;
+            plan.faults_end_us = 5 * SECOND_US;
+        }
+        Bug::CatchUpSkipsParts => {
+            plan.load.part_percent = 60;
+            plan.load.keys = 6;
+            plan.faults = vec![(Fault::PowerLoss, often), (Fault::Partition, often)];
+        }
+        Bug::SpentForgotten | Bug::DroppedForgotten => {
+            merge_often(&mut plan);
+            plan.survey_us = SECOND_US;
+        }
+        Bug::ClearsKept | Bug::SpentKept => {
+            merge_often(&mut plan);
+            plan.clears_all = true;
+            plan.forgets = bug == Bug::SpentKept;
+            plan.faults_end_us = 5 * SECOND_US;
+        }
+        Bug::TornIsDamage => {
+            plan.load.text_bytes_max = 4_000;
+            plan.load.long_percent = 100;
+            plan.load.think_ms_max = 60;
+            plan.survey_us = SECOND_US / 2;
+            plan.faults = vec![(Fault::CrashInWrite, SECOND_US / 3)];
+        }
+        Bug::PermitKept => plan.faults_end_us = 5 * SECOND_US,
+        Bug::DoorOpen => {
+            let mut crowded = Plan::crowded(rng);
+            crowded.bounds = Bounds {
+                are_tight: true,
+                ..Bounds::default()
+            };
+            crowded.bounds.node.shard_requests = 1;
+            crowded.bug = plan.bug;
+            crowded.faults_end_us = 3 * SECOND_US;
+            plan = crowded;
+        }
     }
     plan
+}
+
+/// Small logs, soon sealed and merged, and much that is cleared.
+fn merge_often(plan: &mut Plan) {
+    plan.shard.log_bytes = 68 << 10;
+    plan.shard.fan_out = 2;
+    plan.shard.idle_ms = 1_000;
+    plan.load.clear_percent = 10;
+    plan.load.text_bytes_max = 4_000;
 }

@@ -6,6 +6,7 @@
 //! clients, so what overlaps in time is in no order.
 
 mod acknowledged;
+mod alike;
 mod answers;
 mod clocks;
 mod convergence;
@@ -13,21 +14,24 @@ mod dots;
 mod durable;
 mod false_success;
 mod limits;
+mod once;
 mod order;
+mod pages;
 mod parts;
 mod reads;
+mod remembered;
 mod sample;
 mod shape;
 mod space;
 
 use std::collections::BTreeMap;
 
-use super::history::{Call, History, Place, TextId, What, Write};
+use super::history::{Answer, Call, History, Place, TextId, What, Write};
 
 pub type Check = fn(&Judged) -> Result<(), String>;
 
 /// By the names that a failure shows.
-pub const CHECKS: [(&str, Check); 17] = [
+pub const CHECKS: [(&str, Check); 21] = [
     ("G9, and nothing is invented", shape::nothing_is_invented),
     ("G6 exactly once", shape::nothing_counts_twice),
     ("G5 order", order::order),
@@ -45,6 +49,10 @@ pub const CHECKS: [(&str, Check); 17] = [
     ("idle", limits::nothing_waits_when_nobody_asks),
     ("space", space::cleared_space_is_reclaimed),
     ("a crash is no damage", clocks::nothing_looks_damaged_that_is_not),
+    ("pages, counts and listings", pages::all_ways_to_read_agree),
+    ("a request is one op", once::a_request_is_one_op),
+    ("a request is remembered", remembered::a_request_is_remembered),
+    ("replicas hold the same", alike::replicas_hold_the_same),
 ];
 
 /// Every rule that the history breaks.
@@ -81,6 +89,8 @@ pub struct Case<'a> {
     pub clears: Vec<Write>,
     /// Answered reads of the whole list.
     pub reads: Vec<&'a Call>,
+    /// And of a part of it.
+    pub pages: Vec<&'a Call>,
 }
 
 /// An add, and what is certain about it.
@@ -130,8 +140,16 @@ impl<'a> Judged<'a> {
                 }
             }
         }
-        for call in history.calls.iter().filter(|call| call.list().is_some()) {
-            places.entry(call.place).or_default().reads.push(call);
+        for call in &history.calls {
+            let Some(Answer::Values(_)) = call.answer() else {
+                continue;
+            };
+            let case = places.entry(call.place).or_default();
+            match call.what {
+                What::Get => case.reads.push(call),
+                What::Page { .. } => case.pages.push(call),
+                _ => {}
+            }
         }
         let mut texts = BTreeMap::new();
         for (place, case) in &mut places {
@@ -141,19 +159,37 @@ impl<'a> Judged<'a> {
         Self { history, places, texts }
     }
 
+    pub fn writes(&self) -> impl Iterator<Item = &Write> {
+        let cases = self.places.values();
+        cases.flat_map(|case| case.adds.iter().map(|add| &add.write).chain(&case.clears))
+    }
+
+    /// Answered reads of lists.
     pub fn reads(&self) -> impl Iterator<Item = (&Case<'a>, &'a Call)> {
         self.places
             .values()
             .flat_map(|case| case.reads.iter().map(move |call| (case, *call)))
     }
+
+    /// Answered reads of lists and of parts of them.
+    pub fn reads_and_pages(&self) -> impl Iterator<Item = (&Case<'a>, &'a Call)> {
+        self.places
+            .values()
+            .flat_map(|case| case.reads_and_pages().map(move |call| (case, call)))
+    }
 }
 
-impl Case<'_> {
+impl<'a> Case<'a> {
+    /// A page is one piece of a list, so what holds of all that is next to each other in a list holds of it.
+    fn reads_and_pages(&self) -> impl Iterator<Item = &'a Call> {
+        self.reads.iter().chain(&self.pages).copied()
+    }
+
     fn conclude(&mut self) {
         for add in &mut self.adds {
             add.known_us = add.write.acked_at_quorum_us();
         }
-        for read in &self.reads {
+        for read in self.reads.iter().chain(&self.pages) {
             let earlier = |us: Option<u64>| Some(us.map_or(read.ended_us, |us| us.min(read.ended_us)));
             for text in texts_of(read) {
                 if let Some(add) = self.by_text.get(&text).and_then(|at| self.adds.get_mut(*at)) {
@@ -179,9 +215,9 @@ impl Case<'_> {
     }
 }
 
-/// The texts of a list, in its order.
+/// The texts of a list or a part of it, in its order.
 pub fn texts_of(read: &Call) -> impl Iterator<Item = TextId> {
-    read.list().unwrap_or_default().iter().flatten().copied()
+    read.values().iter().flatten().copied()
 }
 
 /// How a failure names a call.

@@ -19,6 +19,10 @@ const WATCHED_US: u64 = 5 * SECOND_US;
 /// How long it takes a node at most to tell all others what is durable, while they hear each other.
 const TELLING_US: u64 = 3 * SECOND_US;
 
+/// How long an hour takes that passes: more than request ids are kept, also where two clocks are ten minutes apart.
+const HOUR_MS_MIN: u64 = 75 * 60 * 1000;
+const HOUR_MS_MAX: u64 = 180 * 60 * 1000;
+
 /// What happens to the world at a moment.
 #[derive(Debug, Clone)]
 pub enum Action {
@@ -176,7 +180,9 @@ impl World {
                     link.repeat_percent = loss / 2;
                 });
             }
+            Fault::HourPasses => self.let_an_hour_pass(now_us),
             Fault::CutConnection => {
+                self.recorder.change(|history| history.cuts_us.push(now_us));
                 for _ in 0..self.rng.between(1, 4) {
                     self.network.cut_one(|_, _| true);
                 }
@@ -234,6 +240,12 @@ impl World {
             Fault::BitFlip | Fault::BadSector => self.spoil(id, fault),
         }
         self.faults.count(fault);
+    }
+
+    pub fn let_an_hour_pass(&mut self, now_us: u64) {
+        let by_ms = self.rng.between(HOUR_MS_MIN, HOUR_MS_MAX) as i64;
+        self.nodes.iter().for_each(|node| node.wall.jump(by_ms));
+        self.recorder.change(|history| history.hours_us.push(now_us));
     }
 
     fn fail_disk(&mut self, id: HostId, fault: disk::Fault, now_us: u64) {

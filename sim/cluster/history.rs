@@ -64,10 +64,16 @@ pub enum What {
     /// The same with the password of another user.
     Forged,
     /// A part of the list.
-    Page,
+    Page {
+        offset: u64,
+        limit: u64,
+    },
     Count,
-    /// The user's keys; `Place::key` says nothing.
-    List,
+    /// The user's keys, from behind one on, and no more than so many; `Place::key` says nothing.
+    List {
+        after: Option<u8>,
+        limit: Option<u64>,
+    },
 }
 
 impl What {
@@ -84,7 +90,11 @@ pub enum Answer {
     Ok,
     Values(Vec<Value>),
     Count(u64),
-    Keys(Vec<u8>),
+    /// And the one that the next page begins behind, if there is another page.
+    Keys {
+        keys: Vec<u8>,
+        next: Option<u8>,
+    },
     /// Something that cannot be: what nobody added, or an answer of the wrong form.
     Garbled(String),
 }
@@ -111,12 +121,19 @@ pub struct Call {
     pub batch: Option<(u64, usize)>,
     /// How long the nodes have for it.
     pub deadline_ms: u64,
+    /// It carried the request id of its op ([`request_id`]).
+    pub with_id: bool,
     pub began_us: u64,
     /// When the answer was there, or nobody waited any more.
     pub ended_us: u64,
     pub outcome: Outcome,
-    /// One of those reads that compare the replicas when all is over.
+    /// One of those reads that compare the replicas, or ways to read, when all is over.
     pub is_last: bool,
+}
+
+/// What all attempts at an op carry.
+pub fn request_id(op: OpId) -> String {
+    format!("request-{op}")
 }
 
 impl Call {
@@ -132,6 +149,14 @@ impl Call {
         match (&self.what, self.answer()) {
             (What::Get, Some(Answer::Values(values))) => Some(values),
             _ => None,
+        }
+    }
+
+    /// The values that it gave, be they the list or a part of it.
+    pub fn values(&self) -> &[Value] {
+        match self.answer() {
+            Some(Answer::Values(values)) => values,
+            _ => &[],
         }
     }
 
@@ -237,6 +262,10 @@ pub struct History {
     pub lost_disks: Vec<LostDisk>,
     /// In the order of their times; those of one time are of all nodes.
     pub surveys: Vec<Survey>,
+    /// When more than an hour passed by all clocks.
+    pub hours_us: Vec<u64>,
+    /// When connections were cut, which alone is no trouble.
+    pub cuts_us: Vec<u64>,
     pub retried_syncs: Vec<(u8, std::path::PathBuf)>,
     pub figures: Vec<Figures>,
     /// How much a node lets wait.
@@ -247,8 +276,12 @@ pub struct History {
     pub have_peers: bool,
     /// What the logs of one node may take on its disk, bytes.
     pub log_bytes_max: u64,
+    /// From here on no write of a client could change anything, until the end's own.
+    pub settled_us: Option<u64>,
     /// From here on nothing of any key may lie on any disk, as all were cleared long before.
     pub reclaimed_us: Option<u64>,
+    /// And from here on no request id, as an hour has passed since.
+    pub forgotten_us: Option<u64>,
     /// How many replicas hold a key.
     pub replicas: usize,
 }
@@ -270,15 +303,39 @@ pub struct Write {
     /// From here on it can no longer happen: all attempts have ended, and those whose outcome is unknown can have no effect any more.
     pub over_us: u64,
     pub batch: Option<(u64, usize)>,
+    /// All attempts carried a request id.
+    pub with_id: bool,
+    /// How many attempts there were that may have done something.
+    pub tries: u32,
 }
 
 impl Write {
+    /// Of a write that was acknowledged at quorum, an attempt that began later does nothing: its request id is known. (At one, nobody asks who knows it.)
+    fn is_done_before(&self, call: &Call) -> bool {
+        self.with_id
+            && self
+                .acked_at_quorum_us()
+                .is_some_and(|acked_us| acked_us <= call.began_us)
+    }
+
     pub fn acked_at_quorum_us(&self) -> Option<u64> {
         self.acked_us.filter(|_| self.level >= Level::Quorum)
     }
 }
 
 impl History {
+    /// Whether a request id may have been forgotten between these moments.
+    pub fn has_hour_passed(&self, from_us: u64, to_us: u64) -> bool {
+        self.hours_us.iter().any(|hour_us| (from_us..=to_us).contains(hour_us))
+    }
+
+    /// From when on nothing that a client sent so far can have an effect that it did not have yet.
+    pub fn settled_us(&self) -> u64 {
+        let writes = self.writes();
+        let possible = writes.values().flatten().filter(|write| write.possible);
+        possible.map(|write| write.over_us).max().unwrap_or_default()
+    }
+
     /// The writes of each place, in the order in which they began.
     pub fn writes(&self) -> BTreeMap<Place, Vec<Write>> {
         let quiet = Quiet::new(&self.troubles);
@@ -299,7 +356,15 @@ impl History {
                 possible: false,
                 over_us: 0,
                 batch: call.batch,
+                with_id: call.with_id,
+                tries: 0,
             });
+            let is_forgotten = |write: &Write| self.has_hour_passed(write.began_us, call.began_us);
+            if write.is_done_before(call) && !is_forgotten(write) {
+                continue;
+            }
+            write.with_id &= call.with_id;
+            write.tries += 1;
             write.began_us = write.began_us.min(call.began_us);
             let over_us = match &call.outcome {
                 Outcome::Answered(_) => {

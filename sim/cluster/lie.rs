@@ -120,9 +120,9 @@ impl Memory {
         let told = match (&asked.what, answer) {
             (What::Get, Answer::Values(values)) => self.list(lie, is_now, asked, values),
             (What::Count, Answer::Count(count)) if lie == Lie::CountOff && is_now => Answer::Count(count + 1),
-            (What::List, Answer::Keys(mut keys)) if lie == Lie::KeyUnlisted => {
+            (What::List { .. }, Answer::Keys { mut keys, next }) if lie == Lie::KeyUnlisted => {
                 keys.pop();
-                Answer::Keys(keys)
+                Answer::Keys { keys, next }
             }
             (_, answer) => answer,
         };

@@ -63,6 +63,9 @@ pub enum Fault {
     BitFlip,
     /// In a scenario of its own.
     BadSector,
+    /// All clocks say that more than an hour has passed, as if all had been idle for as long: what is kept for an hour may go. Drawn apart
+    /// from the others, as it takes the clients' requests with it that could be sent again.
+    HourPasses,
 }
 
 impl Fault {
@@ -130,6 +133,8 @@ pub struct Load {
     pub think_ms_max: u64,
     pub timeout_ms: u64,
     pub attempts_max: u64,
+    /// Of a hundred ops, so many are none: a client sends a request again that was answered.
+    pub again_percent: u64,
     pub part_percent: u64,
     pub clear_percent: u64,
     pub batch_percent: u64,
@@ -201,6 +206,9 @@ pub struct Plan {
     pub faults_end_us: u64,
     /// In the end all keys are cleared, and their space must come free.
     pub clears_all: bool,
+    /// After that an hour passes, and no request id may be left. Not in the swarm: where the first segment of a shard was sealed without the clears that
+    /// it had, nothing is merged for the sake of ids alone until something else is cleared.
+    pub forgets: bool,
     /// How long all nodes may take to be alike after the faults have ended.
     pub converge_us: u64,
     /// The mean time between two surveys of all disks.
@@ -315,7 +323,7 @@ impl Plan {
         let replication = (*rng.pick(&[1, 2, 3, 3, 3, 3, 4, 5])).min(nodes);
         let calm_links = rng.percent(40);
         let skew_ms = *rng.pick(&[0, 0, 50, 5_000, 300_000]);
-        Self {
+        let mut plan = Self {
             script: Script::Swarm,
             topology,
             nodes,
@@ -356,6 +364,7 @@ impl Plan {
             running_images: false,
             faults_end_us: 42 * SECOND_US,
             clears_all: topology == Topology::Cluster && rng.percent(15),
+            forgets: false,
             converge_us: 30 * SECOND_US,
             survey_us: rng.between(5, 15) * SECOND_US,
             bounds: if rng.percent(20) {
@@ -367,7 +376,12 @@ impl Plan {
             clear_deadline_ms: *rng.pick(&[1_000, DEADLINE_MS_DEFAULT]),
             planted: None,
             bug: None,
+        };
+        plan.load.again_percent = *rng.pick(&[0, 5, 20]);
+        if topology == Topology::Cluster && rng.percent(20) {
+            plan.faults.push((Fault::HourPasses, 15 * SECOND_US));
         }
+        plan
     }
 }
 
@@ -380,6 +394,7 @@ impl Load {
             think_ms_max: *rng.pick(&[100, 300, 1_000]),
             timeout_ms: *rng.pick(&[1_000, 5_000, 10_000]),
             attempts_max: *rng.pick(&[1, 3, 8]),
+            again_percent: 0,
             part_percent: *rng.pick(&[0, 20, 60]),
             clear_percent: *rng.pick(&[0, 2, 6, 20]),
             batch_percent: *rng.pick(&[0, 0, 10]),

@@ -7,7 +7,7 @@ use serde_json::{Value as Json, json};
 
 use super::client::Reply;
 use super::history::{
-    Answer, Call, History, Level, Loss, LostDisk, OpId, Outcome, Place, TextId, Trouble, Value, What,
+    Answer, Call, History, Level, Loss, LostDisk, OpId, Outcome, Place, TextId, Trouble, Value, What, request_id,
 };
 use super::os;
 use super::trace::Trace;
@@ -40,11 +40,17 @@ pub struct Asked {
     pub level: Level,
     pub batch: Option<(u64, usize)>,
     pub deadline_ms: u64,
+    /// The request carries an id.
+    pub with_id: bool,
     pub is_last: bool,
 }
 
 pub fn key_name(key: u8) -> String {
     format!("key-{key}")
+}
+
+fn key_of(name: &Json) -> Option<u8> {
+    name.as_str()?.strip_prefix("key-")?.parse().ok()
 }
 
 pub fn user_name(user: u8) -> String {
@@ -61,6 +67,16 @@ impl Recorder {
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How often an hour has passed.
+    pub fn hours(&self) -> usize {
+        self.inner().history.hours_us.len()
+    }
+
+    /// From when on nothing that was sent so far can have an effect that it did not have yet.
+    pub fn settled_us(&self) -> u64 {
+        self.inner().history.settled_us()
     }
 
     pub fn take_history(&self) -> History {
@@ -113,8 +129,8 @@ impl Recorder {
         self.inner().texts.get(id as usize).cloned().unwrap_or_default()
     }
 
-    /// Notes how a call ended that began at `began_us`; gives whether it needs no other attempt.
-    pub fn end(&self, asked: Asked, began_us: u64, outcome: Outcome) -> bool {
+    /// Notes how a call ended that began at `began_us`.
+    pub fn end(&self, asked: Asked, began_us: u64, outcome: Outcome) {
         let is_done = matches!(outcome, Outcome::Answered(_));
         let numbers = [
             asked.op,
@@ -138,12 +154,12 @@ impl Recorder {
             level: asked.level,
             batch: asked.batch,
             deadline_ms: asked.deadline_ms,
+            with_id: asked.with_id,
             began_us,
             ended_us: os::now_us(),
             outcome,
             is_last: asked.is_last,
         });
-        is_done
     }
 
     /// What a reply to a call means.
@@ -203,17 +219,20 @@ impl Recorder {
             What::Clear => (body["status"] == "OK").then_some(Answer::Ok),
             What::Forged => None,
             What::Count => body["count"].as_u64().map(Answer::Count),
-            What::Get | What::Page => {
+            What::Get | What::Page { .. } => {
                 let values = body["value"]
                     .as_array()?
                     .iter()
                     .map(|value| self.parse(value.as_str()?));
                 values.collect::<Option<_>>().map(Answer::Values)
             }
-            What::List => {
-                let keys = body["keys"].as_array()?.iter();
-                let keys = keys.map(|key| key.as_str()?.strip_prefix("key-")?.parse().ok());
-                keys.collect::<Option<_>>().map(Answer::Keys)
+            What::List { .. } => {
+                let keys = body["keys"].as_array()?.iter().map(key_of);
+                let next = match &body["after"] {
+                    Json::Null => None,
+                    after => Some(key_of(after)?),
+                };
+                keys.collect::<Option<_>>().map(|keys| Answer::Keys { keys, next })
             }
         }
     }
@@ -232,25 +251,31 @@ impl Recorder {
     }
 
     /// Path and body of a call, without the user; the body is also that of an operation in a batch.
-    pub fn request(&self, asked: &Asked, with_id: bool) -> (&'static str, Json) {
+    pub fn request(&self, asked: &Asked) -> (&'static str, Json) {
         let key = key_name(asked.place.key);
         let (path, mut body) = match &asked.what {
-            What::Add { text, finish } => {
-                let mut body = json!({"key": key, "value": self.text(*text), "finish_value": finish});
-                if with_id {
-                    body["request_id"] = format!("request-{}", asked.op).into();
-                }
-                ("/add_value", body)
-            }
+            What::Add { text, finish } => (
+                "/add_value",
+                json!({"key": key, "value": self.text(*text), "finish_value": finish}),
+            ),
             What::Clear => ("/clear_key", json!({"key": key})),
             What::Get | What::Forged => ("/get_value", json!({"key": key})),
-            What::Page => (
-                "/get_value",
-                json!({"key": key, "offset": asked.op % 7, "limit": asked.op % 5 + 1}),
-            ),
+            What::Page { offset, limit } => ("/get_value", json!({"key": key, "offset": offset, "limit": limit})),
             What::Count => ("/get_value", json!({"key": key, "count_only": true})),
-            What::List => ("/list_keys", json!({})),
+            What::List { after, limit } => {
+                let mut body = json!({});
+                if let Some(after) = after {
+                    body["after"] = key_name(*after).into();
+                }
+                if let Some(limit) = limit {
+                    body["limit"] = (*limit).into();
+                }
+                ("/list_keys", body)
+            }
         };
+        if asked.with_id {
+            body["request_id"] = request_id(asked.op).into();
+        }
         body["consistency"] = asked.level.name().into();
         if asked.deadline_ms != DEADLINE_MS_DEFAULT {
             body["deadline_ms"] = asked.deadline_ms.into();

@@ -82,6 +82,8 @@ pub enum Order {
     Start(HostId),
     /// Its plug is pulled: nobody is told.
     PowerOff(HostId),
+    /// More than an hour, by all clocks.
+    HourPasses,
 }
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]

@@ -1,6 +1,7 @@
 //! What the clients do: users are made, every client goes on by itself until it is told to stop, and in the end all replicas are
 //! compared.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
@@ -17,7 +18,7 @@ use super::net::{HostId, Network};
 use super::node::{ADMIN, password};
 use super::os;
 use super::plan::{Plan, SECOND_US, Topology};
-use super::record::{Asked, Recorder, user_name};
+use super::record::{Asked, Recorder, key_name, user_name};
 use super::scale::{Order, Row, Serving};
 use crate::rng::Rng;
 
@@ -34,6 +35,8 @@ const HASTY_MS_MAX: u64 = 400;
 /// Of a hundred calls, so many come with the password of another user. Few enough that no right one has to wait for it.
 const FORGED_PERCENT: u64 = 2;
 const SETUP_US_MAX: u64 = 40 * SECOND_US;
+/// A client sends one of so many again.
+const DONE_MAX: usize = 20;
 
 /// What the clients and the world tell each other.
 #[derive(Clone)]
@@ -104,6 +107,9 @@ pub struct Client {
     pub http: HttpClient,
     pub rng: Rng,
     pub memory: Memory,
+    /// The last ones that were answered and carry request ids; of this hour, the next one may have forgotten them.
+    done: VecDeque<Asked>,
+    hours: usize,
 }
 
 impl Client {
@@ -118,6 +124,8 @@ impl Client {
             http: HttpClient::new(shared.network.on(HostId(FIRST_CLIENT + id)), deadline),
             rng,
             memory: Memory::default(),
+            done: VecDeque::new(),
+            hours: 0,
         }
     }
 
@@ -230,13 +238,19 @@ impl Client {
                 finish: !self.rng.percent(load.part_percent),
             },
             55..85 => What::Get,
-            85..90 => What::Page,
+            85..90 => What::Page {
+                offset: self.rng.below(12),
+                limit: self.rng.between(1, 5),
+            },
             90..95 => What::Count,
-            _ => What::List,
+            _ => What::List {
+                after: None,
+                limit: self.rng.percent(50).then(|| self.rng.between(1, 5)),
+            },
         }
     }
 
-    fn draw_node(&mut self, place: Place) -> u8 {
+    pub fn draw_node(&mut self, place: Place) -> u8 {
         match self.shared.plan.topology {
             Topology::Separate => home(&self.shared.plan, place),
             Topology::Cluster => self.rng.below(self.shared.plan.nodes.into()) as u8,
@@ -253,6 +267,7 @@ impl Client {
             client: self.id,
             node: self.draw_node(place),
             place,
+            with_id: what.is_write(),
             what,
             level: self.draw_level(),
             batch: None,
@@ -261,18 +276,34 @@ impl Client {
         }
     }
 
+    /// Whether an hour has passed since this was asked last.
+    fn has_hour_passed(&mut self) -> bool {
+        let hours = self.shared.recorder.hours();
+        std::mem::replace(&mut self.hours, hours) != hours
+    }
+
     async fn one_op(&mut self) {
+        if self.has_hour_passed() {
+            self.done.clear();
+        }
+        if !self.done.is_empty() && self.rng.percent(self.shared.plan.load.again_percent) {
+            return self.once_again().await;
+        }
         let place = self.draw_place();
         let what = match self.draw_what() {
             // A listing is of all keys, and these have different homes.
-            What::List if self.shared.plan.topology == Topology::Separate && self.shared.plan.nodes > 1 => What::Get,
+            What::List { .. } if self.shared.plan.topology == Topology::Separate && self.shared.plan.nodes > 1 => {
+                What::Get
+            }
             _ if self.rng.percent(FORGED_PERCENT) => What::Forged,
             what => what,
         };
+        if let What::List { after, limit } = what {
+            return self.list_page_by_page(place, after, limit).await;
+        }
         let mut asked = self.draw_op(place, what);
-        let is_add = matches!(asked.what, What::Add { .. });
-        let with_id = is_add && self.rng.percent(85);
-        let attempts = if with_id {
+        asked.with_id &= self.rng.percent(85);
+        let attempts = if asked.with_id {
             self.rng.between(1, self.shared.plan.load.attempts_max)
         } else {
             1
@@ -281,15 +312,52 @@ impl Client {
             if attempt > 0 {
                 sleep(Duration::from_millis(self.rng.between(1, 300))).await;
                 asked.node = self.draw_node(place);
+                if self.has_hour_passed() {
+                    self.done.clear();
+                    return;
+                }
             }
-            if self.attempt(&asked, with_id).await {
+            if self.attempt(&asked).await {
+                if asked.with_id {
+                    self.done.push_back(asked);
+                    if self.done.len() > DONE_MAX {
+                        self.done.pop_front();
+                    }
+                }
                 return;
             }
         }
     }
 
-    pub async fn attempt(&mut self, asked: &Asked, with_id: bool) -> bool {
-        let (path, mut body) = self.shared.recorder.request(asked, with_id);
+    /// A request that was answered comes again, as if the answer had been lost: some time later, through any node.
+    async fn once_again(&mut self) {
+        let nth = self.rng.below(self.done.len() as u64) as usize;
+        let mut asked = self.done[nth].clone();
+        asked.node = self.draw_node(asked.place);
+        self.attempt(&asked).await;
+    }
+
+    /// To the end of the listing, each page through the same node at the same level.
+    async fn list_page_by_page(&mut self, place: Place, mut after: Option<u8>, limit: Option<u64>) {
+        let (node, level) = (self.draw_node(place), self.draw_level());
+        loop {
+            let mut asked = self.draw_op(place, What::List { after, limit });
+            (asked.node, asked.level) = (node, level);
+            let answer = self.attempt_for(&asked).await;
+            let Some(next) = answer.and_then(|answer| next_page(after, &answer)) else {
+                return;
+            };
+            after = Some(next);
+        }
+    }
+
+    /// Whether it was answered.
+    pub async fn attempt(&mut self, asked: &Asked) -> bool {
+        self.attempt_for(asked).await.is_some()
+    }
+
+    pub async fn attempt_for(&mut self, asked: &Asked) -> Option<Answer> {
+        let (path, mut body) = self.shared.recorder.request(asked);
         body["user"] = credentials(&user_name(asked.place.user));
         if self.id != AUDITOR_ID && self.rng.percent(self.shared.plan.load.hasty_percent) {
             body["deadline_ms"] = self.rng.between(1, HASTY_MS_MAX).into();
@@ -306,7 +374,12 @@ impl Client {
             None => self.ask(asked, path, &body).await,
             Some(lie) => self.ask_a_liar(lie, asked, path, &body).await,
         };
-        self.shared.recorder.end(asked.clone(), began_us, outcome)
+        let answer = match &outcome {
+            Outcome::Answered(answer) => Some(answer.clone()),
+            _ => None,
+        };
+        self.shared.recorder.end(asked.clone(), began_us, outcome);
+        answer
     }
 
     pub async fn ask(&mut self, asked: &Asked, path: &str, body: &Json) -> Outcome {
@@ -343,7 +416,7 @@ impl Client {
                 ..self.draw_place()
             };
             let what = match self.draw_what() {
-                What::Page | What::List => What::Get,
+                What::Page { .. } | What::List { .. } => What::Get,
                 what => what,
             };
             if self.draw_node(place) != node && self.shared.plan.topology == Topology::Separate {
@@ -379,8 +452,17 @@ impl Client {
     }
 }
 
+/// What the next page of a listing begins behind: none after the last one, nor after one from which no way leads on.
+pub fn next_page(after: Option<u8>, page: &Answer) -> Option<u8> {
+    let Answer::Keys { next: Some(next), .. } = page else {
+        return None;
+    };
+    let leads_on = after.is_none_or(|after| key_name(after) < key_name(*next));
+    leads_on.then_some(*next)
+}
+
 fn operation(recorder: &Recorder, asked: &Asked) -> Json {
-    let (path, mut body) = recorder.request(asked, true);
+    let (path, mut body) = recorder.request(asked);
     body["op"] = path.trim_start_matches('/').into();
     body
 }

@@ -26,6 +26,8 @@ use crate::rng::Rng;
 const RESTART_US: u64 = SECOND_US;
 /// How long the clients go on once the faults have ended.
 const AFTERMATH_US: u64 = 2 * SECOND_US;
+/// What a trouble held up comes so long after it at most: a packet that was lost is sent again, a node that came back opens its files.
+const HELD_UP_US: u64 = 3 * SECOND_US;
 /// How long everything is left alone in the end, and for how long of that the traffic is counted.
 const IDLE_US: u64 = 5 * SECOND_US;
 const COUNTED_US: u64 = 2 * SECOND_US;
@@ -290,6 +292,7 @@ impl World {
             match order {
                 Order::Start(id) => _ = self.restart_us.insert(id, whole_ms(now_us)),
                 Order::PowerOff(id) => self.power_off(id, SCALE_END_US),
+                Order::HourPasses => self.let_an_hour_pass(now_us),
             }
         }
         let due: Vec<HostId> = self
@@ -340,6 +343,12 @@ impl World {
         for at_us in self.restart_us.values_mut() {
             *at_us = (*at_us).min(whole_ms(now_us));
         }
+        // Some were to go on.
+        self.recorder.change(|history| {
+            for trouble in &mut history.troubles {
+                trouble.to_us = trouble.to_us.min(now_us + HELD_UP_US);
+            }
+        });
         self.faults.plan(now_us + AFTERMATH_US, Action::StopClients);
     }
 
@@ -372,8 +381,7 @@ impl World {
         self.recorder.trouble(super::history::Trouble {
             node: node.map(|id| id.0),
             from_us,
-            // What was held up meanwhile comes in its time: a packet that was lost is sent again, a node that came back opens its files.
-            to_us: to_us + 3 * SECOND_US,
+            to_us: to_us + HELD_UP_US,
         });
     }
 

@@ -2,6 +2,7 @@
 
 use super::OpError;
 use super::peers::CALLS_MAX;
+use crate::planted::{Bug, planted};
 use crate::quota::{Quota, Share};
 
 /// Writes that may wait for one shard: at 100,000 a second, about 40 ms worth.
@@ -49,7 +50,10 @@ pub struct Permits {
 }
 
 impl Permits {
-    pub fn new(limits: Limits) -> Self {
+    pub fn new(mut limits: Limits) -> Self {
+        if planted(Bug::DoorOpen) {
+            limits.shard_requests *= 2;
+        }
         Self {
             limits,
             count: Quota::new(limits.shard_requests),
@@ -63,6 +67,9 @@ impl Permits {
             what,
             retry_after_s: RETRY_AFTER_S,
         };
+        if planted(Bug::PermitKept) {
+            std::mem::forget(self.count.take(1));
+        }
         let count = self.count.take(1).ok_or(full("the shard's request queue"))?;
         let bytes = match bytes.min(self.limits.shard_bytes) {
             ..COUNTED_BYTES_MIN => None,

@@ -10,7 +10,7 @@ use crate::core::clock::Clock;
 use crate::core::op::{Body, Dot, KeyedOp, Op, Text};
 use crate::core::slot::{KeyHash, SlotId};
 use crate::core::stamp::HybridTime;
-use crate::planted::{Bug, planted};
+use crate::planted::{Bug, planted, takes_retries};
 use crate::store::filter::{parts_tag, request_tag};
 use crate::store::log::record_bytes;
 use crate::store::memtable::{MemoryOps, OpenParts, SharedMemtable};
@@ -125,13 +125,14 @@ impl Shard {
             return Err(WriteRefused::Stopped);
         }
         if let Some(id) = write.request_id
-            && !planted(Bug::RetryTakenAnew)
+            && !takes_retries()
+            && !(planted(Bug::ClearTakenAnew) && write.is_clear())
             && let Some(repeated) = self.repeated_in_memory(&write, id)
         {
             return Ok(Submitted::Repeated(repeated));
         }
         // What was taken stays taken, whatever happened to the key since.
-        if past.is_some_and(|past| past.found.repeated) && !planted(Bug::RetryTakenAnew) {
+        if past.is_some_and(|past| past.found.repeated) && !takes_retries() {
             return Ok(Submitted::Repeated(None));
         }
         self.learn(&write, past);

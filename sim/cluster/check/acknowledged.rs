@@ -44,11 +44,7 @@ fn check_round(judged: &Judged, round: &[Survey]) -> Result<(), String> {
     for add in judged.places.values().flat_map(|case| &case.adds) {
         let held = texts.get(&add.text).unwrap_or(&nowhere);
         let lost = lost_disks(judged.history, add.write.began_us, at_us);
-        let not_whole = lost.iter().filter(|(node, emptied)| {
-            let is_whole = |survey: &Survey| survey.node == **node && survey.is_whole;
-            !**emptied || !round.iter().any(is_whole)
-        });
-        let not_whole = not_whole.count();
+        let not_whole = not_whole(&lost, round);
         check_add(judged.history.replicas, add, at_us, held, lost.len(), not_whole)?;
     }
     Ok(())
@@ -84,8 +80,17 @@ fn check_add(replicas: usize, add: &Add, at_us: u64, held: &Held, lost: usize, n
     Ok(())
 }
 
+/// How many of these do not vote again after they were emptied.
+pub(super) fn not_whole(lost: &BTreeMap<u8, bool>, round: &[Survey]) -> usize {
+    let not_whole = lost.iter().filter(|(node, emptied)| {
+        let is_whole = |survey: &Survey| survey.node == **node && survey.is_whole;
+        !**emptied || !round.iter().any(is_whole)
+    });
+    not_whole.count()
+}
+
 /// The nodes whose disks may have lost what came after `since_us`, and whether all that befell them is that they were emptied.
-fn lost_disks(history: &History, since_us: u64, at_us: u64) -> BTreeMap<u8, bool> {
+pub(super) fn lost_disks(history: &History, since_us: u64, at_us: u64) -> BTreeMap<u8, bool> {
     let lost = history
         .lost_disks
         .iter()

@@ -11,7 +11,7 @@ use crate::cluster::history::{Call, TextId, Write};
 /// - all lists of a key, of all replicas and at all times, agree on one order of what was acknowledged at quorum before they were read, and
 ///   has no second try under way: of two, the earlier one counts in the end (README, "Not promised").
 pub fn order(judged: &Judged) -> Result<(), String> {
-    for (case, read) in judged.reads() {
+    for (case, read) in judged.reads_and_pages() {
         in_real_time(case, read)?;
         within_batches(case, read)?;
     }
@@ -58,7 +58,7 @@ fn within_batches(case: &Case, read: &Call) -> Result<(), String> {
 }
 
 /// After so long a node asks the next replica to carry out a write too.
-const SECOND_TRY_US: u64 = 150_000;
+pub(super) const SECOND_TRY_US: u64 = 150_000;
 /// A try lasts no longer.
 const TRY_US_MAX: u64 = 10_000_000;
 
@@ -76,7 +76,7 @@ fn settled_us(write: &Write) -> Option<u64> {
 fn in_one_order(case: &Case) -> Result<(), String> {
     let mut after: BTreeMap<TextId, BTreeSet<TextId>> = BTreeMap::new();
     let mut before: BTreeMap<TextId, usize> = BTreeMap::new();
-    for read in &case.reads {
+    for read in case.reads_and_pages() {
         let is_settled = |text: &TextId| {
             let settled_us = case.add(*text).and_then(|add| settled_us(&add.write));
             settled_us.is_some_and(|settled_us| settled_us <= read.began_us)
@@ -136,6 +136,16 @@ mod tests {
         let two = || sample().add(1, 0, 1).add(2, 2, 3);
         two().get(&[&[1], &[2]], 4, 5).passes(order);
         two().get(&[&[2], &[1]], 4, 5).fails(order);
+    }
+
+    #[test]
+    fn pages_are_held_to_the_same_order() {
+        let two = || sample().add(1, 0, 3).add(2, 2, 5).add(3, 6, 7);
+        two().page((0, 2), &[&[3], &[1]], 8, 9).fails(order);
+        let pages = || two().page((0, 2), &[&[1], &[2]], 8, 9);
+        pages().page((0, 2), &[&[1], &[2]], 8, 9).passes(order);
+        pages().page((0, 2), &[&[2], &[1]], 8, 9).fails(order);
+        pages().get(&[&[2], &[1], &[3]], 8, 9).fails(order);
     }
 
     #[test]

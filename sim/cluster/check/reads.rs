@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 
 use super::{Add, Case, Judged, name, texts_of};
 use crate::cluster::history::{Answer, Call, Place, What};
+use crate::cluster::record::key_name;
 
 /// G4: a quorum read shows every value whose last text was known before it began, unless a clear that began before it ended may
-/// have covered it. A count is no smaller than what must be there and no larger than what may be; a listing names every key that must
-/// have a value.
+/// have covered it. A count is no smaller than what must be there and no larger than what may be, and neither is what a page says of it; a
+/// listing names every key that must have a value, between where it begins and where the next page does.
 pub fn what_is_acknowledged_is_seen(judged: &Judged) -> Result<(), String> {
     for (case, read) in judged.reads().filter(|(_, read)| read.is_quorum()) {
         let seen: BTreeSet<_> = texts_of(read).collect();
@@ -23,11 +24,40 @@ pub fn what_is_acknowledged_is_seen(judged: &Judged) -> Result<(), String> {
     for call in judged.history.calls.iter().filter(|call| call.is_quorum()) {
         match call.answer() {
             Some(Answer::Count(count)) => check_count(judged, call, *count)?,
-            Some(Answer::Keys(keys)) => check_keys(judged, call, keys)?,
+            Some(Answer::Keys { keys, next }) => check_keys(judged, call, keys, *next)?,
             _ => {}
         }
     }
-    Ok(())
+    let mut quorum = judged.reads_and_pages().filter(|(_, read)| read.is_quorum());
+    quorum.try_for_each(|(case, read)| check_page(case, read))
+}
+
+/// A page that is not full ends the list, so it says how long this is; at the front, it is the list.
+fn check_page(case: &Case, page: &Call) -> Result<(), String> {
+    let What::Page { offset, limit } = page.what else {
+        return Ok(());
+    };
+    let (least, most) = bounds(case, page);
+    let len = page.values().len() as u64;
+    let is_too_short = len < limit && offset + len < least;
+    let is_too_long = len > 0 && offset + len > most;
+    if is_too_short || is_too_long {
+        return Err(format!(
+            "{} has {len} values, of {least} to {most} in the list",
+            name(page)
+        ));
+    }
+    let seen: BTreeSet<_> = texts_of(page).collect();
+    let lacking = must_be_seen(case, page).find(|add| offset == 0 && len < limit && !seen.contains(&add.text));
+    match lacking {
+        Some(add) => Err(format!(
+            "{} lacks {}, known since {:?} µs",
+            name(page),
+            add.text,
+            add.known_us
+        )),
+        None => Ok(()),
+    }
 }
 
 fn must_be_seen<'c>(case: &'c Case, read: &Call) -> impl Iterator<Item = &'c Add> {
@@ -47,6 +77,15 @@ fn check_count(judged: &Judged, call: &Call, count: u64) -> Result<(), String> {
             Err(format!("{} is {count}", name(call)))
         };
     };
+    let (least, most) = bounds(case, call);
+    if (least..=most).contains(&count) {
+        return Ok(());
+    }
+    Err(format!("{} is {count}, not {least} to {most}", name(call)))
+}
+
+/// How many values there must be, and may be, while the call is at work.
+fn bounds(case: &Case, call: &Call) -> (u64, u64) {
     let least = must_be_seen(case, call).count() as u64;
     let may = |add: &&Add| {
         add.write.finish
@@ -55,16 +94,21 @@ fn check_count(judged: &Judged, call: &Call, count: u64) -> Result<(), String> {
             && add.gone_us.is_none_or(|gone| gone >= call.began_us)
     };
     let most = case.adds.iter().filter(may).count() as u64;
-    if (least..=most).contains(&count) {
-        return Ok(());
-    }
-    Err(format!("{} is {count}, not {least} to {most}", name(call)))
+    (least, most)
 }
 
-fn check_keys(judged: &Judged, call: &Call, keys: &[u8]) -> Result<(), String> {
+fn check_keys(judged: &Judged, call: &Call, keys: &[u8], next: Option<u8>) -> Result<(), String> {
+    let What::List { after, .. } = call.what else {
+        return Ok(());
+    };
+    let is_within = |key: u8| {
+        let name = key_name(key);
+        after.is_none_or(|after| name > key_name(after)) && next.is_none_or(|next| name <= key_name(next))
+    };
     let of_user = judged.places.iter().filter(|(place, _)| place.user == call.place.user);
     for (Place { key, .. }, case) in of_user {
-        if !keys.contains(key)
+        if is_within(*key)
+            && !keys.contains(key)
             && let Some(add) = must_be_seen(case, call).next()
         {
             return Err(format!("{} lacks key {key}, which holds {}", name(call), add.text));
@@ -92,7 +136,7 @@ pub fn what_was_cleared_stays_cleared(judged: &Judged) -> Result<(), String> {
                 .min();
             let gone_us = [add.gone_us, missing_us].into_iter().flatten().min();
             let Some(gone_us) = gone_us else { continue };
-            let shown = case.reads.iter().find(|read| {
+            let shown = case.reads_and_pages().find(|read| {
                 (read.is_quorum() || read.is_last)
                     && read.began_us > gone_us
                     && texts_of(read).any(|text| text == add.text)
@@ -185,6 +229,38 @@ mod tests {
     }
 
     #[test]
+    fn a_page_is_held_to_what_it_says_of_the_list() {
+        let check = what_is_acknowledged_is_seen;
+        let added = || sample().add(1, 0, 1).add(2, 0, 1).add(3, 0, 1).unanswered();
+        added().page((0, 3), &[&[1], &[2]], 2, 3).passes(check);
+        added().page((0, 2), &[&[1], &[2]], 2, 3).passes(check);
+        added().page((0, 2), &[&[1]], 2, 3).fails(check);
+        added().page((0, 3), &[&[1], &[3]], 2, 3).fails(check);
+        added().page((0, 3), &[&[1], &[3]], 2, 3).at(Level::One).passes(check);
+        added().page((2, 3), &[], 2, 3).passes(check);
+        added().page((1, 3), &[], 2, 3).fails(check);
+        added().page((1, 3), &[&[1], &[2]], 2, 3).passes(check);
+        added().page((2, 2), &[&[1], &[2]], 2, 3).fails(check);
+    }
+
+    #[test]
+    fn a_page_of_a_listing_is_held_to_its_range() {
+        let check = what_is_acknowledged_is_seen;
+        let listing = |keys: &[u8], after, next| {
+            let mut sample = sample();
+            for key in [1, 2, 10] {
+                sample = sample.add(key.into(), 0, 1).with(|call| call.place.key = key);
+            }
+            sample.list_page((after, Some(2)), keys, next, 2, 3)
+        };
+        listing(&[1, 10], None, Some(10)).passes(check);
+        listing(&[1, 10], None, None).fails(check);
+        listing(&[1, 2], None, Some(2)).fails(check);
+        listing(&[2], Some(10), None).passes(check);
+        listing(&[], Some(1), Some(10)).fails(check);
+    }
+
+    #[test]
     fn what_was_cleared_does_not_come_back() {
         let check = what_was_cleared_stays_cleared;
         let cleared = || sample().add(1, 0, 1).clear(2, 3);
@@ -193,6 +269,8 @@ mod tests {
         cleared().get(&[&[1]], 2, 5).passes(check);
         cleared().get(&[&[1]], 4, 5).last_on(1).fails(check);
         cleared().get(&[&[1]], 4, 5).at(Level::One).passes(check);
+        cleared().page((0, 1), &[&[1]], 4, 5).fails(check);
+        cleared().page((0, 1), &[&[1]], 2, 5).passes(check);
     }
 
     #[test]

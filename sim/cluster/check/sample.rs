@@ -39,6 +39,7 @@ impl Sample {
             level: Level::Quorum,
             batch: None,
             deadline_ms: DEADLINE_MS_DEFAULT,
+            with_id: false,
             began_us: times.0,
             ended_us: times.1,
             outcome,
@@ -82,11 +83,28 @@ impl Sample {
         self.call(What::Count, (began, ended), Outcome::Answered(Answer::Count(count)))
     }
 
+    pub fn page(self, (offset, limit): (u64, u64), values: &[&[TextId]], began: u64, ended: u64) -> Self {
+        self.get(values, began, ended)
+            .with(|call| call.what = What::Page { offset, limit })
+    }
+
     pub fn list(self, keys: &[u8], began: u64, ended: u64) -> Self {
+        self.list_page((None, None), keys, None, began, ended)
+    }
+
+    pub fn list_page(
+        self,
+        (after, limit): (Option<u8>, Option<u64>),
+        keys: &[u8],
+        next: Option<u8>,
+        began: u64,
+        ended: u64,
+    ) -> Self {
+        let keys = keys.to_vec();
         self.call(
-            What::List,
+            What::List { after, limit },
             (began, ended),
-            Outcome::Answered(Answer::Keys(keys.to_vec())),
+            Outcome::Answered(Answer::Keys { keys, next }),
         )
     }
 

@@ -2,25 +2,20 @@
 
 use std::collections::BTreeSet;
 
-use super::{Judged, name, texts_of};
-use crate::cluster::history::{Answer, Call, Value};
-
-fn values(call: &Call) -> &[Value] {
-    match call.answer() {
-        Some(Answer::Values(values)) => values,
-        _ => &[],
-    }
-}
+use super::{Judged, name};
+use crate::cluster::history::{Answer, Call, Value, What};
+use crate::cluster::record::key_name;
 
 /// Every text that a read returns was sent by somebody, to this key of this user, before the read ended (G9); a value is parts
-/// followed by one text that finishes it; an answer has the form that was asked for; a listing names, in order, keys of the user that
-/// were ever added to.
+/// followed by one text that finishes it; an answer has the form that was asked for, and is no longer; a listing names, in the order of their
+/// names' bytes, keys of the user that were ever added to.
 pub fn nothing_is_invented(judged: &Judged) -> Result<(), String> {
     for call in &judged.history.calls {
         if let Some(Answer::Garbled(what)) = call.answer() {
             return Err(format!("{}: {what}", name(call)));
         }
-        if let Some(Answer::Keys(keys)) = call.answer() {
+        if let Some(Answer::Keys { keys, next }) = call.answer() {
+            check_listing(call, keys, *next)?;
             let ever = |key: &&u8| {
                 let place = crate::cluster::history::Place {
                     user: call.place.user,
@@ -38,11 +33,31 @@ pub fn nothing_is_invented(judged: &Judged) -> Result<(), String> {
                 return Err(format!("{} names key {key}, which was never added to", name(call)));
             }
         }
-        for value in values(call) {
+        if let What::Page { limit, .. } = call.what
+            && call.values().len() as u64 > limit
+        {
+            return Err(format!("{} has {} values", name(call), call.values().len()));
+        }
+        for value in call.values() {
             check_value(judged, call, value)?;
         }
     }
     Ok(())
+}
+
+/// A page of a listing goes from the key that it begins behind to the one that the next begins behind.
+fn check_listing(call: &Call, keys: &[u8], next: Option<u8>) -> Result<(), String> {
+    let What::List { after, limit } = call.what else {
+        return Err(format!("{} gives keys", name(call)));
+    };
+    let names: Vec<String> = after.iter().chain(keys).map(|key| key_name(*key)).collect();
+    let in_order = names.is_sorted_by(|one, other| one < other);
+    // The next page may begin behind a key that does not show.
+    let leads_on = next.is_none_or(|next| names.last().is_none_or(|last| *last <= key_name(next)));
+    if in_order && leads_on && limit.is_none_or(|limit| keys.len() as u64 <= limit) {
+        return Ok(());
+    }
+    Err(format!("{} gives {keys:?}, and goes on behind {next:?}", name(call)))
 }
 
 fn check_value(judged: &Judged, call: &Call, value: &Value) -> Result<(), String> {
@@ -72,12 +87,9 @@ fn check_value(judged: &Judged, call: &Call, value: &Value) -> Result<(), String
 pub fn nothing_counts_twice(judged: &Judged) -> Result<(), String> {
     for call in &judged.history.calls {
         let mut seen = BTreeSet::new();
-        if let Some(text) = values(call).iter().flatten().find(|text| !seen.insert(**text)) {
+        if let Some(text) = call.values().iter().flatten().find(|text| !seen.insert(**text)) {
             return Err(format!("{} holds text {text} twice", name(call)));
         }
-    }
-    for (_, read) in judged.reads() {
-        debug_assert_eq!(texts_of(read).count(), values(read).iter().map(Vec::len).sum::<usize>());
     }
     Ok(())
 }
@@ -115,6 +127,29 @@ mod tests {
         other.get(&[&[1]], 2, 3).fails(nothing_is_invented);
         let other = sample().add(1, 0, 1).with(|call| call.place.user = 1);
         other.list(&[0], 2, 3).fails(nothing_is_invented);
+    }
+
+    #[test]
+    fn a_page_that_is_too_long_is_found_and_a_listing_out_of_order() {
+        let check = nothing_is_invented;
+        let page = |limit| sample().add(1, 0, 1).add(2, 0, 1).page((0, limit), &[&[1], &[2]], 2, 3);
+        page(2).passes(check);
+        page(1).fails(check);
+        let listing = |keys: &[u8], after, limit, next| {
+            let mut sample = sample();
+            for key in [1, 2, 10] {
+                sample = sample.add(key.into(), 0, 1).with(|call| call.place.key = key);
+            }
+            sample.list_page((after, Some(limit)), keys, next, 2, 3)
+        };
+        listing(&[1, 10, 2], None, 3, None).passes(check);
+        listing(&[1, 2, 10], None, 3, None).fails(check);
+        listing(&[1, 10, 2], None, 2, None).fails(check);
+        listing(&[10, 10], None, 3, None).fails(check);
+        listing(&[1], Some(10), 3, None).fails(check);
+        listing(&[2], Some(10), 1, Some(2)).passes(check);
+        listing(&[], Some(10), 1, Some(1)).fails(check);
+        listing(&[1, 10], None, 2, Some(1)).fails(check);
     }
 
     #[test]

@@ -4,18 +4,20 @@ use super::Judged;
 use crate::cluster::history::{HeldKind, HeldOp};
 
 /// Some time after all keys were cleared at all replicas, no disk holds a text or a clear of them: nothing but the request ids, which are to
-/// be remembered for an hour.
+/// be remembered for an hour, and go when it has passed.
 pub fn cleared_space_is_reclaimed(judged: &Judged) -> Result<(), String> {
     let Some(reclaimed_us) = judged.history.reclaimed_us else {
         return Ok(());
     };
-    let takes_space = |op: &&HeldOp| op.place.is_some() && op.kind != HeldKind::Spent;
+    let forgotten_us = judged.history.forgotten_us.unwrap_or(u64::MAX);
     for survey in judged
         .history
         .surveys
         .iter()
         .filter(|survey| survey.at_us >= reclaimed_us)
     {
+        let is_remembered = survey.at_us < forgotten_us;
+        let takes_space = |op: &&HeldOp| op.place.is_some() && !(is_remembered && op.kind == HeldKind::Spent);
         let left: Vec<&HeldOp> = survey.ops.iter().filter(takes_space).collect();
         if let Some(first) = left.first() {
             return Err(format!(
@@ -46,6 +48,9 @@ mod tests {
         held().with_held(|op| op.kind = HeldKind::Clear).fails(check);
         held().with_held(|op| op.kind = HeldKind::Spent).passes(check);
         held().with_held(|op| op.place = None).passes(check);
+        let mut forgotten = held();
+        forgotten.history.forgotten_us = Some(5);
+        forgotten.with_held(|op| op.kind = HeldKind::Spent).fails(check);
         let mut later = held();
         later.history.reclaimed_us = Some(6);
         later.passes(check);

@@ -15,6 +15,7 @@ use crate::node::local::{Added, Wanted};
 use crate::node::peers::Peer;
 use crate::node::replica::place_of;
 use crate::node::{OpError, Terms};
+use crate::planted::{Bug, planted};
 use crate::shard::{WriteContext, WriteKind};
 use crate::store::keys::{KeyPage, KeyQuery};
 use crate::types::{Consistency, Key, NodeId, UserId};
@@ -59,7 +60,9 @@ impl Inner {
         let mut keys = Vec::new();
         for (key, by) in found {
             if keys.len() >= query.limit {
-                bound = keys.last().cloned();
+                if !planted(Bug::ListBoundForgotten) {
+                    bound = keys.last().cloned();
+                }
                 break;
             }
             if self.is_listed(&query, &key, &by, &listed, terms).await? {

@@ -9,7 +9,7 @@ use super::read::{Came, SYNC_KEY_BYTES};
 use super::write::Try;
 use super::{Inner, MemberRefused};
 use crate::core::clock::Clock;
-use crate::core::op::{Fragment, Text};
+use crate::core::op::{Body, Fragment, Text};
 use crate::core::slot::{SYSTEM_SLOT, SlotId};
 use crate::env::BoxFuture;
 use crate::node::OpError;
@@ -309,6 +309,7 @@ impl Inner {
         let source = self.source(user, key, terms_of(terms)).await?;
         // Sent here by a node with another member table: it is told to look elsewhere.
         let source = source.ok_or(OpError::ShardUnavailable { maybe_applied: false })?;
+        let offset = if planted(Bug::PageOffsetForgotten) { 0 } else { offset };
         // Who sent it here asks the next one where this disk is damaged.
         Ok(ValueReader::Local(self.local.read(source, offset, limit), None))
     }
@@ -337,6 +338,9 @@ impl Inner {
         let mut ops = page.unwrap_or_default();
         if planted(Bug::CatchUpSkipsLast) {
             ops.pop_if(|last| last.op.dot.slot != SYSTEM_SLOT);
+        }
+        if planted(Bug::CatchUpSkipsParts) {
+            ops.pop_if(|last| matches!(last.op.body, Body::Part(_)));
         }
         if covered.is_some() {
             self.serving.pulls.lock().remove(&id);

@@ -14,7 +14,7 @@ use crate::node::peers::Peer;
 use crate::node::replica::place_of;
 use crate::node::spreading::{self, Spread};
 use crate::node::{OpError, Terms};
-use crate::planted::{Bug, planted};
+use crate::planted::{Bug, planted, takes_retries};
 use crate::shard::{WriteContext, WriteKind};
 use crate::types::{Consistency, NodeId, UserId};
 use crate::wire::{Ask, Request, Response};
@@ -187,7 +187,7 @@ impl Inner {
     ) -> Result<Asked, OpError> {
         let want = need - usize::from(self.votes(slot));
         let request = || {
-            let is_asked = which == Try::Any && !planted(Bug::RetryTakenAnew);
+            let is_asked = which == Try::Any && !takes_retries();
             let request = wanted.request_id.filter(|_| is_asked).map(|id| {
                 let (user, key) = (wanted.user.as_str(), wanted.key.as_str());
                 (user.to_owned(), key.to_owned(), id.0)

@@ -14,6 +14,7 @@ use crate::core::fold::taken_anew_from;
 use crate::core::op::{Body, Op};
 use crate::core::slot::KeyHash;
 use crate::core::stamp::HybridTime;
+use crate::planted::{Bug, planted};
 use crate::store::filter::request_tag;
 use crate::types::RequestId;
 
@@ -101,7 +102,7 @@ impl Merge {
 
     /// Whether what is left of an op goes.
     pub(super) fn is_forgotten(&self, (slot, user, key): &KeyName, copies: &Copies, op: &Op) -> bool {
-        let Some((id, _)) = self.due(op) else {
+        let Some((id, _)) = self.due(op).filter(|_| !planted(Bug::SpentKept)) else {
             return false;
         };
         let hash = KeyHash::of(user, key);

@@ -6,6 +6,7 @@ use super::{KeyName, Merge};
 use crate::core::clock::{Clock, SlotClocks};
 use crate::core::op::{Body, Dot, Op};
 use crate::core::slot::KeyHash;
+use crate::planted::{Bug, planted};
 use crate::store::filter::key_tag;
 
 impl Merge {
@@ -35,7 +36,7 @@ impl Merge {
 
     /// What stays of an op that is dropped: its request id, if it has one.
     fn left_of(&self, clears: &KeyClears, op: Op) -> Option<Op> {
-        op.request_id?;
+        op.request_id.filter(|_| !planted(Bug::SpentForgotten))?;
         let cleared_at = clears.last_time.max(op.time).wall().max(self.context.now);
         let body = Body::Spent { cleared_at };
         Some(Op { body, ..op })
@@ -62,7 +63,7 @@ impl Merge {
             .stable
             .get(*slot)
             .is_some_and(|stable| stable.contains(dot.origin, dot.seq) && stable.covers(seen));
-        if !known || self.context.salvage {
+        if !known || self.context.salvage || planted(Bug::ClearsKept) {
             return false;
         }
         let hash = KeyHash::of(user, key);
