@@ -147,6 +147,8 @@ pub enum Request {
         slot: u16,
         dots: WireClock,
     },
+    /// The member table that you go by, if you belong to a cluster. Answered with `Admitted`; nothing changes by it.
+    Table,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -256,7 +258,7 @@ pub enum Response {
         life: u64,
         dots: WireClock,
     },
-    /// The member table: one record each, as JSON.
+    /// The answer to `Admit` and `Table`. The member table: one record each, as JSON.
     Admitted {
         cluster: String,
         records: Vec<String>,

@@ -74,6 +74,8 @@ pub trait Backend: Send + Sync + 'static {
     ) -> impl Future<Output = Result<KeyPage, OpError>> + Send;
     /// Why it does not serve, if it does not.
     fn why_not_ready(&self) -> Option<String>;
+    /// Why its word does not count for all that it holds, if it does not.
+    fn why_not_counting(&self) -> Option<String>;
     fn commit_time(&self) -> Duration;
 
     fn verify(
@@ -164,6 +166,10 @@ impl Backend for Live {
 
     fn why_not_ready(&self) -> Option<String> {
         self.node.why_not_ready()
+    }
+
+    fn why_not_counting(&self) -> Option<String> {
+        self.node.why_not_counting()
     }
 
     fn commit_time(&self) -> Duration {

@@ -29,14 +29,17 @@ pub(super) fn register(node: &Node, registry: &mut Registry) {
 
 type Figure<T> = (&'static str, &'static str, fn(&T) -> u64);
 
-const GAUGES: [Figure<ClusterFigures>; 5] = [
+const GAUGES: [Figure<ClusterFigures>; 6] = [
     ("members", "Members of the cluster", |f| f.members),
     ("members_alive", "Members that gossip sees alive", |f| f.members_alive),
     (
         "unsynced_slots",
-        "Slots of which this node may lack something that it once held, or that it is new to",
+        "Slots of this node for which its word does not count: it is new or damaged there, or was just started",
         |f| f.unsynced_slots,
     ),
+    ("voting_slots", "Slots of this node for which its word counts", |f| {
+        f.voting_slots
+    }),
     (
         "quarantined_segments",
         "Files of this node that were set aside because they are damaged",

@@ -31,6 +31,8 @@ use super::{admin, batch, calls, cluster};
 
 /// An answer of no more is hardly more than its headers, and needs no permit.
 const SMALL_ANSWER_BYTES: usize = 128;
+/// In the query of `/readyz`: it is asked whether the node's word counts, too.
+const COUNTS: &str = "counts";
 
 /// The front's state, shared by all its connections.
 pub struct Front<B> {
@@ -167,7 +169,7 @@ impl<B: Backend> Front<B> {
                 Err(_) => self.overloaded(),
             }
         } else {
-            return self.probe(call);
+            return self.probe(call, head.uri.query());
         };
         if !body.is_end_stream() {
             body::linger(&head.headers, body);
@@ -229,15 +231,23 @@ impl<B: Backend> Front<B> {
         self.covered(result?)
     }
 
+    fn why_not_ready(&self, query: Option<&str>) -> Option<String> {
+        let mut names = query.unwrap_or_default().split('&').map(|part| part.split('=').next());
+        match names.any(|name| name == Some(COUNTS)) {
+            true => self.backend.why_not_counting(),
+            false => self.backend.why_not_ready(),
+        }
+    }
+
     /// The calls without a body. They take no permit for a request: an overloaded node must still be observable.
-    fn probe(&self, call: Call) -> Result<Answer, Failure> {
+    fn probe(&self, call: Call, query: Option<&str>) -> Result<Answer, Failure> {
         match call {
             Call::Healthz => Ok(Answer::status_ok()),
             Call::Readyz if self.draining.load(Relaxed) => {
                 let outage = OutageCode::ShuttingDown.unchanged();
                 Err(Failure::passing(outage, RETRY_AFTER_S, "the node is shutting down"))
             }
-            Call::Readyz => match self.backend.why_not_ready() {
+            Call::Readyz => match self.why_not_ready(query) {
                 Some(why) => Err(Failure::passing(OutageCode::NotReady.unchanged(), RETRY_AFTER_S, why)),
                 None => Ok(Answer::status_ok()),
             },

@@ -96,7 +96,8 @@ fn summary(call: Call) -> &'static str {
         Call::ClusterReplace => "Gives the place of a lost node to an empty one. For admins.",
         Call::Healthz => "Whether the process serves.",
         Call::Readyz => {
-            "Whether the node serves: every shard does, in a cluster it is a member, and it is not shutting down."
+            "Whether the node serves: every shard does, in a cluster it is a member, and it is not shutting down. With `?counts`, \
+             whether its word counts as well, for all that it holds: what to wait for before another node is stopped."
         }
         Call::Metrics => "What the node counts, in the OpenMetrics text format that Prometheus reads.",
         Call::OpenApi => "This document.",
@@ -291,7 +292,7 @@ fn schemas() -> Map<String, Value> {
             "lag_ops": {"type": "integer", "minimum": 0, "description": "Ops that it lacks of what any other member has. This and what follows is absent where it cannot be known."},
             "lag_bytes": {"type": "integer", "minimum": 0, "description": "An estimate: as many times the mean size of an op."},
             "lag_seconds": {"type": "number", "minimum": 0, "description": "Since it last lacked nothing, or since its start."},
-            "unsynced_slots": {"type": "integer", "minimum": 0, "description": "Slots of which it may lack something that it once held."},
+            "unsynced_slots": {"type": "integer", "minimum": 0, "description": "Slots for which its word does not count: it is new or damaged there, or was just started."},
             "quorum_failures": {"type": "integer", "minimum": 0, "description": "Clients' requests on keys, sent to this node, for which too few replicas answered, since its start."},
             "stream_ops_per_s": per_s("Ops"),
             "stream_bytes_per_s": per_s("Bytes"),

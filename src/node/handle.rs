@@ -246,9 +246,15 @@ impl Node {
         }
         let cluster = self.cluster.as_ref()?;
         match cluster.is_member() {
-            true => cluster.why_gathering(),
+            true => cluster.why_no_data(),
             false => Some(cluster.why_no_member()),
         }
+    }
+
+    /// Why another node should not be taken down now, if it should not: this one does not serve, or its word counts for nothing somewhere.
+    pub fn why_not_counting(&self) -> Option<String> {
+        let why = self.why_not_ready();
+        why.or_else(|| self.cluster.as_ref()?.why_not_counting())
     }
 
     /// How long a commit takes now, where it takes longest. The system's own shard aside, which seldom commits.

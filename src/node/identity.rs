@@ -1,8 +1,9 @@
 //! The data folder: its lock, and the file that says who this node is.
 //!
 //! `node.json` holds the format version, the number of shards, the node's id, its origins and how often it was started. It is written whole
-//! (`whole_file`); a member, which writes it with each start, keeps space for that beside it. If it is damaged it is set aside: the number of
-//! shards stands in the shards' folder names too, and the origin and the id are drawn anew.
+//! (`whole_file`) and with a checksum; a member, which writes it with each start, keeps space for that beside it. If it is damaged it is set aside:
+//! the number of shards stands in the shards' folder names too, and the origin and the id are drawn anew. Where the two numbers differ, the folders
+//! are right: by another number their data would be passed over, and empty shards made beside them.
 //!
 //! | in the data folder | what it is |
 //! | --- | --- |
@@ -21,7 +22,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::whole_file;
+use super::{checked_json, whole_file};
 use crate::core::stamp::OriginId;
 use crate::env::{Entropy, Env};
 use crate::planted::{Bug, planted};
@@ -58,10 +59,8 @@ struct Record {
 pub enum Role {
     /// There are no others.
     Alone,
-    /// The first member, or one that was a member before.
+    /// Of a cluster; should the folder be new, one that others have to fill first, or that founds one.
     Member,
-    /// To join others, should the folder be new.
-    Joiner,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -123,13 +122,14 @@ impl Identity {
             io::ErrorKind::WouldBlock => IdentityError::InUse(dir.to_owned()),
             _ => fail(error),
         })?;
-        let record = read(&*env.disk, dir)?;
+        let on_disk = shards_on_disk(&*env.disk, dir).map_err(fail)?;
+        let record = read(&*env.disk, dir, &on_disk)?;
         // Alone, it would acknowledge what no other replica hears of, and go on with an origin that they know from this start.
         if role == Role::Alone && record.as_ref().is_some_and(|record| record.starts > 0) {
             return Err(IdentityError::Member(dir.to_owned()));
         }
-        let on_disk = shards_on_disk(&*env.disk, dir).map_err(fail)?;
-        let created = record.as_ref().map(|record| record.shards).or(on_disk);
+        let created = record.as_ref().map(|record| record.shards);
+        let created = created.or(on_disk.first().copied());
         if let Some(created) = created.filter(|created| *created != shards) {
             tracing::info!(
                 created,
@@ -144,7 +144,7 @@ impl Identity {
             node: NodeId(0),
             former: Vec::new(),
             starts: 0,
-            is_new: created.is_none() && role == Role::Joiner,
+            is_new: created.is_none() && role == Role::Member,
             fresh: created.is_none(),
             lock: Some(lock),
         };
@@ -214,7 +214,7 @@ impl Identity {
             0 => whole_file::write,
             _ => whole_file::write_with_spare,
         };
-        let bytes = serde_json::to_vec(&record).map_err(io::Error::other);
+        let bytes = checked_json::encode(&record).map_err(io::Error::other);
         let written = bytes.and_then(|bytes| write(disk, &path, &bytes));
         written.map_err(|source| IdentityError::Io { path, source })
     }
@@ -256,17 +256,20 @@ fn shard_dir_name(index: u16, shards: u16) -> String {
     format!("shard-{index:03}-of-{shards:03}")
 }
 
-fn shards_on_disk(disk: &dyn Disk, dir: &Path) -> io::Result<Option<u16>> {
+/// The numbers of shards that the folders' names say: one, unless a damaged record had others made.
+fn shards_on_disk(disk: &dyn Disk, dir: &Path) -> io::Result<BTreeSet<u16>> {
     let names = disk.list(dir)?;
     let count = |name: &str| name.rsplit_once("-of-").and_then(|(_, count)| count.parse().ok());
     Ok(names
         .iter()
         .filter(|entry| entry.name.starts_with("shard-") || entry.name.starts_with("system-"))
         .filter_map(|entry| count(&entry.name))
-        .find(|count| (1..=SHARDS_MAX).contains(count)))
+        .filter(|count| (1..=SHARDS_MAX).contains(count))
+        .collect())
 }
 
-fn read(disk: &dyn Disk, dir: &Path) -> Result<Option<Record>, IdentityError> {
+/// The record, if there is one and it is whole; `on_disk` is what the folders say of the number of shards.
+fn read(disk: &dyn Disk, dir: &Path, on_disk: &BTreeSet<u16>) -> Result<Option<Record>, IdentityError> {
     let path = dir.join(FILE);
     let fail = |source| IdentityError::Io {
         path: path.clone(),
@@ -279,22 +282,39 @@ fn read(disk: &dyn Disk, dir: &Path) -> Result<Option<Record>, IdentityError> {
     struct Version {
         version: u32,
     }
-    match serde_json::from_slice::<Version>(&bytes) {
-        Ok(Version { version }) if version > VERSION => Err(IdentityError::NewerVersion {
-            path,
-            found: version,
-            known: VERSION,
-        }),
-        _ => match serde_json::from_slice::<Record>(&bytes) {
-            Ok(record) if (1..=SHARDS_MAX).contains(&record.shards) => Ok(Some(record)),
-            _ => {
-                tracing::error!(path = %path.display(), "the node's identity file is damaged: set aside, a new origin is taken");
-                disk.rename(&path, &dir.join(format!("quarantine-{FILE}")))
-                    .map_err(fail)?;
-                Ok(None)
+    let why = match checked_json::checked(&bytes) {
+        Err(error) => error.to_string(),
+        Ok(bytes) => match (
+            serde_json::from_slice::<Version>(&bytes),
+            serde_json::from_slice(&bytes),
+        ) {
+            (Ok(Version { version }), _) if version > VERSION => {
+                return Err(IdentityError::NewerVersion {
+                    path,
+                    found: version,
+                    known: VERSION,
+                });
             }
+            (_, Ok(record)) => match why_wrong(&record, on_disk) {
+                None => return Ok(Some(record)),
+                Some(why) => why,
+            },
+            (_, Err(error)) => error.to_string(),
         },
+    };
+    tracing::error!(path = %path.display(), why, "the node's identity file is damaged: set aside, a new origin is taken");
+    disk.rename(&path, &dir.join(format!("quarantine-{FILE}")))
+        .map_err(fail)?;
+    Ok(None)
+}
+
+fn why_wrong(record: &Record, on_disk: &BTreeSet<u16>) -> Option<String> {
+    let shards = record.shards;
+    if !(1..=SHARDS_MAX).contains(&shards) {
+        return Some(format!("it names {shards} shards"));
     }
+    let is_another = !on_disk.is_empty() && !on_disk.contains(&shards);
+    is_another.then(|| format!("it names {shards} shards, and the folders are of {on_disk:?}"))
 }
 
 #[cfg(test)]
@@ -316,6 +336,42 @@ mod tests {
                 is_used,
                 "{error}"
             );
+        }
+    }
+
+    fn opened(disk: &MemoryDisk, shards: u16) -> Identity {
+        let env = Env {
+            disk: disk.as_disk(),
+            ..crate::os::env()
+        };
+        Identity::open(&env, Path::new("/data"), shards, Role::Member).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_flipped_bit_of_the_file_is_found() {
+        let disk = MemoryDisk::new();
+        let first = opened(&disk, 16);
+        let (node, starts) = (first.node, first.starts);
+        drop(first);
+        let path = Path::new("/data/node.json");
+        let whole = disk.content(path).unwrap();
+        let text = String::from_utf8(whole.clone()).unwrap();
+        for (from, to) in [
+            ("\"starts\":1", "\"starts\":3"),
+            ("is_new", "is_nev"),
+            ("former", "fnrmer"),
+        ] {
+            assert!(text.contains(from));
+            disk.put(path, text.replace(from, to).into_bytes());
+            let damaged = opened(&disk, 16);
+            assert!(damaged.node != node && damaged.starts == starts, "{from}");
+        }
+        // One of an earlier version has no checksum.
+        let (begin, _) = text.split_once(",\"check\"").unwrap();
+        for bytes in [whole, format!("{begin}}}").into_bytes()] {
+            disk.put(path, bytes);
+            let again = opened(&disk, 16);
+            assert!(again.node == node && again.starts == starts + 1);
         }
     }
 }

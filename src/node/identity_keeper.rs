@@ -34,7 +34,7 @@ pub(super) struct IdentityKeeper {
     names: Mutex<Names>,
     /// Changes that were asked for, in their order.
     asked: AtomicU64,
-    /// Those of them that are under way.
+    /// Those of them that are under way, and all else of the folder's own files.
     pub gate: JobGate,
 }
 
@@ -49,12 +49,12 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl IdentityKeeper {
-    pub fn new(identity: Identity) -> Self {
+    pub fn new(identity: Identity, gate: JobGate) -> Self {
         Self {
             names: Mutex::new(Names::of(&identity)),
             kept: Mutex::new(Kept { identity, last: 0 }),
             asked: AtomicU64::new(0),
-            gate: JobGate::default(),
+            gate,
         }
     }
 
@@ -72,25 +72,30 @@ impl IdentityKeeper {
         Ok(origin)
     }
 
-    /// Whether the node waits for its first copy of what the others hold, and how many starts there were at least; `then` is told when that is
+    /// Whether the node waits for its first copy of what the others hold, where that is to change, and how many starts there were at least; `then` is told when that is
     /// durable. Does not block.
     pub fn set_new(
         self: &Arc<Self>,
         env: &Env,
-        is_new: bool,
+        is_new: Option<bool>,
         starts: u64,
         then: impl FnOnce(Result<(), IdentityError>) + Send + 'static,
     ) {
         let (keeper, disk) = (self.clone(), env.disk.clone());
-        let nth = self.asked.fetch_add(1, Ordering::Relaxed) + 1;
+        let nth = is_new.map(|is_new| (self.asked.fetch_add(1, Ordering::Relaxed) + 1, is_new));
         // The gate is wide enough for all changes there can be.
         let permit = self.gate.0.clone().try_acquire_owned();
         env.blocking.submit(Box::new(move || {
             let saved = {
                 let mut kept = locked(&keeper.kept);
                 // Threads may come here in another order than they were asked in: the last word counts.
-                let is_new = if nth > kept.last { is_new } else { kept.identity.is_new };
-                kept.last = kept.last.max(nth);
+                let is_new = match nth {
+                    Some((nth, is_new)) if nth > kept.last => {
+                        kept.last = nth;
+                        is_new
+                    }
+                    _ => kept.identity.is_new,
+                };
                 kept.identity.set_new(is_new, starts, &*disk)
             };
             drop(permit);

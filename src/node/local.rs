@@ -10,6 +10,7 @@ use ractor::{Actor, ActorCell, ActorRef};
 use tokio::sync::{Semaphore, oneshot};
 
 use super::inbox::Put;
+use super::jobs::JobGate;
 use super::messages::{Pending, Reply, ShardMessage, Work};
 use super::opening::{self, StartError};
 use super::permits::Permit;
@@ -57,6 +58,7 @@ pub(super) struct Inner {
     supervisor: ActorRef<SupervisorMessage>,
     life: Life,
     data_dir: std::path::PathBuf,
+    files: JobGate,
     watcher: Watcher,
     /// See `read_disk`.
     disk_reads: Arc<Semaphore>,
@@ -102,6 +104,7 @@ impl Local {
         let data_dir = config.data.clone();
         let opened = opening::open_at_once(env.clone(), config).await?;
         let (shards, doors, cache) = (opened.identity.shards, opened.doors.clone(), opened.cache.clone());
+        let files = opened.files.clone();
         let life = Life {
             node: opened.identity.node,
             origin: opened.identity.origin,
@@ -120,6 +123,7 @@ impl Local {
             supervisor,
             life,
             data_dir,
+            files,
             watcher: Watcher::default(),
             disk_reads: Arc::new(Semaphore::new(DISK_READS_MAX)),
         };
@@ -137,6 +141,11 @@ impl Local {
 
     pub fn data_dir(&self) -> &std::path::Path {
         &self.inner.data_dir
+    }
+
+    /// Taken by who writes a file of the data folder's own: the folder stays locked meanwhile.
+    pub(super) fn files(&self) -> &JobGate {
+        &self.inner.files
     }
 
     pub fn life(&self) -> Life {

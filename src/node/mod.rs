@@ -7,6 +7,7 @@
 //! `spreading` brings an op to the other replicas. `refused` are ops that are taken from nobody. `hedged` reads
 //! this node's disk, or another replica's where that fails or is slow.
 
+mod checked_json;
 pub mod cluster;
 mod commit_time;
 pub mod error;
@@ -75,8 +76,7 @@ impl NodeConfig {
     fn role(&self) -> Role {
         match &self.cluster {
             None => Role::Alone,
-            Some(cluster) if cluster.join.is_empty() => Role::Member,
-            Some(_) => Role::Joiner,
+            Some(_) => Role::Member,
         }
     }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::NodeConfig;
 use super::identity::{Identity, IdentityError, Role};
 use super::identity_keeper::IdentityKeeper;
+use super::jobs::JobGate;
 use super::permits::Limits;
 use super::supervisor::{ShardDoor, SupervisorArguments};
 use crate::core::slot::{SYSTEM_SLOT, shard_slots};
@@ -107,6 +108,7 @@ impl Opening {
             cache: self.cache,
             doors: shards.iter().map(|_| ShardDoor::new(self.limits)).collect(),
             identity: self.identity,
+            files: JobGate::default(),
             shards,
         })
     }

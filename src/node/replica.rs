@@ -264,7 +264,7 @@ impl Local {
     /// The first copy of what the others hold is here; durable on Ok.
     pub async fn set_whole(&self) -> Result<(), OpError> {
         self.ask_supervisor(|done| SupervisorMessage::SetNew {
-            is_new: false,
+            is_new: Some(false),
             starts: 0,
             done,
         })
@@ -275,11 +275,27 @@ impl Local {
     /// `starts` were seen of it.
     pub async fn set_new(&self, starts: u64) -> Result<(), OpError> {
         self.ask_supervisor(|done| SupervisorMessage::SetNew {
-            is_new: true,
+            is_new: Some(true),
             starts,
             done,
         })
         .await
+    }
+
+    /// The next start is to be a later one than these; durable on Ok.
+    pub async fn note_starts(&self, starts: u64) -> Result<(), OpError> {
+        self.ask_supervisor(|done| SupervisorMessage::SetNew {
+            is_new: None,
+            starts,
+            done,
+        })
+        .await
+    }
+
+    /// Names like those that this process gives out may be in use elsewhere: all shards take others.
+    pub fn renew_origins(&self) {
+        // Fails only when the node is going down.
+        let _ = self.supervisor().cast(SupervisorMessage::RenewOrigins);
     }
 
     async fn ask_supervisor(

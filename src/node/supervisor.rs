@@ -106,11 +106,14 @@ pub enum SupervisorMessage {
     Stop { done: oneshot::Sender<()> },
     /// Whether the node waits for its first copy of what the others hold; answered when that is durable.
     SetNew {
-        is_new: bool,
+        /// As it was, if absent.
+        is_new: Option<bool>,
         /// At least so many starts there were.
         starts: u64,
         done: oneshot::Sender<Result<(), String>>,
     },
+    /// No shard gives out the next name of the origin that it has: all are opened anew.
+    RenewOrigins,
     /// Let a shard's actor die.
     #[cfg(test)]
     KillShard { index: u16 },
@@ -122,6 +125,8 @@ pub struct SupervisorArguments {
     /// Of all shards; for its figures.
     pub cache: Arc<BlockCache>,
     pub identity: Identity,
+    /// What is under way of the files of the folder itself.
+    pub files: JobGate,
     /// Without a shard where it could not be opened.
     pub(super) shards: Vec<(Plan, Option<Shard>)>,
 }
@@ -165,7 +170,7 @@ impl Actor for Supervisor {
             env: arguments.env,
             doors: arguments.doors,
             lock: arguments.identity.take_lock(),
-            identity: Arc::new(IdentityKeeper::new(arguments.identity)),
+            identity: Arc::new(IdentityKeeper::new(arguments.identity, arguments.files)),
             failures: vec![0; arguments.shards.len()],
             serving_since: vec![Instant::now(); arguments.shards.len()],
             plans: arguments.shards.iter().map(|(plan, _)| plan.clone()).collect(),
@@ -202,6 +207,11 @@ impl Actor for Supervisor {
                 state.identity.set_new(&state.env, is_new, starts, |saved| {
                     let _ = done.send(saved.map_err(|error| error.to_string()));
                 });
+            }
+            SupervisorMessage::RenewOrigins => {
+                // One that dies is opened anew, and takes another origin then.
+                let serving = state.doors.iter().filter_map(|door| door.serving.load_full());
+                serving.for_each(|serving| serving.actor.kill());
             }
             #[cfg(test)]
             SupervisorMessage::KillShard { index } => {

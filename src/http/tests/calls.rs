@@ -269,6 +269,19 @@ async fn probes_say_how_the_node_is() {
     let rig = Rig::start();
     assert_eq!(rig.get("/healthz").await.text(), r#"{"status":"OK"}"#);
     assert_eq!(rig.get("/readyz").await.status, 200);
+    rig.store.counts.store(false, SeqCst);
+    assert_eq!(rig.get("/readyz").await.status, 200);
+    for (query, status) in [
+        ("counts", 503),
+        ("counts=1", 503),
+        ("a&counts", 503),
+        ("counted", 200),
+        ("", 200),
+    ] {
+        assert_eq!(rig.get(&format!("/readyz?{query}")).await.status, status, "{query}");
+    }
+    rig.store.counts.store(true, SeqCst);
+    assert_eq!(rig.get("/readyz?counts").await.status, 200);
     rig.store.ready.store(false, SeqCst);
     let reply = rig.get("/readyz").await;
     assert_eq!((reply.status, reply.header("retry-after")), (503, "1"));
@@ -278,7 +291,7 @@ async fn probes_say_how_the_node_is() {
     assert!(
         reply
             .text()
-            .contains(r#"kv_http_requests_total{call="readyz",status="503"} 1"#),
+            .contains(r#"kv_http_requests_total{call="readyz",status="503"} 4"#),
         "{}",
         reply.text()
     );

@@ -34,6 +34,7 @@ pub struct Fake {
     pub fail: Mutex<Option<OpError>>,
     pub auth_busy: AtomicBool,
     pub ready: AtomicBool,
+    pub counts: AtomicBool,
     /// Writes wait for a permit from here.
     pub gate: Semaphore,
     pub waiting: AtomicUsize,
@@ -57,6 +58,7 @@ impl Default for Fake {
             fail: Mutex::default(),
             auth_busy: AtomicBool::new(false),
             ready: AtomicBool::new(true),
+            counts: AtomicBool::new(true),
             gate: Semaphore::new(Semaphore::MAX_PERMITS),
             waiting: AtomicUsize::new(0),
             passwords: Semaphore::new(Semaphore::MAX_PERMITS),
@@ -270,6 +272,11 @@ impl Backend for Arc<Fake> {
 
     fn why_not_ready(&self) -> Option<String> {
         (!self.ready.load(SeqCst)).then(|| "not every shard serves yet".to_owned())
+    }
+
+    fn why_not_counting(&self) -> Option<String> {
+        let why = || (!self.counts.load(SeqCst)).then(|| "its word does not count yet".to_owned());
+        self.why_not_ready().or_else(why)
     }
 
     async fn verify(&self, user_id: &str, password_hash: &str, _: IpAddr) -> Result<Principal, AuthError> {

@@ -103,6 +103,7 @@ impl Inner {
                 let known = known.as_ref().unwrap_or(&mine);
                 match self.reconcile_if_needed(peer, slot, known, collected).await {
                     Ok(()) => {}
+                    // That it takes too long says nothing of the others: of a peer that does not answer at all, the connection ends.
                     Err(error @ (Broken::Peer | Broken::Answer)) => return Err(error),
                     Err(error) => _ = compared.left_out.insert(slot, error),
                 }

@@ -42,6 +42,32 @@ impl Inner {
         membership.as_ref().map(|running| (running.view(), running.outdated()))
     }
 
+    /// The generation to go on with after this one: gossip ended by itself, or others know this node by one that is not older. That is noted on the disk
+    /// first, or the next start would be taken for an older copy.
+    pub(super) async fn later_generation(&self, generation: u64, known: Option<u64>) -> u64 {
+        let next = known.unwrap_or(generation).max(generation) + 1;
+        let noted = match known {
+            None => self.local.note_starts(next).await,
+            Some(known) => {
+                tracing::error!(
+                    known,
+                    generation,
+                    "others know this node by a later start: its disk is an older copy of itself, or another process runs on a copy of its folder"
+                );
+                // What this process stamps next may be named like what they have.
+                if known == generation && self.lives.is_put_back(generation) {
+                    self.local.renew_origins();
+                }
+                self.clocks.set_new();
+                self.local.set_new(next).await
+            }
+        };
+        if let Err(error) = noted {
+            tracing::error!(%error, "that cannot be noted on the disk");
+        }
+        next
+    }
+
     async fn restart_gossip(&self, generation: u64) {
         let old = self.membership.lock().take();
         if let Some(old) = old {
@@ -75,20 +101,8 @@ pub(super) async fn run(inner: Arc<Inner>) {
                 },
             }
         }
-        generation += 1;
-        let outdated = *outdated.borrow();
-        if let Some(known) = outdated {
-            tracing::error!(
-                known,
-                generation,
-                "others know this node by a later start: its disk is an older copy of itself, or another process runs on a copy of its folder"
-            );
-            generation = generation.max(known + 1);
-            inner.clocks.set_new();
-            if let Err(error) = inner.local.set_new(generation).await {
-                tracing::error!(%error, "that cannot be noted on the disk");
-            }
-        }
+        let known = *outdated.borrow();
+        generation = inner.later_generation(generation, known).await;
         inner.restart_gossip(generation).await;
     }
 }

@@ -3,25 +3,26 @@
 //! Nodes join freely while the cluster holds no user data. After that a node can only take the seat of another one: an empty node that comes
 //! from the address of a lost one takes its seat by itself, any other when an admin says so.
 //!
-//! Who founds: a node that is told to join nobody; or one that stands first in its own list of those to join, when the others say that they
-//! belong to no cluster. So the same list can be given to all, and a founder that has lost its disk finds its cluster again: it founds no
-//! second one because the others are down, or cut off from it.
+//! Who founds: a node that is told to join nobody, when gossip shows nobody for a while who may belong to a cluster; or one that stands first in its
+//! own list of those to join, when the others say that they belong to none. So the same list can be given to all, and a founder that has lost its
+//! disk finds its cluster again: with a list it founds no second one because the others are down, or cut off from it.
 
-use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::asked::Asked;
 use super::place::Noticed;
+use super::strangers::SHOWING_MAX;
 use super::table::{MemberState, MemberTable, Record};
 use super::{Inner, TICK};
 use crate::core::slot::SYSTEM_SLOT;
 use crate::node::OpError;
 use crate::types::{NodeId, WEIGHT_MAX};
-use crate::wire::{Admission, Request, Response, WireError};
+use crate::wire::{Admission, Response};
 
-const ANSWER_MAX: Duration = Duration::from_secs(5);
 /// Rounds of being refused after which somebody should look: 5 seconds. In a new cluster, those who refuse are still coming in themselves.
 const REFUSED_ROUNDS_MAX: u32 = 10;
 
@@ -92,7 +93,7 @@ pub enum MemberRefused {
 
 /// Sees to it that this node belongs, for as long as it runs.
 pub(super) async fn run(inner: Arc<Inner>) {
-    let (mut rounds, mut refused_rounds, mut said) = (0, 0, None);
+    let (mut asking_since, mut refused_rounds, mut said) = (None, 0, None);
     let (mut outside_rounds, mut is_warned, mut was_in) = (0, false, false);
     let mut noticed = Noticed::default();
     loop {
@@ -104,7 +105,9 @@ pub(super) async fn run(inner: Arc<Inner>) {
         let wants_in = !inner.layouts.current().table.is_up(inner.me) || !has_table;
         let mut asked = Asked::default();
         if wants_in {
+            let since: &mut Instant = asking_since.get_or_insert_with(Instant::now);
             asked = inner.ask_in().await;
+            let for_long = since.elapsed();
             if let Some(why) = &asked.refused {
                 refused_rounds += 1;
                 match should_warn(refused_rounds, said.as_ref() != Some(why)) {
@@ -128,12 +131,11 @@ pub(super) async fn run(inner: Arc<Inner>) {
                     "none of those that are asked lets this node into the cluster; they are asked again"
                 );
             }
-            rounds += 1;
-            let nobody = said.is_none() && inner.layouts.current().table.is_empty();
-            if inner.config.founds && nobody && asked.shows_no_cluster(rounds) {
+            let no_cluster = said.is_none() && asked.shows_no_cluster(for_long);
+            if no_cluster && inner.may_found(for_long).await {
                 inner.found_new().await;
             }
-            if said.is_none() && asked.shows_no_cluster(rounds) {
+            if no_cluster {
                 inner.take_own_place().await;
             }
         } else {
@@ -149,7 +151,7 @@ pub(super) async fn run(inner: Arc<Inner>) {
         // Who refused it and is silent now may be right still; of a round in which somebody refuses it, all is told.
         let why = said.clone().filter(|_| asked.refused.is_none());
         let why = why.or_else(|| inner.why_lost(&mut noticed).filter(|_| asked.refused.is_none()));
-        let why = why.or_else(|| asked.why());
+        let why = why.or_else(|| asked.why()).or_else(|| inner.why_not_founded());
         *inner.why_not_in.lock() = why;
         tokio::time::sleep(TICK).await;
     }
@@ -176,9 +178,40 @@ impl Inner {
         }
     }
 
+    /// Whether this node is to found a cluster, where nobody who was asked for so long belongs to one.
+    async fn may_found(&self, for_long: Duration) -> bool {
+        if !self.config.founds || !self.layouts.current().table.is_empty() {
+            return false;
+        }
+        // With a list, those in it have said so.
+        !self.config.join.is_empty() || for_long >= SHOWING_MAX && self.knows_no_others().await
+    }
+
+    /// Whether this disk has never heard of other members. It may hold a part of what it was to copy, and be started without a list now.
+    async fn knows_no_others(&self) -> bool {
+        if !self.local.is_whole(SYSTEM_SLOT) {
+            return false;
+        }
+        let records = self.own_records().await;
+        records.is_ok_and(|records| MemberTable::of(&records).members().all(|(node, _)| node == self.me))
+    }
+
+    /// Why a node that was told to join nobody, and that nobody refuses, is in no cluster.
+    fn why_not_founded(&self) -> Option<String> {
+        let is_lone = self.config.join.is_empty() && self.layouts.current().table.is_empty();
+        is_lone.then(|| {
+            let wait_s = SHOWING_MAX.as_secs();
+            format!(
+                "it was told to join nobody, and founds a cluster when nobody with its key shows for {wait_s} s; a folder that was a member's \
+                 needs --join"
+            )
+        })
+    }
+
     pub(super) async fn found_new(&self) {
         match self.found().await {
             Ok(()) => {
+                self.lives.set_known();
                 if self.local.set_whole().await.is_ok() {
                     self.clocks.set_whole();
                 }
@@ -186,67 +219,6 @@ impl Inner {
             }
             Err(error) => tracing::error!(%error, "cannot found a cluster; it is tried again"),
         }
-    }
-
-    /// Asks everybody in the list, until one lets this node in.
-    async fn ask_in(&self) -> Asked {
-        let mut asked = Asked::default();
-        let admission = Admission {
-            node: self.me.0,
-            peer: self.config.advertise.to_string(),
-            http: self.config.http.to_string(),
-            zone: self.config.zone.clone(),
-            weight: self.config.weight,
-            is_new: self.clocks.is_new(),
-        };
-        for address in self.who_to_ask() {
-            let answer = self
-                .peers
-                .call_address(address, Request::Admit(admission.clone()), ANSWER_MAX)
-                .await;
-            match answer {
-                Ok((_, Response::Admitted { records, .. })) => {
-                    self.take_told_table(MemberTable::of(&records));
-                    asked.admitted = true;
-                    return asked;
-                }
-                Ok((_, Response::StartOver)) => {
-                    asked.is_known = true;
-                    tracing::error!("this node belongs no more: it starts over as a new one");
-                    self.clocks.set_new();
-                    // It asks again either way; noted, it stays new over a restart.
-                    if let Err(error) = self.local.set_new(0).await {
-                        tracing::error!(%error, "that cannot be noted on the disk");
-                    }
-                    return asked;
-                }
-                Ok((node, Response::Failed(WireError::Refused(why))))
-                    if why == MemberRefused::NotMember.to_string() =>
-                {
-                    if self.config.join.contains(&address) {
-                        asked.without.insert(node);
-                    }
-                    asked.note(address, "it belongs to no cluster yet".to_owned());
-                }
-                Ok((_, Response::Failed(WireError::Refused(why)))) => asked.note_refusal(address, why),
-                silent => {
-                    asked.silent += usize::from(self.config.join.contains(&address));
-                    asked.note_silence(address, silent.map(|(_, response)| response));
-                }
-            }
-        }
-        asked
-    }
-
-    /// Those it was told to join, and whoever gossip has seen.
-    fn who_to_ask(&self) -> Vec<SocketAddr> {
-        let view = self.view();
-        let seen = view.nodes.iter().filter(|(node, seen)| **node != self.me && seen.alive);
-        let mut addresses = self.config.join.clone();
-        addresses.extend(seen.map(|(_, seen)| seen.about.peer));
-        let mut asked = BTreeSet::from([self.config.advertise]);
-        addresses.retain(|address| asked.insert(*address));
-        addresses
     }
 
     /// Lets a node in, or says why not.

@@ -31,7 +31,7 @@ struct Listed {
 impl Cluster {
     /// A page of the user's keys.
     pub async fn list(&self, query: KeyQuery, terms: Terms) -> Result<KeyPage, OpError> {
-        self.inner.refuse_if_removed()?;
+        self.inner.refuse_if_outside(&query.user)?;
         let user = query.user.clone();
         let listed = tokio::time::timeout_at(terms.deadline, self.inner.list(query, terms)).await;
         let listed = listed.unwrap_or(Err(OpError::Deadline { maybe_applied: false }));

@@ -5,7 +5,7 @@
 //!
 //! A copy that was taken while the member ran counts no start less, and shows by what it lacks (`told`).
 //!
-//! The record is kept in `lives.json`, written before the answer, so that a node that restarts still knows.
+//! The record is on the disk before the answer (`lives_file`), so that a node that restarts still knows.
 //!
 //! A node does not know of itself that its disk was put back, so after a start it does not vote before it has met all members, or, as one may
 //! be away, all that it reaches within `MEETING`: one of them may know better. To have met one is to have told it the life and the clocks.
@@ -19,19 +19,19 @@
 //! before; so when it opens after all, its slots vote once all that all other replicas hold is here, as if the disk were known to be set back.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::Inner;
 use super::compare::Portions;
+use super::lives_file::{Life, LivesFile};
 use super::observe::connection_of;
 use super::settled::digest_of;
+use super::strangers::SHOWING_MAX;
 use super::sync::{Broken, ask};
 use super::told::Finding;
 use crate::core::clock::SlotClocks;
@@ -40,30 +40,19 @@ use crate::env::Env;
 use crate::node::OpError;
 use crate::node::local::Local;
 use crate::node::peers::Peer;
-use crate::node::whole_file;
 use crate::planted::{Bug, planted};
 use crate::types::NodeId;
 use crate::wire::{Request, Response, WireError};
 
-const FILE: &str = "lives.json";
-const FILE_BYTES_MAX: u64 = 1 << 20;
 /// Many times what it takes to find all members that are up, and to be met by them.
 const MEETING: Duration = Duration::from_secs(2);
 /// After its start a node waits for so long for peers that are there and cannot say whether it told them more before; and for its own shards.
 pub(super) const HEARING_MAX: Duration = Duration::from_secs(10);
 
-/// A life of a member.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-struct Life {
-    starts: u64,
-    origin: u64,
-}
+pub(super) type Judged = Arc<tokio::sync::Mutex<Option<(SlotClocks, bool)>>>;
 
 pub(super) struct Lives {
-    path: PathBuf,
-    met: Arc<Mutex<BTreeMap<String, Life>>>,
-    /// One write at a time. The write itself holds it: it goes on when nobody waits for it any more.
-    writing: Arc<tokio::sync::Mutex<()>>,
+    file: LivesFile,
     /// Peers that know this node's life.
     introduced: Mutex<BTreeSet<NodeId>>,
     /// Peers that were told this node's life and clocks, and what they know against it is heeded.
@@ -76,82 +65,48 @@ pub(super) struct Lives {
     has_untold: AtomicBool,
     /// Starts of a later life that this one has begun anew for.
     older_than: AtomicU64,
-    started: Instant,
+    /// When it began to wait for the others: at its start, mostly.
+    started: Mutex<Instant>,
+    /// What peers were found to lack, and whether they have to hold it; locked while that is looked at.
+    pub(super) judged: Mutex<BTreeMap<NodeId, Judged>>,
     /// Enough peers know this node's life for its word to count.
     is_known: AtomicBool,
 }
 
 impl Lives {
     pub(super) async fn open(env: &Env, local: &Local) -> Self {
-        let path = local.data_dir().join(FILE);
-        let (disk, at) = (env.disk.clone(), path.clone());
-        let read = env
-            .run_blocking(move || whole_file::read(&*disk, &at, FILE_BYTES_MAX))
-            .await;
-        let met = match read {
-            Ok(Ok(Some(bytes))) => serde_json::from_slice(&bytes).unwrap_or_else(|error| {
-                tracing::error!(path = %path.display(), %error, "the record of members' lives is damaged; it begins anew");
-                BTreeMap::new()
-            }),
-            Ok(Ok(None)) | Err(_) => BTreeMap::new(),
-            Ok(Err(error)) => {
-                tracing::error!(path = %path.display(), %error, "the record of members' lives cannot be read; it begins anew");
-                BTreeMap::new()
-            }
-        };
+        let file = LivesFile::open(env, local.data_dir().to_owned(), local.files().clone());
         Self {
-            path,
-            met: Arc::new(Mutex::new(met)),
-            writing: Arc::default(),
+            file: file.await,
             introduced: Mutex::default(),
             heard: Mutex::default(),
             passed_over: Mutex::default(),
             untold: Mutex::default(),
             has_untold: AtomicBool::new(false),
             older_than: AtomicU64::new(0),
-            started: Instant::now(),
+            started: Mutex::new(Instant::now()),
+            judged: Mutex::default(),
             is_known: AtomicBool::new(false),
         }
     }
 
-    /// So many starts of the member are known.
-    fn starts_of(&self, node: NodeId) -> u64 {
-        let met = self.met.lock();
-        met.get(&node.to_string()).map_or(0, |life| life.starts)
+    pub(super) fn is_known_for_good(&self) -> bool {
+        self.is_known.load(Ordering::Relaxed)
     }
 
-    /// Meets a member; durable before it is answered with `Done`.
-    async fn meet(&self, env: &Env, node: NodeId, starts: u64, origin: u64) -> Response {
-        let life = Life { starts, origin };
-        let name = node.to_string();
-        let one = self.writing.clone().lock_owned().await;
-        match self.met.lock().get(&name) {
-            Some(met) if *met == life => return Response::Done,
-            Some(met) if met.starts >= starts => {
-                tracing::warn!(%node, starts, met = met.starts, "a member came with an older copy of its disk");
-                return Response::OlderCopy { starts: met.starts };
-            }
-            _ => {}
-        }
-        let bytes = {
-            let mut all = self.met.lock().clone();
-            all.insert(name.clone(), life);
-            serde_json::to_vec(&all).unwrap_or_default()
-        };
-        let (disk, path, met) = (env.disk.clone(), self.path.clone(), self.met.clone());
-        let write = move || {
-            let written = whole_file::write(&*disk, &path, &bytes);
-            if written.is_ok() {
-                met.lock().insert(name, life);
-            }
-            drop(one);
-            written
-        };
-        match env.run_blocking(write).await {
-            Ok(Ok(())) => Response::Done,
-            Ok(Err(error)) => Response::Failed(WireError::Disk(error.to_string())),
-            Err(_) => Response::Failed(WireError::ShuttingDown),
-        }
+    pub(super) fn waited(&self) -> Duration {
+        self.started.lock().elapsed()
+    }
+
+    /// There are others than were known: they are waited for as after a start.
+    pub(super) fn meet_anew(&self) {
+        *self.started.lock() = Instant::now();
+        self.is_known.store(false, Ordering::Relaxed);
+    }
+
+    /// Nobody can know of a later life: this node has just founded its cluster.
+    pub(super) fn set_known(&self) {
+        self.is_known.store(true, Ordering::Relaxed);
     }
 
     /// Whether the peer knows this node's life, and finds nothing wrong with it.
@@ -163,7 +118,7 @@ impl Lives {
         self.introduced.lock().insert(peer);
     }
 
-    fn set_heard(&self, peer: NodeId) {
+    pub(super) fn set_heard(&self, peer: NodeId) {
         self.heard.lock().insert(peer);
     }
 
@@ -173,7 +128,7 @@ impl Lives {
 
     /// Whether a node that was just started has waited for others, and for its own shards, as long as it does.
     fn has_waited(&self) -> bool {
-        self.started.elapsed() >= HEARING_MAX
+        self.waited() >= HEARING_MAX
     }
 
     /// The peer is not waited for any more on this connection. Whether that is news.
@@ -193,6 +148,12 @@ impl Lives {
     /// Whether a later life with so many starts was not told of yet.
     fn is_news(&self, starts: u64) -> bool {
         starts > self.older_than.load(Ordering::Acquire)
+    }
+
+    /// Whether, others having heard more of this very generation than was sent, the machine was put back with its memory, or runs twice. An older
+    /// copy that was started as often shows the same, but as soon as it meets them; and its origin is a new one.
+    pub(super) fn is_put_back(&self, generation: u64) -> bool {
+        self.is_news(generation) && (self.is_known_for_good() || self.has_waited())
     }
 
     fn note_older_than(&self, starts: u64) {
@@ -314,7 +275,11 @@ impl Inner {
 
     /// A peer comes in this life, on a new connection.
     pub(super) async fn meet(&self, (from, connection): (NodeId, u64), starts: u64, life: u64) -> Response {
-        let met = self.lives.meet(&self.env, from, starts, life).await;
+        self.note_introduced(from);
+        let table = self.layouts.current().table.clone();
+        let named = Life { starts, origin: life };
+        let is_gone = |node| node != from && table.is_removed(node);
+        let met = self.lives.file.meet(&self.env, from, named, is_gone).await;
         if matches!(met, Response::OlderCopy { .. }) {
             self.clocks.meet_older_copy(from, connection);
             return met;
@@ -333,14 +298,39 @@ impl Inner {
             Finding::Lacks(missing) => missing,
             Finding::Untold => return Err(OpError::ShardUnavailable { maybe_applied: false }),
         };
-        let is_set_back = !planted(Bug::SetBackUnnoticed) && self.should_be_held(&missing).await?;
+        let is_set_back = !planted(Bug::SetBackUnnoticed) && self.lacks_what_it_should_hold(from, &missing).await?;
+        // What was found may be of a life before the one that came meanwhile.
+        match self.clocks.finding(from, connection) {
+            Finding::Untold => return Err(OpError::ShardUnavailable { maybe_applied: false }),
+            Finding::Lacks(now) if now != missing => return Err(OpError::ShardUnavailable { maybe_applied: false }),
+            _ => {}
+        }
         self.clocks.end_review(from, is_set_back);
+        self.lives.judged.lock().remove(&from);
         if !is_set_back {
             return Ok(sound);
         }
         tracing::warn!(node = %from, ops = missing.count(), "a member's disk was set back: it lacks what it told to be durable");
-        let starts = self.lives.starts_of(from);
+        let starts = self.lives.file.starts_of(from);
         Ok(Response::OlderCopy { starts })
+    }
+
+    /// The same as `should_be_held`, looked at once for the peer: it asks again long before a large disk is read, and must not have it read by several at once.
+    pub(super) async fn lacks_what_it_should_hold(&self, peer: NodeId, missing: &SlotClocks) -> Result<bool, OpError> {
+        // It waits for nothing that is looked at for its former life.
+        if missing.is_empty() {
+            return Ok(false);
+        }
+        let judged = self.lives.judged.lock().entry(peer).or_default().clone();
+        let mut judged = judged.lock().await;
+        if let Some((before, is_held)) = &*judged
+            && before == missing
+        {
+            return Ok(*is_held);
+        }
+        let is_held = self.should_be_held(missing).await?;
+        *judged = Some((missing.clone(), is_held));
+        Ok(is_held)
     }
 
     /// Whether one who held these dots has to hold one of them still. What it took for dropped, because others had cleared it, it may
@@ -361,19 +351,27 @@ impl Inner {
     /// Whether those who would know of a later life of this disk had the time to say so.
     pub(super) fn is_known(&self) -> bool {
         let lives = &self.lives;
-        if lives.is_known.load(Ordering::Relaxed) {
+        if lives.is_known_for_good() {
             return true;
         }
+        // Whom the table lacks, because it is much too old, may know as well; and it may lack all of them.
+        if self.may_be_unknown() && !lives.has_waited() {
+            return false;
+        }
         let layout = self.layouts.current();
-        let mut others = layout.table.up().filter(|(node, _)| *node != self.me);
-        if !layout.table.is_empty() && others.all(|(node, _)| lives.was_heard(node)) {
+        let mut others = layout.table.up().filter(|(node, _)| *node != self.me).peekable();
+        let is_alone = others.peek().is_none();
+        let have_shown = !is_alone || lives.waited() >= SHOWING_MAX;
+        if !layout.table.is_empty() && have_shown && others.all(|(node, _)| lives.was_heard(node)) {
             lives.is_known.store(true, Ordering::Relaxed);
             return true;
         }
         // Not for good: whoever comes later may still know better.
         let peers = self.peers.all();
         let mut up = peers.iter().filter(|peer| peer.is_up());
-        lives.started.elapsed() >= MEETING && up.all(|peer| lives.was_heard(peer.node()) || lives.is_passed_over(peer))
+        !is_alone
+            && lives.waited() >= MEETING
+            && up.all(|peer| lives.was_heard(peer.node()) || lives.is_passed_over(peer))
     }
 
     /// Whether those who would know of a later state of the slot had the chance to say so, or all that they hold of it is here.

@@ -2,6 +2,7 @@
 //!
 //! | file | job |
 //! | --- | --- |
+//! | `start` | starting a member |
 //! | `table` | the member table: who belongs. Kept as records of the system's own key range, which every node holds |
 //! | `layout` | the table and the placement that follows from it, watched for change |
 //! | `gossip` | who is there |
@@ -19,12 +20,13 @@
 //! | `clock_book` | what the others told of their clocks, and what all of them know |
 //! | `heal` | when a slot that lost something is whole again |
 //! | `give_up`, `at_work` | ops that nobody holds any more |
-//! | `lives` | which life of each member was met, and whether it runs on an older copy of its disk |
+//! | `lives`, `lives_file` | which life of each member was met, and whether it runs on an older copy of its disk |
 //! | `told` | what each peer told of its clocks, by which that shows |
 //! | `join` | coming in, letting in, replacing |
 //! | `asked` | what came of a round of asking |
 //! | `standstill` | no user's write falls between two member tables |
 //! | `asking` | who asks to be let in, and whose lost disk that shows |
+//! | `strangers` | who is there and stands in no record: a table that is too old, or a second cluster |
 //! | `place` | whose an address is, and a lost node's own seat |
 //! | `observe` | what shows only over time: clocks of others, the rate of the stream |
 //! | `status` | what an admin is shown |
@@ -61,6 +63,7 @@ mod join;
 mod layout;
 mod list;
 mod lives;
+mod lives_file;
 mod observe;
 mod offer;
 mod opened;
@@ -71,7 +74,9 @@ mod seen;
 mod serve;
 mod settled;
 mod standstill;
+mod start;
 mod status;
+mod strangers;
 mod sync;
 mod table;
 mod told;
@@ -91,10 +96,10 @@ use super::OpError;
 use super::local::Local;
 use super::membership::{ClusterView, Membership, MembershipError};
 use super::peers::{Peer, Peers, PeersConfig};
-use crate::core::slot::{SYSTEM_SLOT, SlotId};
+use crate::core::slot::SlotId;
 use crate::env::Env;
 use crate::net::{Hello, KeyRing, Tls};
-use crate::types::NodeId;
+use crate::types::{NodeId, UserId};
 
 use clock_book::ClockBook;
 use layout::Layouts;
@@ -177,6 +182,7 @@ struct Inner {
     at_work: at_work::AtWork,
     gathering: gathering::Gathering,
     standstill: standstill::Standstill,
+    strangers: strangers::Strangers,
     /// About how many bytes of dots go into one message, or into one clear.
     dots_bytes_max: AtomicUsize,
     /// Held by whoever changes the member table.
@@ -203,87 +209,6 @@ fn count(counter: &AtomicU64) {
 }
 
 impl Cluster {
-    /// `calls_max` requests to one peer may wait for an answer.
-    pub async fn start(env: Env, local: Local, config: ClusterConfig, calls_max: usize) -> Result<Self, ClusterError> {
-        let life = local.life();
-        let door = serve::Door::default();
-        let peers = PeersConfig {
-            listen: config.listen,
-            join: config.join.clone(),
-            keys: config.keys.clone(),
-            tls: config.tls.clone(),
-            hello: Hello {
-                node: life.node,
-                generation: life.starts,
-                cluster: cluster_number(&config.name),
-            },
-            calls_max,
-        };
-        let peers = Peers::start(
-            env.clone(),
-            peers,
-            Arc::new(door.clone()),
-            local.supervisor().get_cell(),
-        )
-        .await
-        .map_err(|source| ClusterError::Peers {
-            address: config.listen,
-            source,
-        })?;
-        // Port 0 was asked for: gossip takes the same number.
-        let listen = peers.local_addr();
-        let mut config = config;
-        if config.advertise.port() == 0 {
-            config.advertise.set_port(listen.port());
-        }
-        let inner = Arc::new(Inner {
-            lives: Lives::open(&env, &local).await,
-            clocks: ClockBook::new(life.is_new),
-            layouts: Layouts::default(),
-            env,
-            local,
-            me: life.node,
-            config,
-            peers,
-            membership: Mutex::default(),
-            view: watch::Sender::default(),
-            counters: Counters::default(),
-            observed: observe::Observed::default(),
-            serving: opened::Opened::default(),
-            why_not_in: Mutex::default(),
-            tasks: Mutex::default(),
-            stopping: AtomicBool::new(false),
-            next_number: AtomicU64::new(1),
-            asking: asking::Asking::default(),
-            at_work: at_work::AtWork::default(),
-            gathering: gathering::Gathering::default(),
-            standstill: standstill::Standstill::default(),
-            dots_bytes_max: AtomicUsize::new(compare::DOTS_BYTES_MAX),
-            changing: tokio::sync::Mutex::default(),
-        });
-        if let Err(error) = inner.load_table().await {
-            // Its peers know who they are, and bring back what is damaged.
-            tracing::error!(%error, "the member table is asked for anew");
-        }
-        let held_table = !inner.local.is_whole(SYSTEM_SLOT) || !inner.layouts.current().table.is_empty();
-        if inner.config.join.is_empty() && !held_table {
-            inner.found().await?;
-        }
-        // Not before it knows its table: others would take it for a node without a cluster.
-        door.open(&inner);
-        inner.start_gossip(life.starts).await?;
-        let mut tasks = inner.tasks.lock();
-        tasks.push(tokio::spawn(gossip::run(inner.clone())));
-        tasks.push(tokio::spawn(layout::watch(inner.clone(), inner.view.subscribe())));
-        tasks.push(tokio::spawn(join::run(inner.clone())));
-        tasks.push(tokio::spawn(sync::run(inner.clone())));
-        tasks.push(tokio::spawn(give_up::run(inner.clone())));
-        tasks.push(tokio::spawn(heal::run(inner.clone())));
-        tasks.push(tokio::spawn(observe::run(inner.clone())));
-        drop(tasks);
-        Ok(Self { inner })
-    }
-
     /// To be held while a request is carried out.
     pub fn begin(&self) -> Task {
         self.inner.at_work.begin()
@@ -299,9 +224,11 @@ impl Cluster {
         self.inner.why_no_member()
     }
 
-    /// Why it takes no user data yet, if it does not.
-    pub fn why_gathering(&self) -> Option<String> {
-        self.inner.why_gathering()
+    /// Why it takes no user data, if it does not: yet, or because there is another cluster.
+    pub fn why_no_data(&self) -> Option<String> {
+        let inner = &self.inner;
+        let why = inner.why_unknown().or_else(|| inner.why_other_cluster());
+        why.or_else(|| inner.why_gathering())
     }
 
     pub async fn stop(&self) {
@@ -344,10 +271,17 @@ impl Inner {
     }
 
     /// Refuses what a client asks of a member that was removed: it hears of no change of users any more, and who goes on using it should not.
-    fn refuse_if_removed(&self) -> Result<(), OpError> {
-        match self.layouts.current().table.is_removed(self.me) {
-            true => Err(OpError::NotReady(self.why_no_member())),
-            false => Ok(()),
+    /// Of one that may be no more than a part of its cluster. And what is a user's, where another cluster may hold what this one lacks.
+    fn refuse_if_outside(&self, user: &UserId) -> Result<(), OpError> {
+        if self.layouts.current().table.is_removed(self.me) {
+            return Err(OpError::NotReady(self.why_no_member()));
+        }
+        if let Some(why) = self.why_unknown() {
+            return Err(OpError::NotReady(why));
+        }
+        match self.why_other_cluster().filter(|_| !user.is_system()) {
+            Some(why) => Err(OpError::NotReady(why)),
+            None => Ok(()),
         }
     }
 
@@ -385,11 +319,6 @@ impl Inner {
         peers.sort_by_key(|peer| (peer.waiting() > gather::SLOW, peer.node() < self.me, peer.node()));
         peers
     }
-}
-
-/// What tells one cluster's connections from another's.
-fn cluster_number(name: &str) -> u64 {
-    xxhash_rust::xxh3::xxh3_64(name.as_bytes())
 }
 
 #[cfg(test)]

@@ -55,7 +55,7 @@ enum Repaired {
 
 impl Cluster {
     pub async fn write(&self, wanted: Wanted<'_>, terms: Terms) -> Result<Added, OpError> {
-        self.inner.refuse_if_removed()?;
+        self.inner.refuse_if_outside(wanted.user)?;
         let system = wanted.user.is_system();
         if let Some(why) = self.inner.why_gathering().filter(|_| !system) {
             return Err(OpError::NotReady(why));
@@ -74,7 +74,7 @@ impl Cluster {
         terms: Terms,
     ) -> Result<ValueReader, OpError> {
         let inner = &self.inner;
-        inner.refuse_if_removed()?;
+        inner.refuse_if_outside(user)?;
         let elsewhere = Elsewhere {
             inner: inner.clone(),
             user: user.clone(),
@@ -87,7 +87,7 @@ impl Cluster {
     }
 
     pub async fn count(&self, user: &UserId, key: &Key, terms: Terms) -> Result<u64, OpError> {
-        self.inner.refuse_if_removed()?;
+        self.inner.refuse_if_outside(user)?;
         self.inner.counted(user, self.inner.count(user, key, terms).await)
     }
 }

@@ -222,6 +222,7 @@ impl Inner {
                 Err(MemberRefused::Store(error)) => return Err(error),
                 Err(refused) => Response::Failed(WireError::Refused(refused.to_string())),
             }),
+            Request::Table => self.answer_table().await,
             Request::HasData => Ok(Response::HasData(self.has_data().await?)),
             Request::Status => Ok(Response::Status(self.own_status_json())),
             Request::Seen { user, key, terms } => self.answer_seen(&user, &key, terms).await,

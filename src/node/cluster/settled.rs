@@ -32,6 +32,18 @@ pub(super) struct Settled {
     at: Instant,
 }
 
+#[cfg(test)]
+impl Settled {
+    pub(super) fn of(all: u64) -> Self {
+        Self {
+            layout: Arc::default(),
+            all,
+            shared: all,
+            at: Instant::now(),
+        }
+    }
+}
+
 impl Inner {
     /// The peer had the same: of `clocks`, those in the slots that both hold have the digest `shared`. Counts unless something was damaged
     /// since `as_of`.

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::table::MemberState;
 use super::{Cluster, Inner, MemberChange, MemberRefused};
 use crate::core::clock::SlotClocks;
+use crate::core::slot::SYSTEM_SLOT;
 use crate::node::peers::{Peer, PeerFigures, PeersFigures};
 use crate::shard::ShardStats;
 use crate::types::NodeId;
@@ -26,7 +27,7 @@ const ANSWER_MAX: Duration = Duration::from_secs(2);
 #[serde(default)]
 pub struct OwnStatus {
     pub slots: u64,
-    /// Slots of which it does not hold all that it should, as far as it knows.
+    /// Of these, for which its word does not count: it is new or damaged there, or was started and did not meet the others yet.
     pub unsynced_slots: u64,
     /// Absent while it has compared with nobody.
     pub lag_ops: Option<u64>,
@@ -106,6 +107,7 @@ pub struct ClusterFigures {
     pub links: PeersFigures,
     pub peers: Vec<PeerSeen>,
     pub unsynced_slots: u64,
+    pub voting_slots: u64,
     pub quarantined_segments: u64,
     pub members: u64,
     /// As gossip sees them.
@@ -129,6 +131,11 @@ impl Cluster {
     /// How many slots this node holds, without the system's.
     pub fn slots(&self) -> u64 {
         self.inner.own_status().slots
+    }
+
+    /// Why this node's word does not count everywhere, if it does not.
+    pub fn why_not_counting(&self) -> Option<String> {
+        self.inner.why_not_counting()
     }
 
     pub fn figures(&self) -> ClusterFigures {
@@ -166,6 +173,7 @@ impl Inner {
             links: self.peers.figures(),
             peers: self.peers_seen(),
             unsynced_slots: self.unsynced_slots(),
+            voting_slots: self.voting_slots(),
             quarantined_segments: self.quarantined_segments(),
         }
     }
@@ -231,10 +239,34 @@ impl Inner {
     }
 
     fn unsynced_slots(&self) -> u64 {
-        match self.clocks.is_new() {
-            true => self.layouts.current().slots_of(self.me) as u64,
-            false => self.local.lost().slots().count() as u64,
+        let slots = self.layouts.current().slots_of(self.me) as u64;
+        slots - self.voting_slots().min(slots)
+    }
+
+    /// Slots of users' data for which this node's word counts.
+    fn voting_slots(&self) -> u64 {
+        let layout = self.layouts.current();
+        let own = layout.placement.slots_of(self.me);
+        own.filter(|slot| *slot != SYSTEM_SLOT && self.votes(*slot)).count() as u64
+    }
+
+    /// Why this node's word does not count everywhere, if it does not: its own disk, or others that know nothing of its life.
+    fn why_not_counting(&self) -> Option<String> {
+        let slots = self.layouts.current().slots_of(self.me);
+        let unsynced = self.unsynced_slots();
+        if unsynced > 0 || !self.votes(SYSTEM_SLOT) {
+            return Some(format!(
+                "the node's word does not count for {unsynced} of its {slots} slots yet"
+            ));
         }
+        let peers = self.peers.all();
+        let mut strange = peers
+            .iter()
+            .filter(|peer| peer.is_up() && !self.lives.is_introduced(peer.node()));
+        let peer = strange.next()?.node();
+        Some(format!(
+            "the member {peer} has not recorded that the node was started: its word does not count there yet"
+        ))
     }
 
     fn quarantined_segments(&self) -> u64 {

@@ -54,6 +54,8 @@ const SLOW_ANSWER_TURNS: u32 = 60;
 pub(super) enum Broken {
     #[error("the peer does not answer")]
     Peer,
+    #[error("the peer takes too long to answer")]
+    Late,
     #[error("the peer gave another answer than was asked for")]
     Answer,
     /// It will be no better the next time.
@@ -152,7 +154,8 @@ pub(super) async fn ask(peer: &Peer, request: Request) -> Result<Response, Broke
     match while_it_comes(call, || peer.bytes_received()).await {
         Some(Ok(Response::Failed(WireError::Refused(why)))) => Err(Broken::Refused(why)),
         Some(Ok(response)) => Ok(response),
-        _ => Err(Broken::Peer),
+        Some(Err(_)) => Err(Broken::Peer),
+        None => Err(Broken::Late),
     }
 }
 
@@ -169,6 +172,11 @@ async fn while_it_comes<T>(answer: impl Future<Output = T>, received: impl Fn() 
         }
     }
     None
+}
+
+/// When all was heard that there is, by the wall clock, where that is so long ago: a request id of what was cleared since is not forgotten.
+fn heard_at(now: WallMs, ago: Duration) -> WallMs {
+    WallMs(now.0.saturating_sub(ago.as_millis() as u64))
 }
 
 impl Inner {
@@ -271,7 +279,7 @@ impl Inner {
         alone.for_each(|(slot, clock)| stable.join_slot(slot, clock));
         let neighbours: BTreeSet<NodeId> = slots.iter().flat_map(|(_, others)| others).copied().collect();
         let heard = self.clocks.heard(neighbours, &own);
-        let heard = heard.map(|ago| WallMs(self.env.wall.now().0.saturating_sub(ago.as_millis() as u64)));
+        let heard = heard.map(|ago| heard_at(self.env.wall.now(), ago));
         self.local.set_stable(&stable, heard);
     }
 }
@@ -289,6 +297,18 @@ mod tests {
         let answer = sleep(Duration::from_secs(answer_s));
         let answered = while_it_comes(answer, received).await.is_some();
         (answered, begun.elapsed().as_secs())
+    }
+
+    #[test]
+    fn what_was_heard_long_ago_was_heard_then() {
+        let now = WallMs(10_000);
+        assert_eq!(heard_at(now, Duration::ZERO), now);
+        assert_eq!(heard_at(now, Duration::from_millis(2_500)), WallMs(7_500));
+        assert_eq!(
+            heard_at(now, Duration::from_secs(3600)),
+            WallMs(0),
+            "longer than there is a clock"
+        );
     }
 
     #[tokio::test(start_paused = true)]

@@ -5,6 +5,7 @@ use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
 use super::*;
+use crate::core::slot::SYSTEM_SLOT;
 use crate::node::{Added, Node, NodeConfig, OpError, Terms};
 use crate::store::memory_disk::MemoryDisk;
 use crate::types::{Consistency, Key, RequestId, UserId};

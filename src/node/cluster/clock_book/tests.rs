@@ -48,6 +48,27 @@ fn what_was_synced_before_a_slot_was_damaged_counts_no_more() {
 }
 
 #[test]
+fn what_was_had_before_the_disk_was_found_to_be_old_counts_no_more() {
+    let (book, peer) = (ClockBook::new(false), NodeId(1));
+    let settled = Settled::of(7);
+    book.note_synced(peer, [SLOT], book.damages());
+    book.note_reconciled(peer, SLOT, clock(3), clock(0), book.damages());
+    book.settle(peer, settled, book.damages());
+    let counts = || {
+        let was_reconciled = book.was_reconciled(peer, SLOT, &clock(3), &clock(0));
+        [
+            book.has_all_of(SLOT, [peer]),
+            was_reconciled,
+            book.settled(peer).is_some(),
+        ]
+    };
+    assert_eq!(counts(), [true; 3]);
+    book.set_new();
+    assert_eq!(counts(), [false; 3]);
+    assert!(book.is_new());
+}
+
+#[test]
 fn two_peers_are_not_asked_for_the_same_at_the_same_time() {
     let book = ClockBook::new(false);
     let nothing = SlotClocks::default;

@@ -432,3 +432,54 @@ async fn slots_of_which_more_is_held_than_a_message_takes_are_reconciled_piece_b
     assert!(clears.count() > 2, "each has to fit into a message");
     rig.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slot_that_takes_too_long_to_read_keeps_no_other_one_from_being_copied() {
+    let disk = MemoryDisk::new();
+    let rig = Rig {
+        first_disk: Some(disk.clone()),
+        ..Rig::unstarted(2)
+    };
+    let rig = rig.started().await;
+    let name_in = |slots: std::ops::Range<u16>| {
+        let mut names = (0..).map(|number| number.to_string());
+        names.find(|name| slots.contains(&slot_of(name).0)).unwrap()
+    };
+    let (slow, other) = (name_in(0..512), name_in(512..1024));
+    for name in [&other, &slow, &slow, &slow, &slow] {
+        let text = "x".repeat(24 << 10);
+        rig.node(1)
+            .add(
+                &user(),
+                &key(name),
+                text.as_str().into(),
+                true,
+                None,
+                at(Consistency::All),
+            )
+            .await
+            .unwrap();
+    }
+    until("the log is sealed", || {
+        rig.node(0).local().figures()[0].stats.sealed_ops > 0
+    })
+    .await;
+    let held = disk.hold_reads("shard-000-of-002/segment");
+    let (first, second) = (inner(rig.node(0)), inner(rig.node(1)));
+    // It has to see what the other one dropped, before it takes anything of a slot.
+    second.clocks.set_new();
+    for name in [&slow, &other] {
+        hold(rig.node(0), Ops::of(name.clone()).value(1)).await;
+    }
+    until("the other one is copied", || {
+        second.clocks.has_all_of(slot_of(&other), [first.me])
+    })
+    .await;
+    assert!(!second.clocks.has_all_of(slot_of(&slow), [first.me]));
+    drop(held);
+    until("this one as well", || {
+        second.clocks.has_all_of(slot_of(&slow), [first.me])
+    })
+    .await;
+    rig.end().await;
+}

@@ -45,6 +45,10 @@ async fn a_member_whose_disk_hangs_takes_no_vote_from_one_that_is_started_anew()
     let started = inner(rig.node(1));
     until("it votes", HEARING_MAX + ROUND_MAX, || started.votes(SlotId(1))).await;
     assert!(started.peers.get(hanging).unwrap().is_up() && !started.lives.is_introduced(hanging));
+    assert!(
+        !started.votes_for(SlotId(1), hanging),
+        "it could not tell a later life from this one"
+    );
     let mut added = Err(OpError::ShuttingDown);
     let end = Instant::now() + PATIENCE;
     while added.is_err() && Instant::now() < end {
@@ -135,6 +139,9 @@ async fn what_a_former_life_sent_says_nothing_of_the_present_one() {
         Finding::Lacks(missing) => assert_eq!(missing.count(), 2),
         _ => panic!("what it told in its former life counts no more"),
     }
+    // A copy that was started as often as that life, and no oftener.
+    let again = node.meet((peer, 12), 5, 999).await;
+    assert!(matches!(again, Response::OlderCopy { starts: 5 }), "{again:?}");
     // A copy of the former life that is there now.
     assert!(matches!(meet(4, 13).await, Response::OlderCopy { starts: 5 }));
     assert!(
@@ -177,5 +184,53 @@ async fn a_meeting_that_nobody_waits_for_any_more_does_not_undo_a_later_one() {
     rig.start(0).await;
     let older = meet(&rig, 5).await.unwrap();
     assert!(matches!(older, Response::OlderCopy { starts: 6 }), "{older:?}");
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_folder_stays_locked_while_a_life_is_written() {
+    let disk = MemoryDisk::new();
+    let rig = Rig {
+        first_disk: Some(disk.clone()),
+        ..Rig::unstarted(1)
+    };
+    let rig = rig.started().await;
+    let at_rest = || inner(rig.node(0)).local.files().0.available_permits();
+    let before = at_rest();
+    let held = disk.hold_syncs("lives.tmp");
+    let node = rig.node(0).cluster().unwrap().inner.clone();
+    let meeting = tokio::spawn(async move { node.meet((NodeId(77), 1), 5, 105).await });
+    until("it is being written", PATIENCE, || at_rest() < before).await;
+    // Its connection has ended, and the node may be stopped.
+    meeting.abort();
+    assert!(meeting.await.is_err() && at_rest() < before);
+    drop(held);
+    until("it is written", PATIENCE, || at_rest() == before).await;
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_s_word_counts_when_all_others_had_the_chance_to_say_what_they_know_against_it() {
+    let rig = Rig::new(1).await;
+    let node = inner(rig.node(0));
+    let figures = || rig.node(0).cluster().unwrap().figures();
+    let (slots, unsynced) = (figures().voting_slots, figures().unsynced_slots);
+    assert!(slots > 0 && unsynced == 0 && rig.node(0).why_not_counting().is_none());
+    let record = |id: u64, seat: u32| {
+        let mut record = node.own_record(seat, 3);
+        if seat > 0 {
+            record.node = NodeId(id).to_string();
+            record.peer = free_port();
+        }
+        serde_json::to_string(&record).unwrap()
+    };
+    node.take_told_table(MemberTable::of(&[record(0, 0), record(7, 1), record(8, 2)]));
+    node.lives.meet_anew();
+    node.lives.set_heard(NodeId(7));
+    assert!(!node.is_known(), "the other one was not heard");
+    assert_eq!(figures().voting_slots, 0);
+    assert!(figures().unsynced_slots > 0 && rig.node(0).why_not_counting().is_some());
+    node.lives.set_heard(NodeId(8));
+    assert!(node.is_known() && figures().unsynced_slots == 0);
     rig.end().await;
 }

@@ -8,7 +8,7 @@ use crate::core::clock::{Clock, SlotClocks};
 use crate::core::op::Body;
 
 #[expect(clippy::disallowed_methods, reason = "the nodes of these tests are on the real disk")]
-fn copy(from: &Path, to: &Path) {
+pub(super) fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {
         let path = entry.unwrap().path();
@@ -124,5 +124,102 @@ async fn who_lacks_what_all_others_have_dropped_is_not_set_back_though_its_clear
     let dot = ops.value(3).op.dot;
     dots.insert(dot.slot, dot.origin, dot.seq);
     assert!(inner.should_be_held(&dots).await.unwrap());
+    rig.end().await;
+}
+
+/// That needs no memory that was put back: only the notice that shows it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_that_was_put_back_gives_out_no_more_names_of_its_origin() {
+    let rig = Rig::new(3).await;
+    rig.add_ten(0).await;
+    let (node, slot) = (rig.node(0), crate::node::replica::place_of(&user(), &key("k")).0);
+    let (inner, life) = (&node.cluster().unwrap().inner, node.local().life());
+    let named = || {
+        let clock = node.local().clock(slot).unwrap_or_default();
+        clock
+            .origins()
+            .filter(|(origin, _)| *origin == life.origin)
+            .map(|(_, set)| set.count())
+            .sum::<u64>()
+    };
+    assert_eq!(named(), 10);
+    rig.wait("nothing is known against it", |_| {
+        inner.is_known() && inner.lives.is_known_for_good()
+    })
+    .await;
+    let shards: Vec<_> = inner
+        .local
+        .doors()
+        .iter()
+        .map(|door| door.serving().as_ref().map(|serving| serving.actor.get_id()))
+        .collect();
+    assert_eq!(
+        inner.later_generation(life.starts, Some(life.starts)).await,
+        life.starts + 1
+    );
+    let other = |door: &crate::node::supervisor::ShardDoor, before: &Option<ractor::ActorId>| {
+        door.serving()
+            .as_ref()
+            .is_some_and(|serving| Some(serving.actor.get_id()) != *before)
+    };
+    rig.wait("its shards are opened anew", |_| {
+        inner
+            .local
+            .doors()
+            .iter()
+            .zip(&shards)
+            .all(|(door, before)| other(door, before))
+    })
+    .await;
+    let end = Instant::now() + PATIENCE;
+    while let Err(error) = add(node, "k", "later").await {
+        assert!(Instant::now() < end, "{error}");
+    }
+    assert_eq!(named(), 10);
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_later_generation_is_noted_before_it_is_used() {
+    let disk = MemoryDisk::new();
+    let rig = Rig {
+        first_disk: Some(disk.clone()),
+        ..Rig::unstarted(1)
+    };
+    let rig = rig.started().await;
+    let inner = &rig.node(0).cluster().unwrap().inner;
+    assert_eq!(inner.later_generation(4, None).await, 5);
+    let bytes = disk.content(&rig.dirs[0].path().join("data/node.json")).unwrap();
+    assert!(String::from_utf8(bytes).unwrap().contains("\"starts\":5"));
+    assert!(!inner.clocks.is_new(), "nothing is held against its disk");
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_being_looked_at_for_a_peer_is_not_looked_at_twice() {
+    let rig = Rig::new(1).await;
+    let inner = rig.node(0).cluster().unwrap().inner.clone();
+    let (peer, mut missing) = (NodeId(77), SlotClocks::default());
+    missing.insert(SlotId(3), crate::core::stamp::OriginId(1), 1);
+    inner.local.know_dropped(&missing);
+    rig.wait("it is known", |node| node.local().clocks().covers(&missing))
+        .await;
+    assert!(!inner.lacks_what_it_should_hold(peer, &missing).await.unwrap());
+    let judged = inner.lives.judged.lock().get(&peer).cloned().unwrap();
+    let mut looking = judged.lock().await;
+    let asked = {
+        let (inner, missing) = (inner.clone(), missing.clone());
+        tokio::spawn(async move { inner.lacks_what_it_should_hold(peer, &missing).await })
+    };
+    // What is found, for whoever asks meanwhile.
+    *looking = Some((missing.clone(), true));
+    drop(looking);
+    assert!(asked.await.unwrap().unwrap());
+    // Of something else nothing was found.
+    missing.insert(SlotId(3), crate::core::stamp::OriginId(1), 2);
+    inner.local.know_dropped(&missing);
+    rig.wait("it is known", |node| node.local().clocks().covers(&missing))
+        .await;
+    assert!(!inner.lacks_what_it_should_hold(peer, &missing).await.unwrap());
     rig.end().await;
 }

@@ -1,0 +1,98 @@
+//! Starting a member: its peers, its table, its gossip, and the tasks that run as long as it does.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use super::clock_book::ClockBook;
+use super::layout::Layouts;
+use super::lives::Lives;
+use super::*;
+
+/// What tells one cluster's connections from another's.
+fn cluster_number(name: &str) -> u64 {
+    xxhash_rust::xxh3::xxh3_64(name.as_bytes())
+}
+
+impl Cluster {
+    /// `calls_max` requests to one peer may wait for an answer.
+    pub async fn start(env: Env, local: Local, config: ClusterConfig, calls_max: usize) -> Result<Self, ClusterError> {
+        let life = local.life();
+        let door = serve::Door::default();
+        let peers = PeersConfig {
+            listen: config.listen,
+            join: config.join.clone(),
+            keys: config.keys.clone(),
+            tls: config.tls.clone(),
+            hello: Hello {
+                node: life.node,
+                generation: life.starts,
+                cluster: cluster_number(&config.name),
+            },
+            calls_max,
+        };
+        let peers = Peers::start(
+            env.clone(),
+            peers,
+            Arc::new(door.clone()),
+            local.supervisor().get_cell(),
+        )
+        .await
+        .map_err(|source| ClusterError::Peers {
+            address: config.listen,
+            source,
+        })?;
+        // Port 0 was asked for: gossip takes the same number.
+        let listen = peers.local_addr();
+        let mut config = config;
+        if config.advertise.port() == 0 {
+            config.advertise.set_port(listen.port());
+        }
+        let inner = Arc::new(Inner {
+            lives: Lives::open(&env, &local).await,
+            clocks: ClockBook::new(life.is_new),
+            layouts: Layouts::default(),
+            env,
+            local,
+            me: life.node,
+            config,
+            peers,
+            membership: Mutex::default(),
+            view: watch::Sender::default(),
+            counters: Counters::default(),
+            observed: observe::Observed::default(),
+            serving: opened::Opened::default(),
+            why_not_in: Mutex::default(),
+            tasks: Mutex::default(),
+            stopping: AtomicBool::new(false),
+            next_number: AtomicU64::new(1),
+            asking: asking::Asking::default(),
+            at_work: at_work::AtWork::default(),
+            gathering: gathering::Gathering::default(),
+            standstill: standstill::Standstill::default(),
+            strangers: strangers::Strangers::default(),
+            dots_bytes_max: AtomicUsize::new(compare::DOTS_BYTES_MAX),
+            changing: tokio::sync::Mutex::default(),
+        });
+        if let Err(error) = inner.load_table().await {
+            // Its peers know who they are, and bring back what is damaged.
+            tracing::error!(%error, "the member table is asked for anew");
+        }
+        // Not before it knows its table: others would take it for a node without a cluster.
+        door.open(&inner);
+        inner.start_gossip(life.starts).await?;
+        let mut tasks = inner.tasks.lock();
+        tasks.push(tokio::spawn(gossip::run(inner.clone())));
+        tasks.push(tokio::spawn(layout::watch(inner.clone(), inner.view.subscribe())));
+        tasks.push(tokio::spawn(join::run(inner.clone())));
+        tasks.push(tokio::spawn(sync::run(inner.clone())));
+        tasks.push(tokio::spawn(give_up::run(inner.clone())));
+        tasks.push(tokio::spawn(heal::run(inner.clone())));
+        tasks.push(tokio::spawn(observe::run(inner.clone())));
+        tasks.push(tokio::spawn(strangers::run(inner.clone())));
+        drop(tasks);
+        Ok(Self { inner })
+    }
+}
