@@ -8,6 +8,7 @@ use super::identity::{Identity, IdentityError, Role};
 use super::identity_keeper::IdentityKeeper;
 use super::permits::Limits;
 use super::supervisor::{ShardDoor, SupervisorArguments};
+use super::turns::Turns;
 use crate::core::slot::{SYSTEM_SLOT, shard_slots};
 use crate::core::stamp::OriginId;
 use crate::env::{Abandoned, Env};
@@ -103,6 +104,7 @@ impl Opening {
         Ok(SupervisorArguments {
             env: env.clone(),
             doors: shards.iter().map(|_| ShardDoor::new(self.limits)).collect(),
+            turns: Turns::default(),
             identity: self.identity,
             shards,
         })

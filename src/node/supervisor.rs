@@ -27,6 +27,7 @@ use super::opening::Plan;
 use super::permits::{Limits, Permits};
 use super::refused::Refused;
 use super::shard_actor::ShardActor;
+use super::turns::Turns;
 use crate::env::Env;
 use crate::shard::{Shard, ShardReader, ShardStats};
 
@@ -117,6 +118,7 @@ pub enum SupervisorMessage {
 pub struct SupervisorArguments {
     pub env: Env,
     pub doors: Arc<[ShardDoor]>,
+    pub turns: Turns,
     pub identity: Identity,
     /// Without a shard where it could not be opened.
     pub(super) shards: Vec<(Plan, Option<Shard>)>,
@@ -134,6 +136,7 @@ impl SupervisorArguments {
 pub struct SupervisorState {
     env: Env,
     doors: Arc<[ShardDoor]>,
+    turns: Turns,
     identity: Arc<IdentityKeeper>,
     lock: FolderLock,
     plans: Vec<Plan>,
@@ -160,6 +163,7 @@ impl Actor for Supervisor {
         let mut state = SupervisorState {
             env: arguments.env,
             doors: arguments.doors,
+            turns: arguments.turns,
             lock: arguments.identity.take_lock(),
             identity: Arc::new(IdentityKeeper::new(arguments.identity)),
             failures: vec![0; arguments.shards.len()],
@@ -240,6 +244,7 @@ impl SupervisorState {
             shard,
             env: self.env.clone(),
             gate: door.gate.clone(),
+            look_ups: self.turns.look_ups.clone(),
             inbox: inbox.clone(),
             news: news.clone(),
             stats: door.stats.clone(),
