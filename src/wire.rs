@@ -91,6 +91,9 @@ pub enum Request {
         after: Option<String>,
         limit: u32,
         all: bool,
+        /// For so long somebody waits, milliseconds; 0: nobody says.
+        #[serde(default)]
+        left_ms: u32,
     },
     /// First on every connection: this is my so-many-th start, in the life that this origin names. Answered with `Done`, or with
     /// `OlderCopy` if the peer has met a later life of this node: then its disk is an older copy of itself.

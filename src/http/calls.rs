@@ -6,7 +6,7 @@ use crate::api::{
     AddValue, ClearKey, Count, GetValue, LIST_KEYS_ANSWER_BYTES_MAX, LIST_KEYS_LIMIT_DEFAULT, LIST_KEYS_LIMIT_MAX,
     ListKeys,
 };
-use crate::node::KeyPage;
+use crate::node::{KeyPage, OpError};
 use crate::quota::Share;
 use crate::types::KEY_BYTES_MAX;
 
@@ -20,7 +20,7 @@ use super::values::{self, List};
 /// Keys that are asked of the node at a time; so at most a mebibyte of them.
 const KEYS_PER_STEP: u64 = 1000;
 /// Such steps in one call. Keys that were cleared do not show, but looking past them is work; a call that has only found
-/// such keys ends with none, and the next one goes on from there.
+/// such keys, or has no time left, ends with what it has, and the next one goes on from there.
 const LIST_STEPS_MAX: u32 = 64;
 
 pub async fn add_value<B: Backend>(submitted: &Submitted<'_, B>) -> Result<Answer, Failure> {
@@ -92,7 +92,12 @@ pub async fn list_keys<B: Backend>(submitted: &Submitted<'_, B>) -> Result<Answe
             .front
             .backend
             .list_keys(&user, &prefix, listing.after.as_deref(), step, terms)
-            .await?;
+            .await;
+        let page = match page {
+            // Else the next call would begin where this one did, and come no further.
+            Err(OpError::Deadline { .. }) if listing.steps > 0 => return Ok(listing.finish()),
+            page => page?,
+        };
         let before = listing.out.len();
         let done = listing.append(&page);
         let room = submitted.front.answer_room(listing.out.len() - before)?;

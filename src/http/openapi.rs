@@ -241,7 +241,7 @@ fn schemas() -> Map<String, Value> {
         &["key", "count"],
         json!({"key": text, "count": {"type": "integer", "minimum": 0}}),
     );
-    let after = "Set when more keys follow: what the next call passes as `after`.";
+    let after = "Set when more keys may follow, also after a page of none: what the next call passes as `after`.";
     object(
         "KeyList",
         &["keys"],

@@ -225,7 +225,7 @@ impl Node {
     async fn list(&self, query: KeyQuery, terms: Terms) -> Result<KeyPage, OpError> {
         match &self.cluster {
             Some(cluster) => cluster.list(query, terms).await,
-            None => self.local.list(query).await,
+            None => hedged::by(terms.deadline, self.local.list(query)).await,
         }
     }
 

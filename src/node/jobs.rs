@@ -5,14 +5,13 @@ use std::sync::Arc;
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::permits::SHARD_REQUESTS_MAX;
 use crate::env::Abandoned;
 
-/// Jobs of one shard that can be under way at once; see `JobGate`. Each request can have one look-up, and of each other kind there
-/// is one job, with seals a kind of their own.
-const JOBS_MAX: u32 = SHARD_REQUESTS_MAX as u32 + 8;
+/// More jobs than can be under way at once; see `JobGate`. Of each kind that writes files there is one, with seals a kind of their own, and of
+/// changes of the node's identity a few.
+const JOBS_MAX: u32 = 4096;
 
-/// Counts the jobs of a shard that are under way. A shard is opened anew only when there are none: a write that was handed out
+/// Counts the jobs of a shard that are under way, but for look-ups, which write nothing. A shard is opened anew only when there are none: a write that was handed out
 /// before must not reach a log after it was read back.
 #[derive(Clone)]
 pub struct JobGate(pub(super) Arc<Semaphore>);

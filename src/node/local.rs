@@ -1,5 +1,6 @@
 //! What this node does by itself, with its own shards and disk. Whether other replicas have to be asked is for others to say.
 
+mod list;
 mod reader;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -7,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ractor::{Actor, ActorCell, ActorRef};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::oneshot;
 
 use super::inbox::Put;
 use super::jobs::JobGate;
@@ -16,6 +17,7 @@ use super::opening::{self, StartError};
 use super::permits::Permit;
 use super::spreading::{LocalShare, Others};
 use super::supervisor::{Serving, ShardDoor, Supervisor, SupervisorMessage};
+use super::turns::{Turns, in_turn};
 use super::watcher::{Watcher, changed_keys};
 use super::{NodeConfig, OpError};
 use crate::core::op::KeyedOp;
@@ -26,7 +28,6 @@ use crate::core::stamp::OriginId;
 use crate::env::Env;
 use crate::shard::{Damaged, Write, WriteContext, WriteKind};
 use crate::store::cache::BlockCache;
-use crate::store::keys::{KeyPage, KeyQuery};
 use crate::store::reader::KeyReader;
 use crate::store::segment::ReadError;
 use crate::store::source::KeySource;
@@ -60,12 +61,8 @@ pub(super) struct Inner {
     data_dir: std::path::PathBuf,
     files: JobGate,
     watcher: Watcher,
-    /// See `read_disk`.
-    disk_reads: Arc<Semaphore>,
+    turns: Turns,
 }
-
-/// Reads of lists that wait for the disk at the same time: no disk is faster for more.
-const DISK_READS_MAX: usize = 32;
 
 /// Who this node is, as its data folder said when it was opened.
 #[derive(Debug, Clone, Copy)]
@@ -104,7 +101,7 @@ impl Local {
         let data_dir = config.data.clone();
         let opened = opening::open_at_once(env.clone(), config).await?;
         let (shards, doors, cache) = (opened.identity.shards, opened.doors.clone(), opened.cache.clone());
-        let files = opened.files.clone();
+        let (files, turns) = (opened.files.clone(), opened.turns.clone());
         let life = Life {
             node: opened.identity.node,
             origin: opened.identity.origin,
@@ -125,7 +122,7 @@ impl Local {
             data_dir,
             files,
             watcher: Watcher::default(),
-            disk_reads: Arc::new(Semaphore::new(DISK_READS_MAX)),
+            turns,
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -315,54 +312,21 @@ impl Local {
         let counted = if reader.is_warm() {
             reader.count()
         } else {
-            self.inner.read_disk(move || reader.count()).await?
+            in_turn(&self.inner.turns.reads, &self.inner.env, move || reader.count()).await?
         };
         counted.map_err(|error| report(self.inner.doors[door].serving().as_deref(), error))
     }
 
-    pub(super) fn door_of(&self, slot: SlotId) -> usize {
-        usize::from(shard_of(slot, self.inner.shards))
+    /// What `read` finds, which a write or another replica waits for.
+    pub(super) async fn look_up<T: Send + 'static>(
+        &self,
+        read: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, OpError> {
+        in_turn(&self.inner.turns.look_ups, &self.inner.env, read).await
     }
 
-    /// A page of the user's keys that this node holds.
-    pub async fn list(&self, query: KeyQuery) -> Result<KeyPage, OpError> {
-        let (shards, doors) = (usize::from(self.inner.shards), &self.inner.doors);
-        let asked = if query.user.is_system() {
-            &doors[shards..]
-        } else {
-            &doors[..shards]
-        };
-        let mut keys = Vec::new();
-        // A page of one shard may end early; what others have beyond that point belongs to the next page.
-        let mut bound: Option<Key> = None;
-        for door in asked {
-            let (reader, one) = (door.reader()?, query.clone());
-            let listed = self.inner.env.run_blocking(move || match reader.keys(one) {
-                Ok(lister) => lister.list().map_err(Ok),
-                Err(lost) => Err(Err(lost)),
-            });
-            let page = listed.await?.map_err(|error| match error {
-                Ok(error) => report(door.serving().as_deref(), error),
-                Err(lost) => damaged(lost),
-            })?;
-            bound = match (bound, page.next_after) {
-                (Some(a), Some(b)) => Some(a.min(b)),
-                (a, b) => a.or(b),
-            };
-            keys.extend(page.keys);
-        }
-        keys.sort_unstable();
-        if let Some(bound) = &bound {
-            keys.retain(|key| key <= bound);
-        }
-        if keys.len() > query.limit {
-            keys.truncate(query.limit);
-            bound = keys.last().cloned();
-        }
-        Ok(KeyPage {
-            keys,
-            next_after: bound,
-        })
+    pub(super) fn door_of(&self, slot: SlotId) -> usize {
+        usize::from(shard_of(slot, self.inner.shards))
     }
 
     /// Whether every shard serves.

@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::{Arc, Mutex};
 
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 
 use super::OpError;
 use super::commit_time::CommitTime;
@@ -18,6 +18,8 @@ use crate::core::clock::SlotClocks;
 use crate::core::op::KeyedOp;
 use crate::env::{Abandoned, Env};
 use crate::shard::{CleanedUp, MergeOutcome, PastLookup, Shard, ShardStats, SpaceReady, Write};
+use crate::store::segment::ReadError;
+use crate::types::{Key, UserId};
 
 /// Who hears what became of work.
 pub enum Reply {
@@ -61,6 +63,15 @@ pub struct Pending {
     pub permit: Permit,
 }
 
+/// Whose a key is, and its own name.
+pub type Name = (UserId, Key);
+
+/// What a look at a key's past led to.
+pub struct Looked {
+    pub lookup: Box<PastLookup>,
+    pub result: Result<(), ReadError>,
+}
+
 /// What a shard actor can be told. The second half are the results of its own jobs.
 pub enum ShardMessage {
     /// There are writes in the inbox.
@@ -80,7 +91,8 @@ pub enum ShardMessage {
     News,
     /// Take the news, and say whether files say of all that is dropped that it is; see to it that they do.
     NoteDropped(oneshot::Sender<bool>),
-    Past(Pending, Box<PastLookup>, Result<(), OpError>),
+    /// The look at the past of this key that has this number has ended; without a result if it died.
+    Past(Name, u64, Option<Looked>),
     /// A group is open, and nothing else may come to remind of it.
     Commit,
     SpaceMade(Result<io::Result<SpaceReady>, Abandoned>),
@@ -93,6 +105,8 @@ pub struct ShardArguments {
     pub shard: Shard,
     pub env: Env,
     pub gate: JobGate,
+    /// See `Turns`.
+    pub look_ups: Arc<Semaphore>,
     pub inbox: Arc<Inbox>,
     pub news: Arc<PendingNews>,
     pub stats: Arc<Mutex<ShardStats>>,

@@ -34,6 +34,7 @@ mod shard_actor;
 mod spreading;
 mod supervisor;
 mod terms;
+mod turns;
 mod watcher;
 
 use std::path::PathBuf;

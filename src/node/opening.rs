@@ -9,6 +9,7 @@ use super::identity_keeper::IdentityKeeper;
 use super::jobs::JobGate;
 use super::permits::Limits;
 use super::supervisor::{ShardDoor, SupervisorArguments};
+use super::turns::Turns;
 use crate::core::slot::{SYSTEM_SLOT, shard_slots};
 use crate::core::stamp::OriginId;
 use crate::env::{Abandoned, Env};
@@ -107,6 +108,7 @@ impl Opening {
             env: env.clone(),
             cache: self.cache,
             doors: shards.iter().map(|_| ShardDoor::new(self.limits)).collect(),
+            turns: Turns::default(),
             identity: self.identity,
             files: JobGate::default(),
             shards,

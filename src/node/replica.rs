@@ -146,7 +146,7 @@ impl Local {
             return Ok(source.memory.last_stamp());
         }
         let index = self.door_of(source.slot);
-        let last = self.env().run_blocking(move || source.last_stamp()).await?;
+        let last = self.look_up(move || source.last_stamp()).await?;
         last.map_err(|error| self.report(index, error))
     }
 
@@ -168,7 +168,7 @@ impl Local {
             let (user, key) = (user.clone(), key.clone());
             let now = self.env().wall.now();
             let look_up = move || reader.op_of_request(slot, hash, &user, &key, id, now);
-            let found = self.env().run_blocking(look_up).await?;
+            let found = self.look_up(look_up).await?;
             let found = found.map_err(|error| self.report(index, error))?;
             if found.is_some() || held == RequestHeld::MayBeOnDisk {
                 return Ok(found);
@@ -183,7 +183,7 @@ impl Local {
     pub async fn held_dots(&self, slot: SlotId) -> Result<HeldDots, OpError> {
         let index = self.door_of(slot);
         let reader = self.doors()[index].reader()?;
-        let held = self.env().run_blocking(move || reader.held_dots(slot)).await?;
+        let held = self.look_up(move || reader.held_dots(slot)).await?;
         held.map_err(|error| self.report(index, error))
     }
 

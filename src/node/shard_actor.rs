@@ -4,6 +4,7 @@
 //! `ShardUnavailable`, by its reply channel being dropped; one whose write was not taken from the inbox yet hears that too.
 
 mod intake;
+mod looking;
 
 use std::collections::VecDeque;
 use std::io;
@@ -11,6 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use intake::Parked;
+use looking::Looking;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -59,6 +61,8 @@ pub struct ShardState {
     waiting: VecDeque<Waiting>,
     /// Writes that wait for log space, in the order they came.
     parked: VecDeque<Parked>,
+    /// Writes whose key's past is looked up.
+    looking: Looking,
     /// Ops that have a name, and have not been sent to those others that are to have them.
     stamped: Vec<Stamped>,
     stopping: Option<oneshot::Sender<()>>,
@@ -87,6 +91,7 @@ impl Actor for ShardActor {
             shard,
             env,
             gate,
+            look_ups,
             inbox,
             news,
             stats,
@@ -95,6 +100,7 @@ impl Actor for ShardActor {
         } = arguments;
         let mut state = ShardState {
             shard,
+            looking: Looking::new(env.clone(), look_ups),
             env,
             gate,
             inbox,
@@ -129,7 +135,7 @@ impl Actor for ShardActor {
                 state.tick();
                 state.unpark(&me);
             }
-            ShardMessage::Past(pending, lookup, result) => state.take_past(&me, pending, lookup, result),
+            ShardMessage::Past(name, number, looked) => state.take_past(&me, name, number, looked),
             ShardMessage::Commit => state.commit_asked = false,
             ShardMessage::SpaceMade(result) => {
                 state
@@ -174,6 +180,7 @@ impl ShardState {
     fn tick(&mut self) {
         self.shard.tick(self.env.wall.now());
         self.commit_time.tick();
+        self.looking.tick();
         self.publish_stats();
     }
 
@@ -308,8 +315,9 @@ impl ShardState {
         }
     }
 
-    fn close_inbox(&self, why: &OpError) {
-        for pending in self.inbox.close() {
+    /// Of these writes nothing was begun.
+    fn close_inbox(&mut self, why: &OpError) {
+        for pending in self.inbox.close().into_iter().chain(self.looking.close()) {
             pending.reply.send(Err(why.clone()));
         }
     }

@@ -27,6 +27,7 @@ use super::opening::Plan;
 use super::permits::{Limits, Permits};
 use super::refused::Refused;
 use super::shard_actor::ShardActor;
+use super::turns::Turns;
 use crate::env::Env;
 use crate::shard::{Shard, ShardReader, ShardStats};
 use crate::store::cache::BlockCache;
@@ -124,6 +125,7 @@ pub struct SupervisorArguments {
     pub doors: Arc<[ShardDoor]>,
     /// Of all shards; for its figures.
     pub cache: Arc<BlockCache>,
+    pub turns: Turns,
     pub identity: Identity,
     /// What is under way of the files of the folder itself.
     pub files: JobGate,
@@ -143,6 +145,7 @@ impl SupervisorArguments {
 pub struct SupervisorState {
     env: Env,
     doors: Arc<[ShardDoor]>,
+    turns: Turns,
     identity: Arc<IdentityKeeper>,
     lock: FolderLock,
     plans: Vec<Plan>,
@@ -169,6 +172,7 @@ impl Actor for Supervisor {
         let mut state = SupervisorState {
             env: arguments.env,
             doors: arguments.doors,
+            turns: arguments.turns,
             lock: arguments.identity.take_lock(),
             identity: Arc::new(IdentityKeeper::new(arguments.identity, arguments.files)),
             failures: vec![0; arguments.shards.len()],
@@ -255,6 +259,7 @@ impl SupervisorState {
             shard,
             env: self.env.clone(),
             gate: door.gate.clone(),
+            look_ups: self.turns.look_ups.clone(),
             inbox: inbox.clone(),
             news: news.clone(),
             stats: door.stats.clone(),

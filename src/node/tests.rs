@@ -17,6 +17,7 @@ use crate::types::{Key, RequestId, UserId, WallMs};
 mod hanging;
 mod starting;
 mod supervision;
+mod turns;
 
 /// Runs every job where it is submitted.
 struct Inline;

@@ -354,6 +354,17 @@ mod tests {
         Ok(())
     }
 
+    /// What cannot be synced says so: whoever does not ask the system would not hear of it.
+    #[test]
+    fn the_system_is_asked_to_make_files_and_folders_durable() -> io::Result<()> {
+        let (disk, device) = (RealDisk::default(), Path::new("/dev/null"));
+        let refused = Some(io::ErrorKind::InvalidInput);
+        assert_eq!(kind(disk.open(device, OpenMode::ReadWrite)?.sync_data()), refused);
+        assert_eq!(kind(disk.open(device, OpenMode::Read)?.sync_data()), refused);
+        assert_eq!(kind(disk.sync_dir(device)), refused);
+        Ok(())
+    }
+
     #[test]
     fn a_full_disk_is_told_by_its_kind() {
         // Every write to this device fails as on a full disk.

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::{MergeError, Shard};
-use crate::core::clock::SlotClocks;
+use crate::core::clock::{Clock, SlotClocks};
+use crate::core::slot::SlotId;
 use crate::store::segment::{Segment, SegmentMeta, SegmentWriter};
 
 impl Shard {
@@ -38,6 +39,15 @@ impl Shard {
             self.covered.join(&memtable.read().covered());
         }
         self.published.tell_lost(&before.minus(&self.covered));
+    }
+
+    /// Where ops that this origin named are lost, it ends. A request whose op is lost here is taken anew, and the lost op comes back from another
+    /// replica: whoever reads both relies on it that one origin takes no request id twice.
+    pub(super) fn end_origin_if_among(&mut self, newly_lost: &SlotClocks) {
+        let is_own = |(_, clock): (SlotId, &Clock)| clock.get(self.origin).is_some();
+        if self.config.replicated && self.lost.meet(newly_lost).slots().any(is_own) {
+            self.fail("damage took ops that it had named: it needs a new origin".to_owned());
+        }
     }
 
     /// Reads all that is sealed, and reports what is damaged. Blocks on the disk.

@@ -19,7 +19,7 @@ use crate::core::clock::SlotClocks;
 use crate::core::slot::{KeyHash, SlotId};
 use crate::core::stamp::HybridTime;
 use crate::store::filter::key_tag;
-use crate::store::keys::{KeyLister, KeyQuery};
+use crate::store::keys::{KeyLister, KeyQuery, MEMORY_KEYS_MIN};
 use crate::store::memtable::{MemoryOps, Memtable, SharedMemtable};
 use crate::store::segment::Segment;
 use crate::store::source::KeySource;
@@ -150,10 +150,10 @@ impl ShardReader {
             };
             found.extend(keys.into_iter().map(|(slot, key)| (key, slot)));
         }
-        // The page can hold no more than `limit`; later keys wait for the next page.
+        // Later keys wait for the next page.
         let kept: BTreeMap<_, _> = found
             .iter()
-            .take(query.limit)
+            .take(query.limit.max(MEMORY_KEYS_MIN))
             .map(|(key, slot)| (key.clone(), (*slot, readable.memory_ops(&query.user, key))))
             .collect();
         let memory_cut = (found.len() > kept.len())

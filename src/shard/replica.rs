@@ -109,18 +109,15 @@ impl Shard {
 
     /// Tells the clock anew, after it changed otherwise than by a commit.
     pub(super) fn publish_clock(&mut self) {
-        let mut durable = self.covered.clone();
+        // All in one go: each time, the clocks of all slots are copied.
+        let mut untold = SlotClocks::default();
         for dot in self.open_dots.iter().chain(&self.closed_dots) {
-            let mut one = SlotClocks::default();
-            one.insert(dot.slot, dot.origin, dot.seq);
-            durable = durable.minus(&one);
+            untold.insert(dot.slot, dot.origin, dot.seq);
         }
-        let slots: Vec<SlotId> = durable.slots().map(|(slot, _)| slot).collect();
-        let mut unknown = SlotClocks::default();
-        for slot in slots {
-            unknown.insert_range(slot, UNKNOWN_ORIGIN, 1, u64::MAX);
+        for (slot, _) in self.covered.slots() {
+            untold.insert_range(slot, UNKNOWN_ORIGIN, 1, u64::MAX);
         }
-        let durable = durable.minus(&unknown);
+        let durable = self.covered.minus(&untold);
         self.published.tell_durable(|clocks| *clocks = durable);
         self.published.tell_time(self.clock.last());
     }
@@ -292,18 +289,35 @@ impl ShardReader {
     /// The ops with these dots that are durable here, and the clock that they are of: what it covers of the wanted and the scan does not
     /// give was cleared.
     pub fn scan(&self, wants: SlotClocks, now: WallMs) -> (OpScan, SlotClocks) {
+        self.scan_with(wants, now, || {})
+    }
+
+    /// `meanwhile` runs where another thread may do anything.
+    pub(super) fn scan_with(&self, wants: SlotClocks, now: WallMs, meanwhile: impl FnOnce()) -> (OpScan, SlotClocks) {
         // The clock first: what becomes durable in between is given and not told of.
         let covered = wants.meet(&self.durable_clocks());
+        meanwhile();
         let readable = self.readable.load_full();
+        // What was found to be lost in between is not given, and was not cleared either.
+        let covered = covered.minus(&readable.lost);
         let memtables: Vec<SharedMemtable> = readable.memtables.clone();
         (OpScan::new(memtables, readable.segments.clone(), wants, now), covered)
     }
 
     /// The dots of all ops of the slot that are durable here. Blocks on the disk.
     pub fn held_dots(&self, slot: SlotId) -> Result<HeldDots, ReadError> {
+        self.held_dots_with(slot, || {})
+    }
+
+    pub(super) fn held_dots_with(&self, slot: SlotId, meanwhile: impl FnOnce()) -> Result<HeldDots, ReadError> {
         // The clock first: an op that comes in between must not look as if it had been dropped.
-        let known = self.durable_clock(slot);
+        let mut known = self.durable_clock(slot);
+        meanwhile();
         let readable = self.readable.load_full();
+        // Nor must one that was lost in between.
+        if let Some(lost) = readable.lost.get(slot) {
+            known = known.minus(lost);
+        }
         let mut held = held_dots(&readable.memtables, &readable.segments, slot)?;
         held.covered.join(&known);
         Ok(held)

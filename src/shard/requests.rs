@@ -7,7 +7,7 @@ use crate::core::slot::{KeyHash, SlotId};
 use crate::store::export::op_as_left;
 use crate::store::filter::request_tag;
 use crate::store::memtable::{MemoryOps, Memtable};
-use crate::store::reader;
+use crate::store::order::rank_of;
 use crate::store::segment::ReadError;
 use crate::store::source::KeySource;
 use crate::types::{Key, RequestId, UserId, WallMs};
@@ -58,31 +58,24 @@ impl ShardReader {
         });
         let mut taken: Vec<_> = memory.iter().filter(|op| op.request_id == Some(id)).collect();
         let tag = request_tag(hash, id);
-        let may_hold = readable.segments.iter().filter(|segment| segment.may_hold(slot, tag));
-        let source = KeySource {
-            slot,
-            user: user.clone(),
-            key: key.clone(),
-            memory: MemoryOps::default(),
-            segments: may_hold.cloned().collect(),
-        };
-        if !source.segments.is_empty() && reader::holds_request(&source, id)? {
-            let mut ops = source.ops();
-            while let Some(op) = ops.next()? {
-                if op.request_id == Some(id) {
-                    taken.push(op);
-                }
+        for segment in readable.segments.iter().filter(|segment| segment.may_hold(slot, tag)) {
+            // Of a long list a few blocks: it may be asked for again and again.
+            let mut ops = segment.ops_of(slot, user.as_str(), key.as_str());
+            while let Some(op) = ops.next_of_request(tag, id)? {
+                taken.push(op);
             }
         }
-        // The first one counts.
-        let Some(first) = taken.into_iter().min_by_key(|op| op.stamp()) else {
+        // The first one counts; of its copies, what a clear left of it.
+        let Some(first) = taken.into_iter().min_by_key(rank_of) else {
             return Ok(None);
         };
         // Only durable clears: one that may still fail has removed nothing.
         let all = KeySource {
+            slot,
+            user: user.clone(),
+            key: key.clone(),
             memory: readable.memory_ops(user, key),
             segments: those_of_key(&readable.segments, slot, hash),
-            ..source
         };
         Ok(op_as_left(&all, first, now)?.map(keyed))
     }

@@ -16,6 +16,7 @@ mod full_disk;
 mod healing;
 mod open_parts;
 mod origins;
+mod races;
 mod requests;
 mod rig;
 mod same_hash;

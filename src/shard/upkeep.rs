@@ -309,7 +309,8 @@ impl Shard {
             self.awaited = merged.awaited;
             self.let_clears_go(running.stable.as_ref());
         }
-        self.lost.join(&self.still_lost(&segment));
+        let newly_lost = self.still_lost(&segment).minus(&self.lost);
+        self.lost.join(&newly_lost);
         self.segments.push(segment);
         if running.salvages {
             self.recount_covered();
@@ -324,6 +325,7 @@ impl Shard {
                 slots,
                 "what this shard lacks after damage"
             );
+            self.end_origin_if_among(&newly_lost);
         }
         self.publish();
     }

@@ -148,9 +148,9 @@ impl Shard {
         self.append(write, open, now)
     }
 
-    /// What was appended since is not counted, and what was sealed or merged since is in other places, and no other: looked up again for either,
+    /// Keeps what was looked up for a write. What was appended since is not counted, and what was sealed or merged since is in other places, and no other: looked up again for either,
     /// a busy key, or a long one in a busy shard, would never be done.
-    fn learn(&mut self, write: &Write, past: Option<&PastLookup>) {
+    pub fn learn(&mut self, write: &Write, past: Option<&PastLookup>) {
         if let Some(past) = past.filter(|past| !past.only_request)
             && let Some(bytes) = past.found.open_parts_bytes
         {

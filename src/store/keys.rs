@@ -3,6 +3,8 @@
 //! A user's keys are spread over all slots by their hash; within a slot they are sorted. So a page is a merge over the slots, each
 //! of which costs one seek per segment.
 //!
+//! Keys that were cleared stay for an hour and more, and there may be millions of them: a page is bounded by what it passes too.
+//!
 //! Memory: of all these walks each one waits at its next key. It keeps the block that the key lies in only if that is small.
 
 use std::collections::BTreeMap;
@@ -16,6 +18,14 @@ use super::source::KeySource;
 use super::standing::{has_values, holds_text};
 use crate::core::slot::{KeyHash, SlotId};
 use crate::types::{Key, UserId};
+
+/// Keys that do not show in one page: to pass one takes some tens of microseconds.
+const PASSED_MAX: usize = 8192;
+/// Blocks that a page goes through, bytes, besides those that its walks begin in.
+const LOOKED_AT_BYTES_MAX: u64 = 16 << 20;
+
+/// Keys in memory that a page goes through, if there are so many, however few it may give: they may all be cleared.
+pub const MEMORY_KEYS_MIN: usize = 1024;
 
 /// One page of a user's keys, in byte order.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -65,10 +75,10 @@ struct Walk {
 type Walks = BTreeMap<(Key, usize), Box<Walk>>;
 
 impl KeyLister {
-    fn walks(&self) -> Result<Walks, ReadError> {
+    fn walks(&self, is_wanted: impl Fn() -> bool) -> Result<Walks, ReadError> {
         let mut walks = Walks::new();
         let mut count = 0;
-        for slot in self.slots.clone().map(SlotId) {
+        for slot in self.slots.clone().map(SlotId).take_while(|_| is_wanted()) {
             for segment in self
                 .segments
                 .iter()
@@ -88,22 +98,35 @@ impl KeyLister {
         Ok(walks)
     }
 
-    /// Lets all walks that stand at the key go on; gives its slot, if there are any.
-    fn pass(&self, walks: &mut Walks, key: &Key) -> Result<Option<SlotId>, ReadError> {
+    /// Lets all walks that stand at the key go on; gives its slot, if there are any. Counts the bytes that they look at.
+    fn pass(&self, walks: &mut Walks, key: &Key, looked_at: &mut u64) -> Result<Option<SlotId>, ReadError> {
         let mut slot = None;
         while let Some(first) = walks.first_entry().filter(|first| first.key().0 == *key) {
             let ((_, number), mut walk) = first.remove_entry();
             slot = Some(walk.slot);
+            let before = walk.scan.bytes_looked_at();
             self.leave(&mut walk, key);
-            if let Some(next) = self.next_key(&mut walk)? {
+            let next = self.next_key(&mut walk)?;
+            *looked_at += walk.scan.bytes_looked_at() - before;
+            if let Some(next) = next {
                 walks.insert((next, number), walk);
             }
         }
         Ok(slot)
     }
 
+    /// A page. It ends early, perhaps without any key, when much was looked at for it.
     pub fn list(&self) -> Result<KeyPage, ReadError> {
-        let mut walks = self.walks()?;
+        self.list_while(|| true)
+    }
+
+    /// The same, for as long as it is wanted: what it gives when it is not any more means nothing.
+    pub fn list_while(&self, is_wanted: impl Fn() -> bool) -> Result<KeyPage, ReadError> {
+        let mut walks = self.walks(&is_wanted)?;
+        // As much as it took to begin at least: each page begins anew.
+        let begun = walks.values().map(|walk| walk.scan.bytes_looked_at()).sum();
+        let looked_at_max = LOOKED_AT_BYTES_MAX.max(begun);
+        let (mut passed, mut looked_at) = (0, 0);
         let mut memory = self.memory.keys().peekable();
         let mut page = KeyPage::default();
         let mut last = self.query.after.as_deref().and_then(|after| Key::new(after).ok());
@@ -113,14 +136,15 @@ impl KeyLister {
                 page.next_after = self.memory_cut.clone();
                 return Ok(page);
             };
-            if page.keys.len() == self.query.limit || self.memory_cut.as_ref().is_some_and(|cut| key > *cut) {
+            let is_full = page.keys.len() == self.query.limit || passed == PASSED_MAX || looked_at >= looked_at_max;
+            if is_full || self.memory_cut.as_ref().is_some_and(|cut| key > *cut) || !is_wanted() {
                 page.next_after = last;
                 return Ok(page);
             }
             last = Some(key.clone());
-            let slot = self.pass(&mut walks, &key)?;
+            let slot = self.pass(&mut walks, &key, &mut looked_at)?;
             memory.next_if_eq(&&key);
-            self.take(key, slot, &mut page)?;
+            passed += usize::from(!self.take(key, slot, &mut page)?);
         }
     }
 
@@ -155,10 +179,11 @@ impl KeyLister {
         walk.scan.seek(walk.slot, self.query.user.as_str(), &behind);
     }
 
-    fn take(&self, key: Key, on_disk: Option<SlotId>, page: &mut KeyPage) -> Result<(), ReadError> {
+    /// Whether the key belongs to the page.
+    fn take(&self, key: Key, on_disk: Option<SlotId>, page: &mut KeyPage) -> Result<bool, ReadError> {
         let in_memory = self.memory.get(&key);
         let Some(slot) = on_disk.or(in_memory.map(|(slot, _)| *slot)) else {
-            return Ok(());
+            return Ok(false);
         };
         let source = KeySource {
             slot,
@@ -175,7 +200,7 @@ impl KeyLister {
         if wanted {
             page.keys.push(key);
         }
-        Ok(())
+        Ok(wanted)
     }
 
     fn segments_with(&self, slot: SlotId, key: &Key) -> Vec<Arc<Segment>> {

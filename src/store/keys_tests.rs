@@ -87,12 +87,12 @@ fn no_walk_keeps_a_large_block_while_it_waits() {
     for value_bytes in [100 << 10, CACHED_BLOCK_BYTES_MAX + 1] {
         let disk = MemoryDisk::new();
         let lister = lister(segment_of(&disk, value_bytes), usize::MAX);
-        let mut walks = lister.walks().unwrap();
+        let mut walks = lister.walks(|| true).unwrap();
         assert_eq!(walks.len(), usize::from(SLOTS));
         while let Some((key, _)) = walks.keys().next().cloned() {
             let holding = walks.values().filter(|walk| walk.scan.holds_large_block());
             assert_eq!(holding.count(), 0, "values of {value_bytes} bytes");
-            assert!(lister.pass(&mut walks, &key).unwrap().is_some());
+            assert!(lister.pass(&mut walks, &key, &mut 0).unwrap().is_some());
         }
         let page = lister.list().unwrap();
         let keys: Vec<_> = page.keys.iter().map(|key| key.as_str().to_owned()).collect();
@@ -182,4 +182,85 @@ fn also_where_something_of_it_was_cleared() {
     let cleared_at = WallMs(1);
     let spent = (0..3).map(|number| (number, Body::Spent { cleared_at }));
     key_is_listed_by_a_few_blocks(spent.chain((3..1000).map(|number| (number, noise(number)))));
+}
+
+/// A slot of so many keys, of which nothing is left but that their request ids were taken; and one that shows, behind them.
+fn cleared_keys(disk: &MemoryDisk, cleared: usize) -> Arc<Segment> {
+    let meta = SegmentMeta {
+        shard: 0,
+        number: 1,
+        replaces: Vec::new(),
+    };
+    let mut writer = SegmentWriter::create(disk.as_disk(), Path::new("/d"), meta).unwrap();
+    let mut covered = SlotClocks::default();
+    for number in 0..=cleared {
+        let dot = Dot {
+            origin: OriginId(1),
+            slot: SlotId(0),
+            seq: number as u64 + 1,
+        };
+        covered.insert(dot.slot, dot.origin, dot.seq);
+        let op = Op {
+            dot,
+            time: HybridTime(dot.seq),
+            request_id: Some(RequestId((number as u128).to_le_bytes())),
+            body: match number == cleared {
+                true => Body::Value("v".into()),
+                false => Body::Spent { cleared_at: WallMs(1) },
+            },
+        };
+        let (slot, key, op) = (dot.slot, format!("key {number:08}"), &op);
+        let (user, key) = ("u", key.as_str());
+        writer.push(EntryRef { slot, user, key, op }).unwrap();
+    }
+    let cache = Arc::new(BlockCache::new(64 << 20));
+    Arc::new(writer.finish(covered, SlotClocks::default(), &cache).unwrap())
+}
+
+#[test]
+fn a_page_is_bounded_by_the_keys_that_it_passes_and_says_where_to_go_on() {
+    const CLEARED: usize = 3 * PASSED_MAX;
+    let disk = MemoryDisk::new();
+    let mut lister = lister(cleared_keys(&disk, CLEARED), 1);
+    let last_passed = |page: &KeyPage| page.next_after.as_ref().map(|key| key.as_str().to_owned());
+    let mut pages = 0;
+    loop {
+        let page = lister.list().unwrap();
+        if !page.keys.is_empty() {
+            assert_eq!(page.keys[0].as_str(), format!("key {CLEARED:08}"));
+            break;
+        }
+        pages += 1;
+        let last = Some(format!("key {:08}", pages * PASSED_MAX - 1));
+        assert_eq!(last_passed(&page), last);
+        lister.query.after = last;
+    }
+    assert_eq!(pages, CLEARED / PASSED_MAX);
+}
+
+#[test]
+fn a_page_is_bounded_by_the_blocks_that_it_goes_through() {
+    let disk = MemoryDisk::new();
+    let value_bytes = (LOOKED_AT_BYTES_MAX / u64::from(SLOTS)) as usize;
+    let mut lister = lister(segment_of(&disk, value_bytes), usize::MAX);
+    let (mut keys, mut pages) = (Vec::new(), 0);
+    loop {
+        let page = lister.list().unwrap();
+        keys.extend(page.keys.iter().map(|key| key.as_str().to_owned()));
+        pages += 1;
+        let Some(last) = page.next_after else { break };
+        lister.query.after = Some(last.as_str().to_owned());
+    }
+    assert_eq!(keys, all_names());
+    assert!(pages > 1);
+}
+
+#[test]
+fn a_page_that_nobody_waits_for_any_more_is_given_up() {
+    let disk = MemoryDisk::new();
+    let lister = lister(cleared_keys(&disk, 1000), 1);
+    let asked = std::cell::Cell::new(0);
+    let is_wanted = || asked.replace(asked.get() + 1) < 100;
+    lister.list_while(is_wanted).unwrap();
+    assert_eq!(asked.get(), 101);
 }

@@ -12,7 +12,7 @@ pub mod log;
 pub mod memory_disk;
 pub mod memtable;
 pub mod names;
-mod order;
+pub mod order;
 mod plain;
 pub mod reader;
 pub mod recover;

@@ -7,8 +7,8 @@ use crate::core::op::{Body, Op};
 use crate::core::stamp::Stamp;
 
 /// Stamp; then the sequence; then whether it is the op itself.
-pub(super) type Rank = (Stamp, u64, bool);
+pub type Rank = (Stamp, u64, bool);
 
-pub(super) fn rank_of(op: &Op) -> Rank {
+pub fn rank_of(op: &Op) -> Rank {
     (op.stamp(), op.dot.seq, !matches!(op.body, Body::Spent { .. }))
 }

@@ -205,6 +205,18 @@ async fn keys_that_hold_nothing_do_not_show_and_do_not_end_a_listing() {
 }
 
 #[tokio::test]
+async fn a_listing_whose_time_is_over_says_how_far_it_came() {
+    let rig = Rig::start();
+    (0..3500).for_each(|n| rig.store.put("123", &format!("a{n:04}"), &[]));
+    rig.store.pages.store(2, SeqCst);
+    let page = rig.post("/list_keys", &with_user(json!({}))).await;
+    assert_eq!((page.status, page.json()), (200, json!({"keys": [], "after": "a1999"})));
+    // Not one page of it.
+    let late = rig.post("/list_keys", &with_user(json!({"after": "a1999"}))).await;
+    assert_eq!(late.status, 503);
+}
+
+#[tokio::test]
 async fn a_page_of_long_keys_ends_early_and_says_where_to_go_on() {
     let rig = Rig::start();
     let names: Vec<String> = (0..2200).map(|n| format!("{n:04}{}", "x".repeat(1020))).collect();

@@ -44,6 +44,8 @@ pub struct Fake {
     pub members: Mutex<Vec<Member>>,
     /// The terms of every operation, in order; the deadline as what is left of it.
     pub terms: Mutex<Vec<(Consistency, Duration)>>,
+    /// Pages of keys that are given before there is no time left.
+    pub pages: AtomicUsize,
     /// Fragments that readers gave out.
     pub pulled: Arc<AtomicUsize>,
 }
@@ -64,6 +66,7 @@ impl Default for Fake {
             passwords: Semaphore::new(Semaphore::MAX_PERMITS),
             members: Mutex::default(),
             terms: Mutex::default(),
+            pages: AtomicUsize::new(usize::MAX),
             pulled: Arc::default(),
         }
     }
@@ -251,6 +254,10 @@ impl Backend for Arc<Fake> {
     ) -> Result<KeyPage, OpError> {
         self.note(terms);
         self.failure()?;
+        if self.pages.load(SeqCst) == 0 {
+            return Err(OpError::Deadline { maybe_applied: false });
+        }
+        self.pages.fetch_sub(1, SeqCst);
         let keys = self.keys.lock().unwrap();
         let mut found = keys.iter().filter(|((of, key), _)| {
             let behind = after.is_none_or(|after| key.as_str() > after);

@@ -7,6 +7,7 @@ use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
 use tokio::time::timeout;
 
+use super::forward::wire_terms;
 use super::gather::HEDGE;
 use super::write::Try;
 use super::{Cluster, Inner};
@@ -20,6 +21,9 @@ use crate::shard::{WriteContext, WriteKind};
 use crate::store::keys::{KeyPage, KeyQuery};
 use crate::types::{Consistency, Key, NodeId, UserId};
 use crate::wire::{Request, Response};
+
+/// A peer goes on for so much longer, milliseconds: that it gave up would be taken for a failure of its own.
+const LATE_MS: u32 = 100;
 
 /// What one node listed.
 struct Listed {
@@ -44,7 +48,7 @@ impl Inner {
         if self.layouts.current().table.is_empty() {
             return Err(OpError::NotReady(self.why_no_member()));
         }
-        let listed = self.list_everywhere(&query, terms.consistency).await?;
+        let listed = self.list_everywhere(&query, terms).await?;
         // A page of one node may end early; what others have beyond that point belongs to the next page.
         let mut bound = listed.iter().filter_map(|one| one.next_after.clone()).min();
         let mut found: BTreeMap<Key, Vec<NodeId>> = BTreeMap::new();
@@ -76,12 +80,13 @@ impl Inner {
     }
 
     /// What as many nodes list as the level asks for; the others have a moment more.
-    async fn list_everywhere(&self, query: &KeyQuery, level: Consistency) -> Result<Vec<Listed>, OpError> {
+    async fn list_everywhere(&self, query: &KeyQuery, terms: Terms) -> Result<Vec<Listed>, OpError> {
+        let level = terms.consistency;
         let layout = self.layouts.current();
         let members: Vec<NodeId> = layout.table.up().map(|(node, _)| node).collect();
         let own = self.list_here(query.clone()).boxed();
         let others = self.up_peers(&members).into_iter();
-        let others = others.map(|peer| list_there(peer, query).map(Ok).boxed());
+        let others = others.map(|peer| list_there(peer, query, terms).map(Ok).boxed());
         let mut asked: FuturesUnordered<_> = others.chain([own]).collect();
         let (mut listed, mut own_error) = (Vec::new(), None);
         let mut is_enough = false;
@@ -167,15 +172,16 @@ impl Inner {
 }
 
 /// None where there is no answer, or the peer's word does not count.
-async fn list_there(peer: Peer, query: &KeyQuery) -> Option<Listed> {
-    let call = peer.call(Request::ListKeys {
+async fn list_there(peer: Peer, query: &KeyQuery, terms: Terms) -> Option<Listed> {
+    let call = peer.call_in_turn(|| Request::ListKeys {
         user: query.user.as_str().to_owned(),
         prefix: query.prefix.clone(),
         after: query.after.clone(),
         limit: u32::try_from(query.limit).unwrap_or(u32::MAX),
         all: query.all,
+        left_ms: wire_terms(terms).left_ms.saturating_add(LATE_MS),
     });
-    let Ok(Response::Keys { keys, next_after }) = call.ok()?.await else {
+    let Ok(Response::Keys { keys, next_after }) = call.await else {
         return None;
     };
     let key = |text: String| Key::new(&text).ok();

@@ -1,6 +1,7 @@
 //! What this node answers to other members.
 
 use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
 
 use super::forward::{error_of, terms_of, wire_error};
 use super::give_up::Why;
@@ -12,10 +13,10 @@ use crate::core::clock::Clock;
 use crate::core::op::{Body, Fragment, Text};
 use crate::core::slot::{SYSTEM_SLOT, SlotId};
 use crate::env::BoxFuture;
-use crate::node::OpError;
-use crate::node::hedged::ValueReader;
+use crate::node::hedged::{self, ValueReader};
 use crate::node::local::{Added, Wanted};
 use crate::node::peers::PeerService;
+use crate::node::{OpError, Terms};
 use crate::planted::{Bug, planted};
 use crate::shard::WriteKind;
 use crate::store::keys::KeyQuery;
@@ -187,8 +188,16 @@ impl Inner {
                 after,
                 limit,
                 all,
+                left_ms,
             } if self.may_list() && self.lives.is_introduced(from) => {
-                self.answer_list(&user, prefix, after, limit, all).await
+                let query = KeyQuery {
+                    user: crate::wire::user_of(&user).map_err(refused)?,
+                    prefix,
+                    after,
+                    limit: limit as usize,
+                    all,
+                };
+                self.answer_list(query, left_ms).await
             }
             Request::ListKeys { .. } => Err(OpError::ShardUnavailable { maybe_applied: false }),
             Request::Introduce { starts, life } => Ok(self.meet((from, connection), starts, life).await),
@@ -352,22 +361,13 @@ impl Inner {
         })
     }
 
-    async fn answer_list(
-        &self,
-        user: &str,
-        prefix: String,
-        after: Option<String>,
-        limit: u32,
-        all: bool,
-    ) -> Result<Response, OpError> {
-        let query = KeyQuery {
-            user: crate::wire::user_of(user).map_err(refused)?,
-            prefix,
-            after,
-            limit: limit as usize,
-            all,
+    async fn answer_list(&self, query: KeyQuery, left_ms: u32) -> Result<Response, OpError> {
+        let deadline = match left_ms {
+            0 => Terms::usual().deadline,
+            left_ms => tokio::time::Instant::now() + Duration::from_millis(left_ms.into()),
         };
-        let page = self.local.list(query).await?;
+        // Given up when nobody waits for it any more.
+        let page = hedged::by(deadline, self.local.list(query)).await?;
         Ok(Response::Keys {
             keys: page.keys.iter().map(|key| key.as_str().to_owned()).collect(),
             next_after: page.next_after.map(|key| key.as_str().to_owned()),

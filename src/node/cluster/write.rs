@@ -151,6 +151,10 @@ impl Inner {
         let is_clear = matches!(wanted.kind, WriteKind::Clear);
         let own = is_clear.then(|| self.local.clock(slot)).transpose()?;
         if need == 1 {
+            // Nobody is asked. Others may hold what was lost here: the request, or what this clear is to remove.
+            if !self.local.is_whole(slot) {
+                return Err(OpError::Damaged(format!("slot {} lacks what was lost", slot.0)));
+            }
             let context = WriteContext {
                 seen: own,
                 ..WriteContext::default()

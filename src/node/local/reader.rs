@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::{Inner, report};
 use crate::node::OpError;
+use crate::node::turns::in_turn;
 use crate::store::reader::{Fragment, KeyReader};
 
 /// A snapshot of one key's list, read piece by piece.
@@ -31,7 +32,7 @@ impl LocalReader {
             self.reader = Some(reader);
             batch
         } else {
-            let read = self.node.read_disk(move || {
+            let read = in_turn(&self.node.turns.reads, &self.node.env, move || {
                 let batch = reader.next_batch(budget_bytes);
                 (reader, batch)
             });
@@ -43,20 +44,5 @@ impl LocalReader {
             self.reader = None;
             report(self.node.doors[self.door].serving().as_deref(), error)
         })
-    }
-}
-
-impl Inner {
-    /// What `read` finds, where only so many read at a time: a disk is busy with them, and what they find, which may be a long text each, is in
-    /// memory before anybody could refuse it. And a disk that hangs holds as many threads.
-    pub(super) async fn read_disk<T: Send + 'static>(
-        &self,
-        read: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T, OpError> {
-        let turn = self.disk_reads.clone().acquire_owned().await;
-        let turn = turn.map_err(|_closed| OpError::ShuttingDown)?;
-        // Given back by who takes what was found, or, if nobody waits for it any more, with it.
-        let (found, _turn) = self.env.run_blocking(move || (read(), turn)).await?;
-        Ok(found)
     }
 }

@@ -14,7 +14,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::{Notify, oneshot, watch};
+use tokio::sync::{Notify, Semaphore, oneshot, watch};
 use tokio::time::Instant;
 
 use super::CallError;
@@ -29,6 +29,9 @@ use crate::wire::{MESSAGE_BYTES_MAX, Request, Response};
 /// Encoded requests that may wait for one peer, bytes: a few of the largest, so that none of them has to find the queue empty.
 pub const CALLS_BYTES_MAX: usize = 32 << 20;
 
+/// Requests with one peer whose answers take long to make.
+pub const LONG_CALLS_MAX: usize = 16;
+
 pub struct Link {
     pub node: NodeId,
     /// Where it is said to be now.
@@ -41,6 +44,8 @@ pub struct Link {
     /// Requests have begun to wait for others to go out with.
     some_wait: Notify,
     calls_max: usize,
+    /// See `Peer::call_in_turn`.
+    pub turns: Arc<Semaphore>,
     /// What `now_us` counts from.
     epoch: Instant,
     /// When the peer was last heard of.
@@ -65,6 +70,7 @@ impl Link {
             live: Mutex::default(),
             some_wait: Notify::new(),
             calls_max,
+            turns: Arc::new(Semaphore::new(LONG_CALLS_MAX)),
             epoch: Instant::now(),
             heard_us: AtomicU64::new(0),
         }

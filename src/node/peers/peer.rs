@@ -68,6 +68,21 @@ impl Peer {
         let _ = self.0.send(request, hurry, OnAnswer::then(then));
     }
 
+    /// The same for a request whose answer takes long to make. Only so many of them are with the peer, whether or not somebody still wants their
+    /// answers: they may not take the places of all others. Here, and not there, the rest waits.
+    pub async fn call_in_turn(&self, request: impl FnOnce() -> Request) -> Result<Response, CallError> {
+        let turn = self.0.turns.clone().acquire_owned().await;
+        let (waiter, answer) = oneshot::channel();
+        self.call_then(&request(), Hurry::Now, move |response| {
+            drop(turn);
+            if let Some(response) = response {
+                // Who asked may have given up.
+                let _ = waiter.send(response);
+            }
+        });
+        answer.await.map_err(|_| CallError::Lost)
+    }
+
     /// Grows by one each time a connection has been made; 0 before the first.
     pub fn connections(&self) -> watch::Receiver<u64> {
         self.0.connections.subscribe()

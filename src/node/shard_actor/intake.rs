@@ -5,7 +5,7 @@ use ractor::ActorRef;
 use super::{ShardState, Waiting};
 use crate::node::OpError;
 use crate::node::local::Added;
-use crate::node::messages::{Pending, Reply, ShardMessage, Work};
+use crate::node::messages::{Looked, Name, Pending, Reply, ShardMessage, Work};
 use crate::node::permits::Permit;
 use crate::shard::{Applied, GroupNumber, PastLookup, Submitted};
 use crate::store::segment::ReadError;
@@ -57,8 +57,10 @@ impl ShardState {
                         return self.parked.push_front(Parked { pending, past });
                     }
                     Ok(Submitted::NeedsPast(write, lookup)) => {
+                        let name = (write.user.clone(), write.key.clone());
                         let work = Work::Write(write, others);
-                        return self.look_up(me, Pending { work, reply, permit }, lookup);
+                        let pending = Pending { work, reply, permit };
+                        return self.looking.look(me, name, pending, lookup);
                     }
                     Err(refused) => return reply.send(Err(refused.into())),
                 };
@@ -110,38 +112,35 @@ impl ShardState {
         }
     }
 
-    fn look_up(&self, me: &ActorRef<ShardMessage>, pending: Pending, mut lookup: Box<PastLookup>) {
-        let me = me.clone();
-        self.spawn_job(
-            move || {
-                let result = lookup.run();
-                (lookup, result)
-            },
-            move |result| {
-                let Ok((lookup, result)) = result else {
-                    return;
-                };
-                if let Err(ReadError::Damaged(block)) = &result {
-                    let _ = me.cast(ShardMessage::Damage { segment: block.segment });
-                }
-                let _ = me.cast(ShardMessage::Past(pending, lookup, result.map_err(OpError::from)));
-            },
-        );
+    pub(super) fn take_past(&mut self, me: &ActorRef<ShardMessage>, name: Name, number: u64, looked: Option<Looked>) {
+        let mut writes = self.looking.ended(name, number).into_iter();
+        if let Some(first) = writes.next() {
+            self.take_looked(me, first, looked);
+        }
+        for pending in writes {
+            // The first one that has to look too is followed by the rest.
+            if !pending.reply.is_closed() {
+                self.take_turn(me, Parked { pending, past: None });
+            }
+        }
     }
 
-    pub(super) fn take_past(
-        &mut self,
-        me: &ActorRef<ShardMessage>,
-        pending: Pending,
-        lookup: Box<PastLookup>,
-        result: Result<(), OpError>,
-    ) {
-        match result {
-            Err(error) => pending.reply.send(Err(error)),
-            // Looking further for it would only take from the disk what others wait for.
-            Ok(()) if pending.reply.is_closed() => {}
+    fn take_looked(&mut self, me: &ActorRef<ShardMessage>, pending: Pending, looked: Option<Looked>) {
+        let Some(Looked { lookup, result }) = looked else {
+            let gone = OpError::ShardUnavailable { maybe_applied: false };
+            return pending.reply.send(Err(gone));
+        };
+        match (result, &pending.work) {
+            (Err(error), _) => {
+                if let ReadError::Damaged(block) = &error {
+                    self.shard.report_damage(block.segment);
+                }
+                pending.reply.send(Err(error.into()));
+            }
+            // Looking further for it would only take from the disk what others wait for. But what was learnt they need not look up.
+            (Ok(()), Work::Write(write, _)) if pending.reply.is_closed() => self.shard.learn(write, Some(&lookup)),
             // By its turn there may be segments that the look-up has not seen; the shard sees to it.
-            Ok(()) => {
+            (Ok(()), _) => {
                 let past = Some(lookup);
                 self.take_turn(me, Parked { pending, past });
             }

@@ -88,3 +88,24 @@ fn clears_that_all_came_to_know_of_during_the_merge_that_kept_them_go_with_the_n
     rig.rest();
     assert_eq!(rig.sealed_clears(), 0);
 }
+
+#[test]
+fn a_page_of_one_key_passes_many_in_memory_that_were_cleared() {
+    let mut rig = Rig::new(small());
+    for number in 0..200 {
+        let key = format!("key {number}");
+        rig.add("u", &key, "v");
+        rig.clear("u", &key);
+    }
+    rig.add("u", "other", "v");
+    rig.run_jobs();
+    let query = crate::store::keys::KeyQuery {
+        user: UserId::new("u").unwrap(),
+        prefix: String::new(),
+        after: None,
+        limit: 1,
+        all: false,
+    };
+    let page = rig.shard.reader().keys(query).unwrap().list().unwrap();
+    assert_eq!(page.keys, [Key::new("other").unwrap()]);
+}

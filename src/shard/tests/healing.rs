@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use super::*;
+use crate::core::clock::COPIED;
 use crate::store::recover::UNKNOWN_ORIGIN;
 
 /// Runs it to its end; the shard is not told.
@@ -94,4 +95,25 @@ fn nor_when_another_segment_says_meanwhile_that_it_was_healed() {
     rig.run_jobs();
     rig.live(3);
     assert!(rig.is_whole());
+}
+
+#[test]
+fn what_is_given_up_is_told_at_once_however_much_waits_for_the_disk() {
+    let mut rig = Rig::with_unnamed_losses();
+    rig.run_jobs();
+    for key in 0..500u64 {
+        rig.add("u", &format!("open {key}"), "value");
+    }
+    assert!(rig.shard.open_dots.len() > 100);
+    let (lost, reader) = (rig.shard.lost.clone(), rig.shard.reader());
+    let open = rig.shard.open_dots.clone();
+    let before = COPIED.get();
+    rig.shard.heal(&lost);
+    assert!(COPIED.get() - before < 10, "{} copies", COPIED.get() - before);
+    let told = reader.durable_clocks();
+    assert!(!open.iter().any(|dot| told.contains(dot.slot, dot.origin, dot.seq)));
+    assert!(told.slots().all(|(_, clock)| clock.get(UNKNOWN_ORIGIN).is_none()));
+    rig.run_jobs();
+    let told = reader.durable_clocks();
+    assert!(open.iter().all(|dot| told.contains(dot.slot, dot.origin, dot.seq)));
 }

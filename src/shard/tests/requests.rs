@@ -86,6 +86,74 @@ fn of_an_op_that_was_cleared_no_text_is_handed_out_for_its_request_id() {
     }
 }
 
+/// What it costs to look up one of many, and what is found.
+#[test]
+fn of_a_long_list_a_few_blocks_are_read_to_find_the_op_of_a_request() {
+    const ADDS: usize = 1000;
+    let mut rig = Rig::new(ShardConfig {
+        log_bytes: 4 << 20,
+        ..small()
+    });
+    for request in 0..ADDS {
+        assert!(add(&mut rig, 1, request, 1000));
+    }
+    rig.run_jobs();
+    rig.reopen();
+    rig.run_jobs();
+    let (user, key) = (UserId::new("user").unwrap(), Key::new(&name(1)).unwrap());
+    let hash = KeyHash::of(&user, &key);
+    let reader = rig.shard.reader();
+    for request in [0, ADDS / 2, ADDS - 1] {
+        let id = RequestId::new(&request.to_string()).unwrap();
+        let before = rig.disk.read_bytes();
+        let op = reader.op_of_request(slot_of(&user, hash), hash, &user, &key, id, rig.now);
+        let op = op.unwrap().unwrap().op;
+        assert!(matches!(op.body, Body::Value(text) if text.as_ref() == noise(request as u64, 1000)));
+        let read = rig.disk.read_bytes() - before;
+        assert!(read < 64 << 10, "{read} bytes are read");
+    }
+}
+
+#[test]
+fn a_clear_that_is_sent_again_removes_nothing_that_came_since() {
+    let mut rig = Rig::new(small());
+    let clear = |rig: &mut Rig| rig.write("user", &name(1), WriteKind::Clear, Some("clear")).unwrap();
+    assert!(add(&mut rig, 1, 0, 10));
+    assert!(clear(&mut rig));
+    assert!(add(&mut rig, 1, 1, 10));
+    let since = [noise(1, 10)];
+    // In memory; in a log that was read back; sealed; and after merges.
+    for round in 0..6 {
+        assert!(!clear(&mut rig), "round {round}");
+        rig.run_jobs();
+        assert_eq!(rig.get("user", &name(1)), since, "round {round}");
+        if round % 2 == 0 {
+            rig.reopen();
+        }
+        rig.now.0 += 60_000;
+        rig.shard.tick(rig.now);
+    }
+    assert!(rig.shard.stats().sealed_ops > 0);
+}
+
+#[test]
+fn a_shard_that_was_opened_tells_the_time_of_what_it_holds() {
+    let mut rig = Rig::new(small());
+    rig.now = WallMs(5_000_000);
+    assert!(add(&mut rig, 1, 0, 10));
+    rig.run_jobs();
+    let time = rig.shard.reader().highest_time();
+    assert!(time > crate::core::stamp::HybridTime::default());
+    // In a log, and then sealed.
+    for _ in 0..2 {
+        rig.reopen();
+        assert!(rig.shard.reader().highest_time() >= time);
+        rig.run_jobs();
+        assert!(rig.shard.reader().highest_time() >= time);
+    }
+    assert_eq!(rig.shard.stats().sealed_ops, 1);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 

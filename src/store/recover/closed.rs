@@ -153,6 +153,27 @@ fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::memory_disk::MemoryDisk;
+
+    #[test]
+    fn of_very_many_it_is_the_last_ones_of_which_is_known_what_they_held() {
+        let (disk, dir) = (MemoryDisk::new(), Path::new("/d"));
+        let mut closed = ClosedOrigins::default();
+        let (mut own, mut held, slot) = (BTreeSet::new(), SlotClocks::default(), SlotId(3));
+        let all = KNOWN_MAX as u64 + 3;
+        for life in 1..=all {
+            own.insert(OriginId(life));
+            held.insert_range(slot, OriginId(life), 1, life);
+            closed.close(&own, OriginId(life + 1), &held, &disk, dir).unwrap();
+        }
+        let mut last = SlotClocks::default();
+        for life in 4..=all {
+            last.insert_range(slot, OriginId(life), 1, life);
+        }
+        assert_eq!(closed.held(), last);
+        assert!((1..=all).all(|life| closed.contains(OriginId(life))));
+        assert_eq!(ClosedOrigins::load(&disk, dir).unwrap(), closed);
+    }
 
     #[test]
     fn what_was_closed_is_read_back_and_damage_is_noticed() {

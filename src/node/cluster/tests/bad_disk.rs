@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use super::copying::{SYNC, stop_task};
+use super::readers::wait_answered;
 use super::reads::{Ops, hold};
 use super::*;
 use crate::node::cluster::write::Try;
@@ -131,5 +132,84 @@ async fn the_only_replica_does_not_say_that_it_did_nothing_when_it_was_too_late(
         !node.local().clock(place_of(&user, &key).0).unwrap().is_empty()
     })
     .await;
+    rig.end().await;
+}
+
+/// A text that does not compress.
+fn noise() -> String {
+    let mut state = 7u64;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        char::from(b' ' + (state >> 58) as u8)
+    };
+    (0..20_000).map(|_| next()).collect()
+}
+
+/// Damages blocks of all segments of users' shards on the first node's disk.
+fn damage_segments(rig: &Rig, disk: &MemoryDisk) {
+    let data = rig.dirs[0].path().join("data");
+    let names = |dir: &std::path::Path| disk.as_disk().list(dir).unwrap().into_iter().map(|entry| entry.name);
+    for shard in names(&data).filter(|name| name.starts_with("shard-")) {
+        let dir = data.join(shard);
+        for segment in names(&dir).filter(|name| name.starts_with("segment-")) {
+            let path = dir.join(segment);
+            let mut bytes = disk.content(&path).unwrap();
+            let end = bytes.len() / 2;
+            (600..end).step_by(701).for_each(|at| bytes[at] ^= 0x55);
+            disk.put(&path, bytes);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_lost_something_carries_out_nothing_of_it_alone() {
+    let disk = MemoryDisk::new();
+    let rig = first_of(3, &disk).await;
+    let (user, k, id) = (user(), key("k"), Some(RequestId([7; 16])));
+    let (node, slot, text) = (rig.node(0), place_of(&user, &k).0, noise());
+    let again = |level| node.add(&user, &k, text.as_str().into(), true, id, at(level));
+    assert_eq!(again(Consistency::All).await.unwrap(), Added::Appended);
+    fail_reads_of(&rig, &disk, "k").await;
+    for node in rig.running() {
+        stop_task(node, SYNC).await;
+    }
+    damage_segments(&rig, &disk);
+    disk.faults().fail_read.store(false, Ordering::Relaxed);
+    assert!(matches!(node.local().count(&user, &k).await, Err(OpError::Damaged(_))));
+    let is_lost = || node.local().lost_of(slot).is_ok_and(|lost| !lost.is_empty());
+    until("it knows what it lost", || node.local().is_ready() && is_lost()).await;
+    // Others know of the request, and hold what the clear is to remove.
+    assert_eq!(again(Consistency::One).await.unwrap(), Added::Repeated);
+    node.clear(&user, &k, None, at(Consistency::One)).await.unwrap();
+    for node in rig.running().skip(1) {
+        assert!(list(node, "k", Consistency::Quorum).await.unwrap().is_empty());
+    }
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_list_of_keys_is_given_up_at_all_members_when_nobody_waits_for_it() {
+    let disk = MemoryDisk::new();
+    let rig = first_of(3, &disk).await;
+    let (user, k) = (user(), key("k"));
+    let all = rig.node(0).add(&user, &k, "v".into(), true, None, at(Consistency::All));
+    all.await.unwrap();
+    fail_reads_of(&rig, &disk, "k").await;
+    for node in rig.running() {
+        stop_task(node, SYNC).await;
+    }
+    let hangs = disk.hold_reads("shard-");
+    disk.faults().fail_read.store(false, Ordering::Relaxed);
+    let soon = Terms {
+        consistency: Consistency::All,
+        deadline: Instant::now() + Duration::from_millis(200),
+    };
+    let listed = rig.node(1).list_keys(&user, "k", None, 10, soon).await;
+    assert_eq!(listed, Err(OpError::Deadline { maybe_applied: false }));
+    let first = rig.node(0).local().life().node;
+    let peer = rig.node(1).cluster().unwrap().inner.peers.get(first);
+    // The disk hangs on.
+    wait_answered(&[peer.unwrap()]).await;
+    drop(hangs);
     rig.end().await;
 }

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::memory_net::MemoryNet;
 use super::rig::{Rig, address, bytes, compare, config, count, digest, page, panic_apart, panic_here, seconds, start};
 use crate::node::peers::batch::SOON;
+use crate::node::peers::link::LONG_CALLS_MAX;
 use crate::node::peers::{CALLS_MAX, Call, CallError, Hurry};
 use crate::os::net::RealNet;
 use crate::types::NodeId;
@@ -289,4 +290,21 @@ async fn a_stranger_is_asked_once_by_address() {
     assert_eq!(late.unwrap_err(), CallError::Deadline);
     let nobody = rig.two.peers.call_address(address(9), Request::Ping, limit).await;
     assert!(matches!(nobody, Err(CallError::Unreachable(_))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_that_take_long_leave_places_to_others_though_nobody_waits_for_them() {
+    let rig = Rig::new().await;
+    let peer = rig.peer();
+    for number in 0..200 {
+        let call = peer.call_in_turn(|| count(number, Duration::from_secs(5)));
+        assert!(tokio::time::timeout(Duration::from_millis(1), call).await.is_err());
+    }
+    assert_eq!(peer.figures().waiting, LONG_CALLS_MAX as u64);
+    // They wait here.
+    let call = peer.call_in_turn(|| count(7, Duration::from_secs(5)));
+    assert!(is_count(call.await, 7));
+    assert_eq!(peer.figures().waiting, 0);
+    rig.one.know(&[]);
+    assert!(peer.call_in_turn(|| digest(1)).await.is_err());
 }

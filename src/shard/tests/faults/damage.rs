@@ -1,6 +1,8 @@
 //! Damaged segments: what can still be read is salvaged, and what cannot is known to be lost.
 
 use super::*;
+use crate::core::op::KeyedOp;
+use crate::store::segment::ReadError;
 
 #[test]
 fn damage_that_nobody_has_read_is_found_by_looking_for_it() {
@@ -267,4 +269,96 @@ fn damage_at_the_end_of_the_last_log_of_before_a_restart_is_no_torn_write() {
         "of a lost op it is not said that it was none"
     );
     assert!(rig.reader("u", "other", 0, 1).is_ok());
+}
+
+/// The dots of all that comes.
+fn given(mut scan: crate::store::export::OpScan) -> Result<SlotClocks, ReadError> {
+    let mut given = SlotClocks::default();
+    while let Some(ops) = scan.next_batch(usize::MAX)? {
+        for KeyedOp { op, .. } in ops {
+            given.insert(op.dot.slot, op.dot.origin, op.dot.seq);
+        }
+    }
+    Ok(given)
+}
+
+#[test]
+fn what_is_lost_while_a_peer_asks_for_it_does_not_look_cleared() {
+    let mut rig = Rig::with_damaged_segment();
+    let salvaged = rig.merge_result().unwrap();
+    let (reader, now) = (rig.shard.reader(), rig.now);
+    let all = reader.durable_clocks();
+    let (scan, covered) = reader.scan_with(all.clone(), now, || rig.shard.merged(salvaged));
+    let lost = rig.shard.lost.clone();
+    assert!(!lost.is_empty());
+    let given = given(scan).unwrap();
+    assert_eq!((&given, &covered), (&all.minus(&lost), &given), "nothing was cleared");
+    let slot = lost.slots().next().unwrap().0;
+
+    // The same with the dots of one slot.
+    let mut rig = Rig::with_damaged_segment();
+    let salvaged = rig.merge_result().unwrap();
+    let reader = rig.shard.reader();
+    let held = reader.held_dots_with(slot, || rig.shard.merged(salvaged)).unwrap();
+    assert!(rig.shard.lost.get(slot).is_some());
+    assert_eq!(held.covered, held.texts, "nothing was cleared");
+}
+
+/// A list of so many values with request ids lost some of them to damage; one that was lost is sent again, and then all come back.
+fn a_lost_request_sent_again(values: u64) {
+    let mut rig = Rig::new(ShardConfig {
+        log_bytes: 1 << 20,
+        replicated: true,
+        ..small()
+    });
+    let add = |rig: &mut Rig, number: u64| {
+        let kind = WriteKind::Add {
+            text: noise(number, 400).as_str().into(),
+            finish: true,
+        };
+        rig.write("u", "k", kind, Some(&number.to_string())).unwrap()
+    };
+    for number in 0..values {
+        assert!(add(&mut rig, number));
+    }
+    rig.seal();
+    // Not read: what is in the cache is not lost.
+    let before: Vec<String> = (0..values).map(|number| noise(number, 400)).collect();
+    let reader = rig.shard.reader();
+    let (mut scan, _) = reader.scan(reader.durable_clocks(), rig.now);
+    let mut ops = Vec::new();
+    while let Some(more) = scan.next_batch(usize::MAX).unwrap() {
+        ops.extend(more);
+    }
+    rig.damage();
+    rig.report_damage();
+    rig.run_jobs();
+    if rig.shard.failure().is_some() {
+        // As the node does.
+        rig.reopen();
+        rig.shard.set_origin(OriginId(0xbeef));
+        rig.run_jobs();
+    }
+    let lost = rig.shard.lost.clone();
+    let is_lost = |op: &KeyedOp| lost.contains(op.op.dot.slot, op.op.dot.origin, op.op.dot.seq);
+    let at = ops.iter().position(is_lost).expect("something is lost");
+    assert!(add(&mut rig, at as u64), "nothing is known of it here");
+    rig.run_jobs();
+    ops.retain(is_lost);
+    let mut applied = rig.shard.apply(ops, rig.now).unwrap();
+    while let Applied::NeedsSpace(left) = applied {
+        rig.run_jobs();
+        applied = rig.shard.apply(left, rig.now).unwrap();
+    }
+    rig.run_jobs();
+    assert!(rig.get("u", "k") == before, "{} values", rig.get("u", "k").len());
+    let count = rig.reader("u", "k", 0, u64::MAX).unwrap().count();
+    assert_eq!(count.unwrap(), values);
+}
+
+#[test]
+fn a_request_whose_op_was_lost_and_comes_back_counts_once() {
+    // In one block, and in many.
+    a_lost_request_sent_again(3);
+    a_lost_request_sent_again(200);
 }
