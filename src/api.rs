@@ -237,6 +237,48 @@ pub enum Operation<'a> {
     },
 }
 
+impl Operation<'_> {
+    /// The same, without copies of its texts.
+    pub fn borrowed(&self) -> Operation<'_> {
+        fn text<'a>(text: &'a Cow<'_, str>) -> Cow<'a, str> {
+            Cow::Borrowed(text.as_ref())
+        }
+        match self {
+            Self::AddValue {
+                key,
+                value,
+                finish_value,
+                request_id,
+                terms,
+            } => Operation::AddValue {
+                key: text(key),
+                value: text(value),
+                finish_value: *finish_value,
+                request_id: request_id.as_ref().map(text),
+                terms: *terms,
+            },
+            Self::GetValue {
+                key,
+                offset,
+                limit,
+                count_only,
+                terms,
+            } => Operation::GetValue {
+                key: text(key),
+                offset: *offset,
+                limit: *limit,
+                count_only: *count_only,
+                terms: *terms,
+            },
+            Self::ClearKey { key, request_id, terms } => Operation::ClearKey {
+                key: text(key),
+                request_id: request_id.as_ref().map(text),
+                terms: *terms,
+            },
+        }
+    }
+}
+
 /// Answer of a batch: `results[i]` is `{"status_code": 200, …the answer of the call…}` or
 /// `{"status_code": 4xx/5xx, "detail": …}` for operation `i`.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -119,6 +119,7 @@ impl From<OpError> for Failure {
                 ),
             ),
             OpError::NotReady(_)
+            | OpError::ShuttingDown
             | OpError::ShardUnavailable { maybe_applied: false }
             | OpError::Quorum {
                 maybe_applied: false, ..
@@ -126,7 +127,6 @@ impl From<OpError> for Failure {
             | OpError::Deadline { maybe_applied: false } => {
                 Self::busy(RETRY_AFTER_S, format!("{error}: nothing was changed"))
             }
-            OpError::ShuttingDown => Self::busy(RETRY_AFTER_S, error.to_string()),
             OpError::DiskFull => Self::new(StatusCode::INSUFFICIENT_STORAGE, error.to_string()),
             OpError::ValueTooLong { .. } => Self::new(StatusCode::PAYLOAD_TOO_LARGE, error.to_string()),
             OpError::Damaged(_) => Self::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
@@ -136,6 +136,13 @@ impl From<OpError> for Failure {
                 Self::new(
                     StatusCode::INTERNAL_SERVER_ERROR,
                     "the disk failed; whether this request took effect is unknown",
+                )
+            }
+            OpError::Peer(_) | OpError::Internal(_) => {
+                tracing::error!(%error, "a request failed");
+                Self::new(
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    "the nodes do not understand each other; whether this request took effect is unknown",
                 )
             }
         }
@@ -228,7 +235,9 @@ mod tests {
         assert_eq!(status(OpError::ValueTooLong { got: 9, max: 8 }), 413);
         assert_eq!(status(OpError::Damaged("segment 1".into())), 500);
         assert_eq!(status(OpError::Disk("EIO".into())), 500);
+        assert_eq!(status(OpError::Peer("no such slot".into())), 500);
         assert_eq!(status(OpError::ShuttingDown), 503);
+        assert!(words(&OpError::ShuttingDown.into()).contains("nothing was changed"));
         let status = |error: UsersError| Failure::from(error).status.as_u16();
         assert_eq!(status(UsersError::Exists("a".into())), 409);
         assert_eq!(status(UsersError::LastAdmin("a".into())), 409);

@@ -1,20 +1,60 @@
-//! How long a shard's commits take.
+//! How long a shard's commits take, and the one that is under way.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
+
+use tokio::time::Instant;
 
 /// Each commit counts for one part in so many.
 const WEIGHT: u64 = 8;
 
-/// A running mean, written by the shard's actor alone.
+/// A running mean, and when the present commit began; written by the shard's actor alone.
 #[derive(Debug, Default)]
 pub struct CommitTime {
     mean_us: AtomicU64,
     /// Something was noted since the last tick.
     noted: AtomicBool,
+    /// When the first commit began.
+    first: OnceLock<Instant>,
+    /// When the present one began, in microseconds after that, and one more; 0 where none is under way.
+    present_us: AtomicU64,
+}
+
+/// A commit that is under way until this is dropped, and noted then.
+pub struct UnderWay<'a> {
+    time: &'a CommitTime,
+    began: Instant,
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.time.present_us.store(0, Relaxed);
+        self.time.note(self.began.elapsed());
+    }
 }
 
 impl CommitTime {
+    pub fn begin(&self) -> UnderWay<'_> {
+        let began = Instant::now();
+        let first = self.first.get_or_init(|| began);
+        let since_us = began.saturating_duration_since(*first).as_micros();
+        let since_us = u64::try_from(since_us).unwrap_or(u64::MAX - 1);
+        self.present_us.store(since_us + 1, Relaxed);
+        UnderWay { time: self, began }
+    }
+
+    /// For how long the present commit has been under way; zero if none is.
+    pub fn under_way(&self) -> Duration {
+        match (self.present_us.load(Relaxed), self.first.get()) {
+            (0, _) | (_, None) => Duration::ZERO,
+            (since_us, Some(first)) => {
+                let began = Duration::from_micros(since_us - 1);
+                first.elapsed().saturating_sub(began)
+            }
+        }
+    }
+
     pub fn note(&self, took: Duration) {
         let mean = self.mean_us.load(Relaxed);
         let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX / 2);
@@ -52,6 +92,20 @@ mod tests {
         assert!(near(1), "{:?}", time.mean());
         time.note(Duration::MAX);
         assert!(time.mean() > Duration::from_secs(1_000_000));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_commit_that_is_under_way_shows_for_how_long() {
+        let time = CommitTime::default();
+        assert_eq!(time.under_way(), Duration::ZERO);
+        for _ in 0..2 {
+            let present = time.begin();
+            tokio::time::advance(Duration::from_secs(3)).await;
+            assert_eq!(time.under_way(), Duration::from_secs(3));
+            drop(present);
+            assert_eq!(time.under_way(), Duration::ZERO);
+        }
+        assert!(time.mean() > Duration::from_millis(600), "{:?}", time.mean());
     }
 
     #[test]

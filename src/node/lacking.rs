@@ -38,8 +38,7 @@ impl Lacking {
         let mut export = self.export.take().ok_or(gone)?;
         let (export, page) = self
             .local
-            .env()
-            .run_blocking(move || {
+            .read_disk(move || {
                 let page = export.next_page(budget_bytes);
                 (export, page)
             })

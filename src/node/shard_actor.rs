@@ -13,7 +13,6 @@ use std::time::Duration;
 use intake::Parked;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::oneshot;
-use tokio::time::Instant;
 
 use super::OpError;
 use super::commit_time::CommitTime;
@@ -240,7 +239,7 @@ impl ShardState {
             self.answer_up_to(Some(job.group()));
         }
         let permit = self.gate.0.clone().try_acquire_owned();
-        let started = Instant::now();
+        let under_way = self.commit_time.begin();
         let result = self.env.run_here(move || {
             let result = job.run();
             drop(permit);
@@ -249,7 +248,7 @@ impl ShardState {
         let result = result
             .await
             .unwrap_or_else(|abandoned| Err(io::Error::other(abandoned)));
-        self.commit_time.note(started.elapsed());
+        drop(under_way);
         let durable = self.shard.committed(result);
         self.several_write = self.answer_up_to(durable) > 1;
         // A log gives way to the next only between two commits.

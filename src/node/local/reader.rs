@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Inner, report};
+use super::{Inner, Local, report};
 use crate::node::OpError;
 use crate::store::reader::{Fragment, KeyReader};
 
@@ -43,6 +43,16 @@ impl LocalReader {
             self.reader = None;
             report(self.node.doors[self.door].serving().as_deref(), error)
         })
+    }
+}
+
+impl Local {
+    /// See `Inner::read_disk`.
+    pub(in crate::node) async fn read_disk<T: Send + 'static>(
+        &self,
+        read: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, OpError> {
+        self.inner.read_disk(read).await
     }
 }
 

@@ -44,6 +44,8 @@ impl ShardState {
         let Parked { pending, past } = parked;
         let Pending { work, reply, permit } = pending;
         match work {
+            // Another replica does it by now.
+            Work::Write(_, Some(others)) if !others.take_turn() => {}
             Work::Write(write, others) => {
                 let (group, added) = match self.shard.submit(write, past.as_deref(), self.env.wall.now()) {
                     Ok(Submitted::InGroup(group, op)) => {
