@@ -19,6 +19,8 @@ pub struct CommitTime {
     first: OnceLock<Instant>,
     /// When the present one began, in microseconds after that, and one more; 0 where none is under way.
     present_us: AtomicU64,
+    /// The same of writes that wait for log space, which is a matter of the disk's as well.
+    parked_us: AtomicU64,
 }
 
 /// A commit that is under way until this is dropped, and noted then.
@@ -37,21 +39,35 @@ impl Drop for UnderWay<'_> {
 impl CommitTime {
     pub fn begin(&self) -> UnderWay<'_> {
         let began = Instant::now();
-        let first = self.first.get_or_init(|| began);
-        let since_us = began.saturating_duration_since(*first).as_micros();
-        let since_us = u64::try_from(since_us).unwrap_or(u64::MAX - 1);
-        self.present_us.store(since_us + 1, Relaxed);
+        self.present_us.store(self.at(began), Relaxed);
         UnderWay { time: self, began }
     }
 
-    /// For how long the present commit has been under way; zero if none is.
-    pub fn under_way(&self) -> Duration {
-        match (self.present_us.load(Relaxed), self.first.get()) {
+    /// Whether writes wait for log space now.
+    pub fn note_parked(&self, are_parked: bool) {
+        match (are_parked, self.parked_us.load(Relaxed)) {
+            (true, 0) => self.parked_us.store(self.at(Instant::now()), Relaxed),
+            (false, 1..) => self.parked_us.store(0, Relaxed),
+            _ => {}
+        }
+    }
+
+    fn at(&self, now: Instant) -> u64 {
+        let first = self.first.get_or_init(|| now);
+        let since_us = now.saturating_duration_since(*first).as_micros();
+        u64::try_from(since_us).unwrap_or(u64::MAX - 1) + 1
+    }
+
+    /// For how long the present commit has been under way, or writes have waited for the next; zero if neither is so.
+    pub fn waiting(&self) -> Duration {
+        let [present_us, parked_us] = [&self.present_us, &self.parked_us].map(|us| us.load(Relaxed));
+        let since_us = match (present_us, parked_us) {
+            (0, since_us) | (since_us, 0) => since_us,
+            (one, other) => one.min(other),
+        };
+        match (since_us, self.first.get()) {
             (0, _) | (_, None) => Duration::ZERO,
-            (since_us, Some(first)) => {
-                let began = Duration::from_micros(since_us - 1);
-                first.elapsed().saturating_sub(began)
-            }
+            (since_us, Some(first)) => first.elapsed().saturating_sub(Duration::from_micros(since_us - 1)),
         }
     }
 
@@ -97,15 +113,24 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_commit_that_is_under_way_shows_for_how_long() {
         let time = CommitTime::default();
-        assert_eq!(time.under_way(), Duration::ZERO);
+        assert_eq!(time.waiting(), Duration::ZERO);
         for _ in 0..2 {
             let present = time.begin();
             tokio::time::advance(Duration::from_secs(3)).await;
-            assert_eq!(time.under_way(), Duration::from_secs(3));
+            assert_eq!(time.waiting(), Duration::from_secs(3));
             drop(present);
-            assert_eq!(time.under_way(), Duration::ZERO);
+            assert_eq!(time.waiting(), Duration::ZERO);
         }
-        assert!(time.mean() > Duration::from_millis(600), "{:?}", time.mean());
+        for _ in 0..2 {
+            time.note_parked(true);
+            tokio::time::advance(Duration::from_secs(1)).await;
+            time.note_parked(true);
+            drop(time.begin());
+            assert_eq!(time.waiting(), Duration::from_secs(1));
+            time.note_parked(false);
+            assert_eq!(time.waiting(), Duration::ZERO);
+        }
+        assert!(time.mean() > Duration::from_millis(400), "{:?}", time.mean());
     }
 
     #[test]

@@ -150,6 +150,7 @@ impl Actor for ShardActor {
             ShardMessage::CleanedUp(result) => state.shard.cleaned_up(result.unwrap_or_default()),
         }
         state.commit(&me).await;
+        state.commit_time.note_parked(!state.parked.is_empty());
         state.start_jobs(&me);
         if let Some(why) = state.shard.failure() {
             return Err(why.to_owned().into());

@@ -60,7 +60,7 @@ struct Share(Option<Arc<Progress>>);
 
 /// How far it has come.
 struct Progress {
-    /// `WAITS`, and from there one of the two others, for good.
+    /// `WAITS`, and from there one of the two others.
     turn: AtomicU8,
     /// Until whoever waits was told.
     counting: Mutex<Option<Counting>>,
@@ -69,6 +69,7 @@ struct Progress {
 /// The shard has not begun with it.
 const WAITS: u8 = 0;
 const TAKEN: u8 = 1;
+/// For good.
 const WITHDRAWN: u8 = 2;
 
 /// An op's place in the queue of this node's shard.
@@ -188,7 +189,13 @@ impl Others {
 
     /// To be asked before the op gets its name: whether it is still wanted. From then on it is.
     pub fn take_turn(&self) -> bool {
-        self.progress.leave(TAKEN) || self.progress.turn.load(Relaxed) == TAKEN
+        self.progress.leave(TAKEN)
+    }
+
+    /// It got no name: its turn comes again.
+    pub fn give_turn_back(&self) {
+        // Who has taken it is the only one who changes it.
+        self.progress.turn.store(WAITS, Relaxed);
     }
 
     pub fn stamped(self, op: KeyedOp) -> Stamped {
@@ -404,8 +411,9 @@ mod tests {
     fn what_the_shard_has_not_begun_with_is_withdrawn_and_nothing_else() {
         let (others, _local, _told) = begun(2);
         let turn = others.turn();
-        assert!(others.take_turn() && others.take_turn(), "its turn may come again");
-        assert!(!turn.withdraw());
+        assert!(others.take_turn() && !turn.withdraw());
+        others.give_turn_back();
+        assert!(others.take_turn() && !turn.withdraw(), "its turn may come again");
         let (others, _local, _told) = begun(2);
         assert!(others.turn().withdraw());
         assert!(!others.take_turn() && !others.take_turn());

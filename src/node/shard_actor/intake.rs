@@ -7,6 +7,7 @@ use crate::node::OpError;
 use crate::node::local::Added;
 use crate::node::messages::{Pending, Reply, ShardMessage, Work};
 use crate::node::permits::Permit;
+use crate::node::spreading::Others;
 use crate::shard::{Applied, GroupNumber, PastLookup, Submitted};
 use crate::store::segment::ReadError;
 
@@ -54,11 +55,13 @@ impl ShardState {
                     }
                     Ok(Submitted::Repeated(group)) => (group, Added::Repeated),
                     Ok(Submitted::NeedsSpace(write)) => {
+                        give_turn_back(&others);
                         let work = Work::Write(write, others);
                         let pending = Pending { work, reply, permit };
                         return self.parked.push_front(Parked { pending, past });
                     }
                     Ok(Submitted::NeedsPast(write, lookup)) => {
+                        give_turn_back(&others);
                         let work = Work::Write(write, others);
                         return self.look_up(me, Pending { work, reply, permit }, lookup);
                     }
@@ -148,5 +151,12 @@ impl ShardState {
                 self.take_turn(me, Parked { pending, past });
             }
         }
+    }
+}
+
+/// Until it is tried again, others may do it.
+fn give_turn_back(others: &Option<Others>) {
+    if let Some(others) = others {
+        others.give_turn_back();
     }
 }

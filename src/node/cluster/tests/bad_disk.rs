@@ -156,7 +156,7 @@ async fn a_disk_that_hangs_under_a_sync_keeps_nobody_waiting() {
         assert_eq!(again.await.unwrap(), added);
     }
     expected.push("id".to_owned());
-    rig.wait_why(0, "has not answered a sync").await;
+    rig.wait_why(0, "has kept writes waiting").await;
     assert!(rig.node(1).is_ready());
     drop(hangs);
     rig.wait_equal().await;
@@ -174,26 +174,23 @@ async fn what_a_shard_had_not_begun_with_by_its_deadline_changes_nothing() {
     let rig = first_of(3, &disk).await;
     let inner = &rig.node(0).cluster().unwrap().inner;
     let (user, key) = (user(), key("k"));
-    let write = |text: &'static str, ms: u64| {
-        let wanted = Wanted {
-            user: &user,
-            key: &key,
-            kind: WriteKind::Add {
-                text: text.into(),
-                finish: true,
-            },
-            request_id: None,
-        };
-        let terms = Terms {
-            deadline: Instant::now() + Duration::from_millis(ms),
-            ..Terms::usual()
-        };
-        inner.write_here(wanted, Try::First, terms, Patience::Waits)
+    let wanted = Wanted {
+        user: &user,
+        key: &key,
+        kind: WriteKind::Add {
+            text: "late".into(),
+            finish: true,
+        },
+        request_id: None,
     };
     let hangs = disk.hold_syncs("shard-");
     // The others have it.
-    assert_eq!(write("first", 10_000).await, Ok(Added::Appended));
-    let late = write("late", 300).await;
+    add(rig.node(0), "k", "first").await.unwrap();
+    let terms = Terms {
+        deadline: Instant::now() + Duration::from_millis(300),
+        ..Terms::usual()
+    };
+    let late = inner.write_here(wanted, Try::First, terms, Patience::Waits).await;
     assert_eq!(late, Err(OpError::Deadline { maybe_applied: false }));
     drop(hangs);
     add(rig.node(0), "k", "last").await.unwrap();
