@@ -220,7 +220,7 @@ impl ShardState {
     }
 
     /// Commits what has gathered, and answers. The actor does nothing else meanwhile, and need not: a group is written only after
-    /// the one before it, and reads do not pass here.
+    /// the one before it, and reads do not pass here. Where the disk hangs, others do what waits (`node::stalled`).
     async fn commit(&mut self, me: &ActorRef<ShardMessage>) {
         if !self.shard.has_commit() {
             return;
