@@ -240,9 +240,6 @@ pub enum Operation<'a> {
 impl Operation<'_> {
     /// The same, without copies of its texts.
     pub fn borrowed(&self) -> Operation<'_> {
-        fn text<'a>(text: &'a Cow<'_, str>) -> Cow<'a, str> {
-            Cow::Borrowed(text.as_ref())
-        }
         match self {
             Self::AddValue {
                 key,
@@ -251,10 +248,10 @@ impl Operation<'_> {
                 request_id,
                 terms,
             } => Operation::AddValue {
-                key: text(key),
-                value: text(value),
+                key: Cow::Borrowed(key),
+                value: Cow::Borrowed(value),
                 finish_value: *finish_value,
-                request_id: request_id.as_ref().map(text),
+                request_id: request_id.as_deref().map(Cow::Borrowed),
                 terms: *terms,
             },
             Self::GetValue {
@@ -264,15 +261,15 @@ impl Operation<'_> {
                 count_only,
                 terms,
             } => Operation::GetValue {
-                key: text(key),
+                key: Cow::Borrowed(key),
                 offset: *offset,
                 limit: *limit,
                 count_only: *count_only,
                 terms: *terms,
             },
             Self::ClearKey { key, request_id, terms } => Operation::ClearKey {
-                key: text(key),
-                request_id: request_id.as_ref().map(text),
+                key: Cow::Borrowed(key),
+                request_id: request_id.as_deref().map(Cow::Borrowed),
                 terms: *terms,
             },
         }
