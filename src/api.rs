@@ -241,6 +241,45 @@ pub enum Operation<'a> {
     },
 }
 
+impl Operation<'_> {
+    /// The same, without copies of its texts.
+    pub fn borrowed(&self) -> Operation<'_> {
+        match self {
+            Self::AddValue {
+                key,
+                value,
+                finish_value,
+                request_id,
+                terms,
+            } => Operation::AddValue {
+                key: Cow::Borrowed(key),
+                value: Cow::Borrowed(value),
+                finish_value: *finish_value,
+                request_id: request_id.as_deref().map(Cow::Borrowed),
+                terms: *terms,
+            },
+            Self::GetValue {
+                key,
+                offset,
+                limit,
+                count_only,
+                terms,
+            } => Operation::GetValue {
+                key: Cow::Borrowed(key),
+                offset: *offset,
+                limit: *limit,
+                count_only: *count_only,
+                terms: *terms,
+            },
+            Self::ClearKey { key, request_id, terms } => Operation::ClearKey {
+                key: Cow::Borrowed(key),
+                request_id: request_id.as_deref().map(Cow::Borrowed),
+                terms: *terms,
+            },
+        }
+    }
+}
+
 /// Answer of a batch: `results[i]` is `{"status_code": 200, …the answer of the call…}` or
 /// `{"status_code": 4xx/5xx, …an [`ErrorBody`]…}` for operation `i`.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -46,7 +46,7 @@
 //! which most are, needs no fold: its texts come as they lie there (`store::plain`); of a long list, what a page skips is
 //! not even read (`store::spread`). Blocks come from the cache, or with one read each from the disk, on a thread that may block.
 //!
-//! At quorum, the digest of the slot's clock is compared with that of enough other replicas; where they differ, what each lacks of the key is
+//! At quorum, the digest of the slot's clock is compared with that of enough other replicas; where too few are equal, what each lacks of the key is
 //! exchanged, durably, before it is read; what comes in meanwhile is left out, unless all that was acknowledged before it is surely there.
 //!
 //! # Architecture invariants

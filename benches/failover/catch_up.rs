@@ -170,7 +170,8 @@ async fn add(client: &Client, payload: &Payload, values: std::ops::Range<u64>) -
         request_id: None,
         terms: OperationTerms::default(),
     };
-    for result in client.batch(values.map(add).collect()).await? {
+    let mut adds: Vec<_> = values.map(add).collect();
+    for result in client.batch(&mut adds).await? {
         result?;
     }
     Ok(())

@@ -252,7 +252,8 @@ impl Server {
         };
         tokio::runtime::Runtime::new()?.block_on(async {
             for bundle in bundles(keys * list_length) {
-                for result in client.batch(bundle.map(add).collect()).await? {
+                let mut adds: Vec<_> = bundle.map(add).collect();
+                for result in client.batch(&mut adds).await? {
                     result?;
                 }
             }

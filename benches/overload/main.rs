@@ -87,7 +87,8 @@ fn fill(node: &Node, payload: &Payload) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         for start in (0..KEYS * LIST_LENGTH).step_by(1000) {
-            for result in client.batch((start..start + 1000).map(add).collect()).await? {
+            let mut adds: Vec<_> = (start..start + 1000).map(add).collect();
+            for result in client.batch(&mut adds).await? {
                 result?;
             }
         }

@@ -41,6 +41,8 @@ pub enum OutageCode {
     DiskFailed,
     /// What was asked for is damaged on disk, and no replica could supply it.
     Damaged,
+    /// A fault of the program, or nodes that do not understand each other.
+    Internal,
     /// One that this program does not know.
     #[serde(other)]
     Unknown,
@@ -48,7 +50,7 @@ pub enum OutageCode {
 
 impl OutageCode {
     /// Those that a node gives.
-    pub const NAMES: [&str; 10] = [
+    pub const NAMES: [&str; 11] = [
         "overloaded",
         "not_ready",
         "shutting_down",
@@ -59,6 +61,7 @@ impl OutageCode {
         "disk_full",
         "disk_failed",
         "damaged",
+        "internal",
     ];
 
     pub fn unchanged(self) -> Outage {

@@ -85,7 +85,8 @@ impl<'a> Preload<'a> {
             count_only: true,
             terms: OperationTerms::default(),
         };
-        let results = self.client.batch((start..end).map(count).collect()).await?;
+        let mut asked: Vec<_> = (start..end).map(count).collect();
+        let results = self.client.batch(&mut asked).await?;
         let mut counts = Vec::with_capacity(results.len());
         for result in results {
             let count: Count = serde_json::from_value(result?).context("the node's count of a key")?;
@@ -94,11 +95,11 @@ impl<'a> Preload<'a> {
         Ok(counts)
     }
 
-    async fn send(&self, batch: Vec<Operation<'_>>) -> anyhow::Result<()> {
+    async fn send(&self, mut batch: Vec<Operation<'_>>) -> anyhow::Result<()> {
         if batch.is_empty() {
             return Ok(());
         }
-        for result in self.client.batch(batch).await? {
+        for result in self.client.batch(&mut batch).await? {
             result?;
         }
         Ok(())

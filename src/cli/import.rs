@@ -329,7 +329,8 @@ impl<'a> Import<'a> {
             terms: OperationTerms::default(),
         });
         let first_line = self.batch.first().map_or(0, |op| op.line);
-        let sent = self.client.batch(operations.collect()).await;
+        let mut operations: Vec<_> = operations.collect();
+        let sent = self.client.batch(&mut operations).await;
         let results = sent.with_context(|| format!("line {first_line}, or one soon after it"))?;
         let failure = |(op, result): (&ImportOp, Result<_, ClientError>)| Some((op.line, result.err()?));
         Ok(self.batch.iter().zip(results).find_map(failure))

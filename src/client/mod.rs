@@ -225,9 +225,14 @@ impl Client {
 
     /// Removes all values and unfinished parts of the key.
     pub async fn clear_key(&self, key: &str) -> Result<(), ClientError> {
+        self.clear(key, &entropy::hex::<16>()).await
+    }
+
+    /// The same with a request id of the caller's: called again with the same one, it removes nothing that was added since it was done.
+    pub async fn clear(&self, key: &str, request_id: &str) -> Result<(), ClientError> {
         let body = ClearKey {
             key: key.into(),
-            request_id: Some(entropy::hex::<16>().into()),
+            request_id: Some(request_id.into()),
             consistency: self.consistency,
             deadline_ms: self.deadline_ms,
             user: Some(self.user()),
@@ -255,9 +260,10 @@ impl Client {
     }
 
     /// Carries out the operations and gives one result each, in their order: those on one key one after the other, and none after a write that
-    /// failed; those on different keys side by side. Not atomic. Adds and clears without a request id get one.
-    pub async fn batch(&self, mut operations: Vec<Operation<'_>>) -> Result<Vec<BatchResult>, ClientError> {
-        for operation in &mut operations {
+    /// failed; those on different keys side by side. Not atomic. Adds and clears without a request id get one, and keep it: those that failed can be
+    /// given to another call as they are then, and count once.
+    pub async fn batch(&self, operations: &mut [Operation<'_>]) -> Result<Vec<BatchResult>, ClientError> {
+        for operation in &mut *operations {
             if let Operation::AddValue {
                 request_id: request_id @ None,
                 ..
@@ -276,7 +282,7 @@ impl Client {
             .all(|operation| matches!(operation, Operation::GetValue { .. }));
         let repeat = if only_reads { Repeat::READ } else { Repeat::SAFE };
         let body = encode(&Batch {
-            operations,
+            operations: operations.iter().map(Operation::borrowed).collect(),
             consistency: self.consistency,
             deadline_ms: self.deadline_ms,
             user: Some(self.user()),

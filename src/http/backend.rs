@@ -33,6 +33,11 @@ pub enum ClusterError {
 /// A snapshot of one key's list, read piece by piece; see [`ValueReader`].
 pub trait Reader: Send + 'static {
     fn next(&mut self, budget_bytes: usize) -> impl Future<Output = Result<Vec<Fragment>, OpError>> + Send;
+    /// Nothing of it is sent before `sent`: so that long it may begin anew.
+    fn until_sent(&mut self);
+    fn sent(&mut self);
+    /// Whether what came before the last piece is void.
+    fn began_anew(&mut self) -> bool;
 }
 
 /// The methods of [`Node`] and [`Users`] under their own names.
@@ -110,6 +115,18 @@ pub struct Live {
 impl Reader for ValueReader {
     async fn next(&mut self, budget_bytes: usize) -> Result<Vec<Fragment>, OpError> {
         ValueReader::next(self, budget_bytes).await
+    }
+
+    fn until_sent(&mut self) {
+        ValueReader::until_sent(self);
+    }
+
+    fn sent(&mut self) {
+        ValueReader::sent(self);
+    }
+
+    fn began_anew(&mut self) -> bool {
+        ValueReader::began_anew(self)
     }
 }
 

@@ -289,6 +289,9 @@ async fn values<B: Backend>(mut list: List<B::Reader>, room: &Room<'_, B>) -> Re
             Ok(more) => long.join(more),
             Err(failure) => break failure,
         }
+        // There is less of it where it began anew.
+        room.give_back(taken.saturating_sub(list.out.len()));
+        taken = taken.min(list.out.len());
         if let Err(failure) = room.take(list.out.len() - taken) {
             break failure;
         }

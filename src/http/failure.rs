@@ -138,18 +138,24 @@ impl From<OpError> for Failure {
                 passing(format!("{error}; this request {MAYBE_APPLIED}: {RETRY_BY_ID}"))
             }
             OpError::NotReady(_)
+            | OpError::ShuttingDown
             | OpError::ShardUnavailable { maybe_applied: false }
             | OpError::Quorum {
                 maybe_applied: false, ..
             }
             | OpError::Deadline { maybe_applied: false } => passing(format!("{error}: nothing was changed")),
-            OpError::ShuttingDown | OpError::ValueTooLong { .. } => passing(error.to_string()),
+            OpError::ValueTooLong { .. } => passing(error.to_string()),
             OpError::DiskFull => Self::outage(StatusCode::INSUFFICIENT_STORAGE, outage, error.to_string()),
             OpError::Damaged(_) => Self::outage(StatusCode::INTERNAL_SERVER_ERROR, outage, error.to_string()),
             // The cause names files of the server: it goes to the log, not to the client.
             OpError::Disk(cause) => {
                 tracing::error!(%cause, "the disk failed under a request");
                 let detail = "the disk failed; whether this request took effect is unknown";
+                Self::outage(StatusCode::INTERNAL_SERVER_ERROR, outage, detail)
+            }
+            OpError::Peer(_) | OpError::Internal(_) => {
+                tracing::error!(%error, "a request failed");
+                let detail = "the nodes do not understand each other; whether this request took effect is unknown";
                 Self::outage(StatusCode::INTERNAL_SERVER_ERROR, outage, detail)
             }
         }
@@ -169,6 +175,7 @@ fn outage(error: &OpError) -> Option<Outage> {
         OpError::DiskFull => OutageCode::DiskFull.unchanged(),
         OpError::Disk(_) => OutageCode::DiskFailed.in_doubt_if(true),
         OpError::Damaged(_) => OutageCode::Damaged.in_doubt_if(true),
+        OpError::Peer(_) | OpError::Internal(_) => OutageCode::Internal.in_doubt_if(true),
     })
 }
 
@@ -296,7 +303,9 @@ mod tests {
         assert_eq!(status(OpError::ValueTooLong { got: 9, max: 8 }), 413);
         assert_eq!(status(OpError::Damaged("segment 1".into())), 500);
         assert_eq!(status(OpError::Disk("EIO".into())), 500);
+        assert_eq!(status(OpError::Peer("no such slot".into())), 500);
         assert_eq!(status(OpError::ShuttingDown), 503);
+        assert!(words(&OpError::ShuttingDown.into()).contains("nothing was changed"));
         let status = |error: UsersError| Failure::from(error).status.as_u16();
         assert_eq!(status(UsersError::Exists("a".into())), 409);
         assert_eq!(status(UsersError::LastAdmin("a".into())), 409);

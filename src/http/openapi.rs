@@ -180,7 +180,9 @@ fn response(call: Call, status: u16) -> Value {
 
 fn unavailable(call: Call) -> String {
     let effect = match call {
-        Call::Readyz => return "The node does not serve yet, or no more; the detail says why.".to_owned(),
+        Call::Readyz => {
+            return "The node does not serve yet, or no more, or its disk hangs; the detail says why.".to_owned();
+        }
         Call::AddValue | Call::ClearKey | Call::Batch => {
             " The detail says when the request may have taken effect; a retry with the same `request_id` is safe."
         }

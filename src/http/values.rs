@@ -34,6 +34,8 @@ pub struct List<R> {
     state: State,
     /// Bytes of the largest batch of fragments that was read so far.
     largest_batch: usize,
+    /// Bytes before the first value.
+    before_values: usize,
     pub out: BytesMut,
 }
 
@@ -49,7 +51,8 @@ enum State {
 
 impl<R: Reader> List<R> {
     /// `before` comes first.
-    pub fn new(before: &[u8], key: &Key, reader: R) -> Self {
+    pub fn new(before: &[u8], key: &Key, mut reader: R) -> Self {
+        reader.until_sent();
         let mut out = BytesMut::with_capacity(SMALL_BYTES + key.as_str().len());
         out.extend_from_slice(before);
         out.extend_from_slice(br#""key":"#);
@@ -61,6 +64,7 @@ impl<R: Reader> List<R> {
             current: None,
             state: State::Start,
             largest_batch: 0,
+            before_values: out.len(),
             out,
         }
     }
@@ -88,6 +92,10 @@ impl<R: Reader> List<R> {
             return Ok(Some(fragment));
         }
         let fragments = self.reader.next(ANSWER_FRAME_BYTES).await?;
+        if self.reader.began_anew() {
+            self.out.truncate(self.before_values);
+            self.state = State::Start;
+        }
         // With quotes, comma and end; what has to be escaped is rare. Of long ones, no more than is sent at a time.
         let bytes: usize = fragments.iter().map(|fragment| fragment.text.len() + 3).sum();
         self.out.reserve(bytes.min(ANSWER_FRAME_BYTES) + 2);
@@ -133,6 +141,7 @@ pub async fn answer<B: Backend>(mut list: List<B::Reader>, front: &Front<B>) -> 
         let room = front.answer_room(list.out.len())?;
         return Ok(Answer::json(list.out.freeze()).holding(Some(room)));
     }
+    list.reader.sent();
     let room = front.answer_room(STREAM_BYTES)?;
     let aborted = front.metrics.aborted_answers.clone();
     let streamed = Streamed {

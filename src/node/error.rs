@@ -20,6 +20,10 @@ pub enum OpError {
     Damaged(String),
     #[error("the disk failed: {0}")]
     Disk(String),
+    #[error("another node sent, or refused, what this program does not understand: {0}")]
+    Peer(String),
+    #[error("this program made something that it cannot use itself: {0}")]
+    Internal(String),
     #[error("{needed} {} needed and {answered} answered", if *needed == 1 { "replica is" } else { "replicas are" })]
     Quorum {
         needed: usize,
@@ -32,6 +36,7 @@ pub enum OpError {
     /// The time that the request gave is over.
     #[error("no answer within the request's deadline")]
     Deadline { maybe_applied: bool },
+    /// Nothing of it was begun.
     #[error("the node is shutting down")]
     ShuttingDown,
 }

@@ -8,7 +8,7 @@ use ractor::ActorCell;
 
 use super::cluster::Cluster;
 use super::figures::{CacheFigures, ShardFigures};
-use super::hedged::{self, First, ValueReader};
+use super::hedged::{self, Unsent, ValueReader};
 use super::local::{Added, Local, Wanted};
 use super::opening::StartError;
 use super::replica::place_of;
@@ -164,11 +164,11 @@ impl Node {
             }
             None => {
                 let reader = self.local.get(user, key, offset, limit)?;
-                let first = First {
+                let unsent = Unsent {
                     deadline: terms.deadline,
                     elsewhere: None,
                 };
-                Ok(ValueReader::Local(reader, Some(first)))
+                Ok(ValueReader::local(reader, Some(unsent)))
             }
         }
     }
@@ -234,7 +234,7 @@ impl Node {
         self.local.is_ready() && self.cluster.as_ref().is_none_or(Cluster::is_member)
     }
 
-    /// Whether it serves: every shard does, a member of a cluster was let in, and a new cluster takes data.
+    /// Whether it serves: every shard does, and no disk hangs; a member of a cluster was let in, and a new cluster takes data.
     pub fn is_ready(&self) -> bool {
         self.why_not_ready().is_none()
     }
@@ -243,6 +243,9 @@ impl Node {
     pub fn why_not_ready(&self) -> Option<String> {
         if !self.local.is_ready() {
             return Some("not every shard serves yet".to_owned());
+        }
+        if let Some(why) = self.local.why_stalled() {
+            return Some(why);
         }
         let cluster = self.cluster.as_ref()?;
         match cluster.is_member() {

@@ -1,17 +1,18 @@
 //! Reads of this node's own disk, and what becomes of them where that fails or is slow.
 
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::OpError;
-use super::cluster::{Elsewhere, RemoteReader};
+use super::cluster::{Elsewhere, RemoteReader, is_worth_another};
 use super::local::LocalReader;
 use crate::store::reader::Fragment;
 
 /// A disk gets so long before another replica is asked too: many times what a read takes, and little for whoever waits.
-const HEDGE: Duration = Duration::from_millis(150);
+pub const HEDGE: Duration = Duration::from_millis(150);
 /// A page of a list that did not come by then never will: the answer that it belongs to is cut.
 const PAGE_MAX: Duration = Duration::from_secs(30);
 
@@ -24,6 +25,15 @@ pub fn is_own_disk(error: &OpError) -> bool {
 pub async fn own_or_other<T>(
     own: impl Future<Output = Result<T, OpError>>,
     other: impl Future<Output = Result<T, OpError>>,
+) -> Result<T, OpError> {
+    first_or_other(own, other, is_own_disk).await
+}
+
+/// What the first one says; where it takes long, or cannot for a reason that `passes_on`, what the other one says.
+pub async fn first_or_other<T>(
+    own: impl Future<Output = Result<T, OpError>>,
+    other: impl Future<Output = Result<T, OpError>>,
+    passes_on: fn(&OpError) -> bool,
 ) -> Result<T, OpError> {
     let (mut own, mut other) = (pin!(own), pin!(other));
     let said = match timeout(HEDGE, &mut own).await {
@@ -38,7 +48,11 @@ pub async fn own_or_other<T>(
         },
     };
     match said {
-        Err(error) if is_own_disk(&error) => other.await,
+        Err(error) if passes_on(&error) => match other.await {
+            // What too few answered says more than that the other one could not either.
+            Err(_) if !is_own_disk(&error) => Err(error),
+            said => said,
+        },
         said => said,
     }
 }
@@ -50,82 +64,153 @@ pub async fn by<T>(deadline: Instant, read: impl Future<Output = Result<T, OpErr
 }
 
 /// A snapshot of one key's list, read piece by piece.
-pub enum ValueReader {
-    /// From this node's disk. Until something was given, another replica may do it.
-    Local(LocalReader, Option<First>),
-    /// From another node, which has the key.
+///
+/// Where a piece cannot be had, another replica may give its own snapshot: in place of the first piece, or, for who asks for that with `until_sent`,
+/// in place of all that was given so far.
+pub struct ValueReader {
+    source: Source,
+    unsent: Option<Unsent>,
+    /// It lasts until it is told otherwise, not until the first piece.
+    holds_back: bool,
+    given: bool,
+    began_anew: bool,
+}
+
+enum Source {
+    /// This node's disk.
+    Local(LocalReader),
+    /// Another node, which has the key.
     Remote(RemoteReader),
 }
 
-/// What there is to know of the first piece.
-pub struct First {
+/// What counts while nothing was sent.
+pub struct Unsent {
     pub deadline: Instant,
-    pub elsewhere: Option<Box<Elsewhere>>,
+    pub elsewhere: Option<Arc<Elsewhere>>,
 }
 
 impl ValueReader {
+    pub fn local(reader: LocalReader, unsent: Option<Unsent>) -> Self {
+        Self::new(Source::Local(reader), unsent)
+    }
+
+    pub fn remote(reader: RemoteReader, unsent: Option<Unsent>) -> Self {
+        Self::new(Source::Remote(reader), unsent)
+    }
+
+    fn new(source: Source, unsent: Option<Unsent>) -> Self {
+        Self {
+            source,
+            unsent,
+            holds_back: false,
+            given: false,
+            began_anew: false,
+        }
+    }
+
+    /// What is given goes nowhere until `sent`: until then the deadline counts, and it may begin anew.
+    pub fn until_sent(&mut self) {
+        self.holds_back = true;
+    }
+
+    pub fn sent(&mut self) {
+        self.unsent = None;
+    }
+
+    /// Whether all that was given before the last piece is void: that one is the first of another snapshot.
+    pub fn began_anew(&mut self) -> bool {
+        std::mem::take(&mut self.began_anew)
+    }
+
     /// The next fragments, together about `budget_bytes` of text (always at least one fragment); empty at the end.
     pub async fn next(&mut self, budget_bytes: usize) -> Result<Vec<Fragment>, OpError> {
-        match self {
-            Self::Local(reader, first) => match first.take() {
-                Some(first) => {
-                    let (fragments, remote) = first.read(reader, budget_bytes).await?;
-                    if let Some(remote) = remote {
-                        *self = Self::Remote(remote);
-                    }
-                    Ok(fragments)
-                }
-                None if reader.is_warm() => reader.next(budget_bytes).await,
-                None => Box::pin(by(Instant::now() + PAGE_MAX, reader.next(budget_bytes))).await,
-            },
-            Self::Remote(reader) => Box::pin(by(Instant::now() + PAGE_MAX, reader.next(budget_bytes))).await,
-        }
-    }
-}
-
-impl First {
-    /// Also the reader that it goes on with, if that is another one.
-    async fn read(
-        self,
-        reader: &mut LocalReader,
-        budget_bytes: usize,
-    ) -> Result<(Vec<Fragment>, Option<RemoteReader>), OpError> {
         // Usual, without a timer, and without the room that all else would take in every request.
-        if reader.is_warm() {
-            match (reader.next(budget_bytes).await, self.elsewhere) {
-                (Err(error), Some(elsewhere)) if is_own_disk(&error) => {
-                    Box::pin(by(self.deadline, read_elsewhere(elsewhere, budget_bytes))).await
+        let fragments = match &mut self.source {
+            Source::Local(reader) => match reader.is_warm() {
+                true => reader.next(budget_bytes).await,
+                false => Box::pin(self.next_cold(budget_bytes)).await,
+            },
+            Source::Remote(_) => Box::pin(self.next_cold(budget_bytes)).await,
+        };
+        let fragments = match fragments {
+            Err(error) if self.may_begin_elsewhere(&error) => Box::pin(self.next_elsewhere(budget_bytes, error)).await,
+            fragments => fragments,
+        };
+        self.given = true;
+        if !self.holds_back {
+            self.unsent = None;
+        }
+        fragments
+    }
+
+    async fn next_cold(&mut self, budget_bytes: usize) -> Result<Vec<Fragment>, OpError> {
+        let Some(Unsent { deadline, elsewhere }) = &self.unsent else {
+            return by(Instant::now() + PAGE_MAX, self.source.next(budget_bytes)).await;
+        };
+        let (deadline, elsewhere) = (*deadline, elsewhere.clone());
+        match (&mut self.source, elsewhere) {
+            (Source::Local(reader), Some(elsewhere)) => {
+                let own = async { Ok((reader.next(budget_bytes).await?, None)) };
+                let other = async {
+                    let (fragments, remote) = read_elsewhere(&elsewhere, budget_bytes).await?;
+                    Ok((fragments, Some(remote)))
+                };
+                let (fragments, remote) = by(deadline, own_or_other(own, other)).await?;
+                if let Some(remote) = remote {
+                    self.go_on_with(remote);
                 }
-                (fragments, _) => Ok((fragments?, None)),
+                Ok(fragments)
             }
-        } else {
-            Box::pin(self.read_cold(reader, budget_bytes)).await
+            // A page takes as long as its line lets it, so that only an error leads to another one.
+            (source, _) => by(deadline, source.next(budget_bytes)).await,
         }
     }
 
-    async fn read_cold(
-        self,
-        reader: &mut LocalReader,
-        budget_bytes: usize,
-    ) -> Result<(Vec<Fragment>, Option<RemoteReader>), OpError> {
-        let own = async { Ok((reader.next(budget_bytes).await?, None)) };
-        match self.elsewhere {
-            None => by(self.deadline, own).await,
-            Some(elsewhere) => {
-                by(
-                    self.deadline,
-                    own_or_other(own, read_elsewhere(elsewhere, budget_bytes)),
-                )
-                .await
+    /// Whether another one may do better, and there is one.
+    fn may_begin_elsewhere(&self, error: &OpError) -> bool {
+        let has_others = self.unsent.as_ref().is_some_and(|unsent| unsent.elsewhere.is_some());
+        has_others
+            && match self.source {
+                Source::Local(_) => is_own_disk(error),
+                Source::Remote(_) => is_worth_another(error),
             }
+    }
+
+    async fn next_elsewhere(&mut self, budget_bytes: usize, error: OpError) -> Result<Vec<Fragment>, OpError> {
+        let Some(Unsent { deadline, elsewhere }) = &self.unsent else {
+            return Err(error);
+        };
+        let Some(elsewhere) = elsewhere.clone() else {
+            return Err(error);
+        };
+        let read = by(*deadline, read_elsewhere(&elsewhere, budget_bytes)).await;
+        // What was wrong first tells more.
+        let (fragments, remote) = read.map_err(|_| error)?;
+        self.go_on_with(remote);
+        Ok(fragments)
+    }
+
+    fn go_on_with(&mut self, remote: RemoteReader) {
+        if let Some(unsent) = &mut self.unsent {
+            // That one has had its turn.
+            let rest = |elsewhere: Arc<Elsewhere>| Arc::new(elsewhere.without(remote.node()));
+            unsent.elsewhere = unsent.elsewhere.take().map(rest);
+        }
+        self.source = Source::Remote(remote);
+        self.began_anew = self.given;
+    }
+}
+
+impl Source {
+    async fn next(&mut self, budget_bytes: usize) -> Result<Vec<Fragment>, OpError> {
+        match self {
+            Self::Local(reader) => reader.next(budget_bytes).await,
+            Self::Remote(reader) => reader.next(budget_bytes).await,
         }
     }
 }
 
-async fn read_elsewhere(
-    elsewhere: Box<Elsewhere>,
-    budget_bytes: usize,
-) -> Result<(Vec<Fragment>, Option<RemoteReader>), OpError> {
+async fn read_elsewhere(elsewhere: &Elsewhere, budget_bytes: usize) -> Result<(Vec<Fragment>, RemoteReader), OpError> {
     let mut remote = elsewhere.open().await?;
-    Ok((remote.next(budget_bytes).await?, Some(remote)))
+    Ok((remote.next(budget_bytes).await?, remote))
 }

@@ -5,7 +5,7 @@
 //! the node runs. `membership` is the gossip that tells which other nodes there are; nothing else names chitchat. `watcher` tells of
 //! changes of the system's own keys.
 //! `spreading` brings an op to the other replicas. `refused` are ops that are taken from nobody. `hedged` reads
-//! this node's disk, or another replica's where that fails or is slow.
+//! this node's disk, or another replica's where that fails or is slow. `stalled` are shards whose disk hangs under a sync.
 
 mod checked_json;
 pub mod cluster;
@@ -32,6 +32,7 @@ pub mod replica;
 mod seldom;
 mod shard_actor;
 mod spreading;
+mod stalled;
 mod supervisor;
 mod terms;
 mod turns;

@@ -12,7 +12,7 @@ const SHARD_BYTES_MAX: usize = 32 << 20;
 /// Shorter texts are bounded by the count of their requests.
 const COUNTED_BYTES_MIN: usize = 1024;
 /// What a caller is told to wait before it tries again, seconds.
-const RETRY_AFTER_S: u32 = 1;
+pub const RETRY_AFTER_S: u32 = 1;
 
 /// How much may wait inside a node. Nobody but tests and the simulation has it other than it is by default.
 #[derive(Debug, Clone, Copy)]

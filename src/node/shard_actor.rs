@@ -15,7 +15,6 @@ use intake::Parked;
 use looking::Looking;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::oneshot;
-use tokio::time::Instant;
 
 use super::OpError;
 use super::commit_time::CommitTime;
@@ -157,6 +156,7 @@ impl Actor for ShardActor {
             ShardMessage::CleanedUp(result) => state.shard.cleaned_up(result.unwrap_or_default()),
         }
         state.commit(&me).await;
+        state.commit_time.note_parked(!state.parked.is_empty());
         state.start_jobs(&me);
         if let Some(why) = state.shard.failure() {
             return Err(why.to_owned().into());
@@ -227,7 +227,7 @@ impl ShardState {
     }
 
     /// Commits what has gathered, and answers. The actor does nothing else meanwhile, and need not: a group is written only after
-    /// the one before it, and reads do not pass here.
+    /// the one before it, and reads do not pass here. Where the disk hangs, others do what waits (`node::stalled`).
     async fn commit(&mut self, me: &ActorRef<ShardMessage>) {
         if !self.shard.has_commit() {
             return;
@@ -247,7 +247,7 @@ impl ShardState {
             self.answer_up_to(Some(job.group()));
         }
         let permit = self.gate.0.clone().try_acquire_owned();
-        let started = Instant::now();
+        let under_way = self.commit_time.begin();
         let result = self.env.run_here(move || {
             let result = job.run();
             drop(permit);
@@ -256,7 +256,7 @@ impl ShardState {
         let result = result
             .await
             .unwrap_or_else(|abandoned| Err(io::Error::other(abandoned)));
-        self.commit_time.note(started.elapsed());
+        drop(under_way);
         let durable = self.shard.committed(result);
         self.several_write = self.answer_up_to(durable) > 1;
         // A log gives way to the next only between two commits.

@@ -5,6 +5,7 @@
 //! and a share that is dropped has ended without the op.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
@@ -57,8 +58,22 @@ struct Target {
 /// Of one peer.
 struct Share(Option<Arc<Progress>>);
 
-/// How far it has come, until whoever waits was told.
-struct Progress(Mutex<Option<Counting>>);
+/// How far it has come.
+struct Progress {
+    /// `WAITS`, and from there one of the two others.
+    turn: AtomicU8,
+    /// Until whoever waits was told.
+    counting: Mutex<Option<Counting>>,
+}
+
+/// The shard has not begun with it.
+const WAITS: u8 = 0;
+const TAKEN: u8 = 1;
+/// For good.
+const WITHDRAWN: u8 = 2;
+
+/// An op's place in the queue of this node's shard.
+pub struct Turn(Arc<Progress>);
 
 struct Counting {
     need: usize,
@@ -74,14 +89,18 @@ struct Counting {
 /// more of its kind, and are soon enough there if one of the first ones is slow.
 pub fn begin(peers: &[Peer], need: usize) -> (Others, LocalShare, oneshot::Receiver<Spread>) {
     let (waiter, told) = oneshot::channel();
-    let progress = Arc::new(Progress(Mutex::new(Some(Counting {
+    let counting = Counting {
         need,
         durable: 0,
         open: 1 + peers.len(),
         is_stamped: false,
         local: None,
         waiter,
-    }))));
+    };
+    let progress = Arc::new(Progress {
+        turn: AtomicU8::new(WAITS),
+        counting: Mutex::new(Some(counting)),
+    });
     let share = |(at, peer): (usize, &Peer)| Target {
         peer: peer.clone(),
         hurry: if at + 1 < need { Hurry::Now } else { Hurry::Soon },
@@ -155,9 +174,32 @@ impl Group {
     }
 }
 
+impl Turn {
+    /// Whether the shard has not begun with the op. Then it never will, and nobody gets it.
+    pub fn withdraw(&self) -> bool {
+        self.0.leave(WITHDRAWN)
+    }
+}
+
 impl Others {
+    /// The op's place in the queue, to be withdrawn from.
+    pub fn turn(&self) -> Turn {
+        Turn(self.progress.clone())
+    }
+
+    /// To be asked before the op gets its name: whether it is still wanted. From then on it is.
+    pub fn take_turn(&self) -> bool {
+        self.progress.leave(TAKEN)
+    }
+
+    /// It got no name: its turn comes again.
+    pub fn give_turn_back(&self) {
+        // Who has taken it is the only one who changes it.
+        self.progress.turn.store(WAITS, Relaxed);
+    }
+
     pub fn stamped(self, op: KeyedOp) -> Stamped {
-        if let Some(counting) = &mut *self.progress.0.lock() {
+        if let Some(counting) = &mut *self.progress.counting.lock() {
             counting.is_stamped = true;
         }
         let peers = self.peers;
@@ -168,10 +210,11 @@ impl Others {
 impl LocalShare {
     /// Whoever waits for it was told, or has gone away.
     pub fn is_closed(&self) -> bool {
-        let Some(Progress(counting)) = self.0.as_deref() else {
+        let Some(progress) = self.0.as_deref() else {
             return true;
         };
-        counting
+        progress
+            .counting
             .lock()
             .as_ref()
             .is_none_or(|counting| counting.waiter.is_closed())
@@ -179,10 +222,6 @@ impl LocalShare {
 
     /// What this node's shard says.
     pub fn end(mut self, done: Result<Added, OpError>) {
-        self.say(done);
-    }
-
-    fn say(&mut self, done: Result<Added, OpError>) {
         let Some(progress) = self.0.take() else {
             return;
         };
@@ -193,20 +232,32 @@ impl LocalShare {
                 None
             }
             Ok(Added::Repeated) => Some(Spread::Repeated),
-            Err(error) if !counting.is_stamped => Some(Spread::Refused(error)),
-            Err(error) => {
-                counting.local = Some(error);
-                counting.open -= 1;
-                None
-            }
+            Err(error) => counting.fail(error),
         });
+    }
+}
+
+impl Counting {
+    /// This node's shard will not have it.
+    fn fail(&mut self, error: OpError) -> Option<Spread> {
+        if !self.is_stamped {
+            return Some(Spread::Refused(error));
+        }
+        self.local = Some(error);
+        self.open -= 1;
+        None
     }
 }
 
 impl Drop for LocalShare {
     fn drop(&mut self) {
-        // The actor died with it half done.
-        self.say(Err(OpError::ShardUnavailable { maybe_applied: true }));
+        if let Some(progress) = self.0.take() {
+            // The actor died with it half done, or had not begun: an op without a name is nowhere.
+            progress.step(|counting| {
+                let maybe_applied = counting.is_stamped;
+                counting.fail(OpError::ShardUnavailable { maybe_applied })
+            });
+        }
     }
 }
 
@@ -234,9 +285,15 @@ impl Drop for Share {
 }
 
 impl Progress {
+    /// Whether it waited until now.
+    fn leave(&self, to: u8) -> bool {
+        // The one who finds it first decides, and nothing else is told by it.
+        self.turn.compare_exchange(WAITS, to, Relaxed, Relaxed).is_ok()
+    }
+
     /// Takes one step, and tells whoever waits if that was the last one that matters, or `step` says so itself.
     fn step(&self, step: impl FnOnce(&mut Counting) -> Option<Spread>) {
-        let mut held = self.0.lock();
+        let mut held = self.counting.lock();
         let Some(counting) = &mut *held else {
             return;
         };
@@ -347,8 +404,19 @@ mod tests {
         drop(others);
         assert!(is_open(&mut told));
         drop(local);
-        let refused = Spread::Refused(OpError::ShardUnavailable { maybe_applied: true });
-        assert_eq!(told.try_recv(), Ok(refused));
+        assert_eq!(told.try_recv(), Ok(Spread::Refused(unavailable())), "it is nowhere");
+    }
+
+    #[test]
+    fn what_the_shard_has_not_begun_with_is_withdrawn_and_nothing_else() {
+        let (others, _local, _told) = begun(2);
+        let turn = others.turn();
+        assert!(others.take_turn() && !turn.withdraw());
+        others.give_turn_back();
+        assert!(others.take_turn() && !turn.withdraw(), "its turn may come again");
+        let (others, _local, _told) = begun(2);
+        assert!(others.turn().withdraw());
+        assert!(!others.take_turn() && !others.take_turn());
     }
 
     #[test]

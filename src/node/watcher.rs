@@ -64,7 +64,9 @@ impl Local {
             }
             done
         });
-        put.await.unwrap_or(Err(OpError::ShuttingDown))
+        // It died with the write half done.
+        put.await
+            .unwrap_or(Err(OpError::ShardUnavailable { maybe_applied: true }))
     }
 
     /// What was not acknowledged may show all the same, once its shard was opened anew.

@@ -128,8 +128,9 @@ fn checked(password_hash: &str) -> Result<Box<[u8]>, UsersError> {
 async fn to_its_end<T: Send + 'static>(
     change: impl Future<Output = Result<T, UsersError>> + Send + 'static,
 ) -> Result<T, UsersError> {
-    // The task fails only when the runtime goes down.
-    tokio::spawn(change).await.unwrap_or(Err(OpError::ShuttingDown.into()))
+    // The task fails only when the runtime goes down, or where it panicked: in the middle of the change.
+    let half_done = OpError::ShardUnavailable { maybe_applied: true };
+    tokio::spawn(change).await.unwrap_or(Err(half_done.into()))
 }
 
 pub(super) fn unknown(user: &UserId) -> UsersError {

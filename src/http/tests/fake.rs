@@ -25,6 +25,8 @@ struct Held {
 
 /// A key with this prefix holds a long run of generated values, `long:<values>+<bytes of one more>`; see [`FakeReader`].
 pub const LONG: &str = "long:";
+/// A key with this prefix, and a number, begins with so many generated values; if none of them was sent, it begins anew with one that is "new".
+pub const ANEW: &str = "anew:";
 /// Bytes of each generated fragment.
 pub const FRAGMENT_BYTES: usize = 10_000;
 
@@ -115,6 +117,8 @@ impl Fake {
 
 pub enum FakeReader {
     Held(Vec<Fragment>),
+    /// How many values come first.
+    Anew(usize, BeginsAnew),
     /// `left` more fragments, each a value of its own, and one of `last` bytes if that is not 0; an error instead of the end when `breaks`.
     Long {
         left: usize,
@@ -124,10 +128,54 @@ pub enum FakeReader {
     },
 }
 
+fn generated() -> Fragment {
+    Fragment {
+        text: "x".repeat(FRAGMENT_BYTES).into(),
+        ends_value: true,
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BeginsAnew {
+    /// What comes first was not given yet.
+    Later,
+    Next,
+    Now,
+    Never,
+}
+
 impl Reader for FakeReader {
+    fn until_sent(&mut self) {}
+
+    fn sent(&mut self) {
+        if let Self::Anew(_, begins) = self {
+            *begins = BeginsAnew::Never;
+        }
+    }
+
+    fn began_anew(&mut self) -> bool {
+        let anew = matches!(self, Self::Anew(_, BeginsAnew::Now));
+        if anew {
+            *self = Self::Held(Vec::new());
+        }
+        anew
+    }
+
     async fn next(&mut self, budget_bytes: usize) -> Result<Vec<Fragment>, OpError> {
         match self {
             Self::Held(fragments) => Ok(std::mem::take(fragments)),
+            Self::Anew(_, BeginsAnew::Never | BeginsAnew::Now) => Ok(Vec::new()),
+            Self::Anew(count, begins @ BeginsAnew::Later) => {
+                *begins = BeginsAnew::Next;
+                Ok(vec![generated(); *count])
+            }
+            Self::Anew(_, begins @ BeginsAnew::Next) => {
+                *begins = BeginsAnew::Now;
+                Ok(vec![Fragment {
+                    text: "new".into(),
+                    ends_value: true,
+                }])
+            }
             Self::Long {
                 left: 0, breaks: true, ..
             } => Err(OpError::Damaged("a block".into())),
@@ -139,11 +187,7 @@ impl Reader for FakeReader {
                 let count = (budget_bytes / FRAGMENT_BYTES).clamp(1, 100).min(*left);
                 *left -= count;
                 pulled.fetch_add(count, SeqCst);
-                let fragment = Fragment {
-                    text: "x".repeat(FRAGMENT_BYTES).into(),
-                    ends_value: true,
-                };
-                Ok(vec![fragment; count])
+                Ok(vec![generated(); count])
             }
         }
     }
@@ -207,6 +251,9 @@ impl Backend for Arc<Fake> {
     ) -> Result<FakeReader, OpError> {
         self.note(terms);
         self.failure()?;
+        if let Some(count) = key.as_str().strip_prefix(ANEW) {
+            return Ok(FakeReader::Anew(count.parse().unwrap(), BeginsAnew::Later));
+        }
         if let Some(rest) = key.as_str().strip_prefix(LONG) {
             let (left, breaks) = rest.strip_prefix("broken:").map_or((rest, false), |left| (left, true));
             let (left, last) = left.split_once('+').unwrap_or((left, "0"));

@@ -6,7 +6,7 @@ use hyper::Method;
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 
-use super::fake::{FRAGMENT_BYTES, LONG};
+use super::fake::{ANEW, FRAGMENT_BYTES, LONG};
 use super::rig::{PIPE_BYTES, Rig, read_all, request, settle, whole, with_user};
 use crate::http::FrontConfig;
 use crate::http::config::{ANSWER_FRAME_BYTES, H2_SEND_BYTES_MAX, H2_STREAM_WINDOW_BYTES, HEAD_BYTES_MAX};
@@ -40,6 +40,23 @@ async fn a_small_list_comes_whole() {
     let rig = Rig::start();
     let reply = rig.send(ask(&format!("{LONG}6"))).await;
     assert_eq!(reply.header("content-length"), reply.body.len().to_string());
+}
+
+#[tokio::test]
+async fn a_list_that_begins_anew_before_any_of_it_was_sent_is_whole() {
+    let rig = Rig::start();
+    let anew = |count: usize| format!("{ANEW}{count}");
+    let reply = rig.send(ask(&anew(3))).await.json();
+    assert_eq!(reply, json!({"key": anew(3), "value": ["new"]}));
+    // Whose first frame has gone out does not.
+    let streamed = rig.send(ask(&anew(20))).await.json();
+    assert_eq!(streamed["value"].as_array().unwrap().len(), 20);
+    let operations = json!([{"op": "get_value", "key": anew(3)}, {"op": "get_value", "key": anew(20)}]);
+    let body = with_user(json!({ "operations": operations })).to_string();
+    let reply = rig.send(request(Method::POST, "/batch", body.into())).await.json();
+    for result in reply["results"].as_array().unwrap() {
+        assert_eq!(result["value"], json!(["new"]), "{result}");
+    }
 }
 
 #[tokio::test]

@@ -3,8 +3,9 @@
 //! When it fails or is slow, the next one is asked. A write goes with a request id, so that it counts once whoever takes it. A clear names what
 //! it removes, so that a try which comes late removes nothing that was added since.
 
+mod errors;
+
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -18,10 +19,17 @@ use crate::node::replica::place_of;
 use crate::node::{OpError, Terms};
 use crate::shard::WriteKind;
 use crate::types::{Consistency, Key, NodeId, RequestId, UserId};
-use crate::wire::{ForwardedKind, ForwardedWrite, Request, Response, WireClock, WireError, WireTerms};
+use crate::wire::{ForwardedKind, ForwardedWrite, Request, Response, WireClock, WireTerms};
+
+pub use errors::is_worth_another;
+use errors::{doubted, unanswered};
+pub(super) use errors::{error_of, maybe_applied, wire_error};
 
 /// A replica that carries a request out gets so long before the next one is asked too.
 const HEDGE: Duration = Duration::from_millis(150);
+/// Longer texts are given longer: this much for each KiB, as the client gives them. Sent to several at once, a text would be on all their lines,
+/// and each of them that takes it in stores a copy.
+const HEDGE_KIB: Duration = Duration::from_millis(1);
 
 impl Inner {
     pub(super) async fn forward_write(
@@ -127,7 +135,7 @@ impl Inner {
                     let error = match answer {
                         Ok(Response::Failed(error)) => error_of(error),
                         Ok(response) => return Ok((peer, response)),
-                        Err(_) => OpError::ShardUnavailable { maybe_applied: writes },
+                        Err(error) => unanswered(&error, writes),
                     };
                     in_doubt |= writes && maybe_applied(&error);
                     if !is_worth_another(&error) {
@@ -149,9 +157,10 @@ impl Inner {
                         if tries > 0 {
                             count(&self.counters.hedged);
                         }
-                        asked.begin(peer, &request(tries));
+                        let request = request(tries);
+                        asked.begin(peer, &request);
                         tries += 1;
-                        next_due = tokio::time::Instant::now() + HEDGE;
+                        next_due = tokio::time::Instant::now() + allowance(&request);
                     }
                 }
                 () = tokio::time::sleep_until(terms.deadline) => {
@@ -163,45 +172,14 @@ impl Inner {
     }
 }
 
-/// Whether another replica may do better.
-fn is_worth_another(error: &OpError) -> bool {
-    matches!(
-        error,
-        OpError::ShardUnavailable { .. }
-            | OpError::ShuttingDown
-            | OpError::DiskFull
-            | OpError::Disk(_)
-            | OpError::Damaged(_)
-            | OpError::Overloaded { .. }
-            | OpError::Quorum {
-                maybe_applied: false,
-                ..
-            }
-    )
-}
-
-fn maybe_applied(error: &OpError) -> bool {
-    matches!(
-        error,
-        OpError::ShardUnavailable { maybe_applied: true }
-            | OpError::Deadline { maybe_applied: true }
-            | OpError::Quorum {
-                maybe_applied: true,
-                ..
-            }
-    )
-}
-
-/// The error, after a try whose outcome is not known.
-fn doubted(error: OpError, in_doubt: bool) -> OpError {
-    match error {
-        _ if !in_doubt || maybe_applied(&error) => error,
-        OpError::Quorum { needed, answered, .. } => OpError::Quorum {
-            needed,
-            answered,
-            maybe_applied: true,
-        },
-        _ => OpError::ShardUnavailable { maybe_applied: true },
+/// How long a replica gets before the next one is asked too.
+fn allowance(request: &Request) -> Duration {
+    match request {
+        Request::Write(ForwardedWrite {
+            kind: ForwardedKind::Add { text, .. },
+            ..
+        }) => HEDGE + HEDGE_KIB * u32::try_from(text.len() / 1024).unwrap_or(u32::MAX),
+        _ => HEDGE,
     }
 }
 
@@ -214,12 +192,12 @@ pub struct RemoteReader {
 }
 
 impl RemoteReader {
+    /// At one of those that hold it, but for `without`.
     pub(super) async fn open(
-        inner: Arc<Inner>,
-        user: &UserId,
-        key: &Key,
-        offset: u64,
-        limit: u64,
+        inner: &Inner,
+        (user, key): (&UserId, &Key),
+        (offset, limit): (u64, u64),
+        without: &[NodeId],
         terms: Terms,
     ) -> Result<Self, OpError> {
         count(&inner.counters.forwarded);
@@ -236,7 +214,12 @@ impl RemoteReader {
             terms: wire_terms(terms),
         };
         let replicas = layout.placement.replicas(slot);
-        let opened = inner.through(replicas, request, terms, false).await;
+        let left: Vec<NodeId> = replicas
+            .iter()
+            .copied()
+            .filter(|node| !without.contains(node))
+            .collect();
+        let opened = inner.through(&left, request, terms, false).await;
         let (peer, response) = opened.map_err(|error| inner.not_read(error, replicas, terms))?;
         let Response::Page(fragments) = response else {
             return Err(OpError::ShardUnavailable { maybe_applied: false });
@@ -249,6 +232,10 @@ impl RemoteReader {
         };
         opened.first = Some(fragments_of(fragments)?);
         Ok(opened)
+    }
+
+    pub(in crate::node) fn node(&self) -> NodeId {
+        self.peer.node()
     }
 
     /// The next fragments, together about `budget_bytes` of text; empty at the end.
@@ -320,52 +307,27 @@ pub(super) fn terms_of(terms: WireTerms) -> Terms {
     }
 }
 
-pub(super) fn wire_error(error: OpError) -> WireError {
-    let small = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
-    match error {
-        OpError::Overloaded { retry_after_s, .. } => WireError::Overloaded { retry_after_s },
-        OpError::DiskFull => WireError::DiskFull,
-        OpError::NotReady(_) => WireError::Unavailable { maybe_applied: false },
-        OpError::ShardUnavailable { maybe_applied } => WireError::Unavailable { maybe_applied },
-        OpError::ValueTooLong { got, max } => WireError::ValueTooLong { got, max },
-        OpError::Damaged(what) => WireError::Damaged(what),
-        OpError::Disk(what) => WireError::Disk(what),
-        OpError::Quorum {
-            needed,
-            answered,
-            maybe_applied,
-        } => WireError::Quorum {
-            needed: small(needed),
-            answered: small(answered),
-            maybe_applied,
-        },
-        OpError::Deadline { maybe_applied } => WireError::Deadline { maybe_applied },
-        OpError::ShuttingDown => WireError::ShuttingDown,
-    }
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-pub(super) fn error_of(error: WireError) -> OpError {
-    match error {
-        WireError::Refused(why) => OpError::Disk(why),
-        WireError::Overloaded { retry_after_s } => OpError::Overloaded {
-            what: "a replica's queue",
-            retry_after_s,
-        },
-        WireError::DiskFull => OpError::DiskFull,
-        WireError::Unavailable { maybe_applied } => OpError::ShardUnavailable { maybe_applied },
-        WireError::ValueTooLong { got, max } => OpError::ValueTooLong { got, max },
-        WireError::Damaged(what) => OpError::Damaged(what),
-        WireError::Disk(what) => OpError::Disk(what),
-        WireError::Quorum {
-            needed,
-            answered,
-            maybe_applied,
-        } => OpError::Quorum {
-            needed: needed as usize,
-            answered: answered as usize,
-            maybe_applied,
-        },
-        WireError::Deadline { maybe_applied } => OpError::Deadline { maybe_applied },
-        WireError::ShuttingDown => OpError::ShuttingDown,
+    #[test]
+    fn a_long_text_is_not_sent_to_the_next_one_before_it_can_have_arrived() {
+        let write = |bytes: usize| {
+            Request::Write(ForwardedWrite {
+                user: String::new(),
+                key: String::new(),
+                kind: ForwardedKind::Add {
+                    text: vec![0; bytes].into(),
+                    finish: true,
+                },
+                request_id: None,
+                is_first_try: true,
+                terms: wire_terms(Terms::usual()),
+            })
+        };
+        assert_eq!(allowance(&write(100)), HEDGE);
+        // At ten megabits a second.
+        assert!(allowance(&write(4 << 20)) > Duration::from_secs(3));
     }
 }

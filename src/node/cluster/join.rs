@@ -226,7 +226,7 @@ impl Inner {
         let _one = self.changing.lock().await;
         let table = self.layouts.current().table.clone();
         let node = NodeId(admission.node);
-        let wrong = |what: &str| MemberRefused::Store(OpError::Disk(format!("not an address: {what}")));
+        let wrong = |what: &str| MemberRefused::Store(OpError::Peer(format!("not an address: {what}")));
         let mut record = Record {
             node: node.to_string(),
             peer: admission.peer.parse().map_err(|_| wrong(&admission.peer))?,

@@ -53,7 +53,7 @@ impl Layouts {
 }
 
 pub(super) fn table_key() -> Result<Key, OpError> {
-    Key::new(TABLE_KEY).map_err(|error| OpError::Disk(error.to_string()))
+    Key::new(TABLE_KEY).map_err(|error| OpError::Internal(error.to_string()))
 }
 
 impl Inner {
@@ -118,7 +118,7 @@ impl Inner {
     /// Adds a record to the table, at a quorum of the members that it has now.
     /// Not asked is the one whose seat the record gives away: it is lost.
     pub(super) async fn add_record(&self, record: &Record) -> Result<(), OpError> {
-        let text = serde_json::to_string(record).map_err(|error| OpError::Disk(error.to_string()))?;
+        let text = serde_json::to_string(record).map_err(|error| OpError::Internal(error.to_string()))?;
         let lost = record.replaces.as_ref().and_then(|text| text.parse::<NodeId>().ok());
         let layout = self.layouts.current();
         let asked = layout.placement.nodes().iter().copied();

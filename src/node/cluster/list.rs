@@ -1,7 +1,6 @@
 //! Listing keys: every node lists what it holds, and where the replicas of a key do not agree, the key is read at a quorum.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::AtomicBool;
 
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
@@ -9,7 +8,7 @@ use tokio::time::timeout;
 
 use super::forward::wire_terms;
 use super::gather::HEDGE;
-use super::write::Try;
+use super::write::{Begun, Try};
 use super::{Cluster, Inner};
 use crate::core::slot::{SLOT_COUNT, SYSTEM_SLOT, SlotId};
 use crate::node::local::{Added, Wanted};
@@ -144,10 +143,12 @@ impl Inner {
         let (slot, _) = place_of(&query.user, key);
         let layout = self.layouts.current();
         let replicas = layout.placement.replicas(slot);
-        let answered = listed.iter().map(|one| one.node).filter(|node| replicas.contains(node));
-        let agree = answered.into_iter().all(|node| by.contains(&node));
-        if agree && by.iter().any(|node| replicas.contains(node)) {
-            return Ok(true);
+        // What a list by those alone would say who say the same. Where all of three were asked, one that is behind decides nothing.
+        let needed = terms.consistency.needed(replicas.len());
+        let voices = listed.iter().filter(|one| replicas.contains(&one.node));
+        let (shows, hides): (Vec<_>, Vec<_>) = voices.partition(|one| by.contains(&one.node));
+        if shows.len() >= needed || hides.len() >= needed {
+            return Ok(shows.len() >= needed);
         }
         Ok(Box::pin(self.count(&query.user, key, terms)).await? > 0)
     }
@@ -155,10 +156,10 @@ impl Inner {
     /// Adds a value under a key of the system's own range, at a quorum of these nodes, of which this is one.
     pub(super) async fn add_system_value(&self, key: &Key, text: String, nodes: &[NodeId]) -> Result<(), OpError> {
         let terms = Terms::usual();
-        let started = AtomicBool::new(false);
+        let begun = Begun::default();
         let system = UserId::system();
         let wanted = system_value(&system, key, text);
-        let added = self.coordinate(wanted, SYSTEM_SLOT, nodes, Try::First, terms.consistency, &started);
+        let added = self.coordinate(wanted, SYSTEM_SLOT, nodes, Try::First, terms.consistency, &begun);
         in_time(added, terms).await
     }
 

@@ -8,7 +8,7 @@
 //! | `gossip` | who is there |
 //! | `gathering` | the first moments of a cluster, when user data would keep out who is still on the way |
 //! | `gather` | asking several replicas, until enough of them answered |
-//! | `write`, `read`, `list` | the coordinator: what a request's level asks for |
+//! | `write`, `read`, `elsewhere`, `taking`, `list` | the coordinator: what a request's level asks for |
 //! | `seen` | what a later clear may remove |
 //! | `forward` | requests for slots that this node does not hold |
 //! | `tries` | the replicas that such a request was sent to |
@@ -40,7 +40,7 @@
 //! to the others, so that more goes in one message (`node::spreading`). A clear also learns the quorum's clocks of the slot, and removes what they
 //! cover, and with a value all parts that it may be made of (G7, `seen`).
 //!
-//! A read at quorum compares digests of the slot's clock. Equal clocks mean equal sets of ops. Otherwise what each lacks of the key is
+//! A read at quorum compares digests of the slot's clock. Equal clocks mean equal sets of ops. Where too few are equal, what each lacks of the key is
 //! exchanged, durably, before it is read (G4); and of what comes in meanwhile nothing is shown without all that was acknowledged before it (G7).
 //!
 //! What a peer misses, because it was away or its queue was full, it asks for itself, by its clock (`sync`).
@@ -53,6 +53,7 @@ mod asking;
 mod at_work;
 mod clock_book;
 mod compare;
+mod elsewhere;
 mod forward;
 mod gather;
 mod gathering;
@@ -79,6 +80,7 @@ mod status;
 mod strangers;
 mod sync;
 mod table;
+mod taking;
 mod told;
 mod tries;
 mod write;
@@ -106,9 +108,9 @@ use layout::Layouts;
 use lives::Lives;
 
 pub use at_work::Task;
-pub use forward::RemoteReader;
+pub use elsewhere::Elsewhere;
+pub use forward::{RemoteReader, is_worth_another};
 pub use join::{MemberChange, MemberRefused};
-pub use read::Elsewhere;
 pub use status::{ClusterFigures, ClusterStatus, LagFigures, MemberStatus, OwnStatus, PeerSeen};
 pub use table::{MemberState, MemberTable};
 
@@ -179,6 +181,7 @@ struct Inner {
     /// Numbers readers and pulls of this node at its peers.
     next_number: AtomicU64,
     asking: asking::Asking,
+    taking: taking::Taking,
     at_work: at_work::AtWork,
     gathering: gathering::Gathering,
     standstill: standstill::Standstill,

@@ -89,7 +89,7 @@ impl Inner {
     }
 
     async fn add_own_record(&self, record: &Record) -> Result<(), OpError> {
-        let text = serde_json::to_string(record).map_err(|error| OpError::Disk(error.to_string()))?;
+        let text = serde_json::to_string(record).map_err(|error| OpError::Internal(error.to_string()))?;
         let terms = Terms {
             consistency: Consistency::One,
             ..Terms::usual()

@@ -1,19 +1,20 @@
 //! Reading at a level: enough replicas have to hold the same of the key before it is read from one.
 //!
-//! Where this node's own copy turns out to be damaged, cannot be read, or cannot be made whole because its disk is full, another replica
-//! carries the read out. In the same way a peer that cannot take what it lacks is left out, as long as there are others.
+//! Before anything is brought from one to another, all are asked whether enough of them hold what this node does. A peer that cannot take what it
+//! lacks is left out, as long as there are others; what stands in the way here leads to another node (`elsewhere`).
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::forward::RemoteReader;
-use super::gather::gather;
+use tokio::time::timeout;
+
+use super::gather::{HEDGE, gather};
+use super::taking::is_much;
 use super::{Cluster, Inner, count};
 use crate::core::clock::Clock;
 use crate::core::op::{Body, Op};
 use crate::core::slot::SlotId;
 use crate::core::stamp::Stamp;
-use crate::node::hedged::{self, First, ValueReader, is_own_disk};
+use crate::node::hedged;
 use crate::node::local::{Added, Wanted};
 use crate::node::peers::Peer;
 use crate::node::replica::place_of;
@@ -51,6 +52,8 @@ enum Repaired {
     Alike(Alike),
     /// Who cannot take what it lacks.
     Unable(NodeId),
+    /// Another reader took what was lacking here.
+    Meanwhile,
 }
 
 impl Cluster {
@@ -64,67 +67,44 @@ impl Cluster {
         self.inner
             .counted(user, self.inner.write(wanted, super::write::Try::Any, terms).await)
     }
+}
 
-    pub async fn get(
-        &self,
-        user: &UserId,
-        key: &Key,
-        offset: u64,
-        limit: u64,
-        terms: Terms,
-    ) -> Result<ValueReader, OpError> {
-        let inner = &self.inner;
-        inner.refuse_if_outside(user)?;
-        let elsewhere = Elsewhere {
-            inner: inner.clone(),
-            user: user.clone(),
-            key: key.clone(),
-            offset,
-            limit,
-            terms,
-        };
-        inner.counted(user, elsewhere.here_or_there().await)
-    }
+/// What is found of a key without changing anything.
+pub(super) enum Found {
+    Here(KeySource),
+    /// This node's word does not count.
+    Elsewhere,
+    Unequal(Unequal),
+}
 
-    pub async fn count(&self, user: &UserId, key: &Key, terms: Terms) -> Result<u64, OpError> {
-        self.inner.refuse_if_outside(user)?;
-        self.inner.counted(user, self.inner.count(user, key, terms).await)
+/// Too few replicas hold the same: as many as are needed have to be made alike.
+pub(super) struct Unequal {
+    pub(super) slot: SlotId,
+    peers: Vec<Peer>,
+    need: usize,
+}
+
+fn digest_of(slot: SlotId) -> Request {
+    Request::Digest { slot: slot.0 }
+}
+
+fn voted_digest(response: Response) -> Option<u64> {
+    match response {
+        Response::Digest { votes: true, digest } => Some(digest),
+        _ => None,
     }
 }
 
-/// A read that another node, which holds the key too, can carry out as well.
-pub struct Elsewhere {
-    inner: Arc<Inner>,
-    user: UserId,
-    key: Key,
-    offset: u64,
-    limit: u64,
-    terms: Terms,
-}
-
-impl Elsewhere {
-    /// From this node's disk if its word counts, or else through another one.
-    async fn here_or_there(self) -> Result<ValueReader, OpError> {
-        let inner = self.inner.clone();
-        let others = inner.has_others(&self.user, &self.key);
-        match inner.source(&self.user, &self.key, self.terms).await {
-            Ok(Some(source)) => {
-                let reader = inner.local.read(source, self.offset, self.limit);
-                let first = First {
-                    deadline: self.terms.deadline,
-                    elsewhere: others.then(|| Box::new(self)),
-                };
-                Ok(ValueReader::Local(reader, Some(first)))
-            }
-            Ok(None) => Ok(ValueReader::Remote(self.open().await?)),
-            Err(error) if others && is_own_disk(&error) => Ok(ValueReader::Remote(self.open().await?)),
-            Err(error) => Err(error),
-        }
-    }
-
-    pub(in crate::node) async fn open(self) -> Result<RemoteReader, OpError> {
-        RemoteReader::open(self.inner, &self.user, &self.key, self.offset, self.limit, self.terms).await
-    }
+/// Whether those that were not asked yet make up for those whose digest is another one: one replica that is behind is no reason to bring it all
+/// that it lacks before a read is answered, where others hold what this node does.
+async fn others_agree(peers: &[Peer], told: &[(Peer, u64)], slot: SlotId, digest: u64) -> bool {
+    let was_asked = |peer: &Peer| told.iter().any(|(other, _)| other.node() == peer.node());
+    let rest: Vec<Peer> = peers.iter().filter(|peer| !was_asked(peer)).cloned().collect();
+    let want = told.iter().filter(|(_, other)| *other != digest).count();
+    let same = |response| voted_digest(response).filter(|other| *other == digest);
+    // Whoever is silent is not waited for.
+    let asked = timeout(HEDGE, gather(&rest, want, || digest_of(slot), same));
+    rest.len() >= want && matches!(asked.await, Ok(Ok(_)))
 }
 
 pub(super) fn sync_key(user: &UserId, key: &Key, slot: SlotId, known: WireClock) -> Request {
@@ -137,31 +117,20 @@ pub(super) fn sync_key(user: &UserId, key: &Key, slot: SlotId, known: WireClock)
 }
 
 impl Inner {
-    /// Whether the key has more than one replica.
-    fn has_others(&self, user: &UserId, key: &Key) -> bool {
-        let (slot, _) = place_of(user, key);
-        self.layouts.current().placement.replicas(slot).len() > 1
-    }
-
-    pub(super) async fn count(&self, user: &UserId, key: &Key, terms: Terms) -> Result<u64, OpError> {
-        let (source, others) = (self.source(user, key, terms).await, self.has_others(user, key));
-        let other = self.forward_count(user, key, terms);
-        match source {
-            Ok(Some(source)) => {
-                let own = self.local.count_of(source);
-                match others {
-                    true => hedged::by(terms.deadline, hedged::own_or_other(own, other)).await,
-                    false => hedged::by(terms.deadline, own).await,
-                }
+    /// A snapshot of the key as the level asks for; none where another node has to be asked for it.
+    pub(super) async fn source(&self, user: &UserId, key: &Key, terms: Terms) -> Result<Option<KeySource>, OpError> {
+        match self.look(user, key, terms).await? {
+            Found::Here(source) => Ok(Some(source)),
+            Found::Elsewhere => Ok(None),
+            Found::Unequal(unequal) => {
+                let made = Box::pin(self.make_equal(user, key, unequal));
+                hedged::by(terms.deadline, made).await
             }
-            Ok(None) => other.await,
-            Err(error) if others && is_own_disk(&error) => other.await,
-            Err(error) => Err(error),
         }
     }
 
-    /// A snapshot of the key as the level asks for; none where another node has to be asked for it.
-    pub(super) async fn source(&self, user: &UserId, key: &Key, terms: Terms) -> Result<Option<KeySource>, OpError> {
+    /// The same, as far as it can be said without changing anything.
+    pub(super) async fn look(&self, user: &UserId, key: &Key, terms: Terms) -> Result<Found, OpError> {
         let (slot, _) = place_of(user, key);
         let layout = self.layouts.current();
         let replicas = layout.placement.replicas(slot);
@@ -170,21 +139,24 @@ impl Inner {
         }
         let alone = replicas.len() == 1;
         if !replicas.contains(&self.me) || !(alone || self.votes(slot)) {
-            return Ok(None);
+            return Ok(Found::Elsewhere);
         }
         if alone || terms.consistency == Consistency::One {
-            return self.local.source_at_digest(user, key).map(|(source, _)| Some(source));
+            return self
+                .local
+                .source_at_digest(user, key)
+                .map(|(source, _)| Found::Here(source));
         }
         let agreed = self.agree(user, key, slot, replicas, terms.consistency);
         let agreed = tokio::time::timeout_at(terms.deadline, agreed).await;
         match agreed.unwrap_or(Err(OpError::Deadline { maybe_applied: false })) {
             // Its word does not count any more since it was asked.
-            Err(OpError::ShardUnavailable { .. }) if !self.votes(slot) => Ok(None),
-            agreed => agreed.map(Some),
+            Err(OpError::ShardUnavailable { .. }) if !self.votes(slot) => Ok(Found::Elsewhere),
+            agreed => agreed,
         }
     }
 
-    /// A snapshot of which as many replicas as the level needs hold all.
+    /// A snapshot of which as many replicas as the level needs hold all, if this node has one.
     async fn agree(
         &self,
         user: &UserId,
@@ -192,30 +164,41 @@ impl Inner {
         slot: SlotId,
         replicas: &[NodeId],
         level: Consistency,
-    ) -> Result<KeySource, OpError> {
+    ) -> Result<Found, OpError> {
         let need = level.needed(replicas.len());
         let peers = self.up_peers(replicas);
-        let digest_of = || Request::Digest { slot: slot.0 };
-        let counts = |response| match response {
-            Response::Digest { votes: true, digest } => Some(digest),
-            _ => None,
-        };
         let (source, digest) = self.local.source_at_digest(user, key)?;
-        let digests = gather(&peers, need - 1, digest_of, counts).await;
+        let digests = gather(&peers, need - 1, || digest_of(slot), voted_digest).await;
         let digests = digests.map_err(|answered| self.no_quorum(need, answered + 1, false))?;
-        if digests.iter().all(|(_, other)| *other == digest) {
-            return Ok(source);
+        if digests.iter().all(|(_, other)| *other == digest)
+            || Box::pin(others_agree(&peers, &digests, slot, digest)).await
+        {
+            return Ok(Found::Here(source));
         }
+        Ok(Found::Unequal(Unequal { slot, peers, need }))
+    }
+
+    /// Lets as many replicas as are needed hold the same, and gives that; none where another node has to be asked for it.
+    pub(super) async fn make_equal(
+        &self,
+        user: &UserId,
+        key: &Key,
+        unequal: Unequal,
+    ) -> Result<Option<KeySource>, OpError> {
         count(&self.counters.read_repairs);
-        let error = match Box::pin(self.repair(user, key, slot, &peers, need)).await {
+        let Unequal { slot, peers, need } = unequal;
+        let error = match self.repair(user, key, slot, &peers, need).await {
+            Ok(source) => return Ok(Some(source)),
+            // Its word does not count any more since it was asked.
+            Err(OpError::ShardUnavailable { .. }) if !self.votes(slot) => return Ok(None),
             Err(error @ (OpError::DiskFull | OpError::Quorum { .. })) => error,
-            repaired => return repaired,
+            Err(error) => return Err(error),
         };
         // Those that answered first cannot be made alike; others may be so already.
         let (source, digest) = self.local.source_at_digest(user, key)?;
-        let same = |response| counts(response).filter(|other| *other == digest);
-        let alike = gather(&peers, need - 1, digest_of, same).await;
-        alike.map(|_| source).map_err(|_| error)
+        let same = |response| voted_digest(response).filter(|other| *other == digest);
+        let alike = gather(&peers, need - 1, || digest_of(slot), same).await;
+        alike.map(|_| Some(source)).map_err(|_| error)
     }
 
     /// Lets as many replicas as are needed hold the same ops of the key, durably.
@@ -234,6 +217,7 @@ impl Inner {
                 Repaired::Shown(source) => return Ok(source),
                 Repaired::Alike(now) => alike = Some(now),
                 Repaired::Unable(unable) => peers.retain(|peer| peer.node() != unable),
+                Repaired::Meanwhile => {}
             }
         }
     }
@@ -257,8 +241,11 @@ impl Inner {
         need: usize,
         alike: Option<&Alike>,
     ) -> Result<Repaired, OpError> {
+        self.taking.ended(user, key).await;
         let mine = self.local.clock(slot)?;
-        let (theirs, is_news) = self.take_from(user, key, slot, peers, need, &mine).await?;
+        let Some((theirs, is_news)) = self.take_from(user, key, slot, peers, need, &mine).await? else {
+            return Ok(Repaired::Meanwhile);
+        };
         // What they held when they were asked is here. What is here and not there goes there.
         let (source, clock) = self.local.source_at_clock(user, key)?;
         for (peer, clock) in theirs {
@@ -285,7 +272,7 @@ impl Inner {
     }
 
     /// Takes from as many of these as are needed, those that answer first, what they have of the key and the clock does not cover. Their clocks,
-    /// and whether it was anything.
+    /// and whether it was anything. None where it is much, and somebody else takes it already.
     async fn take_from(
         &self,
         user: &UserId,
@@ -294,7 +281,7 @@ impl Inner {
         peers: &[Peer],
         need: usize,
         known: &Clock,
-    ) -> Result<(Vec<(Peer, Clock)>, bool), OpError> {
+    ) -> Result<Option<(Vec<(Peer, Clock)>, bool)>, OpError> {
         let known = WireClock::of(known);
         let request = || sync_key(user, key, slot, known.clone());
         let counts = |response| match response {
@@ -311,13 +298,17 @@ impl Inner {
         let (mut theirs, mut is_news) = (Vec::new(), false);
         for (peer, (clock, ops, more)) in answers {
             is_news |= !ops.is_empty();
+            let taker = is_much(&ops, more).then(|| self.taking.begin(user, key));
+            if matches!(taker, Some(None)) {
+                return Ok(None);
+            }
             self.take_ops(ops, Came::Otherwise).await?;
             if more {
                 self.take_rest(user, key, slot, &peer).await?;
             }
             theirs.push((peer, clock));
         }
-        Ok((theirs, is_news))
+        Ok(Some((theirs, is_news)))
     }
 
     /// Holds these ops, durably on Ok.
@@ -327,7 +318,7 @@ impl Inner {
         self.counters.taken_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
         let ops: Result<Vec<_>, _> = ops.into_iter().map(WireOp::into_op).collect();
         // Nothing of what a peer cannot mean is taken.
-        let ops = ops.map_err(|error| OpError::Disk(error.to_string()))?;
+        let ops = ops.map_err(|error| OpError::Peer(error.to_string()))?;
         if came != Came::Pulled {
             ops.iter().try_for_each(|keyed| self.check_may_take(&keyed.op))?;
         }

@@ -203,7 +203,7 @@ impl Inner {
             loop {
                 let is_last = !more || ops.is_empty();
                 for op in ops.into_iter().map(WireOp::into_op) {
-                    parts.see(&op.map_err(|error| OpError::Disk(error.to_string()))?.op);
+                    parts.see(&op.map_err(|error| OpError::Peer(error.to_string()))?.op);
                 }
                 if is_last {
                     break;

@@ -7,7 +7,7 @@ use super::forward::{error_of, terms_of, wire_error};
 use super::give_up::Why;
 use super::opened::{OpenId, get, put};
 use super::read::{Came, SYNC_KEY_BYTES};
-use super::write::Try;
+use super::write::{Patience, Try};
 use super::{Inner, MemberRefused};
 use crate::core::clock::Clock;
 use crate::core::op::{Body, Fragment, Text};
@@ -303,7 +303,9 @@ impl Inner {
             true => Try::First,
             false => Try::Any,
         };
-        let added = self.write_here(wanted, which, terms_of(write.terms)).await?;
+        let added = self
+            .write_here(wanted, which, terms_of(write.terms), Patience::Waits)
+            .await?;
         Ok(Response::Written {
             repeated: added == Added::Repeated,
         })
@@ -321,7 +323,7 @@ impl Inner {
         let source = source.ok_or(OpError::ShardUnavailable { maybe_applied: false })?;
         let offset = if planted(Bug::PageOffsetForgotten) { 0 } else { offset };
         // Who sent it here asks the next one where this disk is damaged.
-        Ok(ValueReader::Local(self.local.read(source, offset, limit), None))
+        Ok(ValueReader::local(self.local.read(source, offset, limit), None))
     }
 
     async fn read_on(&self, id: OpenId, budget_bytes: usize) -> Result<Response, OpError> {

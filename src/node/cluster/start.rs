@@ -69,6 +69,7 @@ impl Cluster {
             stopping: AtomicBool::new(false),
             next_number: AtomicU64::new(1),
             asking: asking::Asking::default(),
+            taking: taking::Taking::default(),
             at_work: at_work::AtWork::default(),
             gathering: gathering::Gathering::default(),
             standstill: standstill::Standstill::default(),

@@ -1,7 +1,12 @@
 //! Writing at a level: ask, stamp, append everywhere, wait for enough.
 
+use std::pin::pin;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use tokio::time::{Instant, sleep_until};
+
+use super::forward::{is_worth_another, maybe_applied};
 use super::gather::gather;
 use super::seen::OfKey;
 use super::{Inner, count};
@@ -9,10 +14,11 @@ use crate::core::clock::Clock;
 use crate::core::op::{Body, KeyedOp, Op};
 use crate::core::slot::SlotId;
 use crate::core::stamp::HybridTime;
+use crate::node::hedged::HEDGE;
 use crate::node::local::{Added, Wanted};
 use crate::node::peers::Peer;
 use crate::node::replica::place_of;
-use crate::node::spreading::{self, Spread};
+use crate::node::spreading::{self, Spread, Turn};
 use crate::node::{OpError, Terms};
 use crate::planted::{Bug, planted, takes_retries};
 use crate::shard::{WriteContext, WriteKind};
@@ -27,11 +33,51 @@ pub(super) enum Try {
     Any,
 }
 
+/// Whether a write waits for this node's disk while others could do it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Patience {
+    /// Until the deadline.
+    Waits,
+    /// It is withdrawn where the disk hangs, if nothing of it was begun.
+    Withdraws,
+}
+
+/// How far a write has come.
+#[derive(Default)]
+pub(super) struct Begun {
+    /// It may have had an effect.
+    started: AtomicBool,
+    /// Its place in the queue of this node's shard.
+    turn: OnceLock<Turn>,
+}
+
+impl Begun {
+    fn start(&self) {
+        self.started.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it can have no effect any more, and has had none.
+    fn withdraw(&self) -> bool {
+        match self.turn.get() {
+            Some(turn) => turn.withdraw(),
+            None => !self.started.load(Ordering::Relaxed),
+        }
+    }
+}
+
 /// What a quorum said before a write is stamped.
 pub(super) struct Asked {
     pub(super) context: WriteContext,
     /// The op that took the request id, and the peer that told of it.
     pub(super) held: Option<(KeyedOp, Peer)>,
+}
+
+/// What is told of a request that something came of before the node went down.
+fn was_begun(error: OpError) -> OpError {
+    match error {
+        OpError::ShuttingDown => OpError::ShardUnavailable { maybe_applied: true },
+        error => error,
+    }
 }
 
 /// Whether as many as are needed of the slot's replicas `now` have what as many as were needed of those `before` have: each quorum of one more
@@ -52,20 +98,36 @@ impl Inner {
         if !replicas.contains(&self.me) {
             return self.forward_write(wanted, replicas, which, terms).await;
         }
-        match self.write_here(wanted.clone(), which, terms).await {
-            // Its own disk or shard is in the way: another replica may do it, as long as none of it was done here.
-            Err(
-                OpError::DiskFull
-                | OpError::Damaged(_)
-                | OpError::Disk(_)
-                | OpError::ShardUnavailable { maybe_applied: false },
-            ) if replicas.len() > 1 => self.forward_write(wanted, replicas, which, terms).await,
+        if replicas.len() == 1 {
+            return self.write_here(wanted, which, terms, Patience::Waits).await;
+        }
+        if !self.local.is_stalled(slot) {
+            match self.write_here(wanted.clone(), which, terms, Patience::Withdraws).await {
+                Err(OpError::ShardUnavailable { maybe_applied: false }) => {}
+                // Its own disk is in the way: another replica may do it, as none of it was done here.
+                Err(OpError::DiskFull | OpError::Damaged(_) | OpError::Disk(_)) => {
+                    return self.forward_write(wanted, replicas, which, terms).await;
+                }
+                done => return done,
+            }
+        }
+        match self.forward_write(wanted.clone(), replicas, which, terms).await {
+            // Nobody did any of it, and what is in the way here may pass.
+            Err(error) if is_worth_another(&error) && !maybe_applied(&error) => {
+                self.write_here(wanted, which, terms, Patience::Waits).await
+            }
             done => done,
         }
     }
 
-    /// Carries out a write that another node sent here because this one holds the slot.
-    pub(super) async fn write_here(&self, wanted: Wanted<'_>, which: Try, terms: Terms) -> Result<Added, OpError> {
+    /// Carries out a write to a slot that this node holds, its own or one that another node sent here.
+    pub(super) async fn write_here(
+        &self,
+        wanted: Wanted<'_>,
+        which: Try,
+        terms: Terms,
+        patience: Patience,
+    ) -> Result<Added, OpError> {
         let _writing = self.begin_user_write(&wanted)?;
         let (slot, _) = place_of(wanted.user, wanted.key);
         let layout = self.layouts.current();
@@ -74,12 +136,29 @@ impl Inner {
             // Its member table is another one: it is told to look elsewhere.
             return Err(OpError::ShardUnavailable { maybe_applied: false });
         }
-        let started = AtomicBool::new(false);
-        let coordinated = self.coordinate(wanted, slot, replicas, which, terms.consistency, &started);
-        let done = tokio::time::timeout_at(terms.deadline, coordinated).await;
-        let done = done.map_err(|_| OpError::Deadline {
-            maybe_applied: started.load(Ordering::Relaxed),
-        })??;
+        let begun = Begun::default();
+        let mut coordinated = pin!(self.coordinate(wanted, slot, replicas, which, terms.consistency, &begun));
+        // One timer for both.
+        let next_look = || match patience {
+            Patience::Waits => terms.deadline,
+            Patience::Withdraws => terms.deadline.min(Instant::now() + HEDGE),
+        };
+        let mut look = pin!(sleep_until(next_look()));
+        let done = loop {
+            tokio::select! {
+                biased;
+                done = &mut coordinated => break done?,
+                () = &mut look => {}
+            }
+            if look.deadline() >= terms.deadline {
+                let maybe_applied = !begun.withdraw();
+                return Err(OpError::Deadline { maybe_applied });
+            }
+            if self.local.is_stalled(slot) && begun.withdraw() {
+                return Err(OpError::ShardUnavailable { maybe_applied: false });
+            }
+            look.as_mut().reset(next_look());
+        };
         // Who came in meanwhile may have copied from the others before the op was there.
         match still_counts(replicas, self.layouts.current().placement.replicas(slot)) {
             true => Ok(done),
@@ -87,7 +166,7 @@ impl Inner {
         }
     }
 
-    /// Carries out a write to a slot that this node holds. `started` is set when it may have had an effect.
+    /// The same, however long it takes.
     pub(super) async fn coordinate(
         &self,
         wanted: Wanted<'_>,
@@ -95,10 +174,10 @@ impl Inner {
         replicas: &[NodeId],
         which: Try,
         level: Consistency,
-        started: &AtomicBool,
+        begun: &Begun,
     ) -> Result<Added, OpError> {
         if replicas.len() == 1 {
-            started.store(true, Ordering::Relaxed);
+            begun.start();
             return self.local.write(wanted, WriteContext::default()).await;
         }
         let peers = self.up_peers(replicas);
@@ -110,7 +189,7 @@ impl Inner {
             .prepare(&wanted, slot, &peers, which, (need, replicas.len()))
             .await?;
         if let Some((op, from)) = asked.held {
-            started.store(true, Ordering::Relaxed);
+            begun.start();
             self.hold(op, Some(&from), &peers, need).await?;
             return Ok(Added::Repeated);
         }
@@ -118,16 +197,20 @@ impl Inner {
             asked.context.after = HybridTime::default();
         }
         let context = asked.context;
-        started.store(true, Ordering::Relaxed);
+        begun.start();
         let request = (wanted.user, wanted.key, wanted.request_id);
         let (others, share, told) = spreading::begin(&peers, need);
+        // The only one of this write.
+        let _ = begun.turn.set(others.turn());
         self.local.begin_write(wanted, context, others, share);
-        match told.await.unwrap_or(Spread::Refused(OpError::ShuttingDown)) {
+        // Who drops it without a word has it half done.
+        let gone = Spread::Refused(OpError::ShardUnavailable { maybe_applied: true });
+        match told.await.unwrap_or(gone) {
             Spread::Enough => Ok(Added::Appended),
             Spread::Repeated => {
                 if need > 1
                     && let (user, key, Some(id)) = request
-                    && let Some(op) = self.local.op_of_request(user, key, id).await?
+                    && let Some(op) = self.local.op_of_request(user, key, id).await.map_err(was_begun)?
                 {
                     self.hold(op, None, &peers, need).await?;
                 }
@@ -272,7 +355,7 @@ impl Inner {
             Ok(Spread::TooFew { durable, local }) => Err(self.too_few(need, durable, local, peers)),
             Ok(Spread::Refused(error)) => Err(error),
             Ok(Spread::Enough | Spread::Repeated) => Ok(()),
-            Err(_) => Err(OpError::ShuttingDown),
+            Err(_) => Err(OpError::ShardUnavailable { maybe_applied: true }),
         }
     }
 

@@ -37,8 +37,9 @@ use crate::wire::{Message, Request, Response, WireError};
 /// Requests of one connection at work, and their bytes: as many as an honest peer has without an answer, so that only others are stopped.
 const AT_WORK_MAX: usize = CALLS_MAX;
 const AT_WORK_BYTES_MAX: usize = CALLS_BYTES_MAX;
-/// Of those, so many whose answers are pages: each may be as large as a message, and is in memory until those before it are written.
-const PAGES_AT_WORK_MAX: usize = 32;
+/// Of those, so many whose answers are large: each may be as large as a message, and is in memory until those before it are written.
+/// Pages; and what is lacking of a key. A page waits for the latter where a key is read at a quorum, so they have no bound in common.
+const LARGE_AT_WORK_MAX: [usize; 2] = [32, 8];
 /// How often it is looked at whether anything came.
 const LOOK_MS: u64 = 500;
 /// A peer that asks for nothing and is not even alive for so many looks is gone: its own keep-alives come every two seconds at least.
@@ -149,12 +150,17 @@ struct Server<'a> {
     served: &'a Served,
     answers: &'a Answers,
     work: FuturesUnordered<Work>,
-    /// How many of these make pages.
-    pages: usize,
-    /// Requests for more of them, in the order they came.
-    put_off: VecDeque<(u64, Request, usize)>,
+    /// Of each kind of large answers.
+    large: [Large; 2],
     /// Encoded requests of all work, and of what is put off.
     work_bytes: usize,
+}
+
+#[derive(Default)]
+struct Large {
+    at_work: usize,
+    /// Requests for more of them, in the order they came.
+    put_off: VecDeque<(u64, Request, usize)>,
 }
 
 impl<'a> Server<'a> {
@@ -163,8 +169,7 @@ impl<'a> Server<'a> {
             served,
             answers,
             work: FuturesUnordered::new(),
-            pages: 0,
-            put_off: VecDeque::new(),
+            large: Default::default(),
             work_bytes: 0,
         }
     }
@@ -201,7 +206,8 @@ impl<'a> Server<'a> {
 
     /// Until another request may be taken.
     async fn make_room(&mut self) {
-        while self.work.len() + self.put_off.len() >= AT_WORK_MAX || self.work_bytes >= AT_WORK_BYTES_MAX {
+        let put_off = |large: &[Large; 2]| large.iter().map(|large| large.put_off.len()).sum::<usize>();
+        while self.work.len() + put_off(&self.large) >= AT_WORK_MAX || self.work_bytes >= AT_WORK_BYTES_MAX {
             self.answers.room().await;
             if let Some(done) = self.work.next().await {
                 self.finish(done);
@@ -222,9 +228,11 @@ impl<'a> Server<'a> {
             return;
         }
         self.work_bytes += bytes;
-        match makes_page(&request) && self.pages >= PAGES_AT_WORK_MAX {
-            true => self.put_off.push_back((id, request, bytes)),
-            false => self.work_on(id, request, bytes),
+        match kind_of_large(&request) {
+            Some(kind) if self.large[kind].at_work >= LARGE_AT_WORK_MAX[kind] => {
+                self.large[kind].put_off.push_back((id, request, bytes));
+            }
+            _ => self.work_on(id, request, bytes),
         }
     }
 
@@ -238,17 +246,19 @@ impl<'a> Server<'a> {
             request,
             Request::Ask(_) | Request::Append(_) | Request::Digest { .. } | Request::Compare { .. }
         );
-        let is_page = makes_page(&request);
+        let large = kind_of_large(&request);
         let answer = shared.service.answer(*from, *connection, request);
         let answer = match is_short {
             true => Answer::Here(answer),
             false => Answer::There(tokio::spawn(answer)),
         };
-        self.pages += usize::from(is_page);
+        if let Some(kind) = large {
+            self.large[kind].at_work += 1;
+        }
         self.work.push(Work {
             id,
             bytes,
-            is_page,
+            large,
             answer,
         });
         self.answers.set_at_work(self.work.len());
@@ -258,35 +268,36 @@ impl<'a> Server<'a> {
         self.work_bytes -= done.bytes;
         self.answers.set_at_work(self.work.len());
         self.answers.add(done.id, &done.response);
-        self.pages -= usize::from(done.is_page);
-        if done.is_page
-            && let Some((id, request, bytes)) = self.put_off.pop_front()
-        {
+        let Some(kind) = done.large else { return };
+        self.large[kind].at_work -= 1;
+        if let Some((id, request, bytes)) = self.large[kind].put_off.pop_front() {
             self.work_on(id, request, bytes);
         }
     }
 }
 
-/// Whether the answer may be large. None of these waits for another of them on this connection or a third node.
-fn makes_page(request: &Request) -> bool {
-    matches!(
-        request,
-        Request::Read { .. } | Request::ReadNext { .. } | Request::PullNext { .. }
-    )
+/// Whether the answer may be large, and by which bound. None of these waits for another of its kind, on this connection or at a third node.
+fn kind_of_large(request: &Request) -> Option<usize> {
+    match request {
+        Request::Read { .. } | Request::ReadNext { .. } | Request::PullNext { .. } => Some(0),
+        Request::SyncKey { .. } => Some(1),
+        _ => None,
+    }
 }
 
 /// A request at work.
 struct Work {
     id: u64,
     bytes: usize,
-    is_page: bool,
+    /// The kind of its answer, if that may be large.
+    large: Option<usize>,
     answer: Answer,
 }
 
 struct Done {
     id: u64,
     bytes: usize,
-    is_page: bool,
+    large: Option<usize>,
     response: Response,
 }
 
@@ -311,7 +322,7 @@ impl Future for Work {
         Poll::Ready(Done {
             id: self.id,
             bytes: self.bytes,
-            is_page: self.is_page,
+            large: self.large,
             response,
         })
     }

@@ -7,6 +7,7 @@ use crate::node::OpError;
 use crate::node::local::Added;
 use crate::node::messages::{Looked, Name, Pending, Reply, ShardMessage, Work};
 use crate::node::permits::Permit;
+use crate::node::spreading::Others;
 use crate::shard::{Applied, GroupNumber, PastLookup, Submitted};
 use crate::store::segment::ReadError;
 
@@ -44,6 +45,8 @@ impl ShardState {
         let Parked { pending, past } = parked;
         let Pending { work, reply, permit } = pending;
         match work {
+            // Another replica does it by now.
+            Work::Write(_, Some(others)) if !others.take_turn() => {}
             Work::Write(write, others) => {
                 let (group, added) = match self.shard.submit(write, past.as_deref(), self.env.wall.now()) {
                     Ok(Submitted::InGroup(group, op)) => {
@@ -52,12 +55,14 @@ impl ShardState {
                     }
                     Ok(Submitted::Repeated(group)) => (group, Added::Repeated),
                     Ok(Submitted::NeedsSpace(write)) => {
+                        give_turn_back(&others);
                         let work = Work::Write(write, others);
                         let pending = Pending { work, reply, permit };
                         return self.parked.push_front(Parked { pending, past });
                     }
                     Ok(Submitted::NeedsPast(write, lookup)) => {
                         let name = (write.user.clone(), write.key.clone());
+                        give_turn_back(&others);
                         let work = Work::Write(write, others);
                         let pending = Pending { work, reply, permit };
                         return self.looking.look(me, name, pending, lookup);
@@ -145,5 +150,12 @@ impl ShardState {
                 self.take_turn(me, Parked { pending, past });
             }
         }
+    }
+}
+
+/// Until it is tried again, others may do it.
+fn give_turn_back(others: &Option<Others>) {
+    if let Some(others) = others {
+        others.give_turn_back();
     }
 }

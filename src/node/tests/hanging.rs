@@ -62,3 +62,44 @@ async fn a_read_is_answered_by_its_deadline_though_the_disk_hangs() {
     assert!(node.count(&user, &key, Terms::usual()).await.unwrap() > 0);
     node.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_deadline_counts_for_each_piece_until_something_is_sent() {
+    let disk = MemoryDisk::new();
+    let no_cache = NodeConfig {
+        cache_bytes: 0,
+        ..config()
+    };
+    let node = Node::start(env_of(&disk), no_cache).await.unwrap();
+    let (user, key) = (user(), key(0));
+    let late = OpError::Deadline { maybe_applied: false };
+    loop {
+        for _ in 0..8 {
+            let text = "x".repeat(16 << 10);
+            node.add(&user, &key, text.into(), true, None, Terms::usual())
+                .await
+                .unwrap();
+        }
+        let terms = Terms {
+            deadline: tokio::time::Instant::now() + Duration::from_secs(1),
+            ..Terms::usual()
+        };
+        let mut reader = node.get(&user, &key, 0, u64::MAX, terms).await.unwrap();
+        reader.until_sent();
+        reader.next(1).await.unwrap();
+        let hangs = disk.hold_reads("shard-");
+        let rest = async {
+            while !reader.next(1).await?.is_empty() {}
+            Ok::<_, OpError>(())
+        };
+        // Less than a piece of what was sent gets.
+        let rest = tokio::time::timeout(Duration::from_secs(20), rest).await;
+        drop(hangs);
+        // Until what was added first is in a segment.
+        if let Err(error) = rest.expect("it is answered") {
+            assert_eq!(error, late);
+            break;
+        }
+    }
+    node.stop().await;
+}

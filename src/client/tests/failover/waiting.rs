@@ -31,7 +31,7 @@ async fn what_the_last_node_says_is_told_and_a_read_has_no_effect_that_could_be_
         client.list_keys(None, None, None).await.map(|_| ()),
         client.users_list().await.map(|_| ()),
         client.cluster_status().await.map(|_| ()),
-        client.batch(vec![get]).await.map(|_| ()),
+        client.batch(&mut [get]).await.map(|_| ()),
     ];
     for (read, error) in errors.into_iter().enumerate() {
         let error = error.unwrap_err();

@@ -31,7 +31,7 @@ async fn a_node_that_answers_wrongly_is_passed_over() {
             count_only: false,
             terms: crate::api::OperationTerms::default(),
         };
-        client.batch(vec![get]).await.unwrap();
+        client.batch(&mut [get]).await.unwrap();
         assert_eq!(failing.sent("path").len(), 4, "{wrong:?}");
     }
 }

@@ -6,7 +6,7 @@ use super::copying::{SYNC, stop_task};
 use super::readers::wait_answered;
 use super::reads::{Ops, hold};
 use super::*;
-use crate::node::cluster::write::Try;
+use crate::node::cluster::write::{Patience, Try};
 use crate::node::local::Wanted;
 use crate::node::replica::place_of;
 use crate::shard::WriteKind;
@@ -83,6 +83,126 @@ async fn a_disk_that_hangs_under_reads_keeps_nobody_waiting() {
     rig.end().await;
 }
 
+/// Nothing of it was sent yet.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_list_that_cannot_be_read_on_comes_whole_from_another_replica() {
+    let disk = MemoryDisk::new();
+    let rig = first_of(3, &disk).await;
+    let (user, k) = (user(), key("k"));
+    let texts: Vec<String> = (0..64)
+        .map(|number| format!("{number} {}", "x".repeat(8 << 10)))
+        .collect();
+    for text in &texts {
+        let all = rig
+            .node(0)
+            .add(&user, &k, text.as_str().into(), true, None, at(Consistency::All));
+        all.await.unwrap();
+    }
+    fail_reads_of(&rig, &disk, "k").await;
+    let faults = disk.faults();
+    for hangs in [false, true] {
+        faults.fail_read.store(false, Ordering::Relaxed);
+        let mut reader = rig.node(0).get(&user, &k, 0, u64::MAX, Terms::usual()).await.unwrap();
+        reader.until_sent();
+        let first = reader.next(1).await.unwrap();
+        assert_eq!(first[0].text.as_ref(), texts[0]);
+        let held = hangs.then(|| disk.hold_reads("shard-"));
+        faults.fail_read.store(!hangs, Ordering::Relaxed);
+        let rest = rest_of(&mut reader).await.unwrap();
+        assert_eq!(rest, texts, "hangs: {hangs}");
+        drop(held);
+    }
+    // What was sent is not begun anew.
+    faults.fail_read.store(false, Ordering::Relaxed);
+    let mut reader = rig.node(0).get(&user, &k, 0, u64::MAX, Terms::usual()).await.unwrap();
+    reader.until_sent();
+    reader.next(1).await.unwrap();
+    reader.sent();
+    faults.fail_read.store(true, Ordering::Relaxed);
+    assert!(matches!(rest_of(&mut reader).await, Err(OpError::Disk(_))));
+    faults.fail_read.store(false, Ordering::Relaxed);
+    rig.end().await;
+}
+
+/// The sync of what is added first does not end, and what comes after it waits for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_hangs_under_a_sync_keeps_nobody_waiting() {
+    let disk = MemoryDisk::new();
+    let rig = first_of(3, &disk).await;
+    let (user, k) = (user(), key("k"));
+    add(rig.node(0), "k", "v").await.unwrap();
+    rig.wait_equal().await;
+    let hangs = disk.hold_syncs("shard-");
+    let mut expected = vec!["v".to_owned()];
+    for round in 0..3 {
+        // Before it is known that the disk hangs, and after that.
+        for through in 0..3 {
+            let text = format!("{round} {through}");
+            add(rig.node(through), "k", &text).await.unwrap();
+            expected.push(text);
+        }
+        for node in rig.running() {
+            assert_eq!(list(node, "k", Consistency::Quorum).await.unwrap(), expected);
+            let count = node.count(&user, &k, at(Consistency::Quorum)).await.unwrap();
+            assert_eq!(count, expected.len() as u64);
+            let name = format!("new {round}");
+            add(rig.node(1), &name, "v").await.unwrap();
+            let listed = node.list_keys(&user, &name, None, 10, Terms::usual()).await.unwrap();
+            assert_eq!(listed.keys, [key(&name)]);
+        }
+    }
+    let id = Some(RequestId([7; 16]));
+    for added in [Added::Appended, Added::Repeated] {
+        let again = rig.node(0).add(&user, &k, "id".into(), true, id, Terms::usual());
+        assert_eq!(again.await.unwrap(), added);
+    }
+    expected.push("id".to_owned());
+    rig.wait_why(0, "has kept writes waiting").await;
+    assert!(rig.node(1).is_ready());
+    drop(hangs);
+    rig.wait_equal().await;
+    assert!(rig.node(0).is_ready());
+    for node in rig.running() {
+        assert_eq!(list(node, "k", Consistency::One).await.unwrap(), expected);
+    }
+    rig.end().await;
+}
+
+/// Nobody does it, and nobody ever will.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_shard_had_not_begun_with_by_its_deadline_changes_nothing() {
+    let disk = MemoryDisk::new();
+    let rig = first_of(3, &disk).await;
+    let inner = &rig.node(0).cluster().unwrap().inner;
+    let (user, key) = (user(), key("k"));
+    let wanted = Wanted {
+        user: &user,
+        key: &key,
+        kind: WriteKind::Add {
+            text: "late".into(),
+            finish: true,
+        },
+        request_id: None,
+    };
+    let hangs = disk.hold_syncs("shard-");
+    // The others have it.
+    add(rig.node(0), "k", "first").await.unwrap();
+    let terms = Terms {
+        deadline: Instant::now() + Duration::from_millis(300),
+        ..Terms::usual()
+    };
+    let late = inner.write_here(wanted, Try::First, terms, Patience::Waits).await;
+    assert_eq!(late, Err(OpError::Deadline { maybe_applied: false }));
+    drop(hangs);
+    add(rig.node(0), "k", "last").await.unwrap();
+    rig.wait_equal().await;
+    assert_eq!(
+        list(rig.node(0), "k", Consistency::All).await.unwrap(),
+        ["first", "last"]
+    );
+    rig.end().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_disk_that_cannot_be_read_is_not_taken_for_peers_that_cannot_take() {
     let disk = MemoryDisk::new();
@@ -125,7 +245,7 @@ async fn the_only_replica_does_not_say_that_it_did_nothing_when_it_was_too_late(
     };
     let inner = &rig.node(0).cluster().unwrap().inner;
     let slow = disk.hold_syncs("shard-");
-    let written = inner.write_here(wanted, Try::First, late).await;
+    let written = inner.write_here(wanted, Try::First, late, Patience::Waits).await;
     assert_eq!(written, Err(OpError::Deadline { maybe_applied: true }));
     drop(slow);
     rig.wait("it did it all the same", |node| {

@@ -1,5 +1,6 @@
 //! Clears at quorum while the key is written. On one thread: nobody answers while a request is being sent.
 
+use super::copying::{SYNC, stop_task};
 use super::readers::wait_answered;
 use super::reads::{Ops, hold};
 use super::*;
@@ -141,5 +142,29 @@ async fn a_part_that_came_after_another_try_of_the_clear_stays() {
         true
     })
     .await;
+    rig.end().await;
+}
+
+/// It asks as many others as if it were not there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_clear_through_a_node_without_a_vote_sees_what_a_quorum_of_the_others_holds() {
+    let rig = Rig::new(3).await;
+    for node in rig.running() {
+        stop_task(node, SYNC).await;
+    }
+    let ids: Vec<NodeId> = rig.running().map(|node| node.local().life().node).collect();
+    let inner = &rig.node(2).cluster().unwrap().inner;
+    // As one that lost its disk, and with that its copy of what only one of the others has.
+    inner.clocks.set_new();
+    let asked_last = inner.up_peers(&ids).last().unwrap().node();
+    let holder = ids.iter().position(|id| *id == asked_last).unwrap();
+    let ops = Ops::of("k".to_owned());
+    hold(rig.node(holder), ops.value(1)).await;
+    let name = (user(), key("k"));
+    let cleared = rig.node(2).clear(&name.0, &name.1, None, Terms::usual());
+    cleared.await.unwrap();
+    assert!(!inner.votes(SlotId(1)), "it had none all the while");
+    let seen = list(rig.node(holder), "k", Consistency::Quorum).await.unwrap();
+    assert!(seen.is_empty(), "{seen:?}");
     rig.end().await;
 }

@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicU32;
 
 use super::*;
 use crate::env::{BoxFuture, Datagrams, Listener, Net, Stream};
+use crate::node::ValueReader;
 use crate::os::RealNet;
 use crate::shard::ShardConfig;
 use crate::types::WallMs;
@@ -258,9 +259,17 @@ pub(super) async fn add(node: &Node, name: &str, text: &str) -> Result<Added, Op
 
 pub(super) async fn list(node: &Node, name: &str, consistency: Consistency) -> Result<Vec<String>, OpError> {
     let mut reader = node.get(&user(), &key(name), 0, u64::MAX, at(consistency)).await?;
+    reader.until_sent();
+    rest_of(&mut reader).await
+}
+
+pub(super) async fn rest_of(reader: &mut ValueReader) -> Result<Vec<String>, OpError> {
     let (mut values, mut open) = (Vec::new(), String::new());
     loop {
         let fragments = reader.next(1 << 20).await?;
+        if reader.began_anew() {
+            (values, open) = Default::default();
+        }
         if fragments.is_empty() {
             return Ok(values);
         }

@@ -9,7 +9,9 @@ use futures_util::future::join_all;
 use tokio::time::Instant;
 
 use super::memory_net::MemoryNet;
-use super::rig::{Rig, address, bytes, compare, config, count, digest, page, panic_apart, panic_here, seconds, start};
+use super::rig::{
+    Rig, address, bytes, compare, config, count, digest, of_key, page, panic_apart, panic_here, seconds, start,
+};
 use crate::node::peers::batch::SOON;
 use crate::node::peers::link::LONG_CALLS_MAX;
 use crate::node::peers::{CALLS_MAX, Call, CallError, Hurry};
@@ -243,6 +245,20 @@ async fn only_so_many_pages_are_made_at_once_and_nothing_else_waits_for_them() {
         assert!(is_count(call.await, number as u64));
     }
     assert_eq!(begun.elapsed().as_secs(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_lacking_of_keys_is_made_for_few_at_once_and_pages_do_not_wait_for_it() {
+    let rig = Rig::new().await;
+    let lacking: Vec<_> = (0..40).map(|n| rig.peer().call(of_key(n, 1000)).unwrap()).collect();
+    let begun = Instant::now();
+    assert!(is_count(rig.peer().call(page(5, Duration::ZERO)).unwrap().await, 5));
+    assert_eq!(begun.elapsed().as_secs(), 0);
+    assert_eq!(rig.two.service.begun.load(Relaxed), 8 + 1);
+    for (number, call) in lacking.into_iter().enumerate() {
+        assert!(is_count(call.await, number as u64));
+    }
+    assert_eq!(begun.elapsed().as_secs(), 5);
 }
 
 #[tokio::test(start_paused = true)]

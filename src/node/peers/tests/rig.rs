@@ -64,8 +64,13 @@ pub fn panic_here() -> Request {
 
 /// So many bytes, answered with their number.
 pub fn bytes(bytes: usize) -> Request {
+    of_key(bytes, 0)
+}
+
+/// The same after as many milliseconds.
+pub fn of_key(bytes: usize, after_ms: u16) -> Request {
     Request::SyncKey {
-        slot: 0,
+        slot: after_ms,
         user: "x".repeat(bytes),
         key: String::new(),
         known: Default::default(),
@@ -99,7 +104,10 @@ impl PeerService for Echo {
                     tokio::time::sleep(Duration::from_millis(digest)).await;
                     Response::Count(digest)
                 }
-                Request::SyncKey { user, .. } => Response::Count(user.len() as u64),
+                Request::SyncKey { slot, user, .. } => {
+                    tokio::time::sleep(Duration::from_millis(u64::from(slot))).await;
+                    Response::Count(user.len() as u64)
+                }
                 Request::HasData | Request::Append(_) => panic!("as the test asked"),
                 _ => Response::Done,
             }
