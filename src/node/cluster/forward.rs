@@ -13,6 +13,7 @@ use super::tries::Tries;
 use super::write::Try;
 use super::{Inner, count};
 use crate::core::op::{Fragment, Text};
+use crate::node::hedged::HEDGE;
 use crate::node::local::{Added, Wanted};
 use crate::node::peers::Peer;
 use crate::node::replica::place_of;
@@ -25,8 +26,6 @@ pub use errors::is_worth_another;
 use errors::{doubted, unanswered};
 pub(super) use errors::{error_of, maybe_applied, wire_error};
 
-/// A replica that carries a request out gets so long before the next one is asked too.
-const HEDGE: Duration = Duration::from_millis(150);
 /// Longer texts are given longer: this much for each KiB, as the client gives them. Sent to several at once, a text would be on all their lines,
 /// and each of them that takes it in stores a copy.
 const HEDGE_KIB: Duration = Duration::from_millis(1);
