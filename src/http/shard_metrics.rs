@@ -109,7 +109,6 @@ impl Collector for Shards {
             let labels = [("shard", shard.name.as_str())];
             ConstGauge::new(shard.commit_time.as_secs_f64()).encode(family.encode_family(&labels)?)?;
         }
-        drop(family);
         self.encode_cache(encoder)
     }
 }

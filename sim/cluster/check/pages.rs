@@ -62,7 +62,7 @@ fn names_the_keys(
     let mut of_user = judged.places.iter().filter(|(place, _)| place.user == call.place.user);
     of_user.all(|(Place { key, .. }, case)| {
         let list = list_before(case, settled_us, call).filter(|_| is_within(*key));
-        list.is_none_or(|list| keys.contains(key) == !list.is_empty())
+        list.is_none_or(|list| keys.contains(key) != list.is_empty())
     })
 }
 
