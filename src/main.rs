@@ -35,8 +35,8 @@ fn give_large_memory_back() {
     reason = "the C library is spoken to nowhere else, and offers no safe way; a thread of its own may sleep"
 )]
 fn give_back_now_and_then() {
-    const KEPT_BYTES_MAX: u32 = 12 << 20;
-    const EVERY: std::time::Duration = std::time::Duration::from_millis(500);
+    const KEPT_BYTES_MAX: u32 = 8 << 20;
+    const EVERY: std::time::Duration = std::time::Duration::from_millis(250);
     let keeper = std::thread::Builder::new().name("kv-memory".to_owned());
     // Without it the node only takes more memory.
     let _ = keeper.spawn(|| {

@@ -117,8 +117,11 @@ impl Shard {
         // Clears that the last merge of everything could not drop, it would not drop now either.
         let left: u64 = self.clears_left.values().sum();
         let sealed_clears = clears.saturating_sub(left);
+        if self.is_idle(now) && self.forgettable_requests(now) {
+            return true;
+        }
         if sealed_clears + self.clears_since_merge == 0 {
-            return self.is_idle(now) && self.forgettable_requests(now);
+            return false;
         }
         let freed = self.cleared.bytes + sealed_clears * CLEAR_BYTES;
         freed >= bytes / RECLAIM_PART || self.disk_full || (self.is_idle(now) && sealed_clears > 0)

@@ -136,6 +136,26 @@ fn a_clear_that_is_sent_again_removes_nothing_that_came_since() {
     assert!(rig.shard.stats().sealed_ops > 0);
 }
 
+/// Also where all the clears that there ever were went away with the seal that met them.
+#[test]
+fn the_ids_of_what_was_cleared_before_it_was_sealed_are_forgotten_when_their_time_is_over() {
+    let mut rig = Rig::new(small());
+    for request in 0..50 {
+        assert!(add(&mut rig, 1, request, 10));
+    }
+    rig.clear("user", &name(1));
+    let mut pass = |ms: u64| {
+        rig.now.0 += ms;
+        rig.shard.tick(rig.now);
+        rig.run_jobs();
+        rig.shard.stats()
+    };
+    (0..3).for_each(|_| drop(pass(60_000)));
+    assert!(pass(60_000).sealed_ops >= 50, "they are remembered");
+    (0..3).for_each(|_| drop(pass(62 * 60_000)));
+    assert_eq!(pass(60_000).sealed_ops, 0);
+}
+
 #[test]
 fn a_shard_that_was_opened_tells_the_time_of_what_it_holds() {
     let mut rig = Rig::new(small());
