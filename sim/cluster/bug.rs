@@ -223,7 +223,7 @@ pub fn plan(bug: Bug, rng: &mut Rng) -> Plan {
             plan.load.text_bytes_max = 4_000;
             plan.load.long_percent = 100;
             plan.load.think_ms_max = 60;
-            plan.survey_us = SECOND_US / 8;
+            plan.survey_us = SECOND_US / 2;
             plan.faults = vec![(Fault::CrashInWrite, SECOND_US / 3)];
         }
         Bug::PermitKept => plan.faults_end_us = 5 * SECOND_US,
