@@ -206,8 +206,7 @@ pub struct Plan {
     pub faults_end_us: u64,
     /// In the end all keys are cleared, and their space must come free.
     pub clears_all: bool,
-    /// After that an hour passes, and no request id may be left. Not in the swarm: where the first segment of a shard was sealed without the clears that
-    /// it had, nothing is merged for the sake of ids alone until something else is cleared.
+    /// After that an hour passes, and no request id may be left.
     pub forgets: bool,
     /// How long all nodes may take to be alike after the faults have ended.
     pub converge_us: u64,
@@ -364,7 +363,7 @@ impl Plan {
             running_images: false,
             faults_end_us: 42 * SECOND_US,
             clears_all: topology == Topology::Cluster && rng.percent(15),
-            forgets: false,
+            forgets: true,
             converge_us: 30 * SECOND_US,
             survey_us: rng.between(5, 15) * SECOND_US,
             bounds: if rng.percent(20) {
