@@ -201,6 +201,9 @@ impl<'a> Case<'a> {
             }
         }
         for add in &mut self.adds {
+            if add.write.is_forgotten {
+                (add.known_us, add.shown_us) = (None, None);
+            }
             let may_cover = |clear: &&Write| clear.possible && clear.over_us > add.write.began_us;
             add.may_be_gone_us = self.clears.iter().filter(may_cover).map(|clear| clear.began_us).min();
             let known_us = add.known_us;

@@ -307,6 +307,8 @@ pub struct Write {
     pub with_id: bool,
     /// How many attempts there were that may have done something.
     pub tries: u32,
+    /// It was acknowledged, and an attempt that came again was on its way while an hour passed: that one may count as new, so nothing is known of it.
+    pub is_forgotten: bool,
 }
 
 impl Write {
@@ -358,30 +360,30 @@ impl History {
                 batch: call.batch,
                 with_id: call.with_id,
                 tries: 0,
+                is_forgotten: false,
             });
-            let is_forgotten = |write: &Write| self.has_hour_passed(write.began_us, call.began_us);
-            if write.is_done_before(call) && !is_forgotten(write) {
+            let over_us = match &call.outcome {
+                Outcome::Answered(_) | Outcome::Refused(_) => call.ended_us,
+                Outcome::Unknown(_) => quiet.after(call.ended_us, call.work_us_max()),
+            };
+            let is_repeated = write.is_done_before(call);
+            if is_repeated && !self.has_hour_passed(write.began_us, over_us) {
                 continue;
             }
+            // One that is on its way while an hour passes may be taken anew, whatever became of it before.
+            write.is_forgotten |= is_repeated;
             write.with_id &= call.with_id;
             write.tries += 1;
             write.began_us = write.began_us.min(call.began_us);
-            let over_us = match &call.outcome {
-                Outcome::Answered(_) => {
-                    write.acked_us = Some(write.acked_us.map_or(call.ended_us, |acked| acked.min(call.ended_us)));
-                    write.possible = true;
-                    call.ended_us
-                }
-                Outcome::Refused(_) => call.ended_us,
-                Outcome::Unknown(_) => {
-                    write.possible = true;
-                    quiet.after(call.ended_us, call.work_us_max())
-                }
-            };
+            if let Outcome::Answered(_) = call.outcome {
+                write.acked_us = Some(write.acked_us.map_or(call.ended_us, |acked| acked.min(call.ended_us)));
+            }
+            write.possible |= !matches!(call.outcome, Outcome::Refused(_));
             write.over_us = write.over_us.max(over_us);
         }
         let mut places: BTreeMap<Place, Vec<Write>> = BTreeMap::new();
-        for write in writes.into_values() {
+        for mut write in writes.into_values() {
+            write.acked_us.take_if(|_| write.is_forgotten);
             places.entry(write.place).or_default().push(write);
         }
         for writes in places.values_mut() {

@@ -286,4 +286,20 @@ mod tests {
         doubtful().passes(check);
         doubtful().get(&[&[1]], 6, 7).fails(check);
     }
+
+    #[test]
+    fn what_was_on_its_way_while_an_hour_passed_may_count_as_new() {
+        let check = what_was_cleared_stays_cleared;
+        // Acknowledged, cleared, and then sent again; that one is answered late.
+        let sent_again = |hour_us: Option<u64>| {
+            let added = sample().add(1, 0, 10).with(|call| call.with_id = true);
+            let again = added.add(1, 30, 50).again().with(|call| call.with_id = true);
+            let mut sample = again.clear(20, 25).get(&[&[1]], 60, 61);
+            sample.history.hours_us.extend(hour_us);
+            sample
+        };
+        sent_again(None).fails(check);
+        sent_again(Some(40)).passes(check);
+        sent_again(Some(55)).fails(check);
+    }
 }
