@@ -238,9 +238,11 @@ impl Inner {
         })
     }
 
+    /// Slots for which this node's word does not count, the system's own among them.
     fn unsynced_slots(&self) -> u64 {
         let slots = self.layouts.current().slots_of(self.me) as u64;
-        slots - self.voting_slots().min(slots)
+        let system = slots > 0 && !self.votes(SYSTEM_SLOT);
+        slots - self.voting_slots().min(slots) + u64::from(system)
     }
 
     /// Slots of users' data for which this node's word counts.
@@ -254,7 +256,7 @@ impl Inner {
     fn why_not_counting(&self) -> Option<String> {
         let slots = self.layouts.current().slots_of(self.me);
         let unsynced = self.unsynced_slots();
-        if unsynced > 0 || !self.votes(SYSTEM_SLOT) {
+        if unsynced > 0 {
             return Some(format!(
                 "the node's word does not count for {unsynced} of its {slots} slots yet"
             ));
