@@ -72,7 +72,6 @@ pub fn found_by(bug: Bug) -> &'static str {
         Bug::CatchUpSkipsParts => "replicas hold the same",
         Bug::SpentForgotten => "a request is remembered",
         Bug::DroppedForgotten => "clocks only grow",
-        Bug::TornIsDamage => "a crash is no damage",
         Bug::ClearsKept | Bug::SpentKept => "space",
         Bug::PermitKept => "idle",
         Bug::DoorOpen => "limits",
@@ -218,13 +217,6 @@ pub fn plan(bug: Bug, rng: &mut Rng) -> Plan {
             plan.clears_all = true;
             plan.forgets = bug == Bug::SpentKept;
             plan.faults_end_us = 5 * SECOND_US;
-        }
-        Bug::TornIsDamage => {
-            plan.load.text_bytes_max = 4_000;
-            plan.load.long_percent = 100;
-            plan.load.think_ms_max = 60;
-            plan.survey_us = SECOND_US / 2;
-            plan.faults = vec![(Fault::CrashInWrite, SECOND_US / 3)];
         }
         Bug::PermitKept => plan.faults_end_us = 5 * SECOND_US,
         Bug::DoorOpen => {

@@ -58,9 +58,6 @@ pub fn scan(bytes: &Bytes, key: &LogKey, known_end: Option<u64>) -> Scan {
                     Beyond::Synced(next) => next,
                     beyond => {
                         scan.torn = matches!(beyond, Beyond::Torn);
-                        if scan.torn && planted(Bug::TornIsDamage) {
-                            scan.damaged.push((offset, offset + 1));
-                        }
                         return scan;
                     }
                 };
