@@ -202,7 +202,7 @@ async fn halves_that_were_parted_for_long_meet_again() {
     net.0.lock().cut_off.insert(addr(3));
     wait(&nodes[0], Duration::from_secs(3), |view| alive(view) == [1, 2]).await;
     wait(&nodes[2], Duration::from_secs(3), |view| alive(view) == [3]).await;
-    sleep(Duration::from_secs(3600)).await;
+    sleep(10 * super::DEAD_NODE_GRACE).await;
     net.0.lock().cut_off.clear();
     for node in &nodes {
         wait(node, Duration::from_secs(10), |view| alive(view) == [1, 2, 3]).await;
