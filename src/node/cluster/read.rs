@@ -198,7 +198,11 @@ impl Inner {
         let (source, digest) = self.local.source_at_digest(user, key)?;
         let same = |response| voted_digest(response).filter(|other| *other == digest);
         let alike = gather(&peers, need - 1, || digest_of(slot), same).await;
-        alike.map(|_| Some(source)).map_err(|_| error)
+        alike.map(|_| Some(source)).map_err(|same| match error {
+            // A full disk is no reason not to read; that too few hold the same is one.
+            OpError::DiskFull => self.no_quorum(need, same + 1, false),
+            error => error,
+        })
     }
 
     /// Lets as many replicas as are needed hold the same ops of the key, durably.

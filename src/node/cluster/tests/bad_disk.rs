@@ -6,6 +6,7 @@ use super::copying::{SYNC, stop_task};
 use super::readers::wait_answered;
 use super::reads::{Ops, hold};
 use super::*;
+use crate::core::op::Body;
 use crate::node::cluster::write::{Patience, Try};
 use crate::node::local::Wanted;
 use crate::node::replica::place_of;
@@ -80,6 +81,39 @@ async fn a_disk_that_hangs_under_reads_keeps_nobody_waiting() {
     let alone = node.list_keys(&user, "k", None, 10, at(Consistency::All)).await;
     assert_eq!(alone, Err(OpError::Deadline { maybe_applied: false }));
     drop(hangs);
+    rig.end().await;
+}
+
+/// It cannot take what another one holds, so too few hold the same: a read is never told that the disk is full.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_read_that_a_full_disk_keeps_from_its_level_is_told_how_many_hold_the_same() {
+    let disk = MemoryDisk::new();
+    let rig = first_of(3, &disk).await;
+    for index in 0..3 {
+        stop_task(rig.node(index), SYNC).await;
+    }
+    disk.faults().free_bytes.store(0, Ordering::Relaxed);
+    let ops = Ops::of("k".to_owned());
+    let local = rig.node(0).local();
+    // What logs there are takes some.
+    let mut place = 1;
+    while !matches!(
+        local
+            .apply(vec![ops.op(place, Body::Part("x".repeat(1 << 20).into()))])
+            .await,
+        Err(OpError::DiskFull)
+    ) {
+        place += 1;
+    }
+    hold(rig.node(1), ops.value(place + 1)).await;
+    let inner = &rig.node(0).cluster().unwrap().inner;
+    let read = inner.source(&user(), &key("k"), at(Consistency::All)).await;
+    let quorum = OpError::Quorum {
+        needed: 3,
+        answered: 2,
+        maybe_applied: false,
+    };
+    assert_eq!(read.map(|_| ()), Err(quorum));
     rig.end().await;
 }
 
