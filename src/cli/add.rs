@@ -45,7 +45,7 @@ pub struct AddArgs {
     /// Take the value from this file
     #[arg(long, value_name = "FILE")]
     pub file: Option<PathBuf>,
-    /// Name of this add: however often it is repeated under the same name, it counts once [default: a random one]
+    /// Name of this add: however often it is repeated under the same name, it counts once; another text, or a part for a value, under a name that was used for this key is refused, as long as what was added is there [default: a random one]
     #[arg(long, value_name = "ID")]
     pub request_id: Option<String>,
     /// Print the API's answer
@@ -212,6 +212,14 @@ impl Add<'_> {
         let Self { key, request_id, .. } = self;
         let stored_bytes = sent.stored_bytes;
         let in_doubt = sent.in_doubt.load(Ordering::Relaxed) || (sent.under_way && error.is::<Stopped>());
+        if matches!(error.downcast_ref(), Some(ClientError::Refused { status: 409, .. })) {
+            return (stored_bytes > 0).then(|| {
+                Left(format!(
+                    "--request-id {request_id} was used for a text that goes on differently after {stored_bytes} bytes: take another one, \
+                     or that text if it did not come to its end"
+                ))
+            });
+        }
         if stored_bytes == 0 {
             return in_doubt.then(|| {
                 Left(format!(

@@ -1,11 +1,13 @@
 //! `kv bench`: measures a running node from outside.
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::Context;
 use indicatif::ProgressBar;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 use crate::bench::{
     Distribution, KvProtocol, KvTarget, Load, Mix, Operation, Payload, Report, Second, run as run_load,
@@ -22,6 +24,8 @@ use super::progress;
 /// Of a body, this much is left to key, credentials and JSON.
 const BODY_BYTES_SPARE: usize = 64 * 1024;
 const VALUE_BYTES_MAX: u64 = (BODY_BYTES_MAX - BODY_BYTES_SPARE) as u64;
+/// Longest wait for one connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Digits of a key's number.
 const KEYS_MAX: u64 = 999_999_999_999;
 /// Longest run, seconds: a week.
@@ -185,13 +189,27 @@ fn show(line: &ProgressBar, second: &Second) {
     line.set_message(format!("{second}"));
 }
 
-/// The nodes, found once, so that looking names up does not count.
+/// The first address that somebody listens at: the node may do so at one of its host's only.
+async fn reach(addresses: impl Iterator<Item = SocketAddr>) -> io::Result<SocketAddr> {
+    let mut failed = io::Error::other("the name has no address");
+    for address in addresses {
+        match timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
+            Ok(Ok(_)) => return Ok(address),
+            Ok(Err(error)) => failed = error,
+            Err(late) => failed = late.into(),
+        }
+    }
+    Err(failed)
+}
+
+/// The nodes that can be reached, found once, so that looking names up does not count.
+#[derive(Debug)]
 struct Hosts(Vec<(SocketAddr, KvTarget)>);
 
 impl Hosts {
     async fn look_up(connection: &Connection) -> anyhow::Result<Self> {
         let target = &connection.target;
-        let mut hosts = Vec::new();
+        let (mut hosts, mut tried) = (Vec::new(), Vec::new());
         for url in &target.urls.value {
             let place = || format!("{url} (from {})", target.urls.from);
             let with_scheme = if url.contains("://") {
@@ -203,15 +221,18 @@ impl Hosts {
             let authority = uri.authority().with_context(place)?;
             let host = authority.host().trim_matches(['[', ']']);
             let port = authority.port_u16().unwrap_or(80);
-            let found = tokio::net::lookup_host((host, port)).await;
-            let address = found.map(|mut addresses| addresses.next());
-            let unreachable = |reason: String| {
-                let url = url.clone();
-                let tried = vec![Failure { url, reason }];
-                connection.explain(ClientError::Unreachable { tried }.into())
+            let reached = match tokio::net::lookup_host((host, port)).await {
+                Ok(addresses) => reach(addresses).await,
+                Err(error) => Err(error),
             };
-            let address = address.map_err(|error| unreachable(error.to_string()))?;
-            let address = address.ok_or_else(|| unreachable("the name has no address".to_owned()))?;
+            let address = match reached {
+                Ok(address) => address,
+                Err(error) => {
+                    let (url, reason) = (url.clone(), error.to_string());
+                    tried.push(Failure { url, reason });
+                    continue;
+                }
+            };
             let node = KvTarget {
                 authority: authority.to_string(),
                 base_path: uri.path().trim_end_matches('/').to_owned(),
@@ -220,6 +241,12 @@ impl Hosts {
                 consistency: target.consistency,
             };
             hosts.push((address, node));
+        }
+        if hosts.is_empty() {
+            return Err(connection.explain(ClientError::Unreachable { tried }.into()));
+        }
+        for Failure { url, reason } in tried {
+            eprintln!("warning: nothing is sent to {url}: {reason}");
         }
         Ok(Self(hosts))
     }

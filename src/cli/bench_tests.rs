@@ -1,7 +1,9 @@
 use clap::Parser;
 
+use super::super::connection::{Sourced, Target};
+use super::super::exit::{Exit, exit_of};
 use super::*;
-use crate::client::fake_node::{FakeNode, PASSWORD};
+use crate::client::fake_node::{FakeNode, PASSWORD, USER};
 
 #[derive(Debug, Parser)]
 struct Line {
@@ -106,4 +108,53 @@ async fn a_node_is_measured_with_the_users_own_connection_settings() {
         report.operations.values().all(|operation| operation.done > 0),
         "{report}"
     );
+}
+
+/// Where nobody listens any more.
+fn dead_address() -> SocketAddr {
+    std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+}
+
+fn connection_to(node: &FakeNode, urls: Vec<String>) -> Connection {
+    let sourced = |value: &str| Sourced {
+        value: value.to_owned(),
+        from: "a test".to_owned(),
+    };
+    let from = "a test".to_owned();
+    let target = Target {
+        urls: Sourced { value: urls, from },
+        user: sourced(USER),
+        password: sourced(PASSWORD),
+        consistency: None,
+    };
+    let client = node.client();
+    Connection { client, target }
+}
+
+#[tokio::test]
+async fn of_a_name_with_several_addresses_the_one_that_somebody_listens_at_is_measured() {
+    let node = FakeNode::start();
+    let alive: SocketAddr = node.url.trim_start_matches("http://").parse().unwrap();
+    let reached = reach([dead_address(), alive, dead_address()].into_iter()).await;
+    assert_eq!(reached.unwrap(), alive);
+    let refused = reach([dead_address()].into_iter()).await.unwrap_err();
+    assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+    assert!(reach(std::iter::empty()).await.is_err());
+}
+
+#[tokio::test]
+async fn of_several_nodes_those_that_can_be_reached_are_measured() {
+    let node = FakeNode::start();
+    let dead = || dead_address().to_string();
+    let hosts = Hosts::look_up(&connection_to(&node, vec![dead(), node.url.clone()])).await;
+    let hosts = hosts.unwrap();
+    assert_eq!(hosts.addresses().len(), 1);
+    assert!(node.url.ends_with(&hosts.addresses()[0].to_string()));
+    let none = Hosts::look_up(&connection_to(&node, vec![dead(), dead()])).await;
+    let error = none.unwrap_err();
+    assert_eq!(exit_of(&error), Exit::Unreachable);
+    assert!(format!("{error:#}").contains("--url"), "{error:#}");
 }

@@ -18,8 +18,9 @@ use super::error::{ClientError, Failure};
 use super::nodes::Nodes;
 use super::notice::{Notice, Waiting};
 use super::repeat::{Again, Patience, Repeat, pause};
+use super::upload::Progress;
 
-/// When a small request has no answer after so long, and its node answered nothing else meanwhile, it goes to the next node too.
+/// When a small request has no answer so long after it was sent, and its node answered nothing else meanwhile, it goes to the next node too.
 const HEDGE_AFTER: Duration = Duration::from_millis(300);
 /// A node that answers others meanwhile is slow, not gone: it is given longer, so that a load that is too much is not doubled.
 const HEDGE_AFTER_LIVELY: Duration = Duration::from_millis(1_000);
@@ -55,8 +56,8 @@ pub(super) struct Course<'a> {
     running: Vec<usize>,
     /// When the next round begins beside these.
     again_at: Option<Instant>,
-    /// The node of the youngest try, and when it began.
-    youngest: (usize, Instant),
+    /// The node of the youngest try, when it began, and how far its body has come.
+    youngest: (usize, Instant, Progress),
     /// Who is to hear what it waits for, and when.
     notice: Option<(&'a Notice, Instant)>,
 }
@@ -88,14 +89,14 @@ impl<'a> Course<'a> {
             rounds_begun: 1,
             running: Vec::new(),
             again_at: None,
-            youngest: (0, Instant::now()),
+            youngest: (0, Instant::now(), Progress::begin()),
         }
     }
 
-    /// Tries until one succeeds. `attempt` is given the number of a node.
+    /// Tries until one succeeds. `attempt` is given the number of a node, and is to note there how far it has come with the body.
     pub async fn run<T, F: Future<Output = Result<T, ClientError>>>(
         mut self,
-        attempt: impl Fn(usize) -> F,
+        attempt: impl Fn(usize, Progress) -> F,
     ) -> Result<T, ClientError> {
         let deadline = Instant::now() + self.patience.deadline;
         match timeout_at(deadline, self.try_all(attempt)).await {
@@ -106,11 +107,11 @@ impl<'a> Course<'a> {
 
     async fn try_all<T, F: Future<Output = Result<T, ClientError>>>(
         &mut self,
-        attempt: impl Fn(usize) -> F,
+        attempt: impl Fn(usize, Progress) -> F,
     ) -> Result<T, ClientError> {
         let mut running = FuturesUnordered::new();
-        let begin = |node: usize| {
-            let tried = attempt(node);
+        let begin = |(node, progress): (usize, Progress)| {
+            let tried = attempt(node, progress);
             async move { (node, tried.await) }
         };
         loop {
@@ -167,11 +168,12 @@ impl<'a> Course<'a> {
         }
     }
 
-    fn next_node(&mut self) -> Option<usize> {
+    fn next_node(&mut self) -> Option<(usize, Progress)> {
         let node = self.untried.pop()?;
-        self.youngest = (node, Instant::now());
+        let progress = Progress::begin();
+        self.youngest = (node, Instant::now(), progress.clone());
         self.running.push(node);
-        Some(node)
+        Some((node, progress))
     }
 
     fn may_hedge(&self) -> bool {
@@ -200,11 +202,13 @@ impl<'a> Course<'a> {
     }
 
     fn hedge_at(&self) -> Instant {
-        let (node, began) = self.youngest;
-        let silent_until = began + HEDGE_AFTER + self.allowance;
-        match self.nodes.last_answer(node) {
-            Some(heard) if heard >= began => {
-                let lively_until = began + HEDGE_AFTER_LIVELY + self.allowance;
+        let (node, began, progress) = &self.youngest;
+        // While it still goes up, nothing can come.
+        let sent_by = progress.sent_by() + self.allowance;
+        let silent_until = sent_by + HEDGE_AFTER;
+        match self.nodes.last_answer(*node) {
+            Some(heard) if heard >= *began => {
+                let lively_until = sent_by + HEDGE_AFTER_LIVELY;
                 lively_until.min(silent_until.max(heard + HEDGE_AFTER))
             }
             _ => silent_until,
@@ -364,5 +368,52 @@ impl<'a> Course<'a> {
             reason: format!("none within {} s", self.patience.deadline.as_secs_f32()),
             silent: true,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use tokio::time::sleep;
+
+    use super::*;
+
+    /// How many nodes were asked until a request of a mebibyte was answered by a node that takes of its body's `pieces` these many, a second
+    /// apart, and after that takes its time.
+    async fn asked(pieces: usize, taken: usize, then: Duration) -> u32 {
+        let nodes = Nodes::new(&["a:1", "b:1", "c:1"].map(str::to_owned)).unwrap();
+        let patience = Patience {
+            rounds_max: 1,
+            rounds_unconnected_max: 1,
+            deadline: Duration::from_secs(3_600),
+        };
+        let asked = Cell::new(0);
+        let attempt = |_, progress: Progress| {
+            asked.set(asked.get() + 1);
+            async move {
+                for left in (0..pieces).rev().take(taken) {
+                    sleep(Duration::from_secs(1)).await;
+                    progress.note_piece(left);
+                }
+                sleep(then).await;
+                Ok(())
+            }
+        };
+        let course = Course::new(&nodes, Repeat::SAFE, patience, 1 << 20, None);
+        course.run(attempt).await.unwrap();
+        asked.get()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_goes_up_slowly_goes_to_one_node_only() {
+        assert_eq!(asked(60, 60, Duration::ZERO).await, 1);
+        // What is in buffers yet goes up as slowly; and the first pause is as long as others.
+        assert_eq!(asked(60, 60, Duration::from_secs(5)).await, 1);
+        assert_eq!(asked(60, 1, Duration::from_secs(5)).await, 1);
+        // Then it is a silence; and so it is of one that takes nothing, or no more.
+        assert_eq!(asked(60, 60, Duration::from_secs(12)).await, 2);
+        assert_eq!(asked(60, 0, Duration::from_secs(2)).await, 2);
+        assert_eq!(asked(60, 1, Duration::from_secs(7)).await, 2);
     }
 }

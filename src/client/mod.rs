@@ -42,6 +42,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 mod transport;
+mod upload;
 mod users;
 
 use std::borrow::Cow;

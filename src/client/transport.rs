@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
-use http_body_util::{BodyExt, Full, Limited};
+use bytes::{Bytes, BytesMut};
+use http_body_util::{BodyExt, Limited};
 use hyper::body::{Body, Incoming};
 use hyper::header::{CONTENT_TYPE, RETRY_AFTER};
 use hyper::{Method, Request, Response, StatusCode};
@@ -18,6 +18,7 @@ use super::error::{ClientError, Failure};
 use super::nodes::Nodes;
 use super::notice::Notice;
 use super::repeat::{Again, Patience, Repeat};
+use super::upload::{Progress, SEND_BUFFER_BYTES, Upload};
 use crate::api::path::HEALTHZ;
 
 /// Longest wait for one TCP connection: so that a host that is down does not hide the next one.
@@ -47,13 +48,13 @@ pub(super) struct Answer {
 /// Limits of the calls of a client.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
-    /// Longest silence of a node.
+    /// Longest silence of a node that has the request.
     pub timeout: Duration,
     pub patience: Patience,
 }
 
 pub(super) struct Transport {
-    http: HttpClient<HttpConnector, Full<Bytes>>,
+    http: HttpClient<HttpConnector, Upload>,
     pub nodes: Nodes,
     notice: Option<Notice>,
 }
@@ -64,6 +65,7 @@ impl Transport {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(CONNECT_TIMEOUT.min(timeout)));
+        connector.set_send_buffer_size(Some(SEND_BUFFER_BYTES));
         let http = HttpClient::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_TIMEOUT)
@@ -83,8 +85,8 @@ impl Transport {
         let decode = &decode;
         let course = self.course(repeat, limits, &body);
         course
-            .run(|node| {
-                let attempt = self.attempt(node, path, body.clone(), limits.timeout);
+            .run(|node, progress| {
+                let attempt = self.attempt(node, path, body.clone(), progress, limits.timeout);
                 async move {
                     let url = self.nodes.url(node);
                     if repeat.again == Again::InTurnUnlessSilent && self.nodes.count() > 1 {
@@ -105,8 +107,8 @@ impl Transport {
     pub async fn open(&self, path: &str, body: Bytes, limits: Limits) -> Result<Answer, ClientError> {
         let course = self.course(Repeat::READ, limits, &body);
         course
-            .run(|node| {
-                let attempt = self.attempt(node, path, body.clone(), limits.timeout);
+            .run(|node, progress| {
+                let attempt = self.attempt(node, path, body.clone(), progress, limits.timeout);
                 async move { begin(self.nodes.url(node), attempt.await?.into_body(), limits.timeout).await }
             })
             .await
@@ -115,7 +117,7 @@ impl Transport {
     /// What must not be sent to a second node once the first is silent goes to none that is silent before: nothing was sent to it then.
     async fn check_is_heard(&self, node: usize, silence_max: Duration) -> Result<(), ClientError> {
         let url = self.nodes.url(node);
-        let request = Request::builder().uri(format!("{url}{HEALTHZ}")).body(Full::default());
+        let request = Request::builder().uri(format!("{url}{HEALTHZ}")).body(Upload::empty());
         let request = request.map_err(|error| ClientError::Setup(format!("{url}: {error}")))?;
         let limit = HEARD_WITHIN.min(silence_max);
         // Any answer will do, and of any other failure the request itself tells.
@@ -134,6 +136,7 @@ impl Transport {
         node: usize,
         path: &str,
         body: Bytes,
+        progress: Progress,
         silence_max: Duration,
     ) -> Result<Response<Incoming>, ClientError> {
         let url = self.nodes.url(node);
@@ -141,19 +144,19 @@ impl Transport {
             .method(Method::POST)
             .uri(format!("{url}{path}"))
             .header(CONTENT_TYPE, "application/json")
-            .body(Full::new(body))
+            .body(Upload::new(body, &progress))
             .map_err(|error| ClientError::Setup(format!("{url}: {error}")))?;
-        let response = match timeout(silence_max, self.http.request(request)).await {
-            Err(_) => return Err(silent(url, silence_max)),
-            Ok(Err(error)) if error.is_connect() => {
+        let response = match progress.or_silence(self.http.request(request), silence_max).await {
+            None => return Err(silent(url, silence_max)),
+            Some(Err(error)) if error.is_connect() => {
                 let reason = innermost(&error);
                 let url = url.to_owned();
                 return Err(ClientError::Unreachable {
                     tried: vec![Failure { url, reason }],
                 });
             }
-            Ok(Err(error)) => return Err(broken(url, innermost(&error))),
-            Ok(Ok(response)) => response,
+            Some(Err(error)) => return Err(broken(url, innermost(&error))),
+            Some(Ok(response)) => response,
         };
         self.nodes.heard(node);
         if response.status() == StatusCode::OK {
@@ -179,17 +182,24 @@ async fn refusal(asked: (&str, &str), response: Response<Incoming>, silence_max:
     ClientError::from_answer(asked, status, retry_after, &body)
 }
 
-async fn collect(url: &str, body: Incoming, silence_max: Duration) -> Result<Bytes, ClientError> {
-    let body = Limited::new(body, ANSWER_BYTES_MAX).collect();
-    match timeout(silence_max, body).await {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => Err(ClientError::BadAnswer {
-            url: url.to_owned(),
-            what: format!("it is longer than {ANSWER_BYTES_MAX} bytes; ask for less at once"),
-        }),
-        Ok(Err(error)) => Err(broken(url, innermost(error.as_ref()))),
-        Err(_) => Err(silent(url, silence_max)),
+/// What an answer comes in.
+pub(super) trait Answering: Body<Data = Bytes, Error: std::error::Error + 'static> + Unpin {}
+
+impl<B: Body<Data = Bytes, Error: std::error::Error + 'static> + Unpin> Answering for B {}
+
+/// The whole answer, however long it takes while it comes.
+async fn collect(url: &str, mut body: impl Answering, silence_max: Duration) -> Result<Bytes, ClientError> {
+    let mut whole = BytesMut::new();
+    while let Some(bytes) = next_bytes(url, &mut body, silence_max).await? {
+        if whole.len() + bytes.len() > ANSWER_BYTES_MAX {
+            return Err(ClientError::BadAnswer {
+                url: url.to_owned(),
+                what: format!("it is longer than {ANSWER_BYTES_MAX} bytes; ask for less at once"),
+            });
+        }
+        whole.extend_from_slice(&bytes);
     }
+    Ok(whole.freeze())
 }
 
 async fn begin(url: &str, mut body: Incoming, silence_max: Duration) -> Result<Answer, ClientError> {
@@ -222,7 +232,7 @@ fn check_beginning(begun: &[u8], is_all: bool) -> Result<(), DecodeError> {
 /// The next bytes of an answer; None at its end.
 pub(super) async fn next_bytes(
     url: &str,
-    body: &mut Incoming,
+    body: &mut impl Answering,
     silence_max: Duration,
 ) -> Result<Option<Bytes>, ClientError> {
     loop {
@@ -264,4 +274,37 @@ fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
         error = source;
     }
     error.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use futures_util::{StreamExt, stream};
+    use http_body_util::StreamBody;
+    use hyper::body::Frame;
+    use tokio::time::sleep;
+
+    use super::*;
+
+    /// So many bytes a second, for so many seconds.
+    fn dripping(bytes: usize, seconds: usize) -> impl Answering {
+        let piece = move |_| async move {
+            sleep(Duration::from_secs(1)).await;
+            Ok::<_, io::Error>(Frame::data(Bytes::from(vec![b'x'; bytes])))
+        };
+        StreamBody::new(stream::iter(0..seconds).then(piece).boxed())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_comes_slowly_is_no_silence_and_one_that_is_too_long_is_none() {
+        let limit = Duration::from_secs(2);
+        let whole = collect("url", dripping(10, 60), limit).await.unwrap();
+        assert_eq!(whole.len(), 600);
+        let stuck = StreamBody::new(stream::pending::<Result<Frame<Bytes>, io::Error>>());
+        let error = collect("url", stuck, limit).await.unwrap_err();
+        assert!(matches!(error, ClientError::Broken { silent: true, .. }), "{error}");
+        let long = collect("url", dripping(ANSWER_BYTES_MAX / 2, 3), limit).await;
+        assert!(matches!(long, Err(ClientError::BadAnswer { .. })));
+    }
 }

@@ -125,7 +125,11 @@ const RETRY_BY_ID: &str = "a retry with the same request_id is safe, one without
 impl From<OpError> for Failure {
     fn from(error: OpError) -> Self {
         let Some(outage) = outage(&error) else {
-            return Self::new(StatusCode::PAYLOAD_TOO_LARGE, error.to_string());
+            let status = match error {
+                OpError::OtherRequest => StatusCode::CONFLICT,
+                _ => StatusCode::PAYLOAD_TOO_LARGE,
+            };
+            return Self::new(status, error.to_string());
         };
         let passing = |detail| Self::passing(outage, RETRY_AFTER_S, detail);
         match &error {
@@ -144,7 +148,7 @@ impl From<OpError> for Failure {
                 maybe_applied: false, ..
             }
             | OpError::Deadline { maybe_applied: false } => passing(format!("{error}: nothing was changed")),
-            OpError::ValueTooLong { .. } => passing(error.to_string()),
+            OpError::ValueTooLong { .. } | OpError::OtherRequest => passing(error.to_string()),
             OpError::DiskFull => Self::outage(StatusCode::INSUFFICIENT_STORAGE, outage, error.to_string()),
             OpError::Damaged(_) => Self::outage(StatusCode::INTERNAL_SERVER_ERROR, outage, error.to_string()),
             // The cause names files of the server: it goes to the log, not to the client.
@@ -165,7 +169,7 @@ impl From<OpError> for Failure {
 /// None of what is the request's own fault.
 fn outage(error: &OpError) -> Option<Outage> {
     Some(match error {
-        OpError::ValueTooLong { .. } => return None,
+        OpError::ValueTooLong { .. } | OpError::OtherRequest => return None,
         OpError::Overloaded { .. } => OutageCode::Overloaded.unchanged(),
         OpError::NotReady(_) => OutageCode::NotReady.unchanged(),
         OpError::ShuttingDown => OutageCode::ShuttingDown.unchanged(),
@@ -301,6 +305,7 @@ mod tests {
         let status = |error: OpError| Failure::from(error).status.as_u16();
         assert_eq!(status(OpError::DiskFull), 507);
         assert_eq!(status(OpError::ValueTooLong { got: 9, max: 8 }), 413);
+        assert_eq!(status(OpError::OtherRequest), 409);
         assert_eq!(status(OpError::Damaged("segment 1".into())), 500);
         assert_eq!(status(OpError::Disk("EIO".into())), 500);
         assert_eq!(status(OpError::Peer("no such slot".into())), 500);

@@ -40,7 +40,7 @@ impl Latencies {
 
     /// As a Prometheus histogram in seconds.
     pub fn encode(&self, mut encoder: MetricEncoder<'_>) -> fmt::Result {
-        let bounds_s = BOUNDS_US.iter().map(|bound| *bound as f64 / 1e6).chain([f64::MAX]);
+        let bounds_s = BOUNDS_US.iter().map(|bound| *bound as f64 / 1e6).chain([f64::INFINITY]);
         let counts = self.counts.iter().map(|count| count.load(Relaxed));
         let buckets: Vec<(f64, u64)> = bounds_s.zip(counts).collect();
         let count = buckets.iter().map(|(_, count)| count).sum();

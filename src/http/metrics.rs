@@ -320,6 +320,34 @@ mod tests {
         }
     }
 
+    /// Without a bucket `+Inf` that counts all, Prometheus takes nothing of the text, or makes no quantiles of it.
+    #[test]
+    fn a_histogram_ends_with_a_bucket_that_counts_everything() {
+        let metrics = Metrics::new(&[]);
+        for took in [Duration::from_micros(1), Duration::from_millis(3), Duration::MAX] {
+            metrics.finished(Call::AddValue, StatusCode::OK, took);
+        }
+        let text = metrics.text(0, 0);
+        let of_buckets: Vec<(&str, u64)> = text
+            .lines()
+            .filter_map(|line| line.strip_prefix(r#"kv_http_request_duration_seconds_bucket{le=""#))
+            .map(|line| {
+                let (bound, rest) = line.split_once('"').unwrap();
+                (bound, rest.rsplit_once(' ').unwrap().1.parse().unwrap())
+            })
+            .collect();
+        assert!(of_buckets.is_sorted_by_key(|(_, count)| *count), "{text}");
+        assert_eq!(of_buckets.last(), Some(&("+Inf", 3)), "{text}");
+        assert!(
+            of_buckets.iter().all(|(bound, _)| bound.parse::<f64>().is_ok()),
+            "{text}"
+        );
+        assert!(
+            text.contains("kv_http_request_duration_seconds_count{call=\"add_value\"} 3\n"),
+            "{text}"
+        );
+    }
+
     #[test]
     fn a_source_adds_its_metrics() {
         let ops: Counter = Counter::default();

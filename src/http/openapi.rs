@@ -108,9 +108,9 @@ fn summary(call: Call) -> &'static str {
 /// Every status that a call may be answered with.
 pub(super) fn statuses(call: Call) -> &'static [u16] {
     match call {
-        Call::AddValue | Call::Batch => &[200, 400, 401, 405, 408, 413, 422, 431, 500, 503, 507],
+        Call::AddValue | Call::ClearKey => &[200, 400, 401, 405, 408, 409, 413, 422, 431, 500, 503, 507],
         Call::GetValue | Call::ListKeys => &[200, 400, 401, 405, 408, 413, 422, 431, 500, 503],
-        Call::ClearKey => &[200, 400, 401, 405, 408, 413, 422, 431, 500, 503, 507],
+        Call::Batch => &[200, 400, 401, 405, 408, 413, 422, 431, 500, 503, 507],
         Call::UsersList => &[200, 400, 401, 403, 405, 408, 413, 422, 431, 500, 503],
         Call::UsersAdd => &[200, 400, 401, 403, 405, 408, 409, 413, 422, 431, 500, 503, 507],
         Call::UsersRemove => &[200, 400, 401, 403, 404, 405, 408, 409, 413, 422, 431, 500, 503, 507],
@@ -139,6 +139,9 @@ fn response(call: Call, status: u16) -> Value {
         408 => "The body did not arrive in time.".to_owned(),
         409 if on_cluster => {
             "The node that answers is not part of a cluster, or it cannot be done as things are.".to_owned()
+        }
+        409 if matches!(call, Call::AddValue | Call::ClearKey) => {
+            "The `request_id` was used for another add or clear of this key; nothing was changed.".to_owned()
         }
         409 => {
             "The user exists already, is being removed, or is the last admin; or something is stored under the name."

@@ -104,8 +104,10 @@ const REQUEST_ID: Field = field(
         max: Some(REQUEST_ID_BYTES_MAX),
     },
     "However often an add or clear with this id is sent to this key, it counts once: while what it added is in the key, and for at least an hour after \
-     it was cleared. The id belongs to that call: another one that is sent with it \
-     counts as done already.",
+     it was cleared. The id belongs to that call, and to this user and key. Another call with it is 409, and changes nothing: one of another kind (a \
+     part, an add that finishes a value, a clear), or with another `value`. That is found as long as what the first one did is kept: of what was \
+     cleared, and of a clear, the id alone may be left, and any call with it counts as done already. Of different ones that are sent at the same time, one counts, though several may \
+     be answered as done.",
 );
 const OFFSET: Field = field(
     "offset",

@@ -4,6 +4,9 @@ use crate::env::Abandoned;
 use crate::shard::WriteRefused;
 use crate::store::segment::ReadError;
 
+pub(super) const OTHER_REQUEST: &str =
+    "this request_id was used for another add or clear of this key: nothing was changed";
+
 /// Why an operation was not carried out. `maybe_applied` says whether it may have taken effect all the same: then a retry
 /// with the same request id is the way to be sure.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -16,6 +19,8 @@ pub enum OpError {
     ShardUnavailable { maybe_applied: bool },
     #[error("the value would grow to {got} bytes; a value assembled from parts is limited to {max} bytes")]
     ValueTooLong { got: u64, max: u64 },
+    #[error("{OTHER_REQUEST}")]
+    OtherRequest,
     #[error("part of this key's data is damaged on disk and no replica could supply it: {0}")]
     Damaged(String),
     #[error("the disk failed: {0}")]
@@ -45,6 +50,7 @@ impl From<WriteRefused> for OpError {
     fn from(refused: WriteRefused) -> Self {
         match refused {
             WriteRefused::ValueTooLong { got, max } => Self::ValueTooLong { got, max },
+            WriteRefused::OtherRequest => Self::OtherRequest,
             WriteRefused::DiskFull => Self::DiskFull,
             WriteRefused::Stopped => Self::ShardUnavailable { maybe_applied: false },
         }

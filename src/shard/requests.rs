@@ -1,12 +1,13 @@
-//! Whether a request id was taken, asked from outside of the shard.
+//! Whether a request id was taken, and for what: asked for a write, or from outside of the shard.
 
-use super::ShardReader;
 use super::published::those_of_key;
-use crate::core::op::KeyedOp;
+use super::write::{GroupNumber, Submitted, Write, WriteKind, WriteRefused};
+use super::{Shard, ShardReader};
+use crate::core::op::{Body, KeyedOp};
 use crate::core::slot::{KeyHash, SlotId};
 use crate::store::export::op_as_left;
 use crate::store::filter::request_tag;
-use crate::store::memtable::{MemoryOps, Memtable};
+use crate::store::memtable::{MemoryOps, Memtable, SharedMemtable};
 use crate::store::order::rank_of;
 use crate::store::segment::ReadError;
 use crate::store::source::KeySource;
@@ -20,6 +21,42 @@ pub enum RequestHeld {
     Memory,
     /// By a filter, which errs for 1 id in 256.
     MayBeOnDisk,
+}
+
+impl WriteKind {
+    /// Whether it may be what was done under its request id, sent again. Of what was cleared the id alone is left.
+    pub fn may_have_done(&self, done: &Body) -> bool {
+        match (self, done) {
+            (_, Body::Spent { .. }) => true,
+            (Self::Add { text, finish: true }, Body::Value(done)) => text == done,
+            (Self::Add { text, finish: false }, Body::Part(done)) => text == done,
+            (Self::Clear | Self::ClearDots(_), Body::Clear(_)) => true,
+            _ => false,
+        }
+    }
+}
+
+/// What is answered to a write whose request id was taken.
+pub(super) fn repeated(write: &Write, group: Option<GroupNumber>, done: &Body) -> Result<Submitted, WriteRefused> {
+    match write.kind.may_have_done(done) {
+        true => Ok(Submitted::Repeated(group)),
+        false => Err(WriteRefused::OtherRequest),
+    }
+}
+
+impl Shard {
+    /// `Some` if a memtable holds the request id for the key: the group to wait for, if it is not durable yet, and what was done.
+    pub(super) fn taken_in_memory(&self, write: &Write, id: RequestId) -> Option<(Option<GroupNumber>, Body)> {
+        let held = |memtable: &SharedMemtable| memtable.read().request(&write.user, &write.key, id);
+        if let Some(active) = &self.active
+            && let Some((group, done)) = held(&active.memtable)
+        {
+            let group = active.first_group + group as u64;
+            return Some(((group >= self.durable_groups).then_some(GroupNumber(group)), done));
+        }
+        let (_, done) = self.frozen.iter().find_map(|frozen| held(&frozen.memtable))?;
+        Some((None, done))
+    }
 }
 
 impl ShardReader {

@@ -1,6 +1,6 @@
 //! The engine against a model, with reopening, sealing and compaction at random points.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
@@ -268,7 +268,15 @@ fn step() -> impl Strategy<Value = Step> {
 struct ModelKey {
     values: Vec<String>,
     open: String,
-    requests: BTreeSet<u8>,
+    requests: BTreeMap<u8, Done>,
+}
+
+/// What was done under a request id.
+#[derive(Clone, PartialEq)]
+struct Done {
+    text: String,
+    finish: bool,
+    cleared: bool,
 }
 
 proptest! {
@@ -282,17 +290,27 @@ proptest! {
             match step {
                 Step::Add { key, size, finish, request } => {
                     let text = format!("{index}:{}", "ab".repeat(usize::from(size) / 2));
+                    let held = model.entry(key).or_default();
+                    let done = request.and_then(|id| held.requests.get(&id).cloned());
+                    // Every other time, exactly what was done under the id.
+                    let wanted = Done { text, finish, cleared: false };
+                    let wanted = done.clone().filter(|_| index % 2 == 0).unwrap_or(wanted);
+                    let Done { text, finish, .. } = wanted.clone();
                     let kind = WriteKind::Add { text: text.as_str().into(), finish };
                     let id = request.map(|id| id.to_string());
-                    let taken = rig.write("user", &name(key), kind, id.as_deref()).unwrap();
-                    let held = model.entry(key).or_default();
-                    let expected = request.is_none_or(|id| held.requests.insert(id));
-                    prop_assert_eq!(taken, expected);
-                    if taken {
-                        held.open.push_str(&text);
-                        if finish {
-                            held.values.push(std::mem::take(&mut held.open));
+                    let written = rig.write("user", &name(key), kind, id.as_deref());
+                    match done {
+                        None => {
+                            prop_assert_eq!(written, Ok(true));
+                            held.requests.extend(request.map(|id| (id, wanted)));
+                            held.open.push_str(&text);
+                            if finish {
+                                held.values.push(std::mem::take(&mut held.open));
+                            }
                         }
+                        Some(done) if done == wanted => prop_assert_eq!(written, Ok(false)),
+                        Some(done) if !done.cleared => prop_assert_eq!(written, Err(WriteRefused::OtherRequest)),
+                        Some(_) => prop_assert!(matches!(written, Ok(false) | Err(WriteRefused::OtherRequest))),
                     }
                 }
                 Step::Clear { key } => {
@@ -300,6 +318,7 @@ proptest! {
                     let held = model.entry(key).or_default();
                     held.values.clear();
                     held.open.clear();
+                    held.requests.values_mut().for_each(|done| done.cleared = true);
                 }
                 Step::Commit => {
                     if let Some(job) = rig.shard.next_commit() {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::Shard;
 use super::open_parts::OpenBytes;
 use super::published::those_of_key;
+use super::requests::repeated;
 use crate::core::clock::Clock;
 use crate::core::op::{Body, Dot, KeyedOp, Op, Text};
 use crate::core::slot::{KeyHash, SlotId};
@@ -13,7 +14,7 @@ use crate::core::stamp::HybridTime;
 use crate::planted::{Bug, planted, takes_retries};
 use crate::store::filter::{parts_tag, request_tag};
 use crate::store::log::record_bytes;
-use crate::store::memtable::{MemoryOps, OpenParts, SharedMemtable};
+use crate::store::memtable::{MemoryOps, OpenParts};
 use crate::store::reader::{self, KeyPast};
 use crate::store::recover::UNKNOWN_ORIGIN;
 use crate::store::segment::{ReadError, Segment};
@@ -88,6 +89,8 @@ pub enum Submitted {
 pub enum WriteRefused {
     #[error("a value assembled from parts is limited to {max} bytes; this one would have {got}")]
     ValueTooLong { got: u64, max: u64 },
+    #[error("the request id was used for something else")]
+    OtherRequest,
     #[error("the disk is full")]
     DiskFull,
     #[error("the shard has stopped")]
@@ -111,7 +114,7 @@ impl PastLookup {
     /// Blocks on the disk.
     pub fn run(&mut self) -> Result<(), ReadError> {
         match self.request_id {
-            Some(id) if self.only_request => self.found.repeated = reader::holds_request(&self.source, id)?,
+            Some(id) if self.only_request => self.found.taken = reader::taken(&self.source, id)?,
             id => self.found = reader::past(&self.source, id)?,
         }
         Ok(())
@@ -127,13 +130,15 @@ impl Shard {
         if let Some(id) = write.request_id
             && !takes_retries()
             && !(planted(Bug::ClearTakenAnew) && write.is_clear())
-            && let Some(repeated) = self.repeated_in_memory(&write, id)
+            && let Some((group, done)) = self.taken_in_memory(&write, id)
         {
-            return Ok(Submitted::Repeated(repeated));
+            return repeated(&write, group, &done);
         }
         // What was taken stays taken, whatever happened to the key since.
-        if past.is_some_and(|past| past.found.repeated) && !takes_retries() {
-            return Ok(Submitted::Repeated(None));
+        if let Some(done) = past.and_then(|past| past.found.taken.as_ref())
+            && !takes_retries()
+        {
+            return repeated(&write, None, done);
         }
         self.learn(&write, past);
         if self.may_be_repeated_on_disk(&write, past) {
@@ -268,19 +273,6 @@ impl Shard {
         self.covered.get(op.dot.slot).is_none_or(|held| seen.covers(held))
     }
 
-    /// `Some` if a memtable holds the request id for the key: the group to wait for, if it is not durable yet.
-    fn repeated_in_memory(&self, write: &Write, id: RequestId) -> Option<Option<GroupNumber>> {
-        let held = |memtable: &SharedMemtable| memtable.read().group_of_request(&write.user, &write.key, id);
-        if let Some(active) = &self.active
-            && let Some(group) = held(&active.memtable)
-        {
-            let group = active.first_group + group as u64;
-            return Some((group >= self.durable_groups).then_some(GroupNumber(group)));
-        }
-        let frozen = self.frozen.iter().any(|frozen| held(&frozen.memtable).is_some());
-        frozen.then_some(None)
-    }
-
     fn may_be_repeated_on_disk(&self, write: &Write, past: Option<&PastLookup>) -> bool {
         write.request_id.is_some_and(|id| {
             let tag = request_tag(write.hash, id);
@@ -341,7 +333,7 @@ impl Shard {
             versions: self.versions(write),
             segments: self.segments.iter().map(|segment| segment.number()).collect(),
             source,
-            found: past.map(|past| past.found).unwrap_or_default(),
+            found: past.map(|past| past.found.clone()).unwrap_or_default(),
         })
     }
 

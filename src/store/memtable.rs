@@ -21,7 +21,7 @@ use parking_lot::RwLock;
 
 use super::log::{self, Found, LogKey, Place, Record, RecordHeader};
 use super::names::NameKey;
-use crate::core::op::Op;
+use crate::core::op::{Body, Op};
 use crate::types::{Key, RequestId, UserId};
 
 pub use key::MemoryOps;
@@ -308,6 +308,18 @@ impl Memtable {
 
     /// In which closed (or, if equal to `closed_groups`, open) group the request id was taken for this key.
     pub fn group_of_request(&self, user: &UserId, key: &Key, id: RequestId) -> Option<usize> {
+        let entry = self.entry_of_request(user, key, id)?;
+        self.entries.get(entry as usize).map(|entry| entry.group as usize)
+    }
+
+    /// The same, with what the request did.
+    pub fn request(&self, user: &UserId, key: &Key, id: RequestId) -> Option<(usize, Body)> {
+        let entry = self.entry_of_request(user, key, id)?;
+        let group = self.entries.get(entry as usize)?.group as usize;
+        Some((group, self.op(entry, group + 1)?.body))
+    }
+
+    fn entry_of_request(&self, user: &UserId, key: &Key, id: RequestId) -> Option<u32> {
         let (user, key) = (user.as_str().as_bytes(), key.as_str().as_bytes());
         let hash = self.names.hash_of_request(self.names.hash(user, key), id);
         let held = self.requests.iter_hash(hash).find(|held| {
@@ -318,7 +330,7 @@ impl Memtable {
                     header.request_id(record) == Some(id) && header.user(record) == user && header.key(record) == key
                 })
         })?;
-        self.entries.get(held.entry as usize).map(|entry| entry.group as usize)
+        Some(held.entry)
     }
 }
 

@@ -273,24 +273,24 @@ fn cost_of(fragment: &Fragment) -> usize {
 }
 
 /// What a write has to know of the past of its key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct KeyPast {
-    /// The request id was taken already.
-    pub repeated: bool,
+    /// What was done under the request id already.
+    pub taken: Option<Body>,
     /// Bytes of the parts that no value has finished yet; `None` if that was not asked.
     pub open_parts_bytes: Option<u64>,
 }
 
-/// Whether one of the source's segments holds the request id. Reads few blocks of a long list (see `OpCursor::holds_request`).
-pub fn holds_request(source: &KeySource, request_id: RequestId) -> Result<bool, ReadError> {
+/// What was done under the request id, by one of the source's segments. Reads few blocks of a long list (see `OpCursor::next_of_request`).
+pub fn taken(source: &KeySource, request_id: RequestId) -> Result<Option<Body>, ReadError> {
     let tag = request_tag(KeyHash::of(&source.user, &source.key), request_id);
     for segment in &source.segments {
-        let ops = segment.ops_of(source.slot, source.user.as_str(), source.key.as_str());
-        if ops.holds_request(tag, request_id)? {
-            return Ok(true);
+        let mut ops = segment.ops_of(source.slot, source.user.as_str(), source.key.as_str());
+        if let Some(op) = ops.next_of_request(tag, request_id)? {
+            return Ok(Some(op.body));
         }
     }
-    Ok(false)
+    Ok(None)
 }
 
 /// Looks a key's past up.
@@ -300,10 +300,13 @@ pub fn past(source: &KeySource, request_id: Option<RequestId>) -> Result<KeyPast
     let mut open_parts_bytes = 0;
     let mut ops = source.ops();
     while let Some(op) = ops.next()? {
-        past.repeated |= request_id.is_some() && op.request_id == request_id;
         let open = visibility.end().is_none_or(|end| op.stamp() > end) && visibility.stands(&op);
         if let (Body::Part(text), true) = (&op.body, open) {
             open_parts_bytes += text.len() as u64;
+        }
+        // The first one counts.
+        if request_id.is_some() && op.request_id == request_id && past.taken.is_none() {
+            past.taken = Some(op.body);
         }
     }
     past.open_parts_bytes = Some(open_parts_bytes);

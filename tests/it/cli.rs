@@ -134,6 +134,33 @@ fn a_repeated_add_under_one_name_counts_once() {
 }
 
 #[test]
+fn a_name_that_was_used_for_something_else_is_refused() {
+    let home = Home::new();
+    let node = home.start();
+    let add = |words: &[&str]| run(cli(&home, &node, &[words, &["--request-id", "once"]].concat()));
+    assert!(add(&["add_value", "k", "v"]).status.success());
+    assert_fails(
+        &add(&["add_value", "k", "another"]),
+        REFUSED,
+        &["request_id", "nothing was changed"],
+    );
+    assert_fails(&add(&["add_value_part", "k", "v"]), REFUSED, &["request_id"]);
+    assert!(add(&["add_value", "another", "another"]).status.success());
+    assert_eq!(node.admin().get("k"), ["v"]);
+    // Of two texts that begin with the same part, the second one's end is not made a value of its own.
+    let (first, second) = ("x".repeat(3 << 19), "x".repeat(3 << 20));
+    std::fs::write(home.path().join("first"), &first).unwrap();
+    std::fs::write(home.path().join("second"), &second).unwrap();
+    assert!(add(&["add_value", "long", "--file", "first"]).status.success());
+    assert_fails(
+        &add(&["add_value", "long", "--file", "second"]),
+        REFUSED,
+        &["--request-id once", "1048576 bytes"],
+    );
+    assert!(node.admin().get("long") == [first]);
+}
+
+#[test]
 fn an_add_that_is_interrupted_says_what_is_stored_and_can_be_gone_on_with() {
     let home = Home::new();
     let node = home.start();

@@ -44,6 +44,10 @@ fn long(word: &str) -> String {
 /// Ops of the long list.
 const LONG_LIST_VALUES: u64 = 120;
 
+fn long_list_text(value: u64) -> String {
+    format!("{value} {}", "value ".repeat(100))
+}
+
 fn long_list_request(value: u64) -> String {
     format!("request {value}")
 }
@@ -251,7 +255,7 @@ fn a_long_list_remembers_its_request_ids_whatever_its_filter_tells() {
             for value in 1..=LONG_LIST_VALUES {
                 let request = long_list_request(value);
                 assert!(
-                    !add_with(&mut shard, EAST, "again", Some(&request)),
+                    !add_with(&mut shard, EAST, &long_list_text(value), Some(&request)),
                     "v{version}, {request}"
                 );
             }

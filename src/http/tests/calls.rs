@@ -251,6 +251,7 @@ async fn what_goes_wrong_below_has_its_status_and_headers() {
         (OpError::ShardUnavailable { maybe_applied: true }, 503, "1"),
         (OpError::DiskFull, 507, ""),
         (OpError::ValueTooLong { got: 2, max: 1 }, 413, ""),
+        (OpError::OtherRequest, 409, ""),
         (OpError::Damaged("x".into()), 500, ""),
     ];
     for (error, status, retry_after) in cases {

@@ -82,6 +82,55 @@ async fn a_request_counts_once_through_whichever_nodes_it_came() {
     rig.end().await;
 }
 
+/// Also through the one of four that holds no replica, and after all were started anew.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_id_is_refused_for_another_request_through_whichever_nodes_it_came() {
+    let mut rig = Rig::new(4).await;
+    let request = |name: &str| RequestId::new(name).unwrap();
+    let write = async |rig: &Rig, index: usize, name: &str, text: &str, finish: bool| {
+        let node = rig.node(index);
+        node.add(
+            &user(),
+            &key("k"),
+            text.into(),
+            finish,
+            Some(request(name)),
+            Terms::usual(),
+        )
+        .await
+    };
+    assert_eq!(write(&rig, 0, "part", "a", false).await, Ok(Added::Appended));
+    assert_eq!(write(&rig, 1, "end", "b", true).await, Ok(Added::Appended));
+    for _ in 0..2 {
+        for node in 0..4 {
+            let others = [
+                ("part", "a", true),
+                ("part", "b", false),
+                ("end", "b", false),
+                ("end", "c", true),
+            ];
+            for (name, text, finish) in others {
+                let other = write(&rig, node, name, text, finish).await;
+                assert_eq!(other, Err(OpError::OtherRequest), "{name} through {node}");
+            }
+            let (user, key) = (user(), key("k"));
+            let clear = rig.node(node).clear(&user, &key, Some(request("end")), Terms::usual());
+            assert_eq!(clear.await, Err(OpError::OtherRequest));
+            assert_eq!(write(&rig, node, "part", "a", false).await, Ok(Added::Repeated));
+            assert_eq!(write(&rig, node, "end", "b", true).await, Ok(Added::Repeated));
+        }
+        assert_eq!(list(rig.node(3), "k", Consistency::Quorum).await.unwrap(), ["ab"]);
+        for node in 0..4 {
+            rig.stop(node).await;
+        }
+        for node in 0..4 {
+            rig.start(node).await;
+        }
+        rig.wait_linked().await;
+    }
+    rig.end().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_was_away_gets_what_it_missed_and_two_of_three_go_on() {
     let mut rig = Rig::new(3).await;

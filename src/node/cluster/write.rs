@@ -189,6 +189,9 @@ impl Inner {
             .prepare(&wanted, slot, &peers, which, (need, replicas.len()))
             .await?;
         if let Some((op, from)) = asked.held {
+            if !wanted.kind.may_have_done(&op.op.body) {
+                return Err(OpError::OtherRequest);
+            }
             begun.start();
             self.hold(op, Some(&from), &peers, need).await?;
             return Ok(Added::Repeated);

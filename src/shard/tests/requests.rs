@@ -115,6 +115,66 @@ fn of_a_long_list_a_few_blocks_are_read_to_find_the_op_of_a_request() {
 }
 
 #[test]
+fn a_request_id_that_was_used_for_something_else_is_refused_wherever_its_op_came_to_lie() {
+    let mut rig = Rig::new(small());
+    let key = name(1);
+    let add = |text: &str, finish: bool| WriteKind::Add {
+        text: text.into(),
+        finish,
+    };
+    let used = [
+        ("part", add("p", false)),
+        ("value", add("v", true)),
+        ("clear", WriteKind::Clear),
+        ("last", add("w", true)),
+    ];
+    for (id, kind) in &used {
+        assert!(rig.write("user", &key, kind.clone(), Some(id)).unwrap());
+    }
+    // In memory; in a log that was read back; sealed; and after merges.
+    for round in 0..6 {
+        for (id, kind) in &used {
+            let again = rig.write("user", &key, kind.clone(), Some(id));
+            assert_eq!(again, Ok(false), "round {round}: {id}");
+        }
+        let others = [
+            ("last", add("w", false)),
+            ("last", add("x", true)),
+            ("last", add("", true)),
+            ("last", WriteKind::Clear),
+        ];
+        for (id, kind) in others {
+            let other = rig.write("user", &key, kind.clone(), Some(id));
+            assert_eq!(other, Err(WriteRefused::OtherRequest), "round {round}: {id}, {kind:?}");
+        }
+        // Of what was cleared, and of a clear, the id may be all that is left; it does not count again.
+        for (id, kind) in [
+            ("value", add("other", true)),
+            ("part", WriteKind::Clear),
+            ("clear", add("v", true)),
+        ] {
+            let other = rig.write("user", &key, kind, Some(id));
+            assert!(
+                matches!(other, Ok(false) | Err(WriteRefused::OtherRequest)),
+                "{other:?}"
+            );
+        }
+        // Another key, or another user, has ids of its own.
+        for (user, key) in [("user", "another"), ("another", &*key)] {
+            assert_eq!(rig.write(user, key, add("y", true), Some("last")), Ok(round == 0));
+        }
+        rig.run_jobs();
+        assert_eq!(rig.get("user", &key), ["w"], "round {round}");
+        if round % 2 == 0 {
+            rig.reopen();
+        }
+        rig.now.0 += 60_000;
+        rig.shard.tick(rig.now);
+    }
+    assert!(rig.shard.stats().sealed_ops > 0);
+}
+
+#[test]
 fn a_clear_that_is_sent_again_removes_nothing_that_came_since() {
     let mut rig = Rig::new(small());
     let clear = |rig: &mut Rig| rig.write("user", &name(1), WriteKind::Clear, Some("clear")).unwrap();
@@ -180,14 +240,14 @@ proptest! {
     #[test]
     fn a_request_id_counts_once_whatever_happens_to_its_list(steps in proptest::collection::vec(step(), 1..24)) {
         let mut rig = Rig::new(small());
-        let mut taken: Vec<(u8, usize)> = Vec::new();
+        let mut taken: Vec<(u8, usize, usize)> = Vec::new();
         for step in steps.into_iter().chain([Step::Seal, Step::Retry]) {
             match step {
                 Step::Add { key, count, size } => {
                     for _ in 0..count {
                         let request = taken.len();
                         prop_assert!(add(&mut rig, key, request, size), "a new one is taken");
-                        taken.push((key, request));
+                        taken.push((key, request, size));
                     }
                 }
                 Step::Clear { key } => rig.clear("user", &name(key)),
@@ -214,8 +274,8 @@ proptest! {
                     }
                 }
                 Step::Retry => {
-                    for &(key, request) in &taken {
-                        prop_assert!(!add(&mut rig, key, request, 1), "{request} of {key} was taken twice");
+                    for &(key, request, size) in &taken {
+                        prop_assert!(!add(&mut rig, key, request, size), "{request} of {key} was taken twice");
                     }
                 }
             }

@@ -127,12 +127,7 @@ impl OpCursor {
         }
     }
 
-    /// Whether any op that is left has the request id, whose tag is `tag` (see `filter`).
-    pub fn holds_request(mut self, tag: u64, id: RequestId) -> Result<bool, ReadError> {
-        Ok(self.next_of_request(tag, id)?.is_some())
-    }
-
-    /// The next op that has the request id. Blocks that the filter rules out, or that are known to hold no request id, are not read.
+    /// The next op that has the request id, whose tag is `tag` (see `filter`). Blocks that the filter rules out, or that are known to hold no request id, are not read.
     pub fn next_of_request(&mut self, tag: u64, id: RequestId) -> Result<Option<Op>, ReadError> {
         loop {
             while let State::At(block) = self.state

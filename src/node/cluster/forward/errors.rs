@@ -1,6 +1,7 @@
 //! Why a try at another node brought nothing, and whether it may have had an effect.
 
 use crate::node::OpError;
+use crate::node::error::OTHER_REQUEST;
 use crate::node::peers::CallError;
 use crate::node::permits::RETRY_AFTER_S;
 use crate::wire::WireError;
@@ -72,6 +73,8 @@ pub fn wire_error(error: OpError) -> WireError {
         OpError::NotReady(_) => WireError::Unavailable { maybe_applied: false },
         OpError::ShardUnavailable { maybe_applied } => WireError::Unavailable { maybe_applied },
         OpError::ValueTooLong { got, max } => WireError::ValueTooLong { got, max },
+        // No variant of its own: nodes of before would cut the connection, and all that is on it.
+        error @ OpError::OtherRequest => WireError::Refused(error.to_string()),
         OpError::Damaged(what) => WireError::Damaged(what),
         OpError::Disk(what) => WireError::Disk(what),
         error @ (OpError::Peer(_) | OpError::Internal(_)) => WireError::Refused(error.to_string()),
@@ -91,6 +94,7 @@ pub fn wire_error(error: OpError) -> WireError {
 
 pub fn error_of(error: WireError) -> OpError {
     match error {
+        WireError::Refused(why) if why == OTHER_REQUEST => OpError::OtherRequest,
         WireError::Refused(why) => OpError::Peer(why),
         WireError::Overloaded { retry_after_s } => OpError::Overloaded {
             what: "a replica's queue",

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::core::key_ops::KeyOps;
-use crate::store::reader::holds_request;
+use crate::store::reader::taken;
 
 const ORIGINS: u64 = 3;
 
@@ -94,7 +94,7 @@ proptest! {
                 for op in model.ops() {
                     if let Some(id) = op.request_id {
                         let in_memory = store.source(key).memory.iter().any(|op| op.request_id == Some(id));
-                        prop_assert!(in_memory || holds_request(&store.source(key), id).unwrap());
+                        prop_assert!(in_memory || taken(&store.source(key), id).unwrap().is_some());
                     }
                 }
             }

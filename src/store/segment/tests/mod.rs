@@ -160,8 +160,8 @@ fn request(number: u64) -> RequestId {
 /// As a retried add asks.
 fn holds(segment: &Arc<Segment>, entry: &KeyedOp, id: RequestId) -> bool {
     let tag = request_tag(hash_of(entry), id);
-    let ops = segment.ops_of(entry.op.dot.slot, entry.user.as_str(), entry.key.as_str());
-    segment.may_hold(entry.op.dot.slot, tag) && ops.holds_request(tag, id).unwrap()
+    let mut ops = segment.ops_of(entry.op.dot.slot, entry.user.as_str(), entry.key.as_str());
+    segment.may_hold(entry.op.dot.slot, tag) && ops.next_of_request(tag, id).unwrap().is_some()
 }
 
 fn body() -> impl Strategy<Value = Body> {
