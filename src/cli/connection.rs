@@ -12,8 +12,9 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use crate::client::{Client, ClientBuilder, ClientError, Waiting};
 use crate::types::Consistency;
 
+use super::environment::with_environment;
 use super::exit::{Advice, usage};
-use super::profile::{Folders, Found, split_urls};
+use super::profile::{Folders, Found, Search, split_urls};
 use super::secret;
 
 /// Rounds through all addresses after the first while nobody ever listened at any: about two seconds.
@@ -97,7 +98,11 @@ pub fn resolve(
 ) -> anyhow::Result<Target> {
     let variable: Variable = &|name| variable(name).filter(|text| !text.is_empty());
     let asked = args.profile.clone().or_else(|| variable("KV_PROFILE"));
-    let found = folders.find(asked.as_deref())?.unwrap_or_default();
+    let search = folders.find(asked.as_deref())?;
+    for text in worth_saying(&search, args, variable) {
+        eprintln!("warning: {text}");
+    }
+    let found = search.found.unwrap_or_default();
     let urls = urls(args, variable, &found);
     let Some(user) = user(args, variable, &found) else {
         return Err(usage(
@@ -118,6 +123,18 @@ pub fn resolve(
         password,
         consistency,
     })
+}
+
+/// What was passed over, where a setting could have come from it.
+fn worth_saying<'a>(search: &'a Search, args: &ConnectionArgs, variable: Variable) -> &'a [String] {
+    let has_url = !args.url.is_empty() || variable("KV_URL").is_some();
+    let has_user = args.user.is_some() || variable("KV_USER").is_some();
+    let password = || variable("KV_PASSWORD").or_else(|| variable("KV_PASSWORD_FILE"));
+    let has_password = args.password_file.is_some() || password().is_some();
+    match has_url && has_user && has_password {
+        true => &[],
+        false => &search.passed_over,
+    }
 }
 
 fn consistency(flag: Option<Consistency>, variable: Variable, found: &Found) -> anyhow::Result<Option<Consistency>> {
@@ -246,8 +263,8 @@ impl Connection {
     }
 
     fn at_level(args: &ConnectionArgs, level: Option<Consistency>) -> anyhow::Result<Self> {
-        let variable = |name: &str| std::env::var(name).ok();
-        let target = resolve(args, level, variable, &Folders::of_this_process())?;
+        let folders = Folders::of_this_process();
+        let target = with_environment(|variable| resolve(args, level, variable, &folders))?;
         let client = builder(&target, args);
         // A script may take what comes on standard error for a failure.
         let client = match io::stderr().is_terminal() {
