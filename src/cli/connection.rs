@@ -20,6 +20,8 @@ use super::secret;
 /// Rounds through all addresses after the first while nobody ever listened at any: about two seconds.
 const RETRIES_TO_CONNECT: u32 = 4;
 const URL_DEFAULT: &str = "http://127.0.0.1:8000";
+/// Of the client, as the help says.
+const DEADLINE_DEFAULT: Duration = Duration::from_secs(60);
 /// A person begins to wonder.
 const NOTICE_AFTER: Duration = Duration::from_secs(2);
 
@@ -44,6 +46,13 @@ pub struct ConnectionArgs {
     /// Seconds in which a request is tried again, over all nodes; after that it is given up, or after two seconds where nothing ever listened at any address. A node takes at most 10 of them for a try unless it is given [default: 60]
     #[arg(long, value_name = "SECONDS", value_parser = deadline)]
     pub deadline: Option<Duration>,
+}
+
+impl ConnectionArgs {
+    /// How long what fails for now is tried again.
+    pub fn patience(&self) -> Duration {
+        self.deadline.unwrap_or(DEADLINE_DEFAULT)
+    }
 }
 
 /// Of a command on keys. Users and members are always changed at the level that they need.
