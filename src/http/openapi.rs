@@ -113,14 +113,8 @@ pub(super) fn statuses(call: Call) -> &'static [u16] {
         Call::ClearKey => &[200, 400, 401, 405, 408, 413, 415, 422, 431, 500, 503, 507],
         Call::UsersList => &[200, 400, 401, 403, 405, 408, 413, 415, 422, 431, 500, 503],
         Call::UsersAdd => &[200, 400, 401, 403, 405, 408, 409, 413, 415, 422, 431, 500, 503, 507],
-        Call::UsersRemove => &[
-            200, 400, 401, 403, 404, 405, 408, 409, 413, 415, 422, 431, 500, 503, 507,
-        ],
-        Call::UsersPasswd => &[
-            200, 400, 401, 403, 404, 405, 408, 409, 413, 415, 422, 431, 500, 503, 507,
-        ],
         Call::ClusterStatus => &[200, 400, 401, 403, 405, 408, 409, 413, 415, 422, 431, 500, 503],
-        Call::ClusterRemove | Call::ClusterReplace => &[
+        Call::UsersRemove | Call::UsersPasswd | Call::ClusterRemove | Call::ClusterReplace => &[
             200, 400, 401, 403, 404, 405, 408, 409, 413, 415, 422, 431, 500, 503, 507,
         ],
         Call::Readyz => &[200, 405, 431, 503],
