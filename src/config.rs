@@ -63,28 +63,37 @@ pub enum ConfigError {
         text: String,
         why: String,
     },
-    #[error("{} is given, but {} is not: the first admin needs both", .given.flag(), .missing.flag())]
-    HalfAnAdmin { given: Setting, missing: Setting },
+    #[error("{} is given, but {} is not: the first admin needs both", place(*.given, .given_by), named(*.missing, .given_by))]
+    HalfAnAdmin {
+        given: Setting,
+        given_by: Source,
+        missing: Setting,
+    },
     #[error(
-        "{} is given, but {} is not: without it this node belongs to no cluster; give it, or leave {0} out",
-        .given.flag(), Setting::ClusterListen.flag()
+        "{} is given, but {} is not: without it this node belongs to no cluster; give it, or leave {} out",
+        place(*.given, .given_by), named(Setting::ClusterListen, .given_by), named(*.given, .given_by)
     )]
-    NoCluster { given: Setting },
+    NoCluster { given: Setting, given_by: Source },
     #[error(
         "{} is given, but {} is not: the nodes of a cluster know each other by a key; `kv cluster keygen FILE` makes one, to be \
-         copied to all of them", Setting::ClusterListen.flag(), Setting::ClusterKeyFile.flag()
+         copied to all of them", place(Setting::ClusterListen, .given_by), named(Setting::ClusterKeyFile, .given_by)
     )]
-    NoClusterKey,
+    NoClusterKey { given_by: Source },
     #[error(
-        "{} {listen} is no address that other nodes could reach: give the one of this machine with {}",
-        Setting::ClusterListen.flag(), Setting::Advertise.flag()
+        "{}: {listen} is no address that other nodes could reach: give the one of this machine with {}",
+        place(Setting::ClusterListen, .given_by), named(Setting::Advertise, .given_by)
     )]
-    NothingToAdvertise { listen: SocketAddr },
+    NothingToAdvertise { listen: SocketAddr, given_by: Source },
     #[error(
-        "{} {nodes} and {} {clients} are one address: give each its own port",
-        Setting::ClusterListen.flag(), Setting::Listen.flag()
+        "{}, {nodes}, and {}, {clients}, are one address: give each its own port",
+        place(Setting::ClusterListen, .nodes_by), place(Setting::Listen, .clients_by)
     )]
-    SharedAddress { clients: SocketAddr, nodes: SocketAddr },
+    SharedAddress {
+        clients: SocketAddr,
+        clients_by: Source,
+        nodes: SocketAddr,
+        nodes_by: Source,
+    },
     #[error("{}: unknown setting {name:?}; there are: {}", path.display(), names())]
     UnknownKey { path: PathBuf, name: String },
     #[error("{}: {name} must be {must_be}", path.display())]
@@ -102,6 +111,15 @@ fn place(setting: Setting, source: &Source) -> impl fmt::Display {
         Source::Flag => setting.flag(),
         Source::Variable => format!("the environment variable {}", setting.variable()),
         Source::File(path) => format!("{} in {}", setting.name(), path.display()),
+    }
+}
+
+/// A setting as it would be written where another one came from.
+fn named(setting: Setting, source: &Source) -> String {
+    match source {
+        Source::Flag => setting.flag(),
+        Source::Variable => setting.variable(),
+        Source::File(_) => setting.name().to_owned(),
     }
 }
 
@@ -234,6 +252,12 @@ impl Settings {
         self.given.contains_key(&setting)
     }
 
+    /// Of a default: a flag can change it.
+    fn source_of(&self, setting: Setting) -> Source {
+        let given = self.given.get(&setting);
+        given.map_or(Source::Flag, |given| given.source.clone())
+    }
+
     fn get<T>(
         &self,
         setting: Setting,
@@ -244,14 +268,20 @@ impl Settings {
         let text = given.map_or(default, |given| given.text.as_str());
         parse(text).map_err(|why| ConfigError::Invalid {
             setting,
-            given_by: given.map_or(Source::Flag, |given| given.source.clone()),
+            given_by: self.source_of(setting),
             text: text.to_owned(),
             why,
         })
     }
 
     fn first_admin(&self) -> Result<Option<FirstAdmin>, ConfigError> {
-        let half = |given, missing| Err(ConfigError::HalfAnAdmin { given, missing });
+        let half = |given, missing| {
+            Err(ConfigError::HalfAnAdmin {
+                given,
+                given_by: self.source_of(given),
+                missing,
+            })
+        };
         match (self.has(Setting::User), self.has(Setting::PasswordFile)) {
             (false, false) => Ok(None),
             (true, false) => half(Setting::User, Setting::PasswordFile),

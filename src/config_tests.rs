@@ -246,3 +246,43 @@ fn clients_and_nodes_do_not_share_an_address() {
     assert!(listening("10.0.0.2:8000", "10.0.0.1:8000").is_ok());
     assert!(listening("10.0.0.1:8001", "10.0.0.1:8000").is_ok());
 }
+
+#[test]
+fn what_is_missing_beside_a_setting_of_the_file_or_the_environment_is_not_blamed_on_a_flag() {
+    let admin = from_file("user = 'root'").unwrap_err().to_string();
+    assert!(
+        admin.starts_with("user in /etc/kv/node.toml is given, but password_file is not"),
+        "{admin}"
+    );
+    let join = from_file("join = '127.0.0.1:7001'").unwrap_err().to_string();
+    assert!(
+        join.starts_with("join in /etc/kv/node.toml is given, but cluster_listen is not")
+            && join.contains("leave join out"),
+        "{join}"
+    );
+    let key = from_file("cluster_listen = '127.0.0.1:7000'").unwrap_err().to_string();
+    assert!(
+        key.starts_with("cluster_listen in /etc/kv/node.toml is given, but cluster_key_file is not"),
+        "{key}"
+    );
+    let everywhere = from_file("cluster_listen = '0.0.0.0:7000'\ncluster_key_file = 'key'")
+        .unwrap_err()
+        .to_string();
+    assert!(
+        everywhere.starts_with("cluster_listen in /etc/kv/node.toml: 0.0.0.0:7000")
+            && everywhere.ends_with("with advertise"),
+        "{everywhere}"
+    );
+    let one = "cluster_listen = '127.0.0.1:7'\nlisten = '127.0.0.1:7'\ncluster_key_file = 'key'";
+    let one = from_file(one).unwrap_err().to_string();
+    for error in [&admin, &join, &key, &everywhere, &one] {
+        assert!(!error.contains("--") && error.contains("/etc/kv/node.toml"), "{error}");
+    }
+    let mut settings = Settings::default();
+    settings.offer_environment(|name| (name == "KV_JOIN").then(|| "127.0.0.1:7001".to_owned()));
+    let error = settings.into_config().unwrap_err().to_string();
+    assert!(
+        error.starts_with("the environment variable KV_JOIN is given, but KV_CLUSTER_LISTEN is not"),
+        "{error}"
+    );
+}

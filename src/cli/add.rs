@@ -2,6 +2,7 @@
 //!
 //! Invariant: what can be checked before anything is sent is checked; and what was sent can be continued with the same request id.
 
+use std::ffi::OsString;
 use std::fmt;
 use std::fs;
 use std::io::{self, Cursor, Read, Seek, Write};
@@ -15,7 +16,7 @@ use tokio::sync::mpsc;
 
 use crate::api::{STATUS_IN_PROGRESS, STATUS_OK};
 use crate::client::{Client, ClientError, PART_BYTES_MAX, entropy, part_request_id};
-use crate::types::{RequestId, VALUE_BYTES_MAX};
+use crate::types::{LengthError, RequestId, VALUE_BYTES_MAX};
 
 use super::connection::{Connection, KeyConnectionArgs};
 use super::exit::{CliError, unopened};
@@ -35,7 +36,7 @@ it fails or is interrupted (Ctrl-C, SIGTERM), it says what is stored and with wh
 pub struct AddArgs {
     /// The key
     pub key: String,
-    /// The value, or - for standard input, taken byte for byte; after -- it may begin with a dash
+    /// The value, or - for standard input, taken byte for byte; after -- it may begin with a dash, or be one
     #[arg(
         allow_negative_numbers = true,
         required_unless_present = "file",
@@ -45,8 +46,13 @@ pub struct AddArgs {
     /// Take the value from this file
     #[arg(long, value_name = "FILE")]
     pub file: Option<PathBuf>,
+<<<<<<< HEAD
     /// Name of this add: however often it is repeated under the same name, it counts once; another text, or a part for a value, under a name that was used for this key is refused, as long as what was added is there [default: a random one]
     #[arg(long, value_name = "ID")]
+=======
+    /// Name of this add: however often it is repeated under the same name, it counts once [default: a random one]
+    #[arg(long, value_name = "ID", value_parser = request_id)]
+>>>>>>> cli
     pub request_id: Option<String>,
     /// Print the API's answer
     #[arg(long)]
@@ -55,12 +61,18 @@ pub struct AddArgs {
     pub connection: KeyConnectionArgs,
 }
 
+fn request_id(text: &str) -> Result<String, LengthError> {
+    RequestId::new(text).map(|_| text.to_owned())
+}
+
+/// Whether the last of these arguments stands behind `--`, where a dash is no more than a dash.
+fn ends_behind_dashes(mut arguments: impl Iterator<Item = OsString>) -> bool {
+    arguments.any(|argument| argument == "--") && arguments.next().is_some()
+}
+
 pub async fn run(args: AddArgs, finish: bool) -> anyhow::Result<()> {
     let connection = Connection::to_keys(&args.connection)?;
     let client = &connection.client;
-    if let Some(given) = &args.request_id {
-        RequestId::new(given).map_err(|error| CliError::RefusedInput(format!("--request-id: {error}")))?;
-    }
     let request_id = args.request_id.clone().unwrap_or_else(entropy::hex::<16>);
     let add = Add {
         client,
@@ -70,7 +82,8 @@ pub async fn run(args: AddArgs, finish: bool) -> anyhow::Result<()> {
     };
     let sent = match (&args.file, args.value.as_deref()) {
         (Some(path), _) => add.file(path).await,
-        (None, Some("-")) => add.stdin().await,
+        // The value is the last of what is no flag.
+        (None, Some("-")) if !ends_behind_dashes(std::env::args_os()) => add.stdin().await,
         (None, value) => add.text(value.unwrap_or_default().as_bytes()).await,
     };
     sent.map_err(|error| match is_explained(&error) {

@@ -208,3 +208,10 @@ fn a_value_beyond_the_limit_is_refused() {
     let error = check_length(VALUE_BYTES_MAX + 1).unwrap_err();
     assert_eq!(exit_of(&error), Exit::Refused);
 }
+
+#[test]
+fn a_dash_behind_two_is_a_value() {
+    let behind = |line: &str| ends_behind_dashes(line.split(' ').map(OsString::from));
+    assert!(behind("kv add_value k -- -") && behind("kv add_value -- k -") && behind("kv add_value k --json -- -"));
+    assert!(!behind("kv add_value k -") && !behind("kv add_value k - --json") && !behind("kv add_value k - --"));
+}

@@ -75,6 +75,19 @@ pub struct KeygenArgs {
     pub file: Option<PathBuf>,
 }
 
+impl ClusterCommand {
+    /// None when it asks no node.
+    pub fn connection(&mut self) -> Option<&mut ConnectionArgs> {
+        match self {
+            Self::Status(args) => Some(&mut args.connection),
+            Self::Members(args) => Some(&mut args.connection),
+            Self::Remove(args) => Some(&mut args.common.connection),
+            Self::Replace(args) => Some(&mut args.common.connection),
+            Self::Keygen(_) => None,
+        }
+    }
+}
+
 pub async fn run(command: ClusterCommand) -> anyhow::Result<()> {
     match command {
         ClusterCommand::Status(args) => {

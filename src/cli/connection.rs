@@ -12,13 +12,16 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use crate::client::{Client, ClientBuilder, ClientError, Waiting};
 use crate::types::Consistency;
 
+use super::environment::with_environment;
 use super::exit::{Advice, usage};
-use super::profile::{Folders, Found, split_urls};
+use super::profile::{Folders, Found, Search, split_urls};
 use super::secret;
 
 /// Rounds through all addresses after the first while nobody ever listened at any: about two seconds.
 const RETRIES_TO_CONNECT: u32 = 4;
 const URL_DEFAULT: &str = "http://127.0.0.1:8000";
+/// Of the client, as the help says.
+const DEADLINE_DEFAULT: Duration = Duration::from_secs(60);
 /// A person begins to wonder.
 const NOTICE_AFTER: Duration = Duration::from_secs(2);
 
@@ -43,6 +46,13 @@ pub struct ConnectionArgs {
     /// Seconds in which a request is tried again, over all nodes; after that it is given up, or after two seconds where nothing ever listened at any address. A node takes at most 10 of them for a try unless it is given [default: 60]
     #[arg(long, value_name = "SECONDS", value_parser = deadline)]
     pub deadline: Option<Duration>,
+}
+
+impl ConnectionArgs {
+    /// How long what fails for now is tried again.
+    pub fn patience(&self) -> Duration {
+        self.deadline.unwrap_or(DEADLINE_DEFAULT)
+    }
 }
 
 /// Of a command on keys. Users and members are always changed at the level that they need.
@@ -97,7 +107,11 @@ pub fn resolve(
 ) -> anyhow::Result<Target> {
     let variable: Variable = &|name| variable(name).filter(|text| !text.is_empty());
     let asked = args.profile.clone().or_else(|| variable("KV_PROFILE"));
-    let found = folders.find(asked.as_deref())?.unwrap_or_default();
+    let search = folders.find(asked.as_deref())?;
+    for text in worth_saying(&search, args, variable) {
+        eprintln!("warning: {text}");
+    }
+    let found = search.found.unwrap_or_default();
     let urls = urls(args, variable, &found);
     let Some(user) = user(args, variable, &found) else {
         return Err(usage(
@@ -118,6 +132,18 @@ pub fn resolve(
         password,
         consistency,
     })
+}
+
+/// What was passed over, where a setting could have come from it.
+fn worth_saying<'a>(search: &'a Search, args: &ConnectionArgs, variable: Variable) -> &'a [String] {
+    let has_url = !args.url.is_empty() || variable("KV_URL").is_some();
+    let has_user = args.user.is_some() || variable("KV_USER").is_some();
+    let password = || variable("KV_PASSWORD").or_else(|| variable("KV_PASSWORD_FILE"));
+    let has_password = args.password_file.is_some() || password().is_some();
+    match has_url && has_user && has_password {
+        true => &[],
+        false => &search.passed_over,
+    }
 }
 
 fn consistency(flag: Option<Consistency>, variable: Variable, found: &Found) -> anyhow::Result<Option<Consistency>> {
@@ -246,8 +272,8 @@ impl Connection {
     }
 
     fn at_level(args: &ConnectionArgs, level: Option<Consistency>) -> anyhow::Result<Self> {
-        let variable = |name: &str| std::env::var(name).ok();
-        let target = resolve(args, level, variable, &Folders::of_this_process())?;
+        let folders = Folders::of_this_process();
+        let target = with_environment(|variable| resolve(args, level, variable, &folders))?;
         let client = builder(&target, args);
         // A script may take what comes on standard error for a failure.
         let client = match io::stderr().is_terminal() {

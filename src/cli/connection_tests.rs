@@ -11,6 +11,7 @@ struct World {
     variables: Vec<(&'static str, &'static str)>,
     args: ConnectionArgs,
     level: Option<Consistency>,
+    owners: [u32; 2],
 }
 
 impl World {
@@ -25,6 +26,7 @@ impl World {
             variables: variables.to_vec(),
             args: ConnectionArgs::default(),
             level: None,
+            owners: [rustix::process::geteuid().as_raw(); 2],
         }
     }
 
@@ -36,12 +38,14 @@ impl World {
         let folders = Folders {
             working: self.root.path().to_path_buf(),
             config: None,
+            owners: self.owners,
         };
-        let variable = |name: &str| {
-            let of_name = |(variable, _): &&(&str, &str)| *variable == name;
-            self.variables.iter().find(of_name).map(|(_, text)| (*text).to_owned())
-        };
-        resolve(&self.args, self.level, variable, &folders)
+        resolve(&self.args, self.level, |name| self.variable(name), &folders)
+    }
+
+    fn variable(&self, name: &str) -> Option<String> {
+        let of_name = |(variable, _): &&(&str, &str)| *variable == name;
+        self.variables.iter().find(of_name).map(|(_, text)| (*text).to_owned())
     }
 }
 
@@ -71,6 +75,37 @@ fn the_environment_wins_over_the_profile() {
     );
     assert_eq!(target.user, sourced("eve".to_owned(), "KV_USER"));
     assert_eq!(target.password, sourced("p".to_owned(), "KV_PASSWORD"));
+}
+
+#[test]
+fn what_somebody_else_left_in_the_working_folder_gets_nobody_s_credentials() {
+    let mut world = World::new("url = 'http://theirs'", &[("KV_USER", "eve"), ("KV_PASSWORD", "p")]);
+    world.owners = [u32::MAX - 7; 2];
+    let target = world.resolve().unwrap();
+    assert_eq!(target.urls, sourced(vec![URL_DEFAULT.to_owned()], "the default"));
+    // Nothing of it is needed where all is set: then it does not even have to be a profile.
+    fs::write(world.path("kv-cluster/profile.toml"), "no profile").unwrap();
+    world.args.url = vec!["http://flag".to_owned()];
+    assert_eq!(world.resolve().unwrap().urls.value, ["http://flag"]);
+}
+
+#[test]
+fn what_was_passed_over_is_said_where_a_setting_could_have_come_from_it() {
+    let search = Search {
+        found: None,
+        passed_over: vec!["a file".to_owned()],
+    };
+    let all = [("KV_URL", "http://a"), ("KV_USER", "eve"), ("KV_PASSWORD", "p")];
+    let said = |variables: &[(&'static str, &'static str)]| {
+        let world = World::new("", variables);
+        worth_saying(&search, &world.args, &|name| world.variable(name)).len()
+    };
+    assert_eq!(said(&all), 0);
+    for missing in 0..all.len() {
+        let mut variables = all.to_vec();
+        variables.remove(missing);
+        assert_eq!(said(&variables), 1, "{missing}");
+    }
 }
 
 #[test]

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use indicatif::ProgressBar;
+use tokio::time::Instant;
 
 use crate::api::{BATCH_OPERATIONS_MAX, Operation, OperationTerms};
 use crate::client::{Client, ClientError, PART_BYTES_MAX, entropy};
@@ -28,10 +29,9 @@ const BATCH_BYTES: usize = PART_BYTES_MAX + KEY_BYTES_MAX;
 /// Operations of one batch: enough to make round trips cheap, few enough to be answered soon.
 const BATCH_OPS_MAX: usize = 1000;
 const _: () = assert!(BATCH_OPS_MAX <= BATCH_OPERATIONS_MAX);
-/// How often a batch is sent again because the node could not take some of it.
-const BATCH_RETRIES_MAX: u32 = 8;
-/// The pause before the first of these; it doubles.
-const BATCH_PAUSE_MS: u64 = 200;
+/// The pause before a batch is sent again because the node could not take some of it; it doubles.
+const PAUSE_FIRST: Duration = Duration::from_millis(200);
+const PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// To run the same command again would add twice what is stored.
 const STDIN_ADVICE: &str = "the lines before that one are stored, and some after it may be. What comes from standard input is added anew \
@@ -55,6 +55,7 @@ pub struct ImportArgs {
 
 pub async fn run(args: ImportArgs) -> anyhow::Result<()> {
     let connection = Connection::to_keys(&args.connection)?;
+    let patience = args.connection.common.patience();
     if args.file == Path::new("-") {
         let mut lines = ImportLines::new(io::stdin().lock(), blake3::Hasher::new(), 0, 0);
         let mut import = Import::new(
@@ -62,6 +63,7 @@ pub async fn run(args: ImportArgs) -> anyhow::Result<()> {
             entropy::hex::<16>(),
             None,
             progress::bytes_spinner(),
+            patience,
         );
         let outcome = import.run(&mut lines).await;
         let done = outcome.map_err(|error| match may_be_stored(&error, &import.done) {
@@ -118,7 +120,8 @@ async fn import_file(connection: &Connection, args: &ImportArgs) -> anyhow::Resu
     // From the first line on: should that one have to be corrected, the digest of the file changes, and with it its name.
     saver.save(start.position(), false);
     let mut lines = ImportLines::new(BufReader::new(file), start.hasher, start.lines, start.offset_bytes);
-    let mut import = Import::new(&connection.client, start.import_id, Some(saver), bar);
+    let patience = args.connection.common.patience();
+    let mut import = Import::new(&connection.client, start.import_id, Some(saver), bar, patience);
     let done = import.run(&mut lines).await.with_context(place)?;
     let stays = import
         .leave_progress(lines.position())
@@ -207,10 +210,12 @@ struct Import<'a> {
     /// The end of the last line of which everything is in the batch or stored.
     line_end: Option<Position>,
     done: Done,
+    /// For how long a batch is sent again.
+    patience: Duration,
 }
 
 impl<'a> Import<'a> {
-    fn new(client: &'a Client, import_id: String, saver: Option<Saver>, bar: ProgressBar) -> Self {
+    fn new(client: &'a Client, import_id: String, saver: Option<Saver>, bar: ProgressBar, patience: Duration) -> Self {
         Self {
             client,
             import_id,
@@ -220,6 +225,7 @@ impl<'a> Import<'a> {
             batch_bytes: 0,
             line_end: None,
             done: Done::default(),
+            patience,
         }
     }
 
@@ -292,7 +298,7 @@ impl<'a> Import<'a> {
 
     /// Sends the batch, and writes down that everything up to the last line's end is stored.
     async fn flush(&mut self) -> anyhow::Result<()> {
-        let mut retries = 0;
+        let mut pauses = Pauses::new(self.patience);
         while !self.batch.is_empty() {
             let Some((line, error)) = self.send_batch().await? else {
                 self.done.values += self.batch.len() as u64;
@@ -303,11 +309,10 @@ impl<'a> Import<'a> {
                 self.batch.clear();
                 break;
             };
-            if !error.is_passing() || retries == BATCH_RETRIES_MAX {
-                return Err(error).with_context(|| format!("line {line}"));
+            match pauses.next().filter(|_| error.is_passing()) {
+                Some(pause) => tokio::time::sleep(pause).await,
+                None => return Err(error).with_context(|| format!("line {line}")),
             }
-            tokio::time::sleep(Duration::from_millis(BATCH_PAUSE_MS << retries)).await;
-            retries += 1;
         }
         if let Some(position) = self.line_end.take() {
             self.bar.set_position(position.offset_bytes);
@@ -334,6 +339,31 @@ impl<'a> Import<'a> {
         let results = sent.with_context(|| format!("line {first_line}, or one soon after it"))?;
         let failure = |(op, result): (&ImportOp, Result<_, ClientError>)| Some((op.line, result.err()?));
         Ok(self.batch.iter().zip(results).find_map(failure))
+    }
+}
+
+/// Between the tries of one batch, as long as none of them goes beyond what is left.
+struct Pauses {
+    until: Instant,
+    next: Duration,
+}
+
+impl Pauses {
+    fn new(patience: Duration) -> Self {
+        Self {
+            until: Instant::now() + patience,
+            next: PAUSE_FIRST,
+        }
+    }
+}
+
+impl Iterator for Pauses {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        let pause = self.next;
+        self.next = (pause * 2).min(PAUSE_MAX);
+        (Instant::now() + pause < self.until).then_some(pause)
     }
 }
 

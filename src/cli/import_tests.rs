@@ -339,8 +339,41 @@ async fn an_import_of_what_cannot_be_read_again_knows_that_some_of_it_may_be_sto
         let client = node.builder().retries(0).build().unwrap();
         let line = br#"{"key":"k","value":["v"]}"#;
         let mut lines = ImportLines::new(&line[..], blake3::Hasher::new(), 0, 0);
-        let mut import = Import::new(&client, "id".to_owned(), None, ProgressBar::hidden());
+        let mut import = Import::new(
+            &client,
+            "id".to_owned(),
+            None,
+            ProgressBar::hidden(),
+            Duration::from_secs(60),
+        );
         let error = import.run(&mut lines).await.unwrap_err();
         assert_eq!(may_be_stored(&error, &import.done), expected, "{error:#}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_is_sent_again_until_the_deadline_and_no_longer() {
+    for patience in [Duration::from_secs(2), Duration::from_secs(600)] {
+        let since = Instant::now();
+        for pause in Pauses::new(patience) {
+            tokio::time::sleep(pause).await;
+        }
+        assert!(
+            since.elapsed() < patience && since.elapsed() + PAUSE_MAX >= patience,
+            "{patience:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_import_without_patience_sends_no_batch_again() {
+    let node = FakeNode::start();
+    node.fail_next(Fault::RefuseInBatch(0));
+    let client = node.builder().build().unwrap();
+    let mut import = Import::new(&client, "id".to_owned(), None, ProgressBar::hidden(), Duration::ZERO);
+    let line = b"{\"key\":\"a\",\"value\":[\"1\"]}\n";
+    let mut lines = ImportLines::new(&line[..], blake3::Hasher::new(), 0, 0);
+    let error = import.run(&mut lines).await.unwrap_err();
+    assert_eq!(crate::cli::exit::exit_of(&error) as u8, 6, "{error:#}");
+    assert!(node.list("a").is_empty());
 }

@@ -1,12 +1,19 @@
 //! `kv keys`: all of the user's keys, page by page.
 
-use std::io::Write;
+use std::borrow::Cow;
+use std::io::{self, IsTerminal, Write};
 
 use crate::api::{KeyList, LIST_KEYS_LIMIT_MAX};
 use crate::client::{Client, ClientError};
 
 use super::connection::{Connection, KeyConnectionArgs};
 use super::get::output;
+use super::shown::shown;
+
+/// Shown at the end of the help.
+pub const LINES_HELP: &str = "\
+A key may hold any character, line ends too. On a terminal, keys with control characters are printed quoted and escaped; elsewhere as they are, \
+so scripts do better with --json.";
 
 #[derive(Debug, clap::Args)]
 pub struct KeysArgs {
@@ -29,6 +36,7 @@ pub struct KeysArgs {
 pub async fn run(args: KeysArgs) -> anyhow::Result<()> {
     let connection = Connection::to_keys(&args.connection)?;
     let mut pages = KeyPages::new(&connection.client, args.prefix.clone(), args.after.clone(), args.limit);
+    let on_terminal = io::stdout().is_terminal();
     let mut out = output();
     loop {
         let page = pages.next().await.map_err(|error| connection.explain(error.into()))?;
@@ -39,10 +47,17 @@ pub async fn run(args: KeysArgs) -> anyhow::Result<()> {
             writeln!(out, "{}", serde_json::to_string(&page)?)?;
         } else {
             for key in &page.keys {
-                writeln!(out, "{key}")?;
+                writeln!(out, "{}", line(key, on_terminal))?;
             }
         }
         out.flush()?;
+    }
+}
+
+fn line(key: &str, on_terminal: bool) -> Cow<'_, str> {
+    match on_terminal {
+        true => shown(key),
+        false => Cow::Borrowed(key),
     }
 }
 

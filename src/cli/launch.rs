@@ -10,9 +10,9 @@ use crate::http::FrontConfig;
 use crate::net::{KeyRing, Tls, TlsPem};
 use crate::node::{ClusterConfig, Limits, NodeConfig};
 use crate::os;
-use crate::server::{FirstAdmin, Server, ServerConfig};
+use crate::server::{FirstAdmin, Server, ServerConfig, ServerError};
 use crate::shard::ShardConfig;
-use crate::users::PasswordCost;
+use crate::users::{PasswordCost, UsersError};
 
 use super::exit::usage;
 use super::secret;
@@ -49,7 +49,11 @@ pub async fn start(config: &ServeConfig, first_admin: Option<FirstAdmin>) -> any
         first_admin,
         password_cost: PasswordCost::default().on_processors(processors()),
     };
-    let server = Server::start(env, server_config).await?;
+    let started = Server::start(env, server_config).await;
+    let server = started.map_err(|error| match &error {
+        ServerError::FirstAdmin(UsersError::Name(_)) => usage(error.to_string()),
+        _ => error.into(),
+    })?;
     // When even this cannot be read, the node serves what it can; `users` logs why.
     let has_users = !server.users().is_empty().await.unwrap_or(false);
     Ok(Running { server, has_users })

@@ -7,10 +7,12 @@
 )]
 
 mod add;
+mod before;
 mod bench;
 mod bench_preload;
 mod cluster;
 mod connection;
+mod environment;
 mod exit;
 mod export;
 mod get;
@@ -21,10 +23,12 @@ mod keys;
 mod launch;
 mod profile;
 mod progress;
+mod prompt;
 mod run_cluster;
 mod secret;
 mod segment;
 mod serve;
+mod shown;
 mod text_source;
 mod users;
 
@@ -35,19 +39,23 @@ use anyhow::Context;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::config::threads_default;
+use environment::with_environment;
 use exit::Exit;
 
 /// Name of the program in help and completions.
 const PROGRAM: &str = "kv";
+const FLAGS_HELP: &str = "The flags of a connection, such as --url, may stand before the command as well.";
 
 #[derive(Debug, Parser)]
 #[command(
     name = PROGRAM,
     version,
     about = "A distributed key-value store: a key holds a list of text values, per user",
-    after_help = exit::EXIT_CODES_HELP
+    after_help = format!("{FLAGS_HELP}\n\n{}", exit::EXIT_CODES_HELP)
 )]
 pub struct Cli {
+    #[command(flatten)]
+    before: before::Before,
     #[command(subcommand)]
     command: Command,
 }
@@ -67,6 +75,7 @@ enum Command {
     #[command(name = "clear_key", alias = "clear-key")]
     ClearKey(get::ClearArgs),
     /// Print the keys, one a line
+    #[command(after_help = keys::LINES_HELP)]
     Keys(keys::KeysArgs),
     /// Manage who may use the store
     #[command(subcommand)]
@@ -95,6 +104,24 @@ enum Command {
     },
 }
 
+impl Command {
+    /// None when it asks no node.
+    fn connection(&mut self) -> Option<before::Flags<'_>> {
+        Some(match self {
+            Self::AddValue(args) | Self::AddValuePart(args) => (&mut args.connection).into(),
+            Self::GetValue(args) => (&mut args.connection).into(),
+            Self::ClearKey(args) => (&mut args.connection).into(),
+            Self::Keys(args) => (&mut args.connection).into(),
+            Self::Export(args) => (&mut args.connection).into(),
+            Self::Import(args) => (&mut args.connection).into(),
+            Self::Bench(args) => (&mut args.connection).into(),
+            Self::Users(command) => command.connection().into(),
+            Self::Cluster(command) => command.connection()?.into(),
+            Self::Serve(_) | Self::RunCluster(_) | Self::Segment(_) | Self::Completions { .. } => return None,
+        })
+    }
+}
+
 /// What a command line asks for, and how many threads it is run by.
 struct Job {
     threads: usize,
@@ -115,7 +142,7 @@ impl Job {
             Command::Import(args) => Self::done(import::run(args)),
             Command::Serve(args) => {
                 let stop_with_parent = args.stop_with_parent;
-                let config = args.into_config(|name| std::env::var(name).ok())?;
+                let config = with_environment(|variable| args.into_config(variable))?;
                 Self {
                     threads: config.threads,
                     run: Box::pin(serve::run(config, stop_with_parent)),
@@ -153,7 +180,7 @@ impl Job {
 /// The whole program.
 pub fn main() -> ExitCode {
     // Wrong usage ends here, with clap's message and exit code 2.
-    let cli = Cli::parse();
+    let cli = Cli::of(&Cli::command().get_matches()).unwrap_or_else(|error| error.exit());
     match Job::of(cli.command).and_then(Job::run) {
         Ok(code) => code,
         Err(error) => exit::report(&error).into(),

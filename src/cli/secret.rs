@@ -29,7 +29,7 @@ pub fn read_password_from_stdin() -> anyhow::Result<String> {
     password_from_text(&text).map_err(|why| usage(format!("the password on standard input {why}")))
 }
 
-fn password_from_text(text: &str) -> Result<String, String> {
+pub fn password_from_text(text: &str) -> Result<String, String> {
     if text.len() as u64 > PASSWORD_FILE_BYTES_MAX {
         return Err(format!("is longer than {PASSWORD_FILE_BYTES_MAX} bytes"));
     }

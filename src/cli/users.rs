@@ -3,18 +3,19 @@
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
-use crate::api::{STATUS_OK, UserEntries};
+use crate::api::{STATUS_OK, UserEntries, UserEntry};
 
 use super::add::print_status;
 use super::connection::{Connection, ConnectionArgs};
 use super::exit::usage;
-use super::secret;
+use super::shown::shown;
+use super::{prompt, secret};
 
 #[derive(Debug, clap::Subcommand)]
 pub enum UsersCommand {
     /// Make a user
     Add(AddArgs),
-    /// Print all users, the admins marked
+    /// Print all users, one a line, the admins marked; a name that holds control characters is quoted and escaped
     List(ListArgs),
     /// Remove a user and everything under their keys
     Remove(RemoveArgs),
@@ -24,7 +25,7 @@ pub enum UsersCommand {
 
 #[derive(Debug, clap::Args)]
 pub struct AddArgs {
-    /// Name of the new user; one with a colon in it cannot log in by HTTP Basic
+    /// Name of the new user, without control characters; one with a colon in it cannot log in by HTTP Basic
     pub name: String,
     /// Whether the user may manage users
     #[arg(long)]
@@ -78,11 +79,23 @@ pub struct CommonArgs {
     pub connection: ConnectionArgs,
 }
 
+impl UsersCommand {
+    pub fn connection(&mut self) -> &mut ConnectionArgs {
+        let common = match self {
+            Self::Add(args) => &mut args.common,
+            Self::List(args) => &mut args.common,
+            Self::Remove(args) => &mut args.common,
+            Self::Passwd(args) => &mut args.common,
+        };
+        &mut common.connection
+    }
+}
+
 pub async fn run(command: UsersCommand) -> anyhow::Result<()> {
     match command {
         UsersCommand::Add(args) => {
             let connection = Connection::new(&args.common.connection)?;
-            let password = new_password(args.password.new_password_file.as_deref())?;
+            let password = new_password(args.password.new_password_file.as_deref(), &args.name)?;
             let client = &connection.client;
             let added = match args.keep_data {
                 true => client.users_adopt(&args.name, &password, args.admin).await,
@@ -98,8 +111,8 @@ pub async fn run(command: UsersCommand) -> anyhow::Result<()> {
         }
         UsersCommand::Passwd(args) => {
             let connection = Connection::new(&args.common.connection)?;
-            let password = new_password(args.password.new_password_file.as_deref())?;
             let name = args.name.as_deref().unwrap_or(connection.client.user_id());
+            let password = new_password(args.password.new_password_file.as_deref(), name)?;
             let changed = connection.client.users_passwd(name, &password).await;
             finish(changed, &connection, args.common.json)
         }
@@ -116,10 +129,15 @@ async fn list(args: &CommonArgs) -> anyhow::Result<()> {
         return Ok(());
     }
     for user in users {
-        let mark = if user.admin { "\tadmin" } else { "" };
-        writeln!(out, "{}{mark}", user.user_id)?;
+        writeln!(out, "{}", line(&user))?;
     }
     Ok(())
+}
+
+/// No name looks like another one's line, or like the mark of an admin.
+fn line(user: &UserEntry) -> String {
+    let mark = if user.admin { "\tadmin" } else { "" };
+    format!("{}{mark}", shown(&user.user_id))
 }
 
 fn finish(outcome: Result<(), crate::client::ClientError>, connection: &Connection, json: bool) -> anyhow::Result<()> {
@@ -127,13 +145,33 @@ fn finish(outcome: Result<(), crate::client::ClientError>, connection: &Connecti
     print_status(STATUS_OK, json)
 }
 
-/// Without a file the password is taken from standard input, unless a person would have to type it in sight.
-fn new_password(file: Option<&Path>) -> anyhow::Result<String> {
+/// Without a file the password is taken from standard input; a person is asked for it.
+fn new_password(file: Option<&Path>, name: &str) -> anyhow::Result<String> {
     match file {
         Some(path) if path != Path::new("-") => secret::read_password(path),
+        None if io::stdin().is_terminal() && io::stderr().is_terminal() => prompt::new_password(name),
+        // It would be typed in sight, and unasked.
         None if io::stdin().is_terminal() => Err(usage(
             "no new password: give --new-password-file FILE, or pipe the password in",
         )),
         _ => secret::read_password_from_stdin(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_name_makes_up_a_line_or_the_mark_of_an_admin() {
+        let line_of = |name: &str, admin| {
+            line(&UserEntry {
+                user_id: name.to_owned(),
+                admin,
+            })
+        };
+        assert_eq!([line_of("ann", true), line_of("bob", false)], ["ann\tadmin", "bob"]);
+        assert_eq!(line_of("eve\tadmin", false), r#""eve\tadmin""#);
+        assert_eq!(line_of("a\nb", false), r#""a\nb""#);
     }
 }

@@ -57,21 +57,29 @@ impl Settings {
     pub(super) fn cluster(&self, clients: SocketAddr) -> Result<Option<ClusterSettings>, ConfigError> {
         if !self.has(Setting::ClusterListen) {
             return match OTHERS.into_iter().find(|setting| self.has(*setting)) {
-                Some(given) => Err(ConfigError::NoCluster { given }),
+                Some(given) => Err(ConfigError::NoCluster {
+                    given,
+                    given_by: self.source_of(given),
+                }),
                 None => Ok(None),
             };
         }
+        let given_by = self.source_of(Setting::ClusterListen);
         if !self.has(Setting::ClusterKeyFile) {
-            return Err(ConfigError::NoClusterKey);
+            return Err(ConfigError::NoClusterKey { given_by });
         }
         let listen = self.get(Setting::ClusterListen, "", port_given)?;
         if listen.ip().is_unspecified() && !self.has(Setting::Advertise) {
-            return Err(ConfigError::NothingToAdvertise { listen });
+            return Err(ConfigError::NothingToAdvertise { listen, given_by });
         }
         let on_one_ip = listen.ip() == clients.ip() || listen.ip().is_unspecified() || clients.ip().is_unspecified();
         if on_one_ip && listen.port() == clients.port() {
-            let nodes = listen;
-            return Err(ConfigError::SharedAddress { clients, nodes });
+            return Err(ConfigError::SharedAddress {
+                clients,
+                clients_by: self.source_of(Setting::Listen),
+                nodes: listen,
+                nodes_by: given_by,
+            });
         }
         let advertise = self.get(Setting::Advertise, &listen.to_string(), reachable)?;
         let mut join = self.get(Setting::Join, "", addresses)?;

@@ -7,7 +7,7 @@
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
-use hyper::header::{EXPECT, HeaderMap};
+use hyper::header::{CONTENT_ENCODING, EXPECT, HeaderMap, HeaderValue};
 use tokio::time::{Duration, Instant, timeout, timeout_at};
 
 use crate::quota::{Quota, Share};
@@ -30,6 +30,12 @@ enum Refused {
     NoPermit,
     TooSlow,
     Broken,
+}
+
+/// What the body would have to be unpacked by.
+pub fn encoding(headers: &HeaderMap) -> Option<&HeaderValue> {
+    let mut all = headers.get_all(CONTENT_ENCODING).iter();
+    all.find(|encoding| !encoding.is_empty() && !encoding.as_bytes().eq_ignore_ascii_case(b"identity"))
 }
 
 pub async fn read<B>(front: &Front<B>, headers: &HeaderMap, mut body: Incoming) -> Result<Held, Failure> {

@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 
 use hyper::StatusCode;
+use hyper::header::HeaderValue;
+use serde_json::json;
 
 use crate::api::{Detail, ErrorBody, FieldError, MAYBE_APPLIED, Outage, OutageCode};
 use crate::node::OpError;
@@ -100,6 +102,13 @@ impl Failure {
             format!(
                 "the body is larger than {BODY_BYTES_MAX} bytes; send a larger value in parts, with finish_value: false"
             ),
+        )
+    }
+
+    pub fn encoded_body(encoding: &HeaderValue) -> Self {
+        Self::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            format!("a body with Content-Encoding {encoding:?} is not taken: send it as it is, without that header"),
         )
     }
 
@@ -207,6 +216,11 @@ impl From<UsersError> for Failure {
                 let outage = OutageCode::NoQuorum.unchanged();
                 Self::passing(outage, RETRY_AFTER_S, format!("{error}; nothing was changed"))
             }
+            UsersError::Name(_) => Self::fields(vec![FieldError {
+                loc: vec![json!("body"), json!("name")],
+                msg: error.to_string(),
+                kind: "value_error".into(),
+            }]),
             UsersError::PasswordHash(error) => Self::new(StatusCode::UNPROCESSABLE_ENTITY, error.to_string()),
             UsersError::Store(error) => error.into(),
         }
@@ -317,6 +331,7 @@ mod tests {
         assert_eq!(status(UsersError::KeysUnknown("a".into())), 503);
         assert_eq!(status(UsersError::BeingRemoved("a".into())), 409);
         assert_eq!(status(UsersError::Unknown("a".into())), 404);
+        assert_eq!(status(UsersError::Name("a\n".into())), 422);
     }
 
     #[test]

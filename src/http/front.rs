@@ -159,6 +159,8 @@ impl<B: Backend> Front<B> {
             Failure::not_found()
         } else if !call.takes(&head.method) {
             Failure::method_not_allowed(call.allow())
+        } else if let Some(encoding) = body::encoding(&head.headers).filter(|_| call.shape().is_some()) {
+            Failure::encoded_body(encoding)
         } else if let Some(shape) = call.shape() {
             match self.requests.clone().try_acquire_owned() {
                 _ if self.refuses_unread(call, &body) => self.overloaded(),

@@ -28,7 +28,7 @@ use super::route::Call;
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Statuses that are counted by themselves; any other counts as the last.
-pub const STATUSES: [u16; 14] = [200, 400, 401, 403, 404, 405, 408, 409, 413, 422, 500, 503, 507, 0];
+pub const STATUSES: [u16; 15] = [200, 400, 401, 403, 404, 405, 408, 409, 413, 415, 422, 500, 503, 507, 0];
 /// Something that counts: it registers its metrics once, under the prefix `kv`, and goes on counting in its own copies.
 pub trait MetricSource {
     fn register(&self, registry: &mut Registry);

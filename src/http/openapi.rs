@@ -108,17 +108,15 @@ fn summary(call: Call) -> &'static str {
 /// Every status that a call may be answered with.
 pub(super) fn statuses(call: Call) -> &'static [u16] {
     match call {
-        Call::AddValue | Call::ClearKey => &[200, 400, 401, 405, 408, 409, 413, 422, 431, 500, 503, 507],
-        Call::GetValue | Call::ListKeys => &[200, 400, 401, 405, 408, 413, 422, 431, 500, 503],
-        Call::Batch => &[200, 400, 401, 405, 408, 413, 422, 431, 500, 503, 507],
-        Call::UsersList => &[200, 400, 401, 403, 405, 408, 413, 422, 431, 500, 503],
-        Call::UsersAdd => &[200, 400, 401, 403, 405, 408, 409, 413, 422, 431, 500, 503, 507],
-        Call::UsersRemove => &[200, 400, 401, 403, 404, 405, 408, 409, 413, 422, 431, 500, 503, 507],
-        Call::UsersPasswd => &[200, 400, 401, 403, 404, 405, 408, 409, 413, 422, 431, 500, 503, 507],
-        Call::ClusterStatus => &[200, 400, 401, 403, 405, 408, 409, 413, 422, 431, 500, 503],
-        Call::ClusterRemove | Call::ClusterReplace => {
-            &[200, 400, 401, 403, 404, 405, 408, 409, 413, 422, 431, 500, 503, 507]
-        }
+        Call::AddValue | Call::ClearKey => &[200, 400, 401, 405, 408, 409, 413, 415, 422, 431, 500, 503, 507],
+        Call::Batch => &[200, 400, 401, 405, 408, 413, 415, 422, 431, 500, 503, 507],
+        Call::GetValue | Call::ListKeys => &[200, 400, 401, 405, 408, 413, 415, 422, 431, 500, 503],
+        Call::UsersList => &[200, 400, 401, 403, 405, 408, 413, 415, 422, 431, 500, 503],
+        Call::UsersAdd => &[200, 400, 401, 403, 405, 408, 409, 413, 415, 422, 431, 500, 503, 507],
+        Call::ClusterStatus => &[200, 400, 401, 403, 405, 408, 409, 413, 415, 422, 431, 500, 503],
+        Call::UsersRemove | Call::UsersPasswd | Call::ClusterRemove | Call::ClusterReplace => &[
+            200, 400, 401, 403, 404, 405, 408, 409, 413, 415, 422, 431, 500, 503, 507,
+        ],
         Call::Readyz => &[200, 405, 431, 503],
         // The 503 is of a connection more than the node takes, which is refused before it says what it wants.
         Call::Healthz | Call::Metrics | Call::OpenApi => &[200, 405, 431, 503],
@@ -150,6 +148,7 @@ fn response(call: Call, status: u16) -> Value {
         413 => format!(
             "The body is larger than {BODY_BYTES_MAX} bytes, or a value would grow beyond {VALUE_BYTES_MAX} bytes."
         ),
+        415 => "The body has a Content-Encoding, which no call takes.".to_owned(),
         422 => "The body is not what the call takes; `detail` has an entry for each bad field.".to_owned(),
         431 => format!("The head is larger than {HEAD_BYTES_MAX} bytes; the connection is closed."),
         500 => "The data asked for is damaged, or the disk failed.".to_owned(),

@@ -328,7 +328,10 @@ pub static USERS_LIST: Shape = Shape {
 pub static USERS_ADD: Shape = Shape {
     name: "AddUser",
     fields: &[
-        NAME,
+        Field {
+            about: "The new user's name. Without control characters, but for one under which something is stored already, with `keep_data`.",
+            ..NAME
+        },
         field("password_hash", Required, PASSWORD_HASH, "The new user's secret."),
         field(
             "admin",

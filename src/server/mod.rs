@@ -168,6 +168,9 @@ async fn ensure_admin_soon(node: Node, users: Users, admin: FirstAdmin) {
         if node.takes_part() {
             match users.ensure_admin(&admin.user, &admin.password_hash).await {
                 Ok(_) => return,
+                Err(error @ UsersError::Name(_)) => {
+                    return tracing::error!(%error, "the first admin cannot be made");
+                }
                 Err(error) => tracing::debug!(%error, "the first admin cannot be made yet"),
             }
         }

@@ -56,6 +56,7 @@ impl Inner {
         kept: Stored,
     ) -> Result<(), UsersError> {
         let is_used = self.check_free(user).await?.is_used();
+        self.check_name(user, is_used, kept).await?;
         if kept == Stored::Refused {
             self.check_no_keys(user, is_used).await?;
         }
@@ -88,6 +89,17 @@ impl Inner {
             self.check_free(user).await?;
         }
         Err(contended(user))
+    }
+
+    /// A name of old may have been anything, and whatever is stored under it can be adopted.
+    async fn check_name(&self, user: &UserId, is_used: bool, kept: Stored) -> Result<(), UsersError> {
+        if !user.as_str().contains(char::is_control) {
+            return Ok(());
+        }
+        match kept == Stored::Adopted && (is_used || self.has_keys(user, Consistency::Quorum).await?) {
+            true => Ok(()),
+            false => Err(UsersError::Name(user.as_str().to_owned())),
+        }
     }
 
     /// What there is of a name that nobody has.

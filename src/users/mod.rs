@@ -6,6 +6,7 @@
 //! - a wrong password and an unknown user take the same path: the same delay, the same queue, one Argon2id run, one answer;
 //! - a name whose removal has begun can neither log in nor be added before everything under it is gone;
 //! - who changes records, or goes away while it waits for that, takes a bounded part of the node;
+//! - no name with control characters is given to anybody new; one that is there already is used, adopted and removed as any other;
 //! - nothing that is stored is removed by adding a user, or by what is left of an earlier removal of the name.
 
 mod adding;
@@ -91,6 +92,9 @@ pub enum UsersError {
         "user {0:?} is being changed by somebody else at this moment: look with `users list` what came of it, and try again"
     )]
     Contended(String),
+    /// Who lists users would take it for another name, or for two.
+    #[error("a new user's name has no control characters, and {0:?} has")]
+    Name(String),
     #[error("password_hash {0}")]
     PasswordHash(LengthError),
     #[error(transparent)]

@@ -77,6 +77,7 @@ fn values_come_from_arguments_files_and_standard_input() {
     let node = home.start();
     ok(cli(&home, &node, &["add_value", "k", "an argument"]));
     ok(cli(&home, &node, &["add_value", "k", "--", "--dashes"]));
+    ok(cli(&home, &node, &["add_value", "k", "--", "-"]));
     std::fs::write(home.path().join("value.txt"), "a file\nof two lines\n").unwrap();
     ok(cli(&home, &node, &["add_value", "k", "--file", "value.txt"]));
     let output = run_with_input(
@@ -84,7 +85,13 @@ fn values_come_from_arguments_files_and_standard_input() {
         "стандартный ввод".as_bytes(),
     );
     assert!(output.status.success(), "{}", said(&output));
-    let values = ["an argument", "--dashes", "a file\nof two lines\n", "стандартный ввод"];
+    let values = [
+        "an argument",
+        "--dashes",
+        "-",
+        "a file\nof two lines\n",
+        "стандартный ввод",
+    ];
     assert_eq!(node.admin().get("k"), values);
 
     let printed = ok(cli(&home, &node, &["get_value", "k"]));
@@ -95,7 +102,7 @@ fn values_come_from_arguments_files_and_standard_input() {
         ok(cli(&home, &node, &["get_value", "k", "--offset", "1", "--limit", "1"])),
         "--dashes\n"
     );
-    assert_eq!(ok(cli(&home, &node, &["get_value", "k", "--count"])), "4\n");
+    assert_eq!(ok(cli(&home, &node, &["get_value", "k", "--count"])), "5\n");
 }
 
 #[test]
@@ -279,6 +286,28 @@ fn users_are_managed_from_the_command_line() {
         !run(cli(&home, &node, &["users", "remove", "admin"])).status.success(),
         "the last admin stays"
     );
+}
+
+#[test]
+fn a_new_user_s_name_makes_up_no_line_of_the_list() {
+    let home = Home::new();
+    let node = home.start();
+    for name in ["a\nb", "eve\tadmin"] {
+        let add = cli(&home, &node, &["users", "add", name]);
+        assert_fails(
+            &run_with_input(add, b"secret"),
+            REFUSED,
+            &["name", "control characters"],
+        );
+    }
+    assert_eq!(ok(cli(&home, &node, &["users", "list"])), "admin\tadmin\n");
+    assert_fails(
+        &run(cli(&home, &node, &["users", "remove", "a\nb"])),
+        REFUSED,
+        &["there is no user \"a\\nb\""],
+    );
+    let start = home.start_refused(&["--user", "new\nadmin"]);
+    assert_eq!(start.status.code(), Some(USAGE), "{}", said(&start));
 }
 
 #[test]

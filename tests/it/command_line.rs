@@ -1,17 +1,21 @@
 //! The real binary where it needs no node: usage, settings, exit codes.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::process::{Command, Output};
 
 /// Runs `kv` in an empty folder, without any settings from outside.
 fn kv(args: &[&str], variables: &[(&str, &str)]) -> Output {
     let folder = tempfile::tempdir().expect("a folder");
+    kv_in(folder.path(), args, variables)
+}
+
+fn kv_in<S: AsRef<OsStr>>(folder: &Path, args: &[&str], variables: &[(&str, S)]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_kv"));
-    command
-        .args(args)
-        .current_dir(folder.path())
-        .env_clear()
-        .env("HOME", folder.path());
-    command.envs(variables.iter().copied()).output().expect("kv runs")
+    command.args(args).current_dir(folder).env_clear().env("HOME", folder);
+    let variables = variables.iter().map(|(name, text)| (name, text.as_ref()));
+    command.envs(variables).output().expect("kv runs")
 }
 
 fn stderr(output: &Output) -> String {
@@ -60,6 +64,48 @@ fn wrong_usage_is_code_two() {
     let output = kv(&["serve", "--shards", "0"], &[]);
     assert_eq!(output.status.code(), Some(2));
     assert!(stderr(&output).contains("--shards"), "{}", stderr(&output));
+}
+
+#[test]
+fn a_flag_whose_text_cannot_be_is_code_two() {
+    let variables = [("KV_USER", "demo"), ("KV_PASSWORD", "p")];
+    for args in [
+        &["add_value", "key", "value", "--request-id", ""][..],
+        &["add_value", "key", "value", "--request-id", &"i".repeat(257)],
+        &["keys", "--profile", "/"],
+    ] {
+        let output = kv(args, &variables);
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {}", stderr(&output));
+    }
+}
+
+#[test]
+fn a_variable_that_is_no_text_is_code_two_and_not_taken_for_unset() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (no_text, url) = (OsStr::from_bytes(b"/tmp/\xff"), dead_url());
+    for (args, name) in [
+        (&["serve", "--listen", "127.0.0.1:0"][..], "KV_DATA"),
+        (&["serve", "--listen", "127.0.0.1:0"], "KV_CONFIG"),
+        (&["keys"], "KV_URL"),
+        (&["keys"], "KV_USER"),
+        (&["keys"], "KV_PASSWORD"),
+        (&["keys"], "KV_PROFILE"),
+        (&["keys"], "KV_CONSISTENCY"),
+    ] {
+        let mut variables = vec![
+            ("KV_URL", OsStr::new(&url)),
+            ("KV_USER", OsStr::new("demo")),
+            ("KV_PASSWORD", OsStr::new("p")),
+            // A node that goes on all the same ends at once.
+            ("KV_SHARDS", OsStr::new("none")),
+        ];
+        variables.push((name, no_text));
+        let output = kv_in(folder.path(), args, &variables);
+        let text = stderr(&output);
+        assert_eq!(output.status.code(), Some(2), "{name}: {text}");
+        assert!(text.contains(name) && text.contains("UTF-8"), "{name}: {text}");
+    }
+    assert_eq!(std::fs::read_dir(folder.path()).expect("the folder").count(), 0);
 }
 
 #[test]

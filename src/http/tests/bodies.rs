@@ -1,6 +1,7 @@
+use hyper::Method;
 use serde_json::{Value, json};
 
-use super::rig::{Rig, with_user};
+use super::rig::{Rig, request, with_user};
 use crate::api::FIELD_ERRORS_MAX;
 
 /// `(loc, type)` of every fault.
@@ -220,4 +221,38 @@ async fn the_list_of_faults_is_bounded() {
     let rig = Rig::start();
     let body = with_user(json!({"operations": vec![0; 100_000]}));
     assert_eq!(faults(&rig.post("/batch", &body).await).len(), FIELD_ERRORS_MAX);
+}
+
+#[tokio::test]
+async fn a_body_that_is_packed_is_refused_by_the_name_of_its_packing() {
+    let rig = Rig::start();
+    let body = with_user(json!({"key": "k"})).to_string();
+    let sent = |encoding: &'static str| {
+        let mut request = request(Method::POST, "/get_value", body.clone().into());
+        request
+            .headers_mut()
+            .insert("content-encoding", encoding.parse().unwrap());
+        rig.send(request)
+    };
+    for encoding in ["gzip", "br", "identity, gzip"] {
+        let reply = sent(encoding).await;
+        assert_eq!(reply.status, 415, "{}", reply.text());
+        assert!(
+            reply.json()["detail"].as_str().unwrap().contains(encoding),
+            "{}",
+            reply.text()
+        );
+    }
+    for encoding in ["identity", "Identity", ""] {
+        assert_eq!(sent(encoding).await.status, 200, "{encoding:?}");
+    }
+    assert_eq!(
+        rig.metric(r#"kv_http_requests_total{call="get_value",status="415"}"#)
+            .await,
+        3
+    );
+    // Where no body is taken, it does not matter.
+    let mut probe = request(Method::GET, "/healthz", "".into());
+    probe.headers_mut().insert("content-encoding", "gzip".parse().unwrap());
+    assert_eq!(rig.send(probe).await.status, 200);
 }

@@ -16,6 +16,45 @@ async fn a_name_is_added_once() {
     assert_eq!(users.verify("ann", "right", address(1)).await, admin("ann"));
 }
 
+#[tokio::test]
+async fn no_new_name_has_control_characters_and_those_that_are_there_stay_users() {
+    let world = World::default();
+    let users = world.with_ann().await;
+    for name in ["a\nb", "eve\tadmin", "\u{1b}[2J", "del\u{7f}", "csi\u{9b}"] {
+        let refused = Err(UsersError::Name(name.to_owned()));
+        assert_eq!(users.add(&id(name), "x", false).await, refused);
+        assert_eq!(
+            users.adopt(&id(name), "x", false).await,
+            refused,
+            "nothing is there to adopt"
+        );
+        assert_eq!(world.store.records_of(name), Vec::<String>::new());
+    }
+    users
+        .add(&id("é b/ü"), "x", false)
+        .await
+        .expect("no control characters");
+    // As an earlier program added it.
+    let old = id("a\nb");
+    for record in world.store.records_of("ann") {
+        let record = record.replace("\"ann\"", "\"a\\nb\"");
+        world.store.put(&UserId::system(), "user/a\nb", Some(&record));
+    }
+    assert_eq!(users.verify("a\nb", "right", address(1)).await, admin("a\nb"));
+    assert_eq!(
+        users.add(&old, "x", false).await,
+        Err(UsersError::Exists("a\nb".into()))
+    );
+    assert_eq!(users.ensure_admin(&old, "other").await, Ok(Ensured::Present));
+    assert_eq!(users.set_password(&old, "new").await, Ok(()));
+    assert_eq!(users.verify("a\nb", "new", address(1)).await, admin("a\nb"));
+    assert_eq!(users.remove(&old).await, Ok(()));
+    // As when a damaged disk lost the record, and not the data.
+    world.store.put(&id("c\td"), "kept", Some("value"));
+    assert_eq!(users.adopt(&id("c\td"), "x", false).await, Ok(()));
+    assert_eq!(world.store.values(&id("c\td"), &key("kept")), ["value"]);
+}
+
 fn too_many() -> UsersError {
     UsersError::Store(OpError::Overloaded {
         what: "the queue of changes of users",
