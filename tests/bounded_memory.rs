@@ -343,10 +343,13 @@ fn the_end_of_a_segment_and_its_opening_hold_index_and_filters_once() {
     let (segment, opening) = held_bytes(open);
     println!("the end holds {finishing}, opening {opening}, of which {result} stay");
     assert!(result > 500_000 && segment.memory_bytes() == result);
-    for held in [finishing, opening] {
-        assert!(
-            held < result + result / 2,
-            "{held} bytes are held, of which {result} stay"
-        );
-    }
+    // What was built is there before, and gone when it is read back.
+    assert!(
+        finishing < result / 2,
+        "the end holds {finishing} bytes beside {result}"
+    );
+    assert!(
+        opening < result + result / 2,
+        "opening holds {opening} bytes, of which {result} stay"
+    );
 }
