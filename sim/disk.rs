@@ -9,6 +9,8 @@
 //! - *failed write*: some prefix may have been written;
 //! - *failed sync*: each dirty sector was written, or dropped from the cache, or is kept there and counts as clean: a later sync
 //!   succeeds without it, until a write to its page makes it dirty again;
+//! - *failed sync of a directory*: some of its changes happened; the others are pending, or all of them dropped while everybody sees them: a later
+//!   sync succeeds without them, until a change of the directory makes it dirty again;
 //! - *failed read*: an error, once;
 //! - *rot*: a bit flips at rest;
 //! - *bad sector*: every read of it fails, also after a crash and in a copy, until it is written;

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use kv_storage::node::Added;
-use kv_storage::store::disk::{Disk, DiskFile, OpenMode};
+use kv_storage::store::disk::{Disk, DiskFile, OpenMode, sync_dir_anew};
 use kv_storage::types::{RequestId, UserId, WallMs};
 
 use crate::disk::Mount;
@@ -204,7 +204,8 @@ impl<const FAULT: usize> Engine for Toy<FAULT> {
         };
         toy.load()?;
         if !Self::is(Fault::ForgetsTheDirectory) {
-            disk.sync_dir(dir).map_err(failed)?;
+            // Such a sync may have failed before.
+            sync_dir_anew(&disk, dir, "mark.tmp").map_err(failed)?;
         }
         if Self::is(Fault::ForgetsRequests) {
             toy.held.values_mut().for_each(|held| held.requests.clear());

@@ -4,7 +4,6 @@
 #[path = "common/counting.rs"]
 mod counting;
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
@@ -129,7 +128,7 @@ impl Store {
             number: 1000,
             obsolete: Vec::new(),
             outside: Vec::new(),
-            cleared_in_memory: BTreeMap::new(),
+            in_memory: Vec::new(),
             memtables: Vec::new(),
             stable: SlotClocks::default(),
             covered_extra: SlotClocks::default(),
@@ -307,4 +306,50 @@ fn a_list_that_fills_a_log_is_sealed_without_all_its_ops_in_memory() {
     println!("sealing holds {held}");
     assert!(held < 6 * MIB, "sealing holds {held} bytes");
     read(Store::reader(vec![Arc::new(merged.segment)]), OPS, TEXT_BYTES);
+}
+
+/// Two filters of many keys are done before the end; only then is it counted. What stays is read back in one piece.
+#[test]
+fn the_end_of_a_segment_and_its_opening_hold_index_and_filters_once() {
+    const KEYS: u64 = 270_000;
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let store = Store::of(Vec::new(), 0);
+    let meta = SegmentMeta {
+        shard: 0,
+        number: 1,
+        replaces: Vec::new(),
+    };
+    let mut writer = SegmentWriter::create(store.disk.clone(), store.path(), meta).unwrap();
+    let mut covered = SlotClocks::default();
+    for (slot, keys) in [(1, KEYS), (2, KEYS), (3, 1)] {
+        let slot = SlotId(slot);
+        covered.insert_range(slot, ORIGIN, 1, keys);
+        for seq in 1..=keys {
+            let mut op = op(seq, 1, true);
+            op.dot = Dot {
+                origin: ORIGIN,
+                slot,
+                seq,
+            };
+            let key = format!("{seq:08}");
+            let (user, key, op) = ("u", key.as_str(), &op);
+            writer.push(EntryRef { slot, user, key, op }).unwrap();
+        }
+    }
+    let (segment, finishing) = held_bytes(|| writer.finish(covered, SlotClocks::default(), &store.cache).unwrap());
+    let result = segment.memory_bytes();
+    drop(segment);
+    let open = || Segment::open(&store.disk, store.path(), 0, 1, &store.cache).unwrap();
+    let (segment, opening) = held_bytes(open);
+    println!("the end holds {finishing}, opening {opening}, of which {result} stay");
+    assert!(result > 500_000 && segment.memory_bytes() == result);
+    // What was built is there before, and gone when it is read back.
+    assert!(
+        finishing < result / 2,
+        "the end holds {finishing} bytes beside {result}"
+    );
+    assert!(
+        opening < result + result / 2,
+        "opening holds {opening} bytes, of which {result} stay"
+    );
 }

@@ -1,6 +1,5 @@
 //! Ours: shards, used as their actors use them: commits in line, everything else on threads beside.
 
-use std::io;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -10,8 +9,8 @@ use kv_storage::core::slot::{KeyHash, SlotId, shard_of, shard_slots, slot_of};
 use kv_storage::core::stamp::OriginId;
 use kv_storage::os::RealDisk;
 use kv_storage::shard::{
-    CleanedUp, CleanupJob, MergeJob, MergeOutcome, Place, Shard, ShardConfig, SpaceJob, SpaceReady, Submitted, Write,
-    WriteContext, WriteKind,
+    CleanedUp, CleanupJob, MergeJob, MergeOutcome, Place, Shard, ShardConfig, SpaceFailed, SpaceJob, SpaceReady,
+    Submitted, Write, WriteContext, WriteKind,
 };
 use kv_storage::store::cache::BlockCache;
 use kv_storage::store::disk::Disk;
@@ -32,7 +31,7 @@ enum Job {
 }
 
 enum Done {
-    Space(io::Result<SpaceReady>),
+    Space(Result<SpaceReady, SpaceFailed>),
     Merge(MergeOutcome),
     Cleanup(CleanedUp),
 }

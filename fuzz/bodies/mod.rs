@@ -114,13 +114,13 @@ fn read_segment(bytes: Bytes) {
 pub fn footer(input: &[u8]) {
     for version in 1..=segment::FORMAT_VERSION {
         for blocks_end in [input.len() as u64, u64::MAX] {
-            let _ = segment::decode_footer(input, version, blocks_end);
+            let _ = segment::decode_footer(&Bytes::copy_from_slice(input), version, blocks_end);
         }
     }
 }
 
 pub fn filter(input: &[u8]) {
-    if let Ok(filter) = Filter::decode(input) {
+    if let Ok(filter) = Filter::decode(Bytes::copy_from_slice(input)) {
         let _ = (0..100).filter(|tag| filter.may_hold(tag * 0x9e37_79b9)).count();
     }
 }

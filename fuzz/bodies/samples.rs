@@ -164,9 +164,9 @@ pub fn footers() -> Vec<Vec<u8>> {
 
 pub fn filters() -> Vec<Vec<u8>> {
     let encode = |count: u64| {
-        let mut bytes = Vec::new();
-        Filter::build((0..count).map(|tag| tag * 0x9e37_79b9).collect()).put(&mut bytes);
-        bytes
+        let filter = Filter::build((0..count).map(|tag| tag * 0x9e37_79b9).collect());
+        let (head, fingerprints) = filter.encoded();
+        [&head, fingerprints].concat()
     };
     [0, 1, 2, 300].map(encode).to_vec()
 }

@@ -203,6 +203,34 @@ fn a_write_to_its_page_makes_what_a_failed_sync_left_dirty_again() {
 }
 
 #[test]
+fn a_failed_sync_of_a_directory_is_not_made_good_by_a_later_one_but_by_a_change() {
+    let (root, old, mark) = (Path::new("/"), Path::new("/old"), Path::new("/mark"));
+    let left = |seed, changes_again: bool| {
+        let disk = SimDisk::new(seed);
+        let mount = disk.mount();
+        file(&mount, "/old").sync_data().unwrap();
+        mount.sync_dir(root).unwrap();
+        mount.remove_file(old).unwrap();
+        disk.fail(Fault::SyncDir, 1);
+        assert!(mount.sync_dir(root).is_err());
+        assert!(!mount.exists(old).unwrap());
+        if changes_again {
+            drop(file(&mount, "/mark"));
+            mount.remove_file(mark).unwrap();
+        }
+        mount.sync_dir(root).unwrap();
+        // Nor does the end of the process make it good.
+        disk.kill();
+        assert!(!disk.mount().exists(old).unwrap());
+        disk.crash();
+        disk.mount().exists(old).unwrap()
+    };
+    let come_back = (0..200).filter(|&seed| left(seed, false)).count();
+    assert!((20..80).contains(&come_back), "{come_back}");
+    assert!(!(0..200).any(|seed| left(seed, true)));
+}
+
+#[test]
 fn a_failed_write_leaves_a_prefix_at_most() {
     for seed in 0..50 {
         let disk = half_synced(seed);

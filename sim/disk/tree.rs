@@ -1,6 +1,6 @@
 //! Simulated directories: the names that are seen, the names that a crash leaves, and the changes in between.
 //!
-//! Invariant: the durable names plus all pending changes, in order, are the live names.
+//! Invariant: the durable names plus all pending and dropped changes, in order, are the live names; there are not both.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -51,17 +51,32 @@ pub struct Dir {
     live: BTreeMap<String, Entry>,
     durable: BTreeMap<String, Entry>,
     pending: Vec<Change>,
+    /// What a failed sync dropped: it happens in no crash, and the directory counts as clean, until the next change makes all of it pending
+    /// again.
+    dropped: Vec<Change>,
 }
 
 impl Dir {
     fn change(&mut self, change: Change) {
         change.apply(&mut self.live);
+        self.pending.append(&mut self.dropped);
         self.pending.push(change);
     }
 
     fn sync(&mut self) {
-        self.durable = self.live.clone();
-        self.pending.clear();
+        if self.dropped.is_empty() {
+            self.durable = self.live.clone();
+            self.pending.clear();
+        }
+    }
+
+    /// Some of the changes are durable all the same; the others are still pending, or dropped.
+    fn sync_failing(&mut self, rng: &mut Rng) {
+        let left = self.settle(rng, 50);
+        match rng.percent(50) {
+            true => self.dropped.extend(left),
+            false => self.pending = left,
+        }
     }
 
     /// A random part of the pending changes happens, the rest does not. Changes of one name keep their order: a later one never
@@ -201,10 +216,8 @@ impl Tree {
         Ok(())
     }
 
-    /// A sync that fails: some of the changes are durable all the same; the others are still pending.
     pub fn sync_dir_failing(&mut self, path: &Path, rng: &mut Rng) -> io::Result<()> {
-        let dir = self.dir_mut(path)?;
-        dir.pending = dir.settle(rng, 50);
+        self.dir_mut(path)?.sync_failing(rng);
         Ok(())
     }
 
@@ -212,6 +225,7 @@ impl Tree {
     pub fn crash(&mut self, rng: &mut Rng, keep: u64) {
         for dir in self.dirs.values_mut() {
             dir.settle(rng, keep);
+            dir.dropped.clear();
             dir.live = dir.durable.clone();
         }
         // Parents come before children in the map, so one pass finds every directory that lost its name.
@@ -235,7 +249,10 @@ impl Tree {
 
     /// The files that have a name now, or would after some crash.
     pub fn possible_files(&self) -> BTreeSet<u64> {
-        let pending = self.dirs.values().flat_map(|dir| &dir.pending);
+        let pending = self
+            .dirs
+            .values()
+            .flat_map(|dir| dir.pending.iter().chain(&dir.dropped));
         let linked = pending.filter_map(|change| match change {
             Change::Link(_, entry) => Some(entry),
             _ => None,

@@ -12,6 +12,9 @@ use xxhash_rust::xxh3::Xxh3;
 use super::slot::SlotId;
 use super::stamp::OriginId;
 
+/// Joined ranges up to so many are put in one by one; more, in one pass over what is there.
+const JOINED_ONE_BY_ONE_MAX: usize = 8;
+
 /// A set of sequence numbers, as disjoint, non-adjacent, ascending inclusive ranges. Sequences start at 1.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct SeqSet {
@@ -69,13 +72,20 @@ impl SeqSet {
             }
             return;
         }
-        let from = self.ranges.partition_point(|range| range.1 < first.saturating_sub(1));
+        let from = self.first_touched(first);
         let to = self.ranges.partition_point(|range| range.0 <= last.saturating_add(1));
         let mut merged = (first, last);
         for range in &self.ranges[from..to] {
             merged = (merged.0.min(range.0), merged.1.max(range.1));
         }
+        #[cfg(test)]
+        MOVED.set(MOVED.get() + (self.ranges.len() - to) as u64);
         self.ranges.splice(from..to, [merged]);
+    }
+
+    /// Of the ranges, the first one that a range which begins at `first` may touch.
+    fn first_touched(&self, first: u64) -> usize {
+        self.ranges.partition_point(|range| range.1 < first.saturating_sub(1))
     }
 
     pub fn join(&mut self, other: &Self) {
@@ -83,8 +93,27 @@ impl SeqSet {
             self.ranges.clone_from(&other.ranges);
             return;
         }
+        if other.ranges.len() > JOINED_ONE_BY_ONE_MAX {
+            return self.join_in_one_pass(&other.ranges);
+        }
         for &(first, last) in &other.ranges {
             self.insert_range(first, last);
+        }
+    }
+
+    /// Goes once through what `self` holds from the first of these ranges on.
+    fn join_in_one_pass(&mut self, other: &[(u64, u64)]) {
+        let Some((first, _)) = other.first() else { return };
+        let held = self.ranges.split_off(self.first_touched(*first));
+        #[cfg(test)]
+        MOVED.set(MOVED.get() + held.len() as u64);
+        self.ranges.reserve(held.len() + other.len());
+        let (mut held, mut other) = (held.as_slice(), other);
+        while let Some(range) = take_first(&mut held, &mut other) {
+            match self.ranges.last_mut() {
+                Some(tail) if range.0 <= tail.1.saturating_add(1) => tail.1 = tail.1.max(range.1),
+                _ => self.ranges.push(range),
+            }
         }
     }
 
@@ -143,6 +172,18 @@ impl SeqSet {
     }
 }
 
+/// Of two ascending lists, the range that comes first.
+fn take_first<'a>(a: &mut &'a [(u64, u64)], b: &mut &'a [(u64, u64)]) -> Option<(u64, u64)> {
+    let from = match (a.first(), b.first()) {
+        (Some(of_a), Some(of_b)) if of_b < of_a => b,
+        (None, _) => b,
+        _ => a,
+    };
+    let (first, rest) = from.split_first()?;
+    *from = rest;
+    Some(*first)
+}
+
 /// For each origin, a set of sequences, all of one slot.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Clock {
@@ -187,6 +228,12 @@ impl Clock {
     pub fn join(&mut self, other: &Self) {
         for (origin, set) in &other.origins {
             self.origins.entry(*origin).or_default().join(set);
+        }
+    }
+
+    pub fn join_origin(&mut self, origin: OriginId, set: &SeqSet) {
+        if !set.is_empty() {
+            self.origins.entry(origin).or_default().join(set);
         }
     }
 
@@ -247,6 +294,8 @@ impl Clock {
 thread_local! {
     /// How often clocks of many slots were copied to take something off.
     pub static COPIED: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
+    /// How many ranges had to make way for others.
+    pub static MOVED: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
 }
 
 /// The clocks of many slots.
@@ -289,6 +338,12 @@ impl SlotClocks {
     pub fn join_slot(&mut self, slot: SlotId, clock: &Clock) {
         if !clock.is_empty() {
             self.slots.entry(slot).or_default().join(clock);
+        }
+    }
+
+    pub fn join_origin(&mut self, slot: SlotId, origin: OriginId, set: &SeqSet) {
+        if !set.is_empty() {
+            self.slots.entry(slot).or_default().join_origin(origin, set);
         }
     }
 
@@ -387,6 +442,9 @@ mod tests {
             let mut joined = set_a.clone();
             joined.join(&set_b);
             prop_assert_eq!(listed(&joined), &model_a | &model_b);
+            let mut in_one_pass = set_a.clone();
+            in_one_pass.join_in_one_pass(set_b.ranges());
+            prop_assert_eq!(in_one_pass, joined);
             prop_assert_eq!(listed(&set_a.minus(&set_b)), &model_a - &model_b);
             prop_assert_eq!(set_a.covers(&set_b), model_a.is_superset(&model_b));
             let met = set_a.meet(&set_b);
@@ -471,5 +529,8 @@ mod tests {
         set.insert(3);
         assert!(set.contains(u64::MAX) && !set.contains(u64::MAX - 2));
         assert!(SeqSet::range(1, u64::MAX).minus(&set).contains(4));
+        let mut joined = set.clone();
+        joined.join_in_one_pass(&[(2, 2), (5, u64::MAX)]);
+        assert_eq!(joined.ranges(), [(2, 3), (5, u64::MAX)]);
     }
 }

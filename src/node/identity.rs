@@ -116,8 +116,7 @@ impl Identity {
             path: dir.to_owned(),
             source,
         };
-        env.disk.create_dir_all(dir).map_err(fail)?;
-        sync_parent(&*env.disk, dir).map_err(fail)?;
+        make_folder(&*env.disk, dir).map_err(fail)?;
         let lock = env.disk.lock(&dir.join(LOCK)).map_err(|error| match error.kind() {
             io::ErrorKind::WouldBlock => IdentityError::InUse(dir.to_owned()),
             _ => fail(error),
@@ -230,6 +229,32 @@ impl Identity {
     }
 }
 
+/// Makes the folder, and those above it that are not there, and their names durable. An earlier try may have made them and ended before it came to
+/// that, so while the folder is new it is done for all above it, as far as they let us.
+fn make_folder(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
+    let mut missing = 0;
+    for folder in dir.ancestors().filter(|folder| !folder.as_os_str().is_empty()) {
+        if disk.exists(folder)? {
+            break;
+        }
+        missing += 1;
+    }
+    disk.create_dir_all(dir)?;
+    let is_new = !disk.exists(&dir.join(FILE))?;
+    for (level, folder) in dir.ancestors().enumerate() {
+        match sync_parent(disk, folder) {
+            Err(error) if level > 0 && level >= missing => {
+                tracing::debug!(folder = %folder.display(), %error, "the name of a folder may not be durable");
+            }
+            synced => synced?,
+        }
+        if !is_new {
+            break;
+        }
+    }
+    Ok(())
+}
+
 /// Makes the folder's own name durable, if it is new: with it, all that is synced below it would be lost. Somebody else's folder may not let us:
 /// then it is theirs to do.
 fn sync_parent(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
@@ -337,6 +362,26 @@ mod tests {
                 "{error}"
             );
         }
+    }
+
+    #[tokio::test]
+    async fn a_folder_that_is_made_with_those_above_it_survives_a_loss_of_power() {
+        let dir = Path::new("/data/a/b/c");
+        let open = |disk: &MemoryDisk| {
+            let env = Env {
+                disk: disk.as_disk(),
+                ..crate::os::env()
+            };
+            Identity::open(&env, dir, 4, Role::Alone).unwrap();
+        };
+        let disk = MemoryDisk::new();
+        open(&disk);
+        assert!(disk.crash().content(&dir.join(FILE)).is_some());
+        // An earlier try ended right after it had made them.
+        let disk = MemoryDisk::new();
+        disk.as_disk().create_dir_all(dir).unwrap();
+        open(&disk);
+        assert!(disk.crash().content(&dir.join(FILE)).is_some());
     }
 
     fn opened(disk: &MemoryDisk, shards: u16) -> Identity {

@@ -1,6 +1,5 @@
 //! What is said to a shard actor.
 
-use std::io;
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::{Semaphore, oneshot};
@@ -17,7 +16,7 @@ use super::spreading::{LocalShare, Others};
 use crate::core::clock::SlotClocks;
 use crate::core::op::KeyedOp;
 use crate::env::{Abandoned, Env};
-use crate::shard::{CleanedUp, MergeOutcome, PastLookup, Shard, ShardStats, SpaceReady, Write};
+use crate::shard::{CleanedUp, MergeOutcome, PastLookup, Shard, ShardStats, SpaceFailed, SpaceReady, Write};
 use crate::store::segment::ReadError;
 use crate::types::{Key, UserId};
 
@@ -95,7 +94,7 @@ pub enum ShardMessage {
     Past(Name, u64, Option<Looked>),
     /// A group is open, and nothing else may come to remind of it.
     Commit,
-    SpaceMade(Result<io::Result<SpaceReady>, Abandoned>),
+    SpaceMade(Result<Result<SpaceReady, SpaceFailed>, Abandoned>),
     /// Of the merge that writes the segment of this number.
     MergeStepped(u64, Result<MergeOutcome, Abandoned>),
     CleanedUp(Result<CleanedUp, Abandoned>),

@@ -139,7 +139,7 @@ impl Actor for ShardActor {
             ShardMessage::SpaceMade(result) => {
                 state
                     .shard
-                    .space_made(result.unwrap_or_else(|abandoned| Err(io::Error::other(abandoned))));
+                    .space_made(result.unwrap_or_else(|abandoned| Err(io::Error::other(abandoned).into())));
                 state.unpark(&me);
             }
             ShardMessage::Refuse(dots, answer) => {

@@ -1,18 +1,23 @@
 //! Files that are not needed any more: used again, removed, or set aside because they are damaged.
 //!
 //! Invariant: a file whose content lives on elsewhere is named as replaced by every new segment until its removal is durable. What cannot be
-//! removed is tried again.
+//! removed is tried again. What was removed when a sync failed stays named as long as the shard is open: a later sync that succeeds proves
+//! little, and the name may come back with the next loss of power.
 
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::Shard;
-use crate::store::disk::Disk;
+use crate::store::disk::{Disk, sync_dir_anew};
+use crate::store::segment::Segment;
 use crate::store::{log, recover, segment};
 
 /// Sealed logs kept for use again; more are removed.
 const SPARES_MAX: usize = 2;
+
+/// See `sync_dir_anew`.
+const SYNC_MARK: &str = "cleanup.tmp";
 
 /// What is to happen to a file that is not needed any more.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +34,8 @@ pub struct CleanupJob {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
     tasks: Vec<Cleanup>,
+    /// Let go here: with the last of those who hold a segment, each of its blocks is looked for in the cache, and its file's space comes free.
+    merged: Vec<Arc<Segment>>,
 }
 
 /// What a cleanup achieved.
@@ -36,6 +43,8 @@ pub struct CleanupJob {
 pub struct CleanedUp {
     /// The numbers of the files that are durably gone.
     gone: Vec<u64>,
+    /// Of those that are gone, not durably for all that is known, now or later.
+    doubted: Vec<u64>,
     quarantined: u64,
     /// To be tried again.
     failed: Vec<Cleanup>,
@@ -70,12 +79,14 @@ impl CleanupJob {
                 }
             }
         }
-        // Until the directory is synced, a crash may bring any of these names back.
-        if let Err(error) = self.disk.sync_dir(&self.dir) {
+        // Until the directory is synced, a crash may bring any of these names back. A sync that failed, this job's or another's since the removal,
+        // may have dropped them as well.
+        if let Err(error) = sync_dir_anew(&*self.disk, &self.dir, SYNC_MARK) {
             tracing::warn!(dir = %self.dir.display(), %error, "cannot sync the directory");
-            cleaned.gone.clear();
+            cleaned.doubted = std::mem::take(&mut cleaned.gone);
             cleaned.failed = self.tasks;
         }
+        drop(self.merged);
         cleaned
     }
 }
@@ -103,6 +114,7 @@ impl Shard {
             disk: self.place.disk.clone(),
             dir: self.place.dir.clone(),
             tasks: std::mem::take(&mut self.cleanup),
+            merged: std::mem::take(&mut self.merged),
         })
     }
 
@@ -110,8 +122,11 @@ impl Shard {
     pub fn cleaned_up(&mut self, cleaned: CleanedUp) {
         self.cleanup_under_way = false;
         self.stats.quarantined_files += cleaned.quarantined;
+        self.doubted.extend(cleaned.doubted);
         for number in cleaned.gone {
-            self.obsolete.remove(&number);
+            if !self.doubted.contains(&number) {
+                self.obsolete.remove(&number);
+            }
         }
         // Not before the next tick: what failed now would fail at once again.
         self.cleanup_failed.extend(cleaned.failed);

@@ -13,6 +13,7 @@
 mod cleanup;
 mod commit;
 mod damage;
+mod full_disk;
 mod open_parts;
 mod picking;
 mod published;
@@ -27,7 +28,7 @@ mod write;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use crate::core::clock::{Clock, SlotClocks};
+use crate::core::clock::SlotClocks;
 use crate::core::op::Dot;
 use crate::core::slot::SlotId;
 use crate::core::stamp::{HybridClock, OriginId};
@@ -37,7 +38,6 @@ use crate::store::recover::{self, ClosedOrigins, RecoverError};
 use crate::store::segment::Segment;
 use crate::types::WallMs;
 
-use crate::store::compact::KeyName;
 use cleanup::Cleanup;
 use published::Published;
 
@@ -48,7 +48,7 @@ pub use commit::CommitJob;
 pub use published::{Damaged, ShardReader};
 pub use replica::Applied;
 pub use requests::RequestHeld;
-pub use space::{SpaceJob, SpaceReady};
+pub use space::{SpaceFailed, SpaceJob, SpaceReady};
 pub use upkeep::{MergeEnd, MergeJob, MergeOutcome};
 pub use write::{GroupNumber, PastLookup, Submitted, Write, WriteContext, WriteKind, WriteRefused};
 
@@ -157,6 +157,8 @@ pub struct Shard {
     active: Option<Active>,
     frozen: VecDeque<Frozen>,
     segments: Vec<Arc<Segment>>,
+    /// Segments that were merged away, for a job to let go.
+    merged: Vec<Arc<Segment>>,
     /// Of the logs, and whether it is durable in its file.
     secret: LogSecret,
     secret_stored: bool,
@@ -166,6 +168,8 @@ pub struct Shard {
     spares: Vec<u64>,
     /// Files whose content lives on elsewhere, until their removal is durable.
     obsolete: BTreeSet<u64>,
+    /// Of these, the ones that stay there: a sync of their removal failed.
+    doubted: BTreeSet<u64>,
     /// Files to remove or set aside.
     cleanup: Vec<Cleanup>,
     /// Those of which this failed: tried again at the next tick.
@@ -201,8 +205,7 @@ pub struct Shard {
     merge_paused: bool,
     /// The active memtable is to be sealed although its log is not used up.
     wanted_takeover: bool,
-    /// The reserve file is there.
-    reserved: bool,
+    reserve: full_disk::Reserve,
     failed: Option<String>,
     last_write: WallMs,
     clears_since_merge: u64,
@@ -260,6 +263,7 @@ impl Shard {
                 })
                 .collect(),
             segments: found.segments,
+            merged: Vec::new(),
             secret,
             secret_stored: found.secret_stored,
             prepared: None,
@@ -268,6 +272,7 @@ impl Shard {
                 .flatten()
                 .copied()
                 .collect(),
+            doubted: BTreeSet::new(),
             spares: found.spares,
             cleanup: removed.chain(set_aside).collect(),
             cleanup_failed: Vec::new(),
@@ -290,7 +295,7 @@ impl Shard {
             merge_too_large: None,
             merge_paused: false,
             wanted_takeover: false,
-            reserved: found.reserved,
+            reserve: full_disk::Reserve::found(found.reserved),
             failed: None,
             last_write: WallMs(0),
             clears_since_merge: 0,
@@ -367,18 +372,6 @@ impl Shard {
     fn memtables(&self) -> impl DoubleEndedIterator<Item = &SharedMemtable> {
         let frozen = self.frozen.iter().map(|frozen| &frozen.memtable);
         frozen.chain(self.active.iter().map(|active| &active.memtable))
-    }
-
-    /// What clears in memtables saw, by key, for merges to apply to segments already.
-    fn cleared_in_memory(&self) -> BTreeMap<KeyName, Clock> {
-        let mut cleared: BTreeMap<_, Clock> = BTreeMap::new();
-        for memtable in self.memtables() {
-            let memtable = memtable.read();
-            for (name, seen) in memtable.cleared_keys(memtable.durable_groups()) {
-                cleared.entry(name).or_default().join(&seen);
-            }
-        }
-        cleared
     }
 }
 

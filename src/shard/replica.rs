@@ -5,6 +5,8 @@
 //! - the clock that is told holds only what is durable here or known to be dropped, and changes in one step with what readers see: who
 //!   finds two replicas' clocks of a slot equal may take what one of them shows for what both hold.
 
+use std::collections::BTreeSet;
+
 use super::write::{GroupNumber, WriteRefused};
 use super::{Shard, ShardReader};
 use crate::core::clock::{Clock, SlotClocks};
@@ -35,6 +37,14 @@ impl Shard {
         if self.failed.is_some() {
             return Err(WriteRefused::Stopped);
         }
+        // They come in the order of keys, and so are noted all at once.
+        let mut taken = BTreeSet::new();
+        let applied = self.apply_to(&mut taken, ops, now);
+        self.covered.insert_all(&Vec::from_iter(taken));
+        applied
+    }
+
+    fn apply_to(&mut self, taken: &mut BTreeSet<Dot>, ops: Vec<KeyedOp>, now: WallMs) -> Result<Applied, WriteRefused> {
         let mut ops = ops.into_iter();
         while let Some(mut keyed) = ops.next() {
             // It is remembered by this node's clock, and that may be ahead of the other one's.
@@ -42,7 +52,8 @@ impl Shard {
                 *cleared_at = now.max(*cleared_at);
             }
             let dot = keyed.op.dot;
-            if !self.place.slots.contains(&dot.slot.0) || self.covered.contains(dot.slot, dot.origin, dot.seq) {
+            let is_known = self.covered.contains(dot.slot, dot.origin, dot.seq) || taken.contains(&dot);
+            if !self.place.slots.contains(&dot.slot.0) || is_known {
                 continue;
             }
             let bytes = record_bytes(keyed.user.as_str(), keyed.key.as_str(), &keyed.op) as u64;
@@ -53,6 +64,7 @@ impl Shard {
             }
             let hash = KeyHash::of(&keyed.user, &keyed.key);
             self.put(hash, &keyed.user, &keyed.key, &keyed.op, now);
+            taken.insert(dot);
             self.open_parts.applied(&keyed.user, &keyed.key, &keyed.op.body);
         }
         Ok(Applied::InGroup(self.newest_group()))
@@ -68,16 +80,15 @@ impl Shard {
 
     /// Lets readers see what was committed, and tells of it.
     pub(super) fn show_durable(&mut self) {
-        let dots = std::mem::take(&mut self.closed_dots);
+        let mut dots = std::mem::take(&mut self.closed_dots);
+        dots.sort_unstable();
         let durable_groups = self.durable_groups;
         self.published.tell_durable(|clocks| {
             if let Some(active) = &self.active {
                 let durable = durable_groups.saturating_sub(active.first_group);
                 active.memtable.write().set_durable(durable as usize);
             }
-            for dot in &dots {
-                clocks.insert(dot.slot, dot.origin, dot.seq);
-            }
+            clocks.insert_all(&dots);
         });
         self.find_among(&dots);
     }

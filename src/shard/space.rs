@@ -9,19 +9,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::cleanup::Cleanup;
+use super::full_disk::RESERVE_BYTES;
 use super::write::WriteRefused;
 use super::{Active, Frozen, Shard};
-use crate::store::disk::{Disk, DiskFile, OpenMode};
+use crate::store::disk::{Disk, DiskFile, OpenMode, is_full};
 use crate::store::log::{self, LogHeader, LogSecret, Previous};
 use crate::store::memtable::Memtable;
 use crate::store::recover;
 
 /// Space at the end of the filled part that only clears may use, so that a full disk can still be emptied: about 500 of them.
-const CLEAR_RESERVE_BYTES: u64 = 64 * 1024;
-/// With less room than this left in the log, a full disk is asked for another small log, so that clears go on: a few clears.
-const CLEAR_ROOM_BYTES: u64 = 16 * 1024;
-/// Space per shard that is let go when the disk is full, bytes.
-const RESERVE_BYTES: u64 = 1 << 20;
+pub(super) const CLEAR_RESERVE_BYTES: u64 = 64 * 1024;
 /// Zeroes are written in pieces of this size, bytes.
 const ZEROES_BYTES: usize = 256 * 1024;
 
@@ -31,7 +28,7 @@ pub struct LogFile {
     pub(super) number: u64,
     pub(super) file: Arc<dyn DiskFile>,
     /// Up to here the file's space is allocated and synced, bytes.
-    filled: u64,
+    pub(super) filled: u64,
 }
 
 /// Makes room in a log.
@@ -43,7 +40,7 @@ pub struct SpaceJob {
     task: SpaceTask,
 }
 
-enum SpaceTask {
+pub(super) enum SpaceTask {
     /// Fill the log further.
     Fill { log: LogFile, to: u64 },
     /// Make a log ready, from a spare if there is one.
@@ -62,9 +59,25 @@ pub enum SpaceReady {
     Free(u64),
 }
 
+/// Why a space job made nothing.
+pub struct SpaceFailed {
+    error: io::Error,
+    /// Logs that nobody needs, if they are there.
+    left: Vec<u64>,
+}
+
+impl From<io::Error> for SpaceFailed {
+    fn from(error: io::Error) -> Self {
+        Self {
+            error,
+            left: Vec::new(),
+        }
+    }
+}
+
 impl SpaceJob {
     /// Blocks on the disk.
-    pub fn run(self) -> io::Result<SpaceReady> {
+    pub fn run(self) -> Result<SpaceReady, SpaceFailed> {
         match self.task {
             SpaceTask::Fill { mut log, to } => {
                 // Through a handle of its own: the kernel tells each handle once that writing back failed. What befell a group that
@@ -75,25 +88,37 @@ impl SpaceJob {
                 log.filled = to;
                 Ok(SpaceReady::Filled(log))
             }
-            SpaceTask::Prepare { number, spare, to } => self.prepare(number, spare, to),
+            SpaceTask::Prepare { number, spare, to } => match self.prepare(number, spare, to) {
+                Ok(log) => Ok(SpaceReady::Prepared { log, spare }),
+                Err(error) => Err(SpaceFailed {
+                    error,
+                    // It has one name or the other.
+                    left: spare.into_iter().flat_map(|spare| [spare, number]).collect(),
+                }),
+            },
             SpaceTask::Reserve => {
-                let path = self.dir.join(recover::RESERVE_NAME);
-                let file = match self.disk.open(&path, OpenMode::CreateNew) {
-                    // It could not be removed when it was to be let go.
-                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(SpaceReady::Reserved),
-                    created => created?,
-                };
-                if let Err(error) = fill(&*file, 0, RESERVE_BYTES) {
-                    let _ = self.disk.remove_file(&path);
-                    return Err(error);
-                }
+                self.reserve()?;
                 Ok(SpaceReady::Reserved)
             }
-            SpaceTask::Probe => self.disk.free_bytes(&self.dir).map(SpaceReady::Free),
+            SpaceTask::Probe => Ok(SpaceReady::Free(self.disk.free_bytes(&self.dir)?)),
         }
     }
 
-    fn prepare(&self, number: u64, spare: Option<u64>, to: u64) -> io::Result<SpaceReady> {
+    fn reserve(&self) -> io::Result<()> {
+        let path = self.dir.join(recover::RESERVE_NAME);
+        let file = match self.disk.open(&path, OpenMode::CreateNew) {
+            // It could not be removed when it was to be let go, or is of a former life, which may have ended before it was filled.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => self.disk.open(&path, OpenMode::ReadWrite)?,
+            created => created?,
+        };
+        let made = file.len().and_then(|len| fill(&*file, len, RESERVE_BYTES));
+        if made.is_err() {
+            let _ = self.disk.remove_file(&path);
+        }
+        made
+    }
+
+    fn prepare(&self, number: u64, spare: Option<u64>, to: u64) -> io::Result<LogFile> {
         if let Some(secret) = self.secret {
             log::store_secret(&*self.disk, &self.dir, secret)?;
         }
@@ -108,18 +133,17 @@ impl SpaceJob {
         let filled = file.len()?;
         let made = fill(&*file, filled, to).and_then(|()| self.disk.sync_dir(&self.dir));
         if let Err(error) = made {
-            // Half a log would only take up the space that is missing. A renamed spare is found again when the shard is opened.
+            // Half a log would only take up the space that is missing.
             if spare.is_none() {
                 let _ = self.disk.remove_file(&path);
             }
             return Err(error);
         }
-        let log = LogFile {
+        Ok(LogFile {
             number,
             file: file.into(),
             filled: filled.max(to),
-        };
-        Ok(SpaceReady::Prepared { log, spare })
+        })
     }
 }
 
@@ -280,30 +304,7 @@ impl Shard {
         let next_log = (soon_used_up || waits || self.wanted_takeover)
             .then(|| self.prepare_task(wanted))
             .flatten();
-        next_log.or_else(|| (!self.reserved).then_some(SpaceTask::Reserve))
-    }
-
-    /// Once a tick: a look at the space, and if there is still too little, a log that is just large enough for clears, where one is needed for
-    /// these, or so that the one in use can be sealed.
-    fn task_on_full_disk(&mut self) -> Option<SpaceTask> {
-        if std::mem::take(&mut self.probe_due) {
-            return Some(SpaceTask::Probe);
-        }
-        let used_up = self
-            .active
-            .as_ref()
-            .is_none_or(|active| active.memtable.read().end() + CLEAR_ROOM_BYTES > active.file.filled);
-        let is_wanted = used_up || (self.wanted_takeover && self.notes_soon);
-        if !std::mem::take(&mut self.clear_room_due) || !is_wanted || self.prepared.is_some() {
-            return None;
-        }
-        let number = self.next_number;
-        self.next_number += 1;
-        Some(SpaceTask::Prepare {
-            number,
-            spare: self.spares.pop(),
-            to: log::HEADER_BYTES as u64 + CLEAR_RESERVE_BYTES,
-        })
+        next_log.or_else(|| self.reserve_task())
     }
 
     fn prepare_task(&mut self, wanted: u64) -> Option<SpaceTask> {
@@ -324,7 +325,7 @@ impl Shard {
     }
 
     /// Takes the result of a space job.
-    pub fn space_made(&mut self, result: io::Result<SpaceReady>) {
+    pub fn space_made(&mut self, result: Result<SpaceReady, SpaceFailed>) {
         self.space_under_way = false;
         match result {
             Ok(SpaceReady::Filled(log)) => {
@@ -344,53 +345,14 @@ impl Shard {
                     self.take_over();
                 }
             }
-            Ok(SpaceReady::Reserved) => self.reserved = true,
+            Ok(SpaceReady::Reserved) => self.reserve_made(),
             Ok(SpaceReady::Free(bytes)) => self.space_probed(bytes),
-            Err(error) if is_full(&error) => self.space_missing("log"),
-            Err(error) => self.fail(format!("log space could not be made: {error}")),
+            Err(SpaceFailed { error, left }) if is_full(&error) => {
+                self.cleanup.extend(left.into_iter().map(Cleanup::RemoveLog));
+                self.space_missing("log");
+            }
+            Err(SpaceFailed { error, .. }) => self.fail(format!("log space could not be made: {error}")),
         }
         self.wanted_bytes = 0;
     }
-
-    /// The disk turned out to be full: adds are refused, and what is kept for this moment is let go.
-    pub(super) fn space_missing(&mut self, what: &str) {
-        if !self.disk_full {
-            tracing::error!(
-                shard = self.place.shard,
-                what,
-                "the disk is full: adds are refused until space returns"
-            );
-        }
-        self.disk_full = true;
-        if std::mem::take(&mut self.reserved) {
-            self.cleanup.push(Cleanup::RemoveReserve);
-        }
-        self.let_spares_go();
-    }
-
-    /// Logs that nobody waits for take up space that others may need.
-    pub(super) fn let_spares_go(&mut self) {
-        let spares = std::mem::take(&mut self.spares);
-        self.cleanup.extend(spares.into_iter().map(Cleanup::RemoveLog));
-    }
-
-    /// Adds are taken again once there is room for all that a shard does at once: the reserve, a new log, and a merge of one.
-    fn space_probed(&mut self, free_bytes: u64) {
-        if self.merge_too_large.is_some_and(|merge| free_bytes >= merge.needed) {
-            self.merge_too_large = None;
-            self.upkeep_due = true;
-        }
-        if self.disk_full && free_bytes >= RESERVE_BYTES + 2 * self.config.log_bytes + self.config.fill_bytes {
-            tracing::info!(
-                shard = self.place.shard,
-                free_bytes,
-                "the disk has space again: adds are taken"
-            );
-            self.disk_full = false;
-        }
-    }
-}
-
-pub(super) fn is_full(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }

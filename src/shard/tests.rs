@@ -371,7 +371,7 @@ fn a_clear_after_a_healed_loss_saw_no_unnamed_op() {
     rig.shard.heal(&lost);
     rig.clear("u", "k");
     let memtable = rig.shard.memtables().last().unwrap().read();
-    let cleared: Vec<Clock> = memtable.cleared_keys(usize::MAX).map(|(_, seen)| seen).collect();
+    let cleared: Vec<crate::core::clock::Clock> = memtable.cleared_keys(usize::MAX).map(|(_, seen)| seen).collect();
     assert_eq!(cleared.len(), 1);
     assert!(cleared[0].get(UNKNOWN_ORIGIN).is_none());
     assert_eq!(cleared[0].count(), 1);

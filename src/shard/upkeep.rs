@@ -12,6 +12,7 @@ use super::reclaim::Cleared;
 use super::{MergeError, Shard};
 use crate::core::clock::SlotClocks;
 use crate::store::compact::{Merge, MergeContext, Merged, Progress, Source, StepFailed};
+use crate::store::memtable::SharedMemtable;
 use crate::store::segment::{ReadError, Segment};
 use crate::types::WallMs;
 
@@ -190,6 +191,7 @@ impl Shard {
             clears = std::mem::take(&mut self.clears_since_merge);
             cleared = std::mem::take(&mut self.cleared);
         }
+        let durable = |memtable: &SharedMemtable| (memtable.clone(), memtable.read().durable_groups());
         let context = MergeContext {
             disk: self.place.disk.clone(),
             dir: self.place.dir.clone(),
@@ -198,7 +200,7 @@ impl Shard {
             number,
             obsolete: self.obsolete.iter().copied().collect(),
             outside,
-            cleared_in_memory: self.cleared_in_memory(),
+            in_memory: self.memtables().map(durable).collect(),
             memtables: self.memtables().cloned().collect(),
             stable: self.stable(),
             covered_extra: self.dropped.clone(),
@@ -294,7 +296,8 @@ impl Shard {
             self.retire_log(frozen.memtable.read().number(), frozen.damaged);
         }
         self.want_note();
-        self.segments.retain(|held| !running.segments.contains(&held.number()));
+        let is_input = |held: &mut Arc<Segment>| running.segments.contains(&held.number());
+        self.merged.extend(self.segments.extract_if(.., is_input));
         for number in running.segments {
             self.obsolete.insert(number);
             self.damaged_segments.remove(&number);

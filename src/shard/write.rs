@@ -199,13 +199,13 @@ impl Shard {
             return Ok(Submitted::NeedsSpace(write));
         }
         let clears_all = self.clears_all(&op);
-        self.put(write.hash, &write.user, &write.key, &op, now);
+        self.put_own(&write, &op, now);
         self.next_seq[index] += 1;
         if planted(Bug::PartTwice) && matches!(op.body, Body::Part(_)) {
             let mut twice = op.clone();
             twice.dot.seq += 1;
             twice.time.0 += 1;
-            self.put(write.hash, &write.user, &write.key, &twice, now);
+            self.put_own(&write, &twice, now);
             self.next_seq[index] += 1;
         }
         match write.kind {
@@ -219,7 +219,12 @@ impl Shard {
         Ok(Submitted::InGroup(GroupNumber(self.groups), KeyedOp { user, key, op }))
     }
 
-    /// Puts the op into the open group of the active memtable, which has room for it.
+    fn put_own(&mut self, write: &Write, op: &Op, now: WallMs) {
+        self.put(write.hash, &write.user, &write.key, op, now);
+        self.covered.insert(op.dot.slot, op.dot.origin, op.dot.seq);
+    }
+
+    /// Puts the op into the open group of the active memtable, which has room for it. That it is covered now is for the caller to note.
     pub(super) fn put(&mut self, hash: KeyHash, user: &UserId, key: &Key, op: &Op, now: WallMs) {
         let Some(active) = &self.active else {
             debug_assert!(false, "no room was made");
@@ -228,7 +233,6 @@ impl Shard {
         active.memtable.write().append(user, key, op);
         self.clock.observe(op.time);
         self.published.tell_time(op.time);
-        self.covered.insert(op.dot.slot, op.dot.origin, op.dot.seq);
         self.open_dots.push(op.dot);
         self.last_write = now;
         if matches!(op.body, Body::Clear(_)) {

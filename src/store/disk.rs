@@ -7,6 +7,8 @@
 //! - `rename` within a directory is atomic: after a crash either name is there, with all of the file's synced bytes;
 //! - after a failed `sync_data` nothing is known of the bytes it covered, and a later success says nothing of them
 //!   either (the kernel may have dropped the dirty pages and marked them clean);
+//! - so it is with names and a failed `sync_dir`, until a name of that directory is changed again: then the next success is one of all its
+//!   names ([`sync_dir_anew`]);
 //! - bits may rot at any time: everything read is checked before it is believed.
 
 use std::io;
@@ -69,4 +71,24 @@ pub trait Disk: Send + Sync + 'static {
     fn lock(&self, path: &Path) -> io::Result<Box<dyn DiskLock>>;
     /// Bytes that may still be written below `dir`.
     fn free_bytes(&self, dir: &Path) -> io::Result<u64>;
+}
+
+/// Makes the directory's names durable, those too that a sync which failed may have dropped, in whichever life of the process that was. `mark`
+/// names a file of nobody's, which whoever finds it may remove.
+pub fn sync_dir_anew(disk: &dyn Disk, dir: &Path, mark: &str) -> io::Result<()> {
+    let mark = dir.join(mark);
+    match disk.open(&mark, OpenMode::CreateNew) {
+        Ok(made) => drop(made),
+        // Left by a life that ended right here.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        // Not even for this: what is freed next must not wait for it.
+        Err(error) if is_full(&error) => return disk.sync_dir(dir),
+        Err(error) => return Err(error),
+    }
+    disk.remove_file(&mark)?;
+    disk.sync_dir(dir)
+}
+
+pub fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }

@@ -9,6 +9,7 @@
 //! length is zero or no multiple of the segment length; there are not exactly count length + 2 * segment length fingerprints.
 //! Past these rules, every index that a look-up computes lies inside the fingerprints.
 
+use bytes::Bytes;
 use xorf::{BinaryFuse8, BinaryFuse8Ref, DmaSerializable, Filter as _, FilterRef};
 
 use super::codec::{Cursor, Malformed};
@@ -65,7 +66,7 @@ enum Kind {
     Everything,
     Fuse {
         descriptor: [u8; DESCRIPTOR_BYTES],
-        fingerprints: Box<[u8]>,
+        fingerprints: Bytes,
     },
 }
 
@@ -84,7 +85,7 @@ impl Filter {
         fuse.dma_copy_descriptor_to(&mut descriptor);
         Self(Kind::Fuse {
             descriptor,
-            fingerprints: fuse.fingerprints,
+            fingerprints: fuse.fingerprints.into(),
         })
     }
 
@@ -111,36 +112,33 @@ impl Filter {
         }
     }
 
-    pub fn put(&self, out: &mut Vec<u8>) {
+    /// What stands before the fingerprints, and these.
+    pub fn encoded(&self) -> (Vec<u8>, &[u8]) {
         match &self.0 {
-            Kind::Nothing => out.push(0),
-            Kind::Everything => out.push(1),
+            Kind::Nothing => (vec![0], &[]),
+            Kind::Everything => (vec![1], &[]),
             Kind::Fuse {
                 descriptor,
                 fingerprints,
-            } => {
-                out.push(2);
-                out.extend_from_slice(&descriptor[..12]);
-                out.extend_from_slice(&descriptor[16..]);
-                out.extend_from_slice(fingerprints);
-            }
+            } => ([&[2], &descriptor[..12], &descriptor[16..]].concat(), fingerprints),
         }
     }
 
-    pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
+    /// The fingerprints stay where they are.
+    pub fn decode(bytes: Bytes) -> Result<Self, Malformed> {
         let wrong = Malformed { what: "filter" };
-        let mut cursor = Cursor::new(bytes);
+        let mut cursor = Cursor::new(&bytes);
         let kind = cursor.u8()?;
         match kind {
             0 | 1 if !cursor.is_at_end() => Err(wrong),
             0 => Ok(Self(Kind::Nothing)),
             1 => Ok(Self(Kind::Everything)),
-            2 => Self::decode_fuse(cursor).ok_or(wrong),
+            2 => Self::decode_fuse(cursor, &bytes).ok_or(wrong),
             _ => Err(wrong),
         }
     }
 
-    fn decode_fuse(mut cursor: Cursor<'_>) -> Option<Self> {
+    fn decode_fuse(mut cursor: Cursor<'_>, bytes: &Bytes) -> Option<Self> {
         let seed = cursor.u64().ok()?;
         let segment = cursor.u32().ok()?;
         let count = cursor.u32().ok()?;
@@ -157,7 +155,7 @@ impl Filter {
         descriptor[16..].copy_from_slice(&count.to_le_bytes());
         Some(Self(Kind::Fuse {
             descriptor,
-            fingerprints: fingerprints.into(),
+            fingerprints: bytes.slice_ref(fingerprints),
         }))
     }
 }
@@ -169,21 +167,20 @@ mod tests {
     use super::*;
 
     fn encoded(filter: &Filter) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        filter.put(&mut bytes);
-        bytes
+        let (head, fingerprints) = filter.encoded();
+        [&head, fingerprints].concat()
     }
 
     proptest! {
         #[test]
         fn no_tag_is_ever_denied(tags in proptest::collection::vec(any::<u64>(), 0..2000)) {
-            let filter = Filter::decode(&encoded(&Filter::build(tags.clone()))).unwrap();
+            let filter = Filter::decode(encoded(&Filter::build(tags.clone())).into()).unwrap();
             prop_assert!(tags.iter().all(|tag| filter.may_hold(*tag)));
         }
 
         #[test]
         fn garbage_is_refused_or_answers_without_harm(bytes in proptest::collection::vec(any::<u8>(), 0..100), tag in any::<u64>()) {
-            if let Ok(filter) = Filter::decode(&bytes) {
+            if let Ok(filter) = Filter::decode(bytes.into()) {
                 filter.may_hold(tag);
             }
         }
@@ -195,7 +192,7 @@ mod tests {
             bytes.extend_from_slice(&segment.to_le_bytes());
             bytes.extend_from_slice(&count.to_le_bytes());
             bytes.resize(bytes.len() + length, 1);
-            if let Ok(filter) = Filter::decode(&bytes) {
+            if let Ok(filter) = Filter::decode(bytes.into()) {
                 filter.may_hold(tag);
             }
         }
@@ -231,7 +228,7 @@ mod tests {
     #[test]
     fn each_broken_rule_is_refused() {
         let good = encoded(&Filter::build((0..100u64).map(mix).collect()));
-        assert!(Filter::decode(&good).is_ok());
+        assert!(Filter::decode(good.clone().into()).is_ok());
         let changed = |at: usize, value: u32| {
             let mut bad = good.clone();
             bad[at..at + 4].copy_from_slice(&value.to_le_bytes());
@@ -248,7 +245,7 @@ mod tests {
             changed(13, 0),
             changed(13, u32::MAX),
         ] {
-            assert!(Filter::decode(&bad).is_err());
+            assert!(Filter::decode(bad.into()).is_err());
         }
     }
 

@@ -1,9 +1,11 @@
 //! A disk in memory, for the store's own tests.
 //!
 //! Fault model: [`MemoryDisk::crash`] keeps exactly what was synced (bytes by `sync_data`, names by `sync_dir`, folders that were
-//! created by `sync_dir` of the one above) and loses everything else; reads, syncs and removals can be made to fail; the space can run out. Nothing happens at random.
+//! created by `sync_dir` of the one above) and loses everything else; reads, syncs and removals can be made to fail; the space can run out.
+//! A `sync_dir` that fails drops the folder's changes and takes it for clean: later ones do nothing until its names change again. Nothing
+//! happens at random.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
@@ -43,6 +45,17 @@ struct Names {
     locked: BTreeMap<PathBuf, ()>,
     /// Folders made by `create_dir_all`, and whether their names are durable. All others were always there.
     folders: BTreeMap<PathBuf, bool>,
+    /// Folders whose changes a failed sync dropped, and that have had none since.
+    dropped: BTreeSet<PathBuf>,
+}
+
+impl Names {
+    /// A name in its folder is to be changed.
+    fn touch(&mut self, path: &Path) {
+        if let Some(folder) = path.parent() {
+            self.dropped.remove(folder);
+        }
+    }
 }
 
 /// What does not end, of files with this in their path.
@@ -321,6 +334,7 @@ impl Disk for MemoryDisk {
             (None, OpenMode::CreateNew) => {
                 let file = File::default();
                 names.now.insert(path.to_owned(), file.clone());
+                names.touch(path);
                 file
             }
             (None, _) => return Err(missing(path)),
@@ -335,7 +349,17 @@ impl Disk for MemoryDisk {
 
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
         let mut names = locked(&self.shared.names);
-        names.folders.entry(path.to_owned()).or_insert(false);
+        // Of those above it, the topmost was always there.
+        let above = path
+            .ancestors()
+            .skip(1)
+            .filter(|folder| folder.components().count() > 2);
+        for folder in above.chain([path]).map(Path::to_owned) {
+            if !names.folders.contains_key(&folder) {
+                names.touch(&folder);
+                names.folders.insert(folder, false);
+            }
+        }
         Ok(())
     }
 
@@ -357,13 +381,16 @@ impl Disk for MemoryDisk {
     }
 
     fn exists(&self, path: &Path) -> io::Result<bool> {
-        Ok(locked(&self.shared.names).now.contains_key(path))
+        let names = locked(&self.shared.names);
+        Ok(names.now.contains_key(path) || names.folders.contains_key(path))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut names = locked(&self.shared.names);
         let file = names.now.remove(from).ok_or_else(|| missing(from))?;
         names.now.insert(to.to_owned(), file);
+        names.touch(from);
+        names.touch(to);
         Ok(())
     }
 
@@ -371,19 +398,27 @@ impl Disk for MemoryDisk {
         if self.shared.faults.fail_remove.load(Ordering::Relaxed) {
             return Err(io::Error::other("remove failed"));
         }
-        let removed = locked(&self.shared.names).now.remove(path);
-        removed.map(drop).ok_or_else(|| missing(path))
+        let mut names = locked(&self.shared.names);
+        names.now.remove(path).ok_or_else(|| missing(path))?;
+        names.touch(path);
+        Ok(())
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        let failing = self.shared.faults.fail_sync_dir.load(Ordering::Relaxed);
+        let faults = &self.shared.faults;
+        let mut names = locked(&self.shared.names);
+        let failing = faults.fail_sync_dir.load(Ordering::Relaxed);
         if failing != 0 {
+            names.dropped.insert(dir.to_owned());
             return Err(io::Error::from_raw_os_error(failing));
         }
-        if locked(&self.shared.faults.unsyncable_folder).as_deref() == Some(dir) {
+        if locked(&faults.unsyncable_folder).as_deref() == Some(dir) {
+            names.dropped.insert(dir.to_owned());
             return Err(io::Error::other("sync failed"));
         }
-        let mut names = locked(&self.shared.names);
+        if names.dropped.contains(dir) {
+            return Ok(());
+        }
         let here = |path: &PathBuf| path.parent() == Some(dir);
         let now: Vec<_> = names.now.iter().filter(|(path, _)| here(path)).collect();
         let now: Vec<_> = now
@@ -431,5 +466,19 @@ mod tests {
         disk.rename(&dir.join("a"), &dir.join("b")).unwrap();
         assert!(disk.crash().content(&dir.join("b")).is_none());
         assert_eq!(disk.content(&dir.join("b")).unwrap(), b"keptlost");
+    }
+
+    #[test]
+    fn a_failed_folder_sync_is_not_made_good_by_a_later_one_but_by_a_change() {
+        let (disk, dir) = (MemoryDisk::new(), Path::new("/d"));
+        disk.put(&dir.join("a"), Vec::new());
+        disk.remove_file(&dir.join("a")).unwrap();
+        disk.faults().fail_sync_dir.store(EIO, Ordering::Relaxed);
+        assert!(disk.sync_dir(dir).is_err());
+        disk.faults().fail_sync_dir.store(0, Ordering::Relaxed);
+        disk.sync_dir(dir).unwrap();
+        assert!(disk.crash().content(&dir.join("a")).is_some());
+        crate::store::disk::sync_dir_anew(&disk, dir, "mark.tmp").unwrap();
+        assert!(disk.crash().list(dir).unwrap().is_empty() && disk.list(dir).unwrap().is_empty());
     }
 }

@@ -25,6 +25,9 @@ use crate::core::op::{Body, Op};
 use crate::types::{Key, RequestId, UserId};
 
 pub use key::MemoryOps;
+#[cfg(test)]
+pub use listing::DECODED;
+pub use listing::cleared_in;
 pub use parts::OpenParts;
 pub use sealing::{MemoryKey, MemoryOp};
 
@@ -289,20 +292,22 @@ impl Memtable {
         self.find(user, key).map(|held| (self.number(), held.last))
     }
 
-    /// The op of the entry, if it is in the first `groups` groups, of which the open one is the last.
-    fn op(&self, entry: u32, groups: usize) -> Option<Op> {
+    /// The record of the entry, with what lies behind it, if it is in the first `groups` groups, of which the open one is the last.
+    fn record_of(&self, entry: u32, groups: usize) -> Option<Bytes> {
         let Entry { group, offset, .. } = *self.entries.get(entry as usize)?;
         if group as usize >= groups {
             return None;
         }
-        let record = match self.groups.get(group as usize) {
-            Some(bytes) => bytes.slice(offset as usize..),
-            None => {
-                let record = self.open.get(offset as usize..)?;
-                let length = RecordHeader::decode_trusted(record)?.total_bytes() as usize;
-                Bytes::copy_from_slice(record.get(..length)?)
-            }
-        };
+        if let Some(bytes) = self.groups.get(group as usize) {
+            return Some(bytes.slice(offset as usize..));
+        }
+        let record = self.open.get(offset as usize..)?;
+        let length = RecordHeader::decode_trusted(record)?.total_bytes() as usize;
+        Some(Bytes::copy_from_slice(record.get(..length)?))
+    }
+
+    fn op(&self, entry: u32, groups: usize) -> Option<Op> {
+        let record = self.record_of(entry, groups)?;
         RecordHeader::decode_trusted(&record)?.op(&record)
     }
 

@@ -15,6 +15,7 @@
 //! - a file whose number a sound segment names in `replaces` was merged into it: a log is recycled, a segment removed, or set aside if it
 //!   does not open; nothing of that before the segment's name is durable. A segment that is itself replaced takes nothing over: what it names
 //!   and is still there was named again by what replaced it, or it was taken back;
+//! - what is not there any more is gone for good once the folder was synced anew (`disk::sync_dir_anew`): a sync of its removal may have failed;
 //! - a segment that does not open is damaged: quarantined (renamed, never deleted), and what its blocks still hold is kept, but for what
 //!   another segment covers. Where the disk fails meanwhile, that is done at a later start; without other replicas the shard waits for it;
 //! - every other log is read by the rules of `log`; its records are written once more and synced, for what the page cache shows after a failed sync
@@ -42,7 +43,7 @@ use logs::read_logs;
 use losses::{lose_unknown, salvage_segment, take_footers, tell_losses};
 
 use super::cache::BlockCache;
-use super::disk::{Disk, OpenMode};
+use super::disk::{Disk, OpenMode, sync_dir_anew};
 use super::log::{self, LogSecret};
 use super::memtable::SharedMemtable;
 use super::names::NameKey;
@@ -55,6 +56,9 @@ pub const UNKNOWN_ORIGIN: OriginId = OriginId(0);
 
 /// The file that holds space for a full disk.
 pub const RESERVE_NAME: &str = "reserve";
+
+/// See `sync_dir_anew`.
+const SYNC_MARK: &str = "opening.tmp";
 
 /// Where a shard lives.
 #[derive(Clone)]
@@ -171,9 +175,10 @@ pub fn recover(place: &Place) -> Result<Recovered, RecoverError> {
         source,
     };
     place.disk.create_dir_all(&place.dir).map_err(fail)?;
-    // Without it, a crash could take the new folder away with all that was made durable in it.
-    if let Some(parent) = place.dir.parent() {
-        place.disk.sync_dir(parent).map_err(fail)?;
+    // Without it, a crash could take the new folder away with all that was made durable in it. It may have failed when the folder was made.
+    if let (Some(parent), Some(name)) = (place.dir.parent(), place.dir.file_name()) {
+        let mark = format!("{}.tmp", name.to_string_lossy());
+        sync_dir_anew(&*place.disk, parent, &mark).map_err(fail)?;
     }
     let names = place.disk.list(&place.dir).map_err(fail)?;
     let mut found = Recovered {
@@ -200,9 +205,11 @@ pub fn recover(place: &Place) -> Result<Recovered, RecoverError> {
     let named = found.segments.iter().flat_map(|segment| segment.replaces());
     found.next_number = found.next_number.max(named.max().map_or(0, |number| number + 1));
     let replaced = replaced_files(&found.segments);
-    if !replaced.is_empty() {
-        // Of a segment whose merge did not get to its end, the name may not be durable yet.
-        place.disk.sync_dir(&place.dir).map_err(fail)?;
+    // Of a segment whose merge did not get to its end, the name may not be durable yet; nor is the removal of what was merged away before, if a
+    // sync of it failed, and from now on nobody names that.
+    let synced = sync_dir_anew(&*place.disk, &place.dir, SYNC_MARK).map_err(fail);
+    if !replaced.is_empty() || found.unopened.is_empty() {
+        synced?;
     }
     drop_replaced(&replaced, &mut found);
     for number in std::mem::take(&mut found.unopened) {

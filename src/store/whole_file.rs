@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use crate::store::disk::{Disk, OpenMode};
+use crate::store::disk::{Disk, OpenMode, is_full};
 
 /// The file's bytes; none if it is not there. Of one longer than `bytes_max`, the first so many.
 pub fn read(disk: &dyn Disk, path: &Path, bytes_max: u64) -> io::Result<Option<Vec<u8>>> {
@@ -99,10 +99,6 @@ fn keep_spare(disk: &dyn Disk, spare: &Path, bytes: usize) -> io::Result<()> {
         Some(dir) if is_new => disk.sync_dir(dir),
         _ => Ok(()),
     }
-}
-
-fn is_full(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ impl Drop for Made {
 }
 
 impl Made {
-    /// Makes the folder, and those that it lies in.
+    /// Makes the folder, and those that it lies in, and their names durable: with one of them, a loss of power would take all that is in it.
     pub fn folder(&mut self, path: &Path) -> io::Result<()> {
         let is_missing = |folder: &&Path| !folder.as_os_str().is_empty() && !folder.is_dir();
         let missing: Vec<&Path> = path.ancestors().take_while(is_missing).collect();
@@ -32,6 +32,7 @@ impl Made {
                     self.0.push(folder.to_path_buf());
                 }
             }
+            sync_parent(folder)?;
         }
         Ok(())
     }
@@ -54,5 +55,25 @@ impl Made {
                 false => fs::remove_file(&path),
             };
         }
+    }
+}
+
+/// Somebody else's folder may not let us: then it is theirs to do.
+fn sync_parent(folder: &Path) -> io::Result<()> {
+    let parent = match folder.parent() {
+        None => return Ok(()),
+        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+        Some(parent) => parent,
+    };
+    match fs::File::open(parent).and_then(|parent| parent.sync_all()) {
+        Err(error)
+            if !matches!(
+                error.kind(),
+                io::ErrorKind::PermissionDenied | io::ErrorKind::Unsupported | io::ErrorKind::InvalidInput
+            ) =>
+        {
+            Err(error)
+        }
+        _ => Ok(()),
     }
 }

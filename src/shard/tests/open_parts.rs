@@ -1,6 +1,7 @@
 //! How long a value is that several nodes send parts of, and how often the disk is asked for that.
 
 use super::*;
+use crate::core::clock::Clock;
 use crate::core::op::{Body, KeyedOp, Op};
 use crate::core::stamp::HybridTime;
 

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::*;
+use crate::core::clock::MOVED;
 use crate::core::op::{Body, KeyedOp, Op};
 use crate::core::stamp::HybridTime;
 use crate::store::disk::Disk;
@@ -127,4 +128,55 @@ fn a_record_of_former_lives_that_cannot_be_read_is_begun_anew() {
     }
     rig.live(4);
     assert!(rig.shard.lost.is_empty());
+}
+
+#[test]
+fn what_is_pulled_of_a_slot_does_not_take_longer_for_each_op_the_more_there_are() {
+    const OPS: u64 = 20_000;
+    let mut rig = Rig::new(small());
+    rig.live(1);
+    let (user, key) = (UserId::new("u").unwrap(), Key::new("k").unwrap());
+    let slot = slot_of(&user, KeyHash::of(&user, &key));
+    let keyed = |index: u64| {
+        let seq = 1 + index * 7_919 % OPS;
+        let op = Op {
+            dot: Dot {
+                origin: OriginId(0xbeef),
+                slot,
+                seq,
+            },
+            time: HybridTime(index << 20),
+            request_id: None,
+            body: Body::Value("v".into()),
+        };
+        KeyedOp {
+            user: user.clone(),
+            key: key.clone(),
+            op,
+        }
+    };
+    let all: Vec<_> = (0..OPS).map(keyed).collect();
+    let mut moved = 0;
+    for some in all.chunks(1_000) {
+        let mut left = some.to_vec();
+        // One of them comes twice.
+        left.push(some[0].clone());
+        while !left.is_empty() {
+            let before = MOVED.get();
+            let applied = rig.shard.apply(std::mem::take(&mut left), rig.now);
+            if let Ok(Applied::NeedsSpace(rest)) = applied {
+                left = rest;
+            }
+            while let Some(job) = rig.shard.next_commit() {
+                rig.shard.committed(job.run());
+            }
+            moved += MOVED.get() - before;
+            rig.run_jobs();
+        }
+    }
+    assert!(moved < 100 * OPS, "{moved} ranges were moved");
+    let mut expected = SlotClocks::default();
+    expected.insert_range(slot, OriginId(0xbeef), 1, OPS);
+    assert!(rig.shard.covered.covers(&expected) && rig.shard.reader().durable_clocks().covers(&expected));
+    assert_eq!(rig.get("u", "k").len() as u64, OPS);
 }

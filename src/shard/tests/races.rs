@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::*;
+use crate::core::clock::Clock;
 
 const COMMITS_OF_A_KEY: u64 = 100;
 

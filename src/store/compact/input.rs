@@ -4,6 +4,7 @@ use std::cmp::Ordering;
 
 use super::KeyName;
 use crate::core::clock::SlotClocks;
+use crate::core::dots::Dots;
 use crate::core::op::Op;
 use crate::store::memtable::{MemoryKey, MemoryOp, SharedMemtable};
 use crate::store::segment::{DamagedBlock, ReadError, Scan};
@@ -25,24 +26,22 @@ pub(super) enum Input {
 #[derive(Default)]
 pub(super) struct Salvage {
     damaged: Vec<DamagedBlock>,
-    seen: SlotClocks,
+    seen: Dots,
 }
 
 impl Salvage {
     /// Of what the segment covered in the slots of its damaged blocks, all that was not read. Ops that had been dropped from the
     /// segment are counted as lost too: nothing on this disk tells them apart, and a peer can.
-    pub(super) fn lost(&self, covered: &SlotClocks) -> SlotClocks {
+    pub(super) fn lost(&mut self, covered: &SlotClocks) -> SlotClocks {
         let mut lost = SlotClocks::default();
+        let seen = self.seen.clocks();
         for (slot, clock) in covered.slots() {
             if self
                 .damaged
                 .iter()
                 .any(|block| block.slots.0 <= slot && slot <= block.slots.1)
             {
-                let rest = self
-                    .seen
-                    .get(slot)
-                    .map_or_else(|| clock.clone(), |seen| clock.minus(seen));
+                let rest = seen.get(slot).map_or_else(|| clock.clone(), |seen| clock.minus(seen));
                 lost.join_slot(slot, &rest);
             }
         }
@@ -61,7 +60,7 @@ impl Input {
                     (Ok(None), _) => return Ok(None),
                     (Ok(Some((op, is_new_run))), salvage) => {
                         if let Some(salvage) = salvage {
-                            salvage.seen.insert(op.dot.slot, op.dot.origin, op.dot.seq);
+                            salvage.seen.add(op.dot);
                         }
                         if is_new_run {
                             *name = scan.name().map(|(user, key)| (op.dot.slot, user.clone(), key.clone()));

@@ -40,7 +40,7 @@ impl Merge {
                 clears.extend(matches!(op.body, Body::Clear(_)).then_some(op));
             })?;
         }
-        Ok(KeyClears::of(clears.iter(), self.context.cleared_in_memory.get(name)))
+        Ok(KeyClears::of(clears.iter(), self.cleared_in_memory.get(name)))
     }
 
     /// Reads the ops of one key, ahead of the merge.

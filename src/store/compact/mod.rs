@@ -30,7 +30,7 @@ use spent::Copies;
 
 use super::cache::BlockCache;
 use super::disk::Disk;
-use super::memtable::SharedMemtable;
+use super::memtable::{SharedMemtable, cleared_in};
 use super::segment::{EntryRef, ReadError, Segment, SegmentMeta, SegmentWriter, WriteError, temporary_name};
 use super::waiting::let_far_texts_go;
 use crate::core::clock::{Clock, SlotClocks};
@@ -99,8 +99,8 @@ pub struct MergeContext {
     pub obsolete: Vec<u64>,
     /// Segments that are not inputs.
     pub outside: Vec<Arc<Segment>>,
-    /// What clears that are still in memtables saw, by key.
-    pub cleared_in_memory: BTreeMap<KeyName, Clock>,
+    /// All memtables, for what their clears saw, with how many of the groups of each were durable when the merge began.
+    pub in_memory: Vec<(SharedMemtable, usize)>,
     /// Memtables that are not inputs: those that the merge itself seals may be among them.
     pub memtables: Vec<SharedMemtable>,
     /// What every replica's durable clock covered, this one's included, when the merge began or earlier.
@@ -125,6 +125,8 @@ pub struct Merge {
     sources: Vec<Source>,
     heads: Vec<Head>,
     writer: SegmentWriter,
+    /// What clears that are still in memtables saw, by key.
+    cleared_in_memory: BTreeMap<KeyName, Clock>,
     /// Whether any clear can matter: if not, ops stream through unexamined.
     clears: bool,
     /// The key that the last step ended in.
@@ -190,8 +192,11 @@ impl Merge {
             let_far_texts_go(&mut heads, came);
         }
         let writer = SegmentWriter::create(context.disk.clone(), &context.dir, meta)?;
+        // There may be very many: that is why the shard leaves it to the job.
+        let cleared_in_memory = cleared_in(&std::mem::take(&mut context.in_memory));
         Ok(Self {
-            clears: !context.cleared_in_memory.is_empty() || sources.iter().any(Source::has_clears),
+            clears: !cleared_in_memory.is_empty() || sources.iter().any(Source::has_clears),
+            cleared_in_memory,
             context,
             sources,
             heads,
@@ -255,10 +260,10 @@ impl Merge {
                 }
             }
         }
-        for head in &self.heads {
+        for head in &mut self.heads {
             if let Input::Segment {
                 salvage: Some(salvage), ..
-            } = &head.input
+            } = &mut head.input
             {
                 let missing = salvage.lost(&covered);
                 covered = covered.minus(&missing);
@@ -315,7 +320,7 @@ impl Merge {
         let mut text_bytes = 0;
         while kept.len() < KEPT_OPS_MAX && text_bytes < KEPT_TEXT_BYTES_MAX {
             let Some(op) = self.next_of(&name)? else {
-                let clears = KeyClears::of(kept.iter(), self.context.cleared_in_memory.get(&name));
+                let clears = KeyClears::of(kept.iter(), self.cleared_in_memory.get(&name));
                 let copies = self.copies_of(&clears, &kept);
                 return self.write_all(&name, (&clears, &copies), None, kept).map(|_| true);
             };

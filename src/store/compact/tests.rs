@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::*;
+use crate::core::clock::MOVED;
 use crate::core::op::KeyedOp;
 use crate::core::stamp::{HybridTime, OriginId};
 use crate::types::RequestId;
@@ -172,4 +173,29 @@ fn a_long_key_is_merged_in_as_many_steps_as_many_short_ones() {
     }
     // What is held of a key before it is known to be long is one step.
     assert!(steps > 15 && longest <= KEPT_OPS_MAX as u64 + 1, "{steps}, {longest}");
+}
+
+#[test]
+fn to_step_over_damage_does_not_take_longer_for_each_op_the_more_of_a_slot_there_are() {
+    const OPS: u64 = 20_000;
+    let mut store = Store::new(SlotClocks::default());
+    let shuffled = (0..OPS).map(|index| {
+        let mut op = value(0, 1, 1 + index * 7_919 % OPS, 10 + index);
+        op.key = Key::new(&format!("{index:08}")).unwrap();
+        op
+    });
+    store.add_segment(&shuffled.collect::<Vec<_>>());
+    let source = Source::Segment(store.segments[0].clone());
+    let mut context = store.context(Vec::new());
+    context.salvage = true;
+    let before = MOVED.get();
+    let mut merge = Box::new(Merge::start(vec![source], context).unwrap());
+    let merged = loop {
+        match merge.step(1 << 20).unwrap() {
+            Progress::More(more) => merge = more,
+            Progress::Done(merged) => break merged,
+        }
+    };
+    assert!(MOVED.get() - before < OPS, "{} ranges were moved", MOVED.get() - before);
+    assert_eq!((merged.segment.stats().ops, merged.segment.lost().count()), (OPS, 0));
 }

@@ -1,10 +1,10 @@
 //! Which dots of a slot are held: what two replicas compare when clears that one of them missed are gone.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::OpScan;
 use crate::core::clock::{Clock, SlotClocks};
+use crate::core::dots::SlotDots;
 use crate::core::op::{Body, KeyedOp};
 use crate::core::slot::SlotId;
 use crate::core::stamp::OriginId;
@@ -31,7 +31,7 @@ pub fn held_dots(memtables: &[SharedMemtable], segments: &[Arc<Segment>], slot: 
     let mut held = HeldDots::default();
     for memtable in memtables {
         let memtable = memtable.read();
-        let mut dots = Dots::default();
+        let mut dots = SlotDots::default();
         for head in memtable.heads_of_slot(slot, memtable.durable_groups()) {
             dots.add(head.dot.origin, head.dot.seq);
         }
@@ -43,7 +43,7 @@ pub fn held_dots(memtables: &[SharedMemtable], segments: &[Arc<Segment>], slot: 
     let mut wants = SlotClocks::default();
     wants.join_slot(slot, &held.covered);
     let mut scan = OpScan::new(memtables.to_vec(), segments.to_vec(), wants, WallMs(0)).with_cleared();
-    let (mut texts, mut clears, mut spent) = (Dots::default(), Dots::default(), Dots::default());
+    let (mut texts, mut clears, mut spent) = (SlotDots::default(), SlotDots::default(), SlotDots::default());
     let mut of_key = TextsOfKey::default();
     while let Some(batch) = scan.next_batch(BATCH_BYTES)? {
         for KeyedOp { user, key, op } in batch {
@@ -82,32 +82,11 @@ struct TextsOfKey {
 }
 
 impl TextsOfKey {
-    fn add_standing(self, texts: &mut Dots) {
+    fn add_standing(self, texts: &mut SlotDots) {
         for (origin, seq) in self.dots {
             if !self.cleared.contains(origin, seq) {
                 texts.add(origin, seq);
             }
         }
-    }
-}
-
-/// Sequences in the order they come, which is that of keys: put into a clock one by one, they would make and unmake its ranges.
-#[derive(Default)]
-struct Dots(BTreeMap<OriginId, Vec<u64>>);
-
-impl Dots {
-    fn add(&mut self, origin: OriginId, seq: u64) {
-        self.0.entry(origin).or_default().push(seq);
-    }
-
-    fn into_clock(self) -> Clock {
-        let mut clock = Clock::default();
-        for (origin, mut seqs) in self.0 {
-            seqs.sort_unstable();
-            for seq in seqs {
-                clock.insert(origin, seq);
-            }
-        }
-        clock
     }
 }

@@ -8,7 +8,7 @@
 //! file = magic[4] version:u16 count:u32 (origin:u64 count:u32 (slot:u16 last:u64)*)* crc:u32
 //! ```
 //!
-//! A file that is damaged, or cannot be read, is begun anew: until then every gap counts as a loss.
+//! A file that is damaged, or cannot be read, is begun anew: until then every gap counts as a loss. One of a newer version is refused.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -46,7 +46,11 @@ impl ClosedOrigins {
         // A read that fails may be a passing fault.
         let closed = match read().or_else(|_| read()) {
             Ok(None) => return Ok(Self::default()),
-            Ok(Some(bytes)) => Self::decode(&bytes),
+            Ok(Some(bytes)) => Self::decode(&bytes).map_err(|found| RecoverError::NewerVersion {
+                path: path.clone(),
+                found,
+                known: VERSION,
+            })?,
             // Not a word of it was read: that is no damage, and it may work later.
             Err(source) if disk.open(&path, OpenMode::Read).is_err() => return Err(RecoverError::Io { path, source }),
             Err(_) => None,
@@ -111,15 +115,19 @@ impl ClosedOrigins {
         bytes
     }
 
-    fn decode(bytes: &[u8]) -> Option<Self> {
-        let (bytes, crc) = bytes.split_last_chunk()?;
-        if crc32c::crc32c(bytes) != u32::from_le_bytes(*crc) {
-            return None;
+    /// None if it is damaged; on Err the version, which is a newer one.
+    fn decode(bytes: &[u8]) -> Result<Option<Self>, u16> {
+        let Some((version, rest)) = checked(bytes) else {
+            return Ok(None);
+        };
+        match version {
+            0 => Ok(None),
+            1..=VERSION => Ok(Self::decode_lists(rest)),
+            newer => Err(newer),
         }
-        let mut rest = bytes;
-        if take::<4>(&mut rest)? != MAGIC || u16::from_le_bytes(take(&mut rest)?) != VERSION {
-            return None;
-        }
+    }
+
+    fn decode_lists(mut rest: &[u8]) -> Option<Self> {
         let mut all = Vec::new();
         for _ in 0..u32::from_le_bytes(take(&mut rest)?) {
             let origin = OriginId(u64::from_le_bytes(take(&mut rest)?));
@@ -142,6 +150,16 @@ impl Closed {
             lasts: held.slots().filter_map(last).collect(),
         }
     }
+}
+
+/// The version, and what follows it: in every version the magic comes before it, and the checksum ends the file.
+fn checked(bytes: &[u8]) -> Option<(u16, &[u8])> {
+    let (mut rest, crc) = bytes.split_last_chunk()?;
+    if crc32c::crc32c(rest) != u32::from_le_bytes(*crc) || take::<4>(&mut rest)? != MAGIC {
+        return None;
+    }
+    let version = u16::from_le_bytes(take(&mut rest)?);
+    Some((version, rest))
 }
 
 fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
@@ -184,12 +202,27 @@ mod tests {
         let all = ClosedOrigins(vec![closed(1), closed(2)]);
         assert_eq!(all.held(), held);
         let bytes = all.encode();
-        assert_eq!(ClosedOrigins::decode(&bytes), Some(all));
+        assert_eq!(ClosedOrigins::decode(&bytes), Ok(Some(all)));
         for at in 0..bytes.len() {
             let mut damaged = bytes.clone();
             damaged[at] ^= 1;
-            assert_eq!(ClosedOrigins::decode(&damaged), None);
-            assert_eq!(ClosedOrigins::decode(&bytes[..at]), None);
+            assert_eq!(ClosedOrigins::decode(&damaged), Ok(None));
+            assert_eq!(ClosedOrigins::decode(&bytes[..at]), Ok(None));
         }
+    }
+
+    #[test]
+    fn a_newer_version_is_refused_and_left_alone() {
+        let (disk, dir) = (MemoryDisk::new(), Path::new("/d"));
+        let mut bytes = ClosedOrigins::default().encode();
+        bytes.truncate(bytes.len() - 4);
+        bytes[4] = VERSION as u8 + 1;
+        bytes.extend_from_slice(b"what nobody knows yet");
+        let crc = crc32c::crc32c(&bytes);
+        bytes.extend_from_slice(&crc.to_le_bytes());
+        disk.put(&dir.join(CLOSED_NAME), bytes.clone());
+        let refused = ClosedOrigins::load(&disk, dir);
+        assert!(matches!(refused, Err(RecoverError::NewerVersion { found, .. }) if found == VERSION + 1));
+        assert_eq!(disk.content(&dir.join(CLOSED_NAME)), Some(bytes));
     }
 }

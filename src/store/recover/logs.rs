@@ -28,7 +28,9 @@ pub(super) fn read_logs(
             .filter(|previous| previous.number == number)
             .map(|previous| previous.end);
         let own = log.header.ok().filter(|header| header.number == number);
-        previous = own.map(|header| header.previous);
+        // A file that was taken over and never used, for there was no space, says nothing of the one before it; one behind it may.
+        let still = previous.filter(|previous| previous.number < number);
+        previous = own.map(|header| header.previous).or(still);
         let key = secret.key_of(number, &log.bytes, log.header, known_end);
         take_log(place, log, key, known_end, found)?;
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::{Place, Recovered, UNKNOWN_ORIGIN};
 use crate::core::clock::SlotClocks;
+use crate::core::dots::Dots;
 use crate::core::op::{Dot, KeyedOp};
 use crate::core::slot::SlotId;
 use crate::store::segment::{self, EntryRef, OpenError, Segment, SegmentMeta, SegmentWriter, WriteError};
@@ -68,7 +69,7 @@ fn write_salvaged(
     found: &Recovered,
 ) -> Result<Segment, SalvageError> {
     let mut writer = SegmentWriter::create(place.disk.clone(), &place.dir, meta)?;
-    let mut covered = SlotClocks::default();
+    let mut covered = Dots::default();
     let mut pushed = Ok(());
     let salvaged = segment::salvage(
         &place.disk,
@@ -79,7 +80,7 @@ fn write_salvaged(
             if pushed.is_err() {
                 return;
             }
-            covered.insert(op.dot.slot, op.dot.origin, op.dot.seq);
+            covered.add(op.dot);
             if !is_covered(&found.segments, op.dot) {
                 pushed = writer.push(EntryRef {
                     slot: op.dot.slot,
@@ -107,7 +108,7 @@ fn write_salvaged(
     if !salvaged.complete || may_replace_log {
         lose_unknown(place, found.next_unknown(), &mut lost);
     }
-    Ok(writer.finish(covered, lost, &place.cache)?)
+    Ok(writer.finish(covered.into_clocks(), lost, &place.cache)?)
 }
 
 /// Whether one of the segments holds the op of this dot, or knows that it was dropped.

@@ -1,5 +1,7 @@
 //! The blocks of a segment as they go into its file, and the index that grows with them.
 
+use std::borrow::Cow;
+
 use super::block_builder::{BlockBuilder, PlainRun, RunBuilder};
 use super::error::WriteError;
 use super::format::{BLOCK_BYTES_MAX, BlockSeat, HEADER_BYTES, Header, Sealer, Trailer, sealed_bytes_max};
@@ -137,10 +139,16 @@ impl BlockStream {
     }
 
     /// Durable on Ok, under the name that the file has now.
-    pub fn finish_file(mut self, footer: &[u8]) -> Result<(), WriteError> {
+    pub fn finish_file(mut self, footer: &[Cow<'_, [u8]>]) -> Result<(), WriteError> {
         let footer_offset = self.file_bytes + self.out.len() as u64;
         let trailer = Trailer::new(&self.header.encode(), footer_offset, footer);
-        self.out.extend_from_slice(footer);
+        // A large one is not copied: it may be as long as all that is kept in memory of the segment.
+        for part in footer.iter().flat_map(|piece| piece.chunks(WRITE_BYTES)) {
+            if self.out.len() + part.len() > WRITE_BYTES {
+                self.flush()?;
+            }
+            self.out.extend_from_slice(part);
+        }
         self.out.extend_from_slice(&trailer.encode());
         self.flush()?;
         self.file.sync_data().map_err(|error| self.io(error))

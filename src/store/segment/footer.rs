@@ -17,6 +17,10 @@
 //!
 //! Corrupt if: anything is cut short; the largest block is larger than any may be; index or filters break a rule of theirs.
 
+use std::borrow::Cow;
+
+use bytes::Bytes;
+
 use super::format::{BLOCK_BYTES_MAX, COLLECTED_VERSION, SLOT_FILTERS_VERSION};
 use super::index::Index;
 use super::slot_filters::SlotFilters;
@@ -24,7 +28,7 @@ use crate::core::clock::SlotClocks;
 use crate::core::op::{Body, Op};
 use crate::core::slot::SlotId;
 use crate::core::stamp::HybridTime;
-use crate::store::codec::{Cursor, Malformed, put_bytes, put_slot_clocks, put_varint};
+use crate::store::codec::{Cursor, Malformed, put_slot_clocks, put_varint};
 use crate::store::filter::Filter;
 use crate::types::WallMs;
 
@@ -93,7 +97,8 @@ pub struct FooterParts<'a> {
 }
 
 impl FooterParts<'_> {
-    pub fn encode(&self) -> Vec<u8> {
+    /// One piece behind the other. Index and filters are not copied.
+    pub fn pieces(&self) -> Vec<Cow<'_, [u8]>> {
         let mut out = Vec::new();
         put_varint(&mut out, self.replaces.len() as u64);
         for number in self.replaces {
@@ -106,9 +111,10 @@ impl FooterParts<'_> {
         put_slot_clocks(&mut out, self.lost);
         put_slot_clocks(&mut out, self.collected);
         put_varint(&mut out, u64::from(self.block_count));
-        put_bytes(&mut out, self.index);
-        self.filters.put(&mut out);
-        out
+        put_varint(&mut out, self.index.len() as u64);
+        let mut pieces = vec![Cow::Owned(out), Cow::Borrowed(self.index)];
+        self.filters.put_pieces(&mut pieces);
+        pieces
     }
 }
 
@@ -143,8 +149,8 @@ fn take_stats(cursor: &mut Cursor<'_>) -> Result<SegmentStats, Malformed> {
     })
 }
 
-/// `version` is that of the file; `blocks_end` is the footer's own offset in it.
-pub fn decode_footer(bytes: &[u8], version: u16, blocks_end: u64) -> Result<Footer, Malformed> {
+/// `version` is that of the file; `blocks_end` is the footer's own offset in it. Index and filters stay where they are in `bytes`.
+pub fn decode_footer(bytes: &Bytes, version: u16, blocks_end: u64) -> Result<Footer, Malformed> {
     let mut cursor = Cursor::new(bytes);
     let mut replaces = Vec::new();
     for _ in 0..cursor.count()? {
@@ -164,10 +170,10 @@ pub fn decode_footer(bytes: &[u8], version: u16, blocks_end: u64) -> Result<Foot
         false => SlotClocks::default(),
     };
     let block_count = u32::try_from(cursor.varint()?).map_err(|_| Malformed { what: "block count" })?;
-    let index = Index::decode(cursor.bytes()?, block_count, blocks_end)?;
+    let index = Index::decode(bytes.slice_ref(cursor.bytes()?), block_count, blocks_end)?;
     let filters = match version >= SLOT_FILTERS_VERSION {
-        true => SlotFilters::decode(cursor)?,
-        false => SlotFilters::of_all_slots(Filter::decode(cursor.take(cursor.remaining())?)?),
+        true => SlotFilters::decode(cursor, bytes)?,
+        false => SlotFilters::of_all_slots(Filter::decode(bytes.slice_ref(cursor.take(cursor.remaining())?))?),
     };
     Ok(Footer {
         replaces,

@@ -124,21 +124,23 @@ pub struct Trailer {
 }
 
 impl Trailer {
-    pub fn new(header: &[u8; HEADER_BYTES], footer_offset: u64, footer: &[u8]) -> Self {
+    /// Of a footer in pieces.
+    pub fn new(header: &[u8; HEADER_BYTES], footer_offset: u64, footer: &[impl AsRef<[u8]>]) -> Self {
         let mut trailer = Self {
             footer_offset,
-            footer_bytes: footer.len() as u64,
+            footer_bytes: footer.iter().map(|piece| piece.as_ref().len() as u64).sum(),
             crc: 0,
         };
         trailer.crc = trailer.checksum(header, footer);
         trailer
     }
 
-    pub fn checksum(&self, header: &[u8; HEADER_BYTES], footer: &[u8]) -> u32 {
+    pub fn checksum(&self, header: &[u8; HEADER_BYTES], footer: &[impl AsRef<[u8]>]) -> u32 {
         let crc = crc32c::crc32c(header);
         let crc = crc32c::crc32c_append(crc, &self.footer_offset.to_le_bytes());
         let crc = crc32c::crc32c_append(crc, &self.footer_bytes.to_le_bytes());
-        crc32c::crc32c_append(crc, footer)
+        let append = |crc, piece: &_| crc32c::crc32c_append(crc, AsRef::as_ref(piece));
+        footer.iter().fold(crc, append)
     }
 
     pub fn encode(&self) -> [u8; TRAILER_BYTES] {

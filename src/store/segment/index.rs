@@ -19,6 +19,8 @@
 //! not ascend (it may repeat when the block continues); a flag is unknown; plain without continues; a block is shorter than its
 //! envelope or holds no op; the blocks do not end exactly where the footer begins. All of it is checked on opening.
 
+use bytes::Bytes;
+
 use super::block_builder::PlainRun;
 use super::format::{BLOCK_HEADER_BYTES, HEADER_BYTES};
 use super::place::{PLACE_BYTES_MAX, SLOT_BYTES, shared_bytes, slot_of_place};
@@ -118,7 +120,7 @@ fn head_of(place: &[u8]) -> u64 {
 
 #[derive(Debug)]
 pub struct Index {
-    bytes: Box<[u8]>,
+    bytes: Bytes,
     restarts: Box<[Restart]>,
     count: u32,
     /// Where the blocks end.
@@ -142,14 +144,15 @@ struct Step<'a> {
 
 impl Index {
     /// Checks every rule of the module's header.
-    pub fn decode(bytes: &[u8], count: u32, end: u64) -> Result<Self, Malformed> {
+    pub fn decode(bytes: Bytes, count: u32, end: u64) -> Result<Self, Malformed> {
+        let length = bytes.len();
         let mut index = Self {
-            bytes: bytes.into(),
+            bytes,
             restarts: Box::default(),
             count,
             end,
         };
-        u32::try_from(bytes.len()).map_err(|_| WRONG)?;
+        u32::try_from(length).map_err(|_| WRONG)?;
         let mut restarts = Vec::new();
         let mut separator = Vec::new();
         let (mut at, mut offset) = (0, HEADER_BYTES as u64);
@@ -168,7 +171,7 @@ impl Index {
             separator.extend_from_slice(entry.rest);
             (at, offset) = (entry.block.next_entry, entry.block.end());
         }
-        if at != bytes.len() || offset != end {
+        if at != length || offset != end {
             return Err(WRONG);
         }
         index.restarts = restarts.into();

@@ -177,7 +177,7 @@ impl Segment {
             .filter(|_| trailer.fits(file_bytes));
         let mut footer = vec![0; footer_bytes.ok_or(damaged(wrong))?];
         file.read_exact_at(&mut footer, trailer.footer_offset).map_err(io)?;
-        if trailer.checksum(&header_bytes, &footer) != trailer.crc {
+        if trailer.checksum(&header_bytes, &[&footer]) != trailer.crc {
             return Err(damaged(Malformed {
                 what: "checksum of the footer",
             }));
@@ -187,7 +187,7 @@ impl Segment {
             file,
             file_bytes,
             blocks_end: trailer.footer_offset,
-            footer: decode_footer(&footer, header.version, trailer.footer_offset).map_err(damaged)?,
+            footer: decode_footer(&footer.into(), header.version, trailer.footer_offset).map_err(damaged)?,
             uid: cache.segment_uid(),
             cache: cache.clone(),
         })

@@ -9,8 +9,12 @@
 //!
 //! Corrupt if: anything is cut short; the ranges do not ascend; a range has no filter; a filter breaks a rule of its own.
 
+use std::borrow::Cow;
+
+use bytes::Bytes;
+
 use crate::core::slot::{SLOT_COUNT, SlotId};
-use crate::store::codec::{Cursor, Malformed, put_bytes, put_varint};
+use crate::store::codec::{Cursor, Malformed, put_varint};
 use crate::store::filter::{Filter, part_of};
 
 /// A range ends with the slot in which it has so many tags.
@@ -50,29 +54,33 @@ impl SlotFilters {
         filters.map(Filter::memory_bytes).sum()
     }
 
-    pub fn put(&self, out: &mut Vec<u8>) {
-        put_varint(out, self.0.len() as u64);
+    /// Adds one piece behind the other; no filter is copied.
+    pub fn put_pieces<'a>(&'a self, pieces: &mut Vec<Cow<'a, [u8]>>) {
+        let mut out = Vec::new();
+        put_varint(&mut out, self.0.len() as u64);
         for SlotRange { last, filters } in &self.0 {
-            put_varint(out, u64::from(last.0));
-            put_varint(out, filters.len() as u64);
-            let mut encoded = Vec::new();
+            put_varint(&mut out, u64::from(last.0));
+            put_varint(&mut out, filters.len() as u64);
             for filter in filters {
-                encoded.clear();
-                filter.put(&mut encoded);
-                put_bytes(out, &encoded);
+                let (head, fingerprints) = filter.encoded();
+                put_varint(&mut out, (head.len() + fingerprints.len()) as u64);
+                out.extend_from_slice(&head);
+                pieces.push(Cow::Owned(std::mem::take(&mut out)));
+                pieces.push(Cow::Borrowed(fingerprints));
             }
         }
+        pieces.push(Cow::Owned(out));
     }
 
-    /// Takes it to its end, which has to be the end of all.
-    pub fn decode(mut cursor: Cursor<'_>) -> Result<Self, Malformed> {
+    /// Takes it to its end, which has to be the end of all. The filters stay where they are in `whole`, which `cursor` goes through.
+    pub fn decode(mut cursor: Cursor<'_>, whole: &Bytes) -> Result<Self, Malformed> {
         let wrong = Malformed { what: "filter" };
         let mut ranges: Vec<SlotRange> = Vec::new();
         for _ in 0..cursor.count()? {
             let last = cursor.slot()?;
             let mut filters = Vec::new();
             for _ in 0..cursor.count()? {
-                filters.push(Filter::decode(cursor.bytes()?)?);
+                filters.push(Filter::decode(whole.slice_ref(cursor.bytes()?))?);
             }
             let ascends = ranges.last().is_none_or(|before| before.last < last);
             if !ascends || filters.is_empty() {
@@ -170,13 +178,14 @@ mod tests {
     }
 
     fn encoded(filters: &SlotFilters) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        filters.put(&mut bytes);
-        bytes
+        let mut pieces = Vec::new();
+        filters.put_pieces(&mut pieces);
+        pieces.concat()
     }
 
     fn decode(bytes: &[u8]) -> Result<SlotFilters, Malformed> {
-        SlotFilters::decode(Cursor::new(bytes))
+        let whole = Bytes::copy_from_slice(bytes);
+        SlotFilters::decode(Cursor::new(&whole), &whole)
     }
 
     #[test]

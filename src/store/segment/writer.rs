@@ -264,7 +264,9 @@ impl SegmentWriter {
             index: &done.index,
             filters: &filters,
         };
-        self.blocks.finish_file(&footer.encode())?;
+        self.blocks.finish_file(&footer.pieces())?;
+        // What is opened has its own.
+        drop((done, filters));
         let SegmentMeta { shard, number, .. } = self.meta;
         let io = |error| WriteError::Io { number, error };
         let (from, to) = (self.dir.join(temporary_name(number)), self.dir.join(file_name(number)));

@@ -1,7 +1,15 @@
 //! A disk that is full, and has room again.
 
 use super::*;
+use crate::shard::full_disk::Reserve;
 use crate::shard::picking::TooLarge;
+
+impl Rig {
+    fn reserved_bytes(&self) -> usize {
+        let reserve = self.disk.content(&Path::new(DIR).join("reserve"));
+        reserve.map_or(0, |bytes| bytes.len())
+    }
+}
 
 #[test]
 fn a_merge_that_does_not_fit_on_the_disk_gives_way_to_smaller_ones() {
@@ -189,10 +197,72 @@ fn a_full_disk_refuses_adds_takes_clears_and_recovers_by_itself() {
 fn a_reserve_that_could_not_be_removed_does_not_stop_the_shard() {
     let mut rig = Rig::new(small());
     rig.run_jobs();
-    rig.shard.reserved = false;
+    rig.shard.reserve = Reserve::Gone;
     rig.add("u", "k", "v");
     rig.run_jobs();
-    assert_eq!((rig.shard.failure(), rig.shard.reserved), (None, true));
+    assert_eq!((rig.shard.failure(), rig.shard.reserve), (None, Reserve::Whole));
+}
+
+#[test]
+fn a_reserve_that_was_not_filled_before_the_process_ended_is_filled_by_the_next_one() {
+    for filled in [0, 5_000] {
+        let mut rig = Rig::new(small());
+        rig.run_jobs();
+        let whole = rig.reserved_bytes();
+        rig.disk.put(&Path::new(DIR).join("reserve"), vec![0; filled]);
+        rig.reopen();
+        rig.run_jobs();
+        assert_eq!(rig.reserved_bytes(), whole);
+        assert!(whole > 0);
+    }
+}
+
+#[test]
+fn a_reserve_that_waits_to_be_let_go_stays_when_there_is_space_again() {
+    for is_under_way in [false, true] {
+        let mut rig = Rig::new(small());
+        rig.run_jobs();
+        let whole = rig.reserved_bytes();
+        let mut cleanup = None;
+        if !is_under_way {
+            rig.shard.cleanup.push(Cleanup::RemoveLog(99));
+            cleanup = rig.shard.next_cleanup();
+        }
+        rig.shard.space_missing("test");
+        let cleanup = cleanup.or_else(|| rig.shard.next_cleanup()).unwrap();
+        rig.shard.tick(rig.now);
+        while let Some(job) = rig.shard.next_space_job() {
+            rig.shard.space_made(job.run());
+        }
+        assert!(!rig.shard.disk_full);
+        rig.shard.cleaned_up(cleanup.run());
+        rig.run_jobs();
+        assert_eq!((rig.reserved_bytes(), rig.shard.reserve), (whole, Reserve::Whole));
+    }
+}
+
+#[test]
+fn a_log_that_could_not_be_made_ready_leaves_its_space_to_others() {
+    let mut rig = Rig::new(small());
+    rig.fill(300);
+    rig.run_jobs();
+    assert!(!rig.shard.spares.is_empty() && rig.shard.prepared.is_none());
+    rig.disk.faults().free_bytes.store(0, Ordering::Relaxed);
+    let long = WriteKind::Add {
+        text: noise(1, 300_000).as_str().into(),
+        finish: true,
+    };
+    assert_eq!(rig.write("u", "long", long, None), Err(WriteRefused::DiskFull));
+    rig.run_jobs();
+    let mut used: Vec<u64> = rig.shard.memtables().map(|memtable| memtable.read().number()).collect();
+    used.sort_unstable();
+    let names = crate::store::disk::Disk::list(&*rig.disk, Path::new(DIR)).unwrap();
+    let there = names
+        .iter()
+        .filter_map(|entry| crate::store::log::parse_file_name(&entry.name));
+    assert_eq!(there.collect::<Vec<_>>(), used);
+    let unknown: Vec<_> = rig.shard.obsolete.iter().collect();
+    assert!(unknown.is_empty(), "{unknown:?}");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Jobs that fail or take long.
 
 use super::*;
+use crate::store::memtable::DECODED;
 
 #[test]
 fn a_segment_that_a_failed_merge_left_behind_brings_nothing_back() {
@@ -40,21 +41,96 @@ fn a_file_that_cannot_be_removed_is_tried_again_at_the_next_tick_and_not_at_once
     assert!(rig.disk.content(&left).is_none());
 }
 
+impl Rig {
+    fn fail_folder_syncs(&self, fails: bool) {
+        *self.disk.faults().unsyncable_folder.lock().unwrap() = fails.then(|| DIR.into());
+    }
+
+    /// A cleanup that is due, and whose sync fails.
+    fn clean_up_unsynced(&mut self) {
+        self.fail_folder_syncs(true);
+        let job = self.shard.next_cleanup().unwrap();
+        self.shard.cleaned_up(job.run());
+        self.fail_folder_syncs(false);
+    }
+
+    /// Time passes, and all is done but cleanups.
+    fn merge_all(&mut self) {
+        for _ in 0..3 {
+            self.idle();
+            while let Some(job) = self.shard.next_space_job() {
+                self.shard.space_made(job.run());
+            }
+            while let Some(end) = self.merge_result() {
+                self.shard.merged(end);
+            }
+        }
+    }
+}
+
 #[test]
-fn a_file_whose_removal_is_not_durable_is_named_as_replaced_until_it_is() {
+fn a_file_whose_removal_failed_to_be_synced_is_named_as_replaced_while_the_shard_is_open() {
     let mut rig = Rig::with_unsealed_value();
     let left = rig.merge_result().unwrap().number;
     rig.shard.merged(MergeEnd::abandoned(left));
-    let unsyncable = |dir: Option<&str>| dir.map(std::path::PathBuf::from);
-    *rig.disk.faults().unsyncable_folder.lock().unwrap() = unsyncable(Some(DIR));
-    let job = rig.shard.next_cleanup().unwrap();
-    rig.shard.cleaned_up(job.run());
+    rig.clean_up_unsynced();
     assert!(rig.shard.next_cleanup().is_none() && rig.shard.obsolete.contains(&left));
-    *rig.disk.faults().unsyncable_folder.lock().unwrap() = unsyncable(None);
     rig.idle();
     let job = rig.shard.next_cleanup().unwrap();
     rig.shard.cleaned_up(job.run());
+    let path = Path::new(DIR).join(crate::store::segment::file_name(left));
+    assert!(
+        rig.disk.crash().content(&path).is_none(),
+        "the retry syncs more than nothing"
+    );
+    rig.run_jobs();
+    assert!(rig.shard.segments[0].replaces().contains(&left));
+    rig.reopen();
     assert!(!rig.shard.obsolete.contains(&left));
+}
+
+#[test]
+fn a_removal_that_a_failed_sync_dropped_is_durable_once_the_shard_is_open_again() {
+    let mut rig = Rig::with_unsealed_value();
+    let left = rig.merge_result().unwrap().number;
+    rig.shard.merged(MergeEnd::abandoned(left));
+    rig.clean_up_unsynced();
+    let path = Path::new(DIR).join(crate::store::segment::file_name(left));
+    assert!(rig.disk.crash().content(&path).is_some());
+    rig.reopen();
+    assert!(rig.disk.crash().content(&path).is_none());
+}
+
+#[test]
+fn what_was_cleared_does_not_come_back_with_a_file_whose_removal_failed_to_be_synced() {
+    let mut rig = Rig::new(small());
+    rig.add("u", "k", "v");
+    rig.seal();
+    let former = Path::new(DIR).join(&rig.segment_names()[0]);
+    let bytes = rig.disk.content(&former).unwrap();
+    rig.clear("u", "k");
+    rig.commit();
+    rig.merge_all();
+    assert_eq!((rig.shard.stats().sealed_ops, rig.shard.stats().memtable_ops), (0, 0));
+    rig.clean_up_unsynced();
+    rig.idle();
+    rig.run_jobs();
+    assert!(rig.disk.content(&former).is_none());
+    let merged = rig.shard.segments[0].number();
+    for value in 0..3 {
+        rig.add("u", "other", &noise(value, 4_000));
+        rig.commit();
+        rig.shard.wanted_takeover = true;
+        rig.merge_all();
+    }
+    rig.run_jobs();
+    assert!(!rig.shard.segments.iter().any(|segment| segment.number() == merged));
+    // The power goes, and the disk had kept the name.
+    rig.disk = Arc::new(rig.disk.crash());
+    rig.disk.put(&former, bytes);
+    rig.reopen();
+    assert!(rig.get("u", "k").is_empty(), "the cleared value is back");
+    assert_eq!(rig.get("u", "other").len(), 3);
 }
 
 #[test]
@@ -175,4 +251,39 @@ fn a_repeated_request_is_told_although_its_key_is_written_all_the_time() {
     rig.add("u", "k", "meanwhile");
     let again = rig.shard.submit(write, Some(&lookup), rig.now);
     assert!(matches!(again, Ok(Submitted::Repeated(None))));
+}
+
+#[test]
+fn what_was_merged_away_is_let_go_by_a_job() {
+    let mut rig = Rig::with_segment();
+    rig.clear_keys(0..KEYS);
+    rig.commit();
+    let merged = Arc::downgrade(&rig.shard.segments[0]);
+    rig.merge_all();
+    assert!(
+        !rig.shard
+            .segments
+            .iter()
+            .any(|held| held.number() == merged.upgrade().unwrap().number())
+    );
+    let job = rig.shard.next_cleanup().unwrap();
+    assert!(merged.upgrade().is_some());
+    rig.shard.cleaned_up(job.run());
+    assert!(merged.upgrade().is_none());
+}
+
+#[test]
+fn what_clears_in_memory_saw_is_looked_at_by_the_merge_and_not_by_the_shard() {
+    let mut rig = Rig::with_segment();
+    rig.clear_keys(0..KEYS);
+    rig.commit();
+    rig.shard.tick(rig.now);
+    let before = DECODED.get();
+    let job = rig
+        .shard
+        .next_merge(rig.now)
+        .expect("the clears in memory are worth a merge");
+    assert_eq!(DECODED.get() - before, 0);
+    rig.shard.merged(end_of(job));
+    assert_eq!((DECODED.get() - before, rig.shard.stats().sealed_ops), (KEYS, 0));
 }

@@ -94,13 +94,7 @@ impl Store {
     }
 
     pub(super) fn context(&mut self, outside: Vec<Arc<Segment>>) -> MergeContext {
-        let mut cleared_in_memory: BTreeMap<KeyName, Clock> = BTreeMap::new();
-        for memtable in &self.memtables {
-            let memtable = memtable.read();
-            for (name, seen) in memtable.cleared_keys(memtable.durable_groups()) {
-                cleared_in_memory.entry(name).or_default().join(&seen);
-            }
-        }
+        let durable = |memtable: &SharedMemtable| (memtable.clone(), memtable.read().durable_groups());
         MergeContext {
             disk: self.disk.as_disk(),
             dir: "/shard".into(),
@@ -109,7 +103,7 @@ impl Store {
             number: self.number(),
             obsolete: Vec::new(),
             outside,
-            cleared_in_memory,
+            in_memory: self.memtables.iter().map(durable).collect(),
             memtables: self.memtables.clone(),
             stable: self.stable.clone(),
             covered_extra: self.covered_extra.clone(),

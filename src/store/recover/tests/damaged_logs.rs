@@ -70,6 +70,28 @@ fn each_log_is_held_against_the_one_behind_it() {
 }
 
 #[test]
+fn a_log_that_was_never_used_does_not_hide_where_the_one_before_it_ended() {
+    let other = MemoryDisk::new();
+    put_log(&other, 40, &[8, 9], Previous::default());
+    let of_former_life = other.content(&log_path(40)).unwrap();
+    for unused in [Vec::new(), of_former_life] {
+        let disk = MemoryDisk::new();
+        let offsets = put_log(&disk, 1, &[1, 2], Previous::default());
+        disk.put(&log_path(2), unused);
+        let previous = Previous {
+            number: 1,
+            end: offsets[2],
+        };
+        put_log(&disk, 3, &[3], previous);
+        flip(&disk, &log_path(1), offsets[1] + 60);
+        let found = recovered(&disk);
+        assert_eq!((found.damage.len(), found.torn_logs), (1, 0));
+        assert_eq!((log_numbers(&found), found.spares.clone()), (vec![1, 3], vec![2]));
+        assert!(found.lost.contains(SlotId(1), ORIGIN, 2));
+    }
+}
+
+#[test]
 fn lost_records_that_nothing_names_concern_every_slot() {
     let disk = MemoryDisk::new();
     let offsets = put_log(&disk, 1, &[1, 2, 3], Previous::default());

@@ -1,6 +1,7 @@
 //! Segments without their end: what is salvaged of them, and what must not come back with it.
 
 use super::*;
+use crate::core::clock::MOVED;
 
 #[test]
 fn a_segment_without_its_end_is_salvaged_and_set_aside() {
@@ -123,4 +124,38 @@ fn without_other_replicas_nothing_is_taken_before_a_damaged_segment_is_salvaged(
     let found = recovered(&disk);
     assert!(found.covered.contains(SlotId(1), ORIGIN, 2));
     assert_eq!(found.set_aside, [2]);
+}
+
+#[test]
+fn salvage_does_not_take_longer_for_each_op_the_more_of_a_slot_there_are() {
+    const OPS: u64 = 20_000;
+    let disk = MemoryDisk::new();
+    let meta = SegmentMeta {
+        shard: 0,
+        number: 2,
+        replaces: vec![1],
+    };
+    let mut writer = SegmentWriter::create(disk.as_disk(), Path::new(DIR), meta).unwrap();
+    let mut covered = SlotClocks::default();
+    covered.insert_range(SlotId(1), ORIGIN, 1, OPS);
+    for index in 0..OPS {
+        // By their keys, the sequences are in no order.
+        let op = op(1 + index * 7_919 % OPS);
+        let key = format!("{index:08}");
+        let entry = EntryRef {
+            slot: SlotId(1),
+            user: "u",
+            key: &key,
+            op: &op,
+        };
+        writer.push(entry).unwrap();
+    }
+    let cache = Arc::new(BlockCache::new(1 << 20));
+    drop(writer.finish(covered.clone(), SlotClocks::default(), &cache).unwrap());
+    cut_end(&disk, &segment_path(2));
+    let before = MOVED.get();
+    let found = recovered_of_replica(&disk);
+    assert!(MOVED.get() - before < OPS, "{} ranges were moved", MOVED.get() - before);
+    assert!(found.covered.covers(&covered));
+    assert_eq!(found.segments[0].stats().ops, OPS);
 }

@@ -129,9 +129,9 @@ fn entry(shared: u64, rest: &[u8], stored: u64, ops: u64, flags: u8) -> Vec<u8> 
 #[test]
 fn each_rule_of_the_index_is_kept() {
     let (count, bytes) = index_of(&[b"\0\x01u\0a", b"\0\x01u\0b", b"\0\x01u\0b"]);
-    assert!(Index::decode(&bytes, count, 24 + 300).is_ok());
+    assert!(Index::decode(bytes.into(), count, 24 + 300).is_ok());
     let first = entry(0, b"\0\x01", 100, 1, 0);
-    let is_right = |entries: &[&[u8]], end| Index::decode(&entries.concat(), entries.len() as u32, end).is_ok();
+    let is_right = |entries: &[&[u8]], end| Index::decode(entries.concat().into(), entries.len() as u32, end).is_ok();
     assert!(is_right(&[&first], 124) && is_right(&[&first, &entry(2, b"u", 100, 1, 0)], 224));
     for end in [123, 125, 0, u64::MAX] {
         assert!(!is_right(&[&first], end));
@@ -158,8 +158,9 @@ fn each_rule_of_the_index_is_kept() {
         assert!(!is_right(&[&first, &bad], 224));
     }
     // Fewer or more entries than said.
-    assert!(Index::decode(&first, 2, 124).is_err() && Index::decode(&first, 0, 24).is_err());
-    assert!(Index::decode(&first, u32::MAX, 124).is_err());
+    for (count, end) in [(2, 124), (0, 24), (u32::MAX, 124)] {
+        assert!(Index::decode(first.clone().into(), count, end).is_err());
+    }
 }
 
 #[test]
@@ -168,7 +169,7 @@ fn the_index_finds_the_first_block_of_a_key_among_many() {
         .map(|i| format!("\0\x01u\0key-{:05}", if (100..150).contains(&i) { 100 } else { i }).into_bytes())
         .collect();
     let (count, bytes) = index_of(&places.iter().map(Vec::as_slice).collect::<Vec<_>>());
-    let index = Index::decode(&bytes, count, 24 + 30_000).unwrap();
+    let index = Index::decode(bytes.into(), count, 24 + 30_000).unwrap();
     for (at, place) in places.iter().enumerate() {
         // Block 99 may end with key 100 as far as separators tell; block 100 begins with it.
         let expected = if (100..150).contains(&at) { 100 } else { at };
@@ -197,7 +198,7 @@ fn a_footer_that_promises_too_large_blocks_is_refused() {
             index: &[],
             filters: &filters,
         };
-        decode_footer(&parts.encode(), FORMAT_VERSION, 24)
+        decode_footer(&parts.pieces().concat().into(), FORMAT_VERSION, 24)
             .map(drop)
             .map_err(|error| error.what)
     };
