@@ -16,7 +16,7 @@ use super::{Message, Request, Response, WireError};
 
 /// Takes the first message off `bytes`; none if they are no message of any version.
 pub(super) fn read(bytes: &mut &[u8]) -> Option<Message> {
-    let mut reader = Reader(*bytes);
+    let mut reader = Reader(bytes);
     let Ok(Head::Map(1)) = reader.head() else { return None };
     let Ok(Head::Text(kind)) = reader.head() else {
         return None;
