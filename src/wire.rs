@@ -3,11 +3,14 @@
 //! A frame on a connection is one or more messages, one behind the other. A *request* names itself by an id that the sender chose; its
 //! *response* carries that id. Responses come in any order.
 //!
-//! Compatibility: messages are arrays whose fields stand in a fixed order; a new version of the protocol (see `net`) may add fields at
-//! the end and variants at the end, and a node speaks to a peer in the highest version that both know.
+//! Compatibility, while members are upgraded one after the other: what stands in `wire/tests/version1.txt` is version 1 of the protocol (see `net`) and
+//! stays. A newer node may add fields at the end, with `#[serde(default)]`, for an older one does not send them; and variants. An older one passes
+//! the fields over, refuses the requests, and takes a response that it does not know for none (`newer`). What has to be understood, and must not
+//! merely be refused, takes a higher version, and is sent on connections alone on which both agreed on that.
 //!
 //! Invariant: whatever was decoded is within the limits of `types`, or the message is refused as a whole.
 
+mod newer;
 mod op;
 mod terms;
 
@@ -152,6 +155,9 @@ pub enum Request {
     },
     /// The member table that you go by, if you belong to a cluster. Answered with `Admitted`; nothing changes by it.
     Table,
+    /// One that came and that this node does not know, or with a name beyond its limit; and why. Never sent, and answered with a refusal.
+    #[serde(skip)]
+    Unknown(String),
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -316,10 +322,14 @@ impl Message {
         write(self, out);
     }
 
-    /// Takes the first message off `bytes`.
+    /// Takes the first message off `bytes`, also one of a newer node.
     pub fn decode(bytes: &mut &[u8]) -> Result<Self, WireRefused> {
+        let all = *bytes;
         let mut decoder = rmp_serde::Deserializer::new(&mut *bytes);
-        Ok(Self::deserialize(&mut decoder)?)
+        Self::deserialize(&mut decoder).or_else(|error| {
+            *bytes = all;
+            newer::read(bytes).ok_or(error.into())
+        })
     }
 }
 

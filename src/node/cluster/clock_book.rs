@@ -1,5 +1,7 @@
 //! What this node knows of its peers' clocks, and of which slots it has everything that they had.
 
+mod due;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -14,16 +16,20 @@ use crate::core::clock::{Clock, SlotClocks};
 use crate::core::slot::SlotId;
 use crate::types::NodeId;
 
+use due::Due;
+
 /// A comparison that is older than this says nothing of now. One with a peer that answers is made again within six seconds (`settled`).
 const COMPARED_MAX: Duration = Duration::from_secs(20);
+/// What a peer was asked for, and nothing of it came for so long, others are asked for as well: two copies on a slow line are better than none.
+const CLAIM_MAX: Duration = Duration::from_secs(10);
 
 pub(super) struct ClockBook {
     /// The first copy of what the others hold did not come yet.
     is_new: AtomicBool,
     pages: Mutex<BTreeMap<NodeId, Page>>,
     damage: Mutex<Damage>,
-    /// By the peer that is being asked for it: what is on its way here.
-    claimed: Mutex<BTreeMap<NodeId, SlotClocks>>,
+    /// By the peer that is being asked for it: what is on its way here, and when something of it last came.
+    claimed: Mutex<BTreeMap<NodeId, (SlotClocks, Instant)>>,
     /// What was copied may have made a slot, or this node, whole again.
     copied: Notify,
     started: Instant,
@@ -46,9 +52,11 @@ struct Damage {
     times: u64,
     /// Of each slot, the last of these times.
     last: BTreeMap<SlotId, u64>,
+    /// The last of them at which the whole disk was found to be set back.
+    set_back: u64,
 }
 
-/// What one peer is asked for, and no other one meanwhile; until it is dropped.
+/// What one peer is asked for, and no other one meanwhile; until it is dropped, or nothing comes of it for `CLAIM_MAX`.
 pub(super) struct Claim<'a> {
     book: &'a ClockBook,
     peer: NodeId,
@@ -68,6 +76,8 @@ struct Page {
     clocks: SlotClocks,
     /// Slots of which this node has had all that the peer had, at some time since its start and since they were damaged.
     synced: BTreeSet<SlotId>,
+    /// What has to be here before other slots are.
+    due: Due,
     /// What this node lacked when the clocks were last compared.
     lacked: SlotClocks,
     /// When that was.
@@ -121,20 +131,29 @@ impl ClockBook {
     }
 
     /// Of `wants`, what no other peer is being asked for and is not here by now: a node that comes back lacks the same of all of them, and
-    /// it need come only once. If the other one fails, the next round asks this one.
+    /// it need come only once. If the other one fails, the next round asks this one; also where it says
+    /// nothing more of it, for its disk may hang while it serves everybody else.
     pub(super) fn claim(&self, peer: NodeId, wants: &SlotClocks, held: impl FnOnce() -> SlotClocks) -> Claim<'_> {
         let mut claimed = self.claimed.lock();
-        let others = claimed.iter().filter(|(other, _)| **other != peer);
-        let mut wants = others.fold(wants.clone(), |left, (_, claim)| left.minus(claim));
+        let comes = |(other, (_, at)): &(&NodeId, &(SlotClocks, Instant))| **other != peer && at.elapsed() < CLAIM_MAX;
+        let others = claimed.iter().filter(comes);
+        let mut wants = others.fold(wants.clone(), |left, (_, (claim, _))| left.minus(claim));
         if !wants.is_empty() {
             // What another one has sent since.
             wants = wants.minus(&held());
-            claimed.insert(peer, wants.clone());
+            claimed.insert(peer, (wants.clone(), Instant::now()));
         }
         Claim {
             book: self,
             peer,
             wants,
+        }
+    }
+
+    /// The peer answers what it is asked for.
+    pub(super) fn note_coming(&self, peer: NodeId) {
+        if let Some((_, at)) = self.claimed.lock().get_mut(&peer) {
+            *at = Instant::now();
         }
     }
 
@@ -145,8 +164,13 @@ impl ClockBook {
     /// From here on, everything has to be copied again before this node's word counts.
     pub(super) fn set_new(&self) {
         self.is_new.store(true, Ordering::Release);
+        // In this order: a round that begins after this knows that the node is new, and what was found in one that began before counts no more.
+        let mut damage = self.damage.lock();
+        damage.times += 1;
+        damage.set_back = damage.times;
         for page in self.pages.lock().values_mut() {
             page.synced.clear();
+            page.due = Due::default();
             page.reconciled.clear();
             page.settled = None;
         }
@@ -223,16 +247,18 @@ impl ClockBook {
     /// This node has all that the peer had of these slots; unless they were damaged since `as_of`, which `damages` gave.
     pub(super) fn note_synced(&self, peer: NodeId, slots: impl IntoIterator<Item = SlotId>, as_of: u64) {
         let damage = self.damage.lock();
-        let undamaged = |slot: &SlotId| damage.last.get(slot).is_none_or(|last| *last <= as_of);
         let mut pages = self.pages.lock();
         let page = pages.entry(peer).or_default();
-        page.synced.extend(slots.into_iter().filter(undamaged));
+        for slot in slots.into_iter().filter(|slot| damage.none_since(*slot, as_of)) {
+            page.synced.insert(slot);
+            page.due.slots.remove(&slot);
+        }
     }
 
     /// Notes that the slot was reconciled with the peer, unless it was damaged since `as_of`.
     pub(super) fn note_reconciled(&self, peer: NodeId, slot: SlotId, collected: Clock, lost: Clock, as_of: u64) {
         let damage = self.damage.lock();
-        if damage.last.get(&slot).is_none_or(|last| *last <= as_of) {
+        if damage.none_since(slot, as_of) {
             let mut pages = self.pages.lock();
             let reconciled = &mut pages.entry(peer).or_default().reconciled;
             reconciled.insert(slot, Reconciled { collected, lost });
@@ -333,6 +359,7 @@ impl ClockBook {
         for page in self.pages.lock().values_mut() {
             for (slot, _) in news.slots() {
                 page.synced.remove(&slot);
+                page.due.slots.remove(&slot);
                 page.reconciled.remove(&slot);
             }
             page.settled = None;

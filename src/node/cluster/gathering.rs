@@ -22,7 +22,15 @@ pub(super) struct Gathering {
 }
 
 impl Inner {
-    /// Why no user data is taken yet, if none is.
+    /// Why this node takes no users' writes for others either, where the table has it and it does not belong: it has to ask to be let in again,
+    /// and what it sent on to members would keep it out.
+    pub(super) fn why_displaced(&self) -> Option<String> {
+        let table = &self.layouts.current().table;
+        let is_displaced = table.get(self.me).is_some() && !table.is_up(self.me);
+        is_displaced.then(|| self.why_no_member())
+    }
+
+    /// Why no user data is taken yet by a member, if none is.
     pub(super) fn why_gathering(&self) -> Option<String> {
         let gathering = &self.gathering;
         if gathering.is_over.load(Ordering::Relaxed) {
@@ -34,8 +42,7 @@ impl Inner {
         }
         let since = gathering.since.get_or_init(Instant::now);
         let listed: BTreeSet<_> = self.config.join.iter().chain([&self.config.advertise]).collect();
-        // Those who are gone too: nobody waits for them.
-        let (expected, known) = (listed.len(), table.members().count());
+        let (expected, known) = (listed.len(), table.seats_ever());
         if known >= expected || since.elapsed() >= GATHERING_MAX || self.local.holds_user_data() {
             gathering.is_over.store(true, Ordering::Relaxed);
             return None;

@@ -71,6 +71,7 @@ impl Inner {
         }
         let mut ops_pulled = 0;
         loop {
+            self.clocks.note_coming(peer.node());
             let request = Request::PullNext {
                 pull,
                 budget_bytes: PAGE_BYTES,

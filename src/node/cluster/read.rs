@@ -60,7 +60,8 @@ impl Cluster {
     pub async fn write(&self, wanted: Wanted<'_>, terms: Terms) -> Result<Added, OpError> {
         self.inner.refuse_if_outside(wanted.user)?;
         let system = wanted.user.is_system();
-        if let Some(why) = self.inner.why_gathering().filter(|_| !system) {
+        let why = || self.inner.why_displaced().or_else(|| self.inner.why_gathering());
+        if !system && let Some(why) = why() {
             return Err(OpError::NotReady(why));
         }
         let user = wanted.user;

@@ -235,6 +235,7 @@ impl Inner {
             Request::HasData => Ok(Response::HasData(self.has_data().await?)),
             Request::Status => Ok(Response::Status(self.own_status_json())),
             Request::Seen { user, key, terms } => self.answer_seen(&user, &key, terms).await,
+            Request::Unknown(why) => Err(refused(why)),
         }
     }
 

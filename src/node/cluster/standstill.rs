@@ -12,6 +12,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::try_join_all;
 use parking_lot::Mutex;
 use tokio::time::{Instant, timeout};
 
@@ -21,6 +22,7 @@ use super::table::MemberTable;
 use super::{Inner, MemberRefused};
 use crate::node::OpError;
 use crate::node::local::Wanted;
+use crate::node::peers::Peer;
 use crate::types::NodeId;
 use crate::wire::{Request, Response};
 
@@ -103,19 +105,52 @@ impl Inner {
         if self.has_data().await? {
             return Err(MemberRefused::HoldsData);
         }
-        for peer in others {
+        let until = stands_still.unwrap_or_else(|| Instant::now() + ANSWER_MAX);
+        let ask = async |peer: Peer| {
             let silent = MemberRefused::Silent(peer.node());
             let call = peer.call(Request::HasData).map_err(|_| silent.clone())?;
-            let until = stands_still.unwrap_or_else(|| Instant::now() + ANSWER_MAX);
             match tokio::time::timeout_at(until, call).await {
-                Ok(Ok(Response::HasData(false))) => {}
+                Ok(Ok(Response::HasData(false))) => Ok(()),
                 Ok(Ok(Response::HasData(true))) => {
                     self.standstill.holders.lock().insert(peer.node());
-                    return Err(MemberRefused::HoldsData);
+                    Err(MemberRefused::HoldsData)
                 }
-                _ => return Err(silent),
+                _ => Err(silent),
             }
-        }
-        Ok(())
+        };
+        all_at_once(others, ask).await
+    }
+}
+
+/// Asks all of them at once, as the time for it does not grow with their number; gives the first refusal that comes.
+async fn all_at_once<T, A: Future<Output = Result<(), MemberRefused>>>(
+    whom: Vec<T>,
+    ask: impl Fn(T) -> A,
+) -> Result<(), MemberRefused> {
+    try_join_all(whom.into_iter().map(ask)).await.map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::sleep;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn many_members_are_asked_in_the_time_that_one_takes() {
+        let begun = Instant::now();
+        let far = Duration::from_millis(100);
+        let asked = all_at_once((0..100).collect(), async |_| {
+            sleep(far).await;
+            Ok(())
+        });
+        assert_eq!((asked.await, begun.elapsed()), (Ok(()), far));
+        // Nobody waits for the rest.
+        let refused = all_at_once((1..100).collect(), async |number| {
+            sleep(far * number).await;
+            Err(MemberRefused::Silent(NodeId(number.into())))
+        });
+        assert_eq!(refused.await, Err(MemberRefused::Silent(NodeId(1))));
+        assert_eq!(begun.elapsed(), 2 * far);
     }
 }

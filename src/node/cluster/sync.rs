@@ -11,8 +11,9 @@
 //! 4. *pull* the ops with the dots that I lack, page by page, each page durable before the next is asked for. First come all clears that
 //!    saw one of them, also those that I do not know to lack. At the end the peer names what it covers: what did not come was cleared (`pull`).
 //!
-//! A slot counts as copied from a peer when all that was lacking came. With a peer whose member table does not name this node it does
-//! not: that one may still count the node whose seat this one took, and acknowledge with it what this one never sees.
+//! A slot counts as copied from a peer when all that the peer had at one comparison is here, whoever brought it (`clock_book::due`). With a peer
+//! whose member table does not name this node it does not: that one may still count the node whose seat this one took, and acknowledge with it
+//! what this one never sees.
 //!
 //! Flow control: one page is on its way at a time, and there is a pause between two, so that the clients of both come first. A round that
 //! breaks off loses nothing: the next one asks for what is still lacking.
@@ -30,7 +31,7 @@ use tokio::task::JoinHandle;
 use super::compare::split;
 use super::settled::digest_of;
 use super::{Inner, TICK};
-use crate::core::clock::SlotClocks;
+use crate::core::clock::{Clock, SlotClocks};
 use crate::core::slot::{SYSTEM_SLOT, SlotId};
 use crate::node::OpError;
 use crate::node::peers::{CallError, Peer};
@@ -78,11 +79,15 @@ impl Broken {
 }
 
 /// A task that ends with whoever holds this: nothing is asked of peers any more once `run` has ended.
-struct Follower(JoinHandle<()>);
+struct Follower {
+    /// A peer that leaves the member table and comes back has another link: nobody dials the former one any more.
+    peer: Peer,
+    task: JoinHandle<()>,
+}
 
 impl Drop for Follower {
     fn drop(&mut self) {
-        self.0.abort();
+        self.task.abort();
     }
 }
 
@@ -90,12 +95,16 @@ impl Drop for Follower {
 pub(super) async fn run(inner: Arc<Inner>) {
     let mut running: BTreeMap<NodeId, Follower> = BTreeMap::new();
     loop {
-        let peers = inner.peers.all();
-        let known: BTreeSet<NodeId> = peers.iter().map(Peer::node).collect();
-        running.retain(|node, follower| known.contains(node) && !follower.0.is_finished());
-        for peer in peers {
-            let task = || Follower(tokio::spawn(follow(inner.clone(), peer.clone())));
-            running.entry(peer.node()).or_insert_with(task);
+        running.retain(|node, follower| {
+            let peer = inner.peers.get(*node);
+            peer.is_some_and(|peer| peer.is_same(&follower.peer)) && !follower.task.is_finished()
+        });
+        for peer in inner.peers.all() {
+            let task = || tokio::spawn(follow(inner.clone(), peer.clone()));
+            running.entry(peer.node()).or_insert_with(|| Follower {
+                task: task(),
+                peer: peer.clone(),
+            });
         }
         inner.look_after_slots().await;
         // Right after a copy it may be said, and counts, that nothing is lacking any more.
@@ -174,6 +183,12 @@ async fn while_it_comes<T>(answer: impl Future<Output = T>, received: impl Fn() 
     None
 }
 
+fn joined(one: Option<&Clock>, other: Option<&Clock>) -> Clock {
+    let mut both = one.cloned().unwrap_or_default();
+    other.into_iter().for_each(|other| both.join(other));
+    both
+}
+
 /// When all was heard that there is, by the wall clock, where that is so long ago: a request id of what was cleared since is not forgotten.
 fn heard_at(now: WallMs, ago: Duration) -> WallMs {
     WallMs(now.0.saturating_sub(ago.as_millis() as u64))
@@ -184,6 +199,8 @@ impl Inner {
     pub(super) async fn round(&self, peer: &Peer, at_once: bool) -> Result<(), Broken> {
         let node = peer.node();
         let _at_work = self.at_work.begin();
+        // What was on its way when they compared last is here by now.
+        self.look_for_due(node, &SlotClocks::default(), self.clocks.damages());
         if !at_once && self.is_settled(node) {
             return Ok(());
         }
@@ -225,17 +242,33 @@ impl Inner {
         if !Arc::ptr_eq(&layout, &self.layouts.current()) {
             return Err(Broken::Moved);
         }
-        let covered = self.pull(peer, &claim.wants, &compared.mine).await?;
-        let whole = differing.into_iter().filter(|slot| match lacking.get(*slot) {
-            _ if compared.left_out.contains_key(slot) => false,
-            None => true,
-            Some(lacking) => covered.get(*slot).is_some_and(|covered| covered.covers(lacking)),
-        });
-        if is_named {
-            self.clocks.note_synced(node, whole, as_of);
-        }
+        let (mine, left_out) = (&compared.mine, &compared.left_out);
+        let counts = differing
+            .into_iter()
+            .filter(|slot| is_named && !left_out.contains_key(slot));
+        let had = |slot| joined(mine.get(slot), lacking.get(slot));
+        self.clocks.note_due(node, &layout, counts, had, as_of);
+        let covered = self.pull(peer, &claim.wants, mine).await?;
+        self.look_for_due(node, &covered, as_of);
         self.clocks.note_copied();
         compared.left_out.pop_first().map_or(Ok(()), |(_, error)| Err(error))
+    }
+
+    /// Notes what of what is due from the peer this node's durable clocks show to be here, and what a pull `covered`. What is damaged after `as_of`
+    /// may be missing by now.
+    fn look_for_due(&self, node: NodeId, covered: &SlotClocks, as_of: u64) {
+        let due = self.clocks.due(node);
+        if due.is_empty() {
+            return;
+        }
+        let here = |slot| {
+            let own = self.local.clock(slot).ok()?;
+            Some((slot, joined(Some(&own), covered.get(slot))))
+        };
+        let here: BTreeMap<SlotId, Clock> = due.into_iter().filter_map(here).collect();
+        if self.clocks.note_here(node, &self.layouts.current(), &here, as_of) {
+            self.clocks.note_copied();
+        }
     }
 
     /// Whether the next start will find all that this node has told its peers it knows. While it is new, what it takes for dropped may be a clear
@@ -246,9 +279,13 @@ impl Inner {
     }
 
     /// Heals what is whole again, and tells the shards what all replicas know.
-    async fn look_after_slots(&self) {
+    pub(super) async fn look_after_slots(&self) {
         let lost = self.local.lost();
         self.clocks.note_damaged(&lost);
+        // Also from one whose round takes long: others may have brought it.
+        for peer in self.peers.all() {
+            self.look_for_due(peer.node(), &SlotClocks::default(), self.clocks.damages());
+        }
         let sources = self.sources(self.clocks.is_new() || !lost.is_empty()).await;
         self.heal_unnamed(lost, &sources);
         let layout = &sources.layout;

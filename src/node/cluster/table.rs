@@ -9,7 +9,7 @@
 //! Invariant: on each seat sits one node: of two records that say otherwise the later one counts. Who sits elsewhere keeps its seat, whatever is
 //! done with another one, and a seat keeps its zone and weight, so no record but that of a new seat moves data.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
@@ -150,6 +150,13 @@ impl MemberTable {
         seats.into_values().collect()
     }
 
+    /// How many seats somebody has, or had: those who are gone for good count, for nobody waits for them; who took over the seat of another one
+    /// does not count twice, and of two that were let in to one seat, the one that has to ask again is still on its way.
+    pub fn seats_ever(&self) -> usize {
+        let seats: BTreeSet<u32> = self.members.values().map(|record| record.seat).collect();
+        seats.len()
+    }
+
     /// A seat that nobody ever had.
     pub fn next_seat(&self) -> u32 {
         self.members
@@ -226,8 +233,12 @@ mod tests {
         assert_eq!(sitting(&records), [9, 7]);
         let table = MemberTable::of(&records);
         assert_eq!(table.get(NodeId(5)).unwrap().state, MemberState::Displaced);
+        assert_eq!(table.seats_ever(), 2, "it is not in yet");
         records.push(record(5, table.next_seat(), MemberState::Up));
         assert_eq!(sitting(&records), [9, 7, 5]);
+        assert_eq!(MemberTable::of(&records).seats_ever(), 3);
+        records.push(record(7, 1, MemberState::Removed));
+        assert_eq!(MemberTable::of(&records).seats_ever(), 3, "nobody waits for it");
     }
 
     #[test]

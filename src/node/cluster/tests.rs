@@ -14,6 +14,7 @@ mod bad_disk;
 mod clears;
 mod copying;
 mod dropped;
+mod due;
 mod forwarding;
 mod founding;
 mod gathering;

@@ -13,7 +13,7 @@ use super::link::Link;
 use super::meter::Metered;
 use super::shared::{Shared, WrongPeer};
 use crate::env::{Entropy, Stream};
-use crate::net::{self, Channel};
+use crate::net::{self, Channel, FrameReader};
 use crate::types::NodeId;
 use crate::wire::{MESSAGE_BYTES_MAX, Message, Request, Response};
 
@@ -25,6 +25,8 @@ const PAUSE_MS: u64 = 50;
 const PAUSE_MS_MAX: u64 = 1_000;
 /// A connection that held so long ended for a new reason: the pauses begin anew.
 const STEADY_MS: u64 = 2_000;
+/// The name of the one request on a connection that is made for it.
+const ONLY_CALL: u64 = 0;
 
 #[derive(Debug, thiserror::Error)]
 enum DialError {
@@ -106,7 +108,7 @@ pub async fn call_address(
     limit: Duration,
 ) -> Result<(NodeId, Response), CallError> {
     let mut message = Vec::new();
-    request.encode(0, &mut message);
+    request.encode(ONLY_CALL, &mut message);
     if message.len() > MESSAGE_BYTES_MAX {
         return Err(CallError::TooLarge { bytes: message.len() });
     }
@@ -129,15 +131,26 @@ async fn dial_stranger(shared: &Shared, address: SocketAddr) -> Result<Channel, 
 async fn ask(mut channel: Channel, message: &[u8]) -> Result<(NodeId, Response), CallError> {
     let sent = channel.writer.send(&[message]).await;
     sent.map_err(|_| CallError::Lost)?;
-    let frame = channel.reader.recv().await;
-    let frame = frame.ok().flatten().ok_or(CallError::Lost)?;
-    let answer = match Message::decode(&mut &frame[..]) {
-        Ok(Message::Response(_, response)) => response,
-        Ok(Message::Request(..)) | Err(_) => return Err(CallError::Lost),
-    };
+    let answer = answer(&mut channel.reader).await?;
     // So that the other side does not take it for cut off. It has answered: what becomes of this is all the same.
     let _ = channel.writer.close().await;
     Ok((channel.peer.node, answer))
+}
+
+/// The answer to the only request. Who takes longer for it says meanwhile, to nobody, that it is there (`serving`).
+async fn answer(reader: &mut FrameReader) -> Result<Response, CallError> {
+    loop {
+        let frame = reader.recv().await;
+        let frame = frame.ok().flatten().ok_or(CallError::Lost)?;
+        let mut rest = &frame[..];
+        while !rest.is_empty() {
+            match Message::decode(&mut rest) {
+                Ok(Message::Response(ONLY_CALL, response)) => return Ok(response),
+                Ok(Message::Response(..)) => {}
+                Ok(Message::Request(..)) | Err(_) => return Err(CallError::Lost),
+            }
+        }
+    }
 }
 
 #[cfg(test)]

@@ -41,6 +41,11 @@ impl Peer {
         self.0.node
     }
 
+    /// Whether it is the same link, and not a later one to the same node.
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// Whether there is a connection now. The peer may be frozen all the same: see `silence`.
     pub fn is_up(&self) -> bool {
         self.0.is_up()

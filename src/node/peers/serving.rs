@@ -219,8 +219,14 @@ impl<'a> Server<'a> {
     fn begin(&mut self, id: u64, request: Request, bytes: usize) {
         let Served { shared, from, .. } = self.served;
         shared.counters.requests.add(1);
-        let now = match request {
+        let now = match &request {
             Request::Ping => Some(Response::Done),
+            Request::Unknown(why) => {
+                if shared.may_complain() {
+                    tracing::warn!(node = %from, why, "a request of a peer is not known here; is it newer?");
+                }
+                Some(Response::Failed(WireError::Refused(why.clone())))
+            }
             _ => shared.service.answer_now(*from, &request),
         };
         if let Some(response) = now {

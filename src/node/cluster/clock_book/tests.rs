@@ -1,3 +1,6 @@
+use std::sync::Arc;
+
+use super::super::layout::Layout;
 use super::*;
 use crate::core::stamp::OriginId;
 
@@ -156,4 +159,113 @@ async fn a_lag_lasts_until_what_was_lacking_has_come_from_whomever() {
         Some(1),
         "that is still lacking"
     );
+}
+
+/// Of what a peer and this node had together of [`SLOT`].
+struct DueRig {
+    book: ClockBook,
+    layout: Arc<Layout>,
+}
+
+const PEER: NodeId = NodeId(1);
+
+impl DueRig {
+    fn new() -> Self {
+        let (book, layout) = (ClockBook::new(false), Arc::default());
+        Self { book, layout }
+    }
+
+    fn compare(&self, last: u64, as_of: u64) {
+        let had = |_| clock(last);
+        self.book.note_due(PEER, &self.layout, [SLOT].into_iter(), had, as_of);
+    }
+
+    fn is_synced_by(&self, last: u64) -> bool {
+        let here = [(SLOT, clock(last))].into();
+        let is_news = self.book.note_here(PEER, &self.layout, &here, self.book.damages());
+        assert_eq!(is_news, self.book.has_all_of(SLOT, [PEER]));
+        is_news
+    }
+}
+
+#[test]
+fn what_was_there_at_one_comparison_is_enough_though_more_comes_all_the_time() {
+    let rig = DueRig::new();
+    rig.compare(5, 0);
+    assert!(!rig.is_synced_by(4));
+    // What is on its way takes longer than until the next comparison.
+    rig.compare(8, 0);
+    rig.compare(11, 0);
+    assert_eq!(rig.book.due(PEER), [SLOT]);
+    assert!(!rig.is_synced_by(4) && rig.is_synced_by(5));
+    assert!(rig.book.due(PEER).is_empty());
+    rig.compare(20, 0);
+    assert!(rig.book.due(PEER).is_empty(), "it stays in sync");
+}
+
+#[test]
+fn what_a_peer_has_lost_since_is_not_due_any_more() {
+    let rig = DueRig::new();
+    rig.compare(9, 0);
+    rig.compare(6, 0);
+    assert!(!rig.is_synced_by(5) && rig.is_synced_by(6));
+}
+
+#[test]
+fn nothing_of_a_slot_is_due_that_could_not_be_reconciled_or_by_another_table() {
+    let mut rig = DueRig::new();
+    rig.compare(5, 0);
+    let none = std::iter::empty();
+    rig.book.note_due(PEER, &rig.layout, none, |_| clock(0), 0);
+    assert!(!rig.is_synced_by(9));
+    rig.compare(5, 0);
+    rig.layout = Arc::default();
+    assert!(!rig.is_synced_by(9));
+    rig.compare(5, 0);
+    let former = std::mem::take(&mut rig.layout);
+    rig.compare(7, 0);
+    assert!(!rig.is_synced_by(6) && rig.is_synced_by(7));
+    assert!(!Arc::ptr_eq(&former, &rig.layout));
+    // That nobody holds anything may be all there is to know.
+    let rig = DueRig::new();
+    rig.compare(0, 0);
+    assert!(rig.is_synced_by(0));
+}
+
+#[test]
+fn what_was_due_before_a_slot_was_damaged_or_the_disk_set_back_counts_no_more() {
+    let damages: [fn(&ClockBook); 2] = [|book| book.note_damaged(&clocks(1)), ClockBook::set_new];
+    for damage in damages {
+        let rig = DueRig::new();
+        rig.compare(5, 0);
+        damage(&rig.book);
+        assert!(!rig.is_synced_by(9));
+        rig.compare(5, 0);
+        assert!(!rig.is_synced_by(9), "this round began before the damage");
+        rig.book.note_synced(PEER, [SLOT], 0);
+        rig.book.note_reconciled(PEER, SLOT, clock(5), clock(0), 0);
+        assert!(!rig.book.has_all_of(SLOT, [PEER]));
+        assert!(!rig.book.was_reconciled(PEER, SLOT, &clock(5), &clock(0)));
+        rig.compare(5, 1);
+        let here = [(SLOT, clock(9))].into();
+        let looked_before = rig.book.note_here(PEER, &rig.layout, &here, 0);
+        assert!(!looked_before, "it may be what is damaged by now");
+        assert!(rig.is_synced_by(5));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn others_are_asked_for_what_a_peer_does_not_bring() {
+    let book = ClockBook::new(false);
+    let (first, second) = (NodeId(1), NodeId(2));
+    let _asked = book.claim(first, &clocks(5), SlotClocks::default);
+    let is_left = || book.claim(second, &clocks(5), SlotClocks::default).wants == clocks(5);
+    for _ in 0..3 {
+        tokio::time::advance(CLAIM_MAX - Duration::from_millis(1)).await;
+        assert!(!is_left());
+        // A page came.
+        book.note_coming(first);
+    }
+    tokio::time::advance(CLAIM_MAX).await;
+    assert!(is_left());
 }

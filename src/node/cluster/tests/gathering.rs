@@ -3,9 +3,9 @@
 use super::*;
 use crate::node::replica::place_of;
 
-/// Its founder is there, the other one is not yet.
-async fn half_founded() -> Rig {
-    let mut rig = Rig::unstarted(2);
+/// Of so many its founder is there, the others are not yet.
+async fn half_founded(count: usize) -> Rig {
+    let mut rig = Rig::unstarted(count);
     rig.start(0).await;
     let inner = rig.node(0).cluster().unwrap().inner.clone();
     // By itself it would wait for a majority.
@@ -16,7 +16,7 @@ async fn half_founded() -> Rig {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_new_cluster_takes_no_data_before_all_that_are_expected_are_in() {
-    let mut rig = half_founded().await;
+    let mut rig = half_founded(2).await;
     let refused = add(rig.node(0), "k", "early").await.unwrap_err();
     assert!(
         matches!(&refused, OpError::NotReady(why) if why.contains("1 of 2 members")),
@@ -28,6 +28,49 @@ async fn a_new_cluster_takes_no_data_before_all_that_are_expected_are_in() {
     rig.wait_linked().await;
     add(rig.node(0), "k", "v").await.unwrap();
     assert_eq!(list(rig.node(1), "k", Consistency::Quorum).await.unwrap(), ["v"]);
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_comes_again_with_an_empty_disk_does_not_count_as_two_members() {
+    let mut rig = half_founded(3).await;
+    let table = |rig: &Rig| rig.node(0).cluster().unwrap().inner.layouts.current().table.clone();
+    for _ in 0..2 {
+        rig.start(1).await;
+        let second = rig.node(1).local().life().node;
+        until("it is in", || table(&rig).is_up(second)).await;
+        rig.wait_why(0, "2 of 3 members").await;
+        let refused = add(rig.node(0), "k", "early").await;
+        assert!(matches!(refused, Err(OpError::NotReady(_))), "{refused:?}");
+        rig.stop(1).await;
+        rig.dirs[1] = TempDir::new().unwrap();
+    }
+    rig.start(1).await;
+    rig.start(2).await;
+    rig.wait("all are in", is_member).await;
+    rig.wait_linked().await;
+    add(rig.node(2), "k", "v").await.unwrap();
+    rig.end().await;
+}
+
+/// Two were let in to one seat, and this one has to ask again: what it took meanwhile would keep it out.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_has_to_ask_again_to_be_let_in_takes_no_users_writes() {
+    let rig = Rig::new(2).await;
+    let inner = &rig.node(1).cluster().unwrap().inner;
+    let mut records = inner.own_records().await.unwrap();
+    let own = inner.layouts.current().table.get(inner.me).unwrap().clone();
+    let other = table::Record {
+        node: NodeId(7).to_string(),
+        peer: free_port(),
+        ..own
+    };
+    records.push(serde_json::to_string(&other).unwrap());
+    inner.take_table(MemberTable::of(&records));
+    let state = inner.layouts.current().table.get(inner.me).map(|record| record.state);
+    assert_eq!(state, Some(MemberState::Displaced));
+    let refused = add(rig.node(1), "k", "v").await;
+    assert!(matches!(refused, Err(OpError::NotReady(_))), "{refused:?}");
     rig.end().await;
 }
 

@@ -309,6 +309,19 @@ async fn a_stranger_is_asked_once_by_address() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_answer_to_nobody_is_not_taken_for_that_of_who_is_asked_by_address() {
+    let rig = Rig::on(MemoryNet::slow(1 << 10)).await;
+    // It comes for some seconds, and takes one to be answered.
+    let slow = of_key(3 << 10, 1000);
+    let answer = rig
+        .two
+        .peers
+        .call_address(address(1), slow, Duration::from_secs(10))
+        .await;
+    assert!(matches!(answer, Ok((NodeId(1), Response::Count(0xc00)))), "{answer:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn requests_that_take_long_leave_places_to_others_though_nobody_waits_for_them() {
     let rig = Rig::new().await;
     let peer = rig.peer();

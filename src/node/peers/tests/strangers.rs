@@ -1,5 +1,6 @@
 //! Who is not let in, and who breaks the rules.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use crate::node::peers::CallError;
 use crate::node::peers::handshakes::STRANGERS_OF_ADDRESS_MAX;
 use crate::node::peers::shared::VERSIONS;
 use crate::types::NodeId;
-use crate::wire::{Message, Request, Response};
+use crate::wire::{Message, Request, Response, WireError};
 
 #[tokio::test(start_paused = true)]
 async fn another_key_is_refused_on_both_sides() {
@@ -196,6 +197,34 @@ async fn a_peer_that_sends_no_messages_loses_its_connection() {
     let figures = rig.two.peers.figures();
     assert_eq!((figures.garbage, figures.serving), (2, 1));
     assert_eq!(rig.two.service.ended.lock().len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_only_a_newer_node_knows_is_refused_and_harms_no_other() {
+    let rig = Rig::new().await;
+    let mut channel = insider(&rig).await;
+    let mut frame = Vec::new();
+    Message::Request(1, bytes(5)).encode(&mut frame);
+    frame.extend(b"\x81\xa7Request\x92\x02\x81\xa5Later\x91\x01");
+    Message::Request(3, bytes(6)).encode(&mut frame);
+    channel.writer.send(&[&frame]).await.unwrap();
+    let mut answers = BTreeMap::new();
+    while answers.len() < 3 {
+        let frame = channel.reader.recv().await.unwrap().unwrap();
+        let mut rest = &frame[..];
+        while !rest.is_empty() {
+            let Ok(Message::Response(id, response)) = Message::decode(&mut rest) else {
+                panic!("no answer");
+            };
+            answers.insert(id, response);
+        }
+    }
+    assert!(matches!(&answers[&2], Response::Failed(WireError::Refused(why)) if why.contains("Later")));
+    assert!(matches!(
+        (&answers[&1], &answers[&3]),
+        (Response::Count(5), Response::Count(6))
+    ));
+    assert_eq!(rig.two.peers.figures().garbage, 0);
 }
 
 #[tokio::test(start_paused = true)]
