@@ -46,13 +46,8 @@ pub struct AddArgs {
     /// Take the value from this file
     #[arg(long, value_name = "FILE")]
     pub file: Option<PathBuf>,
-<<<<<<< HEAD
     /// Name of this add: however often it is repeated under the same name, it counts once; another text, or a part for a value, under a name that was used for this key is refused, as long as what was added is there [default: a random one]
-    #[arg(long, value_name = "ID")]
-=======
-    /// Name of this add: however often it is repeated under the same name, it counts once [default: a random one]
     #[arg(long, value_name = "ID", value_parser = request_id)]
->>>>>>> cli
     pub request_id: Option<String>,
     /// Print the API's answer
     #[arg(long)]
