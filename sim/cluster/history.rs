@@ -272,6 +272,8 @@ pub struct History {
     pub bounds: Bounds,
     /// How long the clients wait for an answer.
     pub timeout_ms: u64,
+    /// Some calls gave the nodes too little time on purpose.
+    pub in_haste: bool,
     /// The nodes know of each other.
     pub have_peers: bool,
     /// What the logs of one node may take on its disk, bytes.

@@ -257,10 +257,11 @@ impl Plan {
         plan
     }
 
-    /// No faults at all.
+    /// No faults at all, and nobody in such haste that the nodes cannot be in time.
     pub fn calm(rng: &mut Rng) -> Self {
         let mut plan = Self::swarm(rng);
         plan.faults.clear();
+        plan.load.hasty_percent = 0;
         plan.link.loss_percent = 0;
         plan.link.repeat_percent = 0;
         plan

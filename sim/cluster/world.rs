@@ -169,6 +169,7 @@ impl World {
         self.recorder.change(|history| {
             history.bounds = self.plan.bounds.clone();
             history.timeout_ms = self.plan.load.timeout_ms;
+            history.in_haste = self.plan.load.hasty_percent > 0;
             history.have_peers = self.plan.topology == Topology::Cluster && self.plan.nodes > 1;
             history.log_bytes_max = survey::log_bytes_max(&self.plan);
             history.replicas = match self.plan.topology {

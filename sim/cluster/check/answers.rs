@@ -15,7 +15,7 @@ const LOGIN_DELAY_US_MAX: u64 = 5_000_000;
 const CALLS_MIN: usize = 20;
 
 /// No call goes without an answer for that long, or for as long as a client with some patience waits for any, unless there is trouble; and in a run without
-/// any, with the usual room for requests, nearly all calls are carried out: a store that refuses everything at once is none.
+/// any, with the usual room for requests and time for each, nearly all calls are carried out: a store that refuses everything at once is none.
 pub fn answers_come_in_time(judged: &Judged) -> Result<(), String> {
     let history = judged.history;
     for call in history.calls.iter().filter(|call| is_late(call)) {
@@ -28,7 +28,8 @@ pub fn answers_come_in_time(judged: &Judged) -> Result<(), String> {
             return Err(format!("{} was not answered: {:?}", name(call), call.outcome));
         }
     }
-    let is_calm = history.troubles.is_empty() && !history.bounds.are_tight && history.timeout_ms >= PATIENCE_MS_MIN;
+    let patient = history.timeout_ms >= PATIENCE_MS_MIN && !history.in_haste;
+    let is_calm = history.troubles.is_empty() && !history.bounds.are_tight && patient;
     let all = history.calls.len();
     let answered = history.calls.iter().filter(|call| call.answer().is_some()).count();
     if is_calm && all >= CALLS_MIN && answered * 100 < all * ANSWERED_PERCENT_MIN {
@@ -104,5 +105,8 @@ mod tests {
         let mut impatient = refusals(1);
         impatient.history.timeout_ms = PATIENCE_MS_MIN - 1;
         impatient.passes(check);
+        let mut hasty = refusals(1);
+        hasty.history.in_haste = true;
+        hasty.passes(check);
     }
 }
