@@ -23,6 +23,7 @@ mod remembered;
 mod sample;
 mod shape;
 mod space;
+mod tries;
 
 use std::collections::BTreeMap;
 
@@ -97,6 +98,8 @@ pub struct Case<'a> {
 pub struct Add {
     pub write: Write,
     pub text: TextId,
+    /// It was acknowledged at quorum before anybody can have tried it again.
+    pub is_one_try: bool,
     /// From here on it is on a quorum.
     pub known_us: Option<u64>,
     /// From here on it is on some disk: a read at whatever level showed it, and only what is durable is shown.
@@ -129,6 +132,7 @@ impl<'a> Judged<'a> {
                     Some(text) => {
                         case.by_text.insert(text, case.adds.len());
                         case.adds.push(Add {
+                            is_one_try: tries::is_one_try(history, &write),
                             write,
                             text,
                             known_us: None,

@@ -6,12 +6,8 @@ use kv_storage::core::op::Dot;
 use kv_storage::types::RequestId;
 
 use super::Judged;
-use super::order::SECOND_TRY_US;
-use crate::cluster::history::{History, Place, Write, request_id};
-use crate::cluster::plan::SECOND_US;
-
-/// So long after its connection was cut a node may still send something into it.
-const NOTICED_US: u64 = 3 * SECOND_US;
+use super::tries::is_one_try;
+use crate::cluster::history::{Place, Write, request_id};
 
 /// In all surveys of all nodes, a request is one op, however often it was sent again after its answer: what hides a second one from the readers may
 /// not be needed. Where a second try was under way before the answer, of a client or of a node, there may be two: a node asks another one when the first
@@ -28,7 +24,8 @@ pub fn a_request_is_one_op(judged: &Judged) -> Result<(), String> {
             twice.insert((place, request), [first, op.dot]);
         }
     }
-    for write in judged.writes().filter(|write| is_one_try(judged.history, write)) {
+    let is_one = |write: &&Write| write.with_id && is_one_try(judged.history, write);
+    for write in judged.writes().filter(is_one) {
         let request = RequestId::new(&request_id(write.op)).ok();
         if let Some(dots) = request.and_then(|request| twice.get(&(write.place, request))) {
             return Err(format!(
@@ -40,25 +37,12 @@ pub fn a_request_is_one_op(judged: &Judged) -> Result<(), String> {
     Ok(())
 }
 
-/// Whether nobody can have begun another try before the answer.
-fn is_one_try(history: &History, write: &Write) -> bool {
-    let Some(acked_us) = write.acked_at_quorum_us() else {
-        return false;
-    };
-    let mut troubles = history.troubles.iter();
-    let mut cuts = history.cuts_us.iter();
-    write.with_id
-        && write.tries == 1
-        && acked_us - write.began_us < SECOND_TRY_US
-        && !troubles.any(|trouble| trouble.from_us <= acked_us && trouble.to_us >= write.began_us)
-        && !cuts.any(|cut_us| *cut_us <= acked_us && cut_us + NOTICED_US >= write.began_us)
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::sample::{Sample, sample};
+    use super::super::tries::SECOND_TRY_US;
     use super::*;
-    use crate::cluster::history::Level;
+    use crate::cluster::history::{History, Level};
 
     /// Sent, and sent again once it was acknowledged, `as_what`; what lies on the disks has one request id.
     fn sent_again(change: impl FnOnce(Sample) -> Sample, texts: &[u64]) -> Sample {

@@ -2,14 +2,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Case, Judged, name, texts_of};
-use crate::cluster::history::{Call, TextId, Write};
+use super::tries::TRY_US_MAX;
+use super::{Add, Case, Judged, name, texts_of};
+use crate::cluster::history::{Call, TextId};
 
 /// - in a list, no text stands before one that was acknowledged at quorum before it was sent (both at quorum or more: at one, nobody
 ///   asks what others have);
 /// - adds of one batch that was acknowledged at quorum stand in the batch's order;
 /// - all lists of a key, of all replicas and at all times, agree on one order of what was acknowledged at quorum before they were read, and
 ///   has no second try under way: of two, the earlier one counts in the end (README, "Not promised").
+///
+/// What may have been tried twice is held to all this where a quorum is asked, which has the try that was acknowledged, and in the lists that the replicas
+/// end with. At one, a replica that has only the later try shows the add at that one's place, behind what was added meanwhile.
 pub fn order(judged: &Judged) -> Result<(), String> {
     for (case, read) in judged.reads_and_pages() {
         in_real_time(case, read)?;
@@ -34,6 +38,7 @@ fn in_real_time(case: &Case, read: &Call) -> Result<(), String> {
             ));
         }
         if let Some(acked_us) = add.write.acked_at_quorum_us()
+            && !may_stand_later(add, read)
             && first.is_none_or(|(first_us, _)| acked_us < first_us)
         {
             first = Some((acked_us, text));
@@ -46,7 +51,7 @@ fn within_batches(case: &Case, read: &Call) -> Result<(), String> {
     let mut reached: BTreeMap<u64, usize> = BTreeMap::new();
     for add in texts_of(read).filter_map(|text| case.add(text)) {
         let Some((batch, at)) = add.write.batch else { continue };
-        if add.write.acked_at_quorum_us().is_none() {
+        if add.write.acked_at_quorum_us().is_none() || may_stand_later(add, read) {
             continue;
         }
         let before = reached.insert(batch, at);
@@ -57,19 +62,18 @@ fn within_batches(case: &Case, read: &Call) -> Result<(), String> {
     Ok(())
 }
 
-/// After so long a node asks the next replica to carry out a write too.
-pub(super) const SECOND_TRY_US: u64 = 150_000;
-/// A try lasts no longer.
-const TRY_US_MAX: u64 = 10_000_000;
+/// Whether the read may show the add where a try put it that does not count in the end.
+fn may_stand_later(add: &Add, read: &Call) -> bool {
+    !add.is_one_try && !read.is_quorum() && !read.is_last
+}
 
 /// From when on the add has its place for good.
-fn settled_us(write: &Write) -> Option<u64> {
-    let acked_us = write.acked_at_quorum_us()?;
-    let tries_end_us = match acked_us - write.began_us < SECOND_TRY_US {
-        true => acked_us,
-        false => write.began_us + TRY_US_MAX,
-    };
-    Some(tries_end_us.max(acked_us))
+fn settled_us(add: &Add) -> Option<u64> {
+    let acked_us = add.write.acked_at_quorum_us()?;
+    match add.is_one_try {
+        true => Some(acked_us),
+        false => Some(acked_us.max(add.write.began_us + TRY_US_MAX)),
+    }
 }
 
 /// Lists agree on one order exactly if the relation "stands right before" of all of them together has no circle.
@@ -78,8 +82,9 @@ fn in_one_order(case: &Case) -> Result<(), String> {
     let mut before: BTreeMap<TextId, usize> = BTreeMap::new();
     for read in case.reads_and_pages() {
         let is_settled = |text: &TextId| {
-            let settled_us = case.add(*text).and_then(|add| settled_us(&add.write));
-            settled_us.is_some_and(|settled_us| settled_us <= read.began_us)
+            let settled = |add: &Add| settled_us(add).is_some_and(|settled_us| settled_us <= read.began_us);
+            case.add(*text)
+                .is_some_and(|add| settled(add) && !may_stand_later(add, read))
         };
         let texts: Vec<TextId> = texts_of(read).filter(is_settled).collect();
         for pair in texts.windows(2) {
@@ -127,7 +132,8 @@ fn in_one_order(case: &Case) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::sample::sample;
+    use super::super::sample::{Sample, sample};
+    use super::super::tries::SECOND_TRY_US;
     use super::*;
     use crate::cluster::history::Level;
 
@@ -167,6 +173,53 @@ mod tests {
         };
         moved(slow + 1).passes(order);
         moved(late).fails(order);
+    }
+
+    /// The later of two tries, stamped after what was sent once the earlier one was acknowledged.
+    #[test]
+    fn at_one_an_add_that_was_tried_twice_may_stand_where_its_later_try_is() {
+        let slow = SECOND_TRY_US;
+        let two = |acked: u64| sample().add(1, 0, acked).add(2, acked + 1, acked + 2);
+        let read = |acked: u64| two(acked).get(&[&[2], &[1]], acked + 3, acked + 4);
+        let at_one = |sample: Sample| sample.at(Level::One);
+        at_one(read(slow)).passes(order);
+        at_one(read(slow - 1)).fails(order);
+        read(slow).fails(order);
+        read(slow).at(Level::All).fails(order);
+        read(slow).last_on(4).fails(order);
+        at_one(two(slow).page((0, 2), &[&[2], &[1]], slow + 3, slow + 4)).passes(order);
+        at_one(two(1).page((0, 2), &[&[2], &[1]], 4, 5)).fails(order);
+        // What was sent later has no try that is earlier than that.
+        let other_slow = sample().add(1, 0, 1).add(2, 2, 2 + slow);
+        at_one(other_slow.get(&[&[2], &[1]], slow + 3, slow + 4)).fails(order);
+        // Sent again by its client, or by a node that lost a connection.
+        let again = sample().add(1, 0, 1).unanswered().add(1, 1, 2).again().add(2, 3, 4);
+        at_one(again.get(&[&[2], &[1]], 5, 6)).passes(order);
+        let mut cut = at_one(read(1));
+        cut.history.cuts_us.push(0);
+        cut.passes(order);
+        at_one(read(1).trouble(0, 0, 1)).passes(order);
+    }
+
+    #[test]
+    fn at_one_what_was_tried_twice_is_in_no_order_of_lists_and_batches_before_the_end() {
+        let (slow, late) = (SECOND_TRY_US, 2 * TRY_US_MAX);
+        let two = || sample().add(1, 0, slow).add(2, 1, 2);
+        let both = |level| {
+            let ordered = two().get(&[&[1], &[2]], late, late + 1);
+            ordered.get(&[&[2], &[1]], late, late + 1).at(level)
+        };
+        both(Level::One).passes(order);
+        both(Level::Quorum).fails(order);
+        both(Level::One).with(|call| call.is_last = true).fails(order);
+        let batch = |acked: u64| {
+            let first = sample().add(1, 0, acked).with(|call| call.batch = Some((7, 0)));
+            let both = first.add(2, 0, acked).with(|call| call.batch = Some((7, 1)));
+            both.get(&[&[2], &[1]], acked + 1, acked + 2)
+        };
+        batch(slow).at(Level::One).passes(order);
+        batch(slow - 1).at(Level::One).fails(order);
+        batch(slow).fails(order);
     }
 
     #[test]
