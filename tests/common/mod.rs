@@ -21,7 +21,7 @@ use sha2::{Digest, Sha256};
 use calls::Caller;
 
 /// Until a node is ready, or has ended: only ever waited for in full when the test fails.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 pub const ADMIN: &str = "admin";
 pub const ADMIN_PASSWORD: &str = "correct horse battery staple";
 

@@ -1,10 +1,11 @@
 //! How a node ends, and how it starts on what it finds.
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use crate::common::calls::Caller;
 use crate::common::http::{Connection, get, request};
-use crate::common::{Home, Node, said};
+use crate::common::{Home, Node, PATIENCE, said};
 use serde_json::json;
 
 #[test]
@@ -22,8 +23,7 @@ fn after_sigterm_what_is_in_flight_finishes_and_everything_is_there() {
     let mut connection = Connection::open(node.addr()).unwrap();
     let (first, rest) = bytes.split_at(bytes.len() - 20);
     connection.send(first).unwrap();
-    // The node has taken up the first half once it answers what was sent after it.
-    assert_eq!(get(node.addr(), "/healthz").status, 200);
+    wait_until_in_flight(&node);
     node.terminate();
     connection.send(rest).unwrap();
     let response = connection.read_response().unwrap();
@@ -32,6 +32,18 @@ fn after_sigterm_what_is_in_flight_finishes_and_everything_is_there() {
 
     let node = home.start();
     assert_eq!(ann.at(node.addr()).get("k"), ["before", "in flight"]);
+}
+
+/// Until the node has taken up a request.
+fn wait_until_in_flight(node: &Node) {
+    let begun = Instant::now();
+    while !get(node.addr(), "/metrics")
+        .text()
+        .contains("kv_http_requests_in_flight 1")
+    {
+        assert!(begun.elapsed() < PATIENCE, "the request is not taken up");
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 #[test]
