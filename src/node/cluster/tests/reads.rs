@@ -121,7 +121,9 @@ async fn a_read_shows_no_value_without_a_part_that_was_acknowledged_before_it() 
         }
         hold(rig.node(2), ops.value(3)).await;
         let seen = read.end().await;
-        assert!(seen == ["v1"] || seen == ["v1", "p2v3"], "{seen:?}");
+        // Where the node takes long another one is asked, which may not have what is here alone, and was acknowledged by nobody.
+        let sound: [&[&str]; 3] = [&[], &["v1"], &["v1", "p2v3"]];
+        assert!(sound.iter().any(|list| seen == *list), "{seen:?}");
         let next = list(rig.node(2), &ops.name, Consistency::Quorum).await.unwrap();
         assert_eq!(next, ["v1", "p2v3"]);
     }
