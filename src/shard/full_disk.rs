@@ -45,13 +45,7 @@ impl Shard {
         if !std::mem::take(&mut self.clear_room_due) || !is_wanted || self.prepared.is_some() {
             return None;
         }
-        let number = self.next_number;
-        self.next_number += 1;
-        Some(SpaceTask::Prepare {
-            number,
-            spare: self.spares.pop(),
-            to: log::HEADER_BYTES as u64 + CLEAR_RESERVE_BYTES,
-        })
+        Some(self.next_log(log::HEADER_BYTES as u64 + CLEAR_RESERVE_BYTES))
     }
 
     /// A reserve to make whole. Not while it may be about to be removed, from when the disk was full.

@@ -311,17 +311,19 @@ impl Shard {
         if self.prepared.is_some() {
             return None;
         }
+        let usual = self.config.fill_bytes.min(self.config.log_bytes);
+        Some(self.next_log(usual.max(log::HEADER_BYTES as u64 + wanted)))
+    }
+
+    /// A log with the next number, filled up `to` there.
+    pub(super) fn next_log(&mut self, to: u64) -> SpaceTask {
         let number = self.next_number;
         self.next_number += 1;
-        Some(SpaceTask::Prepare {
+        SpaceTask::Prepare {
             number,
             spare: self.spares.pop(),
-            to: self
-                .config
-                .fill_bytes
-                .min(self.config.log_bytes)
-                .max(log::HEADER_BYTES as u64 + wanted),
-        })
+            to,
+        }
     }
 
     /// Takes the result of a space job.
