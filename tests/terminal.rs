@@ -162,3 +162,32 @@ fn a_key_does_nothing_to_the_terminal_that_it_is_listed_on() {
         "esc\u{1b}[2Jkey\nnl\nkey\nplain \"key\"\n"
     );
 }
+
+#[test]
+fn a_value_does_nothing_to_the_terminal_that_it_is_printed_on() {
+    let home = Home::new();
+    let node = home.start();
+    node.admin().add("key", "esc\u{1b}[2J\u{9b}J\ttab\nline");
+    let prints = [
+        (&["get_value", "key"][..], "esc\\u{1b}[2J\\u{9b}J\ttab\r\nline\r\n"),
+        (
+            &["get_value", "key", "--json"],
+            "{\"key\":\"key\",\"value\":[\"esc\\u001b[2J\\u009bJ\\ttab\\nline\"]}\r\n",
+        ),
+    ];
+    for (words, expected) in prints {
+        let (mut terminal, programs) = Terminal::new();
+        let mut get = {
+            let mut command = cli(&home, &node, words);
+            command.stdin(Stdio::null()).stdout(programs).spawn().unwrap()
+        };
+        while terminal.look() {}
+        assert!(get.wait().unwrap().success());
+        assert_eq!(terminal.seen, expected);
+    }
+    let piped = run(cli(&home, &node, &["get_value", "key"]));
+    assert_eq!(
+        String::from_utf8(piped.stdout).unwrap(),
+        "esc\u{1b}[2J\u{9b}J\ttab\nline\n"
+    );
+}

@@ -2,6 +2,7 @@
 //!
 //! Invariant: standard output carries values and nothing else, and memory does not grow with them.
 
+use std::borrow::Cow;
 use std::io::{self, BufWriter, IsTerminal, Write};
 
 use indicatif::ProgressBar;
@@ -12,6 +13,12 @@ use crate::client::Page;
 use super::add::print_status;
 use super::connection::{Connection, KeyConnectionArgs};
 use super::progress;
+use super::shown::{Characters, shown_json, shown_value};
+
+/// Shown at the end of the help.
+pub const TERMINAL_HELP: &str = "\
+One value a line. On a terminal, control characters in values are printed escaped, but for line ends and tabs; elsewhere values are printed as they \
+are, and since they may hold line ends, scripts do better with --json.";
 
 /// Bytes of output that are gathered for one write.
 const OUTPUT_BUFFER_BYTES: usize = 64 * 1024;
@@ -86,8 +93,13 @@ async fn copy_answer(connection: &Connection, args: &GetArgs) -> anyhow::Result<
     let mut body = connection.client.get_value_body(&args.key, page(args)).await?;
     let mut out = output();
     let bar = LateBar::new();
+    let on_terminal = io::stdout().is_terminal();
+    let mut characters = Characters::default();
     while let Some(chunk) = body.next().await? {
-        out.write_all(&chunk)?;
+        match on_terminal {
+            true => out.write_all(shown_json(&characters.of(&chunk)).as_bytes())?,
+            false => out.write_all(&chunk)?,
+        }
         bar.advance(chunk.len());
     }
     out.write_all(b"\n")?;
@@ -99,8 +111,13 @@ async fn print_values(connection: &Connection, args: &GetArgs) -> anyhow::Result
     let mut values = connection.client.get_value_stream(&args.key, page(args)).await?;
     let mut out = output();
     let bar = LateBar::new();
+    let on_terminal = io::stdout().is_terminal();
     while let Some(piece) = values.next_piece().await? {
-        out.write_all(piece.text.as_bytes())?;
+        let text = match on_terminal {
+            true => shown_value(&piece.text),
+            false => Cow::Borrowed(&*piece.text),
+        };
+        out.write_all(text.as_bytes())?;
         if piece.ends_value {
             out.write_all(b"\n")?;
         }

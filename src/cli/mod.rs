@@ -69,7 +69,7 @@ enum Command {
     #[command(name = "add_value_part", alias = "add-value-part", after_help = add::LINE_END_HELP)]
     AddValuePart(add::AddArgs),
     /// Print a key's values, one a line
-    #[command(name = "get_value", alias = "get-value")]
+    #[command(name = "get_value", alias = "get-value", after_help = get::TERMINAL_HELP)]
     GetValue(get::GetArgs),
     /// Remove all values and unfinished parts of a key
     #[command(name = "clear_key", alias = "clear-key")]

@@ -22,8 +22,8 @@ use super::front::Front;
 /// Text that is escaped at a time; escaping makes six bytes of one at worst.
 const SLICE_BYTES: usize = 8 * 1024;
 
-/// A short list of short values fits into this, with what is around it.
-const SMALL_BYTES: usize = 1024;
+/// A short list of short values fits into this, with what is around it. What is longer than some thousand bytes, glibc's allocator has not at hand.
+const SMALL_BYTES: usize = 1000;
 
 /// `"key":…,"value":[…]}` in the making.
 pub struct List<R> {
@@ -53,7 +53,7 @@ impl<R: Reader> List<R> {
     /// `before` comes first.
     pub fn new(before: &[u8], key: &Key, mut reader: R) -> Self {
         reader.until_sent();
-        let mut out = BytesMut::with_capacity(SMALL_BYTES + key.as_str().len());
+        let mut out = BytesMut::with_capacity(SMALL_BYTES);
         out.extend_from_slice(before);
         out.extend_from_slice(br#""key":"#);
         string_into(&mut out, key.as_str());

@@ -21,7 +21,7 @@ use parking_lot::RwLock;
 
 use super::log::{self, Found, LogKey, Place, Record, RecordHeader};
 use super::names::NameKey;
-use crate::core::op::{Body, Op};
+use crate::core::op::{Body, Op, Text};
 use crate::types::{Key, RequestId, UserId};
 
 pub use key::MemoryOps;
@@ -309,6 +309,20 @@ impl Memtable {
     fn op(&self, entry: u32, groups: usize) -> Option<Op> {
         let record = self.record_of(entry, groups)?;
         RecordHeader::decode_trusted(&record)?.op(&record)
+    }
+
+    /// The head, request id and text of the entry, if it is a part or a value; the text shares the buffer of its group.
+    fn text(&self, entry: u32) -> Option<(RecordHeader, Option<RequestId>, Text)> {
+        let (record, header, group) = self.record(entry)?;
+        if !header.is_part() && !header.is_value() {
+            return None;
+        }
+        let content = header.content(record)?;
+        let content = match self.groups.get(group as usize) {
+            Some(bytes) => bytes.slice_ref(content),
+            None => Bytes::copy_from_slice(content),
+        };
+        Some((header, header.request_id(record), Text::from_utf8(content).ok()?))
     }
 
     /// In which closed (or, if equal to `closed_groups`, open) group the request id was taken for this key.

@@ -12,7 +12,7 @@ use super::memtable::MemoryOps;
 use super::segment::{Gathered, Reach, ReadError, TextSpan, Texts, place_of};
 use super::source::KeySource;
 use super::waiting::HELD_BYTES_MAX;
-use crate::core::op::{Body, Fragment};
+use crate::core::op::Fragment;
 
 /// Of a key with more ops in memory, the list is not gathered.
 const MEMORY_OPS_MAX: usize = 1024;
@@ -112,19 +112,15 @@ pub(super) fn view(source: &KeySource, reach: Reach) -> Result<Plain, ReadError>
 fn texts_of_ops(ops: &MemoryOps, out: &mut Gathered) -> Option<TextSpan> {
     let mut span: Option<TextSpan> = None;
     out.fragments.reserve(ops.len());
-    for op in ops.iter() {
-        let next = TextSpan::of(op.stamp());
-        let (text, ends_value) = match op.body {
-            Body::Part(text) => (text, false),
-            Body::Value(text) => (text, true),
-            Body::Clear(_) | Body::Spent { .. } => return None,
-        };
+    for found in ops.texts() {
+        let (header, request_id, text) = found?;
+        let (next, ends_value) = (TextSpan::of(header.stamp()), header.is_value());
         span = Some(match span {
             Some(span) => span.then(next)?,
             None => next,
         });
         out.fragments.push(Fragment { text, ends_value });
-        out.requests.extend(op.request_id);
+        out.requests.extend(request_id);
     }
     span
 }

@@ -1,7 +1,8 @@
 //! Credentials that proved right, remembered so that checking them again costs no more than a hash of a few bytes.
 //!
 //! Invariants:
-//! - neither a password nor anything it could be guessed from outside this process is kept: a digest under a random key is;
+//! - neither a password nor anything it could be guessed from outside this process is kept: a digest under a random key is. It is SipHash-2-4 with
+//!   128 bits (Aumasson and Bernstein, 2012), which was made for short texts: without the key nobody can tell, or find, what has which digest;
 //! - a credential verified against a record that has since changed is never remembered: whoever verified it shows the epoch
 //!   in which they began, and every change begins a new one.
 
@@ -11,6 +12,7 @@ use std::time::Duration;
 
 use quick_cache::sync::{Cache, DefaultLifecycle};
 use quick_cache::{Equivalent, OptionsBuilder, UnitWeighter};
+use siphasher::sip128::{Hasher128, SipHasher24};
 use subtle::ConstantTimeEq;
 use tokio::time::Instant;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
@@ -28,12 +30,10 @@ pub const VERIFIED_AGE_MAX: Duration = Duration::from_secs(60);
 const REMEMBERED_MAX: usize = 100_000;
 /// Parts of the memory that are locked apart. Fixed, so that what is forgotten does not depend on the machine.
 const SHARDS: usize = 16;
-const LENGTH_BYTES: usize = 2;
-const CREDENTIAL_BYTES_MAX: usize = LENGTH_BYTES + USER_ID_BYTES_MAX + PASSWORD_HASH_BYTES_MAX;
 
 /// A credential, hashed under a key that no one outside this process knows.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Digest([u8; 32]);
+pub(super) struct Digest(u128);
 
 /// Tells one stored password from another.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -65,14 +65,14 @@ pub(super) enum Lookup {
 pub(super) struct Epoch(u64);
 
 pub(super) struct Verified {
-    key: [u8; 32],
+    key: [u8; 16],
     entries: Cache<UserId, Entry, UnitWeighter, NameHashing>,
     epoch: Mutex<Epoch>,
 }
 
 impl Verified {
     pub fn new(entropy: &dyn Entropy) -> Self {
-        let mut key = [0; 32];
+        let mut key = [0; 16];
         entropy.fill(&mut key);
         let hashing = NameHashing { seed: entropy.u64() };
         let mut options = OptionsBuilder::new();
@@ -105,14 +105,11 @@ impl Verified {
         }
         // The length keeps ("ab", "c") apart from ("a", "bc").
         let length = u16::try_from(user.len()).ok()?.to_le_bytes();
-        let mut credential = [0; CREDENTIAL_BYTES_MAX];
-        let mut end = 0;
+        let mut hasher = SipHasher24::new_with_key(&self.key);
         for part in [&length, user.as_bytes(), password_hash.as_bytes()] {
-            credential.get_mut(end..end + part.len())?.copy_from_slice(part);
-            end += part.len();
+            hasher.write(part);
         }
-        let digest = blake3::keyed_hash(&self.key, credential.get(..end)?);
-        Some(Digest(*digest.as_bytes()))
+        Some(Digest(hasher.finish128().as_u128()))
     }
 
     pub fn look_up(&self, user: &str, digest: &Digest, now: Instant) -> Lookup {
@@ -262,7 +259,7 @@ mod tests {
     #[test]
     fn what_is_remembered_is_bounded() {
         let verified = Verified::new(&OsEntropy);
-        let digest = Digest([0; 32]);
+        let digest = Digest(0);
         for number in 0..REMEMBERED_MAX + 10_000 {
             let principal = Principal {
                 user: UserId::new(&number.to_string()).expect("a short name"),

@@ -24,14 +24,14 @@ impl LocalReader {
 
     /// The next fragments, together about `budget_bytes` of text (always at least one fragment); empty at the end.
     pub async fn next(&mut self, budget_bytes: usize) -> Result<Vec<Fragment>, OpError> {
-        let Some(mut reader) = self.reader.take() else {
-            return Err(OpError::ShuttingDown);
-        };
-        let batch = if reader.is_warm() {
-            let batch = reader.next_batch(budget_bytes);
-            self.reader = Some(reader);
-            batch
+        let batch = if let Some(reader) = &mut self.reader
+            && reader.is_warm()
+        {
+            reader.next_batch(budget_bytes)
         } else {
+            let Some(mut reader) = self.reader.take() else {
+                return Err(OpError::ShuttingDown);
+            };
             let read = in_turn(&self.node.turns.reads, &self.node.env, move || {
                 let batch = reader.next_batch(budget_bytes);
                 (reader, batch)

@@ -233,6 +233,11 @@ impl RecordHeader {
         RECORD_HEADER_BYTES + self.body_bytes as usize - self.content_start()
     }
 
+    /// The text of a part or value, unless the record is cut short.
+    pub fn content<'a>(&self, record: &'a [u8]) -> Option<&'a [u8]> {
+        record.get(self.content_start()..RECORD_HEADER_BYTES + self.body_bytes as usize)
+    }
+
     pub fn user<'a>(&self, record: &'a [u8]) -> &'a [u8] {
         record.get(RECORD_HEADER_BYTES..self.user_end()).unwrap_or_default()
     }

@@ -9,11 +9,14 @@ use std::sync::Arc;
 
 use super::{KeyEntry, Memtable, RecordHeader, SharedMemtable};
 use crate::core::clock::Clock;
-use crate::core::op::Op;
+use crate::core::op::{Op, Text};
 use crate::core::stamp::Stamp;
 use crate::store::order::Rank;
 use crate::store::segment::TextSpan;
-use crate::types::{Key, UserId};
+use crate::types::{Key, RequestId, UserId};
+
+/// Most keys have no more ops in memory.
+const USUAL_PLACES: usize = 8;
 
 #[derive(Debug, Clone, Copy)]
 struct Place {
@@ -38,7 +41,7 @@ impl MemoryOps {
         groups: impl Fn(&Memtable) -> usize,
     ) -> Self {
         let mut held = Self::default();
-        let mut places = Vec::new();
+        let mut places = Vec::with_capacity(USUAL_PLACES);
         let mut in_order = true;
         let mut last = None;
         for table in tables {
@@ -84,6 +87,12 @@ impl MemoryOps {
         let memtable = self.tables.get(table as usize)?.read();
         // Those in the open group too, if they were asked for.
         memtable.op(entry, memtable.closed_groups() + 1)
+    }
+
+    /// The heads, request ids and texts of the ops, without making ops of them; None for one that is no text.
+    pub fn texts(&self) -> impl Iterator<Item = Option<(RecordHeader, Option<RequestId>, Text)>> + '_ {
+        let places = self.places.iter().flat_map(|places| places.iter());
+        places.map(|place| self.tables.get(place.table as usize)?.read().text(place.entry))
     }
 
     /// Without the ops whose dots are `known`.
