@@ -33,7 +33,7 @@ impl Reserve {
 /// What a shard knows of the space on its disk.
 ///
 /// Invariants:
-/// - while the disk is full, no whole reserve is kept;
+/// - while the disk is full, no reserve is kept;
 /// - what the disk once refused is tried once a tick, and not with every message.
 pub(super) struct DiskSpace {
     full: bool,

@@ -4,7 +4,7 @@
 //! (`CommitJob`, `SpaceJob`, `MergeJob`, `CleanupJob`), run wherever blocking is allowed, and their results are handed back. What a
 //! job depended on is checked again when its result arrives.
 //!
-//! What changes together is kept together, in a part with invariants of its own, which nobody outside of its file can break:
+//! What changes together is kept together, in a part whose fields only its own file sees, and whose invariants stand there:
 //!
 //! | part | what it keeps |
 //! | --- | --- |
