@@ -1,8 +1,5 @@
-//! Files that are not needed any more: used again, removed, or set aside because they are damaged.
-//!
-//! Invariant: a file whose content lives on elsewhere is named as replaced by every new segment until its removal is durable. What cannot be
-//! removed is tried again. What was removed when a sync failed stays named as long as the shard is open: a later sync that succeeds proves
-//! little, and the name may come back with the next loss of power.
+//! Files that are not needed any more are removed, or set aside because they are damaged. Which these are, `files` knows; what cannot be removed
+//! is tried again.
 
 use std::io;
 use std::path::PathBuf;
@@ -12,9 +9,6 @@ use super::Shard;
 use crate::store::disk::{Disk, sync_dir_anew};
 use crate::store::segment::Segment;
 use crate::store::{log, recover, segment};
-
-/// Sealed logs kept for use again; more are removed.
-const SPARES_MAX: usize = 2;
 
 /// See `sync_dir_anew`.
 const SYNC_MARK: &str = "cleanup.tmp";
@@ -42,12 +36,12 @@ pub struct CleanupJob {
 #[derive(Debug, Default)]
 pub struct CleanedUp {
     /// The numbers of the files that are durably gone.
-    gone: Vec<u64>,
+    pub(super) gone: Vec<u64>,
     /// Of those that are gone, not durably for all that is known, now or later.
-    doubted: Vec<u64>,
+    pub(super) doubted: Vec<u64>,
     quarantined: u64,
     /// To be tried again.
-    failed: Vec<Cleanup>,
+    pub(super) failed: Vec<Cleanup>,
 }
 
 impl CleanupJob {
@@ -92,50 +86,20 @@ impl CleanupJob {
 }
 
 impl Shard {
-    /// Keeps a sealed log for use again, or lets it go.
-    pub(super) fn retire_log(&mut self, number: u64, damaged: bool) {
-        self.obsolete.insert(number);
-        if damaged {
-            self.cleanup.push(Cleanup::QuarantineLog(number));
-        } else if self.spares.len() < SPARES_MAX && !self.disk_full {
-            self.spares.push(number);
-        } else {
-            self.cleanup.push(Cleanup::RemoveLog(number));
-        }
-    }
-
     /// Files to remove or set aside, if there are any.
     pub fn next_cleanup(&mut self) -> Option<CleanupJob> {
-        if self.cleanup_under_way || self.cleanup.is_empty() {
-            return None;
-        }
-        self.cleanup_under_way = true;
+        let tasks = self.files.begin_cleanup()?;
         Some(CleanupJob {
             disk: self.place.disk.clone(),
             dir: self.place.dir.clone(),
-            tasks: std::mem::take(&mut self.cleanup),
-            merged: std::mem::take(&mut self.merged),
+            tasks,
+            merged: self.segments.take_merged(),
         })
     }
 
     /// Takes the result of a cleanup.
     pub fn cleaned_up(&mut self, cleaned: CleanedUp) {
-        self.cleanup_under_way = false;
         self.stats.quarantined_files += cleaned.quarantined;
-        self.doubted.extend(cleaned.doubted);
-        for number in cleaned.gone {
-            if !self.doubted.contains(&number) {
-                self.obsolete.remove(&number);
-            }
-        }
-        // Not before the next tick: what failed now would fail at once again.
-        self.cleanup_failed.extend(cleaned.failed);
-    }
-
-    pub(super) fn clean_up_again(&mut self) {
-        let mut failed = std::mem::take(&mut self.cleanup_failed);
-        // With space on the disk again, the reserve is to stay where it is.
-        failed.retain(|task| *task != Cleanup::RemoveReserve || self.disk_full);
-        self.cleanup.append(&mut failed);
+        self.files.cleaned_up(cleaned);
     }
 }

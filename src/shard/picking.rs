@@ -49,14 +49,14 @@ impl TooLarge {
 impl Shard {
     /// Segments that are worth merging.
     pub(super) fn pick(&self, now: WallMs) -> Option<Vec<Arc<Segment>>> {
-        if self.merge_paused || self.segments.is_empty() {
+        if self.merges.is_paused() || self.segments.count() == 0 {
             return None;
         }
-        let mut by_size = self.segments.clone();
+        let mut by_size = self.segments.all().to_vec();
         // Those that wait for space to be salvaged would stop any other merge, and must not hold it up.
-        by_size.retain(|segment| !self.damaged_segments.contains(&segment.number()));
+        by_size.retain(|segment| !self.segments.is_damaged(segment.number()));
         // What is left of the sound ones after a reclaim is one, which would be written again and again.
-        if by_size.len() < self.segments.len().min(2) {
+        if by_size.len() < self.segments.count().min(2) {
             return None;
         }
         by_size.sort_by_key(|segment| (segment.file_bytes(), segment.number()));
@@ -69,23 +69,22 @@ impl Shard {
 
     /// A damaged segment that the disk may have the space to write anew.
     pub(super) fn pick_damaged(&self) -> Option<Arc<Segment>> {
-        let mut damaged = self
-            .segments
-            .iter()
-            .filter(|segment| self.damaged_segments.contains(&segment.number()));
+        let segments = self.segments.all().iter();
+        let mut damaged = segments.filter(|segment| self.segments.is_damaged(segment.number()));
         damaged.find(|segment| self.may_fit([*segment])).cloned()
     }
 
     /// Whether the merge of these is expected to take clearly less than one that did not fit.
     fn may_fit<'a>(&self, inputs: impl IntoIterator<Item = &'a Arc<Segment>>) -> bool {
-        self.merge_too_large
+        self.disk
+            .merge_too_large()
             .is_none_or(|merge| self.bytes_needed(inputs) < merge.expected - merge.expected / RETRY_PART)
     }
 
     /// Of these, smallest first, as many as the disk may have space to merge: half of what did not fit. What it frees lets more fit.
     fn that_fit(&self, mut by_size: Vec<Arc<Segment>>) -> Option<Vec<Arc<Segment>>> {
         // Clears that came since may have made it smaller; not each one is worth a try.
-        let Some(too_large) = self.merge_too_large.filter(|_| !self.may_fit(&by_size)) else {
+        let Some(too_large) = self.disk.merge_too_large().filter(|_| !self.may_fit(&by_size)) else {
             return Some(by_size);
         };
         let mut bytes = 0;
@@ -106,8 +105,8 @@ impl Shard {
             count += 1;
             bytes += segment.file_bytes();
         }
-        match count == self.segments.len() {
-            true => bytes.saturating_sub(self.cleared.bytes()),
+        match count == self.segments.count() {
+            true => bytes.saturating_sub(self.clears.bytes()),
             // What is cleared may lie in the others.
             false => bytes,
         }
@@ -146,13 +145,11 @@ impl Shard {
     /// Whether most of what some segment holds are request ids that need not be remembered any more.
     pub(super) fn forgettable_requests(&self, now: WallMs) -> bool {
         // Those that a merge of everything had to leave, another one would leave too.
-        let Some(heard) = self
-            .heard(now)
-            .filter(|_| now.0.saturating_sub(self.merged_all_at.0) >= FORGET_AGAIN_MS)
-        else {
+        let since_merge = now.0.saturating_sub(self.clears.merged_all_at().0);
+        let Some(heard) = self.others.heard(now).filter(|_| since_merge >= FORGET_AGAIN_MS) else {
             return false;
         };
-        self.segments.iter().any(|segment| {
+        self.segments.all().iter().any(|segment| {
             let stats = segment.stats();
             let old = stats
                 .oldest_spent

@@ -95,10 +95,10 @@ impl Shard {
     pub(super) fn publish(&self) {
         self.published.readable.store(Arc::new(Readable {
             slots: self.place.slots.clone(),
-            memtables: self.memtables().cloned().collect(),
-            segments: self.segments.clone(),
-            lost: self.lost.clone(),
-            awaited: self.awaited.clone(),
+            memtables: self.logs.memtables().cloned().collect(),
+            segments: self.segments.all().to_vec(),
+            lost: self.dots.lost().clone(),
+            awaited: self.clears.awaited().clone(),
         }));
     }
 

@@ -2,14 +2,16 @@
 //!
 //! A clear is worth what the segments hold of its key, as far as their indexes tell: that of a small key is worth little, however large others are.
 //!
-//! Invariant: what a segment holds of a key counts once between two merges of everything, however often the key is cleared.
+//! Invariants:
+//! - what a segment holds of a key counts once between two merges of everything, however often the key is cleared;
+//! - a clear counts until a merge of everything takes it, and again if that fails.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::Shard;
+use crate::core::clock::SlotClocks;
 use crate::core::slot::{KeyHash, SlotId};
 use crate::store::filter::key_tag;
-use crate::store::segment::Segment;
 use crate::types::{Key, UserId, WallMs};
 
 /// A merge for the sake of clears is worth it when they are estimated to free this part of the bytes: 1 in so many.
@@ -19,9 +21,84 @@ const CLEAR_BYTES: u64 = 64;
 /// Cleared keys of which it is remembered what they counted; those beyond count each time.
 const KEYS_MAX: usize = 64 * 1024;
 
+/// The clears of a shard, and what they are worth.
+#[derive(Default)]
+pub(super) struct Clears {
+    /// Since the last merge of all segments.
+    cleared: Cleared,
+    /// Clears that the last merge of all segments had to keep, by slot, as long as nothing that they wait for has come there.
+    left: BTreeMap<SlotId, u64>,
+    /// What the clears saw that the last merge of all segments had to keep, and not every replica's clock covered then.
+    awaited: SlotClocks,
+    /// When the last merge of all segments began.
+    merged_all_at: WallMs,
+}
+
+impl Clears {
+    /// What is awaited by those that were kept.
+    pub fn awaited(&self) -> &SlotClocks {
+        &self.awaited
+    }
+
+    /// Those that the last merge of everything could not drop, and another one could not drop now either.
+    pub fn left(&self) -> u64 {
+        self.left.values().sum()
+    }
+
+    /// Of those that no merge of all segments took yet, how many there are.
+    pub fn untaken(&self) -> u64 {
+        self.cleared.clears
+    }
+
+    /// What they are estimated to free, bytes.
+    pub fn bytes(&self) -> u64 {
+        self.cleared.bytes
+    }
+
+    pub fn merged_all_at(&self) -> WallMs {
+        self.merged_all_at
+    }
+
+    fn note(&mut self, key: KeyHash, held: u64) {
+        self.cleared.clears += 1;
+        self.cleared.note(key, held);
+    }
+
+    /// A merge of everything begins, and takes them.
+    pub fn take(&mut self, now: WallMs) -> Cleared {
+        self.merged_all_at = now;
+        std::mem::take(&mut self.cleared)
+    }
+
+    /// The merge that took these has failed.
+    pub fn take_back(&mut self, taken: Cleared) {
+        self.cleared.take_back(taken);
+    }
+
+    /// A merge of all segments had to keep these.
+    pub fn keep(&mut self, left: BTreeMap<SlotId, u64>, awaited: SlotClocks) {
+        self.left = left;
+        self.awaited = awaited;
+    }
+
+    /// Clears that had to be kept may go now where what all know of is not what it was `before`. Where it is, a merge would only keep them
+    /// again: slots of a node that is away stand still, while others in the same shard go on.
+    pub fn let_go(&mut self, before: Option<&SlotClocks>, stable: Option<&SlotClocks>) {
+        let known = |stable: Option<&SlotClocks>, slot| stable.and_then(|stable| stable.get(slot)).cloned();
+        self.left.retain(|slot, _| known(before, *slot) == known(stable, *slot));
+    }
+
+    /// The same where this replica itself has come to know of these dots.
+    pub fn let_go_in(&mut self, news: &SlotClocks) {
+        self.left.retain(|slot, _| news.get(*slot).is_none());
+    }
+}
+
 /// What was cleared since the last merge of all segments.
 #[derive(Default)]
 pub(super) struct Cleared {
+    /// How many clears there were.
+    clears: u64,
     /// By what each key counts.
     by_key: HashMap<KeyHash, u64>,
     /// Of all keys, bytes.
@@ -33,7 +110,7 @@ impl Cleared {
     fn of_unknown(bytes: u64) -> Self {
         Self {
             bytes,
-            by_key: HashMap::new(),
+            ..Self::default()
         }
     }
 
@@ -49,7 +126,8 @@ impl Cleared {
     }
 
     /// Takes back what a merge that failed was to apply.
-    pub(super) fn take_back(&mut self, mut others: Self) {
+    fn take_back(&mut self, mut others: Self) {
+        others.clears += self.clears;
         for (key, held) in &self.by_key {
             others.note(*key, *held);
         }
@@ -57,32 +135,24 @@ impl Cleared {
         others.bytes += self.bytes.saturating_sub(by_key);
         *self = others;
     }
-
-    /// What they are estimated to free.
-    pub(super) fn bytes(&self) -> u64 {
-        self.bytes
-    }
 }
 
 impl Shard {
     /// Counts a clear that was appended.
     pub(super) fn note_clear(&mut self, slot: SlotId, hash: KeyHash, (user, key): (&UserId, &Key)) {
-        self.clears_since_merge += 1;
-        let segments = self
-            .segments
-            .iter()
-            .filter(|segment| segment.may_hold(slot, key_tag(hash)));
-        let sealed = segments.map(|segment| segment.bytes_of(slot, user.as_str(), key.as_str()));
+        let segments = self.segments.all().iter();
+        let holding = segments.filter(|segment| segment.may_hold(slot, key_tag(hash)));
+        let sealed = holding.map(|segment| segment.bytes_of(slot, user.as_str(), key.as_str()));
         let held = sealed.sum::<u64>() + self.bytes_being_sealed(user, key);
-        self.cleared.note(hash, held);
+        self.clears.note(hash, held);
     }
 
     /// A seal under way does not ask for clears that came after it began; about what it takes of the key.
     fn bytes_being_sealed(&self, user: &UserId, key: &Key) -> u64 {
-        let Some(frozen) = self.seal_under_way.as_ref().and(self.frozen.front()) else {
+        let Some(memtable) = self.logs.oldest_frozen().filter(|_| self.merges.is_sealing()) else {
             return 0;
         };
-        let memtable = frozen.memtable.read();
+        let memtable = memtable.read();
         let is_held = memtable.version_of(user, key).is_some();
         if is_held {
             memtable.end() / memtable.op_count().max(1) as u64
@@ -93,9 +163,9 @@ impl Shard {
 
     /// Counts the clears that were here when the shard was opened.
     pub(super) fn note_recovered_clears(&mut self) {
-        let (bytes, keys, clears) = self.sealed();
-        self.cleared = Cleared::of_unknown(clears.saturating_mul(bytes / keys));
-        let memtables: Vec<_> = self.memtables().cloned().collect();
+        let sealed = self.segments.totals();
+        self.clears.cleared = Cleared::of_unknown(sealed.clears.saturating_mul(sealed.bytes / sealed.keys.max(1)));
+        let memtables: Vec<_> = self.logs.memtables().cloned().collect();
         for memtable in memtables {
             let memtable = memtable.read();
             for ((slot, user, key), _) in memtable.cleared_keys(memtable.durable_groups()) {
@@ -104,26 +174,17 @@ impl Shard {
         }
     }
 
-    /// Bytes, keys and clears in segments. A key in several counts as several.
-    fn sealed(&self) -> (u64, u64, u64) {
-        let sum = |figure: fn(&Segment) -> u64| -> u64 { self.segments.iter().map(|segment| figure(segment)).sum() };
-        let keys = sum(|segment| segment.stats().keys).max(1);
-        (sum(Segment::file_bytes), keys, sum(|segment| segment.stats().clears))
-    }
-
     /// Whether clears are estimated to free enough.
     pub(super) fn reclaim_is_worth_it(&self, now: WallMs) -> bool {
-        let (bytes, _, clears) = self.sealed();
-        // Clears that the last merge of everything could not drop, it would not drop now either.
-        let left: u64 = self.clears_left.values().sum();
-        let sealed_clears = clears.saturating_sub(left);
+        let sealed = self.segments.totals();
+        let sealed_clears = sealed.clears.saturating_sub(self.clears.left());
         if self.is_idle(now) && self.forgettable_requests(now) {
             return true;
         }
-        if sealed_clears + self.clears_since_merge == 0 {
+        if sealed_clears + self.clears.untaken() == 0 {
             return false;
         }
-        let freed = self.cleared.bytes + sealed_clears * CLEAR_BYTES;
-        freed >= bytes / RECLAIM_PART || self.disk_full || (self.is_idle(now) && sealed_clears > 0)
+        let freed = self.clears.bytes() + sealed_clears * CLEAR_BYTES;
+        freed >= sealed.bytes / RECLAIM_PART || self.disk.is_full() || (self.is_idle(now) && sealed_clears > 0)
     }
 }

@@ -16,7 +16,6 @@ use crate::core::stamp::HybridTime;
 use crate::store::export::{HeldDots, OpScan, held_dots};
 use crate::store::log::record_bytes;
 use crate::store::memtable::SharedMemtable;
-use crate::store::recover::UNKNOWN_ORIGIN;
 use crate::store::segment::ReadError;
 use crate::store::source::KeySource;
 use crate::types::{Key, UserId, WallMs};
@@ -31,6 +30,45 @@ pub enum Applied {
     NeedsSpace(Vec<KeyedOp>),
 }
 
+/// What is known of the other replicas of the shard's slots.
+#[derive(Default)]
+pub(super) struct Others {
+    /// What every other replica's clock covers; absent where there is none.
+    stable: Option<SlotClocks>,
+    heard: Option<WallMs>,
+}
+
+impl Others {
+    /// Before anything was heard of them, if there are any.
+    pub fn new(are_there: bool) -> Self {
+        Self {
+            stable: are_there.then(SlotClocks::default),
+            heard: None,
+        }
+    }
+
+    /// What the clocks of all of them cover; absent where there is none.
+    pub fn stable(&self) -> Option<&SlotClocks> {
+        self.stable.as_ref()
+    }
+
+    /// What every replica's clock covers, this one's included.
+    pub fn stable_with(&self, covered: &SlotClocks) -> SlotClocks {
+        match &self.stable {
+            Some(stable) => stable.meet(covered),
+            None => covered.clone(),
+        }
+    }
+
+    /// When nothing was elsewhere that was not here, the last time that this is known of.
+    pub fn heard(&self, now: WallMs) -> Option<WallMs> {
+        match &self.stable {
+            Some(_) => self.heard,
+            None => Some(now),
+        }
+    }
+}
+
 impl Shard {
     /// Takes ops that were stamped elsewhere; those that the clock covers already are passed over.
     pub fn apply(&mut self, ops: Vec<KeyedOp>, now: WallMs) -> Result<Applied, WriteRefused> {
@@ -40,7 +78,7 @@ impl Shard {
         // They come in the order of keys, and so are noted all at once.
         let mut taken = BTreeSet::new();
         let applied = self.apply_to(&mut taken, ops, now);
-        self.covered.insert_all(&Vec::from_iter(taken));
+        self.dots.cover_all(&Vec::from_iter(taken));
         applied
     }
 
@@ -52,7 +90,7 @@ impl Shard {
                 *cleared_at = now.max(*cleared_at);
             }
             let dot = keyed.op.dot;
-            let is_known = self.covered.contains(dot.slot, dot.origin, dot.seq) || taken.contains(&dot);
+            let is_known = self.dots.is_covered(dot) || taken.contains(&dot);
             if !self.place.slots.contains(&dot.slot.0) || is_known {
                 continue;
             }
@@ -72,118 +110,81 @@ impl Shard {
 
     /// The group that has to be durable for all that was put so far to be.
     fn newest_group(&self) -> Option<GroupNumber> {
-        if self.open_dots.is_empty() {
-            return self.commit_under_way.map(GroupNumber);
+        match self.dots.open().is_empty() {
+            true => self.logs.commit_under_way(),
+            false => Some(self.logs.open_group()),
         }
-        Some(GroupNumber(self.groups))
     }
 
     /// Lets readers see what was committed, and tells of it.
     pub(super) fn show_durable(&mut self) {
-        let mut dots = std::mem::take(&mut self.closed_dots);
-        dots.sort_unstable();
-        let durable_groups = self.durable_groups;
+        let dots = self.dots.committed();
         self.published.tell_durable(|clocks| {
-            if let Some(active) = &self.active {
-                let durable = durable_groups.saturating_sub(active.first_group);
-                active.memtable.write().set_durable(durable as usize);
-            }
+            self.logs.show_durable();
             clocks.insert_all(&dots);
         });
-        self.find_among(&dots);
-    }
-
-    /// The same as `find_lost`, where nothing but these became durable. Asked after each commit, be that of one op, for as long as anything is
-    /// lost: it must not look at all the clocks of the shard.
-    fn find_among(&mut self, dots: &[Dot]) {
-        let mut found = SlotClocks::default();
-        for dot in dots {
-            if self.lost.contains(dot.slot, dot.origin, dot.seq) {
-                found.insert(dot.slot, dot.origin, dot.seq);
-            }
-        }
-        if !found.is_empty() {
-            self.lost = self.lost.minus(&found);
-            self.publish();
-        }
-    }
-
-    /// What was lost and is here again is not lost any more.
-    fn find_lost(&mut self) {
-        let durable = self.reader().durable_clocks();
-        let lost = self.lost.minus(&durable);
-        if lost != self.lost {
-            self.lost = lost;
+        if self.dots.find_among(&dots) {
             self.publish();
         }
     }
 
     /// Tells the clock anew, after it changed otherwise than by a commit.
     pub(super) fn publish_clock(&mut self) {
-        // All in one go: each time, the clocks of all slots are copied.
-        let mut untold = SlotClocks::default();
-        for dot in self.open_dots.iter().chain(&self.closed_dots) {
-            untold.insert(dot.slot, dot.origin, dot.seq);
-        }
-        for (slot, _) in self.covered.slots() {
-            untold.insert_range(slot, UNKNOWN_ORIGIN, 1, u64::MAX);
-        }
-        let durable = self.covered.minus(&untold);
+        let durable = self.dots.durable();
         self.published.tell_durable(|clocks| *clocks = durable);
-        self.published.tell_time(self.clock.last());
+        self.published.tell_time(self.naming.highest_time());
     }
 
     /// Takes these dots for known: a peer that covers them sent all of them that it still holds, so the others were cleared, and what
     /// cleared them is durable here.
     pub fn know_dropped(&mut self, dots: &SlotClocks) {
-        let mut news = dots.minus(&self.covered);
+        let mut news = self.dots.lacking(dots);
         news.retain_slots(|slot| self.place.slots.contains(&slot.0));
         if news.is_empty() {
             return;
         }
-        self.covered.join(&news);
-        self.dropped.join(&news);
+        self.dots.drop_all(&news);
         self.let_clears_go_in(&news);
         self.published.tell_durable(|clocks| clocks.join(&news));
-        self.find_lost();
+        if self.dots.find(&self.reader().durable_clocks()) {
+            self.publish();
+        }
     }
 
     /// Of these dots, those that are neither here nor in the open group, nor known to be dropped.
     pub fn lacking(&self, dots: &SlotClocks) -> SlotClocks {
-        dots.minus(&self.covered)
+        self.dots.lacking(dots)
     }
 
     /// Whether files say of all dropped dots that they are. Where they do not, they soon do.
     pub fn dropped_are_noted(&mut self) -> bool {
-        let are_noted = self.dropped.is_empty();
-        if !are_noted {
-            self.notes_soon = true;
-            self.upkeep_due = true;
+        let is_wanted = self.dots.want_note();
+        if is_wanted {
+            self.merges.make_due();
             self.want_note();
         }
-        are_noted
+        !is_wanted
     }
 
     /// The footer of the next sealed log, be that empty, says which dots are dropped; a segment written anew for that might be a large one. At
     /// once where they were given up as lost, for until then each start finds them lost again, and where somebody waits for it.
     pub(super) fn want_note(&mut self) {
-        self.wanted_takeover |= self.notes_soon && !self.dropped.is_empty() && self.frozen.is_empty();
+        if self.dots.is_note_wanted() && self.logs.frozen_count() == 0 {
+            self.space.want_takeover();
+        }
     }
 
     /// Gives up these lost dots: all other replicas have sent what they have of these slots since they were lost.
     pub fn heal(&mut self, lost: &SlotClocks) {
-        let healed = self.lost.meet(lost);
+        let healed = self.dots.give_up(lost);
         if healed.is_empty() {
             return;
         }
-        self.lost = self.lost.minus(&healed);
         tracing::info!(
             shard = self.place.shard,
             slots = healed.slots().count(),
             "damaged slots are whole again"
         );
-        self.covered.join(&healed);
-        self.dropped.join(&healed);
         self.dropped_are_noted();
         self.let_clears_go_in(&healed);
         self.publish_clock();
@@ -193,44 +194,19 @@ impl Shard {
     /// What every other replica's clock covers, as far as this node has heard; and when it last had all that they had. Clears that all know
     /// of are not kept any longer, and neither are request ids that nobody can bring back.
     pub fn set_stable(&mut self, mut stable: SlotClocks, heard: Option<WallMs>) {
-        self.heard = heard;
         stable.retain_slots(|slot| self.place.slots.contains(&slot.0));
-        if self.stable.as_ref() != Some(&stable) {
-            let before = self.stable.replace(stable);
-            self.let_clears_go(before.as_ref());
-            self.upkeep_due = true;
+        self.others.heard = heard;
+        if self.others.stable.as_ref() != Some(&stable) {
+            let before = self.others.stable.replace(stable);
+            self.clears.let_go(before.as_ref(), self.others.stable());
+            self.merges.make_due();
         }
     }
 
-    /// Clears that had to be kept may go now where what all know of is not what it was `before`. Where it is, a merge would only keep them
-    /// again: slots of a node that is away stand still, while others in the same shard go on.
-    pub(super) fn let_clears_go(&mut self, before: Option<&SlotClocks>) {
-        let known = |stable: Option<&SlotClocks>, slot| stable.and_then(|stable| stable.get(slot)).cloned();
-        let stable = self.stable.as_ref();
-        self.clears_left
-            .retain(|slot, _| known(before, *slot) == known(stable, *slot));
-    }
-
-    /// The same where this replica itself has come to know of these dots.
+    /// Clears that had to be kept may go now where this replica itself has come to know of these dots.
     fn let_clears_go_in(&mut self, news: &SlotClocks) {
-        self.clears_left.retain(|slot, _| news.get(*slot).is_none());
-        self.upkeep_due = true;
-    }
-
-    /// When nothing was elsewhere that was not here, the last time that this is known of.
-    pub(super) fn heard(&self, now: WallMs) -> Option<WallMs> {
-        match &self.stable {
-            Some(_) => self.heard,
-            None => Some(now),
-        }
-    }
-
-    /// What every replica's clock covers, this one's included.
-    pub(super) fn stable(&self) -> SlotClocks {
-        match &self.stable {
-            Some(stable) => stable.meet(&self.covered),
-            None => self.covered.clone(),
-        }
+        self.clears.let_go_in(news);
+        self.merges.make_due();
     }
 }
 

@@ -48,13 +48,10 @@ impl Shard {
     /// `Some` if a memtable holds the request id for the key: the group to wait for, if it is not durable yet, and what was done.
     pub(super) fn taken_in_memory(&self, write: &Write, id: RequestId) -> Option<(Option<GroupNumber>, Body)> {
         let held = |memtable: &SharedMemtable| memtable.read().request(&write.user, &write.key, id);
-        if let Some(active) = &self.active
-            && let Some((group, done)) = held(&active.memtable)
-        {
-            let group = active.first_group + group as u64;
-            return Some(((group >= self.durable_groups).then_some(GroupNumber(group)), done));
+        if let Some((group, done)) = self.logs.active().and_then(|active| held(active.memtable())) {
+            return Some((self.logs.not_durable(group), done));
         }
-        let (_, done) = self.frozen.iter().find_map(|frozen| held(&frozen.memtable))?;
+        let (_, done) = self.logs.frozen().find_map(held)?;
         Some((None, done))
     }
 }

@@ -8,13 +8,11 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::cleanup::Cleanup;
+use super::Shard;
 use super::full_disk::RESERVE_BYTES;
 use super::write::WriteRefused;
-use super::{Active, Frozen, Shard};
 use crate::store::disk::{Disk, DiskFile, OpenMode, is_full};
-use crate::store::log::{self, LogHeader, LogSecret, Previous};
-use crate::store::memtable::Memtable;
+use crate::store::log::{self, LogSecret};
 use crate::store::recover;
 
 /// Space at the end of the filled part that only clears may use, so that a full disk can still be emptied: about 500 of them.
@@ -161,18 +159,48 @@ fn fill(file: &dyn DiskFile, from: u64, to: u64) -> io::Result<()> {
     file.sync_data()
 }
 
+/// What is wanted of log space.
+#[derive(Default)]
+pub(super) struct SpaceWanted {
+    job_under_way: bool,
+    /// That a waiting write needs in the log, until a job has ended.
+    bytes: u64,
+    /// The active memtable is to be sealed although its log is not used up.
+    takeover: bool,
+}
+
+impl SpaceWanted {
+    pub fn want_takeover(&mut self) {
+        self.takeover = true;
+    }
+
+    pub fn is_takeover_wanted(&self) -> bool {
+        self.takeover
+    }
+
+    fn want(&mut self, bytes: u64) {
+        self.bytes = self.bytes.max(bytes);
+    }
+
+    /// Who waits comes again, and says anew what is needed.
+    fn job_ended(&mut self) {
+        self.job_under_way = false;
+        self.bytes = 0;
+    }
+}
+
 impl Shard {
     /// Makes sure that `bytes` more fit into the active log; false if a job has to make room first.
     pub(super) fn make_room(&mut self, bytes: u64, clear: bool) -> Result<bool, WriteRefused> {
         let reserve = if clear { 0 } else { CLEAR_RESERVE_BYTES };
         for _ in 0..2 {
-            if let Some(active) = &self.active
-                && active.memtable.read().end() + bytes + reserve <= active.file.filled
-                && (clear || !self.disk_full)
+            if let Some(active) = self.logs.active()
+                && active.has_room(bytes + reserve)
+                && (clear || !self.disk.is_full())
             {
                 return Ok(true);
             }
-            if self.disk_full {
+            if self.disk.is_full() {
                 if clear && self.take_over() {
                     continue;
                 }
@@ -182,133 +210,98 @@ impl Shard {
                 break;
             }
         }
-        self.wanted_bytes = self.wanted_bytes.max(bytes);
+        self.space.want(bytes);
         Ok(false)
     }
 
     /// Whether so many bytes more would make the active log larger than its size. Only a record that is larger than a whole log
     /// does that, and it gets a log of its own.
     fn needs_next_log(&self, bytes: u64) -> bool {
-        self.active.as_ref().is_none_or(|active| {
-            let memtable = active.memtable.read();
+        self.logs.active().is_none_or(|active| {
+            let memtable = active.memtable().read();
             let end = memtable.end() + bytes + CLEAR_RESERVE_BYTES;
-            end > self.config.log_bytes.max(active.file.filled) && !memtable.is_empty()
+            end > self.config.log_bytes.max(active.file().filled) && !memtable.is_empty()
         })
     }
 
     /// Whether as many memtables wait to be sealed as may. On a full disk, where nothing but clears is taken and logs are small, one more may;
     /// and where there is no active one, as after a restart, none is added to those that wait.
     fn seals_are_behind(&self) -> bool {
-        let max = self.config.frozen_max;
-        match self.disk_full {
-            true => self.active.is_some() && self.frozen.len() > max,
-            false => self.frozen.len() >= max,
+        let (max, frozen) = (self.config.frozen_max, self.logs.frozen_count());
+        match self.disk.is_full() {
+            true => self.logs.active().is_some() && frozen > max,
+            false => frozen >= max,
         }
     }
 
     /// Freezes the active memtable and starts the prepared log; false if that cannot be now.
     pub(super) fn take_over(&mut self) -> bool {
-        let busy = self.commit_under_way.is_some()
-            || self
-                .active
-                .as_ref()
-                .is_some_and(|active| active.memtable.read().has_open_group())
-            || self.seals_are_behind();
-        if busy || self.prepared.is_none() {
+        let freezes = self.logs.active().is_some();
+        if self.seals_are_behind() || !self.logs.give_way(&self.place) {
             return false;
         }
-        let Some(file) = self.prepared.take() else {
-            return false;
-        };
-        if let Some(active) = self.active.take() {
-            self.upkeep_due = true;
-            self.frozen.push_back(Frozen {
-                memtable: active.memtable,
-                damaged: false,
-            });
+        if freezes {
+            self.merges.make_due();
         }
-        // After a restart too: the last log of before is durable up to its end, as it was read back.
-        let previous = self.frozen.back().map_or(Previous::default(), |frozen| {
-            let memtable = frozen.memtable.read();
-            Previous {
-                number: memtable.number(),
-                end: memtable.end(),
-            }
-        });
-        let header = LogHeader {
-            shard: self.place.shard,
-            number: file.number,
-            previous,
-            secret: Some(self.secret),
-        };
-        self.active = Some(Active {
-            memtable: Memtable::new(header.key(), self.place.names()).share(),
-            file,
-            first_group: self.groups,
-            header: Some(header.encode()),
-        });
         self.publish();
         true
     }
 
     /// Seals a log that is not used up, where that is wanted and can be.
     pub(super) fn take_over_if_wanted(&mut self) {
-        if self.wanted_takeover && self.take_over() {
-            self.wanted_takeover = false;
+        if self.space.takeover && self.take_over() {
+            self.space.takeover = false;
         }
     }
 
     /// Work that makes room for writes, if there is any to do now.
     pub fn next_space_job(&mut self) -> Option<SpaceJob> {
-        if self.space_under_way || self.failed.is_some() {
+        if self.space.job_under_way || self.failed.is_some() {
             return None;
         }
         let task = self.space_task()?;
-        self.space_under_way = true;
+        self.space.job_under_way = true;
         Some(SpaceJob {
             disk: self.place.disk.clone(),
             dir: self.place.dir.clone(),
-            secret: (!self.secret_stored).then_some(self.secret),
+            secret: self.logs.unstored_secret(),
             task,
         })
     }
 
     fn space_task(&mut self) -> Option<SpaceTask> {
-        if self.disk_full {
+        if self.disk.is_full() {
             return self.task_on_full_disk();
         }
-        if self.merge_too_large.is_some() && std::mem::take(&mut self.probe_due) {
+        if self.disk.take_probe() {
             return Some(SpaceTask::Probe);
         }
-        let wanted = self.wanted_bytes + CLEAR_RESERVE_BYTES;
-        let Some(active) = &self.active else {
+        let wanted = self.space.bytes + CLEAR_RESERVE_BYTES;
+        let Some(active) = self.logs.active() else {
             return self.prepare_task(wanted);
         };
-        let (end, size, filled) = (active.memtable.read().end(), self.config.log_bytes, active.file.filled);
-        let waits = self.wanted_bytes > 0;
-        if waits && end + wanted > filled && !self.needs_next_log(self.wanted_bytes) {
-            let to = (end + wanted).max((filled + self.config.fill_bytes).min(size));
-            return Some(SpaceTask::Fill {
-                log: active.file.clone(),
-                to,
-            });
+        let (end, size, filled) = (active.end(), self.config.log_bytes, active.file().filled);
+        let fill = |to| {
+            let log = active.file().clone();
+            Some(SpaceTask::Fill { log, to })
+        };
+        let next = (filled + self.config.fill_bytes).min(size);
+        let waits = self.space.bytes > 0;
+        if waits && end + wanted > filled && !self.needs_next_log(self.space.bytes) {
+            return fill((end + wanted).max(next));
         }
         if filled < size && end + self.config.fill_bytes / 2 > filled {
-            let to = (filled + self.config.fill_bytes).min(size);
-            return Some(SpaceTask::Fill {
-                log: active.file.clone(),
-                to,
-            });
+            return fill(next);
         }
         let soon_used_up = filled >= size && end * 2 > size;
-        let next_log = (soon_used_up || waits || self.wanted_takeover)
+        let next_log = (soon_used_up || waits || self.space.takeover)
             .then(|| self.prepare_task(wanted))
             .flatten();
         next_log.or_else(|| self.reserve_task())
     }
 
     fn prepare_task(&mut self, wanted: u64) -> Option<SpaceTask> {
-        if self.prepared.is_some() {
+        if self.logs.has_next() {
             return None;
         }
         let usual = self.config.fill_bytes.min(self.config.log_bytes);
@@ -317,44 +310,34 @@ impl Shard {
 
     /// A log with the next number, filled up `to` there.
     pub(super) fn next_log(&mut self, to: u64) -> SpaceTask {
-        let number = self.next_number;
-        self.next_number += 1;
         SpaceTask::Prepare {
-            number,
-            spare: self.spares.pop(),
+            number: self.files.next_number(),
+            spare: self.files.take_spare(),
             to,
         }
     }
 
     /// Takes the result of a space job.
     pub fn space_made(&mut self, result: Result<SpaceReady, SpaceFailed>) {
-        self.space_under_way = false;
         match result {
-            Ok(SpaceReady::Filled(log)) => {
-                if let Some(active) = &mut self.active
-                    && active.file.number == log.number
-                {
-                    active.file.filled = log.filled;
-                }
-            }
+            Ok(SpaceReady::Filled(log)) => self.logs.filled(&log),
             Ok(SpaceReady::Prepared { log, spare }) => {
                 if let Some(spare) = spare {
-                    self.obsolete.remove(&spare);
+                    self.files.spare_used(spare);
                 }
-                self.secret_stored = true;
-                self.prepared = Some(log);
-                if self.active.is_none() {
+                self.logs.prepared(log);
+                if self.logs.active().is_none() {
                     self.take_over();
                 }
             }
             Ok(SpaceReady::Reserved) => self.reserve_made(),
             Ok(SpaceReady::Free(bytes)) => self.space_probed(bytes),
             Err(SpaceFailed { error, left }) if is_full(&error) => {
-                self.cleanup.extend(left.into_iter().map(Cleanup::RemoveLog));
+                self.files.remove_logs(left);
                 self.space_missing("log");
             }
             Err(SpaceFailed { error, .. }) => self.fail(format!("log space could not be made: {error}")),
         }
-        self.wanted_bytes = 0;
+        self.space.job_ended();
     }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
+use crate::core::clock::SlotClocks;
 use crate::core::op::Text;
 use crate::core::slot::{KeyHash, slot_of};
 use crate::types::{Key, RequestId, UserId};
@@ -366,11 +367,12 @@ fn a_clear_after_a_healed_loss_saw_no_unnamed_op() {
         KeyHash::of(&UserId::new("u").unwrap(), &Key::new("k").unwrap()),
     );
     // As after damage to a log whose records cannot be named.
-    rig.shard.lost.insert(slot, UNKNOWN_ORIGIN, 1);
-    let lost = rig.shard.lost.clone();
+    let mut lost = SlotClocks::default();
+    lost.insert(slot, UNKNOWN_ORIGIN, 1);
+    rig.shard.dots.lose(&lost);
     rig.shard.heal(&lost);
     rig.clear("u", "k");
-    let memtable = rig.shard.memtables().last().unwrap().read();
+    let memtable = rig.shard.logs.memtables().last().unwrap().read();
     let cleared: Vec<crate::core::clock::Clock> = memtable.cleared_keys(usize::MAX).map(|(_, seen)| seen).collect();
     assert_eq!(cleared.len(), 1);
     assert!(cleared[0].get(UNKNOWN_ORIGIN).is_none());

@@ -8,7 +8,7 @@ use super::open_parts::OpenBytes;
 use super::published::those_of_key;
 use super::requests::repeated;
 use crate::core::clock::Clock;
-use crate::core::op::{Body, Dot, KeyedOp, Op, Text};
+use crate::core::op::{Body, KeyedOp, Op, Text};
 use crate::core::slot::{KeyHash, SlotId};
 use crate::core::stamp::HybridTime;
 use crate::planted::{Bug, planted, takes_retries};
@@ -193,20 +193,17 @@ impl Shard {
         let bytes = record_bytes(write.user.as_str(), write.key.as_str(), &op) as u64;
         let clear = write.is_clear();
         let has_room = self.make_room(bytes, clear)?;
-        let index = self.slot_index(write.slot);
         if !has_room {
             write.take_text_back(op);
             return Ok(Submitted::NeedsSpace(write));
         }
         let clears_all = self.clears_all(&op);
         self.put_own(&write, &op, now);
-        self.next_seq[index] += 1;
         if planted(Bug::PartTwice) && matches!(op.body, Body::Part(_)) {
             let mut twice = op.clone();
             twice.dot.seq += 1;
             twice.time.0 += 1;
             self.put_own(&write, &twice, now);
-            self.next_seq[index] += 1;
         }
         match write.kind {
             WriteKind::Add { finish: false, .. } => self.open_parts.remember(&write.user, &write.key, open),
@@ -216,24 +213,25 @@ impl Shard {
             _ => self.open_parts.forget(&write.user, &write.key),
         }
         let Write { user, key, .. } = write;
-        Ok(Submitted::InGroup(GroupNumber(self.groups), KeyedOp { user, key, op }))
+        Ok(Submitted::InGroup(self.logs.open_group(), KeyedOp { user, key, op }))
     }
 
     fn put_own(&mut self, write: &Write, op: &Op, now: WallMs) {
         self.put(write.hash, &write.user, &write.key, op, now);
-        self.covered.insert(op.dot.slot, op.dot.origin, op.dot.seq);
+        self.dots.cover(op.dot);
+        self.naming.use_dot(op.dot.slot);
     }
 
     /// Puts the op into the open group of the active memtable, which has room for it. That it is covered now is for the caller to note.
     pub(super) fn put(&mut self, hash: KeyHash, user: &UserId, key: &Key, op: &Op, now: WallMs) {
-        let Some(active) = &self.active else {
+        let Some(active) = self.logs.active() else {
             debug_assert!(false, "no room was made");
             return;
         };
-        active.memtable.write().append(user, key, op);
-        self.clock.observe(op.time);
+        active.memtable().write().append(user, key, op);
+        self.naming.observe(op.time);
         self.published.tell_time(op.time);
-        self.open_dots.push(op.dot);
+        self.dots.put(op.dot);
         self.last_write = now;
         if matches!(op.body, Body::Clear(_)) {
             self.note_clear(op.dot.slot, hash, (user, key));
@@ -242,14 +240,14 @@ impl Shard {
 
     /// The op that the write becomes if it is appended now. Changes nothing but that the text is moved out of the write.
     fn next_op(&self, write: &mut Write, now: WallMs) -> Op {
-        let seq = self.next_seq[self.slot_index(write.slot)];
+        let dot = self.naming.next_dot(write.slot);
         let body = match &mut write.kind {
             WriteKind::Add { text, finish: true } => Body::Value(std::mem::take(text)),
             WriteKind::Add { text, finish: false } => Body::Part(std::mem::take(text)),
             WriteKind::Clear => {
                 let held = || {
-                    let mut held = self.covered.get(write.slot).cloned().unwrap_or_default();
-                    held.insert_range(self.origin, 1, seq - 1);
+                    let mut held = self.dots.covered().get(write.slot).cloned().unwrap_or_default();
+                    held.insert_range(dot.origin, 1, dot.seq - 1);
                     held
                 };
                 let mut seen = write.context.seen.clone().unwrap_or_else(held);
@@ -260,12 +258,8 @@ impl Shard {
             WriteKind::ClearDots(dots) => Body::Clear(dots.clone()),
         };
         Op {
-            dot: Dot {
-                origin: self.origin,
-                slot: write.slot,
-                seq,
-            },
-            time: self.clock.next_after(write.context.after, now),
+            dot,
+            time: self.naming.next_time(write.context.after, now),
             request_id: write.request_id,
             body,
         }
@@ -274,7 +268,8 @@ impl Shard {
     /// Whether the op is a clear of all that is here.
     fn clears_all(&self, op: &Op) -> bool {
         let Body::Clear(seen) = &op.body else { return false };
-        self.covered.get(op.dot.slot).is_none_or(|held| seen.covers(held))
+        let held = self.dots.covered().get(op.dot.slot);
+        held.is_none_or(|held| seen.covers(held))
     }
 
     fn may_be_repeated_on_disk(&self, write: &Write, past: Option<&PastLookup>) -> bool {
@@ -287,7 +282,8 @@ impl Shard {
     /// Segments that came since the look-up began. All that they hold was appended since then, or seen by it in another segment or a memtable.
     fn unseen(&self, past: Option<&PastLookup>) -> impl Iterator<Item = &Arc<Segment>> {
         let is_seen = move |number| past.is_some_and(|past| past.segments.contains(&number));
-        self.segments.iter().filter(move |segment| !is_seen(segment.number()))
+        let segments = self.segments.all().iter();
+        segments.filter(move |segment| !is_seen(segment.number()))
     }
 
     /// Bytes of the parts that the write would finish or follow; `None` if only the disk knows.
@@ -298,13 +294,13 @@ impl Shard {
 
     fn open_bytes_in_memory(&self, write: &Write) -> Option<u64> {
         // Where nobody sends parts, no key has to be looked up.
-        let in_memory = self.memtables().any(|memtable| memtable.read().has_parts());
-        if !in_memory && self.segments.iter().all(|segment| segment.stats().parts == 0) {
+        let in_memory = self.logs.memtables().any(|memtable| memtable.read().has_parts());
+        if !in_memory && self.segments.all().iter().all(|segment| segment.stats().parts == 0) {
             return Some(0);
         }
         let mut unfinished = 0;
         let mut unclear = false;
-        for memtable in self.memtables().rev() {
+        for memtable in self.logs.memtables().rev() {
             match memtable.read().open_parts(&write.user, &write.key) {
                 Some(OpenParts::Known(bytes)) => {
                     let open = unfinished + bytes;
@@ -319,6 +315,7 @@ impl Shard {
         let tag = parts_tag(write.hash);
         let on_disk = self
             .segments
+            .all()
             .iter()
             .any(|segment| segment.stats().parts > 0 && segment.may_hold(write.slot, tag));
         (!on_disk && (!unclear || unfinished == 0)).then_some(unfinished)
@@ -335,7 +332,7 @@ impl Shard {
             request_id: write.request_id,
             only_request,
             versions: self.versions(write),
-            segments: self.segments.iter().map(|segment| segment.number()).collect(),
+            segments: self.segments.all().iter().map(|segment| segment.number()).collect(),
             source,
             found: past.map(|past| past.found.clone()).unwrap_or_default(),
         })
@@ -358,18 +355,19 @@ impl Shard {
         // Ops that are not durable yet count too, those of the open group as well: their fate and this write's are one, for they come first
         // in the log.
         let name = (&write.user, &write.key);
-        let memory = MemoryOps::of(self.memtables(), name, |memtable| memtable.closed_groups() + 1);
+        let memory = MemoryOps::of(self.logs.memtables(), name, |memtable| memtable.closed_groups() + 1);
         KeySource {
             slot: write.slot,
             user: write.user.clone(),
             key: write.key.clone(),
             memory,
-            segments: those_of_key(&self.segments, write.slot, write.hash),
+            segments: those_of_key(self.segments.all(), write.slot, write.hash),
         }
     }
 
     fn versions(&self, write: &Write) -> Vec<Option<(u64, u32)>> {
-        self.memtables()
+        self.logs
+            .memtables()
             .map(|memtable| memtable.read().version_of(&write.user, &write.key))
             .filter(Option::is_some)
             .collect()

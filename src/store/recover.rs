@@ -170,35 +170,9 @@ impl Recovered {
 }
 
 pub fn recover(place: &Place) -> Result<Recovered, RecoverError> {
-    let fail = |source| RecoverError::Io {
-        path: place.dir.clone(),
-        source,
-    };
-    place.disk.create_dir_all(&place.dir).map_err(fail)?;
-    // Without it, a crash could take the new folder away with all that was made durable in it. It may have failed when the folder was made.
-    if let (Some(parent), Some(name)) = (place.dir.parent(), place.dir.file_name()) {
-        let mark = format!("{}.tmp", name.to_string_lossy());
-        sync_dir_anew(&*place.disk, parent, &mark).map_err(fail)?;
-    }
-    let names = place.disk.list(&place.dir).map_err(fail)?;
-    let mut found = Recovered {
-        next_number: 1,
-        ..Recovered::default()
-    };
-    let mut logs = BTreeSet::new();
-    let mut segments = BTreeMap::new();
-    for name in names.iter().map(|entry| entry.name.as_str()) {
-        if name.ends_with(".tmp") {
-            place.disk.remove_file(&place.dir.join(name)).map_err(fail)?;
-        } else if let Some(number) = segment::parse_file_name(name) {
-            segments.insert(number, name.to_owned());
-        } else if let Some(number) = log::parse_file_name(name) {
-            logs.insert(number);
-        } else if name == RESERVE_NAME {
-            found.reserved = true;
-        }
-        found.next_number = found.next_number.max(number_in(name).map_or(0, |number| number + 1));
-    }
+    make_folder(place).map_err(|source| cannot_use(place, source))?;
+    let mut found = Recovered::default();
+    let Listed { logs, segments } = list_files(place, &mut found).map_err(|source| cannot_use(place, source))?;
     let secret = FolderSecret::find(place, &logs)?;
     (found.secret, found.secret_stored) = (secret.found, secret.stored);
     open_segments(place, segments, &mut found)?;
@@ -207,16 +181,72 @@ pub fn recover(place: &Place) -> Result<Recovered, RecoverError> {
     let replaced = replaced_files(&found.segments);
     // Of a segment whose merge did not get to its end, the name may not be durable yet; nor is the removal of what was merged away before, if a
     // sync of it failed, and from now on nobody names that.
-    let synced = sync_dir_anew(&*place.disk, &place.dir, SYNC_MARK).map_err(fail);
+    let synced = sync_dir_anew(&*place.disk, &place.dir, SYNC_MARK);
     if !replaced.is_empty() || found.unopened.is_empty() {
-        synced?;
+        synced.map_err(|source| cannot_use(place, source))?;
     }
     drop_replaced(&replaced, &mut found);
+    let unsealed: BTreeSet<u64> = logs.difference(&replaced).copied().collect();
+    salvage_unopened(place, &unsealed, &mut found)?;
+    take_footers(&mut found);
+    if place.own_origins.as_ref().is_some_and(|own| !own.is_empty()) {
+        found.closed = ClosedOrigins::load(&*place.disk, &place.dir)?;
+    }
+    found.spares = logs.intersection(&replaced).copied().collect();
+    read_logs(place, &secret, unsealed.into_iter().collect(), &mut found)?;
+    tell_losses(place, &mut found);
+    Ok(found)
+}
+
+fn cannot_use(place: &Place, source: io::Error) -> RecoverError {
+    let path = place.dir.clone();
+    RecoverError::Io { path, source }
+}
+
+fn make_folder(place: &Place) -> io::Result<()> {
+    place.disk.create_dir_all(&place.dir)?;
+    // Without it, a crash could take the new folder away with all that was made durable in it. It may have failed when the folder was made.
+    if let (Some(parent), Some(name)) = (place.dir.parent(), place.dir.file_name()) {
+        let mark = format!("{}.tmp", name.to_string_lossy());
+        sync_dir_anew(&*place.disk, parent, &mark)?;
+    }
+    Ok(())
+}
+
+/// The files of a shard, by their numbers.
+#[derive(Default)]
+struct Listed {
+    logs: BTreeSet<u64>,
+    segments: BTreeMap<u64, String>,
+}
+
+/// Notes of the folder what names alone tell, and removes what was never finished.
+fn list_files(place: &Place, found: &mut Recovered) -> io::Result<Listed> {
+    let mut listed = Listed::default();
+    found.next_number = 1;
+    for entry in place.disk.list(&place.dir)? {
+        let name = entry.name;
+        found.next_number = found.next_number.max(number_in(&name).map_or(0, |number| number + 1));
+        if name.ends_with(".tmp") {
+            place.disk.remove_file(&place.dir.join(&name))?;
+        } else if let Some(number) = segment::parse_file_name(&name) {
+            listed.segments.insert(number, name);
+        } else if let Some(number) = log::parse_file_name(&name) {
+            listed.logs.insert(number);
+        } else if name == RESERVE_NAME {
+            found.reserved = true;
+        }
+    }
+    Ok(listed)
+}
+
+/// Keeps what the blocks still hold of segments that do not open. `unsealed` are the logs that no sound segment replaces.
+fn salvage_unopened(place: &Place, unsealed: &BTreeSet<u64>, found: &mut Recovered) -> Result<(), RecoverError> {
     for number in std::mem::take(&mut found.unopened) {
         // Its footer said which logs it replaces. An older one that is here may be one of them, with what was cleared since.
-        let may_replace_log = logs.iter().any(|log| *log < number && !replaced.contains(log));
+        let may_replace_log = unsealed.iter().any(|log| *log < number);
         found.doubted_logs = found.doubted_logs.max(number);
-        if let Err(error) = salvage_segment(place, number, may_replace_log, &mut found) {
+        if let Err(error) = salvage_segment(place, number, may_replace_log, found) {
             tracing::error!(number, %error, "a damaged segment could not be salvaged");
             if place.is_alone()
                 && let Ok(source) = error.disk_failed()
@@ -230,19 +260,7 @@ pub fn recover(place: &Place) -> Result<Recovered, RecoverError> {
             lose_unknown(place, seq, &mut found.known_lost);
         }
     }
-    take_footers(&mut found);
-    if place.own_origins.as_ref().is_some_and(|own| !own.is_empty()) {
-        found.closed = ClosedOrigins::load(&*place.disk, &place.dir)?;
-    }
-    found.spares = logs.intersection(&replaced).copied().collect();
-    read_logs(
-        place,
-        &secret,
-        logs.difference(&replaced).copied().collect(),
-        &mut found,
-    )?;
-    tell_losses(place, &mut found);
-    Ok(found)
+    Ok(())
 }
 
 /// Any file that carries a number keeps it from being used again, quarantined ones too.

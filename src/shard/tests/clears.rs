@@ -1,7 +1,8 @@
 //! Clears whose records have to wait until every replica knows of them.
 
 use super::*;
-use crate::core::clock::Clock;
+use crate::core::clock::{Clock, SlotClocks};
+use crate::core::slot::SlotId;
 
 impl Rig {
     fn rest(&mut self) {
@@ -11,7 +12,7 @@ impl Rig {
     }
 
     fn sealed_clears(&self) -> u64 {
-        self.shard.segments.iter().map(|segment| segment.stats().clears).sum()
+        self.shard.segments.totals().clears
     }
 }
 

@@ -95,7 +95,7 @@ impl Rig {
 
     /// As a reader does that met it.
     fn report_damage(&mut self) {
-        let number = self.shard.segments[0].number();
+        let number = self.shard.segments.all()[0].number();
         self.shard.report_damage(number);
     }
 

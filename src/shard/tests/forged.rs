@@ -1,10 +1,11 @@
 //! A user whose values look like records of other logs, and of other users.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::*;
-use crate::core::op::{Body, Op};
+use crate::core::op::{Body, Dot, Op};
 use crate::core::stamp::HybridTime;
 use crate::store::log::{self, LogKey, LogSecret, Record, StoredSecret, load_secret, put_record};
 

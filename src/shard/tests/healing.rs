@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 
 use super::*;
 use crate::core::clock::COPIED;
+use crate::core::slot::SlotId;
 use crate::store::recover::UNKNOWN_ORIGIN;
 
 /// Runs it to its end; the shard is not told.
@@ -30,17 +31,18 @@ impl Rig {
         rig.disk.faults().bad_byte.store(0, Ordering::Relaxed);
         assert!(
             rig.shard
-                .lost
+                .dots
+                .lost()
                 .slots()
                 .all(|(_, clock)| clock.get(UNKNOWN_ORIGIN).is_some())
         );
-        assert!(!rig.shard.lost.is_empty());
+        assert!(!rig.shard.dots.lost().is_empty());
         rig
     }
 
     /// The active memtable waits to be sealed.
     pub(super) fn freeze(&mut self) {
-        self.shard.wanted_takeover = true;
+        self.shard.space.want_takeover();
         for _ in 0..4 {
             if let Some(job) = self.shard.next_commit() {
                 self.shard.committed(job.run());
@@ -50,12 +52,12 @@ impl Rig {
             }
             self.shard.tick(self.now);
         }
-        assert!(!self.shard.frozen.is_empty());
+        assert!(self.shard.logs.frozen_count() > 0);
     }
 
     fn is_whole(&self) -> bool {
         let reader = self.shard.reader();
-        self.shard.lost.is_empty() && self.shard.place.slots.clone().all(|slot| reader.is_whole(SlotId(slot)))
+        self.shard.dots.lost().is_empty() && self.shard.place.slots.clone().all(|slot| reader.is_whole(SlotId(slot)))
     }
 }
 
@@ -63,7 +65,7 @@ impl Rig {
 fn a_loss_that_was_healed_during_a_merge_does_not_come_back_with_it() {
     let mut rig = Rig::with_unnamed_losses();
     let job = rig.shard.next_merge(rig.now).unwrap();
-    let lost = rig.shard.lost.clone();
+    let lost = rig.shard.dots.lost().clone();
     rig.shard.heal(&lost);
     rig.shard.merged(end_of(job));
     assert!(rig.is_whole());
@@ -83,13 +85,13 @@ fn nor_when_another_segment_says_meanwhile_that_it_was_healed() {
     rig.shard.merged(sealed);
     rig.add("u", "k", "two");
     let merge = rig.shard.next_merge(rig.now).expect("two segments of one size");
-    assert!(rig.shard.merge_under_way.is_some());
-    let lost = rig.shard.lost.clone();
+    assert!(rig.shard.merges.is_merging());
+    let lost = rig.shard.dots.lost().clone();
     rig.shard.heal(&lost);
     rig.freeze();
     let sealed = end_of(rig.shard.next_merge(rig.now).unwrap());
     rig.shard.merged(sealed);
-    assert!(rig.shard.dropped.is_empty(), "it is said by a footer");
+    assert!(rig.shard.dots.dropped().is_empty(), "it is said by a footer");
     rig.shard.merged(end_of(merge));
     assert!(rig.is_whole());
     rig.run_jobs();
@@ -104,9 +106,9 @@ fn what_is_given_up_is_told_at_once_however_much_waits_for_the_disk() {
     for key in 0..500u64 {
         rig.add("u", &format!("open {key}"), "value");
     }
-    assert!(rig.shard.open_dots.len() > 100);
-    let (lost, reader) = (rig.shard.lost.clone(), rig.shard.reader());
-    let open = rig.shard.open_dots.clone();
+    assert!(rig.shard.dots.open().len() > 100);
+    let (lost, reader) = (rig.shard.dots.lost().clone(), rig.shard.reader());
+    let open = rig.shard.dots.open().to_vec();
     let before = COPIED.get();
     rig.shard.heal(&lost);
     assert!(COPIED.get() - before < 10, "{} copies", COPIED.get() - before);

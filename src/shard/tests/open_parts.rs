@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::core::clock::Clock;
-use crate::core::op::{Body, KeyedOp, Op};
+use crate::core::op::{Body, Dot, KeyedOp, Op};
 use crate::core::stamp::HybridTime;
 
 const OTHER: OriginId = OriginId(0xf00d);
@@ -139,7 +139,7 @@ impl Rig {
     /// All that was written so far is sealed, and nothing merged.
     fn seal_active(&mut self) {
         self.freeze();
-        while !self.shard.frozen.is_empty() {
+        while self.shard.logs.frozen_count() > 0 {
             let sealed = super::healing::end_of(self.shard.next_merge(self.now).unwrap());
             self.shard.merged(sealed);
         }

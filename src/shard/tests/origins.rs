@@ -4,8 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::*;
-use crate::core::clock::MOVED;
-use crate::core::op::{Body, KeyedOp, Op};
+use crate::core::clock::{MOVED, SlotClocks};
+use crate::core::op::{Body, Dot, KeyedOp, Op};
 use crate::core::stamp::HybridTime;
 use crate::store::disk::Disk;
 
@@ -56,7 +56,7 @@ fn what_comes_back_of_a_former_life_is_no_sign_that_what_it_never_made_durable_w
     let mut rig = Rig::new(small());
     for life in 1..=4u64 {
         rig.live(life);
-        assert!(rig.shard.lost.is_empty(), "life {life}");
+        assert!(rig.shard.dots.lost().is_empty(), "life {life}");
         rig.run_jobs();
         // Its last ones, in a group that died with it, all but one of which nobody got.
         if life > 1 {
@@ -73,7 +73,7 @@ fn what_comes_back_of_a_former_life_is_no_sign_that_what_it_never_made_durable_w
     rig.run_jobs();
     rig.take(4, 9);
     rig.live(5);
-    assert!(rig.shard.lost.is_empty());
+    assert!(rig.shard.dots.lost().is_empty());
 }
 
 #[test]
@@ -92,12 +92,12 @@ fn what_a_former_life_held_is_missed_when_its_files_are_gone() {
         rig.disk.remove_file(&Path::new(DIR).join(&name.name)).unwrap();
     }
     rig.live(3);
-    assert_eq!(rig.shard.lost.count(), 3);
+    assert_eq!(rig.shard.dots.lost().count(), 3);
     // Nothing is left that would tell: the loss stays until the others were asked.
     rig.live(4);
-    assert_eq!(rig.shard.lost.count(), 3);
+    assert_eq!(rig.shard.dots.lost().count(), 3);
     rig.run_jobs();
-    let lost = rig.shard.lost.clone();
+    let lost = rig.shard.dots.lost().clone();
     rig.shard.heal(&lost);
     for _ in 0..2 {
         rig.run_jobs();
@@ -106,7 +106,7 @@ fn what_a_former_life_held_is_missed_when_its_files_are_gone() {
     }
     rig.run_jobs();
     rig.live(5);
-    assert!(rig.shard.lost.is_empty(), "what was given up stays given up");
+    assert!(rig.shard.dots.lost().is_empty(), "what was given up stays given up");
 }
 
 #[test]
@@ -119,7 +119,7 @@ fn a_record_of_former_lives_that_cannot_be_read_is_begun_anew() {
     }
     *rig.disk.faults().unreadable.lock().unwrap() = Some("closed-origins");
     rig.live(3);
-    assert!(rig.shard.lost.is_empty());
+    assert!(rig.shard.dots.lost().is_empty());
     rig.disk.faults().unreadable.lock().unwrap().take();
     rig.run_jobs();
     // Of no former life does more have to be here than was.
@@ -127,7 +127,7 @@ fn a_record_of_former_lives_that_cannot_be_read_is_begun_anew() {
         rig.take(origin, 9);
     }
     rig.live(4);
-    assert!(rig.shard.lost.is_empty());
+    assert!(rig.shard.dots.lost().is_empty());
 }
 
 #[test]
@@ -177,6 +177,6 @@ fn what_is_pulled_of_a_slot_does_not_take_longer_for_each_op_the_more_there_are(
     assert!(moved < 100 * OPS, "{moved} ranges were moved");
     let mut expected = SlotClocks::default();
     expected.insert_range(slot, OriginId(0xbeef), 1, OPS);
-    assert!(rig.shard.covered.covers(&expected) && rig.shard.reader().durable_clocks().covers(&expected));
+    assert!(rig.shard.dots.covered().covers(&expected) && rig.shard.reader().durable_clocks().covers(&expected));
     assert_eq!(rig.get("u", "k").len() as u64, OPS);
 }

@@ -1,9 +1,11 @@
 //! What other threads see of a shard while it changes: the simulation runs no two of them at once.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::*;
 use crate::core::clock::Clock;
+use crate::core::slot::SlotId;
 
 const COMMITS_OF_A_KEY: u64 = 100;
 

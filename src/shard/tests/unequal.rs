@@ -26,7 +26,7 @@ fn with_large_keys() -> Rig {
 fn clears_of_a_small_key_do_not_have_large_ones_written_again_and_again() {
     let mut rig = with_large_keys();
     let data = rig.shard.stats().segment_bytes;
-    let before = rig.shard.segments.clone();
+    let before = rig.shard.segments.all().to_vec();
     let mut written = BTreeMap::new();
     for round in 0..100 {
         rig.add("u", "small", "value");
@@ -36,7 +36,7 @@ fn clears_of_a_small_key_do_not_have_large_ones_written_again_and_again() {
         rig.tick_and_run();
         rig.clear("u", "small");
         rig.tick_and_run();
-        let segments = rig.shard.segments.iter();
+        let segments = rig.shard.segments.all().iter();
         written.extend(segments.map(|segment| (segment.number(), segment.file_bytes())));
     }
     for segment in before {
@@ -71,7 +71,7 @@ fn clears_of_large_keys_free_their_space_though_they_are_few() {
 #[test]
 fn what_is_cleared_again_and_again_counts_once() {
     let mut rig = with_large_keys();
-    let segments = rig.shard.segments.iter();
+    let segments = rig.shard.segments.all().iter();
     let largest = segments.max_by_key(|segment| segment.file_bytes()).unwrap().number();
     for value in 0..10 {
         rig.add("u", "cleared", &noise(value, 6000));
@@ -82,6 +82,11 @@ fn what_is_cleared_again_and_again_counts_once() {
         rig.clear("u", "cleared");
         rig.tick_and_run();
     }
-    let is_there = rig.shard.segments.iter().any(|segment| segment.number() == largest);
+    let is_there = rig
+        .shard
+        .segments
+        .all()
+        .iter()
+        .any(|segment| segment.number() == largest);
     assert!(is_there, "nothing of the large keys was cleared");
 }

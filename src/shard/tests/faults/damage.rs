@@ -1,7 +1,9 @@
 //! Damaged segments: what can still be read is salvaged, and what cannot is known to be lost.
 
 use super::*;
+use crate::core::clock::SlotClocks;
 use crate::core::op::KeyedOp;
+use crate::core::slot::SlotId;
 use crate::store::segment::ReadError;
 
 #[test]
@@ -37,7 +39,8 @@ fn a_damaged_segment_is_kept_aside_even_if_the_shard_dies_before_it_was() {
     assert_eq!(rig.disk.content(&kept), Some(bytes));
     assert!(rig.disk.content(&path).is_none());
     assert_eq!(rig.shard.stats().quarantined_files, 1);
-    assert_eq!(rig.shard.obsolete, rig.shard.spares.iter().copied().collect());
+    let obsolete: Vec<u64> = rig.shard.files.obsolete().collect();
+    assert_eq!(obsolete, rig.shard.files.spares());
 }
 
 #[test]
@@ -57,7 +60,7 @@ fn a_clear_after_a_salvage_still_clears_what_an_earlier_origin_wrote() {
     let mut rig = Rig::with_segment();
     rig.shard.set_origin(OriginId(0xbeef));
     rig.damage();
-    let number = rig.shard.segments[0].number();
+    let number = rig.shard.segments.all()[0].number();
     rig.shard = Shard::open(place(&rig.disk), rig.config.clone(), OriginId(0xbeef))
         .unwrap()
         .0;
@@ -82,14 +85,14 @@ fn a_clear_after_a_salvage_still_clears_what_an_earlier_origin_wrote() {
 fn what_was_given_up_stays_given_up_over_a_restart_though_nothing_is_due_to_merge() {
     let mut rig = Rig::with_damaged_segment();
     rig.run_jobs();
-    let lost = rig.shard.lost.clone();
+    let lost = rig.shard.dots.lost().clone();
     assert!(!lost.is_empty());
     rig.add("u", "k", "in use");
     rig.shard.heal(&lost);
     rig.run_jobs();
-    assert!(rig.shard.dropped.is_empty(), "it is said by a footer");
+    assert!(rig.shard.dots.dropped().is_empty(), "it is said by a footer");
     rig.reopen();
-    assert!(rig.shard.lost.is_empty());
+    assert!(rig.shard.dots.lost().is_empty());
     rig.run_jobs();
     assert!(rig.shard.next_merge(rig.now).is_none());
 }
@@ -103,11 +106,11 @@ fn what_is_here_again_counts_once_it_is_durable_though_a_merge_ends_before() {
     rig.damage();
     rig.report_damage();
     rig.run_jobs();
-    let lost = rig.shard.lost.clone();
+    let lost = rig.shard.dots.lost().clone();
     let slots: Vec<SlotId> = lost.slots().map(|(slot, _)| slot).collect();
     assert!(!slots.is_empty());
     rig.add("u", "k", "value");
-    rig.shard.wanted_takeover = true;
+    rig.shard.space.want_takeover();
     let merged = loop {
         if let Some(merged) = rig.merge_result() {
             break merged;
@@ -175,12 +178,12 @@ fn damage_in_a_key_too_long_for_memory_is_salvaged() {
     }
     rig.add("u", "other", "kept");
     // Sealed, and no merge since: the clear is still there.
-    rig.shard.wanted_takeover = true;
+    rig.shard.space.want_takeover();
     rig.run_jobs();
     rig.shard.tick(rig.now);
     let sealed = rig.merge_result().unwrap();
     rig.shard.merged(sealed);
-    assert_eq!(rig.shard.segments[0].stats().clears, 1);
+    assert_eq!(rig.shard.segments.all()[0].stats().clears, 1);
     rig.damage();
     rig.report_damage();
     for _ in 0..5 {
@@ -226,7 +229,7 @@ fn what_commits_bring_back_is_all_that_leaves_what_is_lost() {
     rig.damage();
     rig.report_damage();
     rig.run_jobs();
-    let lost = rig.shard.lost.clone();
+    let lost = rig.shard.dots.lost().clone();
     assert!(lost.count() > 10);
     for (round, ops) in ops.chunks(7).enumerate() {
         rig.add("u", &format!("new {round}"), "value");
@@ -238,11 +241,11 @@ fn what_commits_bring_back_is_all_that_leaves_what_is_lost() {
         rig.commit();
         let expected = lost.minus(&rig.shard.reader().durable_clocks());
         assert_eq!(
-            (&rig.shard.lost, rig.shard.reader().lost()),
+            (rig.shard.dots.lost(), rig.shard.reader().lost()),
             (&expected, expected.clone())
         );
     }
-    assert!(rig.shard.lost.is_empty());
+    assert!(rig.shard.dots.lost().is_empty());
 }
 
 #[test]
@@ -250,7 +253,7 @@ fn damage_at_the_end_of_the_last_log_of_before_a_restart_is_no_torn_write() {
     let mut rig = Rig::new(small());
     rig.add("u", "k", "one");
     rig.commit();
-    let first = rig.shard.active.as_ref().unwrap().file.number;
+    let first = rig.shard.logs.active().unwrap().file().number;
     rig.reopen();
     while let Some(job) = rig.shard.next_space_job() {
         rig.shard.space_made(job.run());
@@ -289,7 +292,7 @@ fn what_is_lost_while_a_peer_asks_for_it_does_not_look_cleared() {
     let (reader, now) = (rig.shard.reader(), rig.now);
     let all = reader.durable_clocks();
     let (scan, covered) = reader.scan_with(all.clone(), now, || rig.shard.merged(salvaged));
-    let lost = rig.shard.lost.clone();
+    let lost = rig.shard.dots.lost().clone();
     assert!(!lost.is_empty());
     let given = given(scan).unwrap();
     assert_eq!((&given, &covered), (&all.minus(&lost), &given), "nothing was cleared");
@@ -300,7 +303,7 @@ fn what_is_lost_while_a_peer_asks_for_it_does_not_look_cleared() {
     let salvaged = rig.merge_result().unwrap();
     let reader = rig.shard.reader();
     let held = reader.held_dots_with(slot, || rig.shard.merged(salvaged)).unwrap();
-    assert!(rig.shard.lost.get(slot).is_some());
+    assert!(rig.shard.dots.lost().get(slot).is_some());
     assert_eq!(held.covered, held.texts, "nothing was cleared");
 }
 
@@ -339,7 +342,7 @@ fn a_lost_request_sent_again(values: u64) {
         rig.shard.set_origin(OriginId(0xbeef));
         rig.run_jobs();
     }
-    let lost = rig.shard.lost.clone();
+    let lost = rig.shard.dots.lost().clone();
     let is_lost = |op: &KeyedOp| lost.contains(op.op.dot.slot, op.op.dot.origin, op.op.dot.seq);
     let at = ops.iter().position(is_lost).expect("something is lost");
     assert!(add(&mut rig, at as u64), "nothing is known of it here");

@@ -20,11 +20,11 @@ fn a_merge_that_does_not_fit_on_the_disk_gives_way_to_smaller_ones() {
     rig.fill(1_200);
     rig.clear_keys(0..400);
     rig.commit();
-    while !rig.shard.frozen.is_empty() {
+    while rig.shard.logs.frozen_count() > 0 {
         let sealed = rig.merge_result().unwrap();
         rig.shard.merged(sealed);
     }
-    let count = rig.shard.segments.len();
+    let count = rig.shard.segments.count();
     assert!(count >= 4, "{count} segments");
     let picked = |rig: &Rig| rig.shard.pick(rig.now).map_or(0, |picked| picked.len());
     assert_eq!(picked(&rig), count, "the clears are worth a merge of all");
@@ -34,12 +34,13 @@ fn a_merge_that_does_not_fit_on_the_disk_gives_way_to_smaller_ones() {
     assert!(failed.result.is_err());
     rig.shard.merged(failed);
     assert!((2..=count / 2).contains(&picked(&rig)), "{}", picked(&rig));
-    rig.shard.merge_too_large = Some(TooLarge::of_failed(1, 1));
+    rig.shard.disk.merge_did_not_fit(TooLarge::of_failed(1, 1));
     assert_eq!(picked(&rig), 0, "nothing fits");
 
     // With so many clears more it will be much smaller.
-    let expected = rig.shard.bytes_needed(&rig.shard.segments);
-    rig.shard.merge_too_large = Some(TooLarge::of_failed(expected, 0));
+    let expected = rig.shard.bytes_needed(rig.shard.segments.all());
+    assert!(rig.shard.disk.merge_fits(u64::MAX));
+    rig.shard.disk.merge_did_not_fit(TooLarge::of_failed(expected, 0));
     assert!(picked(&rig) < count);
     for key in 400..700 {
         let (user, key) = (UserId::new("u").unwrap(), Key::new(&format!("key {key}")).unwrap());
@@ -53,8 +54,8 @@ fn a_merge_that_does_not_fit_on_the_disk_gives_way_to_smaller_ones() {
         rig.idle();
         rig.run_jobs();
     }
-    assert_eq!((rig.shard.merge_too_large, rig.shard.disk_full), (None, false));
-    assert!(rig.shard.segments.len() < count, "there is space again");
+    assert!(rig.shard.disk.merge_too_large().is_none() && !rig.shard.disk.is_full());
+    assert!(rig.shard.segments.count() < count, "there is space again");
 }
 
 #[test]
@@ -66,11 +67,11 @@ fn a_merge_of_mostly_cleared_keys_that_did_not_fit_waits_until_it_may() {
     rig.fill(1_200);
     rig.clear_keys(0..700);
     rig.freeze();
-    while !rig.shard.frozen.is_empty() {
+    while rig.shard.logs.frozen_count() > 0 {
         let sealed = rig.merge_result().unwrap();
         rig.shard.merged(sealed);
     }
-    let count = rig.shard.segments.len();
+    let count = rig.shard.segments.count();
     let picked = |rig: &Rig| rig.shard.pick(rig.now).map_or(0, |picked| picked.len());
     assert_eq!(picked(&rig), count, "the clears are worth a merge of all");
     rig.disk.faults().free_bytes.store(20 << 10, Ordering::Relaxed);
@@ -92,8 +93,8 @@ fn a_merge_of_mostly_cleared_keys_that_did_not_fit_waits_until_it_may() {
         rig.idle();
         rig.run_jobs();
     }
-    assert_eq!((rig.shard.merge_too_large, rig.shard.disk_full), (None, false));
-    assert_eq!(rig.shard.segments.len(), 1);
+    assert!(rig.shard.disk.merge_too_large().is_none() && !rig.shard.disk.is_full());
+    assert_eq!(rig.shard.segments.count(), 1);
 }
 
 #[test]
@@ -104,7 +105,7 @@ fn a_merge_that_takes_more_than_expected_is_not_tried_again_when_a_smaller_one_f
     });
     rig.fill(1_200);
     rig.freeze();
-    while !rig.shard.frozen.is_empty() {
+    while rig.shard.logs.frozen_count() > 0 {
         let sealed = rig.merge_result().unwrap();
         rig.shard.merged(sealed);
     }
@@ -114,7 +115,7 @@ fn a_merge_that_takes_more_than_expected_is_not_tried_again_when_a_smaller_one_f
         let hash = KeyHash::of(&user, &key);
         rig.shard.note_clear(slot_of(&user, hash), hash, (&user, &key));
     }
-    let count = rig.shard.segments.len();
+    let count = rig.shard.segments.count();
     rig.disk.faults().free_bytes.store(50 << 10, Ordering::Relaxed);
     let mut tried = Vec::new();
     for _ in 0..10 {
@@ -143,9 +144,9 @@ fn clears_that_had_to_be_kept_free_nothing_more() {
     rig.seal();
     rig.idle();
     rig.run_jobs();
-    assert_eq!(rig.shard.clears_left.values().sum::<u64>(), 290);
-    let bytes: u64 = rig.shard.segments.iter().map(|segment| segment.file_bytes()).sum();
-    assert_eq!(rig.shard.bytes_needed(&rig.shard.segments), bytes);
+    assert_eq!(rig.shard.clears.left(), 290);
+    let bytes = rig.shard.segments.totals().bytes;
+    assert_eq!(rig.shard.bytes_needed(rig.shard.segments.all()), bytes);
 }
 
 #[test]
@@ -197,10 +198,10 @@ fn a_full_disk_refuses_adds_takes_clears_and_recovers_by_itself() {
 fn a_reserve_that_could_not_be_removed_does_not_stop_the_shard() {
     let mut rig = Rig::new(small());
     rig.run_jobs();
-    rig.shard.reserve = Reserve::Gone;
+    assert!(rig.shard.disk.take_reserve());
     rig.add("u", "k", "v");
     rig.run_jobs();
-    assert_eq!((rig.shard.failure(), rig.shard.reserve), (None, Reserve::Whole));
+    assert_eq!((rig.shard.failure(), rig.shard.disk.reserve()), (None, Reserve::Whole));
 }
 
 #[test]
@@ -225,7 +226,7 @@ fn a_reserve_that_waits_to_be_let_go_stays_when_there_is_space_again() {
         let whole = rig.reserved_bytes();
         let mut cleanup = None;
         if !is_under_way {
-            rig.shard.cleanup.push(Cleanup::RemoveLog(99));
+            rig.shard.files.remove_logs(vec![99]);
             cleanup = rig.shard.next_cleanup();
         }
         rig.shard.space_missing("test");
@@ -234,10 +235,13 @@ fn a_reserve_that_waits_to_be_let_go_stays_when_there_is_space_again() {
         while let Some(job) = rig.shard.next_space_job() {
             rig.shard.space_made(job.run());
         }
-        assert!(!rig.shard.disk_full);
+        assert!(!rig.shard.disk.is_full());
         rig.shard.cleaned_up(cleanup.run());
         rig.run_jobs();
-        assert_eq!((rig.reserved_bytes(), rig.shard.reserve), (whole, Reserve::Whole));
+        assert_eq!(
+            (rig.reserved_bytes(), rig.shard.disk.reserve()),
+            (whole, Reserve::Whole)
+        );
     }
 }
 
@@ -246,7 +250,7 @@ fn a_log_that_could_not_be_made_ready_leaves_its_space_to_others() {
     let mut rig = Rig::new(small());
     rig.fill(300);
     rig.run_jobs();
-    assert!(!rig.shard.spares.is_empty() && rig.shard.prepared.is_none());
+    assert!(!rig.shard.files.spares().is_empty() && !rig.shard.logs.has_next());
     rig.disk.faults().free_bytes.store(0, Ordering::Relaxed);
     let long = WriteKind::Add {
         text: noise(1, 300_000).as_str().into(),
@@ -254,14 +258,19 @@ fn a_log_that_could_not_be_made_ready_leaves_its_space_to_others() {
     };
     assert_eq!(rig.write("u", "long", long, None), Err(WriteRefused::DiskFull));
     rig.run_jobs();
-    let mut used: Vec<u64> = rig.shard.memtables().map(|memtable| memtable.read().number()).collect();
+    let mut used: Vec<u64> = rig
+        .shard
+        .logs
+        .memtables()
+        .map(|memtable| memtable.read().number())
+        .collect();
     used.sort_unstable();
     let names = crate::store::disk::Disk::list(&*rig.disk, Path::new(DIR)).unwrap();
     let there = names
         .iter()
         .filter_map(|entry| crate::store::log::parse_file_name(&entry.name));
     assert_eq!(there.collect::<Vec<_>>(), used);
-    let unknown: Vec<_> = rig.shard.obsolete.iter().collect();
+    let unknown: Vec<_> = rig.shard.files.obsolete().collect();
     assert!(unknown.is_empty(), "{unknown:?}");
 }
 

@@ -1,5 +1,7 @@
 //! Jobs that fail or take long.
 
+use std::sync::Arc;
+
 use super::*;
 use crate::store::memtable::DECODED;
 
@@ -32,11 +34,14 @@ fn a_file_that_cannot_be_removed_is_tried_again_at_the_next_tick_and_not_at_once
     rig.disk.faults().fail_remove.store(true, Ordering::Relaxed);
     rig.run_jobs();
     assert!(rig.shard.next_cleanup().is_none(), "not in a busy loop");
-    assert!(rig.shard.obsolete.contains(&left), "every new segment names it");
+    assert!(
+        rig.shard.files.obsolete().any(|number| number == left),
+        "every new segment names it"
+    );
     rig.disk.faults().fail_remove.store(false, Ordering::Relaxed);
     rig.idle();
     rig.run_jobs();
-    assert!(!rig.shard.obsolete.contains(&left));
+    assert!(!rig.shard.files.obsolete().any(|number| number == left));
     let left = Path::new(DIR).join(crate::store::segment::file_name(left));
     assert!(rig.disk.content(&left).is_none());
 }
@@ -74,7 +79,7 @@ fn a_file_whose_removal_failed_to_be_synced_is_named_as_replaced_while_the_shard
     let left = rig.merge_result().unwrap().number;
     rig.shard.merged(MergeEnd::abandoned(left));
     rig.clean_up_unsynced();
-    assert!(rig.shard.next_cleanup().is_none() && rig.shard.obsolete.contains(&left));
+    assert!(rig.shard.next_cleanup().is_none() && rig.shard.files.obsolete().any(|number| number == left));
     rig.idle();
     let job = rig.shard.next_cleanup().unwrap();
     rig.shard.cleaned_up(job.run());
@@ -84,9 +89,9 @@ fn a_file_whose_removal_failed_to_be_synced_is_named_as_replaced_while_the_shard
         "the retry syncs more than nothing"
     );
     rig.run_jobs();
-    assert!(rig.shard.segments[0].replaces().contains(&left));
+    assert!(rig.shard.segments.all()[0].replaces().contains(&left));
     rig.reopen();
-    assert!(!rig.shard.obsolete.contains(&left));
+    assert!(!rig.shard.files.obsolete().any(|number| number == left));
 }
 
 #[test]
@@ -116,15 +121,21 @@ fn what_was_cleared_does_not_come_back_with_a_file_whose_removal_failed_to_be_sy
     rig.idle();
     rig.run_jobs();
     assert!(rig.disk.content(&former).is_none());
-    let merged = rig.shard.segments[0].number();
+    let merged = rig.shard.segments.all()[0].number();
     for value in 0..3 {
         rig.add("u", "other", &noise(value, 4_000));
         rig.commit();
-        rig.shard.wanted_takeover = true;
+        rig.shard.space.want_takeover();
         rig.merge_all();
     }
     rig.run_jobs();
-    assert!(!rig.shard.segments.iter().any(|segment| segment.number() == merged));
+    assert!(
+        !rig.shard
+            .segments
+            .all()
+            .iter()
+            .any(|segment| segment.number() == merged)
+    );
     // The power goes, and the disk had kept the name.
     rig.disk = Arc::new(rig.disk.crash());
     rig.disk.put(&former, bytes);
@@ -176,7 +187,7 @@ fn writes_do_not_wait_for_a_merge_that_takes_long() {
         rig.request(&format!("key {key}"), &key.to_string()).unwrap();
         rig.add("u", &format!("key {key}"), &noise(key, 400));
         if key % 150 == 149 {
-            rig.shard.wanted_takeover = true;
+            rig.shard.space.want_takeover();
             rig.shard.tick(rig.now);
             rig.commit();
         }
@@ -186,7 +197,7 @@ fn writes_do_not_wait_for_a_merge_that_takes_long() {
     let mut merge = None;
     for _ in 0..20 {
         match rig.shard.next_merge(rig.now) {
-            Some(job) if rig.shard.merge_under_way.is_some() => {
+            Some(job) if rig.shard.merges.is_merging() => {
                 merge = Some(job);
                 break;
             }
@@ -258,11 +269,12 @@ fn what_was_merged_away_is_let_go_by_a_job() {
     let mut rig = Rig::with_segment();
     rig.clear_keys(0..KEYS);
     rig.commit();
-    let merged = Arc::downgrade(&rig.shard.segments[0]);
+    let merged = Arc::downgrade(&rig.shard.segments.all()[0]);
     rig.merge_all();
     assert!(
         !rig.shard
             .segments
+            .all()
             .iter()
             .any(|held| held.number() == merged.upgrade().unwrap().number())
     );

@@ -1,6 +1,8 @@
 //! What must not wait behind a merge that has not the space it needs.
 
 use super::*;
+use crate::core::clock::SlotClocks;
+use crate::core::slot::SlotId;
 
 #[test]
 fn a_salvage_that_does_not_fit_waits_for_space_and_holds_up_no_other_merge() {
@@ -10,7 +12,7 @@ fn a_salvage_that_does_not_fit_waits_for_space_and_holds_up_no_other_merge() {
     });
     rig.fill(KEYS);
     rig.seal();
-    let damaged = rig.shard.segments[0].number();
+    let damaged = rig.shard.segments.all()[0].number();
     for round in 0..4 {
         for key in 0..25u64 {
             rig.add("u", &format!("other {key}"), &noise(round * 25 + key, 400));
@@ -39,12 +41,13 @@ fn a_salvage_that_does_not_fit_waits_for_space_and_holds_up_no_other_merge() {
         }
     }
     assert_eq!(
-        (merges, rig.shard.segments.len()),
+        (merges, rig.shard.segments.count()),
         (2, 2),
         "one salvage, and one merge of the others"
     );
     assert_eq!(
-        rig.shard.clears_since_merge, 0,
+        rig.shard.clears.untaken(),
+        0,
         "nor is there another for the same clears"
     );
     rig.disk.faults().free_bytes.store(1 << 30, Ordering::Relaxed);
@@ -52,14 +55,14 @@ fn a_salvage_that_does_not_fit_waits_for_space_and_holds_up_no_other_merge() {
         rig.idle();
         rig.run_jobs();
     }
-    assert!(rig.shard.lost.count() > 0 && rig.shard.stats().quarantined_files == 1);
+    assert!(rig.shard.dots.lost().count() > 0 && rig.shard.stats().quarantined_files == 1);
     assert!(rig.get("u", "other 1").is_empty());
 }
 
 #[test]
 fn what_is_dropped_is_noted_without_writing_a_large_segment_again() {
     let mut rig = Rig::with_segment();
-    let number = rig.shard.segments[0].number();
+    let number = rig.shard.segments.all()[0].number();
     let mut dropped = SlotClocks::default();
     dropped.insert(SlotId(7), OriginId(0xbeef), 1);
     rig.shard.know_dropped(&dropped);
@@ -67,8 +70,14 @@ fn what_is_dropped_is_noted_without_writing_a_large_segment_again() {
         rig.idle();
         rig.run_jobs();
     }
-    assert!(rig.shard.dropped.is_empty(), "a footer says it");
-    assert!(rig.shard.segments.iter().any(|segment| segment.number() == number));
+    assert!(rig.shard.dots.dropped().is_empty(), "a footer says it");
+    assert!(
+        rig.shard
+            .segments
+            .all()
+            .iter()
+            .any(|segment| segment.number() == number)
+    );
     rig.reopen();
-    assert!(rig.shard.covered.covers(&dropped));
+    assert!(rig.shard.dots.covered().covers(&dropped));
 }
