@@ -425,12 +425,16 @@ async fn a_shard_that_dies_again_and_again_under_load_loses_and_doubles_nothing(
     let writing = join_all(writers.collect::<Vec<_>>());
     let killing = async {
         // The pause before it is opened again doubles each time.
-        for _ in 0..DEATHS {
+        for death in 1..=DEATHS as u64 {
             tokio::time::sleep(Duration::from_millis(20)).await;
             while !node.is_ready() {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
             node.kill_shard_of(&user(), &key(0));
+            // Who is killed once more before anybody has noticed dies once.
+            while node.figures()[0].restarts < death {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
         }
     };
     let (written, ()) = tokio::join!(writing, killing);
