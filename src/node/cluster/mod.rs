@@ -1,35 +1,17 @@
 //! The node as a member of a cluster: who the others are, which of them hold what, and how requests are carried out by several of them.
 //!
-//! | file | job |
+//! | part | what it is |
 //! | --- | --- |
-//! | `start` | starting a member |
-//! | `table` | the member table: who belongs. Kept as records of the system's own key range, which every node holds |
-//! | `layout` | the table and the placement that follows from it, watched for change |
-//! | `gossip` | who is there |
-//! | `gathering` | the first moments of a cluster, when user data would keep out who is still on the way |
-//! | `gather` | asking several replicas, until enough of them answered |
-//! | `write`, `read`, `elsewhere`, `taking`, `list` | the coordinator: what a request's level asks for |
-//! | `seen` | what a later clear may remove |
-//! | `forward` | requests for slots that this node does not hold |
-//! | `tries` | the replicas that such a request was sent to |
-//! | `serve`, `opened` | what this node answers to others; readers and pulls that they opened |
-//! | `sync` | catching up: asking each peer for what this node lacks |
-//! | `compare`, `pull` | its steps: what both hold, and taking what is lacking |
-//! | `settled` | when that can be left out |
-//! | `offer` | bringing to its replicas what was taken of a slot by the table from before |
-//! | `clock_book` | what the others told of their clocks, and what all of them know |
-//! | `heal` | when a slot that lost something is whole again |
-//! | `give_up`, `at_work` | ops that nobody holds any more |
-//! | `lives`, `lives_file` | which life of each member was met, and whether it runs on an older copy of its disk |
-//! | `told` | what each peer told of its clocks, by which that shows |
-//! | `join` | coming in, letting in, replacing |
-//! | `asked` | what came of a round of asking |
-//! | `standstill` | no user's write falls between two member tables |
-//! | `asking` | who asks to be let in, and whose lost disk that shows |
-//! | `strangers` | who is there and stands in no record: a table that is too old, or a second cluster |
-//! | `place` | whose an address is, and a lost node's own seat |
-//! | `observe` | what shows only over time: clocks of others, the rate of the stream |
+//! | `calls` | requests to peers, and what their answers mean |
+//! | `members` | who belongs: the member table, gossip, founding, joining, replacing |
+//! | `clocks` | what the peers told of their clocks |
+//! | `lives` | whose word counts: lives of members, and older copies of their disks |
+//! | `coordinator` | reads, writes and lists at the level that a request asks for |
+//! | `catch_up` | asking each peer for what this node lacks; healing what damage took |
+//! | `serve` | what this node answers to its peers |
 //! | `status` | what an admin is shown |
+//!
+//! `start` starts a member, and `at_work` tells when what was begun has ended.
 //!
 //! # How the guarantees are met
 //!
@@ -38,52 +20,26 @@
 //! has to be changed; an acknowledged request id is always found (G6). Then it is appended here and at the other live replicas, and
 //! acknowledged when a quorum has it durably (G1), whichever these are. It goes at once to as many as a quorum takes, and two milliseconds later
 //! to the others, so that more goes in one message (`node::spreading`). A clear also learns the quorum's clocks of the slot, and removes what they
-//! cover, and with a value all parts that it may be made of (G7, `seen`).
+//! cover, and with a value all parts that it may be made of (G7, `coordinator::seen`).
 //!
 //! A read at quorum compares digests of the slot's clock. Equal clocks mean equal sets of ops. Where too few are equal, what each lacks of the key is
 //! exchanged, durably, before it is read (G4); and of what comes in meanwhile nothing is shown without all that was acknowledged before it (G7).
 //!
-//! What a peer misses, because it was away or its queue was full, it asks for itself, by its clock (`sync`).
+//! What a peer misses, because it was away or its queue was full, it asks for itself, by its clock (`catch_up`).
 //!
 //! Invariant: a replica's word counts (it *votes*) only if its disk holds all that it ever acknowledged of the slot: not while it is new, not
 //! where it is damaged, not before the peer that asks, and whoever else it can reach, has seen that it is no older copy of itself (`lives`).
 
-mod asked;
-mod asking;
 mod at_work;
-mod clock_book;
-mod compare;
-mod elsewhere;
-mod forward;
-mod gather;
-mod gathering;
-mod give_up;
-mod gossip;
-mod heal;
-mod join;
-mod layout;
-mod list;
+mod calls;
+mod catch_up;
+mod clocks;
+mod coordinator;
 mod lives;
-mod lives_file;
-mod observe;
-mod offer;
-mod opened;
-mod place;
-mod pull;
-mod read;
-mod seen;
+mod members;
 mod serve;
-mod settled;
-mod standstill;
 mod start;
 mod status;
-mod strangers;
-mod sync;
-mod table;
-mod taking;
-mod told;
-mod tries;
-mod write;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -103,16 +59,15 @@ use crate::env::Env;
 use crate::net::{Hello, KeyRing, Tls};
 use crate::types::{NodeId, UserId};
 
-use clock_book::ClockBook;
-use layout::Layouts;
+use clocks::ClockBook;
 use lives::Lives;
+use members::Layouts;
 
 pub use at_work::Task;
-pub use elsewhere::Elsewhere;
-pub use forward::{RemoteReader, is_worth_another};
-pub use join::{MemberChange, MemberRefused};
+pub use calls::is_worth_another;
+pub use coordinator::{Elsewhere, RemoteReader};
+pub use members::{MemberChange, MemberRefused, MemberState, MemberTable};
 pub use status::{ClusterFigures, ClusterStatus, LagFigures, MemberStatus, OwnStatus, PeerSeen};
-pub use table::{MemberState, MemberTable};
 
 /// How often the loops of a member look for what only time makes due.
 const TICK: Duration = Duration::from_millis(500);
@@ -172,20 +127,20 @@ struct Inner {
     clocks: ClockBook,
     lives: Lives,
     counters: Counters,
-    observed: observe::Observed,
-    serving: opened::Opened,
+    observed: status::Observed,
+    serving: serve::Opened,
     /// Why this node is not let in, as it was told or knows itself.
     why_not_in: Mutex<Option<String>>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
     stopping: AtomicBool,
     /// Numbers readers and pulls of this node at its peers.
     next_number: AtomicU64,
-    asking: asking::Asking,
-    taking: taking::Taking,
+    asking: members::Asking,
+    taking: coordinator::Taking,
     at_work: at_work::AtWork,
-    gathering: gathering::Gathering,
-    standstill: standstill::Standstill,
-    strangers: strangers::Strangers,
+    gathering: members::Gathering,
+    standstill: members::Standstill,
+    strangers: members::Strangers,
     /// About how many bytes of dots go into one message, or into one clear.
     dots_bytes_max: AtomicUsize,
     /// Held by whoever changes the member table.
@@ -319,7 +274,7 @@ impl Inner {
             .filter(|peer| peer.is_up() && self.lives.is_introduced(peer.node()))
             .collect();
         // A frozen peer shows by a request that waits for long.
-        peers.sort_by_key(|peer| (peer.waiting() > gather::SLOW, peer.node() < self.me, peer.node()));
+        peers.sort_by_key(|peer| (peer.waiting() > calls::SLOW, peer.node() < self.me, peer.node()));
         peers
     }
 }

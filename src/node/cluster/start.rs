@@ -6,9 +6,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use super::clock_book::ClockBook;
-use super::layout::Layouts;
-use super::lives::Lives;
 use super::*;
 
 /// What tells one cluster's connections from another's.
@@ -62,19 +59,19 @@ impl Cluster {
             membership: Mutex::default(),
             view: watch::Sender::default(),
             counters: Counters::default(),
-            observed: observe::Observed::default(),
-            serving: opened::Opened::default(),
+            observed: status::Observed::default(),
+            serving: serve::Opened::default(),
             why_not_in: Mutex::default(),
             tasks: Mutex::default(),
             stopping: AtomicBool::new(false),
             next_number: AtomicU64::new(1),
-            asking: asking::Asking::default(),
-            taking: taking::Taking::default(),
+            asking: members::Asking::default(),
+            taking: coordinator::Taking::default(),
             at_work: at_work::AtWork::default(),
-            gathering: gathering::Gathering::default(),
-            standstill: standstill::Standstill::default(),
-            strangers: strangers::Strangers::default(),
-            dots_bytes_max: AtomicUsize::new(compare::DOTS_BYTES_MAX),
+            gathering: members::Gathering::default(),
+            standstill: members::Standstill::default(),
+            strangers: members::Strangers::default(),
+            dots_bytes_max: AtomicUsize::new(catch_up::DOTS_BYTES_MAX),
             changing: tokio::sync::Mutex::default(),
         });
         if let Err(error) = inner.load_table().await {
@@ -85,14 +82,17 @@ impl Cluster {
         door.open(&inner);
         inner.start_gossip(life.starts).await?;
         let mut tasks = inner.tasks.lock();
-        tasks.push(tokio::spawn(gossip::run(inner.clone())));
-        tasks.push(tokio::spawn(layout::watch(inner.clone(), inner.view.subscribe())));
-        tasks.push(tokio::spawn(join::run(inner.clone())));
-        tasks.push(tokio::spawn(sync::run(inner.clone())));
-        tasks.push(tokio::spawn(give_up::run(inner.clone())));
-        tasks.push(tokio::spawn(heal::run(inner.clone())));
-        tasks.push(tokio::spawn(observe::run(inner.clone())));
-        tasks.push(tokio::spawn(strangers::run(inner.clone())));
+        tasks.push(tokio::spawn(members::gossip::run(inner.clone())));
+        tasks.push(tokio::spawn(members::layout::watch(
+            inner.clone(),
+            inner.view.subscribe(),
+        )));
+        tasks.push(tokio::spawn(members::join::run(inner.clone())));
+        tasks.push(tokio::spawn(catch_up::sync::run(inner.clone())));
+        tasks.push(tokio::spawn(catch_up::give_up::run(inner.clone())));
+        tasks.push(tokio::spawn(catch_up::heal::run(inner.clone())));
+        tasks.push(tokio::spawn(status::observe::run(inner.clone())));
+        tasks.push(tokio::spawn(members::strangers::run(inner.clone())));
         drop(tasks);
         Ok(Self { inner })
     }

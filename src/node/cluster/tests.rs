@@ -1,36 +1,20 @@
 //! Whole members in one process, on real sockets and in real folders.
 
-use futures_util::StreamExt;
-use tempfile::TempDir;
-use tokio::time::{Instant, sleep};
+pub(super) use futures_util::StreamExt;
+pub(super) use tempfile::TempDir;
+pub(super) use tokio::time::{Instant, sleep};
 
-use super::*;
-use crate::core::slot::SYSTEM_SLOT;
-use crate::node::{Added, Node, NodeConfig, OpError, Terms};
-use crate::store::memory_disk::MemoryDisk;
-use crate::types::{Consistency, Key, RequestId, UserId};
+pub(super) use super::*;
+pub(super) use crate::core::slot::SYSTEM_SLOT;
+pub(super) use crate::node::{Added, Node, NodeConfig, OpError, Terms};
+pub(super) use crate::store::memory_disk::MemoryDisk;
+pub(super) use crate::types::{Consistency, Key, RequestId, UserId};
 
-mod bad_disk;
-mod clears;
-mod copying;
-mod dropped;
-mod due;
-mod forwarding;
-mod founding;
-mod gathering;
-mod given_up;
-mod healing;
-mod introductions;
-mod losses;
-mod members;
-mod moving;
-mod readers;
-mod reads;
+mod ops;
 mod rig;
-mod set_back;
-mod standing_still;
 
-use rig::*;
+pub(super) use ops::*;
+pub(super) use rig::*;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_one_node_took_all_nodes_show_in_the_same_order() {

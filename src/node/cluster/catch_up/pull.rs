@@ -1,0 +1,168 @@
+//! Taking from a peer what this node lacks, in portions whose names fit into a message, page by page.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::sync::PAGE_BYTES;
+use crate::core::clock::{Clock, SlotClocks};
+use crate::core::slot::SlotId;
+use crate::node::cluster::Inner;
+use crate::node::cluster::calls::{Broken, ask};
+use crate::node::cluster::coordinator::Came;
+use crate::node::peers::Peer;
+use crate::wire::{Request, Response, WireClocks};
+
+/// Between two pages.
+const PAGE_PAUSE: Duration = Duration::from_millis(3);
+/// About how many bytes name what one pull is for. The peer's answer names as much again, and may name it in more pieces.
+const PORTION_BYTES_MAX: usize = 1 << 20;
+/// The most that these take in a message.
+const SLOT_BYTES: usize = 12;
+const ORIGIN_BYTES: usize = 16;
+const RANGE_BYTES: usize = 20;
+
+impl Inner {
+    /// Takes the ops with these dots from the peer, and returns which of them it covered: all that it still holds of those is durable here.
+    /// `before`: this node's clocks when it was found to lack them.
+    pub(super) async fn pull(
+        &self,
+        peer: &Peer,
+        wants: &SlotClocks,
+        before: &SlotClocks,
+    ) -> Result<SlotClocks, Broken> {
+        let mut covered = SlotClocks::default();
+        if wants.is_empty() {
+            return Ok(covered);
+        }
+        let started = Instant::now();
+        let mut ops_pulled = 0;
+        for portion in portions(wants, PORTION_BYTES_MAX) {
+            let (ops, of_portion) = self.pull_portion(peer, &portion, before).await?;
+            ops_pulled += ops;
+            covered.join(&of_portion);
+        }
+        let took_ms = started.elapsed().as_millis() as u64;
+        tracing::info!(peer = %peer.node(), ops = ops_pulled, took_ms, "caught up with a peer");
+        Ok(covered)
+    }
+
+    async fn pull_portion(
+        &self,
+        peer: &Peer,
+        wants: &SlotClocks,
+        before: &SlotClocks,
+    ) -> Result<(u64, SlotClocks), Broken> {
+        let pull = self.next_number.fetch_add(1, Ordering::Relaxed);
+        let request = Request::Pull {
+            pull,
+            wants: WireClocks::of(wants),
+        };
+        if !matches!(ask(peer, request).await?, Response::Done) {
+            return Err(Broken::Answer);
+        }
+        // A clear may be among what the peer has collected since the clocks were compared: then it comes as a spent request id, or not at
+        // all. From here on the peer reads from a snapshot, so what is collected later still comes as what it was. And nothing of it may
+        // be durable before it is known what has to go with it: if this breaks off in between, the next round lacks the same.
+        let slots: Vec<SlotId> = wants.slots().map(|(slot, _)| slot).collect();
+        let mut compared = self.compare_clocks(peer, &slots, Some(before)).await?;
+        if let Some((_, error)) = compared.left_out.pop_first() {
+            return Err(error);
+        }
+        let mut ops_pulled = 0;
+        loop {
+            self.clocks.note_coming(peer.node());
+            let request = Request::PullNext {
+                pull,
+                budget_bytes: PAGE_BYTES,
+            };
+            let Response::Pulled { ops, covered } = ask(peer, request).await? else {
+                return Err(Broken::Answer);
+            };
+            ops_pulled += ops.len() as u64;
+            self.note_pulled(peer, &ops);
+            self.allow(&ops);
+            self.take_ops(ops, Came::Pulled).await?;
+            if let Some(covered) = covered {
+                // All that the peer still holds of them is durable here, and every clear that saw one of them: they came first, also those that
+                // were not asked for.
+                let covered = covered.into_clocks().meet(wants);
+                self.local.know_dropped(&covered);
+                return Ok((ops_pulled, covered));
+            }
+            tokio::time::sleep(PAGE_PAUSE).await;
+        }
+    }
+}
+
+/// About how many bytes a clock takes in a message, at most.
+pub(super) fn clock_bytes(clock: &Clock) -> usize {
+    let origins = clock
+        .origins()
+        .map(|(_, set)| ORIGIN_BYTES + set.ranges().len() * RANGE_BYTES);
+    SLOT_BYTES + origins.sum::<usize>()
+}
+
+/// The same dots in several pieces, each of which takes at most about so many bytes in a message.
+pub(super) fn portions(wants: &SlotClocks, bytes_max: usize) -> Vec<SlotClocks> {
+    let (mut done, mut portion, mut bytes) = (Vec::new(), SlotClocks::default(), 0);
+    for (slot, clock) in wants.slots() {
+        bytes += SLOT_BYTES;
+        for (origin, set) in clock.origins() {
+            bytes += ORIGIN_BYTES;
+            for &(first, last) in set.ranges() {
+                bytes += RANGE_BYTES;
+                if bytes > bytes_max && !portion.is_empty() {
+                    done.push(std::mem::take(&mut portion));
+                    bytes = SLOT_BYTES + ORIGIN_BYTES + RANGE_BYTES;
+                }
+                portion.insert_range(slot, origin, first, last);
+            }
+        }
+    }
+    done.push(portion);
+    done
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::stamp::OriginId;
+    use crate::wire::Message;
+
+    #[test]
+    fn portions_name_the_same_dots_and_none_is_larger_than_it_may_be() {
+        let mut wants = SlotClocks::default();
+        for slot in 0..3 {
+            for origin in 0..200u64 {
+                wants.insert_range(SlotId(slot * 7), OriginId(u64::MAX - origin), 1, u64::MAX - 1);
+            }
+        }
+        // One origin of one slot alone is larger.
+        for seq in 0..1_000u64 {
+            wants.insert_range(
+                SlotId(9),
+                OriginId(u64::MAX),
+                u64::MAX - 2 - seq * 2,
+                u64::MAX - 2 - seq * 2,
+            );
+        }
+        for bytes_max in [0, 100, 5_000, 1 << 20] {
+            let mut all = SlotClocks::default();
+            for portion in portions(&wants, bytes_max) {
+                assert!(!portion.is_empty() && portion.meet(&all).is_empty());
+                let mut encoded = Vec::new();
+                let wants = WireClocks::of(&portion);
+                Message::Request(u64::MAX, Request::Pull { pull: u64::MAX, wants }).encode(&mut encoded);
+                assert!(
+                    encoded.len() <= bytes_max.max(100) + 50,
+                    "{} of {bytes_max}",
+                    encoded.len()
+                );
+                all.join(&portion);
+            }
+            assert_eq!(all, wants);
+        }
+    }
+}

@@ -1,0 +1,19 @@
+//! What this node knows of its peers' clocks, which are all that two replicas compare.
+//!
+//! | file | job |
+//! | --- | --- |
+//! | `book` | what the others told, what all of them know, and of whom this node has everything |
+//! | `book::due` | what is still to come before a slot is in sync with a peer |
+//! | `told` | what a peer told in its life before, and has to hold in the next |
+//! | `settled` | when two have nothing to tell each other |
+//!
+//! Invariant: a clock that is known covers only what was durable at its node when it told it; damage, another life and another table end
+//! what was concluded from it.
+
+mod book;
+mod settled;
+mod told;
+
+pub(super) use book::ClockBook;
+pub(super) use settled::digest_of;
+pub(super) use told::Finding;
