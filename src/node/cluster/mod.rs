@@ -11,7 +11,12 @@
 //! | `serve` | what this node answers to its peers |
 //! | `status` | what an admin is shown |
 //!
-//! `start` starts a member, and `at_work` tells when what was begun has ended.
+//! Beside them, for all of them: `start` starts a member, `at_work` tells when what was begun has ended, `counters` are counted.
+//!
+//! Imports point one way, and a test sees to it: `calls <- members <- clocks <- lives <- coordinator <- catch_up <- serve <- status`; an arrow
+//! points from what is used to what may use it. `Inner` is the state of a member, grouped by the parts; its methods are shared. By these, some
+//! ways lead back: `members` looks into `clocks` and `lives` whether this node is new, and known, and writes its records through the
+//! `coordinator`; `catch_up` counts for `status`, and `serve` tells it to others.
 //!
 //! # How the guarantees are met
 //!
@@ -35,6 +40,7 @@ mod calls;
 mod catch_up;
 mod clocks;
 mod coordinator;
+mod counters;
 mod lives;
 mod members;
 mod serve;
@@ -47,21 +53,20 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::OpError;
 use super::local::Local;
-use super::membership::{ClusterView, Membership, MembershipError};
-use super::peers::{Peer, Peers, PeersConfig};
-use crate::core::slot::SlotId;
+use super::membership::MembershipError;
+use super::peers::{Peer, Peers};
 use crate::env::Env;
-use crate::net::{Hello, KeyRing, Tls};
-use crate::types::{NodeId, UserId};
+use crate::net::{KeyRing, Tls};
+use crate::types::NodeId;
 
+use at_work::AtWork;
 use clocks::ClockBook;
+use counters::{Counters, count};
 use lives::Lives;
-use members::Layouts;
+use members::Members;
 
 pub use at_work::Task;
 pub use calls::is_worth_another;
@@ -114,56 +119,27 @@ pub struct Cluster {
     inner: Arc<Inner>,
 }
 
+/// What the parts of a member share.
 struct Inner {
     env: Env,
     local: Local,
     me: NodeId,
     config: ClusterConfig,
     peers: Peers,
-    membership: Mutex<Option<Membership>>,
-    /// What gossip saw last.
-    view: watch::Sender<ClusterView>,
-    layouts: Layouts,
+    members: Members,
     clocks: ClockBook,
     lives: Lives,
-    counters: Counters,
-    observed: status::Observed,
-    serving: serve::Opened,
-    /// Why this node is not let in, as it was told or knows itself.
-    why_not_in: Mutex<Option<String>>,
-    tasks: Mutex<Vec<JoinHandle<()>>>,
-    stopping: AtomicBool,
-    /// Numbers readers and pulls of this node at its peers.
-    next_number: AtomicU64,
-    asking: members::Asking,
     taking: coordinator::Taking,
-    at_work: at_work::AtWork,
-    gathering: members::Gathering,
-    standstill: members::Standstill,
-    strangers: members::Strangers,
     /// About how many bytes of dots go into one message, or into one clear.
     dots_bytes_max: AtomicUsize,
-    /// Held by whoever changes the member table.
-    changing: tokio::sync::Mutex<()>,
-}
-
-/// What went wrong or was repaired, since the start.
-#[derive(Debug, Default)]
-struct Counters {
-    quorum_failures: AtomicU64,
-    read_repairs: AtomicU64,
-    forwarded: AtomicU64,
-    hedged: AtomicU64,
-    pulled_ops: AtomicU64,
-    pulled_bytes: AtomicU64,
-    /// Ops that came from other replicas, live, for a read, or to catch up.
-    taken_ops: AtomicU64,
-    taken_bytes: AtomicU64,
-    reconciled_slots: AtomicU64,
-}
-
-fn count(counter: &AtomicU64) {
-    counter.fetch_add(1, Ordering::Relaxed);
+    serving: serve::Opened,
+    observed: status::Observed,
+    counters: Counters,
+    at_work: AtWork,
+    /// Numbers readers and pulls of this node at its peers.
+    next_number: AtomicU64,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
+    stopping: AtomicBool,
 }
 
 impl Cluster {
@@ -174,7 +150,7 @@ impl Cluster {
 
     /// Whether this node belongs to the cluster, by the table as it knows it.
     pub fn is_member(&self) -> bool {
-        self.inner.layouts.current().table.is_up(self.inner.me)
+        self.inner.layout().table.is_up(self.inner.me)
     }
 
     /// Why it does not.
@@ -194,77 +170,12 @@ impl Cluster {
         for task in std::mem::take(&mut *self.inner.tasks.lock()) {
             task.abort();
         }
-        let membership = self.inner.membership.lock().take();
-        if let Some(membership) = membership {
-            membership.stop().await;
-        }
+        self.inner.stop_gossip().await;
         self.inner.peers.stop().await;
     }
 }
 
 impl Inner {
-    /// Whether this node's own word counts for the slot.
-    fn votes(&self, slot: SlotId) -> bool {
-        !self.clocks.is_new() && self.local.is_whole(slot) && self.is_known() && self.was_told(slot)
-    }
-
-    /// The same, for a request of a peer: it has to know this node's life, and both have to be replicas by this node's table. One that was
-    /// replaced, and runs on, gets no quorum, and one that goes by an older table counts on nobody who held the slot by that.
-    fn votes_for(&self, slot: SlotId, peer: NodeId) -> bool {
-        self.votes(slot) && self.knows_replica(slot, peer)
-    }
-
-    fn knows_replica(&self, slot: SlotId, peer: NodeId) -> bool {
-        let are_replicas = || {
-            let layout = self.layouts.current();
-            let replicas = layout.placement.replicas(slot);
-            replicas.contains(&peer) && replicas.contains(&self.me)
-        };
-        self.lives.is_introduced(peer) && are_replicas()
-    }
-
-    /// Whether what this node lists counts.
-    fn may_list(&self) -> bool {
-        !self.clocks.is_new() && self.is_known() && self.told_all()
-    }
-
-    /// Refuses what a client asks of a member that was removed: it hears of no change of users any more, and who goes on using it should not.
-    /// Of one that may be no more than a part of its cluster. And what is a user's, where another cluster may hold what this one lacks.
-    fn refuse_if_outside(&self, user: &UserId) -> Result<(), OpError> {
-        if self.layouts.current().table.is_removed(self.me) {
-            return Err(OpError::NotReady(self.why_no_member()));
-        }
-        if let Some(why) = self.why_unknown() {
-            return Err(OpError::NotReady(why));
-        }
-        match self.why_other_cluster().filter(|_| !user.is_system()) {
-            Some(why) => Err(OpError::NotReady(why)),
-            None => Ok(()),
-        }
-    }
-
-    fn why_no_member(&self) -> String {
-        if self.layouts.current().table.is_removed(self.me) {
-            return MemberRefused::Removed(self.me).to_string();
-        }
-        let why = self.why_not_in.lock().clone();
-        let why = why.map(|why| format!(": {why}")).unwrap_or_default();
-        format!("the node was not let into the cluster yet{why}")
-    }
-
-    /// Who is there, by gossip.
-    fn view(&self) -> ClusterView {
-        self.view.borrow().clone()
-    }
-
-    fn refused_datagrams(&self) -> Vec<(&'static str, u64)> {
-        let membership = self.membership.lock();
-        let counters = membership.as_ref().map(Membership::counters);
-        counters
-            .map(|counters| counters.refused.by_reason().collect())
-            .unwrap_or_default()
-    }
-
     /// The other replicas of these that are connected, those first that are to be asked first: those that answer, in a circle of all from this node
     /// on. So each node mostly speaks to one other, and much goes into one message.
     fn up_peers(&self, replicas: &[NodeId]) -> Vec<Peer> {

@@ -1,12 +1,8 @@
 //! Starting a member: its peers, its table, its gossip, and the tasks that run as long as it does.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
-
-use parking_lot::Mutex;
-use tokio::sync::watch;
-
 use super::*;
+use crate::net::Hello;
+use crate::node::peers::PeersConfig;
 
 /// What tells one cluster's connections from another's.
 fn cluster_number(name: &str) -> u64 {
@@ -50,29 +46,21 @@ impl Cluster {
         let inner = Arc::new(Inner {
             lives: Lives::open(&env, &local).await,
             clocks: ClockBook::new(life.is_new),
-            layouts: Layouts::default(),
             env,
             local,
             me: life.node,
             config,
             peers,
-            membership: Mutex::default(),
-            view: watch::Sender::default(),
+            members: Members::default(),
             counters: Counters::default(),
             observed: status::Observed::default(),
             serving: serve::Opened::default(),
-            why_not_in: Mutex::default(),
             tasks: Mutex::default(),
             stopping: AtomicBool::new(false),
             next_number: AtomicU64::new(1),
-            asking: members::Asking::default(),
             taking: coordinator::Taking::default(),
-            at_work: at_work::AtWork::default(),
-            gathering: members::Gathering::default(),
-            standstill: members::Standstill::default(),
-            strangers: members::Strangers::default(),
+            at_work: AtWork::default(),
             dots_bytes_max: AtomicUsize::new(catch_up::DOTS_BYTES_MAX),
-            changing: tokio::sync::Mutex::default(),
         });
         if let Err(error) = inner.load_table().await {
             // Its peers know who they are, and bring back what is damaged.
@@ -85,7 +73,7 @@ impl Cluster {
         tasks.push(tokio::spawn(members::gossip::run(inner.clone())));
         tasks.push(tokio::spawn(members::layout::watch(
             inner.clone(),
-            inner.view.subscribe(),
+            inner.members.view.subscribe(),
         )));
         tasks.push(tokio::spawn(members::join::run(inner.clone())));
         tasks.push(tokio::spawn(catch_up::sync::run(inner.clone())));

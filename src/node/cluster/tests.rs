@@ -2,10 +2,11 @@
 
 pub(super) use futures_util::StreamExt;
 pub(super) use tempfile::TempDir;
+pub(super) use tokio::sync::watch;
 pub(super) use tokio::time::{Instant, sleep};
 
 pub(super) use super::*;
-pub(super) use crate::core::slot::SYSTEM_SLOT;
+pub(super) use crate::core::slot::{SYSTEM_SLOT, SlotId};
 pub(super) use crate::node::{Added, Node, NodeConfig, OpError, Terms};
 pub(super) use crate::store::memory_disk::MemoryDisk;
 pub(super) use crate::types::{Consistency, Key, RequestId, UserId};
@@ -268,7 +269,7 @@ async fn how_far_a_node_is_behind_and_whose_clock_is_wrong_is_told() {
 async fn what_is_too_large_for_one_message_together_comes_in_several() {
     let mut rig = Rig::new(4).await;
     let away = rig.node(3).local().life().node;
-    let layout = rig.node(0).cluster().unwrap().inner.layouts.current();
+    let layout = rig.node(0).cluster().unwrap().inner.layout();
     let is_held = |name: &String| {
         let (slot, _) = crate::node::replica::place_of(&user(), &key(name));
         layout.placement.replicas(slot).contains(&away)

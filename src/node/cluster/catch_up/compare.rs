@@ -8,27 +8,22 @@
 //!
 //! A slot that cannot be reconciled is left out, and keeps none of the others from being copied.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
-use super::pull::{clock_bytes, portions};
 use super::sync::PAGE_BYTES;
 use crate::core::clock::{Clock, SlotClocks};
-use crate::core::slot::{SLOT_COUNT, SYSTEM_SLOT, SlotId};
+use crate::core::slot::SlotId;
 use crate::node::OpError;
 use crate::node::cluster::calls::{Broken, ask, error_of, refused};
-use crate::node::cluster::clocks::digest_of;
+use crate::node::cluster::clocks::{Portions, clock_bytes, portions};
 use crate::node::cluster::{Inner, count};
 use crate::node::local::Wanted;
 use crate::node::peers::Peer;
 use crate::planted::{Bug, planted};
 use crate::shard::{WriteContext, WriteKind};
-use crate::types::NodeId;
-use crate::wire::{NOT_NAMED, Request, Response, WireClock, WireError};
+use crate::wire::{Request, Response, WireClock, WireError};
 
-/// Slots whose clocks go into one message, and about how many bytes of them.
-const CLOCKS_MAX: usize = 256;
-const CLOCKS_BYTES_MAX: usize = 1 << 20;
 /// See `Inner::dots_bytes_max`.
 pub(in crate::node::cluster) const DOTS_BYTES_MAX: usize = 1 << 20;
 
@@ -43,44 +38,7 @@ pub(super) struct Compared {
     pub left_out: BTreeMap<SlotId, Broken>,
 }
 
-/// This node's clocks of some slots, and of these the peer's, with what it has collected.
-type Exchanged = (BTreeMap<SlotId, Clock>, Vec<(u16, WireClock, WireClock)>);
-
-/// Slots whose clocks are still to be exchanged.
-pub(in crate::node::cluster) struct Portions<'s> {
-    slots: &'s [SlotId],
-    /// So many at a time.
-    most: usize,
-}
-
-impl<'s> Portions<'s> {
-    pub(in crate::node::cluster) fn of(slots: &'s [SlotId]) -> Self {
-        let most = CLOCKS_MAX;
-        Self { slots, most }
-    }
-}
-
 impl Inner {
-    /// The slots that both this node and the peer hold.
-    pub(in crate::node::cluster) fn shared_slots(&self, peer: NodeId) -> Vec<SlotId> {
-        let layout = self.layouts.current();
-        let holds = |slot: &SlotId| {
-            let replicas = layout.placement.replicas(*slot);
-            replicas.contains(&self.me) && replicas.contains(&peer)
-        };
-        let mut slots: Vec<SlotId> = (0..SLOT_COUNT).map(SlotId).filter(holds).collect();
-        // Everybody holds the system's slot; a member that is not in the table yet finds the table there.
-        slots.push(SYSTEM_SLOT);
-        slots
-    }
-
-    pub(in crate::node::cluster) fn digests(&self, slots: &[SlotId]) -> Result<BTreeMap<SlotId, u64>, OpError> {
-        let wanted: BTreeSet<SlotId> = slots.iter().copied().collect();
-        let readers = self.local.all_readers()?;
-        let digests = readers.iter().flat_map(|reader| reader.durable_digests());
-        Ok(digests.filter(|(slot, _)| wanted.contains(slot)).collect())
-    }
-
     /// Exchanges the clocks of some slots, and reconciles those of which this node may have missed a clear. `before`: the clocks that tell
     /// which clears it knew; those of now if there are none.
     pub(super) async fn compare_clocks(
@@ -115,45 +73,6 @@ impl Inner {
             }
         }
         Ok(compared)
-    }
-
-    /// Tells the peer some of these clocks, and hears its own; none when all were told.
-    pub(in crate::node::cluster) async fn exchange_clocks(
-        &self,
-        peer: &Peer,
-        left: &mut Portions<'_>,
-    ) -> Result<Option<Exchanged>, Broken> {
-        while !left.slots.is_empty() {
-            let (mut mine, mut bytes) = (BTreeMap::new(), 0);
-            for slot in left.slots.iter().take(left.most) {
-                let clock = self.local.clock(*slot)?;
-                bytes += clock_bytes(&clock);
-                if bytes > CLOCKS_BYTES_MAX && !mine.is_empty() {
-                    break;
-                }
-                mine.insert(*slot, clock);
-            }
-            let clocks = mine.iter().map(|(slot, clock)| (slot.0, WireClock::of(clock)));
-            let request = Request::Clocks {
-                slots: clocks.collect(),
-            };
-            match ask(peer, request).await {
-                Ok(Response::Clocks(theirs)) => {
-                    left.slots = left.slots.get(mine.len()..).unwrap_or_default();
-                    return Ok(Some((mine, theirs)));
-                }
-                // Its own clocks may be larger.
-                Err(Broken::Refused(_)) if mine.len() > 1 => left.most = mine.len() / 2,
-                Ok(_) => return Err(Broken::Answer),
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(None)
-    }
-
-    /// Whether a clear may be gone that this node's disk ought to know: it is an older copy or lost something, as far as was found.
-    pub(in crate::node::cluster) fn may_have_missed_clears(&self, slot: SlotId) -> bool {
-        self.clocks.is_new() || !self.local.is_whole(slot)
     }
 
     async fn reconcile_if_needed(
@@ -280,49 +199,6 @@ impl Inner {
             false => Response::Dropped(WireClock::of(&dropped)),
         })
     }
-
-    pub(in crate::node::cluster) fn answer_compare(&self, from: NodeId, digest: u64) -> Result<Response, OpError> {
-        if !self.layouts.current().table.is_up(from) {
-            // Its table may be newer, and which slots both hold is not known here: none of them must look empty, and so equal, to it.
-            let own = self.local.all_clocks()?;
-            let differs = |slot| (slot, !own.get(SlotId(slot)).map_or(0, Clock::digest));
-            let differing = (0..=SYSTEM_SLOT.0).map(differs);
-            return Ok(Response::Differ(differing.chain([(NOT_NAMED, 0)]).collect()));
-        }
-        let mut digests = self.digests(&self.shared_slots(from))?;
-        // Of a slot in which this node is behind what the peer told in its life before, to hold the same proves nothing.
-        let beyond = self.clocks.beyond(from, || self.local.clocks());
-        if beyond.is_empty() && digest_of(&digests) == digest {
-            return Ok(Response::Same);
-        }
-        for slot in beyond {
-            let digest = digests.entry(slot).or_default();
-            *digest = !*digest;
-        }
-        // The peer has something new, or lacks something.
-        self.clocks.unsettle(from);
-        let digests = digests.into_iter().map(|(slot, digest)| (slot.0, digest));
-        Ok(Response::Differ(digests.collect()))
-    }
-
-    pub(in crate::node::cluster) fn answer_clocks(
-        &self,
-        (from, connection): (NodeId, u64),
-        slots: Vec<(u16, WireClock)>,
-    ) -> Result<Response, OpError> {
-        let mut answer = Vec::with_capacity(slots.len());
-        for (slot, clock) in slots {
-            let Ok(slot) = crate::wire::slot_of(slot) else {
-                continue;
-            };
-            self.clocks.hear(from, connection, slot, &clock.into_clock());
-            // The clock first: what is collected afterwards is covered by it.
-            let collected = self.local.collected(slot)?;
-            let clock = self.local.clock(slot)?;
-            answer.push((slot.0, WireClock::of(&clock), WireClock::of(&collected)));
-        }
-        Ok(Response::Clocks(answer))
-    }
 }
 
 fn too_much() -> Response {
@@ -345,15 +221,6 @@ fn halves(dots: &Clock) -> [Clock; 2] {
     }
     let second = dots.minus(&first);
     [first, second]
-}
-
-/// The slots whose digests are equal, and the others.
-pub(super) fn split(
-    slots: &[SlotId],
-    mine: &BTreeMap<SlotId, u64>,
-    theirs: &BTreeMap<SlotId, u64>,
-) -> (Vec<SlotId>, Vec<SlotId>) {
-    slots.iter().partition(|slot| mine.get(slot) == theirs.get(slot))
 }
 
 #[cfg(test)]

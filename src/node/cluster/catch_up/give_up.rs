@@ -88,7 +88,7 @@ fn due(missing: &mut Missing, now: SlotClocks) -> Vec<(SlotId, Clock)> {
 impl Inner {
     /// What clears here wait for and no replica's clock covers, of the slots of which this node is the one to see to it.
     fn held_by_nobody(&self) -> SlotClocks {
-        let (layout, own) = (self.layouts.current(), self.local.clocks());
+        let (layout, own) = (self.layout(), self.local.clocks());
         let mut missing = SlotClocks::default();
         for (slot, awaited) in self.local.awaited().minus(&own).slots() {
             let replicas = layout.placement.replicas(slot);
@@ -109,7 +109,7 @@ impl Inner {
 
     /// Gives those up of these ops that nobody holds; tells which.
     pub(super) async fn give_up(&self, slot: SlotId, dots: Clock) -> Result<Clock, Broken> {
-        let layout = self.layouts.current();
+        let layout = self.layout();
         let others = layout.placement.replicas(slot).iter().copied();
         let others: Vec<NodeId> = others.filter(|node| *node != self.me).collect();
         let dots = self.promised(slot, dots, &others, Why::Awaited).await?;
@@ -135,7 +135,7 @@ impl Inner {
         others: &[NodeId],
         why: Why,
     ) -> Result<Clock, Broken> {
-        let layout = self.layouts.current();
+        let layout = self.layout();
         let replicas = layout.placement.replicas(slot);
         let mut lives = None;
         for _ in 0..ROUNDS {
@@ -163,7 +163,7 @@ impl Inner {
                 return Ok(dots);
             }
         }
-        match Arc::ptr_eq(&layout, &self.layouts.current()) {
+        match Arc::ptr_eq(&layout, &self.layout()) {
             true => Ok(dots),
             false => Err(Broken::Moved),
         }
@@ -173,7 +173,7 @@ impl Inner {
     async fn promise(&self, slot: SlotId, replicas: &[NodeId], dots: &Clock, why: Why) -> Result<Clock, OpError> {
         let unable = OpError::ShardUnavailable { maybe_applied: false };
         let counts = || why == Why::Lost || self.votes(slot);
-        let is_able = || counts() && self.layouts.current().placement.replicas(slot) == replicas;
+        let is_able = || counts() && self.layout().placement.replicas(slot) == replicas;
         if slot == SYSTEM_SLOT || !is_able() {
             return Err(unable);
         }

@@ -74,7 +74,7 @@ pub(in crate::node::cluster) async fn run(inner: Arc<Inner>) {
 impl Inner {
     /// `waits`: whether there is anything to wait for.
     pub(super) async fn sources(&self, waits: bool) -> Sources {
-        let layout = self.layouts.current();
+        let layout = self.layout();
         let gone = match waits {
             true => self.lost_members().await,
             false => BTreeSet::new(),

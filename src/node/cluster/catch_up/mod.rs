@@ -18,7 +18,7 @@ mod offer;
 mod pull;
 pub(super) mod sync;
 
-pub(super) use compare::{DOTS_BYTES_MAX, Portions};
+pub(super) use compare::DOTS_BYTES_MAX;
 pub(super) use give_up::Why;
 
 #[cfg(test)]

@@ -5,13 +5,12 @@
 //!
 //! Invariant: only ops that the peer's clock does not cover are sent, and clears before what they saw: nothing that was cleared comes back.
 
-use super::compare::Portions;
 use super::sync::PAGE_BYTES;
 use crate::core::clock::SlotClocks;
 use crate::core::slot::{SLOT_COUNT, SlotId};
 use crate::node::cluster::Inner;
 use crate::node::cluster::calls::{Broken, ask};
-use crate::node::cluster::clocks::digest_of;
+use crate::node::cluster::clocks::{Portions, digest_of};
 use crate::node::peers::Peer;
 use crate::types::NodeId;
 use crate::wire::{Request, Response, WireError, WireOp};
@@ -19,7 +18,7 @@ use crate::wire::{Request, Response, WireError, WireOp};
 impl Inner {
     /// Slots that the peer holds and this node does not, and of which something is here all the same.
     fn foreign_slots(&self, peer: NodeId) -> Vec<SlotId> {
-        let layout = self.layouts.current();
+        let layout = self.layout();
         let is_foreign = |slot: &SlotId| {
             let replicas = layout.placement.replicas(*slot);
             replicas.contains(&peer) && !replicas.contains(&self.me)

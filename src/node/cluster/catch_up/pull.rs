@@ -6,10 +6,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::sync::PAGE_BYTES;
-use crate::core::clock::{Clock, SlotClocks};
+use crate::core::clock::SlotClocks;
 use crate::core::slot::SlotId;
 use crate::node::cluster::Inner;
 use crate::node::cluster::calls::{Broken, ask};
+use crate::node::cluster::clocks::portions;
 use crate::node::cluster::coordinator::Came;
 use crate::node::peers::Peer;
 use crate::wire::{Request, Response, WireClocks};
@@ -18,11 +19,6 @@ use crate::wire::{Request, Response, WireClocks};
 const PAGE_PAUSE: Duration = Duration::from_millis(3);
 /// About how many bytes name what one pull is for. The peer's answer names as much again, and may name it in more pieces.
 const PORTION_BYTES_MAX: usize = 1 << 20;
-/// The most that these take in a message.
-const SLOT_BYTES: usize = 12;
-const ORIGIN_BYTES: usize = 16;
-const RANGE_BYTES: usize = 20;
-
 impl Inner {
     /// Takes the ops with these dots from the peer, and returns which of them it covered: all that it still holds of those is durable here.
     /// `before`: this node's clocks when it was found to lack them.
@@ -92,77 +88,6 @@ impl Inner {
                 return Ok((ops_pulled, covered));
             }
             tokio::time::sleep(PAGE_PAUSE).await;
-        }
-    }
-}
-
-/// About how many bytes a clock takes in a message, at most.
-pub(super) fn clock_bytes(clock: &Clock) -> usize {
-    let origins = clock
-        .origins()
-        .map(|(_, set)| ORIGIN_BYTES + set.ranges().len() * RANGE_BYTES);
-    SLOT_BYTES + origins.sum::<usize>()
-}
-
-/// The same dots in several pieces, each of which takes at most about so many bytes in a message.
-pub(super) fn portions(wants: &SlotClocks, bytes_max: usize) -> Vec<SlotClocks> {
-    let (mut done, mut portion, mut bytes) = (Vec::new(), SlotClocks::default(), 0);
-    for (slot, clock) in wants.slots() {
-        bytes += SLOT_BYTES;
-        for (origin, set) in clock.origins() {
-            bytes += ORIGIN_BYTES;
-            for &(first, last) in set.ranges() {
-                bytes += RANGE_BYTES;
-                if bytes > bytes_max && !portion.is_empty() {
-                    done.push(std::mem::take(&mut portion));
-                    bytes = SLOT_BYTES + ORIGIN_BYTES + RANGE_BYTES;
-                }
-                portion.insert_range(slot, origin, first, last);
-            }
-        }
-    }
-    done.push(portion);
-    done
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::core::stamp::OriginId;
-    use crate::wire::Message;
-
-    #[test]
-    fn portions_name_the_same_dots_and_none_is_larger_than_it_may_be() {
-        let mut wants = SlotClocks::default();
-        for slot in 0..3 {
-            for origin in 0..200u64 {
-                wants.insert_range(SlotId(slot * 7), OriginId(u64::MAX - origin), 1, u64::MAX - 1);
-            }
-        }
-        // One origin of one slot alone is larger.
-        for seq in 0..1_000u64 {
-            wants.insert_range(
-                SlotId(9),
-                OriginId(u64::MAX),
-                u64::MAX - 2 - seq * 2,
-                u64::MAX - 2 - seq * 2,
-            );
-        }
-        for bytes_max in [0, 100, 5_000, 1 << 20] {
-            let mut all = SlotClocks::default();
-            for portion in portions(&wants, bytes_max) {
-                assert!(!portion.is_empty() && portion.meet(&all).is_empty());
-                let mut encoded = Vec::new();
-                let wants = WireClocks::of(&portion);
-                Message::Request(u64::MAX, Request::Pull { pull: u64::MAX, wants }).encode(&mut encoded);
-                assert!(
-                    encoded.len() <= bytes_max.max(100) + 50,
-                    "{} of {bytes_max}",
-                    encoded.len()
-                );
-                all.join(&portion);
-            }
-            assert_eq!(all, wants);
         }
     }
 }

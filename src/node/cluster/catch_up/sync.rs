@@ -11,7 +11,7 @@
 //! 4. *pull* the ops with the dots that I lack, page by page, each page durable before the next is asked for. First come all clears that
 //!    saw one of them, also those that I do not know to lack. At the end the peer names what it covers: what did not come was cleared (`pull`).
 //!
-//! A slot counts as copied from a peer when all that the peer had at one comparison is here, whoever brought it (`clock_book::due`). With a peer
+//! A slot counts as copied from a peer when all that the peer had at one comparison is here, whoever brought it (`clocks::book::due`). With a peer
 //! whose member table does not name this node it does not: that one may still count the node whose seat this one took, and acknowledge with it
 //! what this one never sees.
 //!
@@ -28,11 +28,10 @@ use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
-use super::compare::split;
 use crate::core::clock::{Clock, SlotClocks};
 use crate::core::slot::{SYSTEM_SLOT, SlotId};
 use crate::node::cluster::calls::{Broken, ask};
-use crate::node::cluster::clocks::digest_of;
+use crate::node::cluster::clocks::{digest_of, split};
 use crate::node::cluster::{Inner, TICK};
 use crate::node::peers::Peer;
 use crate::planted::{Bug, planted};
@@ -141,7 +140,7 @@ impl Inner {
         if !at_once && self.is_settled(node) {
             return Ok(());
         }
-        let layout = self.layouts.current();
+        let layout = self.layout();
         let mut slots = self.shared_slots(node);
         // Before this node's own clocks are looked at: what is damaged after that may be missing from them.
         let as_of = self.clocks.damages();
@@ -176,7 +175,7 @@ impl Inner {
         let mut wants = if at_once { lacking.clone() } else { lacked_before };
         wants.retain_slots(|slot| !compared.left_out.contains_key(&slot));
         let claim = self.clocks.claim(node, &wants, || self.local.clocks());
-        if !Arc::ptr_eq(&layout, &self.layouts.current()) {
+        if !Arc::ptr_eq(&layout, &self.layout()) {
             return Err(Broken::Moved);
         }
         let (mine, left_out) = (&compared.mine, &compared.left_out);
@@ -203,7 +202,7 @@ impl Inner {
             Some((slot, joined(Some(&own), covered.get(slot))))
         };
         let here: BTreeMap<SlotId, Clock> = due.into_iter().filter_map(here).collect();
-        if self.clocks.note_here(node, &self.layouts.current(), &here, as_of) {
+        if self.clocks.note_here(node, &self.layout(), &here, as_of) {
             self.clocks.note_copied();
         }
     }

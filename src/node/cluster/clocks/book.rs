@@ -1,10 +1,11 @@
 //! What this node knows of its peers' clocks, and of which slots it has everything that they had.
 
+mod claim;
 mod due;
+mod lag;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -18,11 +19,6 @@ use crate::types::NodeId;
 
 use due::Due;
 
-/// A comparison that is older than this says nothing of now. One with a peer that answers is made again within six seconds (`settled`).
-const COMPARED_MAX: Duration = Duration::from_secs(20);
-/// What a peer was asked for, and nothing of it came for so long, others are asked for as well: two copies on a slow line are better than none.
-const CLAIM_MAX: Duration = Duration::from_secs(10);
-
 pub(in crate::node::cluster) struct ClockBook {
     /// The first copy of what the others hold did not come yet.
     is_new: AtomicBool,
@@ -35,15 +31,6 @@ pub(in crate::node::cluster) struct ClockBook {
     started: Instant,
 }
 
-/// How far this node is behind a peer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(in crate::node::cluster) struct Lag {
-    /// Ops that the peer had when they last compared, and that did not come since, from whomever.
-    pub ops: u64,
-    /// Since this node last had all that the peer had, or since its start; zero when no ops are lacking.
-    pub time: Duration,
-}
-
 /// Counts how often damage was found, to tell whether a round with a peer began before or after.
 #[derive(Default)]
 struct Damage {
@@ -54,19 +41,6 @@ struct Damage {
     last: BTreeMap<SlotId, u64>,
     /// The last of them at which the whole disk was found to be set back.
     set_back: u64,
-}
-
-/// What one peer is asked for, and no other one meanwhile; until it is dropped, or nothing comes of it for `CLAIM_MAX`.
-pub(in crate::node::cluster) struct Claim<'a> {
-    book: &'a ClockBook,
-    peer: NodeId,
-    pub wants: SlotClocks,
-}
-
-impl Drop for Claim<'_> {
-    fn drop(&mut self) {
-        self.book.claimed.lock().remove(&self.peer);
-    }
 }
 
 /// Of one peer.
@@ -130,38 +104,6 @@ impl ClockBook {
         self.copied.notified().await;
     }
 
-    /// Of `wants`, what no other peer is being asked for and is not here by now: a node that comes back lacks the same of all of them, and
-    /// it need come only once. If the other one fails, the next round asks this one; also where it says
-    /// nothing more of it, for its disk may hang while it serves everybody else.
-    pub(in crate::node::cluster) fn claim(
-        &self,
-        peer: NodeId,
-        wants: &SlotClocks,
-        held: impl FnOnce() -> SlotClocks,
-    ) -> Claim<'_> {
-        let mut claimed = self.claimed.lock();
-        let comes = |(other, (_, at)): &(&NodeId, &(SlotClocks, Instant))| **other != peer && at.elapsed() < CLAIM_MAX;
-        let others = claimed.iter().filter(comes);
-        let mut wants = others.fold(wants.clone(), |left, (_, (claim, _))| left.minus(claim));
-        if !wants.is_empty() {
-            // What another one has sent since.
-            wants = wants.minus(&held());
-            claimed.insert(peer, (wants.clone(), Instant::now()));
-        }
-        Claim {
-            book: self,
-            peer,
-            wants,
-        }
-    }
-
-    /// The peer answers what it is asked for.
-    pub(in crate::node::cluster) fn note_coming(&self, peer: NodeId) {
-        if let Some((_, at)) = self.claimed.lock().get_mut(&peer) {
-            *at = Instant::now();
-        }
-    }
-
     pub(in crate::node::cluster) fn is_new(&self) -> bool {
         self.is_new.load(Ordering::Acquire)
     }
@@ -216,7 +158,7 @@ impl ClockBook {
     }
 
     /// The slots of which the peer told more in its life before than `own` covers.
-    pub(in crate::node::cluster) fn beyond(&self, peer: NodeId, own: impl FnOnce() -> SlotClocks) -> Vec<SlotId> {
+    pub(super) fn beyond(&self, peer: NodeId, own: impl FnOnce() -> SlotClocks) -> Vec<SlotId> {
         let pages = self.pages.lock();
         pages.get(&peer).map(|page| page.told.beyond(own)).unwrap_or_default()
     }
@@ -315,62 +257,6 @@ impl ClockBook {
 
     pub(super) fn settled(&self, peer: NodeId) -> Option<Settled> {
         self.pages.lock().get(&peer)?.settled.clone()
-    }
-
-    /// Of what this node lacks now, what it also lacked when they were last compared: all else may just be on its way.
-    pub(in crate::node::cluster) fn lacked_before(&self, peer: NodeId, lacking: SlotClocks) -> SlotClocks {
-        let mut pages = self.pages.lock();
-        let page = pages.entry(peer).or_default();
-        let both = page.lacked.meet(&lacking);
-        let now = Instant::now();
-        if lacking.is_empty() {
-            page.whole_at = Some(now);
-        } else if both.is_empty() {
-            page.whole_at = page.compared_at;
-        }
-        page.compared_at = Some(now);
-        page.lacked = lacking;
-        both
-    }
-
-    /// How far this node, which holds this now, is behind the peer. Unknown before they first compared; and that it lacks nothing is unknown
-    /// when that was too long ago.
-    pub(in crate::node::cluster) fn lag(&self, peer: NodeId, held: &SlotClocks) -> Option<Lag> {
-        let lag = self.lag_when_compared(peer, held)?;
-        let compared_at = self.pages.lock().get(&peer)?.compared_at?;
-        (lag.ops > 0 || compared_at.elapsed() < COMPARED_MAX).then_some(lag)
-    }
-
-    /// The same, however long ago that was.
-    fn lag_when_compared(&self, peer: NodeId, held: &SlotClocks) -> Option<Lag> {
-        let mut pages = self.pages.lock();
-        let page = pages.get_mut(&peer)?;
-        page.compared_at?;
-        let ops = page.lacked.minus(held).count();
-        if ops == 0 {
-            page.whole_at = page.compared_at;
-            return Some(Lag::default());
-        }
-        let whole_at = page.whole_at.unwrap_or(self.started);
-        Some(Lag {
-            ops,
-            time: whole_at.elapsed(),
-        })
-    }
-
-    /// How long ago this node, which holds this now, had all that each of these peers had, as far as they compared. None where that never was.
-    pub(in crate::node::cluster) fn heard(
-        &self,
-        peers: impl IntoIterator<Item = NodeId>,
-        held: &SlotClocks,
-    ) -> Option<Duration> {
-        let since = |peer| {
-            self.lag_when_compared(peer, held)?;
-            Some(self.pages.lock().get(&peer)?.whole_at?.elapsed())
-        };
-        peers
-            .into_iter()
-            .try_fold(Duration::ZERO, |longest, peer| Some(longest.max(since(peer)?)))
     }
 
     /// Notes what is lost; what was synced before a slot lost anything counts no more.

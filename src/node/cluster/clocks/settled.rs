@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::exchange::digest_of;
 use crate::core::clock::SlotClocks;
 use crate::core::slot::SlotId;
 use crate::node::cluster::Inner;
@@ -69,7 +70,7 @@ impl Inner {
         let Some(settled) = self.clocks.settled(peer) else {
             return false;
         };
-        if settled.at.elapsed() >= SETTLED_MAX || !Arc::ptr_eq(&settled.layout, &self.layouts.current()) {
+        if settled.at.elapsed() >= SETTLED_MAX || !Arc::ptr_eq(&settled.layout, &self.layout()) {
             return false;
         }
         let Ok(readers) = self.local.all_readers() else {
@@ -79,14 +80,4 @@ impl Inner {
         let is_shared = |shared| digest_of(&shared) == settled.shared;
         digest_of(&all) == settled.all || self.digests(&self.shared_slots(peer)).is_ok_and(is_shared)
     }
-}
-
-/// One digest of those of some slots.
-pub(in crate::node::cluster) fn digest_of(digests: &BTreeMap<SlotId, u64>) -> u64 {
-    let mut bytes = Vec::with_capacity(digests.len() * 10);
-    for (slot, digest) in digests {
-        bytes.extend_from_slice(&slot.0.to_le_bytes());
-        bytes.extend_from_slice(&digest.to_le_bytes());
-    }
-    xxhash_rust::xxh3::xxh3_64(&bytes)
 }

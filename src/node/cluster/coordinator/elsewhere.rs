@@ -126,10 +126,10 @@ impl Inner {
     /// Whether the key has more than one replica.
     fn has_others(&self, user: &UserId, key: &Key) -> bool {
         let (slot, _) = place_of(user, key);
-        self.layouts.current().placement.replicas(slot).len() > 1
+        self.layout().placement.replicas(slot).len() > 1
     }
 
-    pub(in crate::node::cluster) async fn count(&self, user: &UserId, key: &Key, terms: Terms) -> Result<u64, OpError> {
+    pub(super) async fn count(&self, user: &UserId, key: &Key, terms: Terms) -> Result<u64, OpError> {
         let (found, others) = (self.look(user, key, terms).await, self.has_others(user, key));
         let there = self.forward_count(user, key, terms);
         match found {

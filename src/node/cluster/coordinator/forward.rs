@@ -81,7 +81,7 @@ impl Inner {
 
     pub(super) async fn forward_count(&self, user: &UserId, key: &Key, terms: Terms) -> Result<u64, OpError> {
         let (slot, _) = place_of(user, key);
-        let layout = self.layouts.current();
+        let layout = self.layout();
         let request = |_| Request::Count {
             user: user.as_str().to_owned(),
             key: key.as_str().to_owned(),
@@ -186,7 +186,7 @@ pub struct RemoteReader {
 
 impl RemoteReader {
     /// At one of those that hold it, but for `without`.
-    pub(in crate::node::cluster) async fn open(
+    pub(super) async fn open(
         inner: &Inner,
         (user, key): (&UserId, &Key),
         (offset, limit): (u64, u64),
@@ -195,7 +195,7 @@ impl RemoteReader {
     ) -> Result<Self, OpError> {
         count(&inner.counters.forwarded);
         let (slot, _) = place_of(user, key);
-        let layout = inner.layouts.current();
+        let layout = inner.layout();
         // A number of its own for each try would be needed only if one peer were asked twice.
         let reader = inner.next_number.fetch_add(1, Ordering::Relaxed);
         let request = |_| Request::Read {

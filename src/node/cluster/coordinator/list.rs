@@ -43,7 +43,7 @@ impl Cluster {
 
 impl Inner {
     async fn list(&self, query: KeyQuery, terms: Terms) -> Result<KeyPage, OpError> {
-        if self.layouts.current().table.is_empty() {
+        if self.layout().table.is_empty() {
             return Err(OpError::NotReady(self.why_no_member()));
         }
         let listed = self.list_everywhere(&query, terms).await?;
@@ -80,7 +80,7 @@ impl Inner {
     /// What as many nodes list as the level asks for; the others have a moment more.
     async fn list_everywhere(&self, query: &KeyQuery, terms: Terms) -> Result<Vec<Listed>, OpError> {
         let level = terms.consistency;
-        let layout = self.layouts.current();
+        let layout = self.layout();
         let members: Vec<NodeId> = layout.table.up().map(|(node, _)| node).collect();
         let own = self.list_here(query.clone()).boxed();
         let others = self.up_peers(&members).into_iter();
@@ -117,7 +117,7 @@ impl Inner {
 
     /// Of a slot of which fewer replicas listed their keys than the level asks for: how many are needed, and how many there were.
     fn lacks(&self, listed: &[Listed], level: Consistency) -> Option<(usize, usize)> {
-        let layout = self.layouts.current();
+        let layout = self.layout();
         let nodes: BTreeSet<NodeId> = listed.iter().map(|one| one.node).collect();
         (0..SLOT_COUNT).find_map(|slot| {
             let replicas = layout.placement.replicas(SlotId(slot));
@@ -140,7 +140,7 @@ impl Inner {
             return Ok(true);
         }
         let (slot, _) = place_of(&query.user, key);
-        let layout = self.layouts.current();
+        let layout = self.layout();
         let replicas = layout.placement.replicas(slot);
         // What a list by those alone would say who say the same. Where all of three were asked, one that is behind decides nothing.
         let needed = terms.consistency.needed(replicas.len());

@@ -138,7 +138,7 @@ impl Inner {
     /// The same, as far as it can be said without changing anything.
     pub(super) async fn look(&self, user: &UserId, key: &Key, terms: Terms) -> Result<Found, OpError> {
         let (slot, _) = place_of(user, key);
-        let layout = self.layouts.current();
+        let layout = self.layout();
         let replicas = layout.placement.replicas(slot);
         if replicas.is_empty() {
             return Err(OpError::NotReady(self.why_no_member()));

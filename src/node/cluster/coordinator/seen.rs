@@ -60,7 +60,7 @@ impl Cluster {
     pub async fn clock_of(&self, user: &UserId, key: &Key, terms: Terms) -> Result<Clock, OpError> {
         let inner = &self.inner;
         let (slot, _) = place_of(user, key);
-        let layout = inner.layouts.current();
+        let layout = inner.layout();
         let replicas = layout.placement.replicas(slot);
         match replicas.contains(&inner.me) {
             true => inner.clock_of(user, key, terms).await,
@@ -114,7 +114,7 @@ impl Inner {
 
     async fn clock_of(&self, user: &UserId, key: &Key, terms: Terms) -> Result<Clock, OpError> {
         let (slot, _) = place_of(user, key);
-        let layout = self.layouts.current();
+        let layout = self.layout();
         let replicas = layout.placement.replicas(slot);
         if !replicas.contains(&self.me) {
             // Asked by a node with another member table: it is told to look elsewhere.

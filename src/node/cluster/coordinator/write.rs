@@ -87,14 +87,9 @@ fn still_counts(before: &[NodeId], now: &[NodeId]) -> bool {
 
 impl Inner {
     /// Carries a write out, here if this node holds the slot, or through one that does.
-    pub(in crate::node::cluster) async fn write(
-        &self,
-        wanted: Wanted<'_>,
-        which: Try,
-        terms: Terms,
-    ) -> Result<Added, OpError> {
+    pub(super) async fn write(&self, wanted: Wanted<'_>, which: Try, terms: Terms) -> Result<Added, OpError> {
         let (slot, _) = place_of(wanted.user, wanted.key);
-        let layout = self.layouts.current();
+        let layout = self.layout();
         let replicas = layout.placement.replicas(slot);
         if replicas.is_empty() {
             return Err(OpError::NotReady(self.why_no_member()));
@@ -134,7 +129,7 @@ impl Inner {
     ) -> Result<Added, OpError> {
         let _writing = self.begin_user_write(&wanted)?;
         let (slot, _) = place_of(wanted.user, wanted.key);
-        let layout = self.layouts.current();
+        let layout = self.layout();
         let replicas = layout.placement.replicas(slot);
         if !replicas.contains(&self.me) {
             // Its member table is another one: it is told to look elsewhere.
@@ -164,7 +159,7 @@ impl Inner {
             look.as_mut().reset(next_look());
         };
         // Who came in meanwhile may have copied from the others before the op was there.
-        match still_counts(replicas, self.layouts.current().placement.replicas(slot)) {
+        match still_counts(replicas, self.layout().placement.replicas(slot)) {
             true => Ok(done),
             false => Err(self.no_quorum(terms.consistency.needed(replicas.len()), 0, true)),
         }

@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
 
+use super::change::MemberRefused;
 use super::table::MemberTable;
+use crate::node::cluster::Inner;
 use crate::node::cluster::calls::error_of;
-use crate::node::cluster::{Inner, MemberRefused};
 use crate::node::peers::CallError;
 use crate::types::NodeId;
 use crate::wire::{Admission, Request, Response, WireError};

@@ -38,7 +38,7 @@ struct Asked {
 }
 
 #[derive(Default)]
-pub(in crate::node::cluster) struct Asking(Mutex<BTreeMap<NodeId, Asked>>);
+pub(super) struct Asking(Mutex<BTreeMap<NodeId, Asked>>);
 
 impl Asking {
     /// The node asks, from this address; `is_empty`: its word counts nowhere, and it says so itself.
@@ -87,13 +87,13 @@ impl Asking {
 impl Inner {
     /// Members of which nothing can be had any more: their disks are lost, and others stand at their addresses.
     pub(in crate::node::cluster) async fn lost_members(&self) -> BTreeSet<NodeId> {
-        let layout = self.layouts.current();
+        let layout = self.layout();
         let is_there = |node| self.peers.get(node).is_some_and(|peer| peer.is_up());
         let others = layout.table.up().filter(|(node, _)| *node != self.me);
         let away = others.filter(|(node, _)| !is_there(*node));
         let mut lost = BTreeSet::new();
         for (node, held) in away {
-            if let Some(successor) = self.asking.successor(node, held.peer)
+            if let Some(successor) = self.members.asking.successor(node, held.peer)
                 && self.is_left_at(successor, held.peer).await
             {
                 lost.insert(node);
@@ -117,7 +117,9 @@ impl Inner {
     async fn is_left_at(&self, node: NodeId, address: SocketAddr) -> bool {
         let asked = self.peers.call_address(address, Request::HasData, ANSWER_MAX).await;
         match asked {
-            Ok((found, Response::HasData(has_data))) => found == node && (!has_data || self.asking.asks_in_vain(node)),
+            Ok((found, Response::HasData(has_data))) => {
+                found == node && (!has_data || self.members.asking.asks_in_vain(node))
+            }
             _ => false,
         }
     }

@@ -16,27 +16,19 @@ use crate::node::cluster::Inner;
 const GATHERING_MAX: Duration = Duration::from_secs(60);
 
 #[derive(Default)]
-pub(in crate::node::cluster) struct Gathering {
+pub(super) struct Gathering {
     since: OnceLock<Instant>,
     is_over: AtomicBool,
 }
 
 impl Inner {
-    /// Why this node takes no users' writes for others either, where the table has it and it does not belong: it has to ask to be let in again,
-    /// and what it sent on to members would keep it out.
-    pub(in crate::node::cluster) fn why_displaced(&self) -> Option<String> {
-        let table = &self.layouts.current().table;
-        let is_displaced = table.get(self.me).is_some() && !table.is_up(self.me);
-        is_displaced.then(|| self.why_no_member())
-    }
-
     /// Why no user data is taken yet by a member, if none is.
     pub(in crate::node::cluster) fn why_gathering(&self) -> Option<String> {
-        let gathering = &self.gathering;
+        let gathering = &self.members.gathering;
         if gathering.is_over.load(Ordering::Relaxed) {
             return None;
         }
-        let table = &self.layouts.current().table;
+        let table = &self.layout().table;
         if !table.is_up(self.me) {
             return None;
         }

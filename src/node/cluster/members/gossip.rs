@@ -12,7 +12,7 @@ use crate::node::membership::{About, ClusterView, Membership, MembershipConfig, 
 impl Inner {
     /// Starts gossip in this generation.
     pub(in crate::node::cluster) async fn start_gossip(&self, generation: u64) -> Result<(), MembershipError> {
-        let layout = self.layouts.current();
+        let layout = self.layout();
         let members = layout.table.up().map(|(_, record)| record.peer);
         let seeds: BTreeSet<SocketAddr> = members.chain(self.config.join.iter().copied()).collect();
         let config = MembershipConfig {
@@ -33,12 +33,12 @@ impl Inner {
             },
         };
         let membership = Membership::start(&self.env, config).await?;
-        *self.membership.lock() = Some(membership);
+        *self.members.membership.lock() = Some(membership);
         Ok(())
     }
 
     fn gossip(&self) -> Option<(watch::Receiver<ClusterView>, watch::Receiver<Option<u64>>)> {
-        let membership = self.membership.lock();
+        let membership = self.members.membership.lock();
         membership.as_ref().map(|running| (running.view(), running.outdated()))
     }
 
@@ -68,11 +68,28 @@ impl Inner {
         next
     }
 
-    async fn restart_gossip(&self, generation: u64) {
-        let old = self.membership.lock().take();
-        if let Some(old) = old {
-            old.stop().await;
+    /// Who is there, by gossip.
+    pub(in crate::node::cluster) fn view(&self) -> ClusterView {
+        self.members.view.borrow().clone()
+    }
+
+    pub(in crate::node::cluster) fn refused_datagrams(&self) -> Vec<(&'static str, u64)> {
+        let membership = self.members.membership.lock();
+        let counters = membership.as_ref().map(Membership::counters);
+        counters
+            .map(|counters| counters.refused.by_reason().collect())
+            .unwrap_or_default()
+    }
+
+    pub(in crate::node::cluster) async fn stop_gossip(&self) {
+        let running = self.members.membership.lock().take();
+        if let Some(running) = running {
+            running.stop().await;
         }
+    }
+
+    async fn restart_gossip(&self, generation: u64) {
+        self.stop_gossip().await;
         if let Err(error) = self.start_gossip(generation).await {
             tracing::error!(%error, "gossip cannot be started; it is tried again");
         }
@@ -90,7 +107,7 @@ pub(in crate::node::cluster) async fn run(inner: Arc<Inner>) {
         };
         loop {
             let seen = view.borrow_and_update().clone();
-            inner.view.send_replace(seen);
+            inner.members.view.send_replace(seen);
             tokio::select! {
                 biased;
                 changed = outdated.changed() => if changed.is_err() || outdated.borrow().is_some() {

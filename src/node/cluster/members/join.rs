@@ -7,13 +7,13 @@
 //! own list of those to join, when the others say that they belong to none. So the same list can be given to all, and a founder that has lost its
 //! disk finds its cluster again: with a list it founds no second one because the others are down, or cut off from it.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::asked::Asked;
+use super::change::MemberRefused;
 use super::place::Noticed;
 use super::strangers::SHOWING_MAX;
 use super::table::{MemberState, MemberTable, Record};
@@ -26,71 +26,6 @@ use crate::wire::{Admission, Response};
 /// Rounds of being refused after which somebody should look: 5 seconds. In a new cluster, those who refuse are still coming in themselves.
 const REFUSED_ROUNDS_MAX: u32 = 10;
 
-/// A change of the member table that an admin asks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MemberChange {
-    Remove(NodeId),
-    Replace { old: NodeId, new: NodeId },
-}
-
-impl MemberChange {
-    /// Whether the table says already what this would make it say.
-    fn is_done(self, table: &MemberTable) -> bool {
-        match self {
-            Self::Remove(node) => table.is_removed(node),
-            Self::Replace { old, new } => {
-                let has_its_seat = |record: &Record| record.replaces.as_deref() == Some(&*old.to_string());
-                table.is_removed(old) && table.is_up(new) && table.get(new).is_some_and(has_its_seat)
-            }
-        }
-    }
-}
-
-/// Why the member table is not changed.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum MemberRefused {
-    #[error("this node is not a member of the cluster yet")]
-    NotMember,
-    #[error("node {0} belongs, or belonged, to a cluster, but its own copy of the member table is not whole")]
-    NotWhole(NodeId),
-    #[error("node {0} is still coming in itself")]
-    ComingIn(NodeId),
-    #[error("the address {0} is that of the member {1}, which is there")]
-    Taken(SocketAddr, NodeId),
-    #[error(
-        "node {1} says that it is reached at {0}, which is a member's address, and node {2} is: give each node its own --advertise"
-    )]
-    Elsewhere(SocketAddr, NodeId, NodeId),
-    #[error(
-        "node {1} says that it is reached at {0}, which is the address of a member that is away, and nobody is: check its --advertise"
-    )]
-    NotReached(SocketAddr, NodeId),
-    #[error("node {0} does not ask to be let in as an empty node: start it with --join and an empty data folder")]
-    NotAsking(NodeId),
-    #[error("there is no member {0}")]
-    Unknown(NodeId),
-    #[error("the member {0} is there: only a lost one can be replaced; stop it first")]
-    There(NodeId),
-    #[error("node {0} was removed from the cluster; start it with an empty data folder to join as a new one")]
-    Removed(NodeId),
-    #[error("node {0} holds data and is no member: start it with an empty data folder to join")]
-    NotEmpty(NodeId),
-    #[error("node {0} is a member already")]
-    Member(NodeId),
-    #[error("node {0} was not seen: start it first, with --join and an empty data folder")]
-    NotSeen(NodeId),
-    #[error(
-        "the member {0} does not answer, and may hold user data: a node can join, or go, when all members are up and none holds any"
-    )]
-    Silent(NodeId),
-    #[error("the cluster holds user data: a node can only take a lost one's place, with `kv cluster replace OLD NEW`")]
-    HoldsData,
-    #[error("node {0} is the last member: without it there is no cluster")]
-    Last(NodeId),
-    #[error(transparent)]
-    Store(#[from] OpError),
-}
-
 /// Sees to it that this node belongs, for as long as it runs.
 pub(in crate::node::cluster) async fn run(inner: Arc<Inner>) {
     let (mut asking_since, mut refused_rounds, mut said) = (None, 0, None);
@@ -102,7 +37,7 @@ pub(in crate::node::cluster) async fn run(inner: Arc<Inner>) {
         inner.why_gathering();
         // A node asks again and again as long as its own disk does not have the whole table: it would wait for members that are none any more.
         let has_table = !inner.clocks.is_new() && inner.local.is_whole(SYSTEM_SLOT);
-        let wants_in = !inner.layouts.current().table.is_up(inner.me) || !has_table;
+        let wants_in = !inner.layout().table.is_up(inner.me) || !has_table;
         let mut asked = Asked::default();
         if wants_in {
             let since: &mut Instant = asking_since.get_or_insert_with(Instant::now);
@@ -152,7 +87,7 @@ pub(in crate::node::cluster) async fn run(inner: Arc<Inner>) {
         let why = said.clone().filter(|_| asked.refused.is_none());
         let why = why.or_else(|| inner.why_lost(&mut noticed).filter(|_| asked.refused.is_none()));
         let why = why.or_else(|| asked.why()).or_else(|| inner.why_not_founded());
-        *inner.why_not_in.lock() = why;
+        *inner.members.why_not_in.lock() = why;
         tokio::time::sleep(TICK).await;
     }
 }
@@ -164,23 +99,9 @@ fn should_warn(refused_rounds: u32, is_new: bool) -> Option<bool> {
 }
 
 impl Inner {
-    pub(in crate::node::cluster) fn own_record(&self, seat: u32, replication: u32) -> Record {
-        Record {
-            node: self.me.to_string(),
-            peer: self.config.advertise,
-            http: self.config.http,
-            zone: self.config.zone.clone(),
-            weight: self.config.weight,
-            state: MemberState::Up,
-            seat,
-            replaces: None,
-            replication,
-        }
-    }
-
     /// Whether this node is to found a cluster, where nobody who was asked for so long belongs to one.
     async fn may_found(&self, for_long: Duration) -> bool {
-        if !self.config.founds || !self.layouts.current().table.is_empty() {
+        if !self.config.founds || !self.layout().table.is_empty() {
             return false;
         }
         // With a list, those in it have said so.
@@ -198,7 +119,7 @@ impl Inner {
 
     /// Why a node that was told to join nobody, and that nobody refuses, is in no cluster.
     fn why_not_founded(&self) -> Option<String> {
-        let is_lone = self.config.join.is_empty() && self.layouts.current().table.is_empty();
+        let is_lone = self.config.join.is_empty() && self.layout().table.is_empty();
         is_lone.then(|| {
             let wait_s = SHOWING_MAX.as_secs();
             format!(
@@ -223,8 +144,8 @@ impl Inner {
 
     /// Lets a node in, or says why not.
     pub(in crate::node::cluster) async fn admit(&self, admission: Admission) -> Result<Response, MemberRefused> {
-        let _one = self.changing.lock().await;
-        let table = self.layouts.current().table.clone();
+        let _one = self.members.changing.lock().await;
+        let table = self.layout().table.clone();
         let node = NodeId(admission.node);
         let wrong = |what: &str| MemberRefused::Store(OpError::Peer(format!("not an address: {what}")));
         let mut record = Record {
@@ -238,7 +159,7 @@ impl Inner {
             replaces: None,
             replication: table.replication() as u32,
         };
-        self.asking.note(node, record.peer, admission.is_new);
+        self.members.asking.note(node, record.peer, admission.is_new);
         // One that still copies what the others hold, and was started anew, knows only by its disk that there are others.
         let belonged = || !self.local.clock(SYSTEM_SLOT).is_ok_and(|clock| clock.is_empty());
         if table.is_empty() && self.clocks.is_new() && !belonged() {
@@ -302,58 +223,6 @@ impl Inner {
             cluster: self.config.name.clone(),
             records: self.own_records().await?,
         })
-    }
-
-    /// Changes the member table as an admin asks.
-    pub(in crate::node::cluster) async fn change_members(&self, change: MemberChange) -> Result<(), MemberRefused> {
-        let _one = self.changing.lock().await;
-        let table = self.layouts.current().table.clone();
-        if !table.is_up(self.me) {
-            return Err(MemberRefused::NotMember);
-        }
-        // Asked twice, through this node or another one.
-        if change.is_done(&table) {
-            return Ok(self.spread_table().await?);
-        }
-        let up = |node| table.get(node).filter(|record| record.state == MemberState::Up);
-        let record = match change {
-            MemberChange::Remove(node) => {
-                let held = up(node).ok_or(MemberRefused::Unknown(node))?;
-                if table.up().all(|(member, _)| member == node) {
-                    return Err(MemberRefused::Last(node));
-                }
-                self.check_no_data(&table).await?;
-                Record {
-                    state: MemberState::Removed,
-                    ..held.clone()
-                }
-            }
-            MemberChange::Replace { old, new } => {
-                let held = up(old).ok_or(MemberRefused::Unknown(old))?;
-                match table.get(new).map(|record| record.state) {
-                    Some(MemberState::Up) => return Err(MemberRefused::Member(new)),
-                    Some(MemberState::Removed) => return Err(MemberRefused::Removed(new)),
-                    Some(MemberState::Displaced) | None => {}
-                }
-                if old == self.me || self.peers.get(old).is_some_and(|peer| peer.is_up()) {
-                    return Err(MemberRefused::There(old));
-                }
-                if !self.asking.is_empty_node(new) {
-                    return Err(MemberRefused::NotAsking(new));
-                }
-                let view = self.view();
-                let seen = view.nodes.get(&new).ok_or(MemberRefused::NotSeen(new))?;
-                Record {
-                    node: new.to_string(),
-                    peer: seen.about.peer,
-                    http: seen.about.http,
-                    zone: seen.about.zone.clone(),
-                    replaces: Some(old.to_string()),
-                    ..held.clone()
-                }
-            }
-        };
-        Ok(self.add_record(&record).await?)
     }
 }
 

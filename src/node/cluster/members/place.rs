@@ -10,10 +10,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::layout::table_key;
+use super::change::MemberRefused;
+use super::records::table_key;
 use super::table::Record;
 use crate::core::slot::SYSTEM_SLOT;
-use crate::node::cluster::{Inner, MemberRefused};
+use crate::node::cluster::Inner;
 use crate::node::{OpError, Terms};
 use crate::types::{Consistency, NodeId};
 use crate::wire::Request;
@@ -47,7 +48,7 @@ impl Inner {
     /// The record of the only member, where that is another node at this one's own address: then this one has lost its name. None ever had
     /// another address, or it may have been a part of the table that was being copied.
     fn lost_place(&self) -> Option<Record> {
-        let layout = self.layouts.current();
+        let layout = self.layout();
         let (mut members, mut up) = (layout.table.members(), layout.table.up());
         let (Some((node, record)), None) = (up.next(), up.next()) else {
             return None;
@@ -102,7 +103,7 @@ impl Inner {
 
     /// Notes this member's addresses in the table when they are others than before: whoever comes to a former one, empty, must not get its seat.
     pub(super) async fn tell_address(&self, noticed: &mut Noticed) {
-        let table = self.layouts.current().table.clone();
+        let table = self.layout().table.clone();
         let (peer, http) = (self.config.advertise, self.config.http);
         let Some(held) = table.get(self.me) else {
             return;
@@ -116,7 +117,7 @@ impl Inner {
             return;
         }
         noticed.address_told = Some(Instant::now());
-        let _one = self.changing.lock().await;
+        let _one = self.members.changing.lock().await;
         let record = Record {
             peer,
             http,
@@ -130,7 +131,7 @@ impl Inner {
 
     /// What the table says of this node's zone and weight, where its settings say something else.
     pub(super) fn overruled_settings(&self) -> Option<String> {
-        let table = &self.layouts.current().table;
+        let table = &self.layout().table;
         let held = table.get(self.me)?;
         let zone = (held.zone != self.config.zone).then(|| format!("the zone {:?}", held.zone));
         let weight = (held.weight != self.config.weight).then(|| format!("the weight {}", held.weight));

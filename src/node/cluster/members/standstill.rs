@@ -1,7 +1,7 @@
 //! A member that said that it holds no user data takes none for a moment: whoever asked is about to change who holds which slot.
 //!
 //! Where each slot has one replica, a member that goes by the table from before the change may hold a slot alone by its own table that is another
-//! one's by now. What it took then would be acknowledged, and not be found before it was brought to that one (`offer`). Where there are more
+//! one's by now. What it took then would be acknowledged, and not be found before it was brought to that one (`catch_up::offer`). Where there are more
 //! replicas, whoever comes in copies from those that stay, and a quorum of the new ones meets every quorum of the old ones; what was acknowledged at
 //! `one` is brought to them in the same way.
 //!
@@ -16,11 +16,12 @@ use futures_util::future::try_join_all;
 use parking_lot::Mutex;
 use tokio::time::{Instant, timeout};
 
+use super::change::MemberRefused;
 use super::layout::Layout;
 use super::table::MemberTable;
 use crate::node::OpError;
+use crate::node::cluster::Inner;
 use crate::node::cluster::at_work::{AtWork, Task};
-use crate::node::cluster::{Inner, MemberRefused};
 use crate::node::local::Wanted;
 use crate::node::peers::Peer;
 use crate::types::NodeId;
@@ -36,7 +37,7 @@ const ASKING_MAX: Duration = Duration::from_secs(1);
 const WRITES_MAX: Duration = Duration::from_millis(500);
 
 #[derive(Default)]
-pub(in crate::node::cluster) struct Standstill {
+pub(super) struct Standstill {
     /// The table that is about to change, and until when that is waited for.
     now: Mutex<Option<(Arc<Layout>, Instant)>>,
     /// Users' writes that are being carried out here.
@@ -48,15 +49,14 @@ pub(in crate::node::cluster) struct Standstill {
 impl Inner {
     /// Before a write is carried out here, and before it is looked at the table for it; to be held while it is.
     pub(in crate::node::cluster) fn begin_user_write(&self, wanted: &Wanted<'_>) -> Result<Option<Task>, OpError> {
-        if wanted.user.is_system() || self.layouts.current().table.replication() != 1 {
+        if wanted.user.is_system() || self.layout().table.replication() != 1 {
             return Ok(None);
         }
         // In this order: whoever stands still after the look waits for this.
-        let task = self.standstill.writes.begin();
-        let mut now = self.standstill.now.lock();
-        let is_over = |(layout, until): &(Arc<Layout>, Instant)| {
-            Instant::now() >= *until || !Arc::ptr_eq(layout, &self.layouts.current())
-        };
+        let task = self.members.standstill.writes.begin();
+        let mut now = self.members.standstill.now.lock();
+        let is_over =
+            |(layout, until): &(Arc<Layout>, Instant)| Instant::now() >= *until || !Arc::ptr_eq(layout, &self.layout());
         now.take_if(|now| is_over(now));
         match *now {
             None => Ok(Some(task)),
@@ -68,11 +68,11 @@ impl Inner {
 
     /// Whether any user's data is here. If not, none comes here before the table changes, or was about to.
     pub(in crate::node::cluster) async fn has_data(&self) -> Result<bool, OpError> {
-        let layout = self.layouts.current();
+        let layout = self.layout();
         if self.local.holds_user_data() || layout.table.replication() != 1 {
             return Ok(self.local.holds_user_data());
         }
-        let standstill = &self.standstill;
+        let standstill = &self.members.standstill;
         *standstill.now.lock() = Some((layout, Instant::now() + STANDSTILL_MAX));
         // What lies in an open group is not seen before it is durable.
         let ended = timeout(WRITES_MAX, standstill.writes.ended()).await;
@@ -89,7 +89,11 @@ impl Inner {
     /// That no member holds user data, and none takes any for the time of a change.
     pub(super) async fn check_no_data(&self, table: &MemberTable) -> Result<(), MemberRefused> {
         let members: Vec<NodeId> = table.up().map(|(node, _)| node).collect();
-        if self.local.holds_user_data() || members.iter().any(|node| self.standstill.holders.lock().contains(node)) {
+        if self.local.holds_user_data()
+            || members
+                .iter()
+                .any(|node| self.members.standstill.holders.lock().contains(node))
+        {
             return Err(MemberRefused::HoldsData);
         }
         let others = members.into_iter().filter(|node| *node != self.me);
@@ -112,7 +116,7 @@ impl Inner {
             match tokio::time::timeout_at(until, call).await {
                 Ok(Ok(Response::HasData(false))) => Ok(()),
                 Ok(Ok(Response::HasData(true))) => {
-                    self.standstill.holders.lock().insert(peer.node());
+                    self.members.standstill.holders.lock().insert(peer.node());
                     Err(MemberRefused::HoldsData)
                 }
                 _ => Err(silent),

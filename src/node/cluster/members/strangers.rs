@@ -18,10 +18,11 @@ use futures_util::future::join_all;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use super::change::MemberRefused;
 use super::table::MemberTable;
 use crate::core::slot::SYSTEM_SLOT;
 use crate::node::OpError;
-use crate::node::cluster::{Inner, MemberRefused, TICK};
+use crate::node::cluster::{Inner, TICK};
 use crate::types::NodeId;
 use crate::wire::{Request, Response, WireError};
 
@@ -36,7 +37,7 @@ const ANSWER_MAX: Duration = Duration::from_secs(2);
 const ASKED_MAX: usize = 8;
 
 #[derive(Default)]
-pub(in crate::node::cluster) struct Strangers {
+pub(super) struct Strangers {
     there: Mutex<BTreeMap<NodeId, Stranger>>,
     /// Who took this node for a member, and was none by its own table.
     introduced: Mutex<BTreeSet<NodeId>>,
@@ -125,9 +126,9 @@ pub(in crate::node::cluster) async fn run(inner: Arc<Inner>) {
     loop {
         tokio::time::sleep(TICK).await;
         // Who is not in asks everybody to be let in.
-        let is_in = inner.layouts.current().table.is_up(inner.me) && !inner.clocks.is_new();
+        let is_in = inner.layout().table.is_up(inner.me) && !inner.clocks.is_new();
         let there = if is_in { inner.strangers_there() } else { Vec::new() };
-        let due = inner.strangers.look(there);
+        let due = inner.members.strangers.look(there);
         join_all(due.into_iter().map(|(node, address)| inner.ask_stranger(node, address))).await;
         let why = inner.why_other_cluster();
         if let Some(why) = why.as_ref().filter(|_| said != why) {
@@ -139,7 +140,7 @@ pub(in crate::node::cluster) async fn run(inner: Arc<Inner>) {
 
 impl Inner {
     fn strangers_there(&self) -> Vec<(NodeId, SocketAddr)> {
-        let (layout, view) = (self.layouts.current(), self.view.borrow());
+        let (layout, view) = (self.layout(), self.members.view.borrow());
         let is_stranger = |node: NodeId| node != self.me && layout.table.get(node).is_none();
         let alive = view.nodes.iter().filter(|(_, seen)| seen.alive);
         alive
@@ -150,18 +151,20 @@ impl Inner {
 
     /// A peer introduces itself. Whom the table lacks may have a later one.
     pub(in crate::node::cluster) fn note_introduced(&self, node: NodeId) {
-        if !self.lives.is_known_for_good() && self.layouts.current().table.get(node).is_none() {
-            self.strangers.introduced.lock().insert(node);
+        if !self.lives.is_known_for_good() && self.layout().table.get(node).is_none() {
+            self.members.strangers.introduced.lock().insert(node);
         }
     }
 
     /// Whether somebody is there who may know of a later table, and was not asked yet.
     pub(in crate::node::cluster) fn may_be_unknown(&self) -> bool {
-        let table = self.layouts.current().table.clone();
-        let introduced = self.strangers.introduced.lock();
+        let table = self.layout().table.clone();
+        let introduced = self.members.strangers.introduced.lock();
         let introduced = introduced.iter().copied().filter(|node| table.get(*node).is_none());
         let there = self.strangers_there().into_iter().map(|(node, _)| node);
-        there.chain(introduced).any(|node| !self.strangers.has_said(node))
+        there
+            .chain(introduced)
+            .any(|node| !self.members.strangers.has_said(node))
     }
 
     /// Why the only member of its table does nothing yet: its disk may be from before the others joined.
@@ -169,7 +172,7 @@ impl Inner {
         if self.is_known() {
             return None;
         }
-        let layout = self.layouts.current();
+        let layout = self.layout();
         let is_alone = layout.table.is_up(self.me) && layout.table.up().count() == 1;
         let why = "the node was just started, and nobody else is in its member table: it waits whether somebody shows who knows a later one";
         is_alone.then(|| why.to_owned())
@@ -177,7 +180,7 @@ impl Inner {
 
     async fn ask_stranger(&self, node: NodeId, address: SocketAddr) {
         let asked = self.peers.call_address(address, Request::Table, ANSWER_MAX).await;
-        let own = self.layouts.current().table.clone();
+        let own = self.layout().table.clone();
         let (theirs, found) = match asked {
             Ok((found, Response::Admitted { records, .. })) if found == node => {
                 let theirs = MemberTable::of(&records);
@@ -189,7 +192,7 @@ impl Inner {
             }
             _ => return,
         };
-        self.strangers.note(node, found);
+        self.members.strangers.note(node, found);
         match found {
             Found::Nothing => {}
             Found::Later => {
@@ -206,8 +209,8 @@ impl Inner {
 
     /// Why this node takes and shows no user's data although it belongs to a cluster: there is another one.
     pub(in crate::node::cluster) fn why_other_cluster(&self) -> Option<String> {
-        let members = self.layouts.current().table.up().count();
-        let node = self.strangers.of_larger(members)?;
+        let members = self.layout().table.up().count();
+        let node = self.members.strangers.of_larger(members)?;
         Some(format!(
             "node {node} belongs to another cluster with the same key and name, which has no fewer members than this one's {members}, and no node in common \
              with it: one of the two was founded by mistake. Stop its nodes, and start them with empty data folders and --join"
@@ -216,7 +219,7 @@ impl Inner {
 
     pub(in crate::node::cluster) async fn answer_table(&self) -> Result<Response, OpError> {
         let is_whole = !self.clocks.is_new() && self.local.is_whole(SYSTEM_SLOT);
-        if !is_whole || !self.layouts.current().table.is_up(self.me) {
+        if !is_whole || !self.layout().table.is_up(self.me) {
             let why = MemberRefused::NotMember.to_string();
             return Ok(Response::Failed(WireError::Refused(why)));
         }

@@ -34,7 +34,7 @@ pub(in crate::node::cluster) struct Opened {
 }
 
 impl Opened {
-    pub(in crate::node::cluster) fn end(&self, from: NodeId, connection: u64) {
+    pub(super) fn end(&self, from: NodeId, connection: u64) {
         let stays = |(node, number, _): &OpenId| (*node, *number) != (from, connection);
         self.readers.lock().retain(|id, _| stays(id));
         self.pulls.lock().retain(|id, _| stays(id));

@@ -211,7 +211,7 @@ impl Rig {
         let others = self.running().count() - 1;
         self.wait("all are linked", |node| {
             let inner = &node.cluster().unwrap().inner;
-            let members: Vec<_> = inner.layouts.current().table.up().map(|(node, _)| node).collect();
+            let members: Vec<_> = inner.layout().table.up().map(|(node, _)| node).collect();
             inner.up_peers(&members).len() == others
         })
         .await;

@@ -273,7 +273,7 @@ async fn who_took_a_seat_does_not_vote_before_all_others_know() {
         assert!(Instant::now() < end, "{refused}");
         sleep(Duration::from_millis(50)).await;
     }
-    let by = |index: usize| inner(rig.node(index)).layouts.current();
+    let by = |index: usize| inner(rig.node(index)).layout();
     until("it is let in", || by(0).table.is_up(new) && by(3).table.is_up(new)).await;
     let end = Instant::now() + PATIENCE;
     while count_at(rig.node(3), "k").await == 0 {

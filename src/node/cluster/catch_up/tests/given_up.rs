@@ -45,7 +45,7 @@ fn covers(node: &Node, seq: u64) -> bool {
 /// The nodes in the order in which one of them asks the others.
 fn in_order(rig: &Rig) -> [&Node; 3] {
     let mut nodes: Vec<&Node> = rig.running().collect();
-    let layout = inner(nodes[0]).layouts.current();
+    let layout = inner(nodes[0]).layout();
     let replicas = layout.placement.replicas(slot());
     nodes.sort_by_key(|node| replicas.iter().position(|replica| *replica == inner(node).me));
     nodes.try_into().ok().unwrap()
@@ -132,7 +132,7 @@ async fn what_somebody_holds_is_not_given_up_and_comes_to_those_who_promised() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_comes_from_a_member_that_is_no_replica_is_not_acknowledged() {
     let rig = Rig::new(4).await;
-    let layout = inner(rig.node(0)).layouts.current();
+    let layout = inner(rig.node(0)).layout();
     let is_replica = |node: &&Node| layout.placement.replicas(slot()).contains(&inner(node).me);
     let (replicas, others): (Vec<&Node>, Vec<&Node>) = rig.running().partition(is_replica);
     assert!(matches!(send(replicas[0], replicas[1], 1).await, Response::Done));

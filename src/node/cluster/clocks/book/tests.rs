@@ -1,5 +1,8 @@
 use std::sync::Arc;
+use std::time::Duration;
 
+use super::claim::CLAIM_MAX;
+use super::lag::{COMPARED_MAX, Lag};
 use super::*;
 use crate::core::stamp::OriginId;
 use crate::node::cluster::members::Layout;

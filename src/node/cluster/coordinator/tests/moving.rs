@@ -15,7 +15,7 @@ async fn a_write_counts_by_who_holds_its_slot_when_it_is_durable() {
         ..Rig::unstarted(3)
     };
     let mut rig = rig.started().await;
-    let table = inner(rig.node(0)).layouts.current().table.clone();
+    let table = inner(rig.node(0)).layout().table.clone();
     let mut seats = table.seats();
     seats.push(Seat {
         node: NodeId(7),
@@ -71,7 +71,7 @@ async fn a_write_counts_by_who_holds_its_slot_when_it_is_durable() {
     let record = inner(rig.node(3)).own_record(table.next_seat(), 3);
     inner(rig.node(1)).add_record(&record).await.unwrap();
     let end = Instant::now() + PATIENCE;
-    while inner(rig.node(0)).layouts.current().table.up().count() < 4 {
+    while inner(rig.node(0)).layout().table.up().count() < 4 {
         assert!(Instant::now() < end, "not in time: the first one knows");
         inner(rig.node(0)).load_table().await.unwrap();
         sleep(Duration::from_millis(10)).await;
@@ -80,7 +80,7 @@ async fn a_write_counts_by_who_holds_its_slot_when_it_is_durable() {
     stop_task(rig.node(3), SYNC).await;
     drop(slow);
     let added = adding.await.unwrap();
-    let current = inner(rig.node(0)).layouts.current();
+    let current = inner(rig.node(0)).layout();
     let mut holders = 0;
     for index in [0, 1, 3] {
         assert!(current.placement.replicas(slot).contains(&id(rig.node(index))));
@@ -101,7 +101,7 @@ async fn a_write_counts_by_who_holds_its_slot_when_it_is_durable() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_does_not_hold_a_slot_by_its_own_table_counts_for_none_of_its_writes() {
     let rig = Rig::new(4).await;
-    let layout = inner(rig.node(0)).layouts.current();
+    let layout = inner(rig.node(0)).layout();
     let ops = Ops::of("k".to_owned());
     let op = ops.value(1);
     let replicas = layout.placement.replicas(op.op.dot.slot);
@@ -122,10 +122,10 @@ async fn what_a_member_took_by_an_older_table_comes_to_those_who_are_to_hold_it(
     let mut rig = Rig::new(3).await;
     let unaware = inner(rig.node(2)).clone();
     stop_task(rig.node(2), LAYOUT).await;
-    let before = unaware.layouts.current();
+    let before = unaware.layout();
     rig.make_room();
     rig.start(3).await;
-    let knows = |index: usize| inner(rig.node(index)).layouts.current();
+    let knows = |index: usize| inner(rig.node(index)).layout();
     until("it is let in", || knows(0).table.up().count() == 4).await;
     assert!(Arc::ptr_eq(&before, &knows(2)));
     let now = knows(0);
@@ -141,7 +141,7 @@ async fn what_a_member_took_by_an_older_table_comes_to_those_who_are_to_hold_it(
         .add(&user(), &key(&name), "v".into(), true, None, at(Consistency::One))
         .await;
     assert_eq!(added, Ok(Added::Appended));
-    let watched = members::layout::watch(unaware.clone(), unaware.view.subscribe());
+    let watched = members::layout::watch(unaware.clone(), unaware.members.view.subscribe());
     unaware.tasks.lock()[LAYOUT] = tokio::spawn(watched);
     let end = Instant::now() + PATIENCE;
     for index in [0, 1, 3] {

@@ -178,7 +178,7 @@ async fn a_replica_that_is_behind_is_brought_nothing_while_others_hold_the_same(
 async fn a_page_that_another_node_reads_begins_where_it_was_asked_to() {
     let rig = Rig::new(4).await;
     let me = rig.node(3).local().life().node;
-    let layout = rig.node(3).cluster().unwrap().inner.layouts.current();
+    let layout = rig.node(3).cluster().unwrap().inner.layout();
     let is_elsewhere = |name: &String| {
         let (slot, _) = crate::node::replica::place_of(&user(), &key(name));
         !layout.placement.replicas(slot).contains(&me)

@@ -45,7 +45,7 @@ async fn what_a_new_node_told_as_dropped_is_known_to_its_next_life() {
     rig.start(2).await;
     let started = inner(&rig, 2);
     let until = Instant::now() + PATIENCE;
-    let all = started.layouts.current().placement.nodes().to_vec();
+    let all = started.layout().placement.nodes().to_vec();
     while !started.votes(SlotId(1)) || started.up_peers(&all).len() < 2 {
         assert!(!started.clocks.is_new(), "it passes for an older copy of itself");
         assert!(Instant::now() < until, "not in time: its word counts");

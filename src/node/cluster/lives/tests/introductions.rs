@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::node::cluster::clocks::Finding;
-use crate::node::cluster::lives::introduce::HEARING_MAX;
+use crate::node::cluster::lives::known::HEARING_MAX;
 use crate::node::cluster::tests::*;
 use crate::node::replica::place_of;
 use crate::wire::Response;
@@ -73,7 +73,7 @@ async fn a_shard_that_does_not_open_takes_no_vote_from_the_others_and_votes_late
     let end = HEARING_MAX + ROUND_MAX;
     until("it votes", end, || votes(&rig, open)).await;
     assert!(!votes(&rig, closed) && !rig.node(0).local().is_ready());
-    let peers = || inner(rig.node(0)).up_peers(inner(rig.node(0)).layouts.current().placement.nodes());
+    let peers = || inner(rig.node(0)).up_peers(inner(rig.node(0)).layout().placement.nodes());
     until("it is introduced", PATIENCE, || peers().len() == 2).await;
     // It catches up with what is open, too.
     let name = (0..).map(|number| number.to_string());

@@ -92,7 +92,7 @@ async fn a_founder_that_was_told_to_join_nobody_and_lost_its_disk_takes_its_plac
     rig.start(0).await;
     rig.wait("all are members", is_member).await;
     assert_eq!(list(rig.node(0), "k", Consistency::Quorum).await.unwrap(), ["v"]);
-    let members = |node: &Node| node.cluster().unwrap().inner.layouts.current().table.up().count();
+    let members = |node: &Node| node.cluster().unwrap().inner.layout().table.up().count();
     rig.wait("there is one cluster", |node| members(node) == 3).await;
     rig.end().await;
 }

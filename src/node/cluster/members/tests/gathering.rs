@@ -35,7 +35,7 @@ async fn a_new_cluster_takes_no_data_before_all_that_are_expected_are_in() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_comes_again_with_an_empty_disk_does_not_count_as_two_members() {
     let mut rig = half_founded(3).await;
-    let table = |rig: &Rig| rig.node(0).cluster().unwrap().inner.layouts.current().table.clone();
+    let table = |rig: &Rig| rig.node(0).cluster().unwrap().inner.layout().table.clone();
     for _ in 0..2 {
         rig.start(1).await;
         let second = rig.node(1).local().life().node;
@@ -60,7 +60,7 @@ async fn who_has_to_ask_again_to_be_let_in_takes_no_users_writes() {
     let rig = Rig::new(2).await;
     let inner = &rig.node(1).cluster().unwrap().inner;
     let mut records = inner.own_records().await.unwrap();
-    let own = inner.layouts.current().table.get(inner.me).unwrap().clone();
+    let own = inner.layout().table.get(inner.me).unwrap().clone();
     let other = Record {
         node: NodeId(7).to_string(),
         peer: free_port(),
@@ -68,7 +68,7 @@ async fn who_has_to_ask_again_to_be_let_in_takes_no_users_writes() {
     };
     records.push(serde_json::to_string(&other).unwrap());
     inner.take_table(MemberTable::of(&records));
-    let state = inner.layouts.current().table.get(inner.me).map(|record| record.state);
+    let state = inner.layout().table.get(inner.me).map(|record| record.state);
     assert_eq!(state, Some(MemberState::Displaced));
     let refused = add(rig.node(1), "k", "v").await;
     assert!(matches!(refused, Err(OpError::NotReady(_))), "{refused:?}");
@@ -85,7 +85,7 @@ async fn a_member_that_moved_is_in_the_table_where_it_is_now() {
     let (moved, now) = (rig.node(2).local().life().node, rig.addresses[2]);
     rig.wait("its new address is known", |node| {
         let inner = &node.cluster().unwrap().inner;
-        let table = inner.layouts.current().table.clone();
+        let table = inner.layout().table.clone();
         table.get(moved).is_some_and(|record| record.peer == now)
     })
     .await;
@@ -95,7 +95,7 @@ async fn a_member_that_moved_is_in_the_table_where_it_is_now() {
     rig.addresses[3] = former;
     rig.start(3).await;
     sleep(Duration::from_secs(2)).await;
-    let table = rig.node(0).cluster().unwrap().inner.layouts.current().table.clone();
+    let table = rig.node(0).cluster().unwrap().inner.layout().table.clone();
     assert!(table.is_up(moved) && !table.is_up(rig.node(3).local().life().node));
     rig.end().await;
 }
@@ -121,7 +121,7 @@ async fn a_member_that_is_there_is_not_replaced() {
 async fn a_try_of_a_forwarded_clear_that_comes_late_removes_nothing_that_was_added_since() {
     let rig = Rig::new(4).await;
     let inner = |index: usize| &rig.node(index).cluster().unwrap().inner;
-    let layout = inner(3).layouts.current();
+    let layout = inner(3).layout();
     let name = (0..).map(|number| number.to_string()).find(|name| {
         let replicas = layout.placement.replicas(place_of(&user(), &key(name)).0);
         !replicas.contains(&inner(3).me)

@@ -39,7 +39,7 @@ impl Rig {
         let count = self.nodes.len();
         self.wait("everybody's word counts", |node| {
             let inner = &node.cluster().unwrap().inner;
-            let layout = inner.layouts.current();
+            let layout = inner.layout();
             layout.table.up().count() == count && inner.votes(SYSTEM_SLOT) && inner.votes(SlotId(1))
         })
         .await;
@@ -59,7 +59,7 @@ impl Rig {
     async fn wait_asking(&self, index: usize) {
         let new = self.node(index).local().life().node;
         let until = Instant::now() + PATIENCE;
-        while !self.node(1).cluster().unwrap().inner.asking.is_empty_node(new) {
+        while !self.node(1).cluster().unwrap().inner.members.asking.is_empty_node(new) {
             assert!(Instant::now() < until, "not in time: it asks");
             sleep(Duration::from_millis(20)).await;
         }

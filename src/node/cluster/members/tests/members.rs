@@ -1,6 +1,6 @@
 //! Who is a member, and which one: removed, replaced, come again without its name or its data.
 
-use crate::node::cluster::members::layout::table_key;
+use crate::node::cluster::members::records::table_key;
 use crate::node::cluster::members::table::Record;
 use crate::node::cluster::tests::*;
 
@@ -35,7 +35,7 @@ async fn a_change_that_only_one_disk_has_is_not_done() {
     rig.stop(1).await;
     rig.stop(2).await;
     let alone = rig.node(0).cluster().unwrap().inner.clone();
-    let gone = alone.layouts.current().table.get(ids[2]).unwrap().clone();
+    let gone = alone.layout().table.get(ids[2]).unwrap().clone();
     let record = Record {
         state: MemberState::Removed,
         ..gone
@@ -44,7 +44,7 @@ async fn a_change_that_only_one_disk_has_is_not_done() {
     let key = table_key().unwrap();
     alone.add_alone(&key, text.clone(), Terms::usual()).await.unwrap();
     until("it reads that from its own disk", || {
-        !alone.layouts.current().table.is_up(ids[2])
+        !alone.layout().table.is_up(ids[2])
     })
     .await;
     let remove = MemberChange::Remove(ids[2]);

@@ -16,11 +16,11 @@ async fn who_does_not_know_of_a_new_member_takes_no_data_for_it() {
     let mut rig = two_with_one_replica().await;
     let unaware = inner(rig.node(1));
     unaware.tasks.lock()[LAYOUT].abort();
-    let before = unaware.layouts.current();
+    let before = unaware.layout();
     rig.make_room();
     rig.start(2).await;
     let until = Instant::now() + PATIENCE;
-    let knows = |index: usize| inner(rig.node(index)).layouts.current();
+    let knows = |index: usize| inner(rig.node(index)).layout();
     while knows(0).table.up().count() < 3 {
         assert!(Instant::now() < until, "not in time: it is let in");
         sleep(Duration::from_millis(5)).await;
@@ -35,7 +35,7 @@ async fn who_does_not_know_of_a_new_member_takes_no_data_for_it() {
     let refused = add(rig.node(1), &name, "lost").await;
     assert!(matches!(refused, Err(OpError::NotReady(_))), "{refused:?}");
     let unaware = rig.node(1).cluster().unwrap().inner.clone();
-    let watched = members::layout::watch(unaware.clone(), unaware.view.subscribe());
+    let watched = members::layout::watch(unaware.clone(), unaware.members.view.subscribe());
     unaware.tasks.lock()[LAYOUT] = tokio::spawn(watched);
     drop(unaware);
     let until = Instant::now() + PATIENCE;
