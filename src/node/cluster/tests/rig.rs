@@ -327,15 +327,25 @@ pub async fn count_at(node: &Node, name: &str) -> u64 {
     node.local().count(&user(), &key(name)).await.unwrap()
 }
 
+/// A node that runs may rename or remove a file just then: the copy begins anew.
 #[expect(clippy::disallowed_methods, reason = "the nodes of these tests are on the real disk")]
 pub fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let path = entry.unwrap().path();
-        let to = to.join(path.file_name().unwrap());
+    while let Err(error) = try_copy(from, to) {
+        assert_eq!(error.kind(), std::io::ErrorKind::NotFound, "{error}");
+        std::fs::remove_dir_all(to).unwrap();
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the nodes of these tests are on the real disk")]
+fn try_copy(from: &Path, to: &Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let path = entry?.path();
+        let to = to.join(path.file_name().unwrap_or_default());
         match path.is_dir() {
-            true => copy(&path, &to),
-            false => _ = std::fs::copy(&path, &to).unwrap(),
+            true => try_copy(&path, &to)?,
+            false => _ = std::fs::copy(&path, &to)?,
         }
     }
+    Ok(())
 }
