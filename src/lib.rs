@@ -36,7 +36,7 @@
 //! In a cluster `node::cluster` stands before the shards: any replica of the slot coordinates. It first asks a quorum for the highest time it knows,
 //! and for the request id; the op is stamped after that, appended here and at the other replicas, and acknowledged when enough have it
 //! durably. Ops that get their names together travel in one message (`node::spreading`), to those replicas that a quorum needs at once, and
-//! to the rest a moment later. A node that holds no replica forwards. What a replica misses it asks for itself, by its clock (`node::cluster::sync`).
+//! to the rest a moment later. A node that holds no replica forwards. What a replica misses it asks for itself, by its clock (`node::cluster::catch_up`).
 //!
 //! # How a get travels
 //!

@@ -1,4 +1,4 @@
-//! Ops that a shard takes from nobody: this node promised so (`cluster::give_up`). It holds for as long as the node runs, however often the shard is
+//! Ops that a shard takes from nobody: this node promised so (`cluster::catch_up::give_up`). It holds for as long as the node runs, however often the shard is
 //! opened anew.
 
 use std::sync::Arc;

@@ -44,6 +44,18 @@ const MAY_USE: [(&str, &[&str]); 20] = [
     ("main", &["cli"]),
 ];
 
+/// The parts of `node::cluster`, in the order of their imports: each uses only those that stand before it.
+const CLUSTER_PARTS: [&str; 8] = [
+    "calls",
+    "members",
+    "clocks",
+    "lives",
+    "coordinator",
+    "catch_up",
+    "serve",
+    "status",
+];
+
 /// What only the edge to the operating system may name.
 const ONLY_AT_THE_EDGE: [&str; 12] = [
     "std::fs",
@@ -144,9 +156,14 @@ fn without_comment(line: &str) -> &str {
 
 /// The modules that a file names, as `crate::module` or (in `main`) `kv_storage::module`; braces are opened one level deep.
 fn used_modules(code: &str) -> BTreeSet<String> {
+    named_after(&["crate::", "kv_storage::"], code)
+}
+
+/// What stands behind one of these paths.
+fn named_after(roots: &[&str], code: &str) -> BTreeSet<String> {
     let code: String = code.lines().map(without_comment).collect::<Vec<_>>().join("\n");
     let mut used = BTreeSet::new();
-    for root in ["crate::", "kv_storage::"] {
+    for root in roots {
         for (at, _) in code.match_indices(root) {
             let rest = &code[at + root.len()..];
             let list = match rest.strip_prefix('{') {
@@ -210,6 +227,31 @@ fn imports_point_one_way() {
             }
         }
     }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn imports_of_the_parts_of_the_cluster_point_one_way() {
+    let place = |name: &str| CLUSTER_PARTS.iter().position(|part| *part == name);
+    let (mut wrong, mut met) = (Vec::new(), BTreeSet::new());
+    for source in sources() {
+        let Ok(inside) = source.path.strip_prefix("node/cluster") else {
+            continue;
+        };
+        // What lies beside the parts is for all of them.
+        let part = inside.iter().next().unwrap_or_default().to_string_lossy().into_owned();
+        let Some(own) = place(&part) else {
+            assert!(inside.components().count() == 1, "{part} has no place in the order");
+            continue;
+        };
+        met.insert(own);
+        for used in named_after(&["crate::node::cluster::", "super::super::"], &source.code) {
+            if place(&used).is_some_and(|used| used > own) {
+                wrong.push(format!("{}: {part} may not use {used}", source.path.display()));
+            }
+        }
+    }
+    assert_eq!(met.len(), CLUSTER_PARTS.len(), "each part is there");
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 

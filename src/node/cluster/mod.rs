@@ -1,35 +1,22 @@
 //! The node as a member of a cluster: who the others are, which of them hold what, and how requests are carried out by several of them.
 //!
-//! | file | job |
+//! | part | what it is |
 //! | --- | --- |
-//! | `start` | starting a member |
-//! | `table` | the member table: who belongs. Kept as records of the system's own key range, which every node holds |
-//! | `layout` | the table and the placement that follows from it, watched for change |
-//! | `gossip` | who is there |
-//! | `gathering` | the first moments of a cluster, when user data would keep out who is still on the way |
-//! | `gather` | asking several replicas, until enough of them answered |
-//! | `write`, `read`, `elsewhere`, `taking`, `list` | the coordinator: what a request's level asks for |
-//! | `seen` | what a later clear may remove |
-//! | `forward` | requests for slots that this node does not hold |
-//! | `tries` | the replicas that such a request was sent to |
-//! | `serve`, `opened` | what this node answers to others; readers and pulls that they opened |
-//! | `sync` | catching up: asking each peer for what this node lacks |
-//! | `compare`, `pull` | its steps: what both hold, and taking what is lacking |
-//! | `settled` | when that can be left out |
-//! | `offer` | bringing to its replicas what was taken of a slot by the table from before |
-//! | `clock_book` | what the others told of their clocks, and what all of them know |
-//! | `heal` | when a slot that lost something is whole again |
-//! | `give_up`, `at_work` | ops that nobody holds any more |
-//! | `lives`, `lives_file` | which life of each member was met, and whether it runs on an older copy of its disk |
-//! | `told` | what each peer told of its clocks, by which that shows |
-//! | `join` | coming in, letting in, replacing |
-//! | `asked` | what came of a round of asking |
-//! | `standstill` | no user's write falls between two member tables |
-//! | `asking` | who asks to be let in, and whose lost disk that shows |
-//! | `strangers` | who is there and stands in no record: a table that is too old, or a second cluster |
-//! | `place` | whose an address is, and a lost node's own seat |
-//! | `observe` | what shows only over time: clocks of others, the rate of the stream |
+//! | `calls` | requests to peers, and what their answers mean |
+//! | `members` | who belongs: the member table, gossip, founding, joining, replacing |
+//! | `clocks` | what the peers told of their clocks |
+//! | `lives` | whose word counts: lives of members, and older copies of their disks |
+//! | `coordinator` | reads, writes and lists at the level that a request asks for |
+//! | `catch_up` | asking each peer for what this node lacks; healing what damage took |
+//! | `serve` | what this node answers to its peers |
 //! | `status` | what an admin is shown |
+//!
+//! Beside them, for all of them: `start` starts a member, `at_work` tells when what was begun has ended, `counters` are counted.
+//!
+//! Imports point one way, and a test sees to it: `calls <- members <- clocks <- lives <- coordinator <- catch_up <- serve <- status`; an arrow
+//! points from what is used to what may use it. `Inner` is the state of a member, grouped by the parts; its methods are shared. By these, some
+//! ways lead back: `members` looks into `clocks` and `lives` whether this node is new, and known, and writes its records through the
+//! `coordinator`; `catch_up` counts for `status`, and `serve` tells it to others.
 //!
 //! # How the guarantees are met
 //!
@@ -38,52 +25,27 @@
 //! has to be changed; an acknowledged request id is always found (G6). Then it is appended here and at the other live replicas, and
 //! acknowledged when a quorum has it durably (G1), whichever these are. It goes at once to as many as a quorum takes, and two milliseconds later
 //! to the others, so that more goes in one message (`node::spreading`). A clear also learns the quorum's clocks of the slot, and removes what they
-//! cover, and with a value all parts that it may be made of (G7, `seen`).
+//! cover, and with a value all parts that it may be made of (G7, `coordinator::seen`).
 //!
 //! A read at quorum compares digests of the slot's clock. Equal clocks mean equal sets of ops. Where too few are equal, what each lacks of the key is
 //! exchanged, durably, before it is read (G4); and of what comes in meanwhile nothing is shown without all that was acknowledged before it (G7).
 //!
-//! What a peer misses, because it was away or its queue was full, it asks for itself, by its clock (`sync`).
+//! What a peer misses, because it was away or its queue was full, it asks for itself, by its clock (`catch_up`).
 //!
 //! Invariant: a replica's word counts (it *votes*) only if its disk holds all that it ever acknowledged of the slot: not while it is new, not
 //! where it is damaged, not before the peer that asks, and whoever else it can reach, has seen that it is no older copy of itself (`lives`).
 
-mod asked;
-mod asking;
 mod at_work;
-mod clock_book;
-mod compare;
-mod elsewhere;
-mod forward;
-mod gather;
-mod gathering;
-mod give_up;
-mod gossip;
-mod heal;
-mod join;
-mod layout;
-mod list;
+mod calls;
+mod catch_up;
+mod clocks;
+mod coordinator;
+mod counters;
 mod lives;
-mod lives_file;
-mod observe;
-mod offer;
-mod opened;
-mod place;
-mod pull;
-mod read;
-mod seen;
+mod members;
 mod serve;
-mod settled;
-mod standstill;
 mod start;
 mod status;
-mod strangers;
-mod sync;
-mod table;
-mod taking;
-mod told;
-mod tries;
-mod write;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -91,28 +53,26 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::OpError;
 use super::local::Local;
-use super::membership::{ClusterView, Membership, MembershipError};
-use super::peers::{Peer, Peers, PeersConfig};
-use crate::core::slot::SlotId;
+use super::membership::MembershipError;
+use super::peers::{Peer, Peers};
 use crate::env::Env;
-use crate::net::{Hello, KeyRing, Tls};
-use crate::types::{NodeId, UserId};
+use crate::net::{KeyRing, Tls};
+use crate::types::NodeId;
 
-use clock_book::ClockBook;
-use layout::Layouts;
+use at_work::AtWork;
+use clocks::ClockBook;
+use counters::{Counters, count};
 use lives::Lives;
+use members::Members;
 
 pub use at_work::Task;
-pub use elsewhere::Elsewhere;
-pub use forward::{RemoteReader, is_worth_another};
-pub use join::{MemberChange, MemberRefused};
+pub use calls::is_worth_another;
+pub use coordinator::{Elsewhere, RemoteReader};
+pub use members::{MemberChange, MemberRefused, MemberState, MemberTable};
 pub use status::{ClusterFigures, ClusterStatus, LagFigures, MemberStatus, OwnStatus, PeerSeen};
-pub use table::{MemberState, MemberTable};
 
 /// How often the loops of a member look for what only time makes due.
 const TICK: Duration = Duration::from_millis(500);
@@ -159,56 +119,27 @@ pub struct Cluster {
     inner: Arc<Inner>,
 }
 
+/// What the parts of a member share.
 struct Inner {
     env: Env,
     local: Local,
     me: NodeId,
     config: ClusterConfig,
     peers: Peers,
-    membership: Mutex<Option<Membership>>,
-    /// What gossip saw last.
-    view: watch::Sender<ClusterView>,
-    layouts: Layouts,
+    members: Members,
     clocks: ClockBook,
     lives: Lives,
-    counters: Counters,
-    observed: observe::Observed,
-    serving: opened::Opened,
-    /// Why this node is not let in, as it was told or knows itself.
-    why_not_in: Mutex<Option<String>>,
-    tasks: Mutex<Vec<JoinHandle<()>>>,
-    stopping: AtomicBool,
-    /// Numbers readers and pulls of this node at its peers.
-    next_number: AtomicU64,
-    asking: asking::Asking,
-    taking: taking::Taking,
-    at_work: at_work::AtWork,
-    gathering: gathering::Gathering,
-    standstill: standstill::Standstill,
-    strangers: strangers::Strangers,
+    taking: coordinator::Taking,
     /// About how many bytes of dots go into one message, or into one clear.
     dots_bytes_max: AtomicUsize,
-    /// Held by whoever changes the member table.
-    changing: tokio::sync::Mutex<()>,
-}
-
-/// What went wrong or was repaired, since the start.
-#[derive(Debug, Default)]
-struct Counters {
-    quorum_failures: AtomicU64,
-    read_repairs: AtomicU64,
-    forwarded: AtomicU64,
-    hedged: AtomicU64,
-    pulled_ops: AtomicU64,
-    pulled_bytes: AtomicU64,
-    /// Ops that came from other replicas, live, for a read, or to catch up.
-    taken_ops: AtomicU64,
-    taken_bytes: AtomicU64,
-    reconciled_slots: AtomicU64,
-}
-
-fn count(counter: &AtomicU64) {
-    counter.fetch_add(1, Ordering::Relaxed);
+    serving: serve::Opened,
+    observed: status::Observed,
+    counters: Counters,
+    at_work: AtWork,
+    /// Numbers readers and pulls of this node at its peers.
+    next_number: AtomicU64,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
+    stopping: AtomicBool,
 }
 
 impl Cluster {
@@ -219,7 +150,7 @@ impl Cluster {
 
     /// Whether this node belongs to the cluster, by the table as it knows it.
     pub fn is_member(&self) -> bool {
-        self.inner.layouts.current().table.is_up(self.inner.me)
+        self.inner.layout().table.is_up(self.inner.me)
     }
 
     /// Why it does not.
@@ -239,77 +170,12 @@ impl Cluster {
         for task in std::mem::take(&mut *self.inner.tasks.lock()) {
             task.abort();
         }
-        let membership = self.inner.membership.lock().take();
-        if let Some(membership) = membership {
-            membership.stop().await;
-        }
+        self.inner.stop_gossip().await;
         self.inner.peers.stop().await;
     }
 }
 
 impl Inner {
-    /// Whether this node's own word counts for the slot.
-    fn votes(&self, slot: SlotId) -> bool {
-        !self.clocks.is_new() && self.local.is_whole(slot) && self.is_known() && self.was_told(slot)
-    }
-
-    /// The same, for a request of a peer: it has to know this node's life, and both have to be replicas by this node's table. One that was
-    /// replaced, and runs on, gets no quorum, and one that goes by an older table counts on nobody who held the slot by that.
-    fn votes_for(&self, slot: SlotId, peer: NodeId) -> bool {
-        self.votes(slot) && self.knows_replica(slot, peer)
-    }
-
-    fn knows_replica(&self, slot: SlotId, peer: NodeId) -> bool {
-        let are_replicas = || {
-            let layout = self.layouts.current();
-            let replicas = layout.placement.replicas(slot);
-            replicas.contains(&peer) && replicas.contains(&self.me)
-        };
-        self.lives.is_introduced(peer) && are_replicas()
-    }
-
-    /// Whether what this node lists counts.
-    fn may_list(&self) -> bool {
-        !self.clocks.is_new() && self.is_known() && self.told_all()
-    }
-
-    /// Refuses what a client asks of a member that was removed: it hears of no change of users any more, and who goes on using it should not.
-    /// Of one that may be no more than a part of its cluster. And what is a user's, where another cluster may hold what this one lacks.
-    fn refuse_if_outside(&self, user: &UserId) -> Result<(), OpError> {
-        if self.layouts.current().table.is_removed(self.me) {
-            return Err(OpError::NotReady(self.why_no_member()));
-        }
-        if let Some(why) = self.why_unknown() {
-            return Err(OpError::NotReady(why));
-        }
-        match self.why_other_cluster().filter(|_| !user.is_system()) {
-            Some(why) => Err(OpError::NotReady(why)),
-            None => Ok(()),
-        }
-    }
-
-    fn why_no_member(&self) -> String {
-        if self.layouts.current().table.is_removed(self.me) {
-            return MemberRefused::Removed(self.me).to_string();
-        }
-        let why = self.why_not_in.lock().clone();
-        let why = why.map(|why| format!(": {why}")).unwrap_or_default();
-        format!("the node was not let into the cluster yet{why}")
-    }
-
-    /// Who is there, by gossip.
-    fn view(&self) -> ClusterView {
-        self.view.borrow().clone()
-    }
-
-    fn refused_datagrams(&self) -> Vec<(&'static str, u64)> {
-        let membership = self.membership.lock();
-        let counters = membership.as_ref().map(Membership::counters);
-        counters
-            .map(|counters| counters.refused.by_reason().collect())
-            .unwrap_or_default()
-    }
-
     /// The other replicas of these that are connected, those first that are to be asked first: those that answer, in a circle of all from this node
     /// on. So each node mostly speaks to one other, and much goes into one message.
     fn up_peers(&self, replicas: &[NodeId]) -> Vec<Peer> {
@@ -319,7 +185,7 @@ impl Inner {
             .filter(|peer| peer.is_up() && self.lives.is_introduced(peer.node()))
             .collect();
         // A frozen peer shows by a request that waits for long.
-        peers.sort_by_key(|peer| (peer.waiting() > gather::SLOW, peer.node() < self.me, peer.node()));
+        peers.sort_by_key(|peer| (peer.waiting() > calls::SLOW, peer.node() < self.me, peer.node()));
         peers
     }
 }

@@ -1,15 +1,8 @@
 //! Starting a member: its peers, its table, its gossip, and the tasks that run as long as it does.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
-
-use parking_lot::Mutex;
-use tokio::sync::watch;
-
-use super::clock_book::ClockBook;
-use super::layout::Layouts;
-use super::lives::Lives;
 use super::*;
+use crate::net::Hello;
+use crate::node::peers::PeersConfig;
 
 /// What tells one cluster's connections from another's.
 fn cluster_number(name: &str) -> u64 {
@@ -53,29 +46,21 @@ impl Cluster {
         let inner = Arc::new(Inner {
             lives: Lives::open(&env, &local).await,
             clocks: ClockBook::new(life.is_new),
-            layouts: Layouts::default(),
             env,
             local,
             me: life.node,
             config,
             peers,
-            membership: Mutex::default(),
-            view: watch::Sender::default(),
+            members: Members::default(),
             counters: Counters::default(),
-            observed: observe::Observed::default(),
-            serving: opened::Opened::default(),
-            why_not_in: Mutex::default(),
+            observed: status::Observed::default(),
+            serving: serve::Opened::default(),
             tasks: Mutex::default(),
             stopping: AtomicBool::new(false),
             next_number: AtomicU64::new(1),
-            asking: asking::Asking::default(),
-            taking: taking::Taking::default(),
-            at_work: at_work::AtWork::default(),
-            gathering: gathering::Gathering::default(),
-            standstill: standstill::Standstill::default(),
-            strangers: strangers::Strangers::default(),
-            dots_bytes_max: AtomicUsize::new(compare::DOTS_BYTES_MAX),
-            changing: tokio::sync::Mutex::default(),
+            taking: coordinator::Taking::default(),
+            at_work: AtWork::default(),
+            dots_bytes_max: AtomicUsize::new(catch_up::DOTS_BYTES_MAX),
         });
         if let Err(error) = inner.load_table().await {
             // Its peers know who they are, and bring back what is damaged.
@@ -85,14 +70,17 @@ impl Cluster {
         door.open(&inner);
         inner.start_gossip(life.starts).await?;
         let mut tasks = inner.tasks.lock();
-        tasks.push(tokio::spawn(gossip::run(inner.clone())));
-        tasks.push(tokio::spawn(layout::watch(inner.clone(), inner.view.subscribe())));
-        tasks.push(tokio::spawn(join::run(inner.clone())));
-        tasks.push(tokio::spawn(sync::run(inner.clone())));
-        tasks.push(tokio::spawn(give_up::run(inner.clone())));
-        tasks.push(tokio::spawn(heal::run(inner.clone())));
-        tasks.push(tokio::spawn(observe::run(inner.clone())));
-        tasks.push(tokio::spawn(strangers::run(inner.clone())));
+        tasks.push(tokio::spawn(members::gossip::run(inner.clone())));
+        tasks.push(tokio::spawn(members::layout::watch(
+            inner.clone(),
+            inner.members.view.subscribe(),
+        )));
+        tasks.push(tokio::spawn(members::join::run(inner.clone())));
+        tasks.push(tokio::spawn(catch_up::sync::run(inner.clone())));
+        tasks.push(tokio::spawn(catch_up::give_up::run(inner.clone())));
+        tasks.push(tokio::spawn(catch_up::heal::run(inner.clone())));
+        tasks.push(tokio::spawn(status::observe::run(inner.clone())));
+        tasks.push(tokio::spawn(members::strangers::run(inner.clone())));
         drop(tasks);
         Ok(Self { inner })
     }

@@ -1,36 +1,21 @@
 //! Whole members in one process, on real sockets and in real folders.
 
-use futures_util::StreamExt;
-use tempfile::TempDir;
-use tokio::time::{Instant, sleep};
+pub(super) use futures_util::StreamExt;
+pub(super) use tempfile::TempDir;
+pub(super) use tokio::sync::watch;
+pub(super) use tokio::time::{Instant, sleep};
 
-use super::*;
-use crate::core::slot::SYSTEM_SLOT;
-use crate::node::{Added, Node, NodeConfig, OpError, Terms};
-use crate::store::memory_disk::MemoryDisk;
-use crate::types::{Consistency, Key, RequestId, UserId};
+pub(super) use super::*;
+pub(super) use crate::core::slot::{SYSTEM_SLOT, SlotId};
+pub(super) use crate::node::{Added, Node, NodeConfig, OpError, Terms};
+pub(super) use crate::store::memory_disk::MemoryDisk;
+pub(super) use crate::types::{Consistency, Key, RequestId, UserId};
 
-mod bad_disk;
-mod clears;
-mod copying;
-mod dropped;
-mod due;
-mod forwarding;
-mod founding;
-mod gathering;
-mod given_up;
-mod healing;
-mod introductions;
-mod losses;
-mod members;
-mod moving;
-mod readers;
-mod reads;
+mod ops;
 mod rig;
-mod set_back;
-mod standing_still;
 
-use rig::*;
+pub(super) use ops::*;
+pub(super) use rig::*;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_one_node_took_all_nodes_show_in_the_same_order() {
@@ -284,7 +269,7 @@ async fn how_far_a_node_is_behind_and_whose_clock_is_wrong_is_told() {
 async fn what_is_too_large_for_one_message_together_comes_in_several() {
     let mut rig = Rig::new(4).await;
     let away = rig.node(3).local().life().node;
-    let layout = rig.node(0).cluster().unwrap().inner.layouts.current();
+    let layout = rig.node(0).cluster().unwrap().inner.layout();
     let is_held = |name: &String| {
         let (slot, _) = crate::node::replica::place_of(&user(), &key(name));
         layout.placement.replicas(slot).contains(&away)

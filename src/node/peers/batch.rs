@@ -22,7 +22,7 @@ const FRAME_BYTES: usize = 128 << 10;
 /// A batch keeps its memory for the next one up to this size: a burst of large messages must not hold memory for ever.
 const KEPT_BYTES_MAX: usize = 256 << 10;
 
-/// What can wait a little waits for so long at most. Little beside what it takes to notice that a peer is slow (`cluster::gather`).
+/// What can wait a little waits for so long at most. Little beside what it takes to notice that a peer is slow (`cluster::calls::gather`).
 pub const SOON: Duration = Duration::from_millis(2);
 
 /// How soon a message has to go out.

@@ -17,7 +17,7 @@ use crate::wire::{Message, Request, Response, WireRefused};
 /// How often the peer is asked whether it is there while it owes an answer.
 const KEEP_ALIVE_MS: u64 = 500;
 /// And how long nothing may have come from it when it owes none. An exchange costs some 250 bytes with all headers, and there are two
-/// connections to a pair; who comes first to a peer that froze meanwhile asks another one after `cluster::gather::SLOW`. This also keeps
+/// connections to a pair; who comes first to a peer that froze meanwhile asks another one after `cluster::calls::SLOW`. This also keeps
 /// the connection in the memory of whatever lies between.
 const QUIET_MS_MAX: u64 = 2_000;
 /// A peer that owes an answer and says nothing for so long is given up: it is frozen or unreachable, or so overloaded that it makes no

@@ -1,6 +1,7 @@
 //! Nodes on loopback, each with a folder of its own.
 
 use std::io;
+use std::path::Path;
 use std::sync::atomic::AtomicU32;
 
 use super::*;
@@ -12,22 +13,26 @@ use crate::types::WallMs;
 
 const LOOPBACK: ([u8; 4], u16) = ([127, 0, 0, 1], 0);
 
-pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(20);
 
-pub(super) struct Rig {
-    pub(super) dirs: Vec<TempDir>,
-    pub(super) addresses: Vec<SocketAddr>,
-    pub(super) nodes: Vec<Option<Node>>,
+/// Among a member's tasks.
+pub const LAYOUT: usize = 1;
+pub const SYNC: usize = 3;
+
+pub struct Rig {
+    pub dirs: Vec<TempDir>,
+    pub addresses: Vec<SocketAddr>,
+    pub nodes: Vec<Option<Node>>,
     /// How far each one's wall clock is ahead of the machine's.
-    pub(super) ahead_ms: Vec<u64>,
-    pub(super) replication: usize,
+    pub ahead_ms: Vec<u64>,
+    pub replication: usize,
     /// What is changed of the settings of a node.
-    pub(super) settings: fn(usize, &mut ClusterConfig),
-    pub(super) value_bytes_max: u64,
+    pub settings: fn(usize, &mut ClusterConfig),
+    pub value_bytes_max: u64,
     /// The first node's disk, if that is to have faults.
-    pub(super) first_disk: Option<MemoryDisk>,
+    pub first_disk: Option<MemoryDisk>,
     /// Whether nodes can make connections.
-    pub(super) connects: watch::Sender<bool>,
+    pub connects: watch::Sender<bool>,
 }
 
 /// Whoever would connect waits until that is possible.
@@ -61,7 +66,7 @@ impl crate::env::WallClock for Ahead {
 }
 
 /// Below those that the system gives to connections, of which one may get it before its node starts, or starts again.
-pub(super) fn free_port() -> SocketAddr {
+pub fn free_port() -> SocketAddr {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     // Other processes may run these tests at the same time.
     let of_process = std::process::id().wrapping_mul(211);
@@ -75,12 +80,12 @@ pub(super) fn free_port() -> SocketAddr {
 }
 
 impl Rig {
-    pub(super) async fn new(count: usize) -> Self {
+    pub async fn new(count: usize) -> Self {
         Self::with_clocks(vec![0; count]).await
     }
 
     /// None of them runs yet.
-    pub(super) fn unstarted(count: usize) -> Self {
+    pub fn unstarted(count: usize) -> Self {
         Self {
             ahead_ms: vec![0; count],
             dirs: (0..count).map(|_| TempDir::new().unwrap()).collect(),
@@ -94,7 +99,7 @@ impl Rig {
         }
     }
 
-    pub(super) async fn with_clocks(ahead_ms: Vec<u64>) -> Self {
+    pub async fn with_clocks(ahead_ms: Vec<u64>) -> Self {
         let rig = Self {
             ahead_ms: ahead_ms.clone(),
             ..Self::unstarted(ahead_ms.len())
@@ -102,7 +107,7 @@ impl Rig {
         rig.started().await
     }
 
-    pub(super) async fn started(mut self) -> Self {
+    pub async fn started(mut self) -> Self {
         for index in 0..self.nodes.len() {
             self.start(index).await;
         }
@@ -112,24 +117,24 @@ impl Rig {
         rig
     }
 
-    pub(super) fn damage_name(&self, index: usize) {
+    pub fn damage_name(&self, index: usize) {
         let file = self.dirs[index].path().join("data/node.json");
         crate::node::whole_file::write(&*crate::os::env().disk, &file, b"{").unwrap();
     }
 
     /// For one more node.
-    pub(super) fn make_room(&mut self) {
+    pub fn make_room(&mut self) {
         self.dirs.push(TempDir::new().unwrap());
         self.addresses.push(free_port());
         self.ahead_ms.push(0);
         self.nodes.push(None);
     }
 
-    pub(super) async fn start(&mut self, index: usize) {
+    pub async fn start(&mut self, index: usize) {
         self.start_as(index, self.addresses[index]).await;
     }
 
-    pub(super) async fn start_as(&mut self, index: usize, advertise: SocketAddr) {
+    pub async fn start_as(&mut self, index: usize, advertise: SocketAddr) {
         let mut cluster = ClusterConfig {
             listen: self.addresses[index],
             advertise,
@@ -170,21 +175,21 @@ impl Rig {
         self.nodes[index] = Some(Node::start(env, config).await.unwrap());
     }
 
-    pub(super) async fn stop(&mut self, index: usize) {
+    pub async fn stop(&mut self, index: usize) {
         if let Some(node) = self.nodes[index].take() {
             node.stop().await;
         }
     }
 
-    pub(super) fn node(&self, index: usize) -> &Node {
+    pub fn node(&self, index: usize) -> &Node {
         self.nodes[index].as_ref().unwrap()
     }
 
-    pub(super) fn running(&self) -> impl Iterator<Item = &Node> {
+    pub fn running(&self) -> impl Iterator<Item = &Node> {
         self.nodes.iter().flatten()
     }
 
-    pub(super) async fn wait(&self, what: &str, is_so: impl Fn(&Node) -> bool) {
+    pub async fn wait(&self, what: &str, is_so: impl Fn(&Node) -> bool) {
         let until = Instant::now() + PATIENCE;
         while !self.running().all(&is_so) {
             assert!(Instant::now() < until, "not in time: {what}");
@@ -193,7 +198,7 @@ impl Rig {
     }
 
     /// Until the node says this of why it is not ready.
-    pub(super) async fn wait_why(&self, index: usize, part: &str) {
+    pub async fn wait_why(&self, index: usize, part: &str) {
         let why = || self.node(index).why_not_ready().unwrap_or_default();
         let until = Instant::now() + PATIENCE;
         while !why().contains(part) {
@@ -202,17 +207,17 @@ impl Rig {
         }
     }
 
-    pub(super) async fn wait_linked(&self) {
+    pub async fn wait_linked(&self) {
         let others = self.running().count() - 1;
         self.wait("all are linked", |node| {
             let inner = &node.cluster().unwrap().inner;
-            let members: Vec<_> = inner.layouts.current().table.up().map(|(node, _)| node).collect();
+            let members: Vec<_> = inner.layout().table.up().map(|(node, _)| node).collect();
             inner.up_peers(&members).len() == others
         })
         .await;
     }
 
-    pub(super) async fn wait_equal(&self) {
+    pub async fn wait_equal(&self) {
         let until = Instant::now() + PATIENCE;
         loop {
             let mut clocks: Vec<_> = self.running().map(|node| node.local().clocks()).collect();
@@ -225,7 +230,7 @@ impl Rig {
         }
     }
 
-    pub(super) async fn end(mut self) {
+    pub async fn end(mut self) {
         for index in 0..self.nodes.len() {
             self.stop(index).await;
         }
@@ -233,37 +238,37 @@ impl Rig {
 }
 
 /// It serves, and has a say in what a quorum is.
-pub(super) fn is_member(node: &Node) -> bool {
+pub fn is_member(node: &Node) -> bool {
     node.is_ready() && node.cluster().unwrap().inner.votes(SlotId(1))
 }
 
-pub(super) fn user() -> UserId {
+pub fn user() -> UserId {
     UserId::new("u").unwrap()
 }
 
-pub(super) fn key(text: &str) -> Key {
+pub fn key(text: &str) -> Key {
     Key::new(text).unwrap()
 }
 
-pub(super) fn at(consistency: Consistency) -> Terms {
+pub fn at(consistency: Consistency) -> Terms {
     Terms {
         consistency,
         ..Terms::usual()
     }
 }
 
-pub(super) async fn add(node: &Node, name: &str, text: &str) -> Result<Added, OpError> {
+pub async fn add(node: &Node, name: &str, text: &str) -> Result<Added, OpError> {
     node.add(&user(), &key(name), text.into(), true, None, Terms::usual())
         .await
 }
 
-pub(super) async fn list(node: &Node, name: &str, consistency: Consistency) -> Result<Vec<String>, OpError> {
+pub async fn list(node: &Node, name: &str, consistency: Consistency) -> Result<Vec<String>, OpError> {
     let mut reader = node.get(&user(), &key(name), 0, u64::MAX, at(consistency)).await?;
     reader.until_sent();
     rest_of(&mut reader).await
 }
 
-pub(super) async fn rest_of(reader: &mut ValueReader) -> Result<Vec<String>, OpError> {
+pub async fn rest_of(reader: &mut ValueReader) -> Result<Vec<String>, OpError> {
     let (mut values, mut open) = (Vec::new(), String::new());
     loop {
         let fragments = reader.next(1 << 20).await?;
@@ -282,14 +287,65 @@ pub(super) async fn rest_of(reader: &mut ValueReader) -> Result<Vec<String>, OpE
     }
 }
 
-pub(super) async fn change(node: &Node, change: MemberChange) -> Result<(), MemberRefused> {
+pub async fn change(node: &Node, change: MemberChange) -> Result<(), MemberRefused> {
     node.cluster().unwrap().change_members(change).await
 }
 
-pub(super) async fn until(what: &str, is_so: impl Fn() -> bool) {
+pub async fn until(what: &str, is_so: impl Fn() -> bool) {
     let end = Instant::now() + 3 * PATIENCE;
     while !is_so() {
         assert!(Instant::now() < end, "not in time: {what}");
         sleep(Duration::from_millis(10)).await;
     }
+}
+
+pub fn inner(node: &Node) -> &Arc<Inner> {
+    &node.cluster().unwrap().inner
+}
+
+pub fn id(node: &Node) -> NodeId {
+    node.local().life().node
+}
+
+/// Nothing of it runs any more.
+pub async fn stop_task(node: &Node, task: usize) {
+    inner(node).tasks.lock()[task].abort();
+    until("it has ended", || inner(node).tasks.lock()[task].is_finished()).await;
+}
+
+/// Every request so far, whether or not somebody still wants the answer.
+pub async fn wait_answered(peers: &[Peer]) {
+    let until = Instant::now() + PATIENCE;
+    while peers.iter().any(|peer| peer.waiting() > Duration::ZERO) {
+        assert!(Instant::now() < until);
+        sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// By its own disk.
+pub async fn count_at(node: &Node, name: &str) -> u64 {
+    node.local().count(&user(), &key(name)).await.unwrap()
+}
+
+/// A node that runs may rename or remove a file just then: the copy begins anew.
+#[expect(clippy::disallowed_methods, reason = "the nodes of these tests are on the real disk")]
+pub fn copy(from: &Path, to: &Path) {
+    while let Err(error) = try_copy(from, to) {
+        assert_eq!(error.kind(), std::io::ErrorKind::NotFound, "{error}");
+        std::fs::remove_dir_all(to).unwrap();
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the nodes of these tests are on the real disk")]
+fn try_copy(from: &Path, to: &Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let path = entry?.path();
+        let to = to.join(path.file_name().unwrap_or_default());
+        match path.is_dir() {
+            true => try_copy(&path, &to)?,
+            false => _ = std::fs::copy(&path, &to)?,
+        }
+    }
+    Ok(())
 }

@@ -1,0 +1,6 @@
+//! Catching up, with whole nodes.
+
+mod copying;
+mod due;
+mod given_up;
+mod healing;

@@ -1,0 +1,28 @@
+//! The coordinator of a request: any replica of its slot, which does what the level asks for. Who is none forwards.
+//!
+//! | file | job |
+//! | --- | --- |
+//! | `write`, `seen` | asking, stamping, appending everywhere; what a clear is to remove |
+//! | `read`, `taking`, `elsewhere` | making enough replicas hold the same before one is read; where another one has to be read |
+//! | `list` | listing keys of all nodes |
+//! | `forward` | requests for slots that this node does not hold |
+//!
+//! Invariants: an op is acknowledged when as many replicas as its level asks for hold it durably; what is read at quorum is on a quorum, and
+//! nothing of it is shown without all that was acknowledged before it.
+
+mod elsewhere;
+mod forward;
+mod list;
+mod read;
+mod seen;
+mod taking;
+mod write;
+
+pub use elsewhere::Elsewhere;
+pub use forward::RemoteReader;
+pub(super) use read::{Came, SYNC_KEY_BYTES};
+pub(super) use taking::Taking;
+pub(super) use write::{Patience, Try};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,366 @@
+//! A member whose disk fails, among others whose disks do not.
+
+use std::sync::atomic::Ordering;
+
+use crate::core::op::Body;
+use crate::node::cluster::coordinator::{Patience, Try};
+use crate::node::cluster::tests::*;
+use crate::node::local::Wanted;
+use crate::node::replica::place_of;
+use crate::shard::WriteKind;
+
+const TRIES: usize = 100;
+
+/// Lets the first node hold its copy of the key in a segment, and no more be able to read it.
+async fn fail_reads_of(rig: &Rig, disk: &MemoryDisk, name: &str) {
+    let fails = &disk.faults().fail_read;
+    for round in 0..TRIES {
+        // What is in the way of it in memory goes to the disk.
+        for at in 0..8 {
+            let filler = format!("{round} {at}");
+            add(rig.node(1), &filler, &"x".repeat(16 << 10)).await.unwrap();
+        }
+        sleep(Duration::from_millis(50)).await;
+        fails.store(true, Ordering::Relaxed);
+        match rig.node(0).local().count(&user(), &key(name)).await {
+            Err(OpError::Disk(_)) => return,
+            _ => fails.store(false, Ordering::Relaxed),
+        }
+    }
+    panic!("the key stays in memory");
+}
+
+/// So many members, of which the first has this disk.
+async fn first_of(members: usize, disk: &MemoryDisk) -> Rig {
+    let rig = Rig {
+        first_disk: Some(disk.clone()),
+        ..Rig::unstarted(members)
+    };
+    rig.started().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_one_disk_cannot_read_comes_from_another_replica() {
+    let disk = MemoryDisk::new();
+    let rig = first_of(3, &disk).await;
+    let (user, k, id) = (user(), key("k"), Some(RequestId([7; 16])));
+    let again = |level| rig.node(0).add(&user, &k, "v".into(), true, id, at(level));
+    assert_eq!(again(Consistency::All).await.unwrap(), Added::Appended);
+    fail_reads_of(&rig, &disk, "k").await;
+    let node = rig.node(0);
+    for level in [Consistency::One, Consistency::Quorum] {
+        assert_eq!(list(node, "k", level).await.unwrap(), ["v"]);
+        assert_eq!(node.count(&user, &k, at(level)).await.unwrap(), 1);
+        assert_eq!(again(level).await.unwrap(), Added::Repeated);
+    }
+    disk.faults().fail_read.store(false, Ordering::Relaxed);
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_hangs_under_reads_keeps_nobody_waiting() {
+    let disk = MemoryDisk::new();
+    let rig = first_of(3, &disk).await;
+    let (user, k) = (user(), key("k"));
+    let all = rig.node(0).add(&user, &k, "v".into(), true, None, at(Consistency::All));
+    all.await.unwrap();
+    fail_reads_of(&rig, &disk, "k").await;
+    let hangs = disk.hold_reads("shard-");
+    disk.faults().fail_read.store(false, Ordering::Relaxed);
+    let node = rig.node(0);
+    for level in [Consistency::One, Consistency::Quorum] {
+        assert_eq!(list(node, "k", level).await.unwrap(), ["v"]);
+        assert_eq!(node.count(&user, &k, at(level)).await.unwrap(), 1);
+        // Of three that list what they have, two are enough.
+        let listed = rig.node(1).list_keys(&user, "k", None, 10, at(level)).await;
+        assert_eq!(listed.unwrap().keys, std::slice::from_ref(&k));
+    }
+    let alone = node.list_keys(&user, "k", None, 10, at(Consistency::All)).await;
+    assert_eq!(alone, Err(OpError::Deadline { maybe_applied: false }));
+    drop(hangs);
+    rig.end().await;
+}
+
+/// It cannot take what another one holds, so too few hold the same: a read is never told that the disk is full.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_read_that_a_full_disk_keeps_from_its_level_is_told_how_many_hold_the_same() {
+    let disk = MemoryDisk::new();
+    let rig = first_of(3, &disk).await;
+    for index in 0..3 {
+        stop_task(rig.node(index), SYNC).await;
+    }
+    disk.faults().free_bytes.store(0, Ordering::Relaxed);
+    let ops = Ops::of("k".to_owned());
+    let local = rig.node(0).local();
+    // What logs there are takes some.
+    let mut place = 1;
+    while !matches!(
+        local
+            .apply(vec![ops.op(place, Body::Part("x".repeat(1 << 20).into()))])
+            .await,
+        Err(OpError::DiskFull)
+    ) {
+        place += 1;
+    }
+    hold(rig.node(1), ops.value(place + 1)).await;
+    let inner = &rig.node(0).cluster().unwrap().inner;
+    let read = inner.source(&user(), &key("k"), at(Consistency::All)).await;
+    let quorum = OpError::Quorum {
+        needed: 3,
+        answered: 2,
+        maybe_applied: false,
+    };
+    assert_eq!(read.map(|_| ()), Err(quorum));
+    rig.end().await;
+}
+
+/// Nothing of it was sent yet.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_list_that_cannot_be_read_on_comes_whole_from_another_replica() {
+    let disk = MemoryDisk::new();
+    let rig = first_of(3, &disk).await;
+    let (user, k) = (user(), key("k"));
+    let texts: Vec<String> = (0..64)
+        .map(|number| format!("{number} {}", "x".repeat(8 << 10)))
+        .collect();
+    for text in &texts {
+        let all = rig
+            .node(0)
+            .add(&user, &k, text.as_str().into(), true, None, at(Consistency::All));
+        all.await.unwrap();
+    }
+    fail_reads_of(&rig, &disk, "k").await;
+    let faults = disk.faults();
+    for hangs in [false, true] {
+        faults.fail_read.store(false, Ordering::Relaxed);
+        let mut reader = rig.node(0).get(&user, &k, 0, u64::MAX, Terms::usual()).await.unwrap();
+        reader.until_sent();
+        let first = reader.next(1).await.unwrap();
+        assert_eq!(first[0].text.as_ref(), texts[0]);
+        let held = hangs.then(|| disk.hold_reads("shard-"));
+        faults.fail_read.store(!hangs, Ordering::Relaxed);
+        let rest = rest_of(&mut reader).await.unwrap();
+        assert_eq!(rest, texts, "hangs: {hangs}");
+        drop(held);
+    }
+    // What was sent is not begun anew.
+    faults.fail_read.store(false, Ordering::Relaxed);
+    let mut reader = rig.node(0).get(&user, &k, 0, u64::MAX, Terms::usual()).await.unwrap();
+    reader.until_sent();
+    reader.next(1).await.unwrap();
+    reader.sent();
+    faults.fail_read.store(true, Ordering::Relaxed);
+    assert!(matches!(rest_of(&mut reader).await, Err(OpError::Disk(_))));
+    faults.fail_read.store(false, Ordering::Relaxed);
+    rig.end().await;
+}
+
+/// The sync of what is added first does not end, and what comes after it waits for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_hangs_under_a_sync_keeps_nobody_waiting() {
+    let disk = MemoryDisk::new();
+    let rig = first_of(3, &disk).await;
+    let (user, k) = (user(), key("k"));
+    add(rig.node(0), "k", "v").await.unwrap();
+    rig.wait_equal().await;
+    let hangs = disk.hold_syncs("shard-");
+    let mut expected = vec!["v".to_owned()];
+    for round in 0..3 {
+        // Before it is known that the disk hangs, and after that.
+        for through in 0..3 {
+            let text = format!("{round} {through}");
+            add(rig.node(through), "k", &text).await.unwrap();
+            expected.push(text);
+        }
+        for node in rig.running() {
+            assert_eq!(list(node, "k", Consistency::Quorum).await.unwrap(), expected);
+            let count = node.count(&user, &k, at(Consistency::Quorum)).await.unwrap();
+            assert_eq!(count, expected.len() as u64);
+            let name = format!("new {round}");
+            add(rig.node(1), &name, "v").await.unwrap();
+            let listed = node.list_keys(&user, &name, None, 10, Terms::usual()).await.unwrap();
+            assert_eq!(listed.keys, [key(&name)]);
+        }
+    }
+    let id = Some(RequestId([7; 16]));
+    for added in [Added::Appended, Added::Repeated] {
+        let again = rig.node(0).add(&user, &k, "id".into(), true, id, Terms::usual());
+        assert_eq!(again.await.unwrap(), added);
+    }
+    expected.push("id".to_owned());
+    rig.wait_why(0, "has kept writes waiting").await;
+    assert!(rig.node(1).is_ready());
+    drop(hangs);
+    rig.wait_equal().await;
+    assert!(rig.node(0).is_ready());
+    for node in rig.running() {
+        assert_eq!(list(node, "k", Consistency::One).await.unwrap(), expected);
+    }
+    rig.end().await;
+}
+
+/// Nobody does it, and nobody ever will.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_shard_had_not_begun_with_by_its_deadline_changes_nothing() {
+    let disk = MemoryDisk::new();
+    let rig = first_of(3, &disk).await;
+    let inner = &rig.node(0).cluster().unwrap().inner;
+    let (user, key) = (user(), key("k"));
+    let wanted = Wanted {
+        user: &user,
+        key: &key,
+        kind: WriteKind::Add {
+            text: "late".into(),
+            finish: true,
+        },
+        request_id: None,
+    };
+    let hangs = disk.hold_syncs("shard-");
+    // The others have it.
+    add(rig.node(0), "k", "first").await.unwrap();
+    let terms = Terms {
+        deadline: Instant::now() + Duration::from_millis(300),
+        ..Terms::usual()
+    };
+    let late = inner.write_here(wanted, Try::First, terms, Patience::Waits).await;
+    assert_eq!(late, Err(OpError::Deadline { maybe_applied: false }));
+    drop(hangs);
+    add(rig.node(0), "k", "last").await.unwrap();
+    rig.wait_equal().await;
+    assert_eq!(
+        list(rig.node(0), "k", Consistency::All).await.unwrap(),
+        ["first", "last"]
+    );
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_cannot_be_read_is_not_taken_for_peers_that_cannot_take() {
+    let disk = MemoryDisk::new();
+    let rig = first_of(3, &disk).await;
+    for node in rig.running() {
+        stop_task(node, SYNC).await;
+    }
+    let (user, k) = (user(), key("k"));
+    let all = rig.node(0).add(&user, &k, "v".into(), true, None, at(Consistency::All));
+    all.await.unwrap();
+    let ops = Ops::of("k".to_owned());
+    // What the others lack cannot be read.
+    hold(rig.node(0), ops.value(2)).await;
+    fail_reads_of(&rig, &disk, "k").await;
+    for index in 1..3 {
+        hold(rig.node(index), ops.value(1)).await;
+    }
+    assert_eq!(list(rig.node(0), "k", Consistency::Quorum).await.unwrap(), ["v", "v1"]);
+    disk.faults().fail_read.store(false, Ordering::Relaxed);
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_only_replica_does_not_say_that_it_did_nothing_when_it_was_too_late() {
+    let disk = MemoryDisk::new();
+    let rig = first_of(1, &disk).await;
+    let (user, key) = (user(), key("k"));
+    let wanted = Wanted {
+        user: &user,
+        key: &key,
+        kind: WriteKind::Add {
+            text: "v".into(),
+            finish: true,
+        },
+        request_id: None,
+    };
+    let late = Terms {
+        deadline: Instant::now(),
+        ..Terms::usual()
+    };
+    let inner = &rig.node(0).cluster().unwrap().inner;
+    let slow = disk.hold_syncs("shard-");
+    let written = inner.write_here(wanted, Try::First, late, Patience::Waits).await;
+    assert_eq!(written, Err(OpError::Deadline { maybe_applied: true }));
+    drop(slow);
+    rig.wait("it did it all the same", |node| {
+        !node.local().clock(place_of(&user, &key).0).unwrap().is_empty()
+    })
+    .await;
+    rig.end().await;
+}
+
+/// A text that does not compress.
+fn noise() -> String {
+    let mut state = 7u64;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        char::from(b' ' + (state >> 58) as u8)
+    };
+    (0..20_000).map(|_| next()).collect()
+}
+
+/// Damages blocks of all segments of users' shards on the first node's disk.
+fn damage_segments(rig: &Rig, disk: &MemoryDisk) {
+    let data = rig.dirs[0].path().join("data");
+    let names = |dir: &std::path::Path| disk.as_disk().list(dir).unwrap().into_iter().map(|entry| entry.name);
+    for shard in names(&data).filter(|name| name.starts_with("shard-")) {
+        let dir = data.join(shard);
+        for segment in names(&dir).filter(|name| name.starts_with("segment-")) {
+            let path = dir.join(segment);
+            let mut bytes = disk.content(&path).unwrap();
+            let end = bytes.len() / 2;
+            (600..end).step_by(701).for_each(|at| bytes[at] ^= 0x55);
+            disk.put(&path, bytes);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_lost_something_carries_out_nothing_of_it_alone() {
+    let disk = MemoryDisk::new();
+    let rig = first_of(3, &disk).await;
+    let (user, k, id) = (user(), key("k"), Some(RequestId([7; 16])));
+    let (node, slot, text) = (rig.node(0), place_of(&user, &k).0, noise());
+    let again = |level| node.add(&user, &k, text.as_str().into(), true, id, at(level));
+    assert_eq!(again(Consistency::All).await.unwrap(), Added::Appended);
+    fail_reads_of(&rig, &disk, "k").await;
+    for node in rig.running() {
+        stop_task(node, SYNC).await;
+    }
+    damage_segments(&rig, &disk);
+    disk.faults().fail_read.store(false, Ordering::Relaxed);
+    assert!(matches!(node.local().count(&user, &k).await, Err(OpError::Damaged(_))));
+    let is_lost = || node.local().lost_of(slot).is_ok_and(|lost| !lost.is_empty());
+    until("it knows what it lost", || node.local().is_ready() && is_lost()).await;
+    // Others know of the request, and hold what the clear is to remove.
+    assert_eq!(again(Consistency::One).await.unwrap(), Added::Repeated);
+    node.clear(&user, &k, None, at(Consistency::One)).await.unwrap();
+    for node in rig.running().skip(1) {
+        assert!(list(node, "k", Consistency::Quorum).await.unwrap().is_empty());
+    }
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_list_of_keys_is_given_up_at_all_members_when_nobody_waits_for_it() {
+    let disk = MemoryDisk::new();
+    let rig = first_of(3, &disk).await;
+    let (user, k) = (user(), key("k"));
+    let all = rig.node(0).add(&user, &k, "v".into(), true, None, at(Consistency::All));
+    all.await.unwrap();
+    fail_reads_of(&rig, &disk, "k").await;
+    for node in rig.running() {
+        stop_task(node, SYNC).await;
+    }
+    let hangs = disk.hold_reads("shard-");
+    disk.faults().fail_read.store(false, Ordering::Relaxed);
+    let soon = Terms {
+        consistency: Consistency::All,
+        deadline: Instant::now() + Duration::from_millis(200),
+    };
+    let listed = rig.node(1).list_keys(&user, "k", None, 10, soon).await;
+    assert_eq!(listed, Err(OpError::Deadline { maybe_applied: false }));
+    let first = rig.node(0).local().life().node;
+    let peer = rig.node(1).cluster().unwrap().inner.peers.get(first);
+    // The disk hangs on.
+    wait_answered(&[peer.unwrap()]).await;
+    drop(hangs);
+    rig.end().await;
+}

@@ -1,0 +1,8 @@
+//! Reads and writes at their levels, with whole nodes.
+
+mod bad_disk;
+mod clears;
+mod forwarding;
+mod moving;
+mod readers;
+mod reads;

@@ -1,0 +1,388 @@
+//! Writing at a level: ask, stamp, append everywhere, wait for enough.
+
+use std::pin::pin;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::time::{Instant, sleep_until};
+
+use super::seen::OfKey;
+use crate::core::clock::Clock;
+use crate::core::op::{Body, KeyedOp, Op};
+use crate::core::slot::SlotId;
+use crate::core::stamp::HybridTime;
+use crate::node::cluster::calls::{gather, is_worth_another, maybe_applied};
+use crate::node::cluster::{Inner, count};
+use crate::node::hedged::HEDGE;
+use crate::node::local::{Added, Wanted};
+use crate::node::peers::Peer;
+use crate::node::replica::place_of;
+use crate::node::spreading::{self, Spread, Turn};
+use crate::node::{OpError, Terms};
+use crate::planted::{Bug, planted, takes_retries};
+use crate::shard::{WriteContext, WriteKind};
+use crate::types::{Consistency, NodeId, UserId};
+use crate::wire::{Ask, Request, Response};
+
+/// Whether anybody can have taken the request id before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::node::cluster) enum Try {
+    /// The id was made for this very try.
+    First,
+    Any,
+}
+
+/// Whether a write waits for this node's disk while others could do it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::node::cluster) enum Patience {
+    /// Until the deadline.
+    Waits,
+    /// It is withdrawn where the disk hangs, if nothing of it was begun.
+    Withdraws,
+}
+
+/// How far a write has come.
+#[derive(Default)]
+pub(super) struct Begun {
+    /// It may have had an effect.
+    started: AtomicBool,
+    /// Its place in the queue of this node's shard.
+    turn: OnceLock<Turn>,
+}
+
+impl Begun {
+    fn start(&self) {
+        self.started.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it can have no effect any more, and has had none.
+    fn withdraw(&self) -> bool {
+        match self.turn.get() {
+            Some(turn) => turn.withdraw(),
+            None => !self.started.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// What a quorum said before a write is stamped.
+pub(super) struct Asked {
+    pub(in crate::node::cluster) context: WriteContext,
+    /// The op that took the request id, and the peer that told of it.
+    pub(in crate::node::cluster) held: Option<(KeyedOp, Peer)>,
+}
+
+/// What is told of a request that something came of before the node went down.
+fn was_begun(error: OpError) -> OpError {
+    match error {
+        OpError::ShuttingDown => OpError::ShardUnavailable { maybe_applied: true },
+        error => error,
+    }
+}
+
+/// Whether as many as are needed of the slot's replicas `now` have what as many as were needed of those `before` have: each quorum of one more
+/// meets each quorum of those there were.
+fn still_counts(before: &[NodeId], now: &[NodeId]) -> bool {
+    before.iter().all(|node| now.contains(node)) && now.len() <= before.len() + 1
+}
+
+impl Inner {
+    /// Carries a write out, here if this node holds the slot, or through one that does.
+    pub(super) async fn write(&self, wanted: Wanted<'_>, which: Try, terms: Terms) -> Result<Added, OpError> {
+        let (slot, _) = place_of(wanted.user, wanted.key);
+        let layout = self.layout();
+        let replicas = layout.placement.replicas(slot);
+        if replicas.is_empty() {
+            return Err(OpError::NotReady(self.why_no_member()));
+        }
+        if !replicas.contains(&self.me) {
+            return self.forward_write(wanted, replicas, which, terms).await;
+        }
+        if replicas.len() == 1 {
+            return self.write_here(wanted, which, terms, Patience::Waits).await;
+        }
+        if !self.local.is_stalled(slot) {
+            match self.write_here(wanted.clone(), which, terms, Patience::Withdraws).await {
+                Err(OpError::ShardUnavailable { maybe_applied: false }) => {}
+                // Its own disk is in the way: another replica may do it, as none of it was done here.
+                Err(OpError::DiskFull | OpError::Damaged(_) | OpError::Disk(_)) => {
+                    return self.forward_write(wanted, replicas, which, terms).await;
+                }
+                done => return done,
+            }
+        }
+        match self.forward_write(wanted.clone(), replicas, which, terms).await {
+            // Nobody did any of it, and what is in the way here may pass.
+            Err(error) if is_worth_another(&error) && !maybe_applied(&error) => {
+                self.write_here(wanted, which, terms, Patience::Waits).await
+            }
+            done => done,
+        }
+    }
+
+    /// Carries out a write to a slot that this node holds, its own or one that another node sent here.
+    pub(in crate::node::cluster) async fn write_here(
+        &self,
+        wanted: Wanted<'_>,
+        which: Try,
+        terms: Terms,
+        patience: Patience,
+    ) -> Result<Added, OpError> {
+        let _writing = self.begin_user_write(&wanted)?;
+        let (slot, _) = place_of(wanted.user, wanted.key);
+        let layout = self.layout();
+        let replicas = layout.placement.replicas(slot);
+        if !replicas.contains(&self.me) {
+            // Its member table is another one: it is told to look elsewhere.
+            return Err(OpError::ShardUnavailable { maybe_applied: false });
+        }
+        let begun = Begun::default();
+        let mut coordinated = pin!(self.coordinate(wanted, slot, replicas, which, terms.consistency, &begun));
+        // One timer for both.
+        let next_look = || match patience {
+            Patience::Waits => terms.deadline,
+            Patience::Withdraws => terms.deadline.min(Instant::now() + HEDGE),
+        };
+        let mut look = pin!(sleep_until(next_look()));
+        let done = loop {
+            tokio::select! {
+                biased;
+                done = &mut coordinated => break done?,
+                () = &mut look => {}
+            }
+            if look.deadline() >= terms.deadline {
+                let maybe_applied = !begun.withdraw();
+                return Err(OpError::Deadline { maybe_applied });
+            }
+            if self.local.is_stalled(slot) && begun.withdraw() {
+                return Err(OpError::ShardUnavailable { maybe_applied: false });
+            }
+            look.as_mut().reset(next_look());
+        };
+        // Who came in meanwhile may have copied from the others before the op was there.
+        match still_counts(replicas, self.layout().placement.replicas(slot)) {
+            true => Ok(done),
+            false => Err(self.no_quorum(terms.consistency.needed(replicas.len()), 0, true)),
+        }
+    }
+
+    /// The same, however long it takes.
+    pub(super) async fn coordinate(
+        &self,
+        wanted: Wanted<'_>,
+        slot: SlotId,
+        replicas: &[NodeId],
+        which: Try,
+        level: Consistency,
+        begun: &Begun,
+    ) -> Result<Added, OpError> {
+        if replicas.len() == 1 {
+            begun.start();
+            return self.local.write(wanted, WriteContext::default()).await;
+        }
+        let peers = self.up_peers(replicas);
+        let need = level.needed(replicas.len());
+        if peers.len() + 1 < need {
+            return Err(self.no_quorum(need, peers.len() + 1, false));
+        }
+        let mut asked = self
+            .prepare(&wanted, slot, &peers, which, (need, replicas.len()))
+            .await?;
+        if let Some((op, from)) = asked.held {
+            if !wanted.kind.may_have_done(&op.op.body) {
+                return Err(OpError::OtherRequest);
+            }
+            begun.start();
+            self.hold(op, Some(&from), &peers, need).await?;
+            return Ok(Added::Repeated);
+        }
+        if planted(Bug::StampNotAsked) {
+            asked.context.after = HybridTime::default();
+        }
+        let context = asked.context;
+        begun.start();
+        let request = (wanted.user, wanted.key, wanted.request_id);
+        let (others, share, told) = spreading::begin(&peers, need);
+        // The only one of this write.
+        let _ = begun.turn.set(others.turn());
+        self.local.begin_write(wanted, context, others, share);
+        // Who drops it without a word has it half done.
+        let gone = Spread::Refused(OpError::ShardUnavailable { maybe_applied: true });
+        match told.await.unwrap_or(gone) {
+            Spread::Enough => Ok(Added::Appended),
+            Spread::Repeated => {
+                if need > 1
+                    && let (user, key, Some(id)) = request
+                    && let Some(op) = self.local.op_of_request(user, key, id).await.map_err(was_begun)?
+                {
+                    self.hold(op, None, &peers, need).await?;
+                }
+                Ok(Added::Repeated)
+            }
+            Spread::Refused(error) => Err(error),
+            Spread::TooFew { durable, local } => Err(self.too_few(need, durable, local, &peers)),
+        }
+    }
+
+    /// What a write has to come after that `need` of so many replicas are to have, and what a clear removes.
+    async fn prepare(
+        &self,
+        wanted: &Wanted<'_>,
+        slot: SlotId,
+        peers: &[Peer],
+        which: Try,
+        (need, replicas): (usize, usize),
+    ) -> Result<Asked, OpError> {
+        // Before anything else: what is taken here meanwhile came after this clear, or beside it.
+        let is_clear = matches!(wanted.kind, WriteKind::Clear);
+        let own = is_clear.then(|| self.local.clock(slot)).transpose()?;
+        if need == 1 {
+            // Nobody is asked. Others may hold what was lost here: the request, or what this clear is to remove.
+            if !self.local.is_whole(slot) {
+                return Err(OpError::Damaged(format!("slot {} lacks what was lost", slot.0)));
+            }
+            let context = WriteContext {
+                seen: own,
+                ..WriteContext::default()
+            };
+            return Ok(Asked { context, held: None });
+        }
+        let mut asked = self.ask(peers, slot, wanted, which, need).await?;
+        let Some(own) = own.filter(|_| asked.held.is_none()) else {
+            return Ok(asked);
+        };
+        let of_key = OfKey {
+            slot,
+            user: wanted.user,
+            key: wanted.key,
+            peers,
+            need,
+            replicas,
+        };
+        if self.close(&of_key, own, &mut asked).await? && wanted.request_id.is_some() {
+            // What was found last may have been added since another try of the clear was done, which then is found now.
+            asked.held = self.ask(peers, slot, wanted, which, need).await?.held;
+        }
+        Ok(asked)
+    }
+
+    /// Asks for what the write has to come after; this node's own word counts where it votes, and goes without saying.
+    pub(super) async fn ask(
+        &self,
+        peers: &[Peer],
+        slot: SlotId,
+        wanted: &Wanted<'_>,
+        which: Try,
+        need: usize,
+    ) -> Result<Asked, OpError> {
+        let want = need - usize::from(self.votes(slot));
+        let request = || {
+            let is_asked = which == Try::Any && !takes_retries();
+            let request = wanted.request_id.filter(|_| is_asked).map(|id| {
+                let (user, key) = (wanted.user.as_str(), wanted.key.as_str());
+                (user.to_owned(), key.to_owned(), id.0)
+            });
+            Request::Ask(Ask {
+                slot: slot.0,
+                request,
+                clock: matches!(wanted.kind, WriteKind::Clear),
+            })
+        };
+        let counts = |response| match response {
+            Response::Asked {
+                votes: true,
+                time,
+                held,
+                clock,
+            } => Some((time, held, clock)),
+            _ => None,
+        };
+        let answers = gather(peers, want, request, counts).await;
+        let answers = answers.map_err(|answered| self.no_quorum(need, answered + need - want, false))?;
+        let mut asked = Asked {
+            context: WriteContext {
+                seen: matches!(wanted.kind, WriteKind::Clear).then(Clock::default),
+                ..WriteContext::default()
+            },
+            held: None,
+        };
+        for (peer, (time, held, clock)) in answers {
+            asked.context.after = asked.context.after.max(HybridTime(time));
+            if let (Some(seen), Some(clock)) = (&mut asked.context.seen, clock) {
+                seen.join(&clock.into_clock());
+            }
+            let held = held.and_then(|op| op.into_op().ok()).map(|op| (op, peer));
+            // The first one counts.
+            asked.held = [asked.held, held]
+                .into_iter()
+                .flatten()
+                .min_by_key(|(keyed, _)| Op::stamp(&keyed.op));
+        }
+        Ok(asked)
+    }
+
+    /// Sees to it that `need` replicas hold an op that some replica already has: the peer that it is `from`, or this node.
+    ///
+    /// What is left of a cleared op goes with the clear. Without it the op would count as known here, and as dropped; the clear may be on that one
+    /// disk only, and if that is lost, another replica shows the value for good while both have the same clock.
+    pub(super) async fn hold(
+        &self,
+        op: KeyedOp,
+        from: Option<&Peer>,
+        peers: &[Peer],
+        need: usize,
+    ) -> Result<(), OpError> {
+        if matches!(op.op.body, Body::Spent { .. }) {
+            let (user, key, slot) = (&op.user, &op.key, op.op.dot.slot);
+            if let Some(from) = from {
+                self.take_rest(user, key, slot, from).await?;
+            }
+            return Box::pin(self.repair(user, key, slot, peers, need)).await.map(drop);
+        }
+        let (own, may_take) = (vec![op.clone()], self.check_may_take(&op.op));
+        let (others, share, mut told) = spreading::begin(peers, need);
+        spreading::send(vec![others.stamped(op)]);
+        let local = async {
+            let applied = match may_take {
+                Ok(()) => self.local.apply(own).await,
+                Err(error) => Err(error),
+            };
+            share.end(applied.map(|()| Added::Appended));
+        };
+        let told = tokio::select! {
+            biased;
+            told = &mut told => told,
+            () = local => told.await,
+        };
+        match told {
+            Ok(Spread::TooFew { durable, local }) => Err(self.too_few(need, durable, local, peers)),
+            Ok(Spread::Refused(error)) => Err(error),
+            Ok(Spread::Enough | Spread::Repeated) => Ok(()),
+            Err(_) => Err(OpError::ShardUnavailable { maybe_applied: true }),
+        }
+    }
+
+    fn too_few(&self, need: usize, durable: usize, local: Option<OpError>, peers: &[Peer]) -> OpError {
+        match local {
+            // Nothing was done anywhere.
+            Some(error) if durable == 0 && peers.is_empty() => error,
+            _ => self.no_quorum(need, durable, true),
+        }
+    }
+
+    /// Counts a client's request on keys that failed for want of replicas. What this node asks for itself is tried again and again, most of all
+    /// while a cluster starts, and would hide how often a client was refused.
+    pub(super) fn counted<T>(&self, user: &UserId, done: Result<T, OpError>) -> Result<T, OpError> {
+        if matches!(done, Err(OpError::Quorum { .. })) && !user.is_system() {
+            count(&self.counters.quorum_failures);
+        }
+        done
+    }
+
+    pub(super) fn no_quorum(&self, needed: usize, answered: usize, maybe_applied: bool) -> OpError {
+        OpError::Quorum {
+            needed,
+            answered,
+            maybe_applied,
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! Whose word counts, with whole nodes.
+
+mod dropped;
+mod introductions;
+mod set_back;

@@ -1,0 +1,95 @@
+//! The records of the member table: those on this disk, and how one is added.
+//!
+//! They are written as any other value is, at a quorum of the members.
+
+use super::table::{MemberState, Record};
+use crate::core::slot::SYSTEM_SLOT;
+use crate::node::cluster::{ClusterError, Inner};
+use crate::node::{OpError, Terms};
+use crate::types::{Consistency, Key, NodeId, UserId};
+
+/// The key of the system's range that holds the table.
+const TABLE_KEY: &str = "cluster/members";
+/// Records read at once, bytes.
+const READ_BYTES: usize = 64 << 10;
+
+pub(super) fn table_key() -> Result<Key, OpError> {
+    Key::new(TABLE_KEY).map_err(|error| OpError::Internal(error.to_string()))
+}
+
+impl Inner {
+    /// The table's records, by this disk.
+    pub(super) async fn own_records(&self) -> Result<Vec<String>, OpError> {
+        let mut reader = self.local.get(&UserId::system(), &table_key()?, 0, u64::MAX)?;
+        let (mut records, mut open) = (Vec::new(), String::new());
+        loop {
+            let fragments = reader.next(READ_BYTES).await?;
+            if fragments.is_empty() {
+                return Ok(records);
+            }
+            for fragment in fragments {
+                open.push_str(fragment.text.as_ref());
+                if fragment.ends_value {
+                    records.push(std::mem::take(&mut open));
+                }
+            }
+        }
+    }
+
+    pub(in crate::node::cluster) fn own_record(&self, seat: u32, replication: u32) -> Record {
+        Record {
+            node: self.me.to_string(),
+            peer: self.config.advertise,
+            http: self.config.http,
+            zone: self.config.zone.clone(),
+            weight: self.config.weight,
+            state: MemberState::Up,
+            seat,
+            replaces: None,
+            replication,
+        }
+    }
+
+    /// Adds a record to the table, at a quorum of the members that it has now.
+    /// Not asked is the one whose seat the record gives away: it is lost.
+    pub(in crate::node::cluster) async fn add_record(&self, record: &Record) -> Result<(), OpError> {
+        let text = serde_json::to_string(record).map_err(|error| OpError::Internal(error.to_string()))?;
+        let lost = record.replaces.as_ref().and_then(|text| text.parse::<NodeId>().ok());
+        let layout = self.layout();
+        let asked = layout.placement.nodes().iter().copied();
+        let asked: Vec<NodeId> = asked.filter(|node| Some(*node) != lost).collect();
+        self.add_system_value(&table_key()?, text, &asked).await?;
+        // The others hear of it by the stream.
+        self.load_table()
+            .await
+            .map_err(|error| OpError::Disk(error.to_string()))
+    }
+
+    /// Sees to it that a quorum of the members holds what this disk has of the table. A change that failed may have left its record here alone.
+    pub(super) async fn spread_table(&self) -> Result<(), OpError> {
+        let (layout, terms) = (self.layout(), Terms::usual());
+        let members = layout.placement.replicas(SYSTEM_SLOT);
+        let need = terms.consistency.needed(members.len());
+        let (system, key, peers) = (UserId::system(), table_key()?, self.up_peers(members));
+        let spread = self.repair(&system, &key, SYSTEM_SLOT, &peers, need);
+        let spread = tokio::time::timeout_at(terms.deadline, spread).await;
+        spread
+            .unwrap_or(Err(OpError::Deadline { maybe_applied: true }))
+            .map(drop)
+    }
+
+    /// The first member of a new cluster.
+    pub(super) async fn found(&self) -> Result<(), ClusterError> {
+        let record = self.own_record(0, self.config.replication as u32);
+        let fail = |error: OpError| ClusterError::Table(error.to_string());
+        let text = serde_json::to_string(&record).map_err(|error| ClusterError::Table(error.to_string()))?;
+        // It is alone: its own disk is the quorum.
+        let key = table_key().map_err(fail)?;
+        let terms = Terms {
+            consistency: Consistency::One,
+            ..Terms::usual()
+        };
+        self.add_alone(&key, text, terms).await.map_err(fail)?;
+        self.load_table().await
+    }
+}

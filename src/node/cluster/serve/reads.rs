@@ -1,0 +1,109 @@
+//! Answers to who reads through this node, lists its keys, or takes from it what it lacks.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::opened::{OpenId, get};
+use crate::core::clock::Clock;
+use crate::core::op::{Body, Fragment};
+use crate::core::slot::SYSTEM_SLOT;
+use crate::node::cluster::Inner;
+use crate::node::cluster::calls::terms_of;
+use crate::node::cluster::coordinator::SYNC_KEY_BYTES;
+use crate::node::hedged::{self, ValueReader};
+use crate::node::{OpError, Terms};
+use crate::planted::{Bug, planted};
+use crate::store::keys::KeyQuery;
+use crate::types::NodeId;
+use crate::types::{Key, UserId};
+use crate::wire::{Response, WireClock, WireClocks, WireFragment, WireOp, WireTerms};
+
+/// Text in one page of a reader, bytes.
+pub(super) const PAGE_BYTES_MAX: usize = 1 << 20;
+
+impl Inner {
+    pub(super) async fn answer_sync_key(
+        &self,
+        from: NodeId,
+        user: &UserId,
+        key: &Key,
+        known: Clock,
+    ) -> Result<Response, OpError> {
+        let (slot, _) = crate::node::replica::place_of(user, key);
+        // The clock first: what comes in between is sent, and sent once more by who asks.
+        let clock = self.local.clock(slot)?;
+        let (source, _) = self.local.source_at_digest(user, key)?;
+        let (ops, more) = self.local.lacking(source, known).next(SYNC_KEY_BYTES).await?;
+        Ok(Response::SyncedKey {
+            votes: self.votes_for(slot, from),
+            clock: WireClock::of(&clock),
+            ops: ops.iter().map(WireOp::of).collect(),
+            more,
+        })
+    }
+
+    pub(super) async fn open_reader(
+        self: &Arc<Self>,
+        user: &UserId,
+        key: &Key,
+        (offset, limit): (u64, u64),
+        terms: WireTerms,
+    ) -> Result<ValueReader, OpError> {
+        let source = self.source(user, key, terms_of(terms)).await?;
+        // Sent here by a node with another member table: it is told to look elsewhere.
+        let source = source.ok_or(OpError::ShardUnavailable { maybe_applied: false })?;
+        let offset = if planted(Bug::PageOffsetForgotten) { 0 } else { offset };
+        // Who sent it here asks the next one where this disk is damaged.
+        Ok(ValueReader::local(self.local.read(source, offset, limit), None))
+    }
+
+    pub(super) async fn read_on(&self, id: OpenId, budget_bytes: usize) -> Result<Response, OpError> {
+        let gone = OpError::ShardUnavailable { maybe_applied: false };
+        let reader = get(&self.serving.readers, id).ok_or(gone)?;
+        let page = reader.lock().await.next(budget_bytes).await;
+        if !matches!(&page, Ok(page) if !page.is_empty()) {
+            self.serving.readers.lock().remove(&id);
+        }
+        let fragment = |fragment: Fragment| WireFragment {
+            text: fragment.text.bytes(),
+            ends_value: fragment.ends_value,
+        };
+        Ok(Response::Page(page?.into_iter().map(fragment).collect()))
+    }
+
+    pub(super) async fn pull_on(&self, id: OpenId, budget_bytes: usize) -> Result<Response, OpError> {
+        let gone = OpError::ShardUnavailable { maybe_applied: false };
+        let pull = get(&self.serving.pulls, id).ok_or(gone)?;
+        let mut export = pull.lock().await;
+        let page = export.next(budget_bytes.min(PAGE_BYTES_MAX)).await?;
+        // Not with the last ops: each of the two alone may be as long as a message.
+        let covered = page.is_none().then(|| WireClocks::of(export.covered()));
+        let mut ops = page.unwrap_or_default();
+        if planted(Bug::CatchUpSkipsLast) {
+            ops.pop_if(|last| last.op.dot.slot != SYSTEM_SLOT);
+        }
+        if planted(Bug::CatchUpSkipsParts) {
+            ops.pop_if(|last| matches!(last.op.body, Body::Part(_)));
+        }
+        if covered.is_some() {
+            self.serving.pulls.lock().remove(&id);
+        }
+        Ok(Response::Pulled {
+            ops: ops.iter().map(WireOp::of).collect(),
+            covered,
+        })
+    }
+
+    pub(super) async fn answer_list(&self, query: KeyQuery, left_ms: u32) -> Result<Response, OpError> {
+        let deadline = match left_ms {
+            0 => Terms::usual().deadline,
+            left_ms => tokio::time::Instant::now() + Duration::from_millis(left_ms.into()),
+        };
+        // Given up when nobody waits for it any more.
+        let page = hedged::by(deadline, self.local.list(query)).await?;
+        Ok(Response::Keys {
+            keys: page.keys.iter().map(|key| key.as_str().to_owned()).collect(),
+            next_after: page.next_after.map(|key| key.as_str().to_owned()),
+        })
+    }
+}
