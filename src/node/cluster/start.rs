@@ -81,6 +81,7 @@ impl Cluster {
         tasks.push(tokio::spawn(catch_up::heal::run(inner.clone())));
         tasks.push(tokio::spawn(status::observe::run(inner.clone())));
         tasks.push(tokio::spawn(members::strangers::run(inner.clone())));
+        tasks.push(tokio::spawn(members::gathering::run(inner.clone())));
         drop(tasks);
         Ok(Self { inner })
     }

@@ -33,8 +33,6 @@ pub(in crate::node::cluster) async fn run(inner: Arc<Inner>) {
     let mut noticed = Noticed::default();
     loop {
         inner.notice_twin(&mut noticed);
-        // From now on it waits for the others, whether or not somebody writes.
-        inner.why_gathering();
         // A node asks again and again as long as its own disk does not have the whole table: it would wait for members that are none any more.
         let has_table = !inner.clocks.is_new() && inner.local.is_whole(SYSTEM_SLOT);
         let wants_in = !inner.layout().table.is_up(inner.me) || !has_table;

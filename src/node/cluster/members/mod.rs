@@ -14,7 +14,7 @@
 mod asked;
 mod asking;
 mod change;
-mod gathering;
+pub(super) mod gathering;
 pub(super) mod gossip;
 pub(super) mod join;
 pub(super) mod layout;

@@ -15,9 +15,10 @@ const LOOPBACK: ([u8; 4], u16) = ([127, 0, 0, 1], 0);
 
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Among a member's tasks.
+/// Among a member's tasks, as `start` numbers them.
 pub const LAYOUT: usize = 1;
 pub const SYNC: usize = 3;
+pub const GATHERING: usize = 8;
 
 pub struct Rig {
     pub dirs: Vec<TempDir>,

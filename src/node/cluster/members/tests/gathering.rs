@@ -32,6 +32,45 @@ async fn a_new_cluster_takes_no_data_before_all_that_are_expected_are_in() {
     rig.end().await;
 }
 
+/// Two whose word counts would be left, whichever one goes down now.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_cluster_takes_no_data_before_the_word_of_all_counts() {
+    let mut rig = Rig::unstarted(3);
+    for index in 0..3 {
+        rig.start(index).await;
+    }
+    until("one of them is ready", || rig.running().any(Node::is_ready)).await;
+    for node in rig.running() {
+        assert!(node.cluster().unwrap().inner.votes(SlotId(1)));
+    }
+    until("all are", || rig.running().all(Node::is_ready)).await;
+    rig.stop(0).await;
+    add(rig.node(1), "k", "v").await.unwrap();
+    assert_eq!(list(rig.node(2), "k", Consistency::Quorum).await.unwrap(), ["v"]);
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_that_never_counts_is_waited_for_only_so_long() {
+    let mut rig = half_founded(2).await;
+    let founder = rig.node(0).cluster().unwrap().inner.clone();
+    stop_task(rig.node(0), GATHERING).await;
+    rig.start(1).await;
+    rig.wait("both are in", Node::takes_part).await;
+    rig.wait_why(0, "1 of 2 members still look").await;
+    assert!(matches!(
+        add(rig.node(0), "k", "early").await,
+        Err(OpError::NotReady(_))
+    ));
+    founder.look_who_counts().await;
+    rig.wait("its word counts", |node| node.cluster().unwrap().inner.votes(SlotId(1)))
+        .await;
+    founder.look_who_counts().await;
+    assert_eq!(founder.why_gathering(), None);
+    add(rig.node(0), "k", "v").await.unwrap();
+    rig.end().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_comes_again_with_an_empty_disk_does_not_count_as_two_members() {
     let mut rig = half_founded(3).await;
