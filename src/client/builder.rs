@@ -11,6 +11,7 @@ use super::notice::{Notice, Waiting};
 use super::repeat::Patience;
 use super::transport::{Limits, Transport};
 use super::{Client, Consistency, Inner, deadline_ms};
+use crate::env::Net;
 
 /// Longest silence of a node before a call is given up or sent again.
 const TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
@@ -36,6 +37,7 @@ pub struct ClientBuilder {
     retries_to_connect: u32,
     deadline: Option<Duration>,
     notice: Option<Notice>,
+    net: Option<Arc<dyn Net>>,
 }
 
 impl Default for ClientBuilder {
@@ -50,6 +52,7 @@ impl Default for ClientBuilder {
             retries_to_connect: u32::MAX,
             deadline: None,
             notice: None,
+            net: None,
         }
     }
 }
@@ -122,6 +125,12 @@ impl ClientBuilder {
         self
     }
 
+    /// Connections are made over this network, not over the system's TCP; the nodes' addresses are numbers then, as nobody looks names up.
+    pub fn net(mut self, net: Arc<dyn Net>) -> Self {
+        self.net = Some(net);
+        self
+    }
+
     /// Nothing is sent yet.
     pub fn build(self) -> Result<Client, ClientError> {
         let missing = |what: &str| ClientError::Setup(format!("no {what} was given"));
@@ -138,7 +147,7 @@ impl ClientBuilder {
             },
             deadline_ms: self.deadline.map(deadline_ms),
             inner: Arc::new(Inner {
-                transport: Transport::new(&self.urls, self.timeout, self.notice)?,
+                transport: Transport::new(&self.urls, self.net, self.timeout, self.notice)?,
                 user_id: self.user_id.ok_or_else(|| missing("user"))?,
                 password_hash: self.password_hash.ok_or_else(|| missing("password"))?,
             }),

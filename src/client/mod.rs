@@ -29,6 +29,7 @@
 
 mod builder;
 mod cluster;
+mod connect;
 mod course;
 mod decode;
 pub mod entropy;
