@@ -59,11 +59,11 @@ pub fn found_by(bug: Bug) -> &'static str {
         Bug::DotReused => "G2 nothing acknowledged is lost",
         Bug::CatchUpSkipsLast => "G3 convergence",
         Bug::StampNotAsked => "G5 order",
-        Bug::RetryTakenAnew | Bug::PartTwice => "G6 exactly once",
+        Bug::RetryTakenAnew | Bug::PartTwice | Bug::AddUnnamed => "G6 exactly once",
         Bug::ClearByTime | Bug::ClearDroppedEarly | Bug::ReconcileSkipped | Bug::SetBackUnnoticed => {
             "G8 no resurrection"
         }
-        Bug::PasswordForgotten => "G9, and nothing is invented",
+        Bug::PasswordForgotten | Bug::DoubtForgotten => "G9, and nothing is invented",
         Bug::SyncRetried => "G10 no false success",
         Bug::TornTailAccepted => "a dot names one op",
         Bug::PageOffsetForgotten | Bug::ListBoundForgotten => "pages, counts and listings",
@@ -219,6 +219,26 @@ pub fn plan(bug: Bug, rng: &mut Rng) -> Plan {
             plan.faults_end_us = 5 * SECOND_US;
         }
         Bug::PermitKept => plan.faults_end_us = 5 * SECOND_US,
+        Bug::AddUnnamed => {
+            plan.load.timeout_ms = 1_000;
+            plan.only_product(rng);
+            plan.faults = vec![
+                (Fault::Pause, often),
+                (Fault::SlowDisk, often),
+                (Fault::CutConnection, SECOND_US / 2),
+            ];
+        }
+        Bug::DoubtForgotten => {
+            plan.load.timeout_ms = 1_000;
+            plan.only_product(rng);
+            plan.product.retries = 1;
+            // One node left of three says that it is too few.
+            plan.faults = vec![
+                (Fault::LongAbsence, often),
+                (Fault::Kill, often),
+                (Fault::CutConnection, SECOND_US / 2),
+            ];
+        }
         Bug::DoorOpen => {
             let mut crowded = Plan::crowded(rng);
             crowded.bounds = Bounds {

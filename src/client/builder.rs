@@ -10,7 +10,7 @@ use super::error::ClientError;
 use super::notice::{Notice, Waiting};
 use super::repeat::Patience;
 use super::transport::{Limits, Transport};
-use super::{Client, Consistency, Inner, deadline_ms};
+use super::{Client, Consistency, Inner, PART_BYTES_MAX, deadline_ms};
 use crate::env::Net;
 
 /// Longest silence of a node before a call is given up or sent again.
@@ -36,6 +36,7 @@ pub struct ClientBuilder {
     retries: u32,
     retries_to_connect: u32,
     deadline: Option<Duration>,
+    part_bytes: usize,
     notice: Option<Notice>,
     net: Option<Arc<dyn Net>>,
 }
@@ -51,6 +52,7 @@ impl Default for ClientBuilder {
             retries: RETRIES_DEFAULT,
             retries_to_connect: u32::MAX,
             deadline: None,
+            part_bytes: PART_BYTES_MAX,
             notice: None,
             net: None,
         }
@@ -118,6 +120,12 @@ impl ClientBuilder {
         self
     }
 
+    /// Longest text that is sent in one request, [`PART_BYTES_MAX`] at most, and by default; longer values go in parts.
+    pub fn part_bytes(mut self, part_bytes: usize) -> Self {
+        self.part_bytes = part_bytes;
+        self
+    }
+
     /// Calls `say` once for each call that is still being tried `after` so long, with what it waits for.
     pub fn on_wait(mut self, after: Duration, say: impl Fn(&Waiting) + Send + Sync + 'static) -> Self {
         let say = Arc::new(say);
@@ -144,6 +152,7 @@ impl ClientBuilder {
             limits: Limits {
                 timeout: self.timeout,
                 patience,
+                part_bytes: self.part_bytes,
             },
             deadline_ms: self.deadline.map(deadline_ms),
             inner: Arc::new(Inner {

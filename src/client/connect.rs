@@ -113,7 +113,10 @@ mod tests {
         // Linux counts its own bookkeeping, and gives twice as much; its own usual size is not that.
         let usual = TcpSocket::new_v4().unwrap().send_buffer_size().unwrap() as usize;
         let held = socket.send_buffer_size().unwrap() as usize;
-        assert!((SEND_BUFFER_BYTES..=2 * SEND_BUFFER_BYTES).contains(&held), "{held}, usually {usual}");
+        assert!(
+            (SEND_BUFFER_BYTES..=2 * SEND_BUFFER_BYTES).contains(&held),
+            "{held}, usually {usual}"
+        );
     }
 
     #[tokio::test(start_paused = true)]

@@ -19,7 +19,7 @@ use tokio::sync::Notify;
 
 use super::{Client, ClientBuilder, password_hash};
 use crate::api::path::{self, HEALTHZ};
-use crate::env::{Net, Stream};
+use crate::env::Stream;
 use memory::MemoryNet;
 
 pub mod memory;

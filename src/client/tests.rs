@@ -21,7 +21,10 @@ fn dead_url() -> String {
 async fn over_real_sockets_it_is_the_same() {
     let node = FakeNode::start();
     // A port that was given back is not given out again at once.
-    let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let gone = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
     let client = Client::builder().url(format!("http://{gone}")).url(&node.url);
     let client = client.user("demo").password("secret").build().unwrap();
     client.add_value("key", "one").await.unwrap();
@@ -29,7 +32,10 @@ async fn over_real_sockets_it_is_the_same() {
     client.add_value("key", "two").await.unwrap();
     assert_eq!(client.get_value("key").await.unwrap(), ["one", "two"]);
     assert_eq!(client.inner.transport.nodes.preferred(), 1);
-    let nobody = Client::builder().url(format!("http://{gone}")).user("demo").password("p");
+    let nobody = Client::builder()
+        .url(format!("http://{gone}"))
+        .user("demo")
+        .password("p");
     let error = nobody.retries(0).build().unwrap().get_value("key").await.unwrap_err();
     assert!(matches!(error, ClientError::Unreachable { .. }), "{error}");
     assert!(error.to_string().contains("refused"), "{error}");
@@ -461,14 +467,4 @@ fn a_client_without_address_user_or_password_is_not_built() {
         .unwrap()
         .to_string();
     assert!(error.contains("password"), "{error}");
-}
-
-#[test]
-fn parts_are_cut_between_characters_and_an_empty_text_is_one_part() {
-    assert_eq!(split_parts("").collect::<Vec<_>>(), [""]);
-    let text = format!("a{}", "\u{e9}".repeat(PART_BYTES_MAX));
-    let parts: Vec<&str> = split_parts(&text).collect();
-    assert_eq!(parts.concat(), text);
-    assert!(parts.iter().all(|part| part.len() <= PART_BYTES_MAX));
-    assert_eq!(parts.len(), 3);
 }

@@ -53,6 +53,8 @@ pub(super) struct Limits {
     /// Longest silence of a node that has the request.
     pub timeout: Duration,
     pub patience: Patience,
+    /// Longest text of one request.
+    pub part_bytes: usize,
 }
 
 pub(super) struct Transport {

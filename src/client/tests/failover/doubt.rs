@@ -168,3 +168,40 @@ async fn a_wrong_answer_is_in_doubt_when_another_try_may_have_taken_effect() {
         assert!(in_doubt.into_inner() && error.is_in_doubt(), "{faults:?}: {error}");
     }
 }
+
+/// What two operations come to, when the node that answers refuses the first of them and the one before that fails in this way.
+async fn batch_at_the_second_try(first: Fault) -> Vec<BatchResult> {
+    let (failing, refusing) = (FakeNode::in_memory(), FakeNode::in_memory());
+    failing.fail_next(first);
+    refusing.fail_next(Fault::RefuseInBatch(0));
+    let terms = crate::api::OperationTerms::default;
+    let mut operations = [
+        Operation::AddValue {
+            key: "a".into(),
+            value: "x".into(),
+            finish_value: true,
+            request_id: None,
+            terms: terms(),
+        },
+        Operation::ClearKey {
+            key: "b".into(),
+            request_id: None,
+            terms: terms(),
+        },
+    ];
+    let client = client_of(&[&failing.url, &refusing.url]);
+    client.batch(&mut operations).await.unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_refused_in_a_batch_is_in_doubt_when_another_try_may_have_done_it() {
+    for first in [Fault::BreakAfter, doubtful(), Fault::Silence] {
+        let results = batch_at_the_second_try(first.clone()).await;
+        let error = results[0].as_ref().unwrap_err();
+        assert!(matches!(error, ClientError::Unavailable { .. }), "{first:?}: {error}");
+        assert!(error.is_in_doubt(), "{first:?}: {error}");
+        assert!(results[1].is_ok(), "{first:?}");
+    }
+    let results = batch_at_the_second_try(Fault::Overloaded).await;
+    assert!(!results[0].as_ref().unwrap_err().is_in_doubt());
+}
