@@ -230,14 +230,18 @@ pub fn plan(bug: Bug, rng: &mut Rng) -> Plan {
         }
         Bug::DoubtForgotten => {
             plan.load.timeout_ms = 1_000;
+            plan.load.clients = 6;
             plan.only_product(rng);
-            plan.product.retries = 1;
-            // One node left of three says that it is too few.
-            plan.faults = vec![
-                (Fault::LongAbsence, often),
-                (Fault::Kill, often),
-                (Fault::CutConnection, SECOND_US / 2),
-            ];
+            plan.product.retries = 0;
+            plan.load.think_ms_max = 30;
+            plan.load.part_percent = 0;
+            // Each has room for one write, so that one whose connection was cut is refused by the others.
+            plan.bounds.are_tight = true;
+            plan.bounds.front.requests_in_flight_max = 1;
+            plan.bounds.front.requests_at_work_max = 1;
+            plan.pace.slow_percent = 100;
+            plan.pace.slow_ms_max = 20;
+            plan.faults = vec![(Fault::CutConnection, SECOND_US / 5)];
         }
         Bug::DoorOpen => {
             let mut crowded = Plan::crowded(rng);
