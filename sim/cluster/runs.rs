@@ -243,7 +243,7 @@ fn cluster_five() {
 }
 
 /// Seeds that showed a bug once (`FINDINGS.md`). What they draw changes with the code, but not which faults, and how hard.
-const REGRESSIONS: [(&str, u64); 23] = [
+const REGRESSIONS: [(&str, u64); 26] = [
     ("cluster", 10),
     ("cluster", 11),
     ("cluster", 17),
@@ -267,6 +267,9 @@ const REGRESSIONS: [(&str, u64); 23] = [
     ("cluster-five", 1),
     ("cluster-five", 3),
     ("cluster-five", 5),
+    ("product", 111),
+    ("product", 208),
+    ("product", 219),
 ];
 
 #[test]
