@@ -1,7 +1,7 @@
 //! Whole clusters of real nodes in one deterministic process.
 //!
 //! Each node is `kv_storage::server::Server`, started as in production, on a tokio runtime of its own; `Env` and libc's clock and
-//! chance are simulated. Clients speak HTTP to it through the simulated network, and what they saw is checked in the end.
+//! chance are simulated. Clients speak HTTP to it through the simulated network, some of them through the product's own client, and what they saw is checked in the end.
 
 mod audit;
 mod bug;
@@ -18,6 +18,7 @@ mod net;
 mod node;
 mod os;
 mod plan;
+mod product;
 mod record;
 mod runs;
 mod scale;

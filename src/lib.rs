@@ -12,7 +12,7 @@
 //! | [`core`] | the replicated data type, the hash space and who holds which slot: ops, stamps, clocks, the fold, placement. Pure |
 //! | [`store`] | the storage engine: log, memtable, segments, merges, recovery. Synchronous |
 //! | [`shard`] | one run of slots: a state machine that hands out its disk work as jobs |
-//! | [`env`] | what a node takes from outside: disk, sockets, wall clock, entropy, threads |
+//! | [`env`] | what a node takes from outside: disk, sockets, wall clock, entropy, threads; and a client its connections |
 //! | [`wire`] | the messages between nodes |
 //! | [`net`] | what nodes say to each other, sealed under the cluster key: datagrams and streams of frames |
 //! | [`node`] | the actors around shards, their supervisor, and the handle to all of them |

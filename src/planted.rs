@@ -1,4 +1,4 @@
-//! Bugs on purpose: what the simulation plants in a node, to prove that its checks find them.
+//! Bugs on purpose: what the simulation plants in a node or a client, to prove that its checks find them.
 //!
 //! Invariant: without the feature `planted`, which the tests of this crate alone turn on, [`planted`] is a constant `false`, and the compiler
 //! leaves nothing of any of it.
@@ -61,10 +61,14 @@ pub enum Bug {
     PermitKept,
     /// Twice as many may wait as the limit says.
     DoorOpen,
+    /// The client sends adds without a request id.
+    AddUnnamed,
+    /// When the last try is refused, the client knows no more that an earlier one may have taken effect.
+    DoubtForgotten,
 }
 
 impl Bug {
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 29] = [
         Self::AckBeforeSync,
         Self::ClearByTime,
         Self::ClearDroppedEarly,
@@ -92,19 +96,21 @@ impl Bug {
         Self::SpentKept,
         Self::PermitKept,
         Self::DoorOpen,
+        Self::AddUnnamed,
+        Self::DoubtForgotten,
     ];
 }
 
 #[cfg(feature = "planted")]
 static PLANTED: std::sync::atomic::AtomicU8 = std::sync::atomic::AtomicU8::new(0);
 
-/// From now on all nodes of this process have this bug.
+/// From now on all nodes and clients of this process have this bug.
 #[cfg(feature = "planted")]
 pub fn plant(bug: Bug) {
     PLANTED.store(bug as u8, std::sync::atomic::Ordering::Relaxed);
 }
 
-/// Whether the nodes of this process have this bug.
+/// Whether the nodes and clients of this process have this bug.
 #[cfg(feature = "planted")]
 pub fn planted(bug: Bug) -> bool {
     PLANTED.load(std::sync::atomic::Ordering::Relaxed) == bug as u8

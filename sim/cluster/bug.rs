@@ -59,11 +59,11 @@ pub fn found_by(bug: Bug) -> &'static str {
         Bug::DotReused => "G2 nothing acknowledged is lost",
         Bug::CatchUpSkipsLast => "G3 convergence",
         Bug::StampNotAsked => "G5 order",
-        Bug::RetryTakenAnew | Bug::PartTwice => "G6 exactly once",
+        Bug::RetryTakenAnew | Bug::PartTwice | Bug::AddUnnamed => "G6 exactly once",
         Bug::ClearByTime | Bug::ClearDroppedEarly | Bug::ReconcileSkipped | Bug::SetBackUnnoticed => {
             "G8 no resurrection"
         }
-        Bug::PasswordForgotten => "G9, and nothing is invented",
+        Bug::PasswordForgotten | Bug::DoubtForgotten => "G9, and nothing is invented",
         Bug::SyncRetried => "G10 no false success",
         Bug::TornTailAccepted => "a dot names one op",
         Bug::PageOffsetForgotten | Bug::ListBoundForgotten => "pages, counts and listings",
@@ -219,6 +219,30 @@ pub fn plan(bug: Bug, rng: &mut Rng) -> Plan {
             plan.faults_end_us = 5 * SECOND_US;
         }
         Bug::PermitKept => plan.faults_end_us = 5 * SECOND_US,
+        Bug::AddUnnamed => {
+            plan.load.timeout_ms = 1_000;
+            plan.only_product(rng);
+            plan.faults = vec![
+                (Fault::Pause, often),
+                (Fault::SlowDisk, often),
+                (Fault::CutConnection, SECOND_US / 2),
+            ];
+        }
+        Bug::DoubtForgotten => {
+            plan.load.timeout_ms = 1_000;
+            plan.load.clients = 6;
+            plan.only_product(rng);
+            plan.product.retries = 0;
+            plan.load.think_ms_max = 30;
+            plan.load.part_percent = 0;
+            // Each has room for one write, so that one whose connection was cut is refused by the others.
+            plan.bounds.are_tight = true;
+            plan.bounds.front.requests_in_flight_max = 1;
+            plan.bounds.front.requests_at_work_max = 1;
+            plan.pace.slow_percent = 100;
+            plan.pace.slow_ms_max = 20;
+            plan.faults = vec![(Fault::CutConnection, SECOND_US / 5)];
+        }
         Bug::DoorOpen => {
             let mut crowded = Plan::crowded(rng);
             crowded.bounds = Bounds {

@@ -27,7 +27,7 @@ mod tries;
 
 use std::collections::BTreeMap;
 
-use super::history::{Answer, Call, History, Place, TextId, What, Write};
+use super::history::{ANY_NODE, Answer, Call, History, Place, TextId, What, Write};
 
 pub type Check = fn(&Judged) -> Result<(), String>;
 
@@ -233,12 +233,15 @@ pub fn name(call: &Call) -> String {
         What::Add { text, .. } => format!("add of {text}"),
         other => format!("{other:?}"),
     };
+    let node = match call.node {
+        ANY_NODE => "any node".to_owned(),
+        node => format!("node {node}"),
+    };
     format!(
-        "{what} on {:?} by client {} at {} of node {} ({:.3} s to {:.3} s)",
+        "{what} on {:?} by client {} at {} of {node} ({:.3} s to {:.3} s)",
         call.place,
         call.client,
         call.level.name(),
-        call.node,
         call.began_us as f64 / 1e6,
         call.ended_us as f64 / 1e6
     )

@@ -41,7 +41,7 @@ const STACK_BYTES: usize = 16 << 20;
 
 type Scenario = fn(&mut Rng) -> Plan;
 
-const SCENARIOS: [(&str, Scenario); 7] = [
+const SCENARIOS: [(&str, Scenario); 8] = [
     ("cluster", Plan::swarm),
     ("cluster-five", Plan::five),
     ("cluster-calm", Plan::calm),
@@ -49,6 +49,7 @@ const SCENARIOS: [(&str, Scenario); 7] = [
     ("bad-sectors", Plan::bad_sectors),
     ("crowded", Plan::crowded),
     ("alone", Plan::alone),
+    ("product", Plan::product),
 ];
 
 /// What a child says of its run.

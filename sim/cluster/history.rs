@@ -108,6 +108,9 @@ pub enum Outcome {
     Unknown(String),
 }
 
+/// In place of a node: the product's own client, which asks those it will, and perhaps several.
+pub const ANY_NODE: u8 = u8::MAX;
+
 /// One attempt at an op.
 #[derive(Debug, Clone)]
 pub struct Call {
@@ -309,6 +312,8 @@ pub struct Write {
     pub with_id: bool,
     /// How many attempts there were that may have done something.
     pub tries: u32,
+    /// When the last of them may have begun that a client made by itself; else the first.
+    pub tried_until_us: u64,
     /// It was acknowledged, and an attempt that came again was on its way while an hour passed: that one may count as new, so nothing is known of it.
     pub is_forgotten: bool,
 }
@@ -362,6 +367,7 @@ impl History {
                 batch: call.batch,
                 with_id: call.with_id,
                 tries: 0,
+                tried_until_us: call.began_us,
                 is_forgotten: false,
             });
             let over_us = match &call.outcome {
@@ -376,6 +382,11 @@ impl History {
             write.is_forgotten |= is_repeated;
             write.with_id &= call.with_id;
             write.tries += 1;
+            if call.node == ANY_NODE {
+                // How often it was sent, and when, only that client knows.
+                write.tries += 1;
+                write.tried_until_us = write.tried_until_us.max(call.ended_us);
+            }
             write.began_us = write.began_us.min(call.began_us);
             if let Outcome::Answered(_) = call.outcome {
                 write.acked_us = Some(write.acked_us.map_or(call.ended_us, |acked| acked.min(call.ended_us)));

@@ -148,6 +148,35 @@ pub struct Load {
     pub long_percent: u64,
 }
 
+/// The clients that are the product's own; they have the load of the others.
+#[derive(Debug, Clone, Default)]
+pub struct Product {
+    /// How many: the first ones.
+    pub clients: u8,
+    /// Rounds through all nodes after the first one.
+    pub retries: u32,
+    /// How long a call may take, all tries together; none: as long as the client has patience by itself.
+    pub deadline_ms: Option<u64>,
+    /// Longest text of one request.
+    pub part_bytes: usize,
+    /// Of a hundred ops, so many are values of several such texts.
+    pub in_parts_percent: u64,
+}
+
+impl Product {
+    /// In place of so many of the clients.
+    fn draw(rng: &mut Rng, clients: u8, load: &Load) -> Self {
+        Self {
+            clients,
+            retries: *rng.pick(&[0, 1, 4, 100]),
+            deadline_ms: *rng.pick(&[None, None, Some(3_000), Some(8_000)]),
+            // Texts that are drawn go whole.
+            part_bytes: load.text_bytes_max as usize + 32,
+            in_parts_percent: *rng.pick(&[0, 5, 20]),
+        }
+    }
+}
+
 /// How much a node lets wait.
 #[derive(Debug, Clone, Default)]
 pub struct Bounds {
@@ -197,6 +226,7 @@ pub struct Plan {
     /// Of each node, milliseconds and parts per million.
     pub skews: Vec<(i64, i64)>,
     pub load: Load,
+    pub product: Product,
     /// With the mean time between two of a kind.
     pub faults: Vec<(Fault, u64)>,
     /// How many nodes may lose what their disk holds: fewer than a quorum.
@@ -255,6 +285,37 @@ impl Plan {
         plan.lossy_nodes = plan.replication / 2;
         plan.faults = vec![(Fault::BadSector, SECOND_US), (Fault::Kill, 20 * SECOND_US)];
         plan
+    }
+
+    /// The swarm, in which some clients or all are the product's own, and nodes or the ways to them fail.
+    pub fn product(rng: &mut Rng) -> Self {
+        let nodes = *rng.pick(&[2, 3, 3, 3, 4, 5]);
+        let mut plan = Self::draw(rng, Topology::Cluster, nodes);
+        let clients = rng.between(1, plan.load.clients.into()) as u8;
+        plan.product = Product::draw(rng, clients, &plan.load);
+        plan.be_hard_to_reach(rng);
+        plan
+    }
+
+    /// What makes a client go on with the next node.
+    fn be_hard_to_reach(&mut self, rng: &mut Rng) {
+        let away = *rng.pick(&[
+            Fault::Pause,
+            Fault::Kill,
+            Fault::PowerLoss,
+            Fault::ClientAway,
+            Fault::Partition,
+            Fault::SlowLink,
+        ]);
+        let more = [away, Fault::CutConnection];
+        self.faults.retain(|(fault, _)| !more.contains(fault));
+        self.faults
+            .extend([(away, 4 * SECOND_US), (Fault::CutConnection, SECOND_US)]);
+    }
+
+    /// The product's own clients alone.
+    pub fn only_product(&mut self, rng: &mut Rng) {
+        self.product = Product::draw(rng, self.load.clients, &self.load);
     }
 
     /// No faults at all, and nobody in such haste that the nodes cannot be in time.
@@ -359,6 +420,7 @@ impl Plan {
                 .map(|_| (draw_signed(rng, skew_ms), draw_signed(rng, 200)))
                 .collect(),
             load: Load::draw(rng),
+            product: Product::default(),
             faults: draw_faults(rng, topology),
             lossy_nodes: replication / 2,
             running_images: false,

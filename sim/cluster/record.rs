@@ -49,8 +49,8 @@ pub fn key_name(key: u8) -> String {
     format!("key-{key}")
 }
 
-fn key_of(name: &Json) -> Option<u8> {
-    name.as_str()?.strip_prefix("key-")?.parse().ok()
+pub fn key_of(name: &str) -> Option<u8> {
+    name.strip_prefix("key-")?.parse().ok()
 }
 
 pub fn user_name(user: u8) -> String {
@@ -122,6 +122,17 @@ impl Recorder {
             "<{id}:{}>",
             letter.repeat(filler_bytes as usize / letter.len())
         ));
+        id
+    }
+
+    /// The same with exactly so many bytes.
+    pub fn new_text_of(&self, bytes: usize) -> TextId {
+        let mut inner = self.inner();
+        let id = inner.texts.len() as TextId;
+        let head = format!("<{id}:");
+        let letter = ["x", "\""][id as usize % 2];
+        let filler = letter.repeat(bytes.saturating_sub(head.len() + 1));
+        inner.texts.push(format!("{head}{filler}>"));
         id
     }
 
@@ -227,10 +238,10 @@ impl Recorder {
                 values.collect::<Option<_>>().map(Answer::Values)
             }
             What::List { .. } => {
-                let keys = body["keys"].as_array()?.iter().map(key_of);
+                let keys = body["keys"].as_array()?.iter().map(|key| key_of(key.as_str()?));
                 let next = match &body["after"] {
                     Json::Null => None,
-                    after => Some(key_of(after)?),
+                    after => Some(key_of(after.as_str()?)?),
                 };
                 keys.collect::<Option<_>>().map(|keys| Answer::Keys { keys, next })
             }

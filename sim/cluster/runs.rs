@@ -150,20 +150,21 @@ fn run(scenario: &str, usual_seeds: u64) -> Option<Sum> {
 #[test]
 fn the_same_seed_gives_the_same_trace_in_two_processes() {
     let dir = tempfile::tempdir().expect("a folder for the traces");
-    let trace = |name: &str, seed| {
+    let trace_of = |scenario, name: &str, seed| {
         let path = dir.path().join(name);
-        let report = run_apart("cluster", seed, Some(&path));
+        let report = run_apart(scenario, seed, Some(&path));
         (report.digest, std::fs::read(&path).expect("the trace was written"))
     };
     let mut digests = BTreeSet::new();
-    for seed in 0..usual(3, 1) {
-        let (one, two) = (trace("one", seed), trace("two", seed));
+    let seeds = (0..usual(3, 1)).map(|seed| ("cluster", seed));
+    for (scenario, seed) in seeds.chain((0..usual(3, 1)).map(|seed| ("product", seed))) {
+        let (one, two) = (trace_of(scenario, "one", seed), trace_of(scenario, "two", seed));
         assert!(one.1.len() > 10_000, "a trace of {} bytes", one.1.len());
-        assert!(one.1 == two.1, "two runs of seed {seed} differ");
+        assert!(one.1 == two.1, "two runs of {scenario} {seed} differ");
         assert_eq!(one.0, two.0);
         digests.insert(one.0);
     }
-    assert!(!digests.contains(&trace("other", 3).0));
+    assert!(!digests.contains(&trace_of("cluster", "other", 3).0));
 }
 
 #[test]
@@ -222,6 +223,12 @@ fn bad_sectors() {
     let _ = run("bad-sectors", usual(4, 1));
 }
 
+/// The product's own client goes on with the next node when one fails, and does nothing twice.
+#[test]
+fn product() {
+    let _ = run("product", usual(SEEDS_DEFAULT, 2));
+}
+
 #[test]
 fn alone() {
     let _ = run("alone", 4);
@@ -236,7 +243,7 @@ fn cluster_five() {
 }
 
 /// Seeds that showed a bug once (`FINDINGS.md`). What they draw changes with the code, but not which faults, and how hard.
-const REGRESSIONS: [(&str, u64); 23] = [
+const REGRESSIONS: [(&str, u64); 26] = [
     ("cluster", 10),
     ("cluster", 11),
     ("cluster", 17),
@@ -260,6 +267,9 @@ const REGRESSIONS: [(&str, u64); 23] = [
     ("cluster-five", 1),
     ("cluster-five", 3),
     ("cluster-five", 5),
+    ("product", 111),
+    ("product", 208),
+    ("product", 219),
 ];
 
 #[test]

@@ -12,12 +12,13 @@ use tokio::time::sleep;
 
 use super::audit;
 use super::client::{HttpClient, NO_ANSWER, Reply};
-use super::history::{Answer, Level, Outcome, Place, What};
+use super::history::{ANY_NODE, Answer, Level, Outcome, Place, What};
 use super::lie::{Lie, Memory};
 use super::net::{HostId, Network};
 use super::node::{ADMIN, password};
 use super::os;
 use super::plan::{Plan, SECOND_US, Topology};
+use super::product::ProductClient;
 use super::record::{Asked, Recorder, key_name, user_name};
 use super::scale::{Order, Row, Serving};
 use crate::rng::Rng;
@@ -105,6 +106,8 @@ pub struct Client {
     pub shared: Shared,
     id: u8,
     pub http: HttpClient,
+    /// Asked in place of `http`, if there is one.
+    product: Option<ProductClient>,
     pub rng: Rng,
     pub memory: Memory,
     /// The last ones that were answered and carry request ids; of this hour, the next one may have forgotten them.
@@ -113,15 +116,19 @@ pub struct Client {
 }
 
 impl Client {
-    fn new(shared: &Shared, id: u8, rng: Rng) -> Self {
+    fn new(shared: &Shared, id: u8, mut rng: Rng) -> Self {
         let deadline = match id {
             AUDITOR_ID => AUDIT_TIMEOUT,
             _ => Duration::from_millis(shared.plan.load.timeout_ms),
         };
+        let net = || shared.network.on(HostId(FIRST_CLIENT + id));
+        let is_product = id < shared.plan.product.clients;
+        let product = is_product.then(|| ProductClient::new(&shared.plan, net(), shared.recorder.clone(), &mut rng));
         Self {
             shared: shared.clone(),
             id,
-            http: HttpClient::new(shared.network.on(HostId(FIRST_CLIENT + id)), deadline),
+            http: HttpClient::new(net(), deadline),
+            product,
             rng,
             memory: Memory::default(),
             done: VecDeque::new(),
@@ -188,7 +195,9 @@ impl Client {
         while !self.shared.stop.load(Relaxed) {
             let think_ms = self.rng.below(think_ms_max + 1);
             sleep(Duration::from_millis(think_ms)).await;
-            if self.rng.percent(self.shared.plan.load.batch_percent) {
+            if self.product.is_some() && self.rng.percent(self.shared.plan.product.in_parts_percent) {
+                self.add_in_parts().await;
+            } else if self.rng.percent(self.shared.plan.load.batch_percent) {
                 self.batch().await;
             } else {
                 self.one_op().await;
@@ -253,14 +262,19 @@ impl Client {
     pub fn draw_node(&mut self, place: Place) -> u8 {
         match self.shared.plan.topology {
             Topology::Separate => home(&self.shared.plan, place),
+            Topology::Cluster if self.product.is_some() => ANY_NODE,
             Topology::Cluster => self.rng.below(self.shared.plan.nodes.into()) as u8,
         }
     }
 
     pub fn draw_op(&mut self, place: Place, what: What) -> Asked {
+        let usual_ms = match &self.product {
+            Some(_) => self.shared.plan.product.deadline_ms.unwrap_or(DEADLINE_MS_DEFAULT),
+            None => DEADLINE_MS_DEFAULT,
+        };
         let deadline_ms = match what {
             What::Clear if self.id != AUDITOR_ID => self.shared.plan.clear_deadline_ms,
-            _ => DEADLINE_MS_DEFAULT,
+            _ => usual_ms,
         };
         Asked {
             op: self.shared.recorder.new_op(),
@@ -295,7 +309,7 @@ impl Client {
             What::List { .. } if self.shared.plan.topology == Topology::Separate && self.shared.plan.nodes > 1 => {
                 What::Get
             }
-            _ if self.rng.percent(FORGED_PERCENT) => What::Forged,
+            _ if self.product.is_none() && self.rng.percent(FORGED_PERCENT) => What::Forged,
             what => what,
         };
         if let What::List { after, limit } = what {
@@ -357,6 +371,24 @@ impl Client {
     }
 
     pub async fn attempt_for(&mut self, asked: &Asked) -> Option<Answer> {
+        let began_us = os::now_us();
+        let outcome = match &self.product {
+            Some(product) => {
+                let in_haste = self.rng.percent(self.shared.plan.load.hasty_percent);
+                let deadline_ms = in_haste.then(|| self.rng.between(1, HASTY_MS_MAX));
+                product.ask(asked, deadline_ms).await
+            }
+            None => self.ask_with_body(asked).await,
+        };
+        let answer = match &outcome {
+            Outcome::Answered(answer) => Some(answer.clone()),
+            _ => None,
+        };
+        self.shared.recorder.end(asked.clone(), began_us, outcome);
+        answer
+    }
+
+    async fn ask_with_body(&mut self, asked: &Asked) -> Outcome {
         let (path, mut body) = self.shared.recorder.request(asked);
         body["user"] = credentials(&user_name(asked.place.user));
         if self.id != AUDITOR_ID && self.rng.percent(self.shared.plan.load.hasty_percent) {
@@ -369,17 +401,10 @@ impl Client {
             };
             body["user"]["password_hash"] = password(&other).into();
         }
-        let began_us = os::now_us();
-        let outcome = match self.shared.plan.planted {
+        match self.shared.plan.planted {
             None => self.ask(asked, path, &body).await,
             Some(lie) => self.ask_a_liar(lie, asked, path, &body).await,
-        };
-        let answer = match &outcome {
-            Outcome::Answered(answer) => Some(answer.clone()),
-            _ => None,
-        };
-        self.shared.recorder.end(asked.clone(), began_us, outcome);
-        answer
+        }
     }
 
     pub async fn ask(&mut self, asked: &Asked, path: &str, body: &Json) -> Outcome {
@@ -429,25 +454,70 @@ impl Client {
                 ..self.draw_op(place, what)
             });
         }
+        let began_us = os::now_us();
+        let outcomes = match &self.product {
+            Some(product) => product.batch(&ops).await,
+            None => self.ask_for_batch(node, &ops).await,
+        };
+        for (asked, outcome) in ops.into_iter().zip(outcomes) {
+            self.shared.recorder.end(asked, began_us, outcome);
+        }
+    }
+
+    /// All of one user, at one level.
+    async fn ask_for_batch(&mut self, node: u8, ops: &[Asked]) -> Vec<Outcome> {
         let recorder = self.shared.recorder.clone();
         let operations: Vec<Json> = ops.iter().map(|asked| operation(&recorder, asked)).collect();
+        let Some(first) = ops.first() else {
+            return Vec::new();
+        };
         let body = json!({
             "operations": operations,
-            "consistency": level.name(),
-            "user": credentials(&user_name(first.user)),
+            "consistency": first.level.name(),
+            "user": credentials(&user_name(first.place.user)),
         });
-        let began_us = os::now_us();
         let reply = self.http.call(node, "/batch", &body).await;
-        for (at, asked) in ops.into_iter().enumerate() {
-            let outcome = match &reply {
-                Reply::Status(200, body) => {
-                    let result = &body["results"][at];
-                    let status = result["status_code"].as_u64().unwrap_or(0);
-                    recorder.answer(&asked.what, status as u16, result)
-                }
-                reply => recorder.outcome(&asked.what, reply),
-            };
-            recorder.end(asked, began_us, outcome);
+        let each = ops.iter().enumerate().map(|(at, asked)| match &reply {
+            Reply::Status(200, body) => {
+                let result = &body["results"][at];
+                let status = result["status_code"].as_u64().unwrap_or(0);
+                recorder.answer(&asked.what, status as u16, result)
+            }
+            reply => recorder.outcome(&asked.what, reply),
+        });
+        each.collect()
+    }
+
+    /// One value of several texts, through the product's client, which cuts it between them; until it is told to be there, or for some time.
+    async fn add_in_parts(&mut self) {
+        let (place, level, batch) = (self.draw_place(), self.draw_level(), self.shared.recorder.new_op());
+        let (count, bytes) = (self.rng.between(2, 4) as usize, self.shared.plan.product.part_bytes);
+        let mut parts = Vec::new();
+        for at in 0..count {
+            let text = self.shared.recorder.new_text_of(bytes);
+            let finish = at + 1 == count;
+            parts.push(Asked {
+                level,
+                // As a batch they stand in this order.
+                batch: Some((batch, at)),
+                // The others have ids that come from this one's.
+                with_id: at == 0,
+                ..self.draw_op(place, What::Add { text, finish })
+            });
+        }
+        let hours = self.shared.recorder.hours();
+        for _ in 0..self.rng.between(1, self.shared.plan.load.attempts_max) {
+            let Some(product) = &self.product else { return };
+            let began_us = os::now_us();
+            let outcome = product.add_in_parts(&parts).await;
+            for part in &parts {
+                self.shared.recorder.end(part.clone(), began_us, outcome.clone());
+            }
+            // After an hour it may be new to the nodes.
+            if matches!(outcome, Outcome::Answered(_)) || self.shared.recorder.hours() != hours {
+                return;
+            }
+            sleep(Duration::from_millis(self.rng.between(1, 300))).await;
         }
     }
 }

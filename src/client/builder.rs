@@ -10,7 +10,8 @@ use super::error::ClientError;
 use super::notice::{Notice, Waiting};
 use super::repeat::Patience;
 use super::transport::{Limits, Transport};
-use super::{Client, Consistency, Inner, deadline_ms};
+use super::{Client, Consistency, Inner, PART_BYTES_MAX, deadline_ms};
+use crate::env::Net;
 
 /// Longest silence of a node before a call is given up or sent again.
 const TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
@@ -35,7 +36,9 @@ pub struct ClientBuilder {
     retries: u32,
     retries_to_connect: u32,
     deadline: Option<Duration>,
+    part_bytes: usize,
     notice: Option<Notice>,
+    net: Option<Arc<dyn Net>>,
 }
 
 impl Default for ClientBuilder {
@@ -49,7 +52,9 @@ impl Default for ClientBuilder {
             retries: RETRIES_DEFAULT,
             retries_to_connect: u32::MAX,
             deadline: None,
+            part_bytes: PART_BYTES_MAX,
             notice: None,
+            net: None,
         }
     }
 }
@@ -115,10 +120,22 @@ impl ClientBuilder {
         self
     }
 
+    /// Longest text that is sent in one request, [`PART_BYTES_MAX`] at most, and by default; longer values go in parts.
+    pub fn part_bytes(mut self, part_bytes: usize) -> Self {
+        self.part_bytes = part_bytes;
+        self
+    }
+
     /// Calls `say` once for each call that is still being tried `after` so long, with what it waits for.
     pub fn on_wait(mut self, after: Duration, say: impl Fn(&Waiting) + Send + Sync + 'static) -> Self {
         let say = Arc::new(say);
         self.notice = Some(Notice { after, say });
+        self
+    }
+
+    /// Connections are made over this network, not over the system's TCP; the nodes' addresses are numbers then, as nobody looks names up.
+    pub fn net(mut self, net: Arc<dyn Net>) -> Self {
+        self.net = Some(net);
         self
     }
 
@@ -135,10 +152,11 @@ impl ClientBuilder {
             limits: Limits {
                 timeout: self.timeout,
                 patience,
+                part_bytes: self.part_bytes,
             },
             deadline_ms: self.deadline.map(deadline_ms),
             inner: Arc::new(Inner {
-                transport: Transport::new(&self.urls, self.timeout, self.notice)?,
+                transport: Transport::new(&self.urls, self.net, self.timeout, self.notice)?,
                 user_id: self.user_id.ok_or_else(|| missing("user"))?,
                 password_hash: self.password_hash.ok_or_else(|| missing("password"))?,
             }),

@@ -185,6 +185,16 @@ impl ClientError {
         self
     }
 
+    /// What is left of that where nothing more is known of the other try.
+    pub(super) fn put_in_doubt(&mut self) {
+        if self.is_in_doubt() {
+            return;
+        }
+        if let Some(detail) = self.refusal_mut() {
+            detail.push_str(&format!(". But another try of this request {MAYBE_APPLIED}"));
+        }
+    }
+
     fn refusal_mut(&mut self) -> Option<&mut String> {
         match self {
             Self::Credentials { detail }

@@ -1,4 +1,4 @@
-//! A node for tests: it keeps lists in memory, speaks the API over real sockets, and fails when told to.
+//! A node for tests: it keeps lists in memory, speaks the API, and fails when told to.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::convert::Infallible;
@@ -19,6 +19,10 @@ use tokio::sync::Notify;
 
 use super::{Client, ClientBuilder, password_hash};
 use crate::api::path::{self, HEALTHZ};
+use crate::env::Stream;
+use memory::MemoryNet;
+
+pub mod memory;
 
 pub const USER: &str = "demo";
 pub const PASSWORD: &str = "secret";
@@ -67,36 +71,62 @@ pub struct State {
 #[derive(Clone)]
 pub struct FakeNode {
     pub url: String,
+    /// None: the system's.
+    net: Option<MemoryNet>,
     state: Arc<Mutex<State>>,
 }
 
 impl FakeNode {
+    /// Over real sockets.
     pub fn start() -> Self {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let node = Self {
-            url,
-            state: Arc::default(),
-        };
-        tokio::spawn(node.clone().serve(tokio::net::TcpListener::from_std(listener).unwrap()));
+        let node = Self::new(url, None);
+        let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+        let serving = node.clone();
+        tokio::spawn(async move {
+            while let Ok((socket, _)) = listener.accept().await {
+                serving.serve(socket);
+            }
+        });
         node
     }
 
-    async fn serve(self, listener: tokio::net::TcpListener) {
-        while let Ok((socket, _)) = listener.accept().await {
-            let node = self.clone();
-            tokio::spawn(async move {
-                let service = service_fn(move |request| node.clone().answer(request));
-                let http = hyper::server::conn::http1::Builder::new();
-                // It fails where a fault breaks the connection.
-                let _ = http.serve_connection(TokioIo::new(socket), service).await;
-            });
-        }
+    /// Over a network inside the process, for tests whose clock is paused: all that happens there is work of the test's own runtime.
+    pub fn in_memory() -> Self {
+        let (address, mut accepted) = MemoryNet::bind();
+        let node = Self::new(format!("http://{address}"), Some(MemoryNet));
+        let serving = node.clone();
+        tokio::spawn(async move {
+            while let Some(stream) = accepted.recv().await {
+                serving.serve(stream);
+            }
+        });
+        node
+    }
+
+    fn new(url: String, net: Option<MemoryNet>) -> Self {
+        let state = Arc::default();
+        Self { url, net, state }
+    }
+
+    fn serve(&self, stream: impl Stream) {
+        let node = self.clone();
+        tokio::spawn(async move {
+            let service = service_fn(move |request| node.clone().answer(request));
+            let http = hyper::server::conn::http1::Builder::new();
+            // It fails where a fault breaks the connection.
+            let _ = http.serve_connection(TokioIo::new(stream), service).await;
+        });
     }
 
     pub fn builder(&self) -> ClientBuilder {
-        Client::builder().url(&self.url).user(USER).password(PASSWORD)
+        let builder = Client::builder().url(&self.url).user(USER).password(PASSWORD);
+        match self.net {
+            None => builder,
+            Some(net) => builder.net(Arc::new(net)),
+        }
     }
 
     pub fn client(&self) -> Client {

@@ -29,6 +29,7 @@
 
 mod builder;
 mod cluster;
+mod connect;
 mod course;
 mod decode;
 pub mod entropy;
@@ -37,6 +38,7 @@ mod error;
 pub(crate) mod fake_node;
 mod nodes;
 mod notice;
+mod parts;
 mod repeat;
 mod stream;
 #[cfg(test)]
@@ -47,7 +49,7 @@ mod users;
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -59,20 +61,18 @@ use crate::api::{
     AddValue, Batch, BatchResults, ClearKey, Count, DEADLINE_MS_MAX, GetValue, KeyList, ListKeys, Operation, Status,
     User, path,
 };
+use crate::planted::{Bug, planted};
 
 pub use crate::types::Consistency;
 pub use builder::{ClientBuilder, password_hash};
 pub use decode::{DecodeError, ValueDecoder, ValuePiece};
 pub use error::{ClientError, Failure};
 pub use notice::Waiting;
+use parts::split_parts;
+pub use parts::{PART_BYTES_MAX, part_request_id};
 use repeat::Repeat;
 pub use stream::{BodyStream, ValueStream};
 use transport::{Limits, Transport};
-
-/// Longest text that is sent in one request; longer values go in parts. JSON may write a byte as six, and even then the body
-/// stays below the limit of one request.
-pub const PART_BYTES_MAX: usize = 1024 * 1024;
-const _: () = assert!(PART_BYTES_MAX * 6 + crate::types::KEY_BYTES_MAX * 6 + 8192 < crate::types::BODY_BYTES_MAX);
 
 /// Which of a key's values to read; by default all.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -138,7 +138,7 @@ impl Client {
     /// [`add_value`](Self::add_value) or, unless `finish`, [`add_value_part`](Self::add_value_part), with a request id of the
     /// caller's: however often it is called with the same one, it counts once.
     pub async fn add(&self, key: &str, text: &str, finish: bool, request_id: &str) -> Result<(), ClientError> {
-        let mut parts = split_parts(text).enumerate().peekable();
+        let mut parts = split_parts(text, self.limits.part_bytes).enumerate().peekable();
         while let Some((index, part)) = parts.next() {
             let finish = finish && parts.peek().is_none();
             self.add_one(key, part, finish, &part_request_id(request_id, index as u64))
@@ -166,7 +166,7 @@ impl Client {
             key: key.into(),
             value: text.into(),
             finish_value: finish,
-            request_id: Some(request_id.into()),
+            request_id: (!planted(Bug::AddUnnamed)).then(|| request_id.into()),
             consistency: self.consistency,
             deadline_ms: self.deadline_ms,
             user: Some(self.user()),
@@ -281,7 +281,14 @@ impl Client {
         let only_reads = operations
             .iter()
             .all(|operation| matches!(operation, Operation::GetValue { .. }));
-        let repeat = if only_reads { Repeat::READ } else { Repeat::SAFE };
+        let in_doubt = AtomicBool::new(false);
+        let repeat = match only_reads {
+            true => Repeat::READ,
+            false => Repeat {
+                in_doubt: Some(&in_doubt),
+                ..Repeat::SAFE
+            },
+        };
         let body = encode(&Batch {
             operations: operations.iter().map(Operation::borrowed).collect(),
             consistency: self.consistency,
@@ -297,7 +304,15 @@ impl Client {
             }
             Ok(results.into_iter().map(batch_result).collect())
         };
-        self.call(path::BATCH, body, repeat, decode).await
+        let mut results: Vec<BatchResult> = self.call(path::BATCH, body, repeat, decode).await?;
+        // What one try was refused another one may have done.
+        for (operation, result) in operations.iter().zip(&mut results) {
+            let is_read = matches!(operation, Operation::GetValue { .. });
+            if let (true, false, Err(error)) = (in_doubt.load(Ordering::Relaxed), is_read, result) {
+                error.put_in_doubt();
+            }
+        }
+        Ok(results)
     }
 
     pub fn user_id(&self) -> &str {
@@ -371,28 +386,4 @@ fn batch_result(result: serde_json::Value) -> BatchResult {
     }
     let status = u16::try_from(status).unwrap_or(500);
     Err(ClientError::from_result(status, result))
-}
-
-/// The request id of part number `index` of an add: the first one's is the add's own. The others are hashes: as short for the longest
-/// id, and none that somebody would give to another add.
-pub fn part_request_id(request_id: &str, index: u64) -> String {
-    if index == 0 {
-        return request_id.to_owned();
-    }
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(&(request_id.len() as u64).to_le_bytes());
-    hasher.update(request_id.as_bytes());
-    hasher.update(&index.to_le_bytes());
-    format!("part/{}", hasher.finalize().to_hex())
-}
-
-/// The text in parts of at most [`PART_BYTES_MAX`], cut between characters; one empty part for an empty text.
-pub fn split_parts(text: &str) -> impl Iterator<Item = &str> {
-    let mut rest = Some(text);
-    std::iter::from_fn(move || {
-        let text = rest?;
-        let (part, tail) = text.split_at(text.floor_char_boundary(PART_BYTES_MAX));
-        rest = (!tail.is_empty()).then_some(tail);
-        Some(part)
-    })
 }

@@ -27,7 +27,7 @@ pub(super) enum Again {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Repeat<'a> {
     pub again: Again,
-    /// Set when a try may have taken effect, whatever becomes of the others: the error that is told is that of one try only.
+    /// Set when a try other than the one that was answered may have taken effect: what is told is that of one try only.
     pub in_doubt: Option<&'a AtomicBool>,
     /// Of one that changes nothing, nobody is told that it may have taken effect.
     pub changes: bool,

@@ -1,9 +1,10 @@
-//! The client against a node over real sockets.
+//! The client against a node, over a network and by a clock that nothing but the test moves.
 
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::fake_node::memory::MemoryNet;
 use super::fake_node::{FakeNode, Fault};
 use super::*;
 use crate::api::{OperationTerms, OutageCode};
@@ -12,13 +13,37 @@ mod failover;
 
 /// An address at which nothing listens.
 fn dead_url() -> String {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    format!("http://{}", listener.local_addr().unwrap())
+    let (address, _) = MemoryNet::bind();
+    format!("http://{address}")
 }
 
 #[tokio::test]
-async fn what_is_added_can_be_got_and_cleared() {
+async fn over_real_sockets_it_is_the_same() {
     let node = FakeNode::start();
+    // A port that was given back is not given out again at once.
+    let gone = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let client = Client::builder().url(format!("http://{gone}")).url(&node.url);
+    let client = client.user("demo").password("secret").build().unwrap();
+    client.add_value("key", "one").await.unwrap();
+    node.fail_next(Fault::BreakAfter);
+    client.add_value("key", "two").await.unwrap();
+    assert_eq!(client.get_value("key").await.unwrap(), ["one", "two"]);
+    assert_eq!(client.inner.transport.nodes.preferred(), 1);
+    let nobody = Client::builder()
+        .url(format!("http://{gone}"))
+        .user("demo")
+        .password("p");
+    let error = nobody.retries(0).build().unwrap().get_value("key").await.unwrap_err();
+    assert!(matches!(error, ClientError::Unreachable { .. }), "{error}");
+    assert!(error.to_string().contains("refused"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_added_can_be_got_and_cleared() {
+    let node = FakeNode::in_memory();
     let client = node.client();
     client.add_value("key", "one").await.unwrap();
     client.add_value_part("key", "t").await.unwrap();
@@ -36,9 +61,9 @@ async fn what_is_added_can_be_got_and_cleared() {
     assert!(client.get_value("key").await.unwrap().is_empty());
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn keys_and_users_are_listed() {
-    let node = FakeNode::start();
+    let node = FakeNode::in_memory();
     let client = node.client();
     for key in ["a", "b", "c"] {
         client.add_value(key, "x").await.unwrap();
@@ -53,22 +78,22 @@ async fn keys_and_users_are_listed() {
     assert!(client.users_list().await.unwrap()[0].admin);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_password_is_sent_as_its_lower_case_sha256() {
     assert_eq!(
         password_hash("secret"),
         "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b"
     );
-    let node = FakeNode::start();
+    let node = FakeNode::in_memory();
     let client = node.builder().password("wrong").build().unwrap();
     let error = client.get_value("key").await.unwrap_err();
     assert!(matches!(error, ClientError::Credentials { .. }), "{error}");
     assert_eq!(node.sent("path").len(), 1, "a refusal is not asked for twice");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_add_whose_answer_is_lost_is_sent_again_under_the_same_id_and_counts_once() {
-    let node = FakeNode::start();
+    let node = FakeNode::in_memory();
     node.fail_next(Fault::BreakAfter);
     node.fail_next(Fault::Overloaded);
     node.client().add_value("key", "x").await.unwrap();
@@ -78,9 +103,9 @@ async fn an_add_whose_answer_is_lost_is_sent_again_under_the_same_id_and_counts_
     assert!(ids.iter().all(|id| id.is_string() && *id == ids[0]), "{ids:?}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn two_adds_of_the_same_value_are_two_values() {
-    let node = FakeNode::start();
+    let node = FakeNode::in_memory();
     let client = node.client();
     client.add_value("key", "x").await.unwrap();
     client.add_value("key", "x").await.unwrap();
@@ -89,12 +114,13 @@ async fn two_adds_of_the_same_value_are_two_values() {
     assert_eq!(node.list("key"), ["x", "x", "y"]);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn when_a_node_is_down_the_next_address_is_used_and_kept() {
-    let node = FakeNode::start();
+    let node = FakeNode::in_memory();
     let urls = [dead_url(), node.url.clone()];
     let client = Client::builder()
         .urls(urls)
+        .net(Arc::new(MemoryNet))
         .user("demo")
         .password("secret")
         .build()
@@ -105,20 +131,21 @@ async fn when_a_node_is_down_the_next_address_is_used_and_kept() {
     assert_eq!(node.list("key"), ["x", "y"]);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn when_an_answer_is_lost_the_next_node_is_asked_under_the_same_id() {
-    let (first, second) = (FakeNode::start(), FakeNode::start());
+    let (first, second) = (FakeNode::in_memory(), FakeNode::in_memory());
     first.fail_next(Fault::BreakAfter);
     let client = first.builder().url(&second.url).build().unwrap();
     client.add_value("key", "x").await.unwrap();
     assert_eq!(first.sent("request_id"), second.sent("request_id"));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn when_no_node_is_there_the_error_names_them_all() {
     let urls = [dead_url(), dead_url()];
     let client = Client::builder()
         .urls(&urls)
+        .net(Arc::new(MemoryNet))
         .user("demo")
         .password("p")
         .retries(1)
@@ -138,9 +165,9 @@ async fn when_no_node_is_there_the_error_names_them_all() {
     );
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_does_not_know_a_call_is_named_and_has_not_carried_it_out() {
-    let node = FakeNode::start();
+    let node = FakeNode::in_memory();
     for (status, answer) in [
         (404, json!({"detail": "Not Found"})),
         (404, json!("<html>")),
@@ -159,9 +186,9 @@ async fn what_does_not_know_a_call_is_named_and_has_not_carried_it_out() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn each_answer_has_its_error() {
-    let node = FakeNode::start();
+    let node = FakeNode::in_memory();
     let client = node.builder().retries(0).build().unwrap();
     let field = json!([{"loc": ["body", "key"], "msg": "too long", "type": "string_too_long"}]);
     for (status, detail, expected) in [
@@ -201,9 +228,9 @@ async fn each_answer_has_its_error() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_a_node_says_to_programs_is_heard() {
-    let node = FakeNode::start();
+    let node = FakeNode::in_memory();
     let client = node.builder().retries(0).build().unwrap();
     for (in_doubt, code) in [(true, OutageCode::DeadlineExceeded), (false, OutageCode::NotReady)] {
         // In words that say nothing of it.
@@ -216,9 +243,9 @@ async fn what_a_node_says_to_programs_is_heard() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_answer_that_is_not_of_this_api_is_an_error() {
-    let node = FakeNode::start();
+    let node = FakeNode::in_memory();
     node.fail_next(Fault::Answer(200, json!("hello")));
     let error = node.client().add_value("key", "x").await.unwrap_err();
     assert!(matches!(error, ClientError::BadAnswer { .. }), "{error}");
@@ -227,9 +254,9 @@ async fn an_answer_that_is_not_of_this_api_is_an_error() {
     assert!(matches!(error, ClientError::BadAnswer { .. }), "{error}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn values_whose_answer_breaks_off_are_asked_for_again_but_a_stream_fails() {
-    let node = FakeNode::start();
+    let node = FakeNode::in_memory();
     let client = node.client();
     client.add_value("key", "some value").await.unwrap();
     node.fail_next(Fault::CutAnswer(25));
@@ -240,9 +267,9 @@ async fn values_whose_answer_breaks_off_are_asked_for_again_but_a_stream_fails()
     assert!(matches!(error, ClientError::Broken { .. }), "{error}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_node_that_stays_silent_is_given_up() {
-    let node = FakeNode::start();
+    let node = FakeNode::in_memory();
     node.fail_next(Fault::Silence);
     let client = node
         .builder()
@@ -254,9 +281,9 @@ async fn a_node_that_stays_silent_is_given_up() {
     assert!(matches!(error, ClientError::Broken { .. }), "{error}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_change_of_users_is_sent_again_and_its_own_effect_is_known() {
-    let node = FakeNode::start();
+    let node = FakeNode::in_memory();
     node.fail_next(Fault::BreakAfter);
     node.client().users_add("eve", "p", false).await.unwrap();
     assert_eq!(node.sent("name")[..2], [json!("eve"), json!("eve")]);
@@ -265,9 +292,9 @@ async fn a_change_of_users_is_sent_again_and_its_own_effect_is_known() {
     node.client().users_remove("eve").await.unwrap();
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_cluster_is_asked_and_changed_again_when_an_answer_is_lost() {
-    let node = FakeNode::start();
+    let node = FakeNode::in_memory();
     node.fail_next(Fault::BreakAfter);
     assert_eq!(node.client().cluster_status().await.unwrap().replication, 3);
     node.client().cluster_remove("aa").await.unwrap();
@@ -287,9 +314,9 @@ async fn the_cluster_is_asked_and_changed_again_when_an_answer_is_lost() {
     );
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_long_value_goes_in_parts_with_ids_of_their_own() {
-    let node = FakeNode::start();
+    let node = FakeNode::in_memory();
     let value = "\u{1f600}".repeat(PART_BYTES_MAX / 2);
     node.client().add_value("key", &value).await.unwrap();
     assert_eq!(node.list("key"), [value]);
@@ -299,9 +326,9 @@ async fn a_long_value_goes_in_parts_with_ids_of_their_own() {
     assert_eq!(node.sent("finish_value"), [json!(false), json!(true)]);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_ids_of_parts_are_short_enough_and_none_that_another_add_would_have() {
-    let node = FakeNode::start();
+    let node = FakeNode::in_memory();
     let client = node.client();
     let long = "x".repeat(PART_BYTES_MAX + 1);
     let longest_id = "i".repeat(crate::types::REQUEST_ID_BYTES_MAX);
@@ -317,9 +344,9 @@ async fn the_ids_of_parts_are_short_enough_and_none_that_another_add_would_have(
     assert_ne!(part_request_id("2024", 1), part_request_id("2025", 1));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_consistency_is_sent_with_every_call_of_that_client_and_with_no_other() {
-    let node = FakeNode::start();
+    let node = FakeNode::in_memory();
     let client = node.client();
     let sure = client.with_consistency(Consistency::All);
     sure.add_value("key", "value").await.unwrap();
@@ -342,9 +369,9 @@ async fn a_consistency_is_sent_with_every_call_of_that_client_and_with_no_other(
     );
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_batch_gives_one_result_for_each_operation() {
-    let node = FakeNode::start();
+    let node = FakeNode::in_memory();
     let add = |key: &'static str| Operation::AddValue {
         key: key.into(),
         value: "x".into(),
@@ -369,9 +396,9 @@ async fn a_batch_gives_one_result_for_each_operation() {
     assert!(matches!(error, ClientError::BadAnswer { .. }), "{error}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_failed_of_a_batch_is_sent_again_under_the_same_id_and_so_is_a_clear() {
-    let node = FakeNode::start();
+    let node = FakeNode::in_memory();
     let client = node.client();
     let add = Operation::AddValue {
         key: "a".into(),
@@ -440,14 +467,4 @@ fn a_client_without_address_user_or_password_is_not_built() {
         .unwrap()
         .to_string();
     assert!(error.contains("password"), "{error}");
-}
-
-#[test]
-fn parts_are_cut_between_characters_and_an_empty_text_is_one_part() {
-    assert_eq!(split_parts("").collect::<Vec<_>>(), [""]);
-    let text = format!("a{}", "\u{e9}".repeat(PART_BYTES_MAX));
-    let parts: Vec<&str> = split_parts(&text).collect();
-    assert_eq!(parts.concat(), text);
-    assert!(parts.iter().all(|part| part.len() <= PART_BYTES_MAX));
-    assert_eq!(parts.len(), 3);
 }

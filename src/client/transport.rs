@@ -1,5 +1,6 @@
 //! One try of a request at one node, over pooled connections; [`Course`] decides about tries.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -8,20 +9,21 @@ use hyper::body::{Body, Incoming};
 use hyper::header::{CONTENT_TYPE, RETRY_AFTER};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::client::legacy::Client as HttpClient;
-use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::time::timeout;
 
+use super::connect::Connector;
 use super::course::Course;
 use super::decode::{DecodeError, ValueDecoder};
 use super::error::{ClientError, Failure};
 use super::nodes::Nodes;
 use super::notice::Notice;
 use super::repeat::{Again, Patience, Repeat};
-use super::upload::{Progress, SEND_BUFFER_BYTES, Upload};
+use super::upload::{Progress, Upload};
 use crate::api::path::HEALTHZ;
+use crate::env::Net;
 
-/// Longest wait for one TCP connection: so that a host that is down does not hide the next one.
+/// Longest wait for one connection: so that a host that is down does not hide the next one.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A node that serves answers what asks for nothing within this, however much it has to do.
 const HEARD_WITHIN: Duration = Duration::from_secs(2);
@@ -51,21 +53,25 @@ pub(super) struct Limits {
     /// Longest silence of a node that has the request.
     pub timeout: Duration,
     pub patience: Patience,
+    /// Longest text of one request.
+    pub part_bytes: usize,
 }
 
 pub(super) struct Transport {
-    http: HttpClient<HttpConnector, Upload>,
+    http: HttpClient<Connector, Upload>,
     pub nodes: Nodes,
     notice: Option<Notice>,
 }
 
 impl Transport {
-    pub fn new(urls: &[String], timeout: Duration, notice: Option<Notice>) -> Result<Self, ClientError> {
+    pub fn new(
+        urls: &[String],
+        net: Option<Arc<dyn Net>>,
+        timeout: Duration,
+        notice: Option<Notice>,
+    ) -> Result<Self, ClientError> {
         let nodes = Nodes::new(urls)?;
-        let mut connector = HttpConnector::new();
-        connector.set_nodelay(true);
-        connector.set_connect_timeout(Some(CONNECT_TIMEOUT.min(timeout)));
-        connector.set_send_buffer_size(Some(SEND_BUFFER_BYTES));
+        let connector = Connector::new(net, CONNECT_TIMEOUT.min(timeout));
         let http = HttpClient::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_TIMEOUT)

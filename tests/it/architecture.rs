@@ -31,7 +31,7 @@ const MAY_USE: [(&str, &[&str]); 20] = [
     ("http", &["types", "quota", "core", "env", "node", "users", "api"]),
     ("server", &["types", "env", "node", "users", "http"]),
     ("os", &["types", "env", "store"]),
-    ("client", &["types", "api"]),
+    ("client", &["types", "planted", "env", "api"]),
     ("bench", &["types", "api"]),
     ("config", &["types"]),
     (

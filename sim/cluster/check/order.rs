@@ -72,7 +72,7 @@ fn settled_us(add: &Add) -> Option<u64> {
     let acked_us = add.write.acked_at_quorum_us()?;
     match add.is_one_try {
         true => Some(acked_us),
-        false => Some(acked_us.max(add.write.began_us + TRY_US_MAX)),
+        false => Some(acked_us.max(add.write.tried_until_us + TRY_US_MAX)),
     }
 }
 
@@ -135,7 +135,7 @@ mod tests {
     use super::super::sample::{Sample, sample};
     use super::super::tries::SECOND_TRY_US;
     use super::*;
-    use crate::cluster::history::Level;
+    use crate::cluster::history::{ANY_NODE, Level};
 
     #[test]
     fn the_order_of_acknowledgement_is_kept() {
@@ -173,6 +173,19 @@ mod tests {
         };
         moved(slow + 1).passes(order);
         moved(late).fails(order);
+    }
+
+    #[test]
+    fn an_add_by_a_client_that_asks_several_nodes_may_move_while_any_of_them_is_at_work() {
+        let two = || sample().add(1, 0, 9).with(|call| call.node = ANY_NODE).add(2, 1, 2);
+        let moved = |from: u64| {
+            let late = TRY_US_MAX + 20;
+            two()
+                .get(&[&[2], &[1]], from, from + 1)
+                .get(&[&[1], &[2]], late, late + 1)
+        };
+        moved(TRY_US_MAX + 8).passes(order);
+        moved(TRY_US_MAX + 9).fails(order);
     }
 
     /// The later of two tries, stamped after what was sent once the earlier one was acknowledged.

@@ -22,6 +22,7 @@ fn client_of(urls: &[&str]) -> Client {
 fn builder_of(urls: &[&str]) -> ClientBuilder {
     Client::builder()
         .urls(urls.iter().copied())
+        .net(Arc::new(MemoryNet))
         .user(USER)
         .password(PASSWORD)
 }
@@ -43,9 +44,9 @@ fn is_refused(answer: &Result<(), ClientError>, with: u16) -> bool {
     matches!(answer, Err(ClientError::Refused { status, .. }) if *status == with)
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_frozen_node_costs_one_short_stall_and_is_left_alone_then() {
-    let (frozen, other) = (FakeNode::start(), FakeNode::start());
+    let (frozen, other) = (FakeNode::in_memory(), FakeNode::in_memory());
     frozen.fail_always(Fault::Silence);
     let client = client_of(&[&frozen.url, &other.url]);
     let (added, took) = timed(client.add_value("key", "x")).await;
@@ -60,9 +61,9 @@ async fn a_frozen_node_costs_one_short_stall_and_is_left_alone_then() {
     assert_eq!(frozen.sent("request_id")[0], other.sent("request_id")[0]);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn one_good_node_behind_a_dead_and_a_frozen_one_is_found_in_time() {
-    let (frozen, good) = (FakeNode::start(), FakeNode::start());
+    let (frozen, good) = (FakeNode::in_memory(), FakeNode::in_memory());
     frozen.fail_always(Fault::Silence);
     let client = client_of(&[&dead_url(), &frozen.url, &good.url]);
     let (added, took) = timed(client.add_value("key", "x")).await;
@@ -71,9 +72,9 @@ async fn one_good_node_behind_a_dead_and_a_frozen_one_is_found_in_time() {
     assert_eq!(good.list("key"), ["x"]);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn who_answers_that_it_cannot_now_is_asked_again_while_another_one_is_silent() {
-    let (frozen, other) = (FakeNode::start(), FakeNode::start());
+    let (frozen, other) = (FakeNode::in_memory(), FakeNode::in_memory());
     frozen.fail_always(Fault::Silence);
     let client = builder_of(&[&frozen.url, &other.url]).retries(0).build().unwrap();
     for _ in 0..2 {
@@ -86,9 +87,9 @@ async fn who_answers_that_it_cannot_now_is_asked_again_while_another_one_is_sile
     assert!(took < 10 * STALL_MAX, "it waits for the silent one: {took:?}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn whatever_fails_at_one_node_or_at_all_every_add_is_one() {
-    let (first, second) = (FakeNode::start(), FakeNode::start());
+    let (first, second) = (FakeNode::in_memory(), FakeNode::in_memory());
     let client = client_of(&[&first.url, &second.url]);
     let faults = [
         Fault::BreakAfter,
@@ -116,10 +117,10 @@ async fn whatever_fails_at_one_node_or_at_all_every_add_is_one() {
     assert_eq!(request_ids(&[&first, &second]).len(), 7);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn many_adds_under_way_to_a_node_that_freezes_all_go_to_the_next() {
     const ADDS: usize = 64;
-    let (frozen, other) = (FakeNode::start(), FakeNode::start());
+    let (frozen, other) = (FakeNode::in_memory(), FakeNode::in_memory());
     let client = client_of(&[&frozen.url, &other.url]);
     client.add_value("key", "before").await.unwrap();
     frozen.fail_always(Fault::Silence);
@@ -135,9 +136,9 @@ async fn many_adds_under_way_to_a_node_that_freezes_all_go_to_the_next() {
     assert_eq!(request_ids(&[&frozen, &other]).len(), ADDS + 1);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_node_that_refuses_is_passed_over_at_once_and_asked_last_for_a_while() {
-    let (full, other) = (FakeNode::start(), FakeNode::start());
+    let (full, other) = (FakeNode::in_memory(), FakeNode::in_memory());
     full.fail_always(Fault::Overloaded);
     let client = client_of(&[&full.url, &other.url]);
     let (added, took) = timed(client.add_value("key", "x")).await;
@@ -153,9 +154,9 @@ async fn a_node_that_refuses_is_passed_over_at_once_and_asked_last_for_a_while()
     );
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_slow_node_that_answers_others_meanwhile_is_given_longer() {
-    let (slow, other) = (FakeNode::start(), FakeNode::start());
+    let (slow, other) = (FakeNode::in_memory(), FakeNode::in_memory());
     let client = client_of(&[&slow.url, &other.url]);
     slow.fail_next(Fault::Late(Duration::from_millis(600)));
     let late = client.add_value("key", "late");
@@ -171,9 +172,9 @@ async fn a_slow_node_that_answers_others_meanwhile_is_given_longer() {
     assert_eq!(slow.list("key"), ["late"]);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_first_of_two_answers_counts_and_a_late_one_harms_nothing() {
-    let (slow, quick) = (FakeNode::start(), FakeNode::start());
+    let (slow, quick) = (FakeNode::in_memory(), FakeNode::in_memory());
     slow.fail_next(Fault::Late(Duration::from_millis(400)));
     quick.fail_next(Fault::Late(Duration::from_millis(400)));
     let client = client_of(&[&slow.url, &quick.url]);
@@ -183,9 +184,9 @@ async fn the_first_of_two_answers_counts_and_a_late_one_harms_nothing() {
     assert_eq!(request_ids(&[&slow, &quick]).len(), 1);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_answer_that_is_reset_in_its_middle_is_asked_of_the_next_node() {
-    let (first, second) = (FakeNode::start(), FakeNode::start());
+    let (first, second) = (FakeNode::in_memory(), FakeNode::in_memory());
     let client = client_of(&[&first.url, &second.url]);
     second.with(|state| state.lists.insert("key".to_owned(), vec!["some value".to_owned()]));
     for _ in 0..2 {
@@ -198,9 +199,9 @@ async fn an_answer_that_is_reset_in_its_middle_is_asked_of_the_next_node() {
     assert_eq!(client.get_value("key").await.unwrap(), ["some value"]);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_call_ends_at_its_deadline_and_the_nodes_know_it() {
-    let nodes = [FakeNode::start(), FakeNode::start()];
+    let nodes = [FakeNode::in_memory(), FakeNode::in_memory()];
     let client = client_of(&[&nodes[0].url, &nodes[1].url]);
     client.add_value("key", "x").await.unwrap();
     for node in &nodes {

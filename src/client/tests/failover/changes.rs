@@ -2,9 +2,9 @@
 
 use super::*;
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_change_of_users_goes_to_one_node_only() {
-    let (slow, other) = (FakeNode::start(), FakeNode::start());
+    let (slow, other) = (FakeNode::in_memory(), FakeNode::in_memory());
     slow.fail_next(Fault::Late(Duration::from_millis(600)));
     client_of(&[&slow.url, &other.url])
         .users_add("eve", "p", false)
@@ -13,9 +13,9 @@ async fn a_change_of_users_goes_to_one_node_only() {
     assert!(other.sent("path").is_empty());
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_change_of_users_is_not_sent_to_a_node_that_is_silent_before() {
-    let (frozen, other) = (FakeNode::start(), FakeNode::start());
+    let (frozen, other) = (FakeNode::in_memory(), FakeNode::in_memory());
     frozen.fail_always(Fault::Silence);
     let client = builder_of(&[&frozen.url, &other.url]).timeout(Duration::from_millis(300));
     client.build().unwrap().users_add("eve", "p", false).await.unwrap();
@@ -29,7 +29,7 @@ async fn changed_at_the_second_try(
     after: &[(&str, &str)],
     change: impl AsyncFnOnce(Client) -> Result<(), ClientError>,
 ) -> Result<(), ClientError> {
-    let (broken, other) = (FakeNode::start(), FakeNode::start());
+    let (broken, other) = (FakeNode::in_memory(), FakeNode::in_memory());
     let users = |users: &[(&str, &str)]| {
         let hashed = users
             .iter()
@@ -44,7 +44,7 @@ async fn changed_at_the_second_try(
     changed
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_change_of_users_goes_on_with_the_next_node_and_knows_its_own_effect() {
     let add = async |client: Client| client.users_add("eve", "p", false).await;
     let remove = async |client: Client| client.users_remove("eve").await;
@@ -75,7 +75,7 @@ async fn replaced_at_the_second_try(
     second: Fault,
     members: &[(&str, &'static str)],
 ) -> Result<(), ClientError> {
-    let (failing, other) = (FakeNode::start(), FakeNode::start());
+    let (failing, other) = (FakeNode::in_memory(), FakeNode::in_memory());
     failing.fail_next(fault);
     other.fail_next(second);
     other.with(|state| {
@@ -88,7 +88,7 @@ async fn replaced_at_the_second_try(
     changed
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_change_of_members_goes_on_with_the_next_node_and_knows_its_own_effect() {
     let refusal = || Fault::Answer(409, json!({"detail": "node 02 does not ask to be let in"}));
     for fault in [Fault::BreakAfter, Fault::Silence, Fault::Overloaded] {
@@ -109,9 +109,9 @@ async fn a_change_of_members_goes_on_with_the_next_node_and_knows_its_own_effect
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_refusal_of_the_first_try_is_what_it_says() {
-    let node = FakeNode::start();
+    let node = FakeNode::in_memory();
     node.with(|state| state.users.insert("eve".to_owned(), password_hash("p")));
     let client = client_of(&[&node.url]);
     let refused = client.users_add("eve", "p", false).await;

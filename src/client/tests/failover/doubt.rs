@@ -6,9 +6,9 @@ use tokio::sync::Notify;
 
 use super::*;
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn that_nothing_was_sent_is_not_said_after_something_was() {
-    let node = FakeNode::start();
+    let node = FakeNode::in_memory();
     node.fail_always(Fault::BreakAfter);
     let client = builder_of(&[&node.url, &dead_url()]).retries(0).build().unwrap();
     let error = client.add_value("key", "x").await.unwrap_err();
@@ -21,14 +21,14 @@ fn doubtful() -> Fault {
     Fault::Answer(503, json!({ "detail": detail }))
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn that_nothing_was_changed_is_not_said_after_a_try_that_may_have_changed_something() {
     for first in [
         Fault::BreakAfter,
         doubtful(),
         Fault::Answer(500, json!({"detail": "whether it took effect is unknown"})),
     ] {
-        let nodes = [FakeNode::start(), FakeNode::start()];
+        let nodes = [FakeNode::in_memory(), FakeNode::in_memory()];
         nodes[0].fail_next(first.clone());
         nodes[0].fail_always(Fault::Overloaded);
         nodes[1].fail_always(Fault::Overloaded);
@@ -39,7 +39,7 @@ async fn that_nothing_was_changed_is_not_said_after_a_try_that_may_have_changed_
         assert!(in_doubt.into_inner() && error.is_in_doubt(), "{first:?}: {error}");
         assert!(error.to_string().contains("took effect") || error.to_string().contains("taken effect"));
     }
-    let node = FakeNode::start();
+    let node = FakeNode::in_memory();
     node.fail_always(Fault::Overloaded);
     let client = node.builder().retries(1).build().unwrap();
     let in_doubt = AtomicBool::new(false);
@@ -47,9 +47,9 @@ async fn that_nothing_was_changed_is_not_said_after_a_try_that_may_have_changed_
     assert!(!in_doubt.into_inner() && !added.unwrap_err().is_in_doubt());
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_try_that_is_cut_off_may_have_taken_effect_whatever_the_one_before_it_was_told() {
-    let node = FakeNode::start();
+    let node = FakeNode::in_memory();
     node.fail_next(Fault::Overloaded);
     node.fail_always(Fault::Silence);
     let client = node.builder().deadline(Duration::from_millis(500)).build().unwrap();
@@ -61,10 +61,10 @@ async fn a_try_that_is_cut_off_may_have_taken_effect_whatever_the_one_before_it_
     assert!(error.is_in_doubt() && in_doubt.into_inner(), "{error}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn who_was_never_there_is_not_removed_by_a_node_that_changed_nothing() {
     let remove_nobody = async |first: Fault| {
-        let (failing, other) = (FakeNode::start(), FakeNode::start());
+        let (failing, other) = (FakeNode::in_memory(), FakeNode::in_memory());
         failing.fail_next(first);
         client_of(&[&failing.url, &other.url]).users_remove("nobody").await
     };
@@ -77,10 +77,10 @@ fn refusals() -> [Fault; 3] {
     [401, 403, 413].map(|status| Fault::Answer(status, json!({"detail": "refused"})))
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_refusal_by_one_node_waits_for_the_node_that_is_still_at_work() {
     for refusal in refusals() {
-        let (slow, refusing) = (FakeNode::start(), FakeNode::start());
+        let (slow, refusing) = (FakeNode::in_memory(), FakeNode::in_memory());
         let let_go = Arc::new(Notify::new());
         slow.fail_next(Fault::Held(let_go.clone()));
         refusing.fail_always(refusal.clone());
@@ -101,10 +101,10 @@ async fn a_refusal_by_one_node_waits_for_the_node_that_is_still_at_work() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_refusal_is_in_doubt_when_another_try_never_ended() {
     for refusal in refusals() {
-        let (slow, refusing) = (FakeNode::start(), FakeNode::start());
+        let (slow, refusing) = (FakeNode::in_memory(), FakeNode::in_memory());
         slow.fail_next(Fault::Held(Arc::default()));
         refusing.fail_always(refusal.clone());
         let builder = builder_of(&[&slow.url, &refusing.url]);
@@ -116,22 +116,24 @@ async fn a_refusal_is_in_doubt_when_another_try_never_ended() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_read_that_is_refused_has_no_effect_to_wait_for() {
-    let (silent, refusing) = (FakeNode::start(), FakeNode::start());
+    let (silent, refusing) = (FakeNode::in_memory(), FakeNode::in_memory());
     silent.fail_always(Fault::Silence);
     refusing.fail_always(Fault::Answer(401, json!({"detail": "refused"})));
     // Were it waited for, the silent node would take for ever.
     let builder = builder_of(&[&silent.url, &refusing.url]).timeout(Duration::from_secs(86_400));
     let client = builder.deadline(Duration::from_secs(86_400)).build().unwrap();
-    let error = client.count("key").await.unwrap_err();
+    let (refused, took) = timed(client.count("key")).await;
+    let error = refused.unwrap_err();
     assert!(matches!(error, ClientError::Credentials { .. }), "{error}");
     assert!(!error.is_in_doubt());
+    assert!(took < STALL_MAX, "{took:?}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_no_node_did_is_refused_without_doubt() {
-    let (late, refusing) = (FakeNode::start(), FakeNode::start());
+    let (late, refusing) = (FakeNode::in_memory(), FakeNode::in_memory());
     let refusal = || Fault::Answer(401, json!({"detail": "refused"}));
     late.fail_always(refusal());
     refusing.fail_always(refusal());
@@ -141,7 +143,7 @@ async fn what_no_node_did_is_refused_without_doubt() {
     assert!(!in_doubt.into_inner() && !added.unwrap_err().is_in_doubt());
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_wrong_answer_is_in_doubt_when_another_try_may_have_taken_effect() {
     let full = Fault::Answer(507, json!({"detail": "the disk is full"}));
     let failed = Fault::Answer(500, json!({"detail": "whether it took effect is unknown"}));
@@ -154,7 +156,7 @@ async fn a_wrong_answer_is_in_doubt_when_another_try_may_have_taken_effect() {
         // The node that nobody listens at is asked after both.
         [full, Fault::BreakAfter],
     ] {
-        let nodes = [FakeNode::start(), FakeNode::start()];
+        let nodes = [FakeNode::in_memory(), FakeNode::in_memory()];
         for (node, fault) in nodes.iter().zip(&faults) {
             node.fail_always(fault.clone());
         }
@@ -165,4 +167,41 @@ async fn a_wrong_answer_is_in_doubt_when_another_try_may_have_taken_effect() {
         let error = added.unwrap_err();
         assert!(in_doubt.into_inner() && error.is_in_doubt(), "{faults:?}: {error}");
     }
+}
+
+/// What two operations come to, when the node that answers refuses the first of them and the one before that fails in this way.
+async fn batch_at_the_second_try(first: Fault) -> Vec<BatchResult> {
+    let (failing, refusing) = (FakeNode::in_memory(), FakeNode::in_memory());
+    failing.fail_next(first);
+    refusing.fail_next(Fault::RefuseInBatch(0));
+    let terms = crate::api::OperationTerms::default;
+    let mut operations = [
+        Operation::AddValue {
+            key: "a".into(),
+            value: "x".into(),
+            finish_value: true,
+            request_id: None,
+            terms: terms(),
+        },
+        Operation::ClearKey {
+            key: "b".into(),
+            request_id: None,
+            terms: terms(),
+        },
+    ];
+    let client = client_of(&[&failing.url, &refusing.url]);
+    client.batch(&mut operations).await.unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_refused_in_a_batch_is_in_doubt_when_another_try_may_have_done_it() {
+    for first in [Fault::BreakAfter, doubtful(), Fault::Silence] {
+        let results = batch_at_the_second_try(first.clone()).await;
+        let error = results[0].as_ref().unwrap_err();
+        assert!(matches!(error, ClientError::Unavailable { .. }), "{first:?}: {error}");
+        assert!(error.is_in_doubt(), "{first:?}: {error}");
+        assert!(results[1].is_ok(), "{first:?}");
+    }
+    let results = batch_at_the_second_try(Fault::Overloaded).await;
+    assert!(!results[0].as_ref().unwrap_err().is_in_doubt());
 }

@@ -6,7 +6,7 @@ use super::*;
 
 /// Two of three nodes are gone, one of them without a word; the third says that it is too few.
 async fn one_of_three(retries: u32, deadline: Duration, notice: impl Fn(&Waiting) + Send + Sync + 'static) -> Client {
-    let (frozen, left) = (FakeNode::start(), FakeNode::start());
+    let (frozen, left) = (FakeNode::in_memory(), FakeNode::in_memory());
     frozen.fail_always(Fault::Silence);
     let detail = "2 replicas are needed and 1 answered: nothing was changed";
     left.fail_always(Fault::Answer(503, json!({ "detail": detail })));
@@ -15,7 +15,7 @@ async fn one_of_three(retries: u32, deadline: Duration, notice: impl Fn(&Waiting
     builder.build().unwrap()
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_the_last_node_says_is_told_and_a_read_has_no_effect_that_could_be_in_doubt() {
     let client = one_of_three(100, Duration::from_millis(1_500), |_| {}).await;
     let get = Operation::GetValue {
@@ -50,7 +50,7 @@ async fn what_the_last_node_says_is_told_and_a_read_has_no_effect_that_could_be_
     );
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn who_waits_is_told_once_what_for() {
     let heard = Arc::new(std::sync::Mutex::new(Vec::new()));
     let hears = Arc::clone(&heard);
@@ -66,7 +66,7 @@ async fn who_waits_is_told_once_what_for() {
     );
     assert_eq!(told[0].deadline, Duration::from_millis(1_500));
     // Also in a pause between two tries.
-    let busy = FakeNode::start();
+    let busy = FakeNode::in_memory();
     busy.fail_always(Fault::Overloaded);
     let hears = Arc::clone(&heard);
     let notice = move |waiting: &Waiting| hears.lock().unwrap().push(waiting.clone());
@@ -78,24 +78,26 @@ async fn who_waits_is_told_once_what_for() {
     assert_eq!(told[0].why, "the mailbox is full");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn who_is_answered_soon_is_told_nothing() {
-    let node = FakeNode::start();
+    let node = FakeNode::in_memory();
     let notice = |waiting: &Waiting| panic!("{waiting:?}");
     let client = node.builder().on_wait(Duration::from_secs(1), notice).build().unwrap();
     client.add_value("key", "x").await.unwrap();
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn where_nobody_ever_listened_it_is_given_up_early_but_not_where_somebody_did() {
     let for_ever = Duration::from_secs(86_400);
     let endless = |urls: &[&str]| {
         let builder = builder_of(urls).retries(u32::MAX).retries_to_connect(1);
         builder.deadline(for_ever).build().unwrap()
     };
-    let error = endless(&[&dead_url()]).get_value("key").await.unwrap_err();
+    let (nobody, took) = timed(endless(&[&dead_url()]).get_value("key")).await;
+    let error = nobody.unwrap_err();
     assert!(matches!(error, ClientError::Unreachable { .. }), "{error}");
-    let node = FakeNode::start();
+    assert!(took < STALL_MAX, "{took:?}");
+    let node = FakeNode::in_memory();
     (0..3).for_each(|_| node.fail_next(Fault::Overloaded));
     let both = endless(&[&node.url, &dead_url()]);
     both.add_value("key", "x").await.unwrap();
