@@ -7,6 +7,7 @@
 //! - a change is not told to have failed while a try of it is at work, and not without doubt when one may have taken effect.
 
 use std::future::Future;
+use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -147,6 +148,7 @@ impl<'a> Course<'a> {
             match outcome {
                 Ok(answer) => {
                     self.nodes.prefer(node);
+                    self.tell_elsewhere();
                     return Ok(answer);
                 }
                 Err(error) => self.note(node, error),
@@ -257,6 +259,18 @@ impl<'a> Course<'a> {
         if let Some(in_doubt) = self.repeat.in_doubt {
             in_doubt.store(true, Ordering::Relaxed);
         }
+    }
+
+    fn tell_elsewhere(&self) {
+        let Some(elsewhere) = self.repeat.elsewhere else {
+            return;
+        };
+        let at_work = self.running.first().map(|node| ClientError::Broken {
+            url: self.nodes.url(*node).to_owned(),
+            reason: "another node's came first".to_owned(),
+            silent: true,
+        });
+        *elsewhere.lock().unwrap_or_else(PoisonError::into_inner) = self.doubtful.clone().or(at_work);
     }
 
     async fn next_round(&mut self) -> Result<(), ClientError> {

@@ -27,6 +27,7 @@
 //! }
 //! ```
 
+mod batch;
 mod builder;
 mod cluster;
 mod course;
@@ -46,8 +47,8 @@ mod upload;
 mod users;
 
 use std::borrow::Cow;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -281,7 +282,11 @@ impl Client {
         let only_reads = operations
             .iter()
             .all(|operation| matches!(operation, Operation::GetValue { .. }));
-        let repeat = if only_reads { Repeat::READ } else { Repeat::SAFE };
+        let elsewhere = Mutex::default();
+        let repeat = Repeat {
+            elsewhere: Some(&elsewhere),
+            ..if only_reads { Repeat::READ } else { Repeat::SAFE }
+        };
         let body = encode(&Batch {
             operations: operations.iter().map(Operation::borrowed).collect(),
             consistency: self.consistency,
@@ -295,9 +300,10 @@ impl Client {
                 let url = url.to_owned();
                 return Err(ClientError::BadAnswer { url, what });
             }
-            Ok(results.into_iter().map(batch_result).collect())
+            Ok(results.into_iter().map(batch::result).collect())
         };
-        self.call(path::BATCH, body, repeat, decode).await
+        let results = self.call(path::BATCH, body, repeat, decode).await?;
+        Ok(batch::beside(results, operations, elsewhere))
     }
 
     pub fn user_id(&self) -> &str {
@@ -359,18 +365,6 @@ fn decode_answer<T: DeserializeOwned>(url: &str, answer: &[u8]) -> Result<T, Cli
         url: url.to_owned(),
         what: error.to_string(),
     })
-}
-
-fn batch_result(result: serde_json::Value) -> BatchResult {
-    let status = result
-        .get("status_code")
-        .and_then(serde_json::Value::as_u64)
-        .unwrap_or(200);
-    if status == 200 {
-        return Ok(result);
-    }
-    let status = u16::try_from(status).unwrap_or(500);
-    Err(ClientError::from_result(status, result))
 }
 
 /// The request id of part number `index` of an add: the first one's is the add's own. The others are hashes: as short for the longest

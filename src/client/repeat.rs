@@ -1,5 +1,6 @@
 //! Whether, how long and how often a request is tried again.
 
+use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
@@ -29,6 +30,9 @@ pub(super) struct Repeat<'a> {
     pub again: Again,
     /// Set when a try may have taken effect, whatever becomes of the others: the error that is told is that of one try only.
     pub in_doubt: Option<&'a AtomicBool>,
+    /// Given, with the answer of one try, what came of another one that may have taken effect. That answer may say of parts of the request that
+    /// they were not done.
+    pub elsewhere: Option<&'a Mutex<Option<ClientError>>>,
     /// Of one that changes nothing, nobody is told that it may have taken effect.
     pub changes: bool,
 }
@@ -37,6 +41,7 @@ impl Repeat<'static> {
     pub const SAFE: Self = Self {
         again: Again::AtOnce,
         in_doubt: None,
+        elsewhere: None,
         changes: true,
     };
     pub const READ: Self = Self {
