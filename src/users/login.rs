@@ -58,14 +58,14 @@ impl Counted {
         }
     }
 
-    fn is_right(mut self) {
+    fn proved_right(mut self) {
         if let Some(begun) = self.begun.take() {
             locked(&self.inner.failures).forgive(&begun);
         }
     }
 
     /// It stays counted.
-    fn is_wrong(mut self) {
+    fn proved_wrong(mut self) {
         self.begun = None;
     }
 }
@@ -142,8 +142,8 @@ impl Inner {
             let _kept_to_the_end = flight;
             let outcome = inner.check(credential.as_ref(), place).await;
             match &outcome {
-                Ok(_) => counted.is_right(),
-                Err(AuthError::Invalid) => counted.is_wrong(),
+                Ok(_) => counted.proved_right(),
+                Err(AuthError::Invalid) => counted.proved_wrong(),
                 Err(AuthError::Busy { .. } | AuthError::Store(_)) => return outcome,
             }
             if let Some(digest) = digest {
