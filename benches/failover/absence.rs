@@ -1,9 +1,10 @@
 //! A node that dies and is started again, or that freezes and goes on, under load.
 
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use super::lists::{Expected, judge};
-use super::load::{Load, Stats};
+use super::load::{Ended, Load};
 use super::node::MIB;
 use super::node::cluster::{Cluster, NODES};
 use super::table::{Table, seconds};
@@ -33,9 +34,9 @@ pub enum How {
 
 /// One absence.
 struct Round {
-    before: Stats,
+    before: Range<Instant>,
     /// From its beginning until the node was in sync again.
-    during: Stats,
+    during: Range<Instant>,
     ready_s: f64,
     /// None: not within `SYNC_TIMEOUT`.
     sync_s: Option<f64>,
@@ -52,23 +53,8 @@ pub async fn measure(how: How, settings: Settings, table: &mut Table) -> anyhow:
         let node = number % NODES;
         let round = round(&mut cluster, &load, how, node, settings.away).await?;
         eprintln!(
-            "{how:?}, node {}: {} requests before: p50 {:.1} ms, p99 {:.1} ms, max {:.0} ms; {} during: p50 {:.1} ms, p99 {:.1} ms, max \
-             {:.0} ms, {} failed{}; ready after {:.2} s, in sync after {}, says so after {}; others grew {} MiB",
+            "{how:?}, node {}: ready after {:.2} s, in sync after {}, says so after {}; others grew {} MiB",
             node + 1,
-            round.before.count,
-            round.before.p50_ms,
-            round.before.p99_ms,
-            round.before.max_ms,
-            round.during.count,
-            round.during.p50_ms,
-            round.during.p99_ms,
-            round.during.max_ms,
-            round.during.failed,
-            round
-                .during
-                .first_error
-                .as_ref()
-                .map_or_else(String::new, |error| format!(" ({error})")),
             round.ready_s,
             or_never(round.sync_s),
             or_never(round.said_s),
@@ -76,9 +62,11 @@ pub async fn measure(how: How, settings: Settings, table: &mut Table) -> anyhow:
         );
         rounds.push(round);
     }
-    let (acked, all) = load.stop().await?;
-    let verdict = judge(&cluster, &acked).await?;
-    show(how, &rounds, table);
+    let ended = load.stop().await?;
+    tell(how, &rounds, &ended);
+    let verdict = judge(&cluster, &ended.acked).await?;
+    show(how, &rounds, &ended, table);
+    let (all, acked) = (ended.all(), &ended.acked);
     let what = name(how);
     table.count(&format!("{what}: failed requests of {}", all.count), all.failed);
     table.count(
@@ -107,7 +95,31 @@ fn or_never(time_s: Option<f64>) -> String {
     time_s.map_or_else(|| format!("more than {} s", SYNC_TIMEOUT.as_secs()), seconds)
 }
 
-fn show(how: How, rounds: &[Round], table: &mut Table) {
+/// What became of the requests.
+fn tell(how: How, rounds: &[Round], ended: &Ended) {
+    for (number, round) in rounds.iter().enumerate() {
+        let (before, during) = (ended.due_in(&round.before), ended.due_in(&round.during));
+        let error = during
+            .first_error
+            .map_or_else(String::new, |error| format!(" ({error})"));
+        eprintln!(
+            "{how:?}, node {}: {} requests before: p50 {:.1} ms, p99 {:.1} ms, max {:.0} ms; {} during: p50 {:.1} ms, p99 {:.1} ms, max \
+             {:.0} ms, {} failed{error}",
+            number % NODES + 1,
+            before.count,
+            before.p50_ms,
+            before.p99_ms,
+            before.max_ms,
+            during.count,
+            during.p50_ms,
+            during.p99_ms,
+            during.max_ms,
+            during.failed,
+        );
+    }
+}
+
+fn show(how: How, rounds: &[Round], ended: &Ended, table: &mut Table) {
     let what = name(how);
     let all = |figure: fn(&Round) -> f64| -> Vec<f64> { rounds.iter().map(figure).collect() };
     let never = SYNC_TIMEOUT.as_secs_f64();
@@ -115,9 +127,13 @@ fn show(how: How, rounds: &[Round], table: &mut Table) {
         How::Kill => KILL_STALL_S_MAX,
         How::Freeze => FREEZE_STALL_S_MAX,
     };
-    let stalls = all(|round| round.during.max_ms / 1e3);
+    let longest = |due: fn(&Round) -> &Range<Instant>| -> Vec<f64> {
+        let rounds = rounds.iter();
+        rounds.map(|round| ended.due_in(due(round)).max_ms / 1e3).collect()
+    };
+    let stalls = longest(|round| &round.during);
     table.times(&format!("{what}: longest stall of a request"), &stalls, Some(stall_max));
-    let before = all(|round| round.before.max_ms / 1e3);
+    let before = longest(|round| &round.before);
     table.times(
         &format!("{what}: the same in the {} s before", BEFORE.as_secs()),
         &before,
@@ -191,8 +207,8 @@ async fn round(cluster: &mut Cluster, load: &Load, how: How, node: usize, away: 
     }
     tokio::time::sleep(AFTER).await;
     Ok(Round {
-        before: load.between(start, left - EDGE),
-        during: load.between(left - EDGE, Instant::now()),
+        before: start..left - EDGE,
+        during: left - EDGE..Instant::now(),
         ready_s,
         sync_s: synced.map(|at| (at - back).as_secs_f64()),
         said_s,

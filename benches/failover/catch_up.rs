@@ -96,7 +96,6 @@ async fn round(settings: Settings, node: usize) -> anyhow::Result<Round> {
     tokio::time::sleep(BEFORE).await;
     let live_per_s = steady.stop().await?.map(|bytes| bytes / before.elapsed().as_secs_f64());
     let left = Instant::now();
-    let p99_before_ms = load.between(before, left).p99_ms;
     cluster.nodes[node].kill()?;
     let lengths = write(&cluster, node, settings.missed_bytes / MISSED_VALUE_BYTES as u64).await?;
     let mut missed_bytes = 0.0;
@@ -124,16 +123,16 @@ async fn round(settings: Settings, node: usize) -> anyhow::Result<Round> {
     let live_bytes = live_per_s.map(|per_s| per_s * back.elapsed().as_secs_f64());
     let received = received.stop().await?;
     tokio::time::sleep(AFTER_MIN.saturating_sub(back.elapsed())).await;
-    let during = load.between(back, Instant::now());
-    let (_, all) = load.stop().await?;
+    let seen = Instant::now();
+    let ended = load.stop().await?;
     Ok(Round {
         sync_s,
         // What came live meanwhile is not part of it.
         shipped_bytes: received.zip(live_bytes).map(|(received, live)| received - live),
         missed_bytes,
-        p99_before_ms,
-        p99_ms: during.p99_ms,
-        failed: all.failed,
+        p99_before_ms: ended.due_in(&(before..left)).p99_ms,
+        p99_ms: ended.due_in(&(back..seen)).p99_ms,
+        failed: ended.all().failed,
     })
 }
 

@@ -1,5 +1,6 @@
 //! The steady load: adds and gets in turn, each due at its moment, from clients that know all nodes and ask another one first each.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -87,19 +88,31 @@ impl Load {
         lock(&self.shared.acked).clone()
     }
 
-    /// Of the requests that were due in between; those without an answer yet are not among them.
-    pub fn between(&self, from: Instant, to: Instant) -> Stats {
-        let done = lock(&self.shared.done);
-        let within = done.iter().filter(|done| (from..to).contains(&done.due));
-        Stats::new(within)
-    }
-
-    /// Returns when every request has ended; with what was acknowledged.
-    pub async fn stop(self) -> anyhow::Result<(Vec<Acked>, Stats)> {
+    /// Returns when every request has ended: only then the longest ones are known.
+    pub async fn stop(self) -> anyhow::Result<Ended> {
         self.shared.stop.store(true, Ordering::Relaxed);
         self.generator.await?;
-        let all = Stats::new(lock(&self.shared.done).iter());
-        Ok((lock(&self.shared.acked).clone(), all))
+        Ok(Ended {
+            acked: lock(&self.shared.acked).clone(),
+            done: lock(&self.shared.done).clone(),
+        })
+    }
+}
+
+/// A load of which every request has ended.
+pub struct Ended {
+    pub acked: Vec<Acked>,
+    done: Vec<Done>,
+}
+
+impl Ended {
+    /// Of the requests that were due in between.
+    pub fn due_in(&self, moments: &Range<Instant>) -> Stats {
+        Stats::new(self.done.iter().filter(|done| moments.contains(&done.due)))
+    }
+
+    pub fn all(&self) -> Stats {
+        Stats::new(self.done.iter())
     }
 }
 

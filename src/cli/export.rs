@@ -5,11 +5,13 @@
 use std::fs;
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Context;
 use futures_util::StreamExt;
 use futures_util::stream;
 use indicatif::ProgressBar;
+use tokio::time::Instant;
 
 use crate::client::{Client, ClientError, Page, ValueDecoder, ValueStream};
 use crate::types::KEY_BYTES_MAX;
@@ -22,6 +24,9 @@ use super::progress;
 
 /// Keys that are asked for ahead, so that short values do not wait for one round trip each.
 const KEYS_AHEAD: usize = 8;
+/// A long answer that was asked for so long before its turn is asked for anew: a node gives up one that is left untaken for some 30 s, and what came
+/// of it before that would be written by the time this shows.
+const AHEAD_MAX: Duration = Duration::from_secs(5);
 /// How often a key is asked for again when its answer breaks off before any of it was written.
 const REOPENS_MAX: usize = 3;
 /// What every line begins with.
@@ -166,21 +171,45 @@ async fn export_pages(
     let mut pages = KeyPages::new(client, prefix, after, None);
     let mut keys = 0_u64;
     while let Some(page) = pages.next().await? {
-        let opening = page.keys.into_iter().map(|key| async move {
-            let stream = client.get_value_stream(&key, Page::default()).await;
-            (key, stream)
-        });
-        let mut opened = stream::iter(opening).buffered(KEYS_AHEAD);
-        while let Some((key, values)) = opened.next().await {
-            write_line(client, &key, values, out, bar)
-                .await
-                .with_context(|| format!("key {key:?}"))?;
+        let asking = page.keys.into_iter().map(|key| Asked::ask(client, key));
+        let mut asked = stream::iter(asking).buffered(KEYS_AHEAD);
+        while let Some(asked) = asked.next().await {
+            write_asked(client, asked, out, bar).await?;
             keys += 1;
             bar.set_message(format!("{keys} keys"));
         }
         out.flush()?;
     }
     Ok(())
+}
+
+/// A key whose values were asked for ahead of its turn.
+struct Asked {
+    key: String,
+    at: Instant,
+    values: Result<ValueStream, ClientError>,
+}
+
+impl Asked {
+    async fn ask(client: &Client, key: String) -> Self {
+        let at = Instant::now();
+        let values = client.get_value_stream(&key, Page::default()).await;
+        Self { key, at, values }
+    }
+}
+
+/// Its turn has come.
+async fn write_asked(client: &Client, asked: Asked, out: &mut impl Write, bar: &ProgressBar) -> anyhow::Result<()> {
+    let Asked { key, at, values } = asked;
+    let values = match values {
+        Ok(stream) if !stream.is_all_here() && at.elapsed() > AHEAD_MAX => {
+            drop(stream);
+            client.get_value_stream(&key, Page::default()).await
+        }
+        values => values,
+    };
+    let written = write_line(client, &key, values, out, bar).await;
+    written.with_context(|| format!("key {key:?}"))
 }
 
 async fn write_line(
@@ -233,6 +262,7 @@ async fn write_line(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::client::fake_node::{FakeNode, Fault};
 
     fn resume(content: &str) -> anyhow::Result<(String, Option<String>)> {
         let dir = tempfile::tempdir()?;
@@ -261,6 +291,27 @@ mod tests {
         for (before, expected, key) in cases {
             assert_eq!(resume(&before).unwrap(), (expected, key.map(str::to_owned)));
         }
+    }
+
+    #[tokio::test]
+    async fn a_long_answer_that_had_to_wait_for_its_turn_is_asked_for_anew() {
+        let node = FakeNode::start();
+        node.with(|state| state.lists.insert("b".to_owned(), vec!["some value".to_owned()]));
+        let client = node.client();
+        // What the node gives up comes as far as the middle of a value.
+        node.fail_next(Fault::CutAnswer(25));
+        let asked = Asked::ask(&client, "b".to_owned()).await;
+        tokio::time::pause();
+        tokio::time::advance(AHEAD_MAX + Duration::from_secs(1)).await;
+        tokio::time::resume();
+        let mut out = Vec::new();
+        write_asked(&client, asked, &mut out, &ProgressBar::hidden())
+            .await
+            .unwrap();
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "{\"key\":\"b\",\"value\":[\"some value\"]}\n"
+        );
     }
 
     #[test]

@@ -61,6 +61,11 @@ impl ValueStream {
         }
     }
 
+    /// Whether nothing more has to come from the node.
+    pub(crate) fn is_all_here(&self) -> bool {
+        self.body.rest.is_none()
+    }
+
     /// The next piece of a value; None after the last piece of the last value of a whole answer.
     pub async fn next_piece(&mut self) -> Result<Option<ValuePiece>, ClientError> {
         loop {

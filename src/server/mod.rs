@@ -10,6 +10,8 @@
 
 mod front_actor;
 mod root;
+#[cfg(test)]
+mod tests;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -53,6 +55,8 @@ pub enum ServerError {
 
 /// Between two tries to make the first admin.
 const ADMIN_PAUSE: Duration = Duration::from_millis(100);
+/// The same of a node of its own, where what is in the way may stay for long: a removal, or damage.
+const ADMIN_PAUSE_ALONE: Duration = Duration::from_secs(1);
 /// How long a founder waits for its first admin before it serves all the same.
 const FOUNDING_MAX: Duration = Duration::from_secs(10);
 
@@ -77,21 +81,11 @@ impl Server {
         })?);
         let node = Node::start(env.clone(), config.node).await?;
         let users = Users::start(env.clone(), node.clone(), config.password_cost.clone());
-        if let Some(admin) = config.first_admin {
-            if node.cluster().is_some() {
-                let made = tokio::spawn(ensure_admin_soon(node.clone(), users.clone(), admin));
-                // A founder is ready when somebody can log in. A member that comes back may have to wait for the others.
-                if node.local().life().is_fresh {
-                    let _ = tokio::time::timeout(FOUNDING_MAX, made).await;
-                }
-            } else if let Err(error) = users.ensure_admin(&admin.user, &admin.password_hash).await {
-                let UsersError::Store(OpError::Damaged(_) | OpError::Disk(_) | OpError::DiskFull) = error else {
-                    node.stop().await;
-                    return Err(error.into());
-                };
-                // What can be read is served all the same.
-                tracing::error!(%error, "whether there is the user that the start gave is not known");
-            }
+        if let Some(admin) = config.first_admin
+            && let Err(error) = see_to_admin(&node, &users, admin).await
+        {
+            node.stop().await;
+            return Err(error.into());
         }
         let (failed, failure) = watch::channel(None);
         let arguments = RootArguments {
@@ -162,18 +156,46 @@ impl Server {
     }
 }
 
-/// Makes the first admin as soon as the cluster can.
-async fn ensure_admin_soon(node: Node, users: Users, admin: FirstAdmin) {
+/// Makes the first admin, now or later. An error when it never can be made.
+async fn see_to_admin(node: &Node, users: &Users, admin: FirstAdmin) -> Result<(), UsersError> {
+    let later = |admin, pause| tokio::spawn(ensure_admin_soon(node.clone(), users.clone(), admin, pause));
+    if node.cluster().is_some() {
+        let made = later(admin, ADMIN_PAUSE);
+        // A founder is ready when somebody can log in. A member that comes back may have to wait for the others.
+        if node.local().life().is_fresh {
+            let _ = tokio::time::timeout(FOUNDING_MAX, made).await;
+        }
+        return Ok(());
+    }
+    match users.ensure_admin(&admin.user, &admin.password_hash).await {
+        Ok(_) => Ok(()),
+        Err(error) if is_for_good(&error) => Err(error),
+        Err(error) => {
+            // Other users, and what can be read, are served all the same; and only a node that runs ends a removal.
+            tracing::error!(%error, "the user that the start gave is not made, or not known to be there; this is tried again");
+            later(admin, ADMIN_PAUSE_ALONE);
+            Ok(())
+        }
+    }
+}
+
+/// It is what the start gave that is wrong.
+fn is_for_good(error: &UsersError) -> bool {
+    matches!(error, UsersError::Name(_) | UsersError::PasswordHash(_))
+}
+
+/// Makes the first admin as soon as it can be made.
+async fn ensure_admin_soon(node: Node, users: Users, admin: FirstAdmin, pause: Duration) {
     loop {
         if node.takes_part() {
             match users.ensure_admin(&admin.user, &admin.password_hash).await {
-                Ok(_) => return,
-                Err(error @ UsersError::Name(_)) => {
+                Ok(_) | Err(UsersError::Store(OpError::ShuttingDown)) => return,
+                Err(error) if is_for_good(&error) => {
                     return tracing::error!(%error, "the first admin cannot be made");
                 }
                 Err(error) => tracing::debug!(%error, "the first admin cannot be made yet"),
             }
         }
-        tokio::time::sleep(ADMIN_PAUSE).await;
+        tokio::time::sleep(pause).await;
     }
 }

@@ -169,10 +169,17 @@ impl Inner {
             Standing::Active { life, admin, .. } => (life.to_owned(), admin),
         };
         let stored = self.hashing.hash(password_hash).await?;
-        self.write(user, &Record::Active { life, stored, admin }).await?;
+        let active = Record::Active {
+            life: life.clone(),
+            stored,
+            admin,
+        };
+        self.write(user, &active).await?;
         match self.history(user, Sight::Quorum).await?.standing() {
             // Removed meanwhile.
             Standing::None => Err(unknown(user)),
+            // And added anew: what was written is of a life that is over.
+            Standing::Active { life: now, .. } if now != life => Err(contended(user)),
             Standing::Active { .. } | Standing::Removing { .. } | Standing::Damaged(_) => Ok(()),
         }
     }

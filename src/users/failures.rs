@@ -5,7 +5,8 @@
 //! passwords slows only themselves and who shares their address, and never locks a user out. A right login takes back what was counted
 //! for that user, but of its address only its own count: whoever has one password is not free to guess at the others.
 //!
-//! A login counts as failed from its beginning until it proves right, so that many tried at the same moment gain nothing.
+//! A login counts as failed from its beginning until it proves right, so that many tried at the same moment gain nothing. One that is given up
+//! during its delay counts no more.
 //! Names are kept as keyed hashes: a user that exists and one that does not look alike here.
 
 use std::collections::BTreeMap;

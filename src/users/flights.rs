@@ -26,13 +26,18 @@ struct Table {
     under_way: BTreeMap<FlightKey, (u64, WeakShared<BoxFuture<'static, Outcome>>)>,
 }
 
-/// A flight goes on while somebody waits for it, and leaves the table when it ends or nobody does.
+/// A flight goes on while somebody waits for it or keeps it, and leaves the table when it ends or nobody does.
 #[derive(Default)]
 pub(super) struct Flights {
     table: Arc<Mutex<Table>>,
 }
 
 impl Flights {
+    /// The flight of this key that is under way; whoever holds it keeps it.
+    pub fn under_way(&self, key: &FlightKey) -> Option<Flight> {
+        locked(&self.table).under_way.get(key)?.1.upgrade()
+    }
+
     /// The flight of this key that is under way, or a new one that does `check`.
     pub fn join(&self, key: FlightKey, check: impl Future<Output = Outcome> + Send + 'static) -> Flight {
         let mut table = locked(&self.table);

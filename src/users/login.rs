@@ -1,6 +1,9 @@
 //! The check of a credential that is not remembered: wait out what failed before, queue, run Argon2id, remember.
 //!
-//! Invariant: up to the answer, nothing here depends on whether the user exists, but for the read of the record.
+//! Invariants:
+//! - up to the answer, nothing here depends on whether the user exists, but for the read of the record;
+//! - who goes away during the delay has neither failed nor cost anything. Who has a place in the queue is checked, also when nobody waits for it
+//!   any more: a right password is remembered, and a wrong one counts. A client that gives up early and comes again gets in, and gains nothing.
 
 use std::sync::Arc;
 
@@ -11,6 +14,7 @@ use crate::types::UserId;
 
 use super::address::AddressGroup;
 use super::failures::{Begun, FailureKey};
+use super::flights::FlightKey;
 use super::hashing::{Place, StoredHash};
 use super::history::{History, Standing};
 use super::record::{self, Record};
@@ -40,6 +44,40 @@ struct Current {
     stored: StoredHash,
 }
 
+/// A login that is counted as failed; not any more if this is dropped before it was decided.
+struct Counted {
+    inner: Arc<Inner>,
+    begun: Option<Begun>,
+}
+
+impl Counted {
+    fn begin(inner: &Arc<Inner>, key: FailureKey, now: Instant) -> Self {
+        Self {
+            inner: inner.clone(),
+            begun: Some(locked(&inner.failures).begin(key, now)),
+        }
+    }
+
+    fn proved_right(mut self) {
+        if let Some(begun) = self.begun.take() {
+            locked(&self.inner.failures).forgive(&begun);
+        }
+    }
+
+    /// It stays counted.
+    fn proved_wrong(mut self) {
+        self.begun = None;
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        if let Some(begun) = self.begun.take() {
+            locked(&self.inner.failures).undo(&begun);
+        }
+    }
+}
+
 impl Inner {
     pub(super) async fn verify_slowly(
         self: &Arc<Self>,
@@ -51,21 +89,21 @@ impl Inner {
         let key = locked(&self.failures).key(user_id, group);
         let (Some(digest), Ok(user)) = (digest, UserId::new(user_id)) else {
             // No user has such a name or password. The work is done all the same, so that it takes the same time.
-            return self.counted(key, group, None).await;
+            return self.counted(key, group, None, None).await;
         };
         let credential = Credential {
             user,
             password_hash: password_hash.as_bytes().into(),
             digest,
         };
-        let inner = self.clone();
+        let (inner, flight) = (self.clone(), (digest, group, self.verified.epoch()));
         let check = async move {
             match inner.renew(&credential).await? {
                 Some(principal) => Ok(principal),
-                None => inner.counted(key, group, Some(&credential)).await,
+                None => inner.counted(key, group, Some(credential), Some(flight)).await,
             }
         };
-        self.flights.join((digest, group, self.verified.epoch()), check).await
+        self.flights.join(flight, check).await
     }
 
     /// For a credential that is remembered, but from a record read too long ago: reads it again, without Argon2id. `None`
@@ -90,53 +128,50 @@ impl Inner {
 
     /// Checks a credential, counting it as failed until it proves right.
     async fn counted(
-        &self,
+        self: &Arc<Self>,
         key: FailureKey,
         group: AddressGroup,
-        credential: Option<&Credential>,
+        credential: Option<Credential>,
+        flight: Option<FlightKey>,
     ) -> Result<Principal, AuthError> {
-        let digest = credential.map(|credential| credential.digest);
-        let (place, begun) = self.wait_for_place(key, group, digest).await?;
-        let outcome = self.check(credential, place).await;
-        match &outcome {
-            Ok(_) => locked(&self.failures).forgive(&begun),
-            Err(AuthError::Invalid) => {}
-            Err(AuthError::Busy { .. } | AuthError::Store(_)) => {
-                locked(&self.failures).undo(&begun);
-                return outcome;
+        let digest = credential.as_ref().map(|credential| credential.digest);
+        let (place, counted) = self.wait_for_place(key, group, digest).await?;
+        let (inner, flight) = (self.clone(), flight.and_then(|key| self.flights.under_way(&key)));
+        let decided = tokio::spawn(async move {
+            // Who gave up and comes again joins it.
+            let _kept_to_the_end = flight;
+            let outcome = inner.check(credential.as_ref(), place).await;
+            match &outcome {
+                Ok(_) => counted.proved_right(),
+                Err(AuthError::Invalid) => counted.proved_wrong(),
+                Err(AuthError::Busy { .. } | AuthError::Store(_)) => return outcome,
             }
-        }
-        if let Some(digest) = digest {
-            self.delayed.give_up_turn(group, digest);
-        }
-        outcome
+            if let Some(digest) = digest {
+                inner.delayed.give_up_turn(group, digest);
+            }
+            outcome
+        });
+        decided.await.unwrap_or(Err(OpError::ShuttingDown.into()))
     }
 
     /// A place in the queue, after the delay that earlier failures impose. Who gets one is counted as failed from now on.
     async fn wait_for_place(
-        &self,
+        self: &Arc<Self>,
         key: FailureKey,
         group: AddressGroup,
         digest: Option<Digest>,
-    ) -> Result<(Place, Begun), AuthError> {
+    ) -> Result<(Place, Counted), AuthError> {
         let now = Instant::now();
         let delay = locked(&self.failures).delay(&key, now);
         if delay.is_zero() {
             let place = self.enter_queue(group)?;
-            return Ok((place, locked(&self.failures).begin(key, now)));
+            return Ok((place, Counted::begin(self, key, now)));
         }
         let slot = self.delayed.try_enter(key, group, digest, now).ok_or(BUSY)?;
-        let begun = locked(&self.failures).begin(key, now);
-        let entered = match slot.wait(delay).await {
-            true => self.enter_queue(group),
+        let counted = Counted::begin(self, key, now);
+        match slot.wait(delay).await {
+            true => Ok((self.enter_queue(group)?, counted)),
             false => Err(BUSY),
-        };
-        match entered {
-            Ok(place) => Ok((place, begun)),
-            Err(error) => {
-                locked(&self.failures).undo(&begun);
-                Err(error)
-            }
         }
     }
 

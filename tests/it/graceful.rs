@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::common::calls::Caller;
 use crate::common::http::{Connection, get, request};
-use crate::common::{Home, Node, PATIENCE, said};
+use crate::common::{ADMIN, Home, Node, PATIENCE, password_hash, said};
 use serde_json::json;
 
 #[test]
@@ -89,6 +89,53 @@ fn the_first_admin_is_made_once_and_keeps_the_password() {
     std::fs::write(home.password_file(), "something else").unwrap();
     let node = home.start();
     assert_eq!(node.admin().get("k"), ["v"]);
+}
+
+/// The flags stay where they are, and the admin that they name is removed.
+#[test]
+fn a_node_starts_while_the_user_of_its_flags_is_being_removed() {
+    let home = Home::new();
+    let node = home.start();
+    let (first, hash) = (node.admin(), password_hash("ann"));
+    first.call(
+        "/users/add",
+        json!({"name": "ann", "password_hash": hash, "admin": true}),
+    );
+    let second = Caller::new(node.addr(), "ann", &hash);
+    // The removal takes longer than it takes to see that it has begun.
+    for thousand in 0..5 {
+        let add = |number: u32| json!({"op": "add_value", "key": format!("{thousand}-{number}"), "value": "x"});
+        let adds: Vec<_> = (0..1000).map(add).collect();
+        first.call("/batch", json!({ "operations": adds }));
+    }
+    let removing = std::thread::spawn({
+        let second = second.clone();
+        // It is cut off.
+        move || drop(second.try_post("/users/remove", json!({"name": ADMIN})))
+    });
+    let has_begun = || {
+        let listed = second.call("/users/list", json!({}));
+        listed["users"].as_array().unwrap().len() == 1
+    };
+    wait_until("the removal begins", has_begun);
+    node.kill();
+    removing.join().unwrap();
+
+    let node = home.start();
+    let first = node.admin();
+    // Made anew, by the flags, once it is gone.
+    let is_back = || first.post("/list_keys", json!({})).status == 200;
+    wait_until("the admin is back", is_back);
+    assert_eq!(first.keys("", 1000), Vec::<String>::new());
+    second.at(node.addr()).call("/users/list", json!({}));
+}
+
+fn wait_until(what: &str, is_so: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !is_so() {
+        assert!(begun.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 /// What an operator does who follows what the program says.

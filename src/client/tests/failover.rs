@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::*;
 use crate::client::fake_node::{PASSWORD, USER};
 
+mod batches;
 mod changes;
 mod doubt;
 mod waiting;

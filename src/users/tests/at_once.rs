@@ -198,3 +198,22 @@ async fn a_password_set_while_its_user_is_removed_brings_nobody_back() {
     }
     assert_eq!(second.add(&id("bob"), "z", false).await, Ok(()));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_password_set_while_its_user_is_removed_and_added_anew_is_not_told_to_hold() {
+    let world = World::default();
+    let (first, second) = two_nodes(&world).await;
+    first.add(&id("bob"), "x", false).await.expect("bob is new");
+    world.store.hold_record("\"active\"");
+    let late = tokio::spawn({
+        let first = first.clone();
+        async move { first.set_password(&id("bob"), "new").await }
+    });
+    held(&world).await;
+    second.remove(&id("bob")).await.expect("bob exists");
+    second.add(&id("bob"), "y", false).await.expect("bob is gone");
+    world.store.let_go();
+    assert_eq!(end(late).await, Err(UsersError::Contended("bob".into())));
+    assert_eq!(first.verify("bob", "new", address(1)).await, Err(AuthError::Invalid));
+    assert!(first.verify("bob", "y", address(1)).await.is_ok());
+}

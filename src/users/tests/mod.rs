@@ -2,6 +2,7 @@
 
 mod at_once;
 mod changes;
+mod given_up;
 mod login;
 mod removal;
 mod slowing;
