@@ -205,6 +205,7 @@ impl Shard {
             stable: self.stable(),
             covered_extra: self.dropped.clone(),
             lost: self.lost.clone(),
+            time: self.published.highest_time().max(self.clock.last()),
             now,
             heard: self.heard(now),
             salvage,
@@ -288,6 +289,8 @@ impl Shard {
     fn install(&mut self, running: Running, merged: Merged) {
         let segment = Arc::new(merged.segment);
         self.stats.merges += 1;
+        // Before anybody finds that it has forgotten a request id.
+        self.published.tell_time(segment.stats().max_time);
         self.dropped = self.dropped.minus(segment.covered());
         self.notes_soon &= !self.dropped.is_empty();
         if running.seals

@@ -1,6 +1,7 @@
 //! What this node knows of its peers' clocks, and of which slots it has everything that they had.
 
 mod due;
+mod moment;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,9 +15,10 @@ use super::settled::Settled;
 use super::told::{Finding, Told};
 use crate::core::clock::{Clock, SlotClocks};
 use crate::core::slot::SlotId;
-use crate::types::NodeId;
+use crate::types::{NodeId, WallMs};
 
 use due::Due;
+pub(super) use moment::Moment;
 
 /// A comparison that is older than this says nothing of now. One with a peer that answers is made again within six seconds (`settled`).
 const COMPARED_MAX: Duration = Duration::from_secs(20);
@@ -81,9 +83,9 @@ struct Page {
     /// What this node lacked when the clocks were last compared.
     lacked: SlotClocks,
     /// When that was.
-    compared_at: Option<Instant>,
+    compared_at: Option<Moment>,
     /// When they were last compared of those times of which all that was lacking has come.
-    whole_at: Option<Instant>,
+    whole_at: Option<Moment>,
     settled: Option<Settled>,
     /// Slots of which what the peer had dropped was removed here, since this node's start and since they were damaged.
     reconciled: BTreeMap<SlotId, Reconciled>,
@@ -293,18 +295,17 @@ impl ClockBook {
         self.pages.lock().get(&peer)?.settled.clone()
     }
 
-    /// Of what this node lacks now, what it also lacked when they were last compared: all else may just be on its way.
-    pub(super) fn lacked_before(&self, peer: NodeId, lacking: SlotClocks) -> SlotClocks {
+    /// Of what this node lacks now, what it also lacked when they were last compared: all else may just be on its way. `at`: before the peer answered.
+    pub(super) fn lacked_before(&self, peer: NodeId, lacking: SlotClocks, at: Moment) -> SlotClocks {
         let mut pages = self.pages.lock();
         let page = pages.entry(peer).or_default();
         let both = page.lacked.meet(&lacking);
-        let now = Instant::now();
         if lacking.is_empty() {
-            page.whole_at = Some(now);
+            page.whole_at = Some(at);
         } else if both.is_empty() {
             page.whole_at = page.compared_at;
         }
-        page.compared_at = Some(now);
+        page.compared_at = Some(at);
         page.lacked = lacking;
         both
     }
@@ -327,22 +328,18 @@ impl ClockBook {
             page.whole_at = page.compared_at;
             return Some(Lag::default());
         }
-        let whole_at = page.whole_at.unwrap_or(self.started);
-        Some(Lag {
-            ops,
-            time: whole_at.elapsed(),
-        })
+        let time = page.whole_at.map_or(self.started.elapsed(), |at| at.elapsed());
+        Some(Lag { ops, time })
     }
 
-    /// How long ago this node, which holds this now, had all that each of these peers had, as far as they compared. None where that never was.
-    pub(super) fn heard(&self, peers: impl IntoIterator<Item = NodeId>, held: &SlotClocks) -> Option<Duration> {
-        let since = |peer| {
+    /// When this node, which holds this now, had all that each of these peers had, as far as they compared. None where that never was.
+    pub(super) fn heard(&self, peers: impl Iterator<Item = NodeId>, held: &SlotClocks, now: WallMs) -> Option<WallMs> {
+        let heard_of = |peer| {
             self.lag_when_compared(peer, held)?;
-            Some(self.pages.lock().get(&peer)?.whole_at?.elapsed())
+            Some(self.pages.lock().get(&peer)?.whole_at?.by_wall(now))
         };
-        peers
-            .into_iter()
-            .try_fold(Duration::ZERO, |longest, peer| Some(longest.max(since(peer)?)))
+        let mut peers = peers;
+        peers.try_fold(now, |first, peer| Some(first.min(heard_of(peer)?)))
     }
 
     /// Notes what is lost; what was synced before a slot lost anything counts no more.

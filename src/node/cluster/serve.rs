@@ -12,6 +12,7 @@ use super::{Inner, MemberRefused};
 use crate::core::clock::Clock;
 use crate::core::op::{Body, Fragment, Text};
 use crate::core::slot::{SYSTEM_SLOT, SlotId};
+use crate::core::stamp::HybridTime;
 use crate::env::BoxFuture;
 use crate::node::hedged::{self, ValueReader};
 use crate::node::local::{Added, Wanted};
@@ -98,6 +99,8 @@ impl Inner {
     /// The answer where memory knows it.
     fn asked_now(&self, from: NodeId, ask: &Ask) -> Option<Response> {
         let slot = crate::wire::slot_of(ask.slot).ok()?;
+        // Before its request id is looked for: another try of it that is not found then is stamped later.
+        self.local.come_after(slot, HybridTime(ask.time)).ok()?;
         let clock = self.clock_for(slot, ask).ok()?;
         if let Some((user, key, id)) = &ask.request {
             let (user, key) = (crate::wire::user_of(user).ok()?, crate::wire::key_of(key).ok()?);
@@ -260,6 +263,7 @@ impl Inner {
 
     async fn answer_ask(&self, from: NodeId, ask: Ask) -> Result<Response, OpError> {
         let slot = crate::wire::slot_of(ask.slot).map_err(refused)?;
+        self.local.come_after(slot, HybridTime(ask.time))?;
         let clock = self.clock_for(slot, &ask)?;
         let held = match &ask.request {
             None => None,
@@ -355,12 +359,15 @@ impl Inner {
         if planted(Bug::CatchUpSkipsParts) {
             ops.pop_if(|last| matches!(last.op.body, Body::Part(_)));
         }
+        let mut times = Vec::new();
         if covered.is_some() {
+            times = self.times_of(export.covered())?;
             self.serving.pulls.lock().remove(&id);
         }
         Ok(Response::Pulled {
             ops: ops.iter().map(WireOp::of).collect(),
             covered,
+            times,
         })
     }
 

@@ -28,6 +28,7 @@ use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
+use super::clock_book::Moment;
 use super::compare::split;
 use super::settled::digest_of;
 use super::{Inner, TICK};
@@ -36,7 +37,7 @@ use crate::core::slot::{SYSTEM_SLOT, SlotId};
 use crate::node::OpError;
 use crate::node::peers::{CallError, Peer};
 use crate::planted::{Bug, planted};
-use crate::types::{NodeId, WallMs};
+use crate::types::NodeId;
 use crate::wire::{NOT_NAMED, Request, Response, WireError};
 
 /// Between two rounds with a peer.
@@ -189,11 +190,6 @@ fn joined(one: Option<&Clock>, other: Option<&Clock>) -> Clock {
     both
 }
 
-/// When all was heard that there is, by the wall clock, where that is so long ago: a request id of what was cleared since is not forgotten.
-fn heard_at(now: WallMs, ago: Duration) -> WallMs {
-    WallMs(now.0.saturating_sub(ago.as_millis() as u64))
-}
-
 impl Inner {
     /// One round with a peer. `at_once`: what is lacking is asked for although it may be on its way.
     pub(super) async fn round(&self, peer: &Peer, at_once: bool) -> Result<(), Broken> {
@@ -215,11 +211,13 @@ impl Inner {
             .filter_map(|slot| Some((*slot, clocks.get(*slot)?.digest())))
             .collect();
         let digest = digest_of(&digests);
+        // Whatever happens until the answer is here, the peer may have more by then.
+        let compared_at = Moment::now(self.env.wall.now());
         let theirs: BTreeMap<SlotId, u64> = match ask(peer, Request::Compare { digest }).await? {
             Response::Same => {
                 self.settle(node, layout.clone(), &clocks, digest, as_of);
                 self.clocks.note_same(node, slots, &clocks, as_of);
-                self.clocks.lacked_before(node, SlotClocks::default());
+                self.clocks.lacked_before(node, SlotClocks::default(), compared_at);
                 self.clocks.note_copied();
                 return Ok(());
             }
@@ -235,7 +233,7 @@ impl Inner {
         self.clocks.note_same(node, same, &clocks, as_of);
         let mut compared = self.compare_clocks(peer, &differing, None).await?;
         let lacking = compared.lacking;
-        let lacked_before = self.clocks.lacked_before(node, lacking.clone());
+        let lacked_before = self.clocks.lacked_before(node, lacking.clone(), compared_at);
         let mut wants = if at_once { lacking.clone() } else { lacked_before };
         wants.retain_slots(|slot| !compared.left_out.contains_key(&slot));
         let claim = self.clocks.claim(node, &wants, || self.local.clocks());
@@ -315,8 +313,8 @@ impl Inner {
             .filter(|(slot, _)| layout.placement.replicas(*slot) == [self.me]);
         alone.for_each(|(slot, clock)| stable.join_slot(slot, clock));
         let neighbours: BTreeSet<NodeId> = slots.iter().flat_map(|(_, others)| others).copied().collect();
-        let heard = self.clocks.heard(neighbours, &own);
-        let heard = heard.map(|ago| heard_at(self.env.wall.now(), ago));
+        // A request id of what was cleared since is not forgotten.
+        let heard = self.clocks.heard(neighbours.into_iter(), &own, self.env.wall.now());
         self.local.set_stable(&stable, heard);
     }
 }
@@ -334,18 +332,6 @@ mod tests {
         let answer = sleep(Duration::from_secs(answer_s));
         let answered = while_it_comes(answer, received).await.is_some();
         (answered, begun.elapsed().as_secs())
-    }
-
-    #[test]
-    fn what_was_heard_long_ago_was_heard_then() {
-        let now = WallMs(10_000);
-        assert_eq!(heard_at(now, Duration::ZERO), now);
-        assert_eq!(heard_at(now, Duration::from_millis(2_500)), WallMs(7_500));
-        assert_eq!(
-            heard_at(now, Duration::from_secs(3600)),
-            WallMs(0),
-            "longer than there is a clock"
-        );
     }
 
     #[tokio::test(start_paused = true)]

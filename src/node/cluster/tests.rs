@@ -12,6 +12,7 @@ use crate::types::{Consistency, Key, RequestId, UserId};
 
 mod bad_disk;
 mod clears;
+mod copies;
 mod copying;
 mod dropped;
 mod due;
