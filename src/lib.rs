@@ -34,8 +34,8 @@
 //! costs as much as half a sync); then everyone who waited for the group is answered, and the inbox has filled again.
 //!
 //! In a cluster `node::cluster` stands before the shards: any replica of the slot coordinates. It first asks a quorum for the highest time it knows,
-//! and for the request id; the op is stamped after that, appended here and at the other replicas, and acknowledged when enough have it
-//! durably. Ops that get their names together travel in one message (`node::spreading`), to those replicas that a quorum needs at once, and
+//! and for the request id, and tells it by which time it stamps; the op is stamped after that, appended here and at the other replicas, and
+//! acknowledged when enough have it durably. Ops that get their names together travel in one message (`node::spreading`), to those replicas that a quorum needs at once, and
 //! to the rest a moment later. A node that holds no replica forwards. What a replica misses it asks for itself, by its clock (`node::cluster::catch_up`).
 //!
 //! # How a get travels
@@ -51,7 +51,7 @@
 //!
 //! # Architecture invariants
 //!
-//! - **One owner.** Only a shard's actor changes the shard; only its jobs write its files. Everyone else gets snapshots, which
+//! - **One owner.** Only a shard's actor changes the shard (others may move its time on); only its jobs write its files. Everyone else gets snapshots, which
 //!   stay valid whatever happens meanwhile.
 //! - **Visible means durable.** An op is shown, counted as taken, or acknowledged only when the group it was written in is synced.
 //! - **A failed sync is the end of that shard's life.** It is opened anew from its files, after its last job is done.

@@ -167,6 +167,10 @@ pub struct Ask {
     pub request: Option<(String, String, [u8; 16])>,
     /// For a clear: the clock of the slot is asked for.
     pub clock: bool,
+    /// What is stamped here from now on is to be later than this, which the write is stamped with if nobody knows of a higher time. So of two tries
+    /// of one request, one after the other, the second is not stamped earlier, however wrong the clock of either is.
+    #[serde(default)]
+    pub time: u64,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -256,6 +260,9 @@ pub enum Response {
     Pulled {
         ops: Vec<WireOp>,
         covered: Option<WireClocks>,
+        /// Of each slot of `covered`, the highest time that is known here.
+        #[serde(default)]
+        times: Vec<(u16, u64)>,
     },
     HeldDots {
         texts: WireClock,

@@ -133,6 +133,7 @@ impl Store {
             stable: SlotClocks::default(),
             covered_extra: SlotClocks::default(),
             lost: SlotClocks::default(),
+            time: HybridTime::default(),
             now: WallMs(1_000),
             heard: None,
             salvage: false,

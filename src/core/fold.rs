@@ -22,8 +22,8 @@ use super::stamp::{HybridTime, OriginId, Stamp};
 use crate::planted::{Bug, planted};
 use crate::types::{RequestId, WallMs};
 
-/// So far apart may the copies of one request be. A request id that was cleared is remembered for longer, from a time on that is not before its
-/// op's: so whoever takes it anew stamps it later than this.
+/// So far apart may the copies of one request be: whoever tries it again stamps it later than what the earlier try asked others with (`wire::Ask`). A
+/// request id that was cleared is remembered for longer, and who forgets it stamps later than this from then on (`store::compact`), whatever its wall clock says.
 pub const COPIES_APART_MS: u64 = 60 * 60 * 1000;
 
 /// The lowest time of an op with the same request id that is not hidden when the one with this time was cleared.

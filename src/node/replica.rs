@@ -50,9 +50,14 @@ impl Local {
         door.with_reader(|reader| reader.is_whole(slot)).unwrap_or(false)
     }
 
-    /// The highest time that any op of the slot's shard had.
+    /// See `ShardReader::highest_time`, of the slot's shard.
     pub fn highest_time(&self, slot: SlotId) -> Result<HybridTime, OpError> {
         self.doors()[self.door_of(slot)].with_reader(ShardReader::highest_time)
+    }
+
+    /// What is stamped from now on in the slot's shard is later than this.
+    pub fn come_after(&self, slot: SlotId, time: HybridTime) -> Result<(), OpError> {
+        self.doors()[self.door_of(slot)].with_reader(|reader| reader.come_after(time))
     }
 
     pub fn digest(&self, slot: SlotId) -> Result<u64, OpError> {

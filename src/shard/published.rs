@@ -1,6 +1,6 @@
 //! What a shard shows to readers: enough to read by, without asking the shard.
 //!
-//! Only the shard changes it. A reader takes what is current at one moment and goes on with that, however the shard goes on:
+//! Only the shard changes it, but for the highest time, which others may move on. A reader takes what is current at one moment and goes on with that, however the shard goes on:
 //! reads wait neither for a commit nor for the shard's queue.
 //!
 //! Invariant: an op that was acknowledged is in what is published. A new active memtable is published before anything is
@@ -54,8 +54,18 @@ pub(super) struct Readable {
 pub(super) struct Told {
     /// Dots that are durable here or known to be dropped; of losses that nobody can name, nothing.
     pub(super) durable: RwLock<SlotClocks>,
-    /// The highest time that any op had so far, `HybridTime`.
+    /// The highest time that any op had so far, or that is to come before what is stamped here; `HybridTime`.
     pub(super) highest: AtomicU64,
+}
+
+impl Told {
+    pub(super) fn tell_time(&self, time: HybridTime) {
+        self.highest.fetch_max(time.0, Ordering::AcqRel);
+    }
+
+    pub(super) fn highest_time(&self) -> HybridTime {
+        HybridTime(self.highest.load(Ordering::Acquire))
+    }
 }
 
 #[derive(Default)]
@@ -66,7 +76,11 @@ pub(super) struct Published {
 
 impl Published {
     pub(super) fn tell_time(&self, time: HybridTime) {
-        self.told.highest.fetch_max(time.0, Ordering::AcqRel);
+        self.told.tell_time(time);
+    }
+
+    pub(super) fn highest_time(&self) -> HybridTime {
+        self.told.highest_time()
     }
 
     /// Runs `show`, which lets readers see more, and adds what it says to the durable clock, in one step.

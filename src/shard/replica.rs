@@ -211,9 +211,14 @@ impl Shard {
 }
 
 impl ShardReader {
-    /// The highest time that any op had so far, durable or not.
+    /// The highest time that any op had so far, durable or not, or that is to come before what is stamped here.
     pub fn highest_time(&self) -> HybridTime {
-        HybridTime(self.told.highest.load(std::sync::atomic::Ordering::Acquire))
+        self.told.highest_time()
+    }
+
+    /// What is stamped here from now on is later than this.
+    pub fn come_after(&self, time: HybridTime) {
+        self.told.tell_time(time);
     }
 
     /// Whether what this replica says of the slot counts: nothing of it is lost here.

@@ -92,6 +92,7 @@ impl Shard {
             stable: self.others.stable_with(self.dots.covered()),
             covered_extra: self.dots.dropped().clone(),
             lost: self.dots.lost().clone(),
+            time: self.published.highest_time().max(self.naming.highest_time()),
             now,
             heard: self.others.heard(now),
             salvage: purpose == Purpose::Salvage,
@@ -149,6 +150,8 @@ impl Shard {
         let segment = Arc::new(merged.segment);
         let salvages = running.purpose == Purpose::Salvage;
         self.stats.merges += 1;
+        // Before anybody finds that it has forgotten a request id.
+        self.published.tell_time(segment.stats().max_time);
         self.dots.note(segment.covered());
         if running.purpose == Purpose::Seal
             && let Some((log, damaged)) = self.logs.sealed()

@@ -40,6 +40,8 @@ pub enum WriteKind {
 pub struct WriteContext {
     /// It is stamped later than this.
     pub after: HybridTime,
+    /// The wall clock when others were asked, and told that it is stamped by that.
+    pub asked_at: Option<WallMs>,
     /// What a clear removes, as it was asked of a quorum; without it, all that this replica holds when it is appended.
     ///
     /// A clear that is tried twice may come through with its second try, and be appended by its first one after others have added something: it
@@ -257,9 +259,10 @@ impl Shard {
             }
             WriteKind::ClearDots(dots) => Body::Clear(dots.clone()),
         };
+        let after = write.context.after.max(self.published.highest_time());
         Op {
             dot,
-            time: self.naming.next_time(write.context.after, now),
+            time: self.naming.next_time(after, write.context.asked_at.unwrap_or(now)),
             request_id: write.request_id,
             body,
         }

@@ -4,7 +4,9 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::core::fold::taken_anew_from;
 use crate::core::op::Body;
+use crate::core::stamp::HybridTime;
 use crate::store::segment;
 
 #[derive(Debug, Clone)]
@@ -223,7 +225,7 @@ fn a_shard_that_was_opened_tells_the_time_of_what_it_holds() {
     assert!(add(&mut rig, 1, 0, 10));
     rig.run_jobs();
     let time = rig.shard.reader().highest_time();
-    assert!(time > crate::core::stamp::HybridTime::default());
+    assert!(time > HybridTime::default());
     // In a log, and then sealed.
     for _ in 0..2 {
         rig.reopen();
@@ -232,6 +234,55 @@ fn a_shard_that_was_opened_tells_the_time_of_what_it_holds() {
         assert!(rig.shard.reader().highest_time() >= time);
     }
     assert_eq!(rig.shard.stats().sealed_ops, 1);
+}
+
+/// It forgot it by a clock that was set on, and is put right again before the id is taken anew, here or where this shard is asked.
+#[test]
+fn who_forgot_a_request_id_stamps_later_than_its_copies_whatever_the_clock_says() {
+    let mut rig = Rig::new(small());
+    rig.now = WallMs(50_000_000);
+    assert!(add(&mut rig, 1, 7, 10));
+    let taken = rig.shard.reader().highest_time();
+    rig.clear("user", &name(1));
+    rig.run_jobs();
+    let soon = rig.now;
+    for _ in 0..4 {
+        rig.now.0 += 62 * 60_000;
+        rig.shard.tick(rig.now);
+        rig.run_jobs();
+    }
+    assert_eq!(rig.shard.stats().sealed_ops, 0, "it is forgotten");
+    for _ in 0..2 {
+        let told = rig.shard.reader().highest_time();
+        assert!(told >= taken_anew_from(taken), "{told:?} is told");
+        rig.reopen();
+    }
+    rig.now = soon;
+    assert!(add(&mut rig, 1, 7, 10));
+    assert!(rig.shard.reader().highest_time() > taken_anew_from(taken));
+}
+
+#[test]
+fn a_write_is_stamped_by_the_clock_that_others_were_told_of_and_after_what_they_told() {
+    let mut rig = Rig::new(small());
+    let context = WriteContext {
+        asked_at: Some(rig.now),
+        ..WriteContext::default()
+    };
+    let stamped = |rig: &mut Rig, text: &str| {
+        let kind = WriteKind::Add {
+            text: text.into(),
+            finish: true,
+        };
+        assert!(rig.write_in(context.clone(), "user", "key", kind, None).unwrap());
+        rig.shard.reader().highest_time()
+    };
+    let asked_at = rig.now;
+    rig.now.0 += 2 * 60 * 60_000;
+    assert_eq!(stamped(&mut rig, "the clock was set on").wall(), asked_at);
+    let told = HybridTime::from_wall(rig.now);
+    rig.shard.reader().come_after(told);
+    assert!(stamped(&mut rig, "another one asked") > told);
 }
 
 proptest! {

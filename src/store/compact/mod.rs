@@ -36,6 +36,7 @@ use super::waiting::let_far_texts_go;
 use crate::core::clock::{Clock, SlotClocks};
 use crate::core::op::{Body, Dot, Op};
 use crate::core::slot::SlotId;
+use crate::core::stamp::HybridTime;
 use crate::planted::{Bug, planted};
 use crate::types::{Key, UserId, WallMs};
 
@@ -109,6 +110,8 @@ pub struct MergeContext {
     pub covered_extra: SlotClocks,
     /// Dots known to exist that this replica has lost, beyond what the inputs say.
     pub lost: SlotClocks,
+    /// The highest time that is known: the new segment says so too.
+    pub time: HybridTime,
     pub now: WallMs,
     /// The last time, as far as is known, when nothing was elsewhere that was not here.
     pub heard: Option<WallMs>,
@@ -191,7 +194,8 @@ impl Merge {
             let came = heads.len() - 1;
             let_far_texts_go(&mut heads, came);
         }
-        let writer = SegmentWriter::create(context.disk.clone(), &context.dir, meta)?;
+        let mut writer = SegmentWriter::create(context.disk.clone(), &context.dir, meta)?;
+        writer.note_time(context.time);
         // There may be very many: that is why the shard leaves it to the job.
         let cleared_in_memory = cleared_in(&std::mem::take(&mut context.in_memory));
         Ok(Self {

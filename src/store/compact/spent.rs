@@ -6,7 +6,9 @@
 //!   have missed the op itself;
 //! - as long as a copy is here: till that one is cleared too.
 //!
-//! What was taken anew under an id that others had forgotten is no copy (`fold`).
+//! What was taken anew under an id that others had forgotten is no copy (`fold`). It is known by its time alone. So the segment that a request id is
+//! missing from says that there was a time as high as what is taken anew has: what is stamped from then on is later, whatever the wall clock says,
+//! here and by whoever asks here before it stamps. Who takes a dot for dropped, as a peer has dropped it, takes that peer's time as well (`node::cluster::pull`).
 
 use super::clears::KeyClears;
 use super::{KeyName, Merge, MergeError, Source};

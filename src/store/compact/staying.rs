@@ -4,6 +4,7 @@ use super::clears::KeyClears;
 use super::spent::Copies;
 use super::{KeyName, Merge};
 use crate::core::clock::{Clock, SlotClocks};
+use crate::core::fold::taken_anew_from;
 use crate::core::op::{Body, Dot, Op};
 use crate::core::slot::KeyHash;
 use crate::planted::{Bug, planted};
@@ -16,7 +17,12 @@ impl Merge {
         match &op.body {
             Body::Part(_) | Body::Value(_) if !cleared => Some(op),
             Body::Part(_) | Body::Value(_) => self.left_of(clears, op),
-            Body::Spent { .. } => (!self.is_forgotten(name, copies, &op)).then_some(op),
+            Body::Spent { .. } if self.is_forgotten(name, copies, &op) => {
+                // Another replica may remember it, and tells by the time alone what is taken anew.
+                self.writer.note_time(taken_anew_from(op.time));
+                None
+            }
+            Body::Spent { .. } => Some(op),
             // The other one stands for it, and for all that it saw.
             Body::Clear(seen) if clears.includes(&op.dot, seen) => self.left_of(clears, op),
             Body::Clear(seen) if self.is_collected(name, &op.dot, seen) => {

@@ -42,6 +42,7 @@ pub struct SegmentStats {
     pub clears: u64,
     pub spent: u64,
     pub text_bytes: u64,
+    /// No lower than that of any op, nor than what has to be stamped after.
     pub max_time: HybridTime,
     /// The earliest `cleared_at` of what is left of cleared ops.
     pub oldest_spent: Option<WallMs>,

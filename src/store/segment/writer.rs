@@ -19,7 +19,7 @@ use super::{Segment, SegmentMeta, file_name, temporary_name};
 use crate::core::clock::SlotClocks;
 use crate::core::op::{Body, Op};
 use crate::core::slot::{KeyHash, SlotId};
-use crate::core::stamp::{OriginId, Stamp};
+use crate::core::stamp::{HybridTime, OriginId, Stamp};
 use crate::store::cache::BlockCache;
 use crate::store::disk::{Disk, OpenMode};
 use crate::store::filter::{key_tag, parts_tag, request_tag, request_tag_in_block};
@@ -232,6 +232,11 @@ impl SegmentWriter {
             key.blocks += 1;
         }
         Ok(())
+    }
+
+    /// The segment says that there was a time as high as this.
+    pub fn note_time(&mut self, time: HybridTime) {
+        self.stats.max_time = self.stats.max_time.max(time);
     }
 
     /// More of what was collected (see `Segment::collected`).

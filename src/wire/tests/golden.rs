@@ -85,11 +85,13 @@ fn requests() -> Vec<Request> {
             slot: 9,
             request: None,
             clock: true,
+            time: 13,
         }),
         Request::Ask(Ask {
             slot: 1024,
             request: Some((user.clone(), key.clone(), [5; 16])),
             clock: false,
+            time: 13,
         }),
         Request::Append(ops()),
         Request::Digest { slot: 9 },
@@ -231,6 +233,7 @@ fn responses() -> Vec<Response> {
         Response::Pulled {
             ops: Vec::new(),
             covered: Some(clocks()),
+            times: vec![(1023, 13)],
         },
         Response::HeldDots {
             texts: clock(),
@@ -324,11 +327,11 @@ fn fields_that_a_newer_node_adds_are_passed_over() {
     let sent = |of: &str| messages().into_iter().rfind(|(kind, _)| *kind == of).unwrap().1;
     let cases = [
         ("ListKeys", &b"ListKeys"[..], 0x96),
-        ("Ask", b"Ask", 0x93),
+        ("Ask", b"Ask", 0x94),
         // The terms, which stand at its end.
         ("Write", b"\xc3", 0x92),
         ("Keys", b"Keys", 0x92),
-        ("Pulled", b"Pulled", 0x92),
+        ("Pulled", b"Pulled", 0x93),
     ];
     for (kind, behind, array) in cases {
         let before = sent(kind);
@@ -342,6 +345,25 @@ fn fields_that_a_newer_node_adds_are_passed_over() {
             Ok(Message::Request(9, Request::Ping))
         ));
         assert!(rest.is_empty());
+    }
+}
+
+#[test]
+fn fields_that_an_older_node_does_not_send_are_nothing() {
+    let cases = [
+        ("Ask", &b"Ask"[..], 0x94, &b"\x0d"[..]),
+        ("Pulled", b"Pulled", 0x93, b"\x91\x92\xcd\x03\xff\x0d"),
+    ];
+    for (kind, behind, array, last) in cases {
+        let (_, now) = messages().into_iter().rfind(|(of, _)| *of == kind).unwrap();
+        let mut before = now.strip_suffix(last).unwrap().to_vec();
+        let place = before.windows(behind.len()).rposition(|part| part == behind).unwrap() + behind.len();
+        assert_eq!(before[place], array);
+        before[place] -= 1;
+        let nothing = if last.len() == 1 { b"\x00" } else { b"\x90" };
+        let read = Message::decode(&mut &before[..]).unwrap();
+        let expected = [now.strip_suffix(last).unwrap(), &nothing[..]].concat();
+        assert_eq!(hex(&again(&read)), hex(&expected), "{kind}");
     }
 }
 

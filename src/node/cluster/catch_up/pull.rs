@@ -6,8 +6,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::sync::PAGE_BYTES;
-use crate::core::clock::SlotClocks;
+use crate::core::clock::{Clock, SlotClocks};
 use crate::core::slot::SlotId;
+use crate::core::stamp::HybridTime;
+use crate::node::OpError;
 use crate::node::cluster::Inner;
 use crate::node::cluster::calls::{Broken, ask};
 use crate::node::cluster::clocks::portions;
@@ -73,7 +75,7 @@ impl Inner {
                 pull,
                 budget_bytes: PAGE_BYTES,
             };
-            let Response::Pulled { ops, covered } = ask(peer, request).await? else {
+            let Response::Pulled { ops, covered, times } = ask(peer, request).await? else {
                 return Err(Broken::Answer);
             };
             ops_pulled += ops.len() as u64;
@@ -84,10 +86,22 @@ impl Inner {
                 // All that the peer still holds of them is durable here, and every clear that saw one of them: they came first, also those that
                 // were not asked for.
                 let covered = covered.into_clocks().meet(wants);
+                // The peer may have forgotten request ids of what it has dropped, and stamps what takes them anew later than this.
+                for (slot, time) in times {
+                    if covered.get(SlotId(slot)).is_some() {
+                        self.local.come_after(SlotId(slot), HybridTime(time))?;
+                    }
+                }
                 self.local.know_dropped(&covered);
                 return Ok((ops_pulled, covered));
             }
             tokio::time::sleep(PAGE_PAUSE).await;
         }
+    }
+
+    /// Of each of these slots, the highest time that is known here, as a message carries it.
+    pub(in crate::node::cluster) fn times_of(&self, clocks: &SlotClocks) -> Result<Vec<(u16, u64)>, OpError> {
+        let time = |(slot, _): (SlotId, &Clock)| Ok((slot.0, self.local.highest_time(slot)?.0));
+        clocks.slots().map(time).collect()
     }
 }

@@ -31,11 +31,11 @@ use tokio::task::JoinHandle;
 use crate::core::clock::{Clock, SlotClocks};
 use crate::core::slot::{SYSTEM_SLOT, SlotId};
 use crate::node::cluster::calls::{Broken, ask};
-use crate::node::cluster::clocks::{digest_of, split};
+use crate::node::cluster::clocks::{Moment, digest_of, split};
 use crate::node::cluster::{Inner, TICK};
 use crate::node::peers::Peer;
 use crate::planted::{Bug, planted};
-use crate::types::{NodeId, WallMs};
+use crate::types::NodeId;
 use crate::wire::{NOT_NAMED, Request, Response};
 
 /// Between two rounds with a peer.
@@ -125,11 +125,6 @@ fn joined(one: Option<&Clock>, other: Option<&Clock>) -> Clock {
     both
 }
 
-/// When all was heard that there is, by the wall clock, where that is so long ago: a request id of what was cleared since is not forgotten.
-fn heard_at(now: WallMs, ago: Duration) -> WallMs {
-    WallMs(now.0.saturating_sub(ago.as_millis() as u64))
-}
-
 impl Inner {
     /// One round with a peer. `at_once`: what is lacking is asked for although it may be on its way.
     pub(super) async fn round(&self, peer: &Peer, at_once: bool) -> Result<(), Broken> {
@@ -151,11 +146,13 @@ impl Inner {
             .filter_map(|slot| Some((*slot, clocks.get(*slot)?.digest())))
             .collect();
         let digest = digest_of(&digests);
+        // Whatever happens until the answer is here, the peer may have more by then.
+        let compared_at = Moment::now(self.env.wall.now());
         let theirs: BTreeMap<SlotId, u64> = match ask(peer, Request::Compare { digest }).await? {
             Response::Same => {
                 self.settle(node, layout.clone(), &clocks, digest, as_of);
                 self.clocks.note_same(node, slots, &clocks, as_of);
-                self.clocks.lacked_before(node, SlotClocks::default());
+                self.clocks.lacked_before(node, SlotClocks::default(), compared_at);
                 self.clocks.note_copied();
                 return Ok(());
             }
@@ -171,7 +168,7 @@ impl Inner {
         self.clocks.note_same(node, same, &clocks, as_of);
         let mut compared = self.compare_clocks(peer, &differing, None).await?;
         let lacking = compared.lacking;
-        let lacked_before = self.clocks.lacked_before(node, lacking.clone());
+        let lacked_before = self.clocks.lacked_before(node, lacking.clone(), compared_at);
         let mut wants = if at_once { lacking.clone() } else { lacked_before };
         wants.retain_slots(|slot| !compared.left_out.contains_key(&slot));
         let claim = self.clocks.claim(node, &wants, || self.local.clocks());
@@ -251,25 +248,8 @@ impl Inner {
             .filter(|(slot, _)| layout.placement.replicas(*slot) == [self.me]);
         alone.for_each(|(slot, clock)| stable.join_slot(slot, clock));
         let neighbours: BTreeSet<NodeId> = slots.iter().flat_map(|(_, others)| others).copied().collect();
-        let heard = self.clocks.heard(neighbours, &own);
-        let heard = heard.map(|ago| heard_at(self.env.wall.now(), ago));
+        // A request id of what was cleared since is not forgotten.
+        let heard = self.clocks.heard(neighbours.into_iter(), &own, self.env.wall.now());
         self.local.set_stable(&stable, heard);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_was_heard_long_ago_was_heard_then() {
-        let now = WallMs(10_000);
-        assert_eq!(heard_at(now, Duration::ZERO), now);
-        assert_eq!(heard_at(now, Duration::from_millis(2_500)), WallMs(7_500));
-        assert_eq!(
-            heard_at(now, Duration::from_secs(3600)),
-            WallMs(0),
-            "longer than there is a clock"
-        );
     }
 }

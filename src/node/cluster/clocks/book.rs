@@ -3,6 +3,7 @@
 mod claim;
 mod due;
 mod lag;
+mod moment;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,6 +19,7 @@ use crate::core::slot::SlotId;
 use crate::types::NodeId;
 
 use due::Due;
+pub(in crate::node::cluster) use moment::Moment;
 
 pub(in crate::node::cluster) struct ClockBook {
     /// The first copy of what the others hold did not come yet.
@@ -55,9 +57,9 @@ struct Page {
     /// What this node lacked when the clocks were last compared.
     lacked: SlotClocks,
     /// When that was.
-    compared_at: Option<Instant>,
+    compared_at: Option<Moment>,
     /// When they were last compared of those times of which all that was lacking has come.
-    whole_at: Option<Instant>,
+    whole_at: Option<Moment>,
     settled: Option<Settled>,
     /// Slots of which what the peer had dropped was removed here, since this node's start and since they were damaged.
     reconciled: BTreeMap<SlotId, Reconciled>,

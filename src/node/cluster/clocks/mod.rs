@@ -3,7 +3,7 @@
 //! | file | job |
 //! | --- | --- |
 //! | `book` | what the others told, what all of them know, and of whom this node has everything |
-//! | `book::claim`, `book::due`, `book::lag` | what a peer is being asked for; what has to come before a slot is in sync; how much is lacking |
+//! | `book::claim`, `book::due`, `book::lag`, `book::moment` | what a peer is being asked for; what has to come before a slot is in sync; how much is lacking; when it was heard of |
 //! | `told` | what a peer told in its life before, and has to hold in the next |
 //! | `exchange` | comparing digests with a peer, and exchanging the clocks that differ |
 //! | `settled` | when two have nothing to tell each other |
@@ -16,6 +16,6 @@ mod exchange;
 mod settled;
 mod told;
 
-pub(super) use book::ClockBook;
+pub(super) use book::{ClockBook, Moment};
 pub(super) use exchange::{Portions, clock_bytes, digest_of, portions, split};
 pub(super) use told::Finding;

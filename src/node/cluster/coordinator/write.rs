@@ -275,6 +275,9 @@ impl Inner {
         need: usize,
     ) -> Result<Asked, OpError> {
         let want = need - usize::from(self.votes(slot));
+        let asked_at = self.env.wall.now();
+        let known = self.local.highest_time(slot).unwrap_or_default();
+        let time = known.max(HybridTime::from_wall(asked_at)).0;
         let request = || {
             let is_asked = which == Try::Any && !takes_retries();
             let request = wanted.request_id.filter(|_| is_asked).map(|id| {
@@ -285,6 +288,7 @@ impl Inner {
                 slot: slot.0,
                 request,
                 clock: matches!(wanted.kind, WriteKind::Clear),
+                time: if planted(Bug::StampNotAsked) { 0 } else { time },
             })
         };
         let counts = |response| match response {
@@ -301,6 +305,7 @@ impl Inner {
         let mut asked = Asked {
             context: WriteContext {
                 seen: matches!(wanted.kind, WriteKind::Clear).then(Clock::default),
+                asked_at: Some(asked_at),
                 ..WriteContext::default()
             },
             held: None,

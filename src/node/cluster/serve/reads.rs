@@ -85,12 +85,15 @@ impl Inner {
         if planted(Bug::CatchUpSkipsParts) {
             ops.pop_if(|last| matches!(last.op.body, Body::Part(_)));
         }
+        let mut times = Vec::new();
         if covered.is_some() {
+            times = self.times_of(export.covered())?;
             self.serving.pulls.lock().remove(&id);
         }
         Ok(Response::Pulled {
             ops: ops.iter().map(WireOp::of).collect(),
             covered,
+            times,
         })
     }
 

@@ -2,6 +2,7 @@
 
 use crate::core::op::Text;
 use crate::core::slot::SlotId;
+use crate::core::stamp::HybridTime;
 use crate::node::OpError;
 use crate::node::cluster::Inner;
 use crate::node::cluster::calls::{names, refused, terms_of, wire_error};
@@ -15,6 +16,8 @@ impl Inner {
     /// The answer where memory knows it.
     pub(super) fn asked_now(&self, from: NodeId, ask: &Ask) -> Option<Response> {
         let slot = crate::wire::slot_of(ask.slot).ok()?;
+        // Before its request id is looked for: another try of it that is not found then is stamped later.
+        self.local.come_after(slot, HybridTime(ask.time)).ok()?;
         let clock = self.clock_for(slot, ask).ok()?;
         if let Some((user, key, id)) = &ask.request {
             let (user, key) = (crate::wire::user_of(user).ok()?, crate::wire::key_of(key).ok()?);
@@ -69,6 +72,7 @@ impl Inner {
 
     pub(super) async fn answer_ask(&self, from: NodeId, ask: Ask) -> Result<Response, OpError> {
         let slot = crate::wire::slot_of(ask.slot).map_err(refused)?;
+        self.local.come_after(slot, HybridTime(ask.time))?;
         let clock = self.clock_for(slot, &ask)?;
         let held = match &ask.request {
             None => None,

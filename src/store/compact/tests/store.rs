@@ -108,6 +108,7 @@ impl Store {
             stable: self.stable.clone(),
             covered_extra: self.covered_extra.clone(),
             lost: self.lost.clone(),
+            time: HybridTime::default(),
             now: self.now,
             heard: self.heard,
             salvage: false,

@@ -2,11 +2,9 @@
 
 use std::time::Duration;
 
-use tokio::time::Instant;
-
-use super::ClockBook;
+use super::{ClockBook, Moment};
 use crate::core::clock::SlotClocks;
-use crate::types::NodeId;
+use crate::types::{NodeId, WallMs};
 
 /// A comparison that is older than this says nothing of now. One with a peer that answers is made again within six seconds (`settled`).
 pub(super) const COMPARED_MAX: Duration = Duration::from_secs(20);
@@ -21,18 +19,17 @@ pub(in crate::node::cluster) struct Lag {
 }
 
 impl ClockBook {
-    /// Of what this node lacks now, what it also lacked when they were last compared: all else may just be on its way.
-    pub(in crate::node::cluster) fn lacked_before(&self, peer: NodeId, lacking: SlotClocks) -> SlotClocks {
+    /// Of what this node lacks now, what it also lacked when they were last compared: all else may just be on its way. `at`: before the peer answered.
+    pub(in crate::node::cluster) fn lacked_before(&self, peer: NodeId, lacking: SlotClocks, at: Moment) -> SlotClocks {
         let mut pages = self.pages.lock();
         let page = pages.entry(peer).or_default();
         let both = page.lacked.meet(&lacking);
-        let now = Instant::now();
         if lacking.is_empty() {
-            page.whole_at = Some(now);
+            page.whole_at = Some(at);
         } else if both.is_empty() {
             page.whole_at = page.compared_at;
         }
-        page.compared_at = Some(now);
+        page.compared_at = Some(at);
         page.lacked = lacking;
         both
     }
@@ -55,25 +52,22 @@ impl ClockBook {
             page.whole_at = page.compared_at;
             return Some(Lag::default());
         }
-        let whole_at = page.whole_at.unwrap_or(self.started);
-        Some(Lag {
-            ops,
-            time: whole_at.elapsed(),
-        })
+        let time = page.whole_at.map_or(self.started.elapsed(), |at| at.elapsed());
+        Some(Lag { ops, time })
     }
 
-    /// How long ago this node, which holds this now, had all that each of these peers had, as far as they compared. None where that never was.
+    /// When this node, which holds this now, had all that each of these peers had, as far as they compared. None where that never was.
     pub(in crate::node::cluster) fn heard(
         &self,
         peers: impl IntoIterator<Item = NodeId>,
         held: &SlotClocks,
-    ) -> Option<Duration> {
-        let since = |peer| {
+        now: WallMs,
+    ) -> Option<WallMs> {
+        let heard_of = |peer| {
             self.lag_when_compared(peer, held)?;
-            Some(self.pages.lock().get(&peer)?.whole_at?.elapsed())
+            Some(self.pages.lock().get(&peer)?.whole_at?.by_wall(now))
         };
-        peers
-            .into_iter()
-            .try_fold(Duration::ZERO, |longest, peer| Some(longest.max(since(peer)?)))
+        let mut peers = peers.into_iter();
+        peers.try_fold(now, |first, peer| Some(first.min(heard_of(peer)?)))
     }
 }

@@ -6,6 +6,7 @@ use super::lag::{COMPARED_MAX, Lag};
 use super::*;
 use crate::core::stamp::OriginId;
 use crate::node::cluster::members::Layout;
+use crate::types::WallMs;
 
 const SLOT: SlotId = SlotId(3);
 
@@ -95,67 +96,81 @@ fn two_peers_are_not_asked_for_the_same_at_the_same_time() {
 #[test]
 fn only_what_was_lacking_twice_is_asked_for() {
     let book = ClockBook::new(false);
-    assert!(book.lacked_before(NodeId(1), clocks(3)).is_empty());
-    assert_eq!(book.lacked_before(NodeId(1), clocks(5)), clocks(3));
+    let at = Moment::now(WallMs(1));
+    assert!(book.lacked_before(NodeId(1), clocks(3), at).is_empty());
+    assert_eq!(book.lacked_before(NodeId(1), clocks(5), at), clocks(3));
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_was_heard_is_as_old_as_of_the_peer_that_was_heard_of_least() {
     let book = ClockBook::new(false);
-    let (a, b, second) = (NodeId(1), NodeId(2), Duration::from_secs(1));
-    assert_eq!(book.heard([], &clocks(1)), Some(Duration::ZERO), "there is nobody else");
-    book.lacked_before(a, SlotClocks::default());
-    assert_eq!(book.heard([a, b], &clocks(0)), None, "they did not compare yet");
-    book.lacked_before(b, clocks(5));
-    assert_eq!(book.heard([a, b], &clocks(0)), None, "it never was whole");
+    let (a, b, second, begun) = (NodeId(1), NodeId(2), Duration::from_secs(1), Instant::now());
+    let now = || WallMs(100_000 + begun.elapsed().as_millis() as u64);
+    let compared = |peer, lacking| book.lacked_before(peer, lacking, Moment::now(now()));
+    let heard = |held: u64| book.heard([a, b].into_iter(), &clocks(held), now());
+    assert_eq!(
+        book.heard(std::iter::empty(), &clocks(1), now()),
+        Some(now()),
+        "nobody else"
+    );
+    compared(a, SlotClocks::default());
+    assert_eq!(heard(0), None, "they did not compare yet");
+    compared(b, clocks(5));
+    assert_eq!(heard(0), None, "it never was whole");
     tokio::time::advance(second).await;
-    assert_eq!(book.heard([a, b], &clocks(5)), Some(second), "it has come");
+    assert_eq!(heard(5), Some(WallMs(100_000)), "it has come");
     tokio::time::advance(second).await;
-    book.lacked_before(a, SlotClocks::default());
-    assert_eq!(book.heard([a, b], &clocks(5)), Some(2 * second));
-    book.lacked_before(b, SlotClocks::default());
-    assert_eq!(book.heard([a, b], &clocks(5)), Some(Duration::ZERO));
+    compared(a, SlotClocks::default());
+    assert_eq!(heard(5), Some(WallMs(100_000)));
+    compared(b, SlotClocks::default());
+    assert_eq!(heard(5), Some(now()));
+    // The machine was suspended: the wall clock alone has moved on.
+    let resumed = WallMs(now().0 + 7_200_000);
+    assert_eq!(book.heard([a, b].into_iter(), &clocks(5), resumed), Some(now()));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_lag_lasts_until_what_was_lacking_has_come_from_whomever() {
     let book = ClockBook::new(false);
-    let (peer, second) = (NodeId(1), Duration::from_secs(1));
+    let (peer, second, begun) = (NodeId(1), Duration::from_secs(1), Instant::now());
+    let now = || WallMs(100_000 + begun.elapsed().as_millis() as u64);
+    let compared = |peer, lacking| book.lacked_before(peer, lacking, Moment::now(now()));
     let lag = |ops, time| Some(Lag { ops, time });
     assert_eq!(book.lag(peer, &clocks(0)), None, "they did not compare yet");
     tokio::time::advance(second).await;
-    book.lacked_before(peer, clocks(5));
+    compared(peer, clocks(5));
     assert_eq!(book.lag(peer, &clocks(0)), lag(5, second), "since the start");
     tokio::time::advance(second).await;
     assert_eq!(book.lag(peer, &clocks(3)), lag(2, 2 * second));
     assert_eq!(book.lag(peer, &clocks(5)), lag(0, Duration::ZERO));
     tokio::time::advance(second).await;
-    book.lacked_before(peer, clocks(7).minus(&clocks(5)));
+    compared(peer, clocks(7).minus(&clocks(5)));
     assert_eq!(
         book.lag(peer, &clocks(5)),
         lag(2, 2 * second),
         "since it was last compared without a lag"
     );
     tokio::time::advance(second).await;
-    book.lacked_before(peer, SlotClocks::default());
+    compared(peer, SlotClocks::default());
     tokio::time::advance(second).await;
-    book.lacked_before(peer, clocks(9).minus(&clocks(7)));
+    compared(peer, clocks(9).minus(&clocks(7)));
     assert_eq!(book.lag(peer, &clocks(7)), lag(2, second));
     tokio::time::advance(second).await;
-    book.lacked_before(peer, clocks(11).minus(&clocks(9)));
+    compared(peer, clocks(11).minus(&clocks(9)));
     assert_eq!(
         book.lag(peer, &clocks(9)),
         lag(2, second),
         "others are lacking than before"
     );
-    book.lacked_before(peer, SlotClocks::default());
+    compared(peer, SlotClocks::default());
     tokio::time::advance(COMPARED_MAX - second).await;
     assert_eq!(book.lag(peer, &clocks(9)), lag(0, Duration::ZERO));
     tokio::time::advance(second).await;
     assert_eq!(book.lag(peer, &clocks(9)), None, "it may have anything by now");
-    let whole_ago = book.heard([peer], &clocks(9));
-    assert_eq!(whole_ago, Some(COMPARED_MAX), "it had all that there was then");
-    book.lacked_before(peer, clocks(12).minus(&clocks(11)));
+    let whole_at = book.heard(std::iter::once(peer), &clocks(9), now());
+    let compared_at = WallMs(now().0 - COMPARED_MAX.as_millis() as u64);
+    assert_eq!(whole_at, Some(compared_at), "it had all that there was then");
+    compared(peer, clocks(12).minus(&clocks(11)));
     tokio::time::advance(COMPARED_MAX).await;
     assert_eq!(
         book.lag(peer, &clocks(9)).map(|lag| lag.ops),

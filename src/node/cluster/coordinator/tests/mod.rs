@@ -2,6 +2,7 @@
 
 mod bad_disk;
 mod clears;
+mod copies;
 mod forwarding;
 mod moving;
 mod readers;

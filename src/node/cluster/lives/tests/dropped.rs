@@ -1,7 +1,10 @@
 //! What a node takes for dropped, because a peer has dropped it.
 
 use crate::core::clock::{Clock, SlotClocks};
+use crate::core::fold::taken_anew_from;
 use crate::core::op::Body;
+use crate::core::stamp::HybridTime;
+use crate::env::WallClock;
 use crate::node::cluster::tests::*;
 
 /// Among a member's tasks.
@@ -52,5 +55,22 @@ async fn what_a_new_node_told_as_dropped_is_known_to_its_next_life() {
         sleep(Duration::from_millis(5)).await;
     }
     assert!(!started.clocks.is_new());
+    rig.end().await;
+}
+
+/// It may have forgotten the request id of an op that it has dropped: whoever takes that anew has to stamp it later than what counts as a copy.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_what_a_peer_has_dropped_comes_its_time() {
+    let rig = Rig::new(2).await;
+    let dot = Ops::of("k".to_owned()).value(1).op.dot;
+    let mut dots = SlotClocks::default();
+    dots.insert(dot.slot, dot.origin, dot.seq);
+    let time = taken_anew_from(HybridTime::from_wall(crate::os::SystemClock.now()));
+    rig.node(0).local().come_after(dot.slot, time).unwrap();
+    rig.node(0).local().know_dropped(&dots);
+    let other = rig.node(1).local();
+    let is_known = || other.clock(dot.slot).unwrap().contains(dot.origin, dot.seq);
+    until("the other one takes it for dropped", is_known).await;
+    assert!(other.highest_time(dot.slot).unwrap() >= time);
     rig.end().await;
 }
