@@ -61,10 +61,12 @@ pub enum Bug {
     PermitKept,
     /// Twice as many may wait as the limit says.
     DoorOpen,
+    /// Who took a seat makes a quorum before all others know that.
+    SeatCountsAtOnce,
 }
 
 impl Bug {
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::AckBeforeSync,
         Self::ClearByTime,
         Self::ClearDroppedEarly,
@@ -92,6 +94,7 @@ impl Bug {
         Self::SpentKept,
         Self::PermitKept,
         Self::DoorOpen,
+        Self::SeatCountsAtOnce,
     ];
 }
 

@@ -94,6 +94,10 @@ impl Lives {
         self.is_known.load(Ordering::Relaxed)
     }
 
+    pub(super) fn all_met_are(&self, is_so: impl Fn(NodeId) -> bool) -> bool {
+        self.file.all_met_are(is_so)
+    }
+
     pub(super) fn waited(&self) -> Duration {
         self.started.lock().elapsed()
     }

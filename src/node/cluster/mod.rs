@@ -21,6 +21,7 @@
 //! | `heal` | when a slot that lost something is whole again |
 //! | `give_up`, `at_work` | ops that nobody holds any more |
 //! | `lives`, `lives_file` | which life of each member was met, and whether it runs on an older copy of its disk |
+//! | `named` | whether what a new member has durably makes a quorum |
 //! | `told` | what each peer told of its clocks, by which that shows |
 //! | `join` | coming in, letting in, replacing |
 //! | `asked` | what came of a round of asking |
@@ -46,7 +47,8 @@
 //! What a peer misses, because it was away or its queue was full, it asks for itself, by its clock (`sync`).
 //!
 //! Invariant: a replica's word counts (it *votes*) only if its disk holds all that it ever acknowledged of the slot: not while it is new, not
-//! where it is damaged, not before the peer that asks, and whoever else it can reach, has seen that it is no older copy of itself (`lives`).
+//! where it is damaged, not before the peer that asks, and whoever else it can reach, has seen that it is no older copy of itself (`lives`). What a
+//! new one has durably makes a quorum only where all other replicas know that it is one (`named`).
 
 mod asked;
 mod asking;
@@ -65,6 +67,7 @@ mod layout;
 mod list;
 mod lives;
 mod lives_file;
+mod named;
 mod observe;
 mod offer;
 mod opened;
@@ -171,6 +174,7 @@ struct Inner {
     layouts: Layouts,
     clocks: ClockBook,
     lives: Lives,
+    named: named::Named,
     counters: Counters,
     observed: observe::Observed,
     serving: opened::Opened,
@@ -250,7 +254,11 @@ impl Cluster {
 impl Inner {
     /// Whether this node's own word counts for the slot.
     fn votes(&self, slot: SlotId) -> bool {
-        !self.clocks.is_new() && self.local.is_whole(slot) && self.is_known() && self.was_told(slot)
+        !self.clocks.is_new()
+            && self.local.is_whole(slot)
+            && self.is_known()
+            && self.was_told(slot)
+            && self.may_vote_by_table()
     }
 
     /// The same, for a request of a peer: it has to know this node's life, and both have to be replicas by this node's table. One that was
@@ -270,7 +278,7 @@ impl Inner {
 
     /// Whether what this node lists counts.
     fn may_list(&self) -> bool {
-        !self.clocks.is_new() && self.is_known() && self.told_all()
+        !self.clocks.is_new() && self.is_known() && self.told_all() && self.may_vote_by_table()
     }
 
     /// Refuses what a client asks of a member that was removed: it hears of no change of users any more, and who goes on using it should not.

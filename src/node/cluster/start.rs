@@ -52,6 +52,7 @@ impl Cluster {
         }
         let inner = Arc::new(Inner {
             lives: Lives::open(&env, &local).await,
+            named: named::Named::default(),
             clocks: ClockBook::new(life.is_new),
             layouts: Layouts::default(),
             env,

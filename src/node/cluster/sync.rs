@@ -217,6 +217,7 @@ impl Inner {
         let digest = digest_of(&digests);
         let theirs: BTreeMap<SlotId, u64> = match ask(peer, Request::Compare { digest }).await? {
             Response::Same => {
+                self.named.note(node);
                 self.settle(node, layout.clone(), &clocks, digest, as_of);
                 self.clocks.note_same(node, slots, &clocks, as_of);
                 self.clocks.lacked_before(node, SlotClocks::default());
@@ -231,6 +232,9 @@ impl Inner {
         };
         self.clocks.unsettle(node);
         let is_named = !theirs.contains_key(&SlotId(NOT_NAMED));
+        if is_named {
+            self.named.note(node);
+        }
         let (same, differing) = split(&slots, &digests, &theirs);
         self.clocks.note_same(node, same, &clocks, as_of);
         let mut compared = self.compare_clocks(peer, &differing, None).await?;

@@ -24,6 +24,7 @@ mod introductions;
 mod losses;
 mod members;
 mod moving;
+mod named;
 mod readers;
 mod reads;
 mod rig;
