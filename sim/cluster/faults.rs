@@ -88,8 +88,9 @@ impl Faults {
         for (fault, _) in self.kinds.clone() {
             self.plan_next(fault, now_us);
         }
-        for (after_us, step) in seat::STEPS.into_iter().filter(|_| self.gives_seat) {
-            self.plan(now_us + after_us, Action::ChangeSeats(step));
+        let seats = if self.gives_seat { &seat::STEPS[..] } else { &[] };
+        for (after_us, step) in seats {
+            self.plan(now_us + after_us, Action::ChangeSeats(*step));
         }
         self.plan(self.end_us.max(now_us + SECOND_US), Action::EndOfFaults);
     }
