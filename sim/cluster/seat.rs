@@ -110,7 +110,7 @@ impl Client {
         let Some(old) = members.iter().find(is_loser) else {
             return true;
         };
-        let new = members.iter().find(|member| member["state"].is_null());
+        let new = members.iter().find(|member| member["state"] == "joining");
         let Some(new) = new.filter(|_| old["state"] == "up") else {
             return old["state"] != "up";
         };
