@@ -61,6 +61,7 @@
 //!   may live on elsewhere.
 //! - **What a user stored never passes for a record.** The checksums of a log are seeded with a secret of its folder; its file and the header of
 //!   every log hold it.
+//! - **A quorum meets every other one, by whichever table.** Who took another one's seat makes none before all other replicas know that it has it.
 //! - **Ops are never changed.** A clear covers dots; a merge drops what is covered; nothing decides by wall-clock time but how long a request
 //!   id is remembered at least.
 //! - **Waiting is bounded at the door.** Every queue has a permit in front of it, and who gets none is refused at once. Behind the door a request

@@ -33,7 +33,8 @@
 //! What a peer misses, because it was away or its queue was full, it asks for itself, by its clock (`catch_up`).
 //!
 //! Invariant: a replica's word counts (it *votes*) only if its disk holds all that it ever acknowledged of the slot: not while it is new, not
-//! where it is damaged, not before the peer that asks, and whoever else it can reach, has seen that it is no older copy of itself (`lives`).
+//! where it is damaged, not before the peer that asks, and whoever else it can reach, has seen that it is no older copy of itself (`lives`). What a
+//! new one has durably makes a quorum only where all other replicas know that it is one (`lives::named`).
 
 mod at_work;
 mod calls;
@@ -130,6 +131,7 @@ struct Inner {
     clocks: ClockBook,
     lives: Lives,
     taking: coordinator::Taking,
+    named: lives::Named,
     /// About how many bytes of dots go into one message, or into one clear.
     dots_bytes_max: AtomicUsize,
     serving: serve::Opened,

@@ -45,6 +45,7 @@ impl Cluster {
         }
         let inner = Arc::new(Inner {
             lives: Lives::open(&env, &local).await,
+            named: lives::Named::default(),
             clocks: ClockBook::new(life.is_new),
             env,
             local,

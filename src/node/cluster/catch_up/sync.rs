@@ -150,6 +150,7 @@ impl Inner {
         let compared_at = Moment::now(self.env.wall.now());
         let theirs: BTreeMap<SlotId, u64> = match ask(peer, Request::Compare { digest }).await? {
             Response::Same => {
+                self.named.note(node);
                 self.settle(node, layout.clone(), &clocks, digest, as_of);
                 self.clocks.note_same(node, slots, &clocks, as_of);
                 self.clocks.lacked_before(node, SlotClocks::default(), compared_at);
@@ -164,6 +165,9 @@ impl Inner {
         };
         self.clocks.unsettle(node);
         let is_named = !theirs.contains_key(&SlotId(NOT_NAMED));
+        if is_named {
+            self.named.note(node);
+        }
         let (same, differing) = split(&slots, &digests, &theirs);
         self.clocks.note_same(node, same, &clocks, as_of);
         let mut compared = self.compare_clocks(peer, &differing, None).await?;

@@ -199,9 +199,13 @@ impl Inner {
             asked.context.after = HybridTime::default();
         }
         let context = asked.context;
+        let durable_need = self.durable_need(slot, need);
+        if peers.len() + 1 < durable_need {
+            return Err(self.no_quorum(need, peers.len(), false));
+        }
         begun.start();
         let request = (wanted.user, wanted.key, wanted.request_id);
-        let (others, share, told) = spreading::begin(&peers, need);
+        let (others, share, told) = spreading::begin(&peers, durable_need);
         // The only one of this write.
         let _ = begun.turn.set(others.turn());
         self.local.begin_write(wanted, context, others, share);
@@ -219,7 +223,7 @@ impl Inner {
                 Ok(Added::Repeated)
             }
             Spread::Refused(error) => Err(error),
-            Spread::TooFew { durable, local } => Err(self.too_few(need, durable, local, &peers)),
+            Spread::TooFew { durable, local } => Err(self.too_few(durable_need, durable, local, &peers)),
         }
     }
 
@@ -310,7 +314,12 @@ impl Inner {
             },
             held: None,
         };
+        let is_new = self.clocks.is_new();
         for (peer, (time, held, clock)) in answers {
+            if is_new {
+                // It votes for who is a replica by its table.
+                self.named.note(peer.node());
+            }
             asked.context.after = asked.context.after.max(HybridTime(time));
             if let (Some(seen), Some(clock)) = (&mut asked.context.seen, clock) {
                 seen.join(&clock.into_clock());
@@ -344,6 +353,7 @@ impl Inner {
             return Box::pin(self.repair(user, key, slot, peers, need)).await.map(drop);
         }
         let (own, may_take) = (vec![op.clone()], self.check_may_take(&op.op));
+        let need = self.durable_need(op.op.dot.slot, need);
         let (others, share, mut told) = spreading::begin(peers, need);
         spreading::send(vec![others.stamped(op)]);
         let local = async {

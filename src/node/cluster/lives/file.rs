@@ -66,6 +66,13 @@ impl LivesFile {
         life.map_or(0, |life| life.starts)
     }
 
+    /// Whether this is so of everybody who was met; not while the disk does not say who was.
+    pub(super) fn all_met_are(&self, is_so: impl Fn(NodeId) -> bool) -> bool {
+        let met = self.met.lock();
+        met.as_ref()
+            .is_some_and(|met| met.keys().all(|name| name.parse().is_ok_and(&is_so)))
+    }
+
     /// Meets a member; durable before it is answered with `Done`. Of those that `is_gone`, nothing is kept.
     pub(super) async fn meet(&self, env: &Env, node: NodeId, life: Life, is_gone: impl Fn(NodeId) -> bool) -> Response {
         let name = node.to_string();

@@ -69,6 +69,10 @@ impl Lives {
         self.is_known.load(Ordering::Relaxed)
     }
 
+    pub(super) fn all_met_are(&self, is_so: impl Fn(NodeId) -> bool) -> bool {
+        self.file.all_met_are(is_so)
+    }
+
     pub(super) fn waited(&self) -> Duration {
         self.started.lock().elapsed()
     }
@@ -164,7 +168,7 @@ impl Inner {
     }
 
     /// Whether those who would know of a later state of the slot had the chance to say so, or all that they hold of it is here.
-    pub(super) fn was_told(&self, slot: SlotId) -> bool {
+    pub(in crate::node::cluster) fn was_told(&self, slot: SlotId) -> bool {
         let lives = &self.lives;
         if !lives.has_untold.load(Ordering::Acquire) || !lives.untold.lock().contains(&slot) {
             return true;

@@ -7,6 +7,7 @@
 //! | `known` | who knows its life, and whether those who would know better had their say |
 //! | `file` | the record of the lives that were met, on the disk |
 //! | `votes` | whether the word of this node counts |
+//! | `named` | whether what a new member has durably makes a quorum |
 //!
 //! Invariant: a replica's word counts (it *votes*) only if its disk holds all that it ever acknowledged of the slot: not while it is new, not
 //! where it is damaged, not before the peer that asks, and whoever else it can reach, has seen that it is no older copy of itself.
@@ -15,9 +16,11 @@ mod file;
 mod introduce;
 mod known;
 mod meet;
+mod named;
 mod votes;
 
 pub(super) use known::Lives;
+pub(super) use named::Named;
 
 #[cfg(test)]
 mod tests;

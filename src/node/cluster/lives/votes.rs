@@ -7,7 +7,11 @@ use crate::types::NodeId;
 impl Inner {
     /// Whether this node's own word counts for the slot.
     pub(in crate::node::cluster) fn votes(&self, slot: SlotId) -> bool {
-        !self.clocks.is_new() && self.local.is_whole(slot) && self.is_known() && self.was_told(slot)
+        !self.clocks.is_new()
+            && self.local.is_whole(slot)
+            && self.is_known()
+            && self.was_told(slot)
+            && self.may_vote_by_table()
     }
 
     /// The same, for a request of a peer: it has to know this node's life, and both have to be replicas by this node's table. One that was
@@ -27,7 +31,7 @@ impl Inner {
 
     /// Whether what this node lists counts.
     pub(in crate::node::cluster) fn may_list(&self) -> bool {
-        !self.clocks.is_new() && self.is_known() && self.told_all()
+        !self.clocks.is_new() && self.is_known() && self.told_all() && self.may_vote_by_table()
     }
 
     /// Whether a clear may be gone that this node's disk ought to know: it is an older copy or lost something, as far as was found.

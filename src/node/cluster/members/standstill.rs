@@ -2,7 +2,7 @@
 //!
 //! Where each slot has one replica, a member that goes by the table from before the change may hold a slot alone by its own table that is another
 //! one's by now. What it took then would be acknowledged, and not be found before it was brought to that one (`catch_up::offer`). Where there are more
-//! replicas, whoever comes in copies from those that stay, and a quorum of the new ones meets every quorum of the old ones; what was acknowledged at
+//! replicas, whoever comes in copies from those that stay, and a quorum of the new ones meets every quorum of the old ones (`lives::named`); what was acknowledged at
 //! `one` is brought to them in the same way.
 //!
 //! Invariant: a user's write that is acknowledged here was carried out before this node said that it holds none, and then it did not say so, or by

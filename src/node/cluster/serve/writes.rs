@@ -62,8 +62,9 @@ impl Inner {
         if let Err(error) = self.take_ops(ops, Came::Otherwise).await {
             return Response::Failed(wire_error(error));
         }
-        // One whose seat another node has got may not have heard of that, and makes no quorum any more. Nor does this node where it is no replica.
-        let counts = |slot: &SlotId| self.knows_replica(*slot, from);
+        // One whose seat another node has got may not have heard of that, and makes no quorum any more. Nor does this node where it is no replica,
+        // or another replica does not know yet that it is one.
+        let counts = |slot: &SlotId| self.knows_replica(*slot, from) && self.counts(*slot);
         match slots.iter().all(counts) {
             true => Response::Done,
             false => gone(true),

@@ -2,4 +2,5 @@
 
 mod dropped;
 mod introductions;
+mod named;
 mod set_back;

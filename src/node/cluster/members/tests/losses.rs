@@ -200,3 +200,45 @@ async fn what_is_left_without_anybody_whole_is_not_taken_for_the_whole() {
     );
     rig.end().await;
 }
+
+/// It was told of the change, and met who has the seat now; the one that lost it runs on, and does not know.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_lost_its_table_does_not_vote_by_that_of_one_that_was_replaced() {
+    let mut rig = Rig::new(3).await;
+    rig.add_some().await;
+    rig.wait_equal().await;
+    let old = rig.node(1).local().life().node;
+    rig.stop(1).await;
+    rig.make_room();
+    rig.start(3).await;
+    let new = rig.node(3).local().life().node;
+    let replace = MemberChange::Replace { old, new };
+    let end = Instant::now() + PATIENCE;
+    while let Err(refused) = change(rig.node(0), replace).await {
+        assert!(Instant::now() < end, "{refused}");
+        sleep(Duration::from_millis(50)).await;
+    }
+    rig.wait("all count", is_member).await;
+    for index in [0, 2, 3] {
+        rig.stop(index).await;
+    }
+    rig.damage_table(0);
+    rig.start(1).await;
+    rig.start(0).await;
+    let table = |node: &Node| node.cluster().unwrap().inner.layout();
+    let would_vote = |node: &Node| {
+        let inner = &node.cluster().unwrap().inner;
+        !inner.clocks.is_new() && inner.local.is_whole(SlotId(1)) && inner.is_known() && inner.was_told(SlotId(1))
+    };
+    until("it goes by what it was told", || would_vote(rig.node(0))).await;
+    assert!(table(rig.node(0)).table.get(new).is_none() && !rig.node(0).local().is_whole(SYSTEM_SLOT));
+    let votes = |node: &Node| node.cluster().unwrap().inner.votes(SlotId(1));
+    assert!(!votes(rig.node(0)) && !rig.node(0).cluster().unwrap().inner.may_list());
+    rig.start(2).await;
+    rig.start(3).await;
+    until("it knows better", || {
+        votes(rig.node(0)) && table(rig.node(0)).table.is_up(new)
+    })
+    .await;
+    rig.end().await;
+}
