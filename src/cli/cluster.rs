@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use indicatif::HumanBytes;
 
@@ -18,6 +19,9 @@ use super::secret;
 const NODE_ID_DIGITS: usize = 16;
 /// Of randomness, in the key of a cluster.
 const KEY_BYTES: usize = 32;
+/// How often, and between two looks how long, `kv cluster replace` waits until a node that was just started is seen.
+const NEW_LOOKS: usize = 10;
+const NEW_LOOK_PAUSE: Duration = Duration::from_millis(500);
 
 #[derive(Debug, clap::Subcommand)]
 pub enum ClusterCommand {
@@ -118,7 +122,8 @@ pub async fn run(command: ClusterCommand) -> anyhow::Result<()> {
         ClusterCommand::Replace(args) => {
             let connection = Connection::new(&args.common.connection)?;
             let members = status(&connection).await?;
-            let (old, new) = (find(&members, &args.old)?, find(&members, &args.new)?);
+            let old = find(&members, &args.old)?;
+            let new = await_new(&connection, members, &args.new, &old).await?;
             let replaced = connection.client.cluster_replace(&old, &new).await;
             replaced.map_err(|error| connection.explain(error.into()))?;
             print_status(STATUS_OK, args.common.json)
@@ -164,10 +169,50 @@ fn refused(text: String) -> anyhow::Error {
     CliError::RefusedInput(text).into()
 }
 
+/// The id of the new node, waiting for it a while: an address that was used before says nothing until whoever has it now is seen.
+async fn await_new(connection: &Connection, first: ClusterStatus, text: &str, old: &str) -> anyhow::Result<String> {
+    let mut members = first;
+    for _ in 0..NEW_LOOKS {
+        if let Some(new) = find_new(&members, text, old)? {
+            return Ok(new);
+        }
+        tokio::time::sleep(NEW_LOOK_PAUSE).await;
+        members = status(connection).await?;
+    }
+    find_new(&members, text, old)?.ok_or_else(|| {
+        refused(format!(
+            "no new node is seen at {text} yet, only one that was there before: start it with --join and an empty data folder, and try again in a second"
+        ))
+    })
+}
+
+/// Likewise; `None` while only those are known at this address that cannot be meant: who is replaced, and who was removed.
+fn find_new(status: &ClusterStatus, text: &str, old: &str) -> anyhow::Result<Option<String>> {
+    let is_former = |member: &Member| member.node == old || member.state == MemberState::Removed;
+    let mut at_address = status
+        .members
+        .iter()
+        .filter(|member| has_address(member, text))
+        .peekable();
+    if at_address.peek().is_some() && at_address.all(is_former) {
+        return Ok(None);
+    }
+    let mut others = status.clone();
+    // An id says who is meant, whatever became of it.
+    others
+        .members
+        .retain(|member| !has_address(member, text) || !is_former(member));
+    find(&others, text).map(Some)
+}
+
+fn has_address(member: &Member, text: &str) -> bool {
+    [&member.peer, &member.http].into_iter().any(|address| address == text)
+}
+
 /// The id of the one node that `text` means.
 fn find(status: &ClusterStatus, text: &str) -> anyhow::Result<String> {
     let by_id = |member: &&Member| !text.is_empty() && member.node.starts_with(&text.to_lowercase());
-    let by_address = |member: &&Member| [&member.peer, &member.http].into_iter().any(|address| address == text);
+    let by_address = |member: &&Member| has_address(member, text);
     let is_removed = |member: &&Member| member.state == MemberState::Removed;
     let members = || status.members.iter();
     let meant = |member: &&Member| by_id(member) || by_address(member) && !is_removed(member);
@@ -387,6 +432,29 @@ ac00000000000001  joining  no     127.0.0.1:8002  default  100     1024   ?     
         );
         assert_eq!(find(&two, address).unwrap(), "ac00000000000001");
         assert_eq!(find(&two, "ac00000000000000").unwrap(), "ac00000000000000");
+    }
+
+    #[test]
+    fn who_was_removed_or_is_replaced_is_not_the_new_node_at_an_address_of_before() {
+        let mut cluster = cluster();
+        let address = "127.0.0.1:8003";
+        for node in [0xd1, 0xd2] {
+            cluster.members.push(Member {
+                state: MemberState::Removed,
+                ..member(node, 8003)
+            });
+        }
+        let old = NodeId(0xd3).to_string();
+        let new = |cluster: &ClusterStatus, text: &str| find_new(cluster, text, &old);
+        assert_eq!(new(&cluster, address).unwrap(), None, "nobody is seen there yet");
+        cluster.members.push(member(0xd3, 8003));
+        assert_eq!(new(&cluster, address).unwrap(), None, "only the lost one");
+        cluster.members.push(member(0xd4, 8003));
+        assert_eq!(new(&cluster, address).unwrap(), Some(NodeId(0xd4).to_string()));
+        // An id says who is meant, and the nodes say what they think of that.
+        let removed = NodeId(0xd1).to_string();
+        assert_eq!(new(&cluster, &removed).unwrap(), Some(removed));
+        assert_eq!(exit_of(&new(&cluster, "127.0.0.1:9").unwrap_err()), Exit::Refused);
     }
 
     #[test]

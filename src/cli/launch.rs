@@ -30,8 +30,7 @@ pub async fn start(config: &ServeConfig, first_admin: Option<FirstAdmin>) -> any
         Some(settings) => Some(cluster_config(settings, config.listen, &env)?),
         None => None,
     };
-    let open_files = os::limits::raise_open_files();
-    tracing::debug!(?open_files, "open files allowed");
+    let front = front_config(config, os::limits::raise_open_files())?;
     let server_config = ServerConfig {
         node: NodeConfig {
             data: config.data.clone(),
@@ -44,7 +43,7 @@ pub async fn start(config: &ServeConfig, first_admin: Option<FirstAdmin>) -> any
             cluster,
             limits: Limits::default(),
         },
-        front: FrontConfig::default(),
+        front,
         listen: config.listen,
         first_admin,
         password_cost: PasswordCost::default().on_processors(processors()),
@@ -57,6 +56,28 @@ pub async fn start(config: &ServeConfig, first_admin: Option<FirstAdmin>) -> any
     // When even this cannot be read, the node serves what it can; `users` logs why.
     let has_users = !server.users().is_empty().await.unwrap_or(false);
     Ok(Running { server, has_users })
+}
+
+/// With no more connections than the process may have open beside its files.
+fn front_config(config: &ServeConfig, open_files: io::Result<Option<u64>>) -> anyhow::Result<FrontConfig> {
+    let mut front = FrontConfig::default();
+    let open_files = match open_files {
+        Ok(open_files) => open_files,
+        Err(error) => {
+            tracing::warn!(%error, "how many files may be open is not known");
+            return Ok(front);
+        }
+    };
+    let room = os::limits::connections_within(open_files, config.shards, config.cluster.is_some())?;
+    if room < front.connections_max {
+        front.connections_max = room;
+        tracing::warn!(
+            open_files,
+            connections_max = room,
+            "few files may be open (ulimit -n), so fewer connections of clients are taken than usual"
+        );
+    }
+    Ok(front)
 }
 
 /// With the key read from its file.
@@ -105,4 +126,22 @@ fn read_tls(folder: &Path, env: &Env) -> anyhow::Result<Tls> {
     };
     let wrong = |error| usage(format!("the certificates in {}: {error}", folder.display()));
     Tls::from_pem(pem, env.wall.clone()).map_err(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Settings;
+
+    #[test]
+    fn no_more_connections_are_taken_than_the_limit_of_open_files_leaves() {
+        let config = Settings::default().into_config().unwrap();
+        let max = |files| front_config(&config, Ok(files)).map(|front| front.connections_max);
+        let usual = FrontConfig::default().connections_max;
+        assert_eq!((max(None).unwrap(), max(Some(1 << 20)).unwrap()), (usual, usual));
+        assert!((256..900).contains(&max(Some(1024)).unwrap()));
+        assert!(max(Some(12)).unwrap_err().to_string().contains("ulimit -n"));
+        let unknown = front_config(&config, Err(io::ErrorKind::PermissionDenied.into()));
+        assert_eq!(unknown.unwrap().connections_max, usual);
+    }
 }

@@ -33,7 +33,7 @@ pub struct ServeArgs {
     /// Folder of the node's files, made when it is not there [env: KV_DATA] [default: data]
     #[arg(long, value_name = "DIR")]
     pub data: Option<String>,
-    /// Address and port to listen on [env: KV_LISTEN] [default: 127.0.0.1:8000]
+    /// Address and port to listen on; clients' connections are taken as far as the limit of open files leaves room for them (ulimit -n), at most 16384 [env: KV_LISTEN] [default: 127.0.0.1:8000]
     #[arg(long, value_name = "ADDR:PORT")]
     pub listen: Option<String>,
     /// Admin to make when no user of this name exists [env: KV_ADMIN_USER]
@@ -185,29 +185,42 @@ under NAME is that user's again, and that of others with kv users add --keep-dat
 
 const READY: &str = "kv-storage ready: ";
 const NOT_IN: &str = "kv-storage not in the cluster yet: ";
+const NOT_ALL: &str = "kv-storage not every shard serves yet: ";
 
-/// The line that says that the node listens, and where; and whether it belongs already.
-fn listening_line(address: SocketAddr, data: &Path, is_in: bool) -> String {
-    let begin = if is_in { READY } else { NOT_IN };
+/// What such a line begins with.
+fn beginning(all_serve: bool, takes_part: bool) -> &'static str {
+    match (all_serve, takes_part) {
+        (_, true) => READY,
+        (true, false) => NOT_IN,
+        (false, false) => NOT_ALL,
+    }
+}
+
+/// The line that says that the node listens, and where; and whether it serves and belongs already.
+fn listening_line(address: SocketAddr, data: &Path, begin: &str) -> String {
     format!("{begin}listening on http://{address}, data in {}", data.display())
 }
 
 /// The address in such a line.
 pub fn url_in_line(line: &str) -> Option<&str> {
-    let rest = line.strip_prefix(READY).or_else(|| line.strip_prefix(NOT_IN))?;
+    let rest = [READY, NOT_IN, NOT_ALL]
+        .iter()
+        .find_map(|begin| line.strip_prefix(begin))?;
     let rest = rest.strip_prefix("listening on ")?;
     rest.split_once(", data in ").map(|(url, _)| url)
 }
 
 /// The line of a node that is ready by now.
 pub fn as_ready(line: &str) -> String {
-    line.strip_prefix(NOT_IN)
-        .map_or_else(|| line.to_owned(), |rest| format!("{READY}{rest}"))
+    let rest = [NOT_IN, NOT_ALL].iter().find_map(|begin| line.strip_prefix(begin));
+    rest.map_or_else(|| line.to_owned(), |rest| format!("{READY}{rest}"))
 }
 
 fn announce(server: &Server, data: &Path) {
     let mut out = io::stdout().lock();
-    let line = listening_line(server.address(), data, server.node().takes_part());
+    let node = server.node();
+    let begin = beginning(node.local().is_ready(), node.takes_part());
+    let line = listening_line(server.address(), data, begin);
     // Whoever started this may not read; it serves all the same.
     let _ = writeln!(out, "{line}").and_then(|()| out.flush());
 }
@@ -296,14 +309,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_line_says_whether_the_node_is_in_and_can_be_read_back() {
-        let line = |is_in| listening_line("127.0.0.1:8000".parse().unwrap(), Path::new("./data"), is_in);
-        let ready = "kv-storage ready: listening on http://127.0.0.1:8000, data in ./data";
-        let outside = "kv-storage not in the cluster yet: listening on http://127.0.0.1:8000, data in ./data";
-        assert_eq!((line(true), line(false)), (ready.to_owned(), outside.to_owned()));
-        for line in [ready, outside] {
-            assert_eq!(url_in_line(line), Some("http://127.0.0.1:8000"));
-            assert_eq!(as_ready(line), ready);
+    fn the_line_says_whether_the_node_serves_and_is_in_and_can_be_read_back() {
+        let end = "listening on http://127.0.0.1:8000, data in ./data";
+        let address = "127.0.0.1:8000".parse().unwrap();
+        let ready = format!("kv-storage ready: {end}");
+        for (all_serve, takes_part, begin) in [
+            (true, true, "kv-storage ready: "),
+            (true, false, "kv-storage not in the cluster yet: "),
+            // A node of its own has no cluster to be in.
+            (false, false, "kv-storage not every shard serves yet: "),
+        ] {
+            let line = listening_line(address, Path::new("./data"), beginning(all_serve, takes_part));
+            assert_eq!(line, format!("{begin}{end}"));
+            assert_eq!(url_in_line(&line), Some("http://127.0.0.1:8000"));
+            assert_eq!(as_ready(&line), ready);
         }
         assert_eq!(url_in_line("something else"), None);
     }

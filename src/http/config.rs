@@ -39,7 +39,7 @@ pub const RETRY_AFTER_S: u32 = 1;
 #[derive(Debug, Clone)]
 pub struct FrontConfig {
     /// Open connections. Beyond it a new one is answered 503 and closed. Each costs a file descriptor and, once used,
-    /// about 16 KiB.
+    /// about 16 KiB. Fewer where the process may not have so many files open (`cli::launch`).
     pub connections_max: usize,
     /// Requests between the end of their head and when their answer is made, or, of one that is made while it is sent, its end.
     pub requests_in_flight_max: usize,

@@ -17,6 +17,8 @@ use crate::store::recover;
 
 /// Space at the end of the filled part that only clears may use, so that a full disk can still be emptied: about 500 of them.
 pub(super) const CLEAR_RESERVE_BYTES: u64 = 64 * 1024;
+/// What the kernel writes at once.
+const PAGE_BYTES: u64 = 4096;
 /// Zeroes are written in pieces of this size, bytes.
 const ZEROES_BYTES: usize = 256 * 1024;
 
@@ -129,7 +131,10 @@ impl SpaceJob {
             None => self.disk.open(&path, OpenMode::CreateNew)?,
         };
         let filled = file.len()?;
-        let made = fill(&*file, filled, to).and_then(|()| self.disk.sync_dir(&self.dir));
+        // A file that is used again may be longer than what is durable of it: whoever filled it was killed, or its sync failed. A page at its end that
+        // is written again makes its length durable; without that, a crash could leave a record that ends behind the end of the file.
+        let made = fill(&*file, filled.saturating_sub(PAGE_BYTES), filled.max(to))
+            .and_then(|()| self.disk.sync_dir(&self.dir));
         if let Err(error) = made {
             // Half a log would only take up the space that is missing.
             if spare.is_none() {

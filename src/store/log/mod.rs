@@ -27,6 +27,9 @@
 //!   log ends at `p`.
 //! - *damaged* otherwise, for a later group proves that `p` had been synced; also if `p` lies before the end that the next log's
 //!   header names. What is sound behind it is kept; how many records are lost is the jump in `ordinal`.
+//! - *cut short*, which is damage too and loses what nobody can count, if the file ends before the record at `p` does, or, behind an add, before
+//!   there is room for another record; and no next log names an end. Records are written only where the file was filled and synced
+//!   before, and adds only where there is room for clears behind them, so no crash leaves that. A file that is used again is synced to its end first.
 //! - What lies in the body of a record whose header is sound is no record, even if that body is torn.
 //! - The header holds nothing that the file's name and the folder's secret do not say, but for the end of the log before; a damaged
 //!   header alone loses nothing.

@@ -2,9 +2,9 @@
 
 use bytes::Bytes;
 
-use super::HEADER_BYTES;
 use super::record::{ALIGN, RECORD_HEADER_BYTES, RecordHeader};
 use super::secret::LogKey;
+use super::{HEADER_BYTES, LogHeader};
 use crate::core::op::Dot;
 use crate::planted::{Bug, planted};
 
@@ -19,7 +19,8 @@ pub struct Found {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Scan {
     pub records: Vec<Found>,
-    /// Where the sound part ends: behind the last sound record that is kept.
+    /// Where the sound part ends: behind the last sound record that is kept; or, of a file that was cut short, behind what surely was there, so
+    /// that the next log's header says that it was.
     pub end: u64,
     /// A record that was not acknowledged yet was cut off here.
     pub torn: bool,
@@ -54,6 +55,15 @@ pub fn scan(bytes: &Bytes, key: &LogKey, known_end: Option<u64>) -> Scan {
                 scan.end = offset;
             }
             None => {
+                if known_end.is_none()
+                    && let Some(to) = cut_short(bytes, key, offset, scan.records.last())
+                {
+                    let (lost, _) = scan.note_lost_dots(bytes, key, offset, to);
+                    scan.damaged.push((offset, to));
+                    (scan.lost_records, scan.lost_uncounted) = (scan.lost_records + lost, true);
+                    scan.end = to;
+                    return scan;
+                }
                 let next = match look_beyond(bytes, key, offset, known_end) {
                     Beyond::Synced(next) => next,
                     beyond => {
@@ -68,6 +78,7 @@ pub fn scan(bytes: &Bytes, key: &LogKey, known_end: Option<u64>) -> Scan {
                     // The damage reaches to the known end: no later record says how many it took.
                     scan.lost_records += lost;
                     scan.lost_uncounted = uncounted;
+                    scan.end = next;
                     return scan;
                 }
             }
@@ -130,6 +141,27 @@ fn sound_record(bytes: &Bytes, key: &LogKey, offset: u64) -> Option<RecordHeader
     }
     // A checksum that holds over content that does not decode was written by a bug, not by the disk; it is treated alike.
     header.op(&bytes.slice(start..)).map(|_| header)
+}
+
+/// Whether the file ends where this log went on, though no crash shortens what was filled before it was written; gives an offset to which it surely went.
+/// Where it ends right behind a record, that is so if there had to be room for clears behind that one.
+fn cut_short(bytes: &Bytes, key: &LogKey, at: u64, last: Option<&Found>) -> Option<u64> {
+    let len = bytes.len() as u64;
+    if let Some(header) = header_at(bytes, key, at) {
+        let end = at + header.total_bytes();
+        // More than this one record may be gone: behind it there was room for the header of another.
+        return (end > len).then_some(end + RECORD_HEADER_BYTES as u64);
+    }
+    let went_on = match last {
+        Some(found) => !found.header.is_clear() && !found.header.is_spent(),
+        // The header of a log is written with its first records.
+        None => match LogHeader::decode(bytes) {
+            Ok(header) => header.number == key.number(),
+            Err(_) => bytes.iter().take(HEADER_BYTES).any(|&byte| byte != 0),
+        },
+    };
+    let end = at + RECORD_HEADER_BYTES as u64;
+    (went_on && end > len).then_some(end)
 }
 
 /// What lies behind an unsound place.

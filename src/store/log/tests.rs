@@ -114,6 +114,7 @@ fn a_torn_tail_is_cut() {
     for cut in offsets[2] as usize + 1..file.len() {
         let mut torn = file.clone();
         torn[cut..].fill(0);
+        torn.resize(torn.len() + 4096, 0);
         let scan = scan(&torn.into(), &key(), None);
         let kept = offsets.iter().filter(|&&start| (start as usize) < cut).count();
         assert!(seqs(&scan).len() >= kept - 1 && seqs(&scan).len() >= 2);
@@ -152,6 +153,52 @@ fn damage_at_the_end_shows_when_the_next_log_names_the_end() {
     assert_eq!(seqs(&damaged), [1, 2, 3]);
     assert_eq!(damaged.damaged, [(offsets[3], end)]);
     assert_eq!(damaged.lost_records, 1);
+}
+
+#[test]
+fn a_log_whose_file_was_cut_short_is_damaged_not_torn() {
+    let (mut file, mut offsets) = build(&[1, 1, 1, 3, 2], NUMBER);
+    let end = file.len();
+    offsets.push(end as u64);
+    file.resize(end + 4096, 0);
+    for len in 1..=file.len() {
+        let bytes = Bytes::from(file[..len].to_vec());
+        let kept = offsets[1..].iter().take_while(|&&end| end <= len as u64).count();
+        let sound_end = offsets[kept] as usize;
+        // Behind a clear, and what is left of one, the filled part may end.
+        let may_end = kept > 0 && matches!((kept as u64) % 4, 2 | 3);
+        let in_header = len < sound_end + RECORD_HEADER_BYTES;
+        let is_cut = if in_header { !may_end } else { len < end };
+        let first = scan(&bytes, &key(), None);
+        assert_eq!((seqs(&first).len(), first.torn), (kept, false), "{len}");
+        assert_eq!(
+            (first.damaged.len(), first.lost_uncounted),
+            (usize::from(is_cut), is_cut),
+            "{len}"
+        );
+        // The next log's header says where this one went to.
+        let second = scan(&bytes, &key(), Some(first.end));
+        assert_eq!(
+            (second.damaged, second.lost_uncounted),
+            (first.damaged, is_cut),
+            "{len}"
+        );
+        assert_eq!(second.end, first.end);
+    }
+}
+
+#[test]
+fn a_file_that_no_log_was_begun_in_may_end_anywhere() {
+    let (former, _) = build(&[1, 1], NUMBER - 1);
+    for bytes in [
+        vec![],
+        vec![0; 100],
+        vec![0; HEADER_BYTES],
+        former[..HEADER_BYTES].to_vec(),
+    ] {
+        let scan = scan(&bytes.into(), &key(), None);
+        assert_eq!((scan.damaged.len(), scan.lost_uncounted, scan.torn), (0, false, false));
+    }
 }
 
 #[test]

@@ -185,12 +185,9 @@ impl Inner {
 
     /// Why this node's word does not count everywhere, if it does not: its own disk, or others that know nothing of its life.
     fn why_not_counting(&self) -> Option<String> {
-        let slots = self.layout().slots_of(self.me);
         let unsynced = self.unsynced_slots();
         if unsynced > 0 {
-            return Some(format!(
-                "the node's word does not count for {unsynced} of its {slots} slots yet"
-            ));
+            return Some(uncounted(unsynced, self.layout().slots_of(self.me) as u64));
         }
         let peers = self.peers.all();
         let mut strange = peers
@@ -205,5 +202,22 @@ impl Inner {
     pub(super) fn quarantined_segments(&self) -> u64 {
         let shards = self.local.figures();
         shards.iter().map(|shard| shard.stats.quarantined_files).sum()
+    }
+}
+
+/// `unsynced` with the system's slot, `slots` without it.
+fn uncounted(unsynced: u64, slots: u64) -> String {
+    format!(
+        "the node's word does not count for {unsynced} of its {} slots yet (the system's own among them)",
+        slots + 1
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn of_its_slots_no_more_than_all_do_not_count() {
+        let all = super::uncounted(1025, 1024);
+        assert!(all.contains("for 1025 of its 1025 slots"), "{all}");
     }
 }

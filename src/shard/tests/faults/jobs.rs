@@ -3,6 +3,9 @@
 use std::sync::Arc;
 
 use super::*;
+use crate::shard::space::SpaceReady;
+use crate::store::disk::{Disk, OpenMode};
+use crate::store::log;
 use crate::store::memtable::DECODED;
 
 #[test]
@@ -298,4 +301,25 @@ fn what_clears_in_memory_saw_is_looked_at_by_the_merge_and_not_by_the_shard() {
     assert_eq!(DECODED.get() - before, 0);
     rig.shard.merged(end_of(job));
     assert_eq!((DECODED.get() - before, rig.shard.stats().sealed_ops), (KEYS, 0));
+}
+
+#[test]
+fn a_file_that_is_used_again_is_as_long_on_the_disk_as_it_looks() {
+    let mut rig = Rig::new(small());
+    let bytes = vec![0; small().log_bytes as usize];
+    let path = |number| Path::new(DIR).join(log::file_name(number));
+    let file = rig.disk.open(&path(1), OpenMode::CreateNew).unwrap();
+    // The process was killed before it had synced this.
+    file.write_all_at(&bytes, 0).unwrap();
+    rig.reopen();
+    let Some(Ok(SpaceReady::Prepared { log, spare })) = rig.shard.next_space_job().map(|job| job.run()) else {
+        panic!("no log was made ready");
+    };
+    assert_eq!(spare, Some(1));
+    let left = rig.disk.crash().content(&path(log.number));
+    assert_eq!(
+        left.map(|bytes| bytes.len()),
+        Some(bytes.len()),
+        "up to here records may be written"
+    );
 }

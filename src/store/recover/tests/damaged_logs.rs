@@ -232,3 +232,51 @@ fn a_log_that_is_cut_between_its_records_is_a_loss() {
     assert_eq!((found.damage.len(), found.logs[0].memtable.read().op_count()), (1, 1));
     assert_eq!(found.lost.slots().count(), 4);
 }
+
+#[test]
+fn the_last_log_that_is_cut_short_is_a_loss_until_it_is_accepted() {
+    let whole = MemoryDisk::new();
+    let offsets = put_log(&whole, 1, &[1, 2, 3], Previous::default());
+    let in_body = offsets[2] as usize + 60;
+    for (len, kept) in [
+        (in_body, 2),
+        (offsets[2] as usize + 9, 2),
+        (offsets[1] as usize, 1),
+        (600, 1),
+        (570, 0),
+        (512, 0),
+        (100, 0),
+        (40, 0),
+    ] {
+        let disk = whole.crash();
+        let mut bytes = disk.content(&log_path(1)).unwrap();
+        bytes.truncate(len);
+        disk.put(&log_path(1), bytes);
+        let found = recovered(&disk);
+        assert_eq!(
+            (log_numbers(&found), found.torn_logs, found.damage.len()),
+            (vec![1], 0, 1),
+            "{len}"
+        );
+        assert!(found.logs[0].damaged);
+        assert_eq!(found.logs[0].memtable.read().op_count(), kept);
+        assert_eq!(
+            found.lost.slots().count(),
+            4,
+            "nobody knows of which keys the others were"
+        );
+        // Nor does the next start before it is sealed, when a newer log says how far this one went.
+        let end = found.logs[0].memtable.read().end();
+        put_log(&disk, 2, &[9], Previous { number: 1, end });
+        let found = recovered(&disk);
+        assert!(found.logs[0].damaged && found.logs[0].memtable.read().op_count() == kept);
+        assert_eq!(found.lost.slots().count(), 4, "{len}");
+    }
+    let disk = whole.crash();
+    disk.put(&log_path(1), Vec::new());
+    assert_eq!(
+        recovered(&disk).spares,
+        [1],
+        "as a crash leaves it that came before it was filled"
+    );
+}
