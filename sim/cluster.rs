@@ -23,7 +23,6 @@ mod record;
 mod runs;
 mod scale;
 mod scale_table;
-mod seat;
 mod survey;
 mod trace;
 mod workload;

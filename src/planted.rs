@@ -65,12 +65,10 @@ pub enum Bug {
     AddUnnamed,
     /// When the last try is refused, the client knows no more that an earlier one may have taken effect.
     DoubtForgotten,
-    /// Who took a seat makes a quorum before all others know that.
-    SeatCountsAtOnce,
 }
 
 impl Bug {
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 29] = [
         Self::AckBeforeSync,
         Self::ClearByTime,
         Self::ClearDroppedEarly,
@@ -100,7 +98,6 @@ impl Bug {
         Self::DoorOpen,
         Self::AddUnnamed,
         Self::DoubtForgotten,
-        Self::SeatCountsAtOnce,
     ];
 }
 

@@ -68,7 +68,7 @@ pub fn found_by(bug: Bug) -> &'static str {
         Bug::TornTailAccepted => "a dot names one op",
         Bug::PageOffsetForgotten | Bug::ListBoundForgotten => "pages, counts and listings",
         Bug::RetryTakenUnseen => "a request is one op",
-        Bug::ClearTakenAnew | Bug::SeatCountsAtOnce => "G4 reads",
+        Bug::ClearTakenAnew => "G4 reads",
         Bug::CatchUpSkipsParts => "replicas hold the same",
         Bug::SpentForgotten => "a request is remembered",
         Bug::DroppedForgotten => "clocks only grow",
@@ -217,14 +217,6 @@ pub fn plan(bug: Bug, rng: &mut Rng) -> Plan {
             plan.clears_all = true;
             plan.forgets = bug == Bug::SpentKept;
             plan.faults_end_us = 5 * SECOND_US;
-        }
-        Bug::SeatCountsAtOnce => {
-            plan.gives_seat = true;
-            plan.skews.push((0, 0));
-            plan.load.part_percent = 0;
-            plan.faults_end_us = 18 * SECOND_US;
-            // What hangs when the faults end does so for a while.
-            plan.converge_us = 30 * SECOND_US;
         }
         Bug::PermitKept => plan.faults_end_us = 5 * SECOND_US,
         Bug::AddUnnamed => {

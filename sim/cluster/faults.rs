@@ -8,7 +8,6 @@ use super::env::Pace;
 use super::history::{Loss, Trouble};
 use super::net::{HostId, Link};
 use super::plan::{Fault, Plan, SECOND_US};
-use super::seat;
 use super::survey;
 use super::workload::FIRST_CLIENT;
 use super::world::World;
@@ -34,7 +33,6 @@ pub enum Action {
     DiskIsFast(HostId),
     /// The disk is what its image holds; all others were told by now what this one held when this was planned.
     SetBack(HostId),
-    ChangeSeats(seat::Step),
     EndOfFaults,
     StopClients,
 }
@@ -43,7 +41,6 @@ pub struct Faults {
     rng: Rng,
     kinds: Vec<(Fault, u64)>,
     end_us: u64,
-    gives_seat: bool,
     is_begun: bool,
     planned: BTreeMap<(u64, u64), Action>,
     next: u64,
@@ -67,7 +64,6 @@ impl Faults {
             rng,
             kinds: plan.faults.clone(),
             end_us: plan.faults_end_us,
-            gives_seat: plan.gives_seat,
             is_begun: false,
             planned: BTreeMap::new(),
             next: 0,
@@ -87,10 +83,6 @@ impl Faults {
         self.is_begun = true;
         for (fault, _) in self.kinds.clone() {
             self.plan_next(fault, now_us);
-        }
-        let seats = if self.gives_seat { &seat::STEPS[..] } else { &[] };
-        for (after_us, step) in seats {
-            self.plan(now_us + after_us, Action::ChangeSeats(*step));
         }
         self.plan(self.end_us.max(now_us + SECOND_US), Action::EndOfFaults);
     }
@@ -143,7 +135,6 @@ impl World {
             Action::DiskHasRoom(id) => self.nodes[usize::from(id.0)].disk.set_capacity(u64::MAX),
             Action::DiskIsFast(id) => self.nodes[usize::from(id.0)].pace.set(self.plan.pace),
             Action::SetBack(id) => self.set_back(id, now_us),
-            Action::ChangeSeats(step) => self.change_seats(step, now_us),
             Action::EndOfFaults | Action::StopClients => {}
         }
     }

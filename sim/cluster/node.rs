@@ -196,7 +196,7 @@ fn server_config(plan: &Plan, id: HostId) -> ServerConfig {
 
 /// Each is told of others, and the first founds the cluster if there is none.
 fn cluster_config(plan: &Plan, id: HostId) -> ClusterConfig {
-    let others = plan.first_hosts().take(JOIN_MAX.into()).filter(|other| *other != id);
+    let others = (0..plan.nodes.min(JOIN_MAX)).map(HostId).filter(|other| *other != id);
     ClusterConfig {
         listen: (id.ip(), PEER_PORT).into(),
         advertise: (id.ip(), PEER_PORT).into(),

@@ -234,8 +234,6 @@ pub struct Plan {
     /// A disk is put back to what was durable on it at a moment when its node ran, not to what it held after a crash.
     pub running_images: bool,
     pub faults_end_us: u64,
-    /// A member that is cut off loses its seat to an empty node, and runs on (`seat`): there is one host more.
-    pub gives_seat: bool,
     /// In the end all keys are cleared, and their space must come free.
     pub clears_all: bool,
     /// After that an hour passes, and no request id may be left.
@@ -426,7 +424,6 @@ impl Plan {
             faults: draw_faults(rng, topology),
             lossy_nodes: replication / 2,
             running_images: false,
-            gives_seat: false,
             faults_end_us: 42 * SECOND_US,
             clears_all: topology == Topology::Cluster && rng.percent(15),
             forgets: true,

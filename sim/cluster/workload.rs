@@ -94,9 +94,6 @@ async fn run_to_the_end(shared: &Shared, rng: &mut Rng) -> Result<(), String> {
     let clients: Vec<_> = (0..shared.plan.load.clients)
         .map(|client| tokio::spawn(Client::new(shared, client, rng.fork()).work()))
         .collect();
-    if shared.plan.gives_seat {
-        tokio::spawn(Client::new(shared, WATCHER - FIRST_CLIENT, rng.fork()).give_seat());
-    }
     let watcher = tokio::spawn(audit::watch(Client::new(shared, WATCHER - FIRST_CLIENT, rng.fork())));
     for client in clients {
         client.await.map_err(|error| format!("a client ended badly: {error}"))?;
@@ -147,8 +144,8 @@ impl Client {
             Topology::Cluster => 0..1,
         };
         if plan.topology == Topology::Cluster {
-            for node in plan.first_hosts() {
-                self.wait_for_members(node.0).await?;
+            for node in 0..plan.nodes {
+                self.wait_for_members(node).await?;
             }
         }
         for node in nodes {
@@ -266,11 +263,7 @@ impl Client {
         match self.shared.plan.topology {
             Topology::Separate => home(&self.shared.plan, place),
             Topology::Cluster if self.product.is_some() => ANY_NODE,
-            Topology::Cluster => {
-                let loses_seat = self.shared.plan.gives_seat && self.id != AUDITOR_ID;
-                let nodes = self.shared.plan.nodes + u8::from(loses_seat);
-                self.rng.below(nodes.into()) as u8
-            }
+            Topology::Cluster => self.rng.below(self.shared.plan.nodes.into()) as u8,
         }
     }
 

@@ -54,8 +54,6 @@ pub struct World {
     survey_us: u64,
     /// When the node's process is started, if it is down.
     pub restart_us: BTreeMap<HostId, u64>,
-    /// Who lost its seat: its disk counts no more.
-    pub without_seat: Option<HostId>,
 }
 
 /// What is left when a run is over.
@@ -74,7 +72,7 @@ impl World {
         let network = Network::new(rng.fork(), trace.clone(), plan.link, plan.streams);
         let recorder = Recorder::new(trace.clone());
         let serving = Serving::default();
-        let mut nodes: Vec<Node> = (0..plan.nodes + u8::from(plan.gives_seat))
+        let mut nodes: Vec<Node> = (0..plan.nodes)
             .map(|id| Node::new(HostId(id), &plan, serving.clone(), rng.fork()))
             .collect();
         for node in &mut nodes {
@@ -104,9 +102,6 @@ impl World {
         };
         let clients = Host::new();
         let mut restart_us: BTreeMap<HostId, u64> = nodes.iter().map(|node| (node.id, 0)).collect();
-        if let Some((_, heir)) = plan.loser_and_heir() {
-            restart_us.remove(&heir);
-        }
         match plan.script {
             Script::Swarm => clients.spawn(workload::run(shared.clone(), rng.fork())),
             Script::Scale => {
@@ -131,7 +126,6 @@ impl World {
             ready: [HostId(FIRST_CLIENT)].into(),
             survey_us: 0,
             restart_us,
-            without_seat: None,
         }
     }
 
@@ -248,7 +242,7 @@ impl World {
 
     /// Reads what is durable on every disk.
     fn survey(&mut self) {
-        for node in self.nodes.iter().filter(|node| Some(node.id) != self.without_seat) {
+        for node in &self.nodes {
             let read = survey::of_disk(&node.disk, &self.plan, &self.recorder);
             let survey = read.unwrap_or_else(|error| Survey {
                 damage: vec![error],
@@ -356,10 +350,6 @@ impl World {
                 trouble.to_us = trouble.to_us.min(now_us + HELD_UP_US);
             }
         });
-        if let Some(loser) = self.without_seat {
-            self.power_off(loser, now_us + AFTERMATH_US);
-            self.restart_us.remove(&loser);
-        }
         self.faults.plan(now_us + AFTERMATH_US, Action::StopClients);
     }
 
