@@ -30,7 +30,7 @@ fn get() -> Operation<'static> {
 /// Whether the add of an add and a get, or, where that is refused, the get, may have taken effect, when the first node does this and the second one
 /// refuses that.
 async fn in_doubt(first: Fault, refused: usize) -> bool {
-    let nodes = [FakeNode::start(), FakeNode::start()];
+    let nodes = [FakeNode::in_memory(), FakeNode::in_memory()];
     nodes[0].fail_next(first);
     nodes[1].fail_next(Fault::RefuseInBatch(refused));
     let client = client_of(&[&nodes[0].url, &nodes[1].url]);
