@@ -3,6 +3,7 @@
 //! | file | job |
 //! | --- | --- |
 //! | `write`, `seen` | asking, stamping, appending everywhere; what a clear is to remove |
+//! | `series` | adds to one key that follow each other |
 //! | `read`, `taking`, `elsewhere` | making enough replicas hold the same before one is read; where another one has to be read |
 //! | `list` | listing keys of all nodes |
 //! | `forward` | requests for slots that this node does not hold |
@@ -15,6 +16,7 @@ mod forward;
 mod list;
 mod read;
 mod seen;
+mod series;
 mod taking;
 mod write;
 

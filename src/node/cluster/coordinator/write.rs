@@ -4,6 +4,7 @@ use std::pin::pin;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until};
 
 use super::seen::OfKey;
@@ -21,7 +22,7 @@ use crate::node::spreading::{self, Spread, Turn};
 use crate::node::{OpError, Terms};
 use crate::planted::{Bug, planted, takes_retries};
 use crate::shard::{WriteContext, WriteKind};
-use crate::types::{Consistency, NodeId, UserId};
+use crate::types::{Consistency, Key, NodeId, RequestId, UserId};
 use crate::wire::{Ask, Request, Response};
 
 /// Whether anybody can have taken the request id before.
@@ -81,7 +82,7 @@ fn was_begun(error: OpError) -> OpError {
 
 /// Whether as many as are needed of the slot's replicas `now` have what as many as were needed of those `before` have: each quorum of one more
 /// meets each quorum of those there were.
-fn still_counts(before: &[NodeId], now: &[NodeId]) -> bool {
+pub(super) fn still_counts(before: &[NodeId], now: &[NodeId]) -> bool {
     before.iter().all(|node| now.contains(node)) && now.len() <= before.len() + 1
 }
 
@@ -205,26 +206,37 @@ impl Inner {
         // The only one of this write.
         let _ = begun.turn.set(others.turn());
         self.local.begin_write(wanted, context, others, share);
+        self.outcome(request, told, &peers, need).await
+    }
+
+    /// What became of a write that this node's shard was given.
+    pub(super) async fn outcome(
+        &self,
+        (user, key, request_id): (&UserId, &Key, Option<RequestId>),
+        told: oneshot::Receiver<Spread>,
+        peers: &[Peer],
+        need: usize,
+    ) -> Result<Added, OpError> {
         // Who drops it without a word has it half done.
         let gone = Spread::Refused(OpError::ShardUnavailable { maybe_applied: true });
         match told.await.unwrap_or(gone) {
             Spread::Enough => Ok(Added::Appended),
             Spread::Repeated => {
                 if need > 1
-                    && let (user, key, Some(id)) = request
+                    && let Some(id) = request_id
                     && let Some(op) = self.local.op_of_request(user, key, id).await.map_err(was_begun)?
                 {
-                    self.hold(op, None, &peers, need).await?;
+                    self.hold(op, None, peers, need).await?;
                 }
                 Ok(Added::Repeated)
             }
             Spread::Refused(error) => Err(error),
-            Spread::TooFew { durable, local } => Err(self.too_few(need, durable, local, &peers)),
+            Spread::TooFew { durable, local } => Err(self.too_few(need, durable, local, peers)),
         }
     }
 
     /// What a write has to come after that `need` of so many replicas are to have, and what a clear removes.
-    async fn prepare(
+    pub(super) async fn prepare(
         &self,
         wanted: &Wanted<'_>,
         slot: SlotId,

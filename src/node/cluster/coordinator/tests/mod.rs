@@ -6,3 +6,4 @@ mod forwarding;
 mod moving;
 mod readers;
 mod reads;
+mod series;
