@@ -4,6 +4,8 @@
 //! writes before it; but adds that follow each other go together, and share commits. Those on different keys run side by side. When a write fails, the operations on its key that follow are not
 //! carried out, so that a retry of all of them keeps their order.
 
+mod series;
+
 use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -18,7 +20,6 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use crate::api::{BATCH_ANSWER_BYTES_MAX, Batch, ErrorBody, Operation, OperationTerms, OutageCode};
-use crate::node::{Add, Added, OpError};
 use crate::quota::Share;
 use crate::types::{Consistency, Key, RequestId, UserId};
 
@@ -36,9 +37,6 @@ const IN_PROGRESS: Bytes = Bytes::from_static(br#"{"status_code":200,"status":"I
 
 /// What is said of an operation, its key and values aside, is no longer, or not much where it failed.
 const RESULT_BYTES: usize = 256;
-
-/// Adds to one key that go together.
-const SERIES_MAX: usize = 64;
 
 const NOT_CARRIED_OUT: &str = "not carried out, for an earlier write to this key failed; retry them together";
 
@@ -91,7 +89,7 @@ pub async fn run<B: Backend>(submitted: &Submitted<'_, B>) -> Result<Answer, Fai
 
     let room = Room::new(submitted.front, count * RESULT_BYTES)?;
     // Together no more than there are if each goes alone.
-    let series_max = (BATCH_IN_FLIGHT_MAX / by_key.len().max(1)).clamp(1, SERIES_MAX);
+    let series_max = (BATCH_IN_FLIGHT_MAX / by_key.len().max(1)).clamp(1, series::ADDS_MAX);
     let mut waiting = by_key.into_iter();
     let mut running = FuturesUnordered::new();
     let mut results = vec![Bytes::new(); count];
@@ -193,8 +191,8 @@ async fn one_key<B: Backend>(
     let (mut broken, mut one_by_one) = (false, 0);
     loop {
         if !broken && one_by_one == 0 {
-            let count = series_of(&steps, series_max);
-            let done = add_series(submitted, user, &key, steps.iter().take(count)).await;
+            let count = series::first_of(&steps, series_max);
+            let done = series::add(submitted, user, &key, steps.iter().take(count)).await;
             // Of the others nothing was done. What was in the way is told to each that is tried by itself, or is in its way no more.
             one_by_one = count - done.len();
             broken = done.iter().any(Result::is_err);
@@ -229,47 +227,6 @@ async fn one_key<B: Backend>(
         results.push((index, result.unwrap_or_else(failed)));
     }
     results
-}
-
-/// How many adds, on the same terms, stand first.
-fn series_of(steps: &VecDeque<Step<'_>>, max: usize) -> usize {
-    let terms = steps.front().map(|step| (step.consistency, step.patience));
-    let belongs =
-        |step: &&Step<'_>| matches!(step.act, Act::Add { .. }) && terms == Some((step.consistency, step.patience));
-    steps.iter().take(max).take_while(belongs).count()
-}
-
-/// Carries out several adds, or as many of them as go together: the first ones.
-async fn add_series<'s, B: Backend>(
-    submitted: &Submitted<'_, B>,
-    user: &UserId,
-    key: &Key,
-    steps: impl ExactSizeIterator<Item = &'s Step<'s>>,
-) -> Vec<Result<Added, OpError>> {
-    let mut terms = None;
-    let mut adds = Vec::with_capacity(steps.len());
-    for step in steps {
-        terms = Some(Terms {
-            consistency: step.consistency,
-            deadline: Instant::now() + step.patience,
-        });
-        if let Act::Add {
-            value,
-            finish,
-            request_id,
-        } = &step.act
-        {
-            adds.push(Add {
-                text: submitted.text(value.clone()),
-                finish: *finish,
-                request_id: *request_id,
-            });
-        }
-    }
-    match terms.filter(|_| adds.len() > 1) {
-        Some(terms) => submitted.front.backend.add_series(user, key, adds, terms).await,
-        None => Vec::new(),
-    }
 }
 
 async fn one<B: Backend>(

@@ -61,6 +61,7 @@ impl Default for Fake {
         let users = [("123", ("abc123", false)), ("root", ("secret", true))];
         let users = users.map(|(name, (hash, admin))| (name.to_owned(), (hash.to_owned(), admin)));
         Self {
+            series: Mutex::default(),
             keys: Mutex::default(),
             users: Mutex::new(users.into()),
             fail: Mutex::default(),

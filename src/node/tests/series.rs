@@ -51,12 +51,13 @@ async fn a_series_keeps_its_order_where_one_of_it_has_to_look_at_the_past() {
     const SERIES: usize = 40;
     let disk = MemoryDisk::new();
     let node = Node::start(env(&disk), config()).await.unwrap();
+    let (user, key) = (user(), key(0));
     let mut expected = Vec::new();
     for index in 0..40 {
         let text = format!("{index} {}", "x".repeat(8 << 10));
         let added = node.add(
-            &user(),
-            &key(0),
+            &user,
+            &key,
             text.as_str().into(),
             true,
             id(1_000_000 + index),
@@ -70,10 +71,10 @@ async fn a_series_keeps_its_order_where_one_of_it_has_to_look_at_the_past() {
     for from in (0..SERIES * TOGETHER).step_by(TOGETHER) {
         let adds = values(from..from + TOGETHER);
         expected.extend(adds.iter().map(|add| AsRef::<str>::as_ref(&add.text).to_owned()));
-        let done = node.add_series(&user(), &key(0), adds, Terms::usual()).await;
+        let done = node.add_series(&user, &key, adds, Terms::usual()).await;
         assert_eq!(done, vec![Ok(Added::Appended); TOGETHER]);
     }
-    assert!(list_of(&node, &key(0)).await == expected);
+    assert!(list_of(&node, &key).await == expected);
     node.stop().await;
 }
 
