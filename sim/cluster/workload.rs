@@ -436,9 +436,14 @@ impl Client {
         let (node, level, batch) = (self.draw_node(first), self.draw_level(), self.shared.recorder.new_op());
         let mut ops = Vec::new();
         for at in 0..self.rng.between(1, 8) as usize {
-            let place = Place {
-                user: first.user,
-                ..self.draw_place()
+            let drawn = self.draw_place();
+            // In every second one all are of one key: what goes together is to be met.
+            let place = match batch % 2 {
+                0 => first,
+                _ => Place {
+                    user: first.user,
+                    ..drawn
+                },
             };
             let what = match self.draw_what() {
                 What::Page { .. } | What::List { .. } => What::Get,

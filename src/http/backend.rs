@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::members;
 use crate::api::ClusterStatus;
 use crate::core::op::Text;
-use crate::node::{Added, Fragment, KeyPage, MemberChange, Node, OpError, Terms, ValueReader};
+use crate::node::{Add, Added, Fragment, KeyPage, MemberChange, Node, OpError, Terms, ValueReader};
 use crate::types::{Key, NodeId, RequestId, UserId};
 use crate::users::{AuthError, Principal, UserInfo, Users, UsersError};
 
@@ -53,6 +53,13 @@ pub trait Backend: Send + Sync + 'static {
         request_id: Option<RequestId>,
         terms: Terms,
     ) -> impl Future<Output = Result<Added, OpError>> + Send;
+    fn add_series(
+        &self,
+        user: &UserId,
+        key: &Key,
+        adds: Vec<Add>,
+        terms: Terms,
+    ) -> impl Future<Output = Vec<Result<Added, OpError>>> + Send;
     fn clear(
         &self,
         user: &UserId,
@@ -143,6 +150,10 @@ impl Backend for Live {
         terms: Terms,
     ) -> Result<Added, OpError> {
         self.node.add(user, key, text, finish, request_id, terms).await
+    }
+
+    async fn add_series(&self, user: &UserId, key: &Key, adds: Vec<Add>, terms: Terms) -> Vec<Result<Added, OpError>> {
+        self.node.add_series(user, key, adds, terms).await
     }
 
     async fn clear(

@@ -1,11 +1,13 @@
 //! Many operations in one body.
 //!
 //! Operations on the same key are carried out in their order, each after the one before it was answered, so a get sees the
-//! writes before it. Those on different keys run side by side. When a write fails, the operations on its key that follow are not
+//! writes before it; but adds that follow each other go together, and share commits. Those on different keys run side by side. When a write fails, the operations on its key that follow are not
 //! carried out, so that a retry of all of them keeps their order.
 
+mod series;
+
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -64,6 +66,16 @@ enum Act<'a> {
     },
 }
 
+impl Act<'_> {
+    /// What is said of an add that was carried out.
+    fn added(&self) -> Bytes {
+        match self {
+            Self::Add { finish: false, .. } => IN_PROGRESS,
+            _ => OK,
+        }
+    }
+}
+
 pub async fn run<B: Backend>(submitted: &Submitted<'_, B>) -> Result<Answer, Failure> {
     let body: Batch = submitted.parse()?;
     let count = body.operations.len();
@@ -76,6 +88,8 @@ pub async fn run<B: Backend>(submitted: &Submitted<'_, B>) -> Result<Answer, Fai
     let user = submitted.authenticate(credentials).await?.user;
 
     let room = Room::new(submitted.front, count * RESULT_BYTES)?;
+    // Together no more than there are if each goes alone.
+    let series_max = (BATCH_IN_FLIGHT_MAX / by_key.len().max(1)).clamp(1, series::ADDS_MAX);
     let mut waiting = by_key.into_iter();
     let mut running = FuturesUnordered::new();
     let mut results = vec![Bytes::new(); count];
@@ -83,7 +97,7 @@ pub async fn run<B: Backend>(submitted: &Submitted<'_, B>) -> Result<Answer, Fai
         while running.len() < BATCH_IN_FLIGHT_MAX
             && let Some((key, steps)) = waiting.next()
         {
-            running.push(one_key(submitted, &user, key, steps, &room));
+            running.push(one_key(submitted, &user, key, steps.into(), series_max, &room));
         }
         let Some(of_one_key) = running.next().await else { break };
         for (index, result) in of_one_key {
@@ -169,12 +183,29 @@ async fn one_key<B: Backend>(
     submitted: &Submitted<'_, B>,
     user: &UserId,
     key: Key,
-    steps: Vec<Step<'_>>,
+    mut steps: VecDeque<Step<'_>>,
+    series_max: usize,
     room: &Room<'_, B>,
 ) -> Vec<(usize, Bytes)> {
     let mut results = Vec::with_capacity(steps.len());
-    let mut broken = false;
-    for step in steps {
+    let (mut broken, mut one_by_one) = (false, 0);
+    loop {
+        if !broken && one_by_one == 0 {
+            let count = series::first_of(&steps, series_max);
+            let done = series::add(submitted, user, &key, steps.iter().take(count)).await;
+            // Of the others nothing was done. What was in the way is told to each that is tried by itself, or is in its way no more.
+            one_by_one = count - done.len();
+            broken = done.iter().any(Result::is_err);
+            for (step, done) in steps.drain(..done.len()).zip(done) {
+                let result = done.map_or_else(|error| failed(error.into()), |_| step.act.added());
+                results.push((step.index, result));
+            }
+            if count > 0 && one_by_one == 0 {
+                continue;
+            }
+        }
+        let Some(step) = steps.pop_front() else { break };
+        one_by_one = one_by_one.saturating_sub(1);
         let Step { index, act, .. } = step;
         let result = if broken {
             let outage = OutageCode::NotCarriedOut.unchanged();

@@ -283,7 +283,8 @@ pub static BATCH: Shape = Shape {
                 max: BATCH_OPERATIONS_MAX,
             },
             "Those on one key are carried out in their order, and none after a write that failed (503, not carried out); those on different keys \
-             at the same time. Not atomic: each has a result of its own.",
+             at the same time. Adds to one key that follow each other go together: where one fails and may have taken effect, those behind it fail \
+             too, and may have taken effect. Not atomic: each has a result of its own.",
         ),
         CONSISTENCY,
         Field {

@@ -46,6 +46,34 @@ pub enum OpError {
     ShuttingDown,
 }
 
+impl OpError {
+    /// Whether it may have taken effect all the same.
+    pub fn maybe_applied(&self) -> bool {
+        matches!(
+            self,
+            Self::ShardUnavailable { maybe_applied: true }
+                | Self::Deadline { maybe_applied: true }
+                | Self::Quorum {
+                    maybe_applied: true,
+                    ..
+                }
+        )
+    }
+
+    /// The same, where the outcome is not known.
+    pub(super) fn doubted(self) -> Self {
+        match self {
+            error if error.maybe_applied() => error,
+            Self::Quorum { needed, answered, .. } => Self::Quorum {
+                needed,
+                answered,
+                maybe_applied: true,
+            },
+            _ => Self::ShardUnavailable { maybe_applied: true },
+        }
+    }
+}
+
 impl From<WriteRefused> for OpError {
     fn from(refused: WriteRefused) -> Self {
         match refused {

@@ -12,6 +12,7 @@ use super::hedged::{self, Unsent, ValueReader};
 use super::local::{Added, Local, Wanted};
 use super::opening::StartError;
 use super::replica::place_of;
+use super::series::Add;
 use super::watcher::SystemWatcher;
 use super::{NodeConfig, OpError, Terms};
 use crate::core::clock::Clock;
@@ -107,6 +108,41 @@ impl Node {
             request_id,
         };
         self.write(wanted, terms).await
+    }
+
+    /// Appends these one after the other, as `add` does, with as few commits as may be. The time is for all of them.
+    ///
+    /// What is told may be less than they are: of those at the end nothing was done, and they can be tried as if they had never been sent. Where one
+    /// failed, all behind it count as failed.
+    pub async fn add_series(
+        &self,
+        user: &UserId,
+        key: &Key,
+        adds: Vec<Add>,
+        terms: Terms,
+    ) -> Vec<Result<Added, OpError>> {
+        // Whoever waits for changes of these is told of each.
+        if user.is_system() {
+            return Vec::new();
+        }
+        let wanted = |Add {
+                          text,
+                          finish,
+                          request_id,
+                      }| Wanted {
+            user,
+            key,
+            kind: WriteKind::Add { text, finish },
+            request_id,
+        };
+        let adds: Vec<_> = adds.into_iter().map(wanted).collect();
+        match &self.cluster {
+            Some(cluster) => {
+                let _at_work = cluster.begin();
+                cluster.add_series(&adds, terms).await
+            }
+            None => self.local.write_series(adds, terms.deadline).await,
+        }
     }
 
     /// Empties the key, unfinished parts too. Durable on Ok, as the terms say.

@@ -42,6 +42,17 @@ impl Inbox {
         }
     }
 
+    /// Whether the first of them is the first since the actor last looked; all of them if it has ended. Nothing comes in between.
+    pub fn put_all(&self, series: Vec<Pending>) -> Result<bool, Vec<Pending>> {
+        let mut inbox = self.0.lock();
+        let Some(writes) = &mut *inbox else {
+            return Err(series);
+        };
+        let is_first = writes.is_empty() && !series.is_empty();
+        writes.extend(series);
+        Ok(is_first)
+    }
+
     /// All of them, in the order they came.
     pub fn take(&self) -> Vec<Pending> {
         let mut inbox = self.0.lock();

@@ -2,6 +2,7 @@
 
 mod list;
 mod reader;
+mod series;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -34,6 +35,7 @@ use crate::store::source::KeySource;
 use crate::types::{Key, NodeId, RequestId, UserId};
 
 pub use reader::LocalReader;
+pub(super) use series::Spreading;
 
 /// What became of an add.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -200,7 +202,7 @@ impl Local {
         let work = Work::Write(write, Some(others));
         if changed.is_empty() {
             let reply = Reply::Share(share);
-            return self.put_in(index, Pending { work, reply, permit });
+            return self.put_in(index, Pending::alone(work, reply, permit));
         }
         let local = self.clone();
         tokio::spawn(async move { share.end(local.put_watched(index, work, permit, changed).await) });
@@ -254,7 +256,7 @@ impl Local {
     pub(super) async fn put(&self, index: usize, work: Work, permit: Permit) -> Result<Added, OpError> {
         let (waiter, answer) = oneshot::channel();
         let reply = Reply::Waiter(waiter);
-        self.put_in(index, Pending { work, reply, permit });
+        self.put_in(index, Pending::alone(work, reply, permit));
         // A dropped reply means that the actor died with the write half done.
         let gone = OpError::ShardUnavailable { maybe_applied: true };
         answer.await.map_err(|_| gone)?

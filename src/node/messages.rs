@@ -12,6 +12,7 @@ use super::local::Added;
 use super::news::PendingNews;
 use super::permits::Permit;
 use super::refused::Refused;
+use super::series::InSeries;
 use super::spreading::{LocalShare, Others};
 use crate::core::clock::SlotClocks;
 use crate::core::op::KeyedOp;
@@ -60,6 +61,20 @@ pub struct Pending {
     pub work: Work,
     pub reply: Reply,
     pub permit: Permit,
+    /// Where it is one of several writes to a key that keep their order.
+    pub series: Option<InSeries>,
+}
+
+impl Pending {
+    /// In no series.
+    pub fn alone(work: Work, reply: Reply, permit: Permit) -> Self {
+        Self {
+            work,
+            reply,
+            permit,
+            series: None,
+        }
+    }
 }
 
 /// Whose a key is, and its own name.

@@ -4,7 +4,7 @@
 //! files. `permits` bounds what waits in mailboxes. `identity` is the data folder's lock and name, which `identity_keeper` writes while
 //! the node runs. `membership` is the gossip that tells which other nodes there are; nothing else names chitchat. `watcher` tells of
 //! changes of the system's own keys.
-//! `spreading` brings an op to the other replicas. `refused` are ops that are taken from nobody. `hedged` reads
+//! `spreading` brings an op to the other replicas. `series` are adds to one key that go together. `refused` are ops that are taken from nobody. `hedged` reads
 //! this node's disk, or another replica's where that fails or is slow. `stalled` are shards whose disk hangs under a sync.
 
 mod checked_json;
@@ -30,6 +30,7 @@ mod permits;
 mod refused;
 pub mod replica;
 mod seldom;
+mod series;
 mod shard_actor;
 mod spreading;
 mod stalled;
@@ -54,6 +55,7 @@ use identity::Role;
 pub use local::{Added, Life, Local};
 pub use opening::StartError;
 pub use permits::Limits;
+pub use series::Add;
 pub use terms::Terms;
 pub use watcher::SystemWatcher;
 

@@ -15,6 +15,7 @@ use crate::store::memory_disk::MemoryDisk;
 use crate::types::{Key, RequestId, UserId, WallMs};
 
 mod hanging;
+mod series;
 mod starting;
 mod supervision;
 mod turns;

@@ -1,6 +1,6 @@
 use serde_json::{Value, json};
 
-use super::fake::{FRAGMENT_BYTES, LONG};
+use super::fake::{FRAGMENT_BYTES, LONG, REFUSED};
 use super::rig::{Rig, with_user};
 use crate::api::BATCH_ANSWER_BYTES_MAX;
 use crate::http::FrontConfig;
@@ -158,4 +158,41 @@ async fn an_operation_has_the_terms_of_its_batch_unless_it_has_its_own() {
         terms,
         [(Consistency::One, 1), (Consistency::One, 4), (Consistency::All, 4)]
     );
+}
+
+#[tokio::test]
+async fn adds_to_one_key_that_follow_each_other_go_together_as_many_as_there_is_room_for() {
+    let rig = Rig::start();
+    let add = |value: usize| json!({"op": "add_value", "key": "a", "value": value.to_string()});
+    let mut operations: Vec<Value> = (0..70).map(add).collect();
+    operations.push(json!({"op": "get_value", "key": "a"}));
+    operations.extend([add(70), add(71)]);
+    operations.push(json!({"op": "add_value", "key": "a", "value": "72", "consistency": "one"}));
+    operations.push(json!({"op": "clear_key", "key": "a"}));
+    operations.push(add(73));
+    let found = results(&rig, json!(operations)).await;
+    assert!(found.len() == 76 && found.iter().all(|result| result["status_code"] == 200));
+    assert_eq!(*rig.store.series.lock().unwrap(), [64, 6, 2]);
+    let shown: Vec<String> = (0..70).map(|value| value.to_string()).collect();
+    assert_eq!(found[70]["value"], json!(shown));
+    assert_eq!(rig.store.values("123", "a"), ["73"]);
+    // Of many keys each has less room.
+    let operations = (0..600).map(|n| json!({"op": "add_value", "key": (n % 100).to_string(), "value": "v"}));
+    results(&rig, operations.collect()).await;
+    assert!(rig.store.series.lock().unwrap()[3..].iter().all(|adds| *adds == 2));
+}
+
+#[tokio::test]
+async fn what_is_refused_among_adds_that_go_together_is_told_so_and_nothing_comes_behind_it() {
+    let rig = Rig::start();
+    let add = |value: &str| json!({"op": "add_value", "key": "k", "value": value, "finish_value": value != "a"});
+    let found = results(&rig, json!([add("1"), add("a"), add(REFUSED), add("3"), add("4")])).await;
+    let statuses: Vec<_> = found
+        .iter()
+        .map(|result| result["status_code"].as_u64().unwrap())
+        .collect();
+    assert_eq!(statuses, [200, 200, 413, 503, 503]);
+    assert_eq!(found[1]["status"], "IN_PROGRESS");
+    assert!(found[4]["detail"].as_str().unwrap().starts_with("not carried out"));
+    assert_eq!(rig.store.values("123", "k"), ["1"]);
 }

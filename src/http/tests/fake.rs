@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use crate::api::{ClusterStatus, Member, MemberState};
 use crate::core::op::Text;
 use crate::http::{Backend, ClusterError, Reader, Terms};
-use crate::node::{Added, Fragment, KeyPage, OpError};
+use crate::node::{Add, Added, Fragment, KeyPage, OpError};
 use crate::types::{Consistency, Key, NodeId, RequestId, UserId};
 use crate::users::{AuthError, Principal, UserInfo, UsersError};
 
@@ -27,6 +27,8 @@ struct Held {
 pub const LONG: &str = "long:";
 /// A key with this prefix, and a number, begins with so many generated values; if none of them was sent, it begins anew with one that is "new".
 pub const ANEW: &str = "anew:";
+/// A text that cannot be added.
+pub const REFUSED: &str = "refused";
 /// Bytes of each generated fragment.
 pub const FRAGMENT_BYTES: usize = 10_000;
 
@@ -46,6 +48,8 @@ pub struct Fake {
     pub members: Mutex<Vec<Member>>,
     /// The terms of every operation, in order; the deadline as what is left of it.
     pub terms: Mutex<Vec<(Consistency, Duration)>>,
+    /// How many each series of adds had.
+    pub series: Mutex<Vec<usize>>,
     /// Pages of keys that are given before there is no time left.
     pub pages: AtomicUsize,
     /// Fragments that readers gave out.
@@ -57,6 +61,7 @@ impl Default for Fake {
         let users = [("123", ("abc123", false)), ("root", ("secret", true))];
         let users = users.map(|(name, (hash, admin))| (name.to_owned(), (hash.to_owned(), admin)));
         Self {
+            series: Mutex::default(),
             keys: Mutex::default(),
             users: Mutex::new(users.into()),
             fail: Mutex::default(),
@@ -207,6 +212,9 @@ impl Backend for Arc<Fake> {
     ) -> Result<Added, OpError> {
         self.note(terms);
         self.pass_gate().await?;
+        if AsRef::<str>::as_ref(&text) == REFUSED {
+            return Err(OpError::ValueTooLong { got: 2, max: 1 });
+        }
         let mut keys = self.keys.lock().unwrap();
         let held = keys.entry((user.clone(), key.clone())).or_default();
         if let Some(id) = request_id {
@@ -220,6 +228,29 @@ impl Backend for Arc<Fake> {
             held.values.push(std::mem::take(&mut held.open));
         }
         Ok(Added::Appended)
+    }
+
+    async fn add_series(&self, user: &UserId, key: &Key, adds: Vec<Add>, terms: Terms) -> Vec<Result<Added, OpError>> {
+        self.series.lock().unwrap().push(adds.len());
+        let mut done = Vec::new();
+        for Add {
+            text,
+            finish,
+            request_id,
+        } in adds
+        {
+            // What it is, is told to whoever tries it by itself.
+            if AsRef::<str>::as_ref(&text) == REFUSED {
+                break;
+            }
+            let added = self.add(user, key, text, finish, request_id, terms).await;
+            let is_over = added.is_err();
+            done.push(added);
+            if is_over {
+                break;
+            }
+        }
+        done
     }
 
     async fn clear(

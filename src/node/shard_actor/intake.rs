@@ -43,7 +43,15 @@ impl ShardState {
 
     fn submit(&mut self, me: &ActorRef<ShardMessage>, parked: Parked) {
         let Parked { pending, past } = parked;
-        let Pending { work, reply, permit } = pending;
+        let Some(pending) = self.behind_its_series(pending, past.is_some()) else {
+            return;
+        };
+        let Pending {
+            work,
+            reply,
+            permit,
+            series,
+        } = pending;
         match work {
             // Another replica does it by now.
             Work::Write(_, Some(others)) if !others.take_turn() => {}
@@ -57,18 +65,31 @@ impl ShardState {
                     Ok(Submitted::NeedsSpace(write)) => {
                         give_turn_back(&others);
                         let work = Work::Write(write, others);
-                        let pending = Pending { work, reply, permit };
+                        let pending = Pending {
+                            work,
+                            reply,
+                            permit,
+                            series,
+                        };
                         return self.parked.push_front(Parked { pending, past });
                     }
                     Ok(Submitted::NeedsPast(write, lookup)) => {
                         let name = (write.user.clone(), write.key.clone());
                         give_turn_back(&others);
                         let work = Work::Write(write, others);
-                        let pending = Pending { work, reply, permit };
+                        let pending = Pending {
+                            work,
+                            reply,
+                            permit,
+                            series,
+                        };
                         return self.looking.look(me, name, pending, lookup);
                     }
                     Err(refused) => return reply.send(Err(refused.into())),
                 };
+                if let Some(series) = series {
+                    series.named();
+                }
                 self.await_group(group, added, reply, permit);
             }
             Work::Apply(ops) if self.refused.meets(&ops) => {
@@ -78,11 +99,28 @@ impl ShardState {
                 Ok(Applied::InGroup(group)) => self.await_group(group, Added::Appended, reply, permit),
                 Ok(Applied::NeedsSpace(ops)) => {
                     let work = Work::Apply(ops);
-                    let pending = Pending { work, reply, permit };
+                    let pending = Pending::alone(work, reply, permit);
                     self.parked.push_front(Parked { pending, past });
                 }
                 Err(refused) => reply.send(Err(refused.into())),
             },
+        }
+    }
+
+    /// None where it has to wait for one before it in its series, or is refused with it.
+    fn behind_its_series(&mut self, pending: Pending, has_looked: bool) -> Option<Pending> {
+        match (&pending.series, &pending.work) {
+            (Some(series), _) if series.is_broken() => {
+                let gone = OpError::ShardUnavailable { maybe_applied: false };
+                pending.reply.send(Err(gone));
+                None
+            }
+            // The one before it may wait for the look that is under way; whoever has looked was the first.
+            (Some(_), Work::Write(write, _)) if !has_looked => {
+                let name = (write.user.clone(), write.key.clone());
+                self.looking.join(&name, pending)
+            }
+            _ => Some(pending),
         }
     }
 

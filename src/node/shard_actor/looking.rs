@@ -96,6 +96,17 @@ impl Looking {
         }
     }
 
+    /// Lets the write wait for the look at its key that is under way; gives it back if there is none.
+    pub(super) fn join(&mut self, name: &Name, pending: Pending) -> Option<Pending> {
+        match self.looks.get_mut(name) {
+            Some(look) => {
+                look.writes.push(pending);
+                None
+            }
+            None => Some(pending),
+        }
+    }
+
     /// The writes of the look with this number, which has ended: first the one that it was for.
     pub(super) fn ended(&mut self, name: Name, number: u64) -> Vec<Pending> {
         use std::collections::btree_map::Entry;

@@ -41,27 +41,14 @@ pub fn is_worth_another(error: &OpError) -> bool {
 }
 
 pub fn maybe_applied(error: &OpError) -> bool {
-    matches!(
-        error,
-        OpError::ShardUnavailable { maybe_applied: true }
-            | OpError::Deadline { maybe_applied: true }
-            | OpError::Quorum {
-                maybe_applied: true,
-                ..
-            }
-    )
+    error.maybe_applied()
 }
 
 /// The error, after a try whose outcome is not known.
 pub(in crate::node::cluster) fn doubted(error: OpError, in_doubt: bool) -> OpError {
-    match error {
-        _ if !in_doubt || maybe_applied(&error) => error,
-        OpError::Quorum { needed, answered, .. } => OpError::Quorum {
-            needed,
-            answered,
-            maybe_applied: true,
-        },
-        _ => OpError::ShardUnavailable { maybe_applied: true },
+    match in_doubt {
+        true => error.doubted(),
+        false => error,
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! | file | job |
 //! | --- | --- |
-//! | `write`, `seen` | asking, stamping, appending everywhere; what a clear is to remove |
+//! | `write`, `outcome`, `seen` | asking, stamping, appending everywhere; what became of it; what a clear is to remove |
+//! | `series` | adds to one key that follow each other |
 //! | `read`, `taking`, `elsewhere` | making enough replicas hold the same before one is read; where another one has to be read |
 //! | `list` | listing keys of all nodes |
 //! | `forward` | requests for slots that this node does not hold |
@@ -13,8 +14,10 @@
 mod elsewhere;
 mod forward;
 mod list;
+mod outcome;
 mod read;
 mod seen;
+mod series;
 mod taking;
 mod write;
 

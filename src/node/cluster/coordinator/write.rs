@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::seen::OfKey;
 use crate::core::clock::Clock;
-use crate::core::op::{Body, KeyedOp, Op};
+use crate::core::op::{KeyedOp, Op};
 use crate::core::slot::SlotId;
 use crate::core::stamp::HybridTime;
 use crate::node::cluster::calls::{gather, is_worth_another, maybe_applied};
@@ -17,7 +17,7 @@ use crate::node::hedged::HEDGE;
 use crate::node::local::{Added, Wanted};
 use crate::node::peers::Peer;
 use crate::node::replica::place_of;
-use crate::node::spreading::{self, Spread, Turn};
+use crate::node::spreading::{self, Turn};
 use crate::node::{OpError, Terms};
 use crate::planted::{Bug, planted, takes_retries};
 use crate::shard::{WriteContext, WriteKind};
@@ -71,17 +71,9 @@ pub(super) struct Asked {
     pub(in crate::node::cluster) held: Option<(KeyedOp, Peer)>,
 }
 
-/// What is told of a request that something came of before the node went down.
-fn was_begun(error: OpError) -> OpError {
-    match error {
-        OpError::ShuttingDown => OpError::ShardUnavailable { maybe_applied: true },
-        error => error,
-    }
-}
-
 /// Whether as many as are needed of the slot's replicas `now` have what as many as were needed of those `before` have: each quorum of one more
 /// meets each quorum of those there were.
-fn still_counts(before: &[NodeId], now: &[NodeId]) -> bool {
+pub(super) fn still_counts(before: &[NodeId], now: &[NodeId]) -> bool {
     before.iter().all(|node| now.contains(node)) && now.len() <= before.len() + 1
 }
 
@@ -209,26 +201,11 @@ impl Inner {
         // The only one of this write.
         let _ = begun.turn.set(others.turn());
         self.local.begin_write(wanted, context, others, share);
-        // Who drops it without a word has it half done.
-        let gone = Spread::Refused(OpError::ShardUnavailable { maybe_applied: true });
-        match told.await.unwrap_or(gone) {
-            Spread::Enough => Ok(Added::Appended),
-            Spread::Repeated => {
-                if need > 1
-                    && let (user, key, Some(id)) = request
-                    && let Some(op) = self.local.op_of_request(user, key, id).await.map_err(was_begun)?
-                {
-                    self.hold(op, None, &peers, need).await?;
-                }
-                Ok(Added::Repeated)
-            }
-            Spread::Refused(error) => Err(error),
-            Spread::TooFew { durable, local } => Err(self.too_few(durable_need, durable, local, &peers)),
-        }
+        self.outcome(request, told, &peers, (need, durable_need)).await
     }
 
     /// What a write has to come after that `need` of so many replicas are to have, and what a clear removes.
-    async fn prepare(
+    pub(super) async fn prepare(
         &self,
         wanted: &Wanted<'_>,
         slot: SlotId,
@@ -332,56 +309,6 @@ impl Inner {
                 .min_by_key(|(keyed, _)| Op::stamp(&keyed.op));
         }
         Ok(asked)
-    }
-
-    /// Sees to it that `need` replicas hold an op that some replica already has: the peer that it is `from`, or this node.
-    ///
-    /// What is left of a cleared op goes with the clear. Without it the op would count as known here, and as dropped; the clear may be on that one
-    /// disk only, and if that is lost, another replica shows the value for good while both have the same clock.
-    pub(super) async fn hold(
-        &self,
-        op: KeyedOp,
-        from: Option<&Peer>,
-        peers: &[Peer],
-        need: usize,
-    ) -> Result<(), OpError> {
-        if matches!(op.op.body, Body::Spent { .. }) {
-            let (user, key, slot) = (&op.user, &op.key, op.op.dot.slot);
-            if let Some(from) = from {
-                self.take_rest(user, key, slot, from).await?;
-            }
-            return Box::pin(self.repair(user, key, slot, peers, need)).await.map(drop);
-        }
-        let (own, may_take) = (vec![op.clone()], self.check_may_take(&op.op));
-        let need = self.durable_need(op.op.dot.slot, need);
-        let (others, share, mut told) = spreading::begin(peers, need);
-        spreading::send(vec![others.stamped(op)]);
-        let local = async {
-            let applied = match may_take {
-                Ok(()) => self.local.apply(own).await,
-                Err(error) => Err(error),
-            };
-            share.end(applied.map(|()| Added::Appended));
-        };
-        let told = tokio::select! {
-            biased;
-            told = &mut told => told,
-            () = local => told.await,
-        };
-        match told {
-            Ok(Spread::TooFew { durable, local }) => Err(self.too_few(need, durable, local, peers)),
-            Ok(Spread::Refused(error)) => Err(error),
-            Ok(Spread::Enough | Spread::Repeated) => Ok(()),
-            Err(_) => Err(OpError::ShardUnavailable { maybe_applied: true }),
-        }
-    }
-
-    fn too_few(&self, need: usize, durable: usize, local: Option<OpError>, peers: &[Peer]) -> OpError {
-        match local {
-            // Nothing was done anywhere.
-            Some(error) if durable == 0 && peers.is_empty() => error,
-            _ => self.no_quorum(need, durable, true),
-        }
     }
 
     /// Counts a client's request on keys that failed for want of replicas. What this node asks for itself is tried again and again, most of all

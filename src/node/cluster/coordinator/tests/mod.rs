@@ -7,3 +7,4 @@ mod forwarding;
 mod moving;
 mod readers;
 mod reads;
+mod series;

@@ -1,0 +1,125 @@
+//! Adds to one key that are carried out together, in their order: they share group commits.
+//!
+//! Invariants:
+//! - one of them gets its name only after all that come before it in the series have theirs, or had been taken before: whatever becomes of one that
+//!   got none (refused, withdrawn, lost with its shard), none of those behind it gets one;
+//! - one counts as done only when all that come before it are.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::OpError;
+use super::local::Added;
+use crate::core::op::Text;
+use crate::types::RequestId;
+
+/// One of several adds to a key.
+#[derive(Debug, Clone)]
+pub struct Add {
+    pub text: Text,
+    pub finish: bool,
+    pub request_id: Option<RequestId>,
+}
+
+/// Writes that go into a shard's inbox together.
+#[derive(Default)]
+pub struct Series {
+    is_broken: Arc<AtomicBool>,
+}
+
+/// A write's place in its series. Dropped before the write has its name, it breaks the series off.
+pub struct InSeries {
+    is_broken: Arc<AtomicBool>,
+    is_named: bool,
+}
+
+impl Series {
+    /// Of the next write.
+    pub fn place(&self) -> InSeries {
+        InSeries {
+            is_broken: self.is_broken.clone(),
+            is_named: false,
+        }
+    }
+}
+
+impl InSeries {
+    /// Whether one before it has ended without a name.
+    pub fn is_broken(&self) -> bool {
+        self.is_broken.load(Ordering::Acquire)
+    }
+
+    /// Those behind it may have theirs.
+    pub fn named(mut self) {
+        self.is_named = true;
+    }
+}
+
+impl Drop for InSeries {
+    fn drop(&mut self) {
+        if !self.is_named {
+            self.is_broken.store(true, Ordering::Release);
+        }
+    }
+}
+
+/// What is told of a series of which this became. Those at its end that had no effect are left out: they can be tried as if they had never been sent.
+pub fn told(mut done: Vec<Result<Added, OpError>>) -> Vec<Result<Added, OpError>> {
+    let was_begun = |done: &Result<Added, OpError>| done.as_ref().err().is_none_or(OpError::maybe_applied);
+    done.truncate(done.iter().rposition(was_begun).map_or(0, |last| last + 1));
+    let mut failed = done.iter().position(Result::is_err).map(|at| done.split_off(at));
+    // It may be found to come before them, or be lost; and a value is made of the parts before it.
+    if let Some(failed) = &mut failed
+        && let Some(Err(error)) = failed.first().cloned()
+    {
+        for done in failed.iter_mut().filter(|done| done.is_ok()) {
+            *done = Err(error.clone().doubted());
+        }
+    }
+    done.extend(failed.into_iter().flatten());
+    done
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const QUORUM: OpError = OpError::Quorum {
+        needed: 2,
+        answered: 1,
+        maybe_applied: true,
+    };
+
+    #[test]
+    fn a_place_that_is_given_up_without_a_name_breaks_the_series_off() {
+        let series = Series::default();
+        let [first, second, third] = [(); 3].map(|()| series.place());
+        first.named();
+        assert!(!second.is_broken() && !third.is_broken());
+        drop(second);
+        assert!(third.is_broken() && series.place().is_broken());
+    }
+
+    #[test]
+    fn what_had_no_effect_at_the_end_of_a_series_is_left_out() {
+        let (added, full) = (Ok(Added::Appended), Err(OpError::DiskFull));
+        assert_eq!(told(vec![added.clone(), full.clone(), full.clone()]), [added.clone()]);
+        assert!(told(vec![full.clone(), full.clone()]).is_empty());
+        let unknown = Err(QUORUM);
+        assert_eq!(
+            told(vec![added.clone(), unknown.clone(), full.clone()]),
+            [added, unknown]
+        );
+    }
+
+    #[test]
+    fn none_counts_as_done_where_one_before_it_does_not() {
+        let (added, unknown) = (Ok(Added::Appended), Err(QUORUM));
+        assert_eq!(
+            told(vec![added.clone(), unknown.clone(), added.clone()]),
+            [added.clone(), unknown.clone(), unknown]
+        );
+        let gone = |maybe_applied| Err(OpError::ShardUnavailable { maybe_applied });
+        assert_eq!(told(vec![gone(false), added]), [gone(false), gone(true)]);
+    }
+}
