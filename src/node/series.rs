@@ -103,7 +103,8 @@ mod tests {
     #[test]
     fn what_had_no_effect_at_the_end_of_a_series_is_left_out() {
         let (added, full) = (Ok(Added::Appended), Err(OpError::DiskFull));
-        assert_eq!(told(vec![added.clone(), full.clone(), full.clone()]), [added.clone()]);
+        let done = told(vec![added.clone(), full.clone(), full.clone()]);
+        assert!(done.len() == 1 && done[0] == added);
         assert!(told(vec![full.clone(), full.clone()]).is_empty());
         let unknown = Err(QUORUM);
         assert_eq!(

@@ -253,7 +253,7 @@ impl Inner {
         alone.for_each(|(slot, clock)| stable.join_slot(slot, clock));
         let neighbours: BTreeSet<NodeId> = slots.iter().flat_map(|(_, others)| others).copied().collect();
         // A request id of what was cleared since is not forgotten.
-        let heard = self.clocks.heard(neighbours.into_iter(), &own, self.env.wall.now());
+        let heard = self.clocks.heard(neighbours, &own, self.env.wall.now());
         self.local.set_stable(&stable, heard);
     }
 }

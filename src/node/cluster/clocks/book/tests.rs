@@ -107,7 +107,7 @@ async fn what_was_heard_is_as_old_as_of_the_peer_that_was_heard_of_least() {
     let (a, b, second, begun) = (NodeId(1), NodeId(2), Duration::from_secs(1), Instant::now());
     let now = || WallMs(100_000 + begun.elapsed().as_millis() as u64);
     let compared = |peer, lacking| book.lacked_before(peer, lacking, Moment::now(now()));
-    let heard = |held: u64| book.heard([a, b].into_iter(), &clocks(held), now());
+    let heard = |held: u64| book.heard([a, b], &clocks(held), now());
     assert_eq!(
         book.heard(std::iter::empty(), &clocks(1), now()),
         Some(now()),
@@ -126,7 +126,7 @@ async fn what_was_heard_is_as_old_as_of_the_peer_that_was_heard_of_least() {
     assert_eq!(heard(5), Some(now()));
     // The machine was suspended: the wall clock alone has moved on.
     let resumed = WallMs(now().0 + 7_200_000);
-    assert_eq!(book.heard([a, b].into_iter(), &clocks(5), resumed), Some(now()));
+    assert_eq!(book.heard([a, b], &clocks(5), resumed), Some(now()));
 }
 
 #[tokio::test(start_paused = true)]
