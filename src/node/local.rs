@@ -15,7 +15,7 @@ use super::inbox::Put;
 use super::jobs::JobGate;
 use super::messages::{Pending, Reply, ShardMessage, Work};
 use super::opening::{self, StartError};
-use super::permits::Permit;
+use super::permits::{Permit, Permits};
 use super::spreading::{LocalShare, Others};
 use super::supervisor::{Serving, ShardDoor, Supervisor, SupervisorMessage};
 use super::turns::{Turns, in_turn};
@@ -187,7 +187,7 @@ impl Local {
     /// Carries out one write. Durable on Ok.
     pub async fn write(&self, wanted: Wanted<'_>, context: WriteContext) -> Result<Added, OpError> {
         let changed = wanted.changed_key();
-        let (index, permit, write) = self.admit(wanted, context)?;
+        let (index, permit, write) = self.admit(wanted, context, Permits::take)?;
         self.put_watched(index, Work::Write(write, None), permit, changed).await
     }
 
@@ -195,7 +195,7 @@ impl Local {
     /// of `share`.
     pub(super) fn begin_write(&self, wanted: Wanted<'_>, context: WriteContext, others: Others, share: LocalShare) {
         let changed = wanted.changed_key();
-        let (index, permit, write) = match self.admit(wanted, context) {
+        let (index, permit, write) = match self.admit(wanted, context, Permits::take) {
             Ok(admitted) => admitted,
             Err(refused) => return share.end(Err(refused)),
         };
@@ -208,13 +208,18 @@ impl Local {
         tokio::spawn(async move { share.end(local.put_watched(index, work, permit, changed).await) });
     }
 
-    fn admit(&self, wanted: Wanted<'_>, context: WriteContext) -> Result<(usize, Permit, Write), OpError> {
+    fn admit(
+        &self,
+        wanted: Wanted<'_>,
+        context: WriteContext,
+        take: fn(&Permits, usize) -> Result<Permit, OpError>,
+    ) -> Result<(usize, Permit, Write), OpError> {
         let (slot, hash, index) = self.locate(wanted.user, wanted.key);
         let bytes = match &wanted.kind {
             WriteKind::Add { text, .. } => text.len(),
             WriteKind::Clear | WriteKind::ClearDots(_) => 0,
         };
-        let permit = self.inner.doors[index].permits.take(bytes)?;
+        let permit = take(&self.inner.doors[index].permits, bytes)?;
         let write = Write {
             slot,
             hash,

@@ -81,6 +81,17 @@ impl Permits {
         })
     }
 
+    /// The same, where half of what there is stays for others: for who takes many, and can do with fewer.
+    pub fn take_spare(&self, bytes: usize) -> Result<Permit, OpError> {
+        let permit = self.take(bytes)?;
+        let is_spare =
+            self.count.free() >= self.limits.shard_requests / 2 && self.bytes.free() >= self.limits.shard_bytes / 2;
+        is_spare.then_some(permit).ok_or(OpError::Overloaded {
+            what: "the half of the shard's request queue that is for many at once",
+            retry_after_s: RETRY_AFTER_S,
+        })
+    }
+
     /// Requests that wait now.
     pub fn waiting(&self) -> usize {
         self.limits.shard_requests - self.count.free()
@@ -105,5 +116,20 @@ mod tests {
         assert!(permits.take(10).is_err());
         drop(small);
         assert!(permits.take(8 << 20).is_ok());
+    }
+
+    #[test]
+    fn who_takes_many_leaves_half_to_others() {
+        let permits = Permits::new(Limits::default());
+        let many: Vec<_> = (0..SHARD_REQUESTS_MAX)
+            .map_while(|_| permits.take_spare(10).ok())
+            .collect();
+        assert_eq!(many.len(), SHARD_REQUESTS_MAX / 2);
+        let others: Vec<_> = (0..SHARD_REQUESTS_MAX / 2).map(|_| permits.take(10)).collect();
+        assert!(others.iter().all(Result::is_ok));
+        drop((many, others));
+        let large = [(); 2].map(|()| permits.take_spare(8 << 20));
+        assert!(large.iter().all(Result::is_ok));
+        assert!(permits.take_spare(8 << 20).is_err() && permits.take(8 << 20).is_ok());
     }
 }

@@ -6,6 +6,7 @@ use tokio::time::{Instant, timeout_at};
 use super::{Added, Local, Wanted};
 use crate::node::OpError;
 use crate::node::messages::{Pending, Reply, ShardMessage, Work};
+use crate::node::permits::Permits;
 use crate::node::series::{self, Series};
 use crate::node::spreading::{LocalShare, Others};
 use crate::shard::WriteContext;
@@ -25,7 +26,7 @@ impl Local {
         let mut door = None;
         for wanted in adds {
             // What finds no room, and all behind it, is for the caller to try again.
-            let Ok((index, permit, write)) = self.admit(wanted, WriteContext::default()) else {
+            let Ok((index, permit, write)) = self.admit(wanted, WriteContext::default(), Permits::take_spare) else {
                 break;
             };
             let (waiter, answer) = oneshot::channel();
@@ -59,7 +60,7 @@ impl Local {
         let mut refused = None;
         for add in adds {
             let admitted = match &refused {
-                None => self.admit(add.wanted, add.context),
+                None => self.admit(add.wanted, add.context, Permits::take_spare),
                 Some(error) => Err(OpError::clone(error)),
             };
             match admitted {
