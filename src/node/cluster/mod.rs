@@ -50,7 +50,7 @@ mod status;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -141,7 +141,6 @@ struct Inner {
     /// Numbers readers and pulls of this node at its peers.
     next_number: AtomicU64,
     tasks: Mutex<Vec<JoinHandle<()>>>,
-    stopping: AtomicBool,
 }
 
 impl Cluster {
@@ -168,7 +167,6 @@ impl Cluster {
     }
 
     pub async fn stop(&self) {
-        self.inner.stopping.store(true, Ordering::Release);
         for task in std::mem::take(&mut *self.inner.tasks.lock()) {
             task.abort();
         }

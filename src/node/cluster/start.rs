@@ -57,7 +57,6 @@ impl Cluster {
             observed: status::Observed::default(),
             serving: serve::Opened::default(),
             tasks: Mutex::default(),
-            stopping: AtomicBool::new(false),
             next_number: AtomicU64::new(1),
             taking: coordinator::Taking::default(),
             at_work: AtWork::default(),

@@ -1,5 +1,7 @@
 //! Whole members in one process, on real sockets and in real folders.
 
+pub(super) use std::sync::atomic::Ordering;
+
 pub(super) use futures_util::StreamExt;
 pub(super) use tempfile::TempDir;
 pub(super) use tokio::sync::watch;
