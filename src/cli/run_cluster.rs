@@ -4,6 +4,7 @@
 //! its profile or otherwise, before all of its nodes are members: once it holds data, no other node can join it.
 
 mod folder;
+mod former;
 mod keeper;
 mod live;
 mod made;
@@ -24,6 +25,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::config::{LISTEN_DEFAULT, Setting, address, shards_default, threads_default};
+use crate::os::RealDisk;
 
 use super::exit::Exit;
 use super::profile::{LOCAL_CLUSTER_FOLDER, PROFILE_FILE};
@@ -93,6 +95,12 @@ async fn run_until<F: AsyncFnMut()>(
         // Nodes of a new cluster that are left behind could not join it any more.
         all: folder.was_whole().then_some(WAIT_ALL),
     };
+    let (disk, all_data) = (RealDisk::default(), folder.all_data(count));
+    tokio::select! {
+        biased;
+        () = next_signal() => return Ok(()),
+        () = former::have_ended(&disk, &all_data, |text| eprintln!("{text}")) => {}
+    }
     let starts = plan(&mut folder, args.listen, count)?;
     folder.keep();
     let mut nodes = Nodes::start(starts, program);

@@ -109,6 +109,14 @@ impl FolderLock {
     }
 }
 
+/// Whether another process has the folder open; not when there is no folder.
+pub fn is_in_use(disk: &dyn Disk, dir: &Path) -> bool {
+    let file = dir.join(LOCK);
+    // To lock it would make it.
+    let is_there = matches!(disk.exists(&file), Ok(true));
+    is_there && disk.lock(&file).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+}
+
 impl Identity {
     /// Opens the folder, making it if need be. `shards` counts only then.
     pub fn open(env: &Env, dir: &Path, shards: u16, role: Role) -> Result<Self, IdentityError> {

@@ -154,6 +154,10 @@ impl Folder {
         self.path.join(format!("node-{number}"))
     }
 
+    pub fn all_data(&self, nodes: u16) -> Vec<PathBuf> {
+        (1..=usize::from(nodes)).map(|number| self.data(number)).collect()
+    }
+
     pub fn log(&self, number: usize) -> PathBuf {
         self.path.join(format!("node-{number}.log"))
     }

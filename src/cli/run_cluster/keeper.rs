@@ -11,7 +11,7 @@ use super::folder::{new_log, same_log};
 use super::process::{NodeProcess, Program, Start, address_in};
 
 /// Longest wait for a node to stop by itself; a little more than it allows itself.
-const STOP_TIMEOUT: Duration = Duration::from_secs(65);
+pub const STOP_TIMEOUT: Duration = Duration::from_secs(65);
 /// Between a death and the next start: long enough to be seen.
 const RESTART_AFTER: Duration = Duration::from_secs(1);
 /// A node that lived for less than this died at once.
