@@ -35,7 +35,7 @@
 //!
 //! In a cluster `node::cluster` stands before the shards: any replica of the slot coordinates. It first asks a quorum for the highest time it knows,
 //! and for the request id, and tells it by which time it stamps; the op is stamped after that, appended here and at the other replicas, and
-//! acknowledged when enough have it durably. Ops that get their names together travel in one message (`node::spreading`), to those replicas that a quorum needs at once, and
+//! acknowledged when enough have it durably. Ops that get their names together travel in one message (`node::shards::spreading`), to those replicas that a quorum needs at once, and
 //! to the rest a moment later. A node that holds no replica forwards. What a replica misses it asks for itself, by its clock (`node::cluster::catch_up`).
 //!
 //! # How a get travels

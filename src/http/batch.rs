@@ -67,6 +67,14 @@ enum Act<'a> {
 }
 
 impl Act<'_> {
+    /// Of the text that it brings.
+    fn text_bytes(&self) -> usize {
+        match self {
+            Self::Add { value, .. } => value.len(),
+            Self::Get { .. } | Self::Count | Self::Clear { .. } => 0,
+        }
+    }
+
     /// What is said of an add that was carried out.
     fn added(&self) -> Bytes {
         match self {

@@ -11,13 +11,13 @@ use std::time::Duration;
 use ractor::{Actor, ActorCell, ActorRef};
 use tokio::sync::oneshot;
 
-use super::inbox::Put;
 use super::jobs::JobGate;
-use super::messages::{Pending, Reply, ShardMessage, Work};
 use super::opening::{self, StartError};
-use super::permits::{Permit, Permits};
-use super::spreading::{LocalShare, Others};
-use super::supervisor::{Serving, ShardDoor, Supervisor, SupervisorMessage};
+use super::shards::inbox::Put;
+use super::shards::messages::{Pending, Reply, ShardMessage, Work};
+use super::shards::permits::{Permit, Permits};
+use super::shards::spreading::{LocalShare, Others};
+use super::shards::supervisor::{Serving, ShardDoor, Supervisor, SupervisorMessage};
 use super::turns::{Turns, in_turn};
 use super::watcher::{Watcher, changed_keys};
 use super::{NodeConfig, OpError};

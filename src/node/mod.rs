@@ -1,40 +1,29 @@
 //! A node: the actors, and the handle through which everything above talks to them. The only module that names ractor.
 //!
-//! `supervisor` starts one `shard_actor` per shard and one for the system's own key range, and starts a dead one again from its
-//! files. `permits` bounds what waits in mailboxes. `identity` is the data folder's lock and name, which `identity_keeper` writes while
-//! the node runs. `membership` is the gossip that tells which other nodes there are; nothing else names chitchat. `watcher` tells of
-//! changes of the system's own keys.
-//! `spreading` brings an op to the other replicas. `series` are adds to one key that go together. `refused` are ops that are taken from nobody. `hedged` reads
-//! this node's disk, or another replica's where that fails or is slow. `stalled` are shards whose disk hangs under a sync.
+//! `folder` is the data folder's lock and name. `shards` are the actors that hold its shards, and what is on its way to them. `local` is what this
+//! node does with its own shards, `replica` what it does for the other members, and `hedged` reads its disk, or another replica's where that fails or
+//! is slow. `stalled` are shards whose disk hangs under a sync. `series` are adds to one key that go together. `watcher` tells of changes of the
+//! system's own keys. `membership` is the gossip that tells which other nodes there are; nothing else names chitchat. `peers` are the connections
+//! with them, and `cluster` is what the members do together.
 
-mod checked_json;
 pub mod cluster;
-mod commit_time;
 pub mod error;
 mod figures;
+pub mod folder;
 pub mod handle;
 mod hedged;
-pub mod identity;
-mod identity_keeper;
-mod inbox;
 mod jobs;
 mod lacking;
 pub mod local;
 pub mod membership;
-mod messages;
-mod news;
 pub mod offline;
 mod opening;
 pub mod peers;
-mod permits;
-mod refused;
 pub mod replica;
 mod seldom;
-mod series;
-mod shard_actor;
-mod spreading;
+pub mod series;
+mod shards;
 mod stalled;
-mod supervisor;
 mod terms;
 mod turns;
 mod watcher;
@@ -42,20 +31,19 @@ mod watcher;
 use std::path::PathBuf;
 
 use crate::shard::ShardConfig;
-use crate::store::whole_file;
 
 pub use crate::store::keys::KeyPage;
 pub use crate::store::reader::Fragment;
 pub use cluster::{Cluster, ClusterConfig, MemberChange};
 pub use error::OpError;
 pub use figures::{CacheFigures, ShardFigures};
+use folder::identity::Role;
 pub use handle::Node;
 pub use hedged::ValueReader;
-use identity::Role;
 pub use local::{Added, Life, Local};
 pub use opening::StartError;
-pub use permits::Limits;
 pub use series::Add;
+pub use shards::permits::Limits;
 pub use terms::Terms;
 pub use watcher::SystemWatcher;
 

@@ -4,11 +4,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::NodeConfig;
-use super::identity::{Identity, IdentityError, Role};
-use super::identity_keeper::IdentityKeeper;
+use super::folder::identity::{Identity, IdentityError, Role};
+use super::folder::identity_keeper::IdentityKeeper;
 use super::jobs::JobGate;
-use super::permits::Limits;
-use super::supervisor::{ShardDoor, SupervisorArguments};
+use super::shards::permits::Limits;
+use super::shards::supervisor::{ShardDoor, SupervisorArguments};
 use super::turns::Turns;
 use crate::core::slot::{SYSTEM_SLOT, shard_slots};
 use crate::core::stamp::OriginId;

@@ -7,9 +7,9 @@ use tokio::sync::oneshot;
 
 use super::OpError;
 use super::local::{Local, damaged, report};
-use super::messages::ShardMessage;
-use super::news::News;
-use super::supervisor::{ShardDoor, SupervisorMessage};
+use super::shards::messages::ShardMessage;
+use super::shards::news::News;
+use super::shards::supervisor::{ShardDoor, SupervisorMessage};
 use crate::core::clock::{Clock, SlotClocks};
 use crate::core::op::KeyedOp;
 use crate::core::slot::{KeyHash, SlotId};

@@ -3,10 +3,12 @@
 //! Invariants:
 //! - one of them gets its name only after all that come before it in the series have theirs, or had been taken before: whatever becomes of one that
 //!   got none (refused, withdrawn, lost with its shard), none of those behind it gets one;
+//! - another replica gets all of them in one message: it holds those at the beginning, if it holds any. Did it hold one without one before it, and
+//!   nobody else either, a retry would bring the missing one behind it;
 //! - one counts as done only when all that come before it are.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use super::OpError;
 use super::local::Added;
@@ -21,15 +23,39 @@ pub struct Add {
     pub request_id: Option<RequestId>,
 }
 
-/// Writes that go into a shard's inbox together.
+/// Texts of no more bytes than this go together, so that one message holds them.
+const TEXT_BYTES_MAX: usize = 128 << 10;
+
+/// How many texts of these lengths go together.
+pub fn together(lengths: impl Iterator<Item = usize>) -> usize {
+    let mut bytes: usize = 0;
+    let fits = |length: &usize| {
+        bytes = bytes.saturating_add(*length);
+        bytes <= TEXT_BYTES_MAX
+    };
+    lengths.take_while(fits).count()
+}
+
+/// Writes that go into a shard's inbox together. Clones are the same series.
+#[derive(Clone, Default)]
+pub struct Series(Arc<Shared>);
+
 #[derive(Default)]
-pub struct Series {
-    is_broken: Arc<AtomicBool>,
+struct Shared {
+    is_broken: AtomicBool,
+    /// When those that have their names go to the other replicas: the shard's count of sendings.
+    sending: OnceLock<u64>,
+}
+
+impl PartialEq for Series {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
 }
 
 /// A write's place in its series. Dropped before the write has its name, it breaks the series off.
 pub struct InSeries {
-    is_broken: Arc<AtomicBool>,
+    series: Series,
     is_named: bool,
 }
 
@@ -37,7 +63,7 @@ impl Series {
     /// Of the next write.
     pub fn place(&self) -> InSeries {
         InSeries {
-            is_broken: self.is_broken.clone(),
+            series: self.clone(),
             is_named: false,
         }
     }
@@ -46,19 +72,29 @@ impl Series {
 impl InSeries {
     /// Whether one before it has ended without a name.
     pub fn is_broken(&self) -> bool {
-        self.is_broken.load(Ordering::Acquire)
+        self.series.0.is_broken.load(Ordering::Acquire)
     }
 
-    /// Those behind it may have theirs.
-    pub fn named(mut self) {
+    /// Whether it would go to the other replicas with those before it, if it got its name before this sending.
+    pub fn goes_with(&self, sending: u64) -> bool {
+        self.series.0.sending.get().is_none_or(|first| *first == sending)
+    }
+
+    pub fn series(&self) -> &Series {
+        &self.series
+    }
+
+    /// Those behind it may have theirs, before this sending.
+    pub fn named(mut self, sending: u64) {
         self.is_named = true;
+        self.series.0.sending.get_or_init(|| sending);
     }
 }
 
 impl Drop for InSeries {
     fn drop(&mut self) {
         if !self.is_named {
-            self.is_broken.store(true, Ordering::Release);
+            self.series.0.is_broken.store(true, Ordering::Release);
         }
     }
 }
@@ -94,10 +130,28 @@ mod tests {
     fn a_place_that_is_given_up_without_a_name_breaks_the_series_off() {
         let series = Series::default();
         let [first, second, third] = [(); 3].map(|()| series.place());
-        first.named();
+        first.named(0);
         assert!(!second.is_broken() && !third.is_broken());
         drop(second);
         assert!(third.is_broken() && series.place().is_broken());
+    }
+
+    #[test]
+    fn all_of_a_series_go_with_the_first() {
+        let series = Series::default();
+        let [first, second] = [(); 2].map(|()| series.place());
+        assert!(first.goes_with(3) && second.goes_with(4));
+        first.named(3);
+        assert!(second.goes_with(3) && !second.goes_with(4));
+    }
+
+    #[test]
+    fn as_many_go_together_as_one_message_holds() {
+        assert_eq!(together([1; 1000].into_iter()), 1000);
+        assert_eq!(together([TEXT_BYTES_MAX, 1].into_iter()), 1);
+        assert_eq!(together([TEXT_BYTES_MAX - 1, 1, 0, 1, 0].into_iter()), 3);
+        assert_eq!(together([TEXT_BYTES_MAX + 1, 1].into_iter()), 0);
+        assert_eq!(together([1, usize::MAX, 1].into_iter()), 1);
     }
 
     #[test]

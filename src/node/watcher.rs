@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use super::OpError;
 use super::local::{Added, Local};
-use super::messages::Work;
-use super::permits::Permit;
+use super::shards::messages::Work;
+use super::shards::permits::Permit;
 use crate::core::op::KeyedOp;
 use crate::types::Key;
 

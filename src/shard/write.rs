@@ -35,6 +35,16 @@ pub enum WriteKind {
     ClearDots(Clock),
 }
 
+impl WriteKind {
+    /// Of the text that it brings.
+    pub fn text_bytes(&self) -> usize {
+        match self {
+            Self::Add { text, .. } => text.len(),
+            Self::Clear | Self::ClearDots(_) => 0,
+        }
+    }
+}
+
 /// What other replicas know that a write has to come after.
 #[derive(Debug, Clone, Default)]
 pub struct WriteContext {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::node::identity;
+use crate::node::folder::identity;
 use crate::store::disk::Disk;
 
 use super::WAIT_SILENT;
@@ -24,7 +24,9 @@ pub async fn have_ended(disk: &dyn Disk, folders: &[PathBuf], say: impl Fn(&str)
             continue;
         }
         let shown = folder.display();
-        say(&format!("{shown} is still in use, perhaps by a node of the run before that is stopping: waiting for it"));
+        say(&format!(
+            "{shown} is still in use, perhaps by a node of the run before that is stopping: waiting for it"
+        ));
         if tokio::time::timeout_at(until, until_free(disk, folder)).await.is_err() {
             return;
         }
@@ -47,7 +49,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_nodes_of_a_run_that_was_killed_are_waited_for() {
         let root = tempfile::tempdir().unwrap();
-        let folders: Vec<PathBuf> = (1..=3).map(|number| root.path().join(format!("node-{number}"))).collect();
+        let folders: Vec<PathBuf> = (1..=3)
+            .map(|number| root.path().join(format!("node-{number}")))
+            .collect();
         // The third has none yet, which stays so.
         for folder in &folders[..2] {
             std::fs::create_dir(folder).unwrap();
@@ -61,7 +65,10 @@ mod tests {
         let held = disk.lock(&folders[1].join("node.lock")).unwrap();
         let mut looks = Box::pin(look());
         assert!(timeout(WAIT_SILENT * 2, &mut looks).await.is_err());
-        assert!(said.borrow().len() == 1 && said.borrow()[0].contains("node-2 is still in use"), "{said:?}");
+        assert!(
+            said.borrow().len() == 1 && said.borrow()[0].contains("node-2 is still in use"),
+            "{said:?}"
+        );
         drop(held);
         assert!(timeout(LOOK_EVERY * 2, looks).await.is_ok());
 

@@ -8,6 +8,7 @@ use super::{Act, Step};
 use crate::http::Terms;
 use crate::http::backend::Backend;
 use crate::http::request::Submitted;
+use crate::node::series::together;
 use crate::node::{Add, Added, OpError};
 use crate::types::{Key, UserId};
 
@@ -19,7 +20,8 @@ pub fn first_of(steps: &VecDeque<Step<'_>>, max: usize) -> usize {
     let terms = steps.front().map(|step| (step.consistency, step.patience));
     let belongs =
         |step: &&Step<'_>| matches!(step.act, Act::Add { .. }) && terms == Some((step.consistency, step.patience));
-    steps.iter().take(max).take_while(belongs).count()
+    let first = steps.iter().take(max).take_while(belongs);
+    together(first.map(|step| step.act.text_bytes()))
 }
 
 /// Carries out several adds, or as many of them as go together: the first ones.

@@ -24,7 +24,7 @@
 //! The op is stamped after all of these times, so it comes after every op that was acknowledged at a quorum before (G5), and its stamp never
 //! has to be changed; an acknowledged request id is always found (G6). Then it is appended here and at the other live replicas, and
 //! acknowledged when a quorum has it durably (G1), whichever these are. It goes at once to as many as a quorum takes, and two milliseconds later
-//! to the others, so that more goes in one message (`node::spreading`). A clear also learns the quorum's clocks of the slot, and removes what they
+//! to the others, so that more goes in one message (`node::shards::spreading`). A clear also learns the quorum's clocks of the slot, and removes what they
 //! cover, and with a value all parts that it may be made of (G7, `coordinator::seen`).
 //!
 //! A read at quorum compares digests of the slot's clock. Equal clocks mean equal sets of ops. Where too few are equal, what each lacks of the key is

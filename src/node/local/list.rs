@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::super::supervisor::ShardDoor;
 use super::super::turns::{UserTurn, in_turn};
 use super::{Local, damaged, report};
 use crate::node::OpError;
+use crate::node::shards::supervisor::ShardDoor;
 use crate::store::keys::{KeyPage, KeyQuery};
 use crate::types::Key;
 

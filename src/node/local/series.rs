@@ -5,10 +5,10 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{Added, Local, Wanted};
 use crate::node::OpError;
-use crate::node::messages::{Pending, Reply, ShardMessage, Work};
-use crate::node::permits::Permits;
 use crate::node::series::{self, Series};
-use crate::node::spreading::{LocalShare, Others};
+use crate::node::shards::messages::{Pending, Reply, ShardMessage, Work};
+use crate::node::shards::permits::Permits;
+use crate::node::shards::spreading::{LocalShare, Others};
 use crate::shard::WriteContext;
 
 /// One of a series that several replicas are to have.

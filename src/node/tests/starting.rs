@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
-use super::super::identity::{Identity, Role};
 use super::*;
+use crate::node::folder::identity::{Identity, Role};
 
 #[test]
 fn a_member_starts_although_the_disk_is_full() {

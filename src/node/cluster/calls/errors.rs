@@ -3,7 +3,7 @@
 use crate::node::OpError;
 use crate::node::error::OTHER_REQUEST;
 use crate::node::peers::CallError;
-use crate::node::permits::RETRY_AFTER_S;
+use crate::node::shards::permits::RETRY_AFTER_S;
 use crate::wire::WireError;
 
 /// Of a try that brought no answer.

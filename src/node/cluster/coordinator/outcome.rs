@@ -7,7 +7,7 @@ use crate::node::OpError;
 use crate::node::cluster::Inner;
 use crate::node::local::Added;
 use crate::node::peers::Peer;
-use crate::node::spreading::{self, Spread};
+use crate::node::shards::spreading::{self, Spread};
 use crate::types::{Key, RequestId, UserId};
 
 /// What is told of a request that something came of before the node went down.
@@ -66,7 +66,7 @@ impl Inner {
         let (own, may_take) = (vec![op.clone()], self.check_may_take(&op.op));
         let need = self.durable_need(op.op.dot.slot, need);
         let (others, share, mut told) = spreading::begin(peers, need);
-        spreading::send(vec![others.stamped(op)]);
+        spreading::send(vec![others.stamped(op, None)]);
         let local = async {
             let applied = match may_take {
                 Ok(()) => self.local.apply(own).await,

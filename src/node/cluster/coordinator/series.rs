@@ -18,7 +18,7 @@ use crate::node::hedged::HEDGE;
 use crate::node::local::{Added, Spreading, Wanted};
 use crate::node::peers::Peer;
 use crate::node::replica::place_of;
-use crate::node::spreading::{self, Turn};
+use crate::node::shards::spreading::{self, Turn};
 use crate::node::{OpError, Terms, series};
 use crate::shard::WriteContext;
 
@@ -48,6 +48,8 @@ impl Cluster {
 
 impl Inner {
     async fn add_series(&self, adds: &[Wanted<'_>], terms: Terms) -> Vec<Result<Added, OpError>> {
+        let lengths = adds.iter().map(|add| add.kind.text_bytes());
+        let adds = adds.get(..series::together(lengths)).unwrap_or_default();
         let Some(first) = adds.first() else { return Vec::new() };
         let Ok(_writing) = self.begin_user_write(first) else {
             return Vec::new();

@@ -17,7 +17,7 @@ use crate::node::hedged::HEDGE;
 use crate::node::local::{Added, Wanted};
 use crate::node::peers::Peer;
 use crate::node::replica::place_of;
-use crate::node::spreading::{self, Turn};
+use crate::node::shards::spreading::{self, Turn};
 use crate::node::{OpError, Terms};
 use crate::planted::{Bug, planted, takes_retries};
 use crate::shard::{WriteContext, WriteKind};

@@ -15,9 +15,10 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use crate::env::Env;
+use crate::node::folder::checked_json;
 use crate::node::jobs::JobGate;
-use crate::node::{checked_json, whole_file};
 use crate::store::disk::Disk;
+use crate::store::whole_file;
 use crate::types::NodeId;
 use crate::wire::{Response, WireError};
 

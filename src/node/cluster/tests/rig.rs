@@ -30,6 +30,8 @@ pub struct Rig {
     /// What is changed of the settings of a node.
     pub settings: fn(usize, &mut ClusterConfig),
     pub value_bytes_max: u64,
+    /// Of a shard's log, and how far ahead it is filled.
+    pub log_bytes: (u64, u64),
     /// The first node's disk, if that is to have faults.
     pub first_disk: Option<MemoryDisk>,
     /// Whether nodes can make connections.
@@ -95,6 +97,7 @@ impl Rig {
             replication: 3,
             settings: |_, _| {},
             value_bytes_max: crate::types::VALUE_BYTES_MAX,
+            log_bytes: (64 << 10, 16 << 10),
             first_disk: None,
             connects: watch::Sender::new(true),
         }
@@ -120,7 +123,7 @@ impl Rig {
 
     pub fn damage_name(&self, index: usize) {
         let file = self.dirs[index].path().join("data/node.json");
-        crate::node::whole_file::write(&*crate::os::env().disk, &file, b"{").unwrap();
+        crate::store::whole_file::write(&*crate::os::env().disk, &file, b"{").unwrap();
     }
 
     /// For one more node.
@@ -158,8 +161,8 @@ impl Rig {
         let mut config = NodeConfig::new(self.dirs[index].path().join("data"));
         config.shards = 2;
         config.shard = ShardConfig {
-            log_bytes: 64 << 10,
-            fill_bytes: 16 << 10,
+            log_bytes: self.log_bytes.0,
+            fill_bytes: self.log_bytes.1,
             idle_ms: 1000,
             value_bytes_max: self.value_bytes_max,
             ..ShardConfig::default()

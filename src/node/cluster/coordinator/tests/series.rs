@@ -31,19 +31,40 @@ fn listed(count: usize) -> Vec<String> {
     values
 }
 
-/// Each through the next node, while shards die; what one has not carried out goes on at the next.
+/// Logs in which there mostly is room.
+const ROOMY: (u64, u64) = (1 << 20, 512 << 10);
+
+async fn rig_with_room() -> Rig {
+    Rig {
+        log_bytes: ROOMY,
+        ..Rig::unstarted(3)
+    }
+    .started()
+    .await
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_series_counts_once_and_in_order_through_several_nodes_whose_shards_die() {
     const COUNT: usize = 20 * TOGETHER;
-    let rig = Rig::new(3).await;
+    let together = counts_once_and_in_order(rig_with_room().await, COUNT).await;
+    assert!(together > COUNT / 2, "{together} of {COUNT}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_series_that_waits_for_log_space_again_and_again_counts_once_and_in_order() {
+    counts_once_and_in_order(Rig::new(3).await, 5 * TOGETHER).await;
+}
+
+/// Each through the next node, while shards die; what one has not carried out goes on at the next. Gives how many went together.
+async fn counts_once_and_in_order(rig: Rig, count: usize) -> usize {
     let (user, key) = (user(), key("k"));
     let (mut at, mut round, mut together) = (0, 0, 0);
     let end = Instant::now() + 3 * PATIENCE;
-    while at < COUNT {
-        assert!(Instant::now() < end, "{at} of {COUNT}");
+    while at < count {
+        assert!(Instant::now() < end, "{at} of {count}");
         let front = rig.node(round % 3);
         round += 1;
-        let window = adds(at..(at + TOGETHER).min(COUNT));
+        let window = adds(at..(at + TOGETHER).min(count));
         let dies = async {
             if round % 4 == 0 && round < 30 {
                 for _ in 0..round % 9 {
@@ -67,18 +88,18 @@ async fn a_series_counts_once_and_in_order_through_several_nodes_whose_shards_di
             at += usize::from(alone.await.is_ok());
         }
     }
-    assert!(together > COUNT / 2, "{together} of {COUNT}");
     rig.wait_equal().await;
     for node in rig.running() {
-        assert!(list(node, "k", Consistency::All).await.unwrap() == listed(COUNT));
+        assert!(list(node, "k", Consistency::All).await.unwrap() == listed(count));
     }
     rig.end().await;
+    together
 }
 
 /// They go together only behind what is known to be there.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_series_of_which_one_was_taken_before_is_left_to_the_caller() {
-    let rig = Rig::new(3).await;
+    let rig = rig_with_room().await;
     let (user, key) = (user(), key("k"));
     for node in rig.running() {
         stop_task(node, SYNC).await;
@@ -102,6 +123,33 @@ async fn a_series_of_which_one_was_taken_before_is_left_to_the_caller() {
     assert_eq!(count_at(rig.node(0), "k").await, 0);
     let done = rig.node(0).add_series(&user, &key, adds(3..9), terms).await;
     assert_eq!(done, vec![Ok(Added::Appended); 6]);
+    rig.end().await;
+}
+
+fn long(bytes: usize) -> Vec<Add> {
+    let add = |index: usize| Add {
+        text: format!("{index} {}", "x".repeat(bytes)).as_str().into(),
+        finish: true,
+        request_id: None,
+    };
+    (0..TOGETHER).map(add).collect()
+}
+
+/// A replica might have the second message and not the first.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_a_series_only_those_are_carried_out_that_one_message_holds() {
+    let (user, k) = (user(), key("k"));
+    let rig = Rig::new(3).await;
+    let done = rig.node(0).add_series(&user, &k, long(1000), Terms::usual()).await;
+    // They do not find room in the log at once.
+    assert!((1..TOGETHER).contains(&done.len()), "{}", done.len());
+    assert_eq!(done, vec![Ok(Added::Appended); done.len()]);
+    assert_eq!(count_at(rig.node(0), "k").await, done.len() as u64);
+    rig.end().await;
+
+    let rig = rig_with_room().await;
+    let done = rig.node(0).add_series(&user, &k, long(10_000), Terms::usual()).await;
+    assert_eq!(done, vec![Ok(Added::Appended); 13], "of 128 KiB");
     rig.end().await;
 }
 

@@ -141,7 +141,7 @@ async fn a_process_that_was_put_back_gives_out_no_more_names_of_its_origin() {
         inner.later_generation(life.starts, Some(life.starts)).await,
         life.starts + 1
     );
-    let other = |door: &crate::node::supervisor::ShardDoor, before: &Option<ractor::ActorId>| {
+    let other = |door: &crate::node::shards::supervisor::ShardDoor, before: &Option<ractor::ActorId>| {
         door.serving()
             .as_ref()
             .is_some_and(|serving| Some(serving.actor.get_id()) != *before)

@@ -15,20 +15,20 @@ use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::OpError;
 use super::commit_time::CommitTime;
-use super::identity::{FolderLock, Identity};
-use super::identity_keeper::IdentityKeeper;
 use super::inbox::Inbox;
-use super::jobs::JobGate;
 use super::messages::{ShardArguments, ShardMessage};
 use super::news::PendingNews;
-use super::opening::Plan;
 use super::permits::{Limits, Permits};
 use super::refused::Refused;
 use super::shard_actor::ShardActor;
-use super::turns::Turns;
 use crate::env::Env;
+use crate::node::OpError;
+use crate::node::folder::identity::{FolderLock, Identity};
+use crate::node::folder::identity_keeper::IdentityKeeper;
+use crate::node::jobs::JobGate;
+use crate::node::opening::Plan;
+use crate::node::turns::Turns;
 use crate::shard::{Shard, ShardReader, ShardStats};
 use crate::store::cache::BlockCache;
 
@@ -130,7 +130,7 @@ pub struct SupervisorArguments {
     /// What is under way of the files of the folder itself.
     pub files: JobGate,
     /// Without a shard where it could not be opened.
-    pub(super) shards: Vec<(Plan, Option<Shard>)>,
+    pub shards: Vec<(Plan, Option<Shard>)>,
 }
 
 impl SupervisorArguments {

@@ -15,7 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::env::Env;
 use crate::node::jobs::Report;
-use crate::node::messages::{Looked, Name, Pending, ShardMessage};
+use crate::node::shards::messages::{Looked, Name, Pending, ShardMessage};
 use crate::shard::PastLookup;
 
 pub(super) struct Looking {

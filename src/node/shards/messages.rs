@@ -4,19 +4,19 @@ use std::sync::{Arc, Mutex};
 
 use tokio::sync::{Semaphore, oneshot};
 
-use super::OpError;
 use super::commit_time::CommitTime;
 use super::inbox::Inbox;
-use super::jobs::JobGate;
-use super::local::Added;
 use super::news::PendingNews;
 use super::permits::Permit;
 use super::refused::Refused;
-use super::series::InSeries;
 use super::spreading::{LocalShare, Others};
 use crate::core::clock::SlotClocks;
 use crate::core::op::KeyedOp;
 use crate::env::{Abandoned, Env};
+use crate::node::OpError;
+use crate::node::jobs::JobGate;
+use crate::node::local::Added;
+use crate::node::series::InSeries;
 use crate::shard::{CleanedUp, MergeOutcome, PastLookup, Shard, ShardStats, SpaceFailed, SpaceReady, Write};
 use crate::store::segment::ReadError;
 use crate::types::{Key, UserId};

@@ -1,7 +1,7 @@
 //! Waiting is bounded at the door: ractor's mailboxes are not, so a permit is taken before a message is sent.
 
-use super::OpError;
-use super::peers::CALLS_MAX;
+use crate::node::OpError;
+use crate::node::peers::CALLS_MAX;
 use crate::planted::{Bug, planted};
 use crate::quota::{Quota, Share};
 

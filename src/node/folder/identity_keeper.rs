@@ -7,13 +7,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::identity::{Identity, IdentityError};
-use super::jobs::JobGate;
 use crate::core::stamp::OriginId;
 use crate::env::Env;
+use crate::node::jobs::JobGate;
 
 /// The names of a node: the one in use, and all that its disk ever had, that one included.
 #[derive(Clone)]
-pub(super) struct Names {
+pub struct Names {
     pub origin: OriginId,
     pub own: Arc<BTreeSet<OriginId>>,
 }
@@ -27,7 +27,7 @@ impl Names {
     }
 }
 
-pub(super) struct IdentityKeeper {
+pub struct IdentityKeeper {
     /// Locked for as long as the disk takes.
     kept: Mutex<Kept>,
     /// As they stand in the file; locked for a moment only.

@@ -10,10 +10,11 @@ use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use super::OpError;
-use super::local::Added;
-use super::peers::{Hurry, Peer};
 use crate::core::op::{Body, KeyedOp};
+use crate::node::OpError;
+use crate::node::local::Added;
+use crate::node::peers::{Hurry, Peer};
+use crate::node::series::Series;
 use crate::planted::{Bug, planted};
 use crate::wire::{Request, Response, WireOp};
 
@@ -46,6 +47,8 @@ pub struct Others {
 pub struct Stamped {
     op: KeyedOp,
     peers: Vec<Target>,
+    /// Those of one series go in one message.
+    series: Option<Series>,
 }
 
 /// A peer that is to have an op.
@@ -113,22 +116,28 @@ pub fn begin(peers: &[Peer], need: usize) -> (Others, LocalShare, oneshot::Recei
 
 /// Sends the ops to those that are to have them.
 pub fn send(stamped: Vec<Stamped>) {
+    grouped(stamped).into_iter().for_each(Group::send);
+}
+
+fn grouped(stamped: Vec<Stamped>) -> Vec<Group> {
     let mut groups: Vec<Group> = Vec::new();
-    for Stamped { op, peers } in stamped {
+    for Stamped { op, peers, series } in stamped {
         let wire = WireOp::of(&op);
         // A full disk refuses adds and takes clears: these have to come alone.
         let alone = !matches!(op.op.body, Body::Value(_) | Body::Part(_));
         for target in peers {
+            let has_begun = |group: &Group| group.has_begun(&target, series.as_ref());
             let has_room = |group: &Group| group.has_room_for(&target, &wire);
-            let open = if alone { None } else { groups.iter().position(has_room) };
+            let begun = groups.iter().position(has_begun);
+            let open = begun.or_else(|| groups.iter().position(has_room)).filter(|_| !alone);
             let at = open.unwrap_or_else(|| {
                 groups.push(Group::new(&target, alone));
                 groups.len() - 1
             });
-            groups[at].add(wire.clone(), target.share);
+            groups[at].add(wire.clone(), target.share, series.as_ref());
         }
     }
-    groups.into_iter().for_each(Group::send);
+    groups
 }
 
 /// Ops that go to one peer in one message.
@@ -137,6 +146,7 @@ struct Group {
     hurry: Hurry,
     ops: Vec<WireOp>,
     shares: Vec<Share>,
+    series: Vec<Series>,
     bytes: usize,
     is_full: bool,
 }
@@ -148,17 +158,29 @@ impl Group {
             hurry: target.hurry,
             ops: Vec::new(),
             shares: Vec::new(),
+            series: Vec::new(),
             bytes: 0,
             is_full,
         }
     }
 
-    fn has_room_for(&self, target: &Target, op: &WireOp) -> bool {
-        let is_same = self.peer.node() == target.peer.node() && self.hurry == target.hurry;
-        is_same && !self.is_full && self.bytes + op.cost() <= GROUP_BYTES_MAX
+    fn is_for(&self, target: &Target) -> bool {
+        self.peer.node() == target.peer.node() && self.hurry == target.hurry
     }
 
-    fn add(&mut self, op: WireOp, share: Share) {
+    fn has_room_for(&self, target: &Target, op: &WireOp) -> bool {
+        self.is_for(target) && !self.is_full && self.bytes + op.cost() <= GROUP_BYTES_MAX
+    }
+
+    /// Whether it holds others of the series. A series is short enough to come on top of a full one.
+    fn has_begun(&self, target: &Target, series: Option<&Series>) -> bool {
+        series.is_some_and(|series| self.series.contains(series)) && self.is_for(target)
+    }
+
+    fn add(&mut self, op: WireOp, share: Share, series: Option<&Series>) {
+        if let Some(series) = series.filter(|series| !self.series.contains(series)) {
+            self.series.push(series.clone());
+        }
         self.bytes += op.cost();
         self.ops.push(op);
         self.shares.push(share);
@@ -198,12 +220,12 @@ impl Others {
         self.progress.turn.store(WAITS, Relaxed);
     }
 
-    pub fn stamped(self, op: KeyedOp) -> Stamped {
+    pub fn stamped(self, op: KeyedOp, series: Option<Series>) -> Stamped {
         if let Some(counting) = &mut *self.progress.counting.lock() {
             counting.is_stamped = true;
         }
         let peers = self.peers;
-        Stamped { op, peers }
+        Stamped { op, peers, series }
     }
 }
 
@@ -332,7 +354,7 @@ mod tests {
     }
 
     fn stamped(others: Others) -> [Share; 2] {
-        let [first, second] = <[Target; 2]>::try_from(others.stamped(op()).peers).ok().unwrap();
+        let [first, second] = <[Target; 2]>::try_from(others.stamped(op(), None).peers).ok().unwrap();
         [first.share, second.share]
     }
 
@@ -394,7 +416,7 @@ mod tests {
     #[test]
     fn an_actor_that_dies_leaves_nobody_waiting() {
         let (others, local, mut told) = begun(2);
-        let stamped = others.stamped(op());
+        let stamped = others.stamped(op(), None);
         drop(local);
         assert!(is_open(&mut told));
         drop(stamped);
@@ -442,7 +464,7 @@ mod tests {
     #[test]
     fn ops_that_peers_cannot_be_sent_are_told_as_such() {
         let (others, local, mut told) = begun(2);
-        send(vec![others.stamped(op())]);
+        send(vec![others.stamped(op(), None)]);
         assert!(is_open(&mut told));
         local.end(Ok(Added::Appended));
         let local = None;
@@ -459,7 +481,7 @@ mod tests {
         let mut group = Group::new(&target(), false);
         let wire = WireOp::of(&op());
         while group.has_room_for(&target(), &wire) {
-            group.add(wire.clone(), Share(None));
+            group.add(wire.clone(), Share(None), None);
         }
         assert!(group.bytes <= GROUP_BYTES_MAX && group.bytes + wire.cost() > GROUP_BYTES_MAX);
         assert!(group.ops.len() > 1000 && group.shares.len() == group.ops.len());
@@ -469,5 +491,35 @@ mod tests {
             ..target()
         };
         assert!(!Group::new(&target(), false).has_room_for(&later, &wire));
+    }
+
+    #[test]
+    fn those_of_a_series_come_in_one_message_and_in_their_order() {
+        let of_bytes = |bytes: usize| {
+            let mut op = op();
+            op.op.body = Body::Value("x".repeat(bytes).as_str().into());
+            op
+        };
+        let stamped = |bytes, series: Option<&Series>| begun(2).0.stamped(of_bytes(bytes), series.cloned());
+        let least = WireOp::of(&of_bytes(0)).cost();
+        // Some room is left for what is short.
+        let first = GROUP_BYTES_MAX - 5 * least;
+        let (one, other) = (Series::default(), Series::default());
+        let all = vec![
+            stamped(first, None),
+            stamped(1, Some(&one)),
+            stamped(5000, Some(&one)),
+            stamped(5001, None),
+            stamped(2, Some(&one)),
+            stamped(5002, Some(&other)),
+            stamped(3, Some(&other)),
+        ];
+        let groups = grouped(all);
+        let bytes = |group: &Group| group.ops.iter().map(|op| op.cost() - least).collect::<Vec<_>>();
+        for node in [1, 2] {
+            let of_node = groups.iter().filter(|group| group.peer.node() == NodeId(node));
+            let expected = [vec![first, 1, 5000, 2], vec![5001, 5002, 3]];
+            assert_eq!(of_node.map(bytes).collect::<Vec<_>>(), expected);
+        }
     }
 }

@@ -16,17 +16,17 @@ use looking::Looking;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::oneshot;
 
-use super::OpError;
 use super::commit_time::CommitTime;
 use super::inbox::Inbox;
-use super::jobs::{JobGate, Report};
-use super::local::Added;
 use super::messages::{Reply, ShardArguments, ShardMessage};
 use super::news::PendingNews;
 use super::permits::Permit;
 use super::refused::Refused;
 use super::spreading::{self, Stamped};
 use crate::env::{Abandoned, Env};
+use crate::node::OpError;
+use crate::node::jobs::{JobGate, Report};
+use crate::node::local::Added;
 use crate::planted::{Bug, planted};
 use crate::shard::{GroupNumber, MergeEnd, MergeJob, MergeOutcome, Shard, ShardStats};
 
@@ -64,6 +64,8 @@ pub struct ShardState {
     looking: Looking,
     /// Ops that have a name, and have not been sent to those others that are to have them.
     stamped: Vec<Stamped>,
+    /// How often such were sent.
+    sending: u64,
     stopping: Option<oneshot::Sender<()>>,
 }
 
@@ -112,6 +114,7 @@ impl Actor for ShardActor {
             waiting: VecDeque::new(),
             parked: VecDeque::new(),
             stamped: Vec::new(),
+            sending: 0,
             stopping: None,
         };
         me.send_interval(Duration::from_millis(TICK_MS), || ShardMessage::Tick);
@@ -240,6 +243,7 @@ impl ShardState {
         }
         // The others have their disks busy with it while this one has.
         spreading::send(std::mem::take(&mut self.stamped));
+        self.sending += 1;
         let Some(job) = self.shard.next_commit() else {
             return;
         };

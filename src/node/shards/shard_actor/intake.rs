@@ -5,9 +5,10 @@ use ractor::ActorRef;
 use super::{ShardState, Waiting};
 use crate::node::OpError;
 use crate::node::local::Added;
-use crate::node::messages::{Looked, Name, Pending, Reply, ShardMessage, Work};
-use crate::node::permits::Permit;
-use crate::node::spreading::Others;
+use crate::node::series::InSeries;
+use crate::node::shards::messages::{Looked, Name, Pending, Reply, ShardMessage, Work};
+use crate::node::shards::permits::Permit;
+use crate::node::shards::spreading::Others;
 use crate::shard::{Applied, GroupNumber, PastLookup, Submitted};
 use crate::store::segment::ReadError;
 
@@ -58,7 +59,8 @@ impl ShardState {
             Work::Write(write, others) => {
                 let (group, added) = match self.shard.submit(write, past.as_deref(), self.env.wall.now()) {
                     Ok(Submitted::InGroup(group, op)) => {
-                        self.stamped.extend(others.map(|others| others.stamped(op)));
+                        let series = series.as_ref().map(InSeries::series).cloned();
+                        self.stamped.extend(others.map(|others| others.stamped(op, series)));
                         (Some(group), Added::Appended)
                     }
                     Ok(Submitted::Repeated(group)) => (group, Added::Repeated),
@@ -88,7 +90,7 @@ impl ShardState {
                     Err(refused) => return reply.send(Err(refused.into())),
                 };
                 if let Some(series) = series {
-                    series.named();
+                    series.named(self.sending);
                 }
                 self.await_group(group, added, reply, permit);
             }
@@ -110,7 +112,7 @@ impl ShardState {
     /// None where it has to wait for one before it in its series, or is refused with it.
     fn behind_its_series(&mut self, pending: Pending, has_looked: bool) -> Option<Pending> {
         match (&pending.series, &pending.work) {
-            (Some(series), _) if series.is_broken() => {
+            (Some(series), work) if series.is_broken() || (is_for_others(work) && !series.goes_with(self.sending)) => {
                 let gone = OpError::ShardUnavailable { maybe_applied: false };
                 pending.reply.send(Err(gone));
                 None
@@ -189,6 +191,10 @@ impl ShardState {
             }
         }
     }
+}
+
+fn is_for_others(work: &Work) -> bool {
+    matches!(work, Work::Write(_, Some(_)))
 }
 
 /// Until it is tried again, others may do it.

@@ -22,11 +22,12 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{checked_json, whole_file};
+use super::checked_json;
 use crate::core::stamp::OriginId;
 use crate::env::{Entropy, Env};
 use crate::planted::{Bug, planted};
 use crate::store::disk::{Disk, DiskLock};
+use crate::store::whole_file;
 use crate::types::{NodeId, SHARDS_MAX};
 
 const FILE: &str = "node.json";
@@ -114,7 +115,10 @@ pub fn is_in_use(disk: &dyn Disk, dir: &Path) -> bool {
     let file = dir.join(LOCK);
     // To lock it would make it.
     let is_there = matches!(disk.exists(&file), Ok(true));
-    is_there && disk.lock(&file).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+    is_there
+        && disk
+            .lock(&file)
+            .is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
 }
 
 impl Identity {
