@@ -3,6 +3,11 @@
 use std::sync::atomic::Ordering;
 
 use super::*;
+use crate::node::local::{Spreading, Wanted};
+use crate::node::peers::Peer;
+use crate::node::shards::spreading::{self, Spread};
+use crate::shard::{WriteContext, WriteKind};
+use crate::types::NodeId;
 
 const TOGETHER: usize = 64;
 
@@ -133,5 +138,44 @@ async fn a_series_whose_sync_fails_counts_once_and_in_order_when_it_is_tried_aga
     assert!(failed > 2, "{failed}");
     let expected: Vec<String> = (0..VALUES).map(|index| index.to_string()).collect();
     assert!(list_of(&node, &key(0)).await == expected);
+    node.stop().await;
+}
+
+/// Another replica might have the second message and not the first.
+#[tokio::test(start_paused = true)]
+async fn what_gets_its_name_after_the_others_were_sent_breaks_the_series_off() {
+    let disk = MemoryDisk::new();
+    let node = Node::start(env(&disk), config()).await.unwrap();
+    let (user, key, peers) = (user(), key(0), [Peer::unconnected(NodeId(1))]);
+    let (mut puts, mut told) = (Vec::new(), Vec::new());
+    for index in 0..TOGETHER {
+        let (others, share, outcome) = spreading::begin(&peers, 1);
+        told.push(outcome);
+        // They do not find room in the log at once.
+        let text = format!("{index} {}", "x".repeat(1900)).as_str().into();
+        let kind = WriteKind::Add { text, finish: true };
+        let wanted = Wanted {
+            user: &user,
+            key: &key,
+            kind,
+            request_id: None,
+        };
+        puts.push(Spreading {
+            wanted,
+            context: WriteContext::default(),
+            others,
+            share,
+        });
+    }
+    node.local().begin_series(puts.into_iter());
+    let outcomes: Vec<Spread> = join_all(told).await.into_iter().map(Result::unwrap).collect();
+    let done = outcomes
+        .iter()
+        .take_while(|outcome| **outcome == Spread::Enough)
+        .count();
+    assert!((1..TOGETHER).contains(&done), "{done}");
+    let gone = Spread::Refused(OpError::ShardUnavailable { maybe_applied: false });
+    assert!(outcomes[done..].iter().all(|outcome| *outcome == gone), "{outcomes:?}");
+    assert_eq!(list_of(&node, &key).await.len(), done);
     node.stop().await;
 }
