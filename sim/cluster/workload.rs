@@ -1,18 +1,20 @@
 //! What the clients do: users are made, every client goes on by itself until it is told to stop, and in the end all replicas are
 //! compared.
 
+mod batch;
+mod draw;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
-use kv_storage::api::DEADLINE_MS_DEFAULT;
 use serde_json::{Value as Json, json};
 use tokio::time::sleep;
 
 use super::audit;
 use super::client::{HttpClient, NO_ANSWER, Reply};
-use super::history::{ANY_NODE, Answer, Level, Outcome, Place, What};
+use super::history::{Answer, Outcome, Place, What};
 use super::lie::{Lie, Memory};
 use super::net::{HostId, Network};
 use super::node::{ADMIN, password};
@@ -205,91 +207,6 @@ impl Client {
         }
     }
 
-    fn draw_place(&mut self) -> Place {
-        let load = &self.shared.plan.load;
-        let (users, keys) = (load.users, load.keys);
-        // One key is hot.
-        let key = if self.rng.percent(40) {
-            0
-        } else {
-            self.rng.below(keys.into()) as u8
-        };
-        Place {
-            user: self.rng.below(users.into()) as u8,
-            key,
-        }
-    }
-
-    fn draw_level(&mut self) -> Level {
-        let load = &self.shared.plan.load;
-        let (one, all) = (load.one_percent, load.all_percent);
-        match self.rng.below(100) {
-            draw if draw < one => Level::One,
-            draw if draw < one + all => Level::All,
-            _ => Level::Quorum,
-        }
-    }
-
-    fn draw_what(&mut self) -> What {
-        let load = self.shared.plan.load.clone();
-        if self.rng.percent(load.clear_percent) {
-            return What::Clear;
-        }
-        match self.rng.below(100) {
-            0..55 => What::Add {
-                text: self
-                    .shared
-                    .recorder
-                    .new_text(match self.rng.percent(load.long_percent) {
-                        true => self.rng.below(load.text_bytes_max),
-                        false => self.rng.below(load.text_bytes_max.min(30)),
-                    }),
-                finish: !self.rng.percent(load.part_percent),
-            },
-            55..85 => What::Get,
-            85..90 => What::Page {
-                offset: self.rng.below(12),
-                limit: self.rng.between(1, 5),
-            },
-            90..95 => What::Count,
-            _ => What::List {
-                after: None,
-                limit: self.rng.percent(50).then(|| self.rng.between(1, 5)),
-            },
-        }
-    }
-
-    pub fn draw_node(&mut self, place: Place) -> u8 {
-        match self.shared.plan.topology {
-            Topology::Separate => home(&self.shared.plan, place),
-            Topology::Cluster if self.product.is_some() => ANY_NODE,
-            Topology::Cluster => self.rng.below(self.shared.plan.nodes.into()) as u8,
-        }
-    }
-
-    pub fn draw_op(&mut self, place: Place, what: What) -> Asked {
-        let usual_ms = match &self.product {
-            Some(_) => self.shared.plan.product.deadline_ms.unwrap_or(DEADLINE_MS_DEFAULT),
-            None => DEADLINE_MS_DEFAULT,
-        };
-        let deadline_ms = match what {
-            What::Clear if self.id != AUDITOR_ID => self.shared.plan.clear_deadline_ms,
-            _ => usual_ms,
-        };
-        Asked {
-            op: self.shared.recorder.new_op(),
-            client: self.id,
-            node: self.draw_node(place),
-            place,
-            with_id: what.is_write(),
-            what,
-            level: self.draw_level(),
-            batch: None,
-            deadline_ms,
-            is_last: false,
-        }
-    }
-
     /// Whether an hour has passed since this was asked last.
     fn has_hour_passed(&mut self) -> bool {
         let hours = self.shared.recorder.hours();
@@ -430,101 +347,6 @@ impl Client {
         let outcome = self.ask(asked, path, body).await;
         self.memory.tell(lie, &mut self.rng, asked, outcome)
     }
-
-    async fn batch(&mut self) {
-        let first = self.draw_place();
-        let (node, level, batch) = (self.draw_node(first), self.draw_level(), self.shared.recorder.new_op());
-        let mut ops = Vec::new();
-        for at in 0..self.rng.between(1, 8) as usize {
-            let drawn = self.draw_place();
-            // In every second one all are of one key: what goes together is to be met.
-            let place = match batch % 2 {
-                0 => first,
-                _ => Place {
-                    user: first.user,
-                    ..drawn
-                },
-            };
-            let what = match self.draw_what() {
-                What::Page { .. } | What::List { .. } => What::Get,
-                what => what,
-            };
-            if self.draw_node(place) != node && self.shared.plan.topology == Topology::Separate {
-                continue;
-            }
-            ops.push(Asked {
-                node,
-                level,
-                batch: Some((batch, at)),
-                ..self.draw_op(place, what)
-            });
-        }
-        let began_us = os::now_us();
-        let outcomes = match &self.product {
-            Some(product) => product.batch(&ops).await,
-            None => self.ask_for_batch(node, &ops).await,
-        };
-        for (asked, outcome) in ops.into_iter().zip(outcomes) {
-            self.shared.recorder.end(asked, began_us, outcome);
-        }
-    }
-
-    /// All of one user, at one level.
-    async fn ask_for_batch(&mut self, node: u8, ops: &[Asked]) -> Vec<Outcome> {
-        let recorder = self.shared.recorder.clone();
-        let operations: Vec<Json> = ops.iter().map(|asked| operation(&recorder, asked)).collect();
-        let Some(first) = ops.first() else {
-            return Vec::new();
-        };
-        let body = json!({
-            "operations": operations,
-            "consistency": first.level.name(),
-            "user": credentials(&user_name(first.place.user)),
-        });
-        let reply = self.http.call(node, "/batch", &body).await;
-        let each = ops.iter().enumerate().map(|(at, asked)| match &reply {
-            Reply::Status(200, body) => {
-                let result = &body["results"][at];
-                let status = result["status_code"].as_u64().unwrap_or(0);
-                recorder.answer(&asked.what, status as u16, result)
-            }
-            reply => recorder.outcome(&asked.what, reply),
-        });
-        each.collect()
-    }
-
-    /// One value of several texts, through the product's client, which cuts it between them; until it is told to be there, or for some time.
-    async fn add_in_parts(&mut self) {
-        let (place, level, batch) = (self.draw_place(), self.draw_level(), self.shared.recorder.new_op());
-        let (count, bytes) = (self.rng.between(2, 4) as usize, self.shared.plan.product.part_bytes);
-        let mut parts = Vec::new();
-        for at in 0..count {
-            let text = self.shared.recorder.new_text_of(bytes);
-            let finish = at + 1 == count;
-            parts.push(Asked {
-                level,
-                // As a batch they stand in this order.
-                batch: Some((batch, at)),
-                // The others have ids that come from this one's.
-                with_id: at == 0,
-                ..self.draw_op(place, What::Add { text, finish })
-            });
-        }
-        let hours = self.shared.recorder.hours();
-        for _ in 0..self.rng.between(1, self.shared.plan.load.attempts_max) {
-            let Some(product) = &self.product else { return };
-            let began_us = os::now_us();
-            let outcome = product.add_in_parts(&parts).await;
-            for part in &parts {
-                self.shared.recorder.end(part.clone(), began_us, outcome.clone());
-            }
-            // After an hour it may be new to the nodes.
-            if matches!(outcome, Outcome::Answered(_)) || self.shared.recorder.hours() != hours {
-                return;
-            }
-            sleep(Duration::from_millis(self.rng.between(1, 300))).await;
-        }
-    }
 }
 
 /// What the next page of a listing begins behind: none after the last one, nor after one from which no way leads on.
@@ -534,10 +356,4 @@ pub fn next_page(after: Option<u8>, page: &Answer) -> Option<u8> {
     };
     let leads_on = after.is_none_or(|after| key_name(after) < key_name(*next));
     leads_on.then_some(*next)
-}
-
-fn operation(recorder: &Recorder, asked: &Asked) -> Json {
-    let (path, mut body) = recorder.request(asked);
-    body["op"] = path.trim_start_matches('/').into();
-    body
 }
