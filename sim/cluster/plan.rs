@@ -2,6 +2,8 @@
 //!
 //! Each seed leaves most faults out: a mixture of everything hides what only long runs of few things show (swarm testing).
 
+mod fault;
+
 use kv_storage::api::DEADLINE_MS_DEFAULT;
 use kv_storage::http::FrontConfig;
 use kv_storage::node::Limits;
@@ -12,6 +14,8 @@ use super::env::Pace;
 use super::lie::Lie;
 use super::net::{Link, Streams};
 use crate::rng::Rng;
+
+pub use fault::Fault;
 
 pub const SECOND_US: u64 = 1_000_000;
 
@@ -31,98 +35,6 @@ pub enum Script {
     Swarm,
     /// What a cluster of this size costs (`scale`).
     Scale,
-}
-
-/// A kind of fault, in the words of the report.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Fault {
-    Partition,
-    OneWay,
-    /// Two nodes do not hear each other, and the others hear both.
-    BrokenLink,
-    ClientAway,
-    SlowLink,
-    LossyLink,
-    CutConnection,
-    PowerLoss,
-    CrashInWrite,
-    Kill,
-    Restart,
-    LongAbsence,
-    Pause,
-    ClockJump,
-    ReadError,
-    WriteError,
-    SyncError,
-    SyncDirError,
-    FullDisk,
-    SlowDisk,
-    /// These lose what was durable; at most a minority of the nodes ever meets them.
-    EmptyDisk,
-    OldDisk,
-    BitFlip,
-    /// In a scenario of its own.
-    BadSector,
-    /// All clocks say that more than an hour has passed, as if all had been idle for as long: what is kept for an hour may go. Drawn apart
-    /// from the others, as it takes the clients' requests with it that could be sent again.
-    HourPasses,
-}
-
-impl Fault {
-    /// Those that the swarm draws from.
-    pub const ALL: [Self; 23] = [
-        Self::Partition,
-        Self::OneWay,
-        Self::ClientAway,
-        Self::SlowLink,
-        Self::LossyLink,
-        Self::CutConnection,
-        Self::PowerLoss,
-        Self::CrashInWrite,
-        Self::Kill,
-        Self::Restart,
-        Self::LongAbsence,
-        Self::Pause,
-        Self::ClockJump,
-        Self::ReadError,
-        Self::WriteError,
-        Self::SyncError,
-        Self::SyncDirError,
-        Self::FullDisk,
-        Self::SlowDisk,
-        Self::EmptyDisk,
-        Self::OldDisk,
-        Self::BitFlip,
-        Self::BrokenLink,
-    ];
-
-    /// Whether nodes are away because of it, or hard to reach.
-    pub fn takes_away(self) -> bool {
-        use Fault::{
-            BrokenLink, CrashInWrite, EmptyDisk, Kill, LongAbsence, LossyLink, OldDisk, OneWay, Partition, Pause,
-            PowerLoss, Restart, SlowLink,
-        };
-        matches!(
-            self,
-            Partition
-                | OneWay
-                | BrokenLink
-                | SlowLink
-                | LossyLink
-                | PowerLoss
-                | CrashInWrite
-                | Kill
-                | Restart
-                | LongAbsence
-                | Pause
-                | EmptyDisk
-                | OldDisk
-        )
-    }
-
-    pub fn loses_disk(self) -> bool {
-        matches!(self, Self::EmptyDisk | Self::OldDisk | Self::BitFlip | Self::BadSector)
-    }
 }
 
 #[derive(Debug, Clone)]
