@@ -184,10 +184,18 @@ impl Inner {
             .filter_map(|node| self.peers.get(*node))
             .filter(|peer| peer.is_up() && self.lives.is_introduced(peer.node()))
             .collect();
-        // A frozen peer shows by a request that waits for long.
-        peers.sort_by_key(|peer| (peer.waiting() > calls::SLOW, peer.node() < self.me, peer.node()));
+        bring_in_turn(&mut peers, self.me, |peer| (peer.node(), peer.waiting()));
         peers
     }
+}
+
+/// Those that answer first, in a circle from `me` on. Each is `seen` once: how long its oldest request waits changes while they are sorted.
+fn bring_in_turn<P>(peers: &mut [P], me: NodeId, seen: impl Fn(&P) -> (NodeId, Duration)) {
+    peers.sort_by_cached_key(|peer| {
+        let (node, waiting) = seen(peer);
+        // A frozen peer shows by a request that waits for long.
+        (waiting > calls::SLOW, node < me, node)
+    });
 }
 
 #[cfg(test)]

@@ -19,6 +19,29 @@ mod rig;
 pub(super) use ops::*;
 pub(super) use rig::*;
 
+#[test]
+fn peers_come_in_their_turn_though_they_fall_silent_and_answer_meanwhile() {
+    let silent = 2 * calls::SLOW;
+    let mut peers = [0, 1, 3, 4, 5];
+    bring_in_turn(&mut peers, NodeId(2), |peer| {
+        let waiting = if [1, 3].contains(peer) { silent } else { calls::SLOW };
+        (NodeId(*peer), waiting)
+    });
+    assert_eq!(peers, [4, 5, 0, 3, 1]);
+
+    // Enough for an order that contradicts itself to be noticed.
+    let mut peers: Vec<u64> = (0..200).collect();
+    let looks = std::cell::Cell::new(0_u64);
+    bring_in_turn(&mut peers, NodeId(100), |peer| {
+        let look = looks.replace(looks.get() + 1);
+        let is_silent = look.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 63 == 1;
+        (NodeId(*peer), if is_silent { silent } else { Duration::ZERO })
+    });
+    assert_eq!(looks.get(), 200, "each is looked at once");
+    peers.sort_unstable();
+    assert!(peers.into_iter().eq(0..200));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_one_node_took_all_nodes_show_in_the_same_order() {
     let rig = Rig::new(3).await;

@@ -4,7 +4,7 @@
 //! request, which a second try left behind and no clear saw: without it, they would show, and a cleared value be back. So it also stays
 //! - as long as a replica may hold a copy that is not here: until, after that hour, all that the others had was here, and none of them can
 //!   have missed the op itself;
-//! - as long as a copy is here: till that one is cleared too.
+//! - as long as a copy is here: till that one is cleared too; or may have been, where damage took something of the slot.
 //!
 //! What was taken anew under an id that others had forgotten is no copy (`fold`). It is known by its time alone. So the segment that a request id is
 //! missing from says that there was a time as high as what is taken anew has: what is stamped from then on is later, whatever the wall clock says,
@@ -69,8 +69,9 @@ impl Merge {
         let age_ms = heard.min(self.context.now).0.saturating_sub(since.0);
         let stable = self.context.stable.get(op.dot.slot);
         let is_everywhere = stable.is_some_and(|stable| stable.contains(op.dot.origin, op.dot.seq));
-        // Where damage is stepped over, there may be what cannot be read.
-        (age_ms >= REQUEST_ID_KEPT_MS && is_everywhere && !self.context.salvage).then_some((id, op.time))
+        // Where damage is stepped over, there may be what cannot be read; and what it took of the slot comes back.
+        let is_whole = !self.context.salvage && self.context.lost.get(op.dot.slot).is_none();
+        (age_ms >= REQUEST_ID_KEPT_MS && is_everywhere && is_whole).then_some((id, op.time))
     }
 
     /// The copies among all ops of a key.

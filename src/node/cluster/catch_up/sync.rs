@@ -137,6 +137,7 @@ impl Inner {
         }
         let layout = self.layout();
         let mut slots = self.shared_slots(node);
+        let shared = slots.len();
         // Before this node's own clocks are looked at: what is damaged after that may be missing from them.
         let as_of = self.clocks.damages();
         // A shard that does not open keeps none of the others from catching up.
@@ -147,7 +148,8 @@ impl Inner {
             .collect();
         let digest = digest_of(&digests);
         // Whatever happens until the answer is here, the peer may have more by then.
-        let compared_at = Moment::now(self.env.wall.now());
+        // And what it has of slots that are left out here does not show.
+        let compared_at = (slots.len() == shared).then(|| Moment::now(self.env.wall.now()));
         let theirs: BTreeMap<SlotId, u64> = match ask(peer, Request::Compare { digest }).await? {
             Response::Same => {
                 self.named.note(node);

@@ -54,9 +54,9 @@ struct Page {
     synced: BTreeSet<SlotId>,
     /// What has to be here before other slots are.
     due: Due,
-    /// What this node lacked when the clocks were last compared.
+    /// What this node lacked when the clocks of all slots were last compared, and what those of some slots alone have shown since.
     lacked: SlotClocks,
-    /// When that was.
+    /// When all were.
     compared_at: Option<Moment>,
     /// When they were last compared of those times of which all that was lacking has come.
     whole_at: Option<Moment>,

@@ -3,7 +3,8 @@
 //! Members hear of a change one after the other. One that does not know yet who took a seat still counts on the one who had it: that one and itself are
 //! a quorum by its table, the new one and a third are a quorum by theirs, and the two have nobody in common. So a new member acknowledges a write, and
 //! counts its own disk for one, only where all other replicas of the slot go by a table that *names* it: none of them votes for the
-//! replaced one any more. A member whose table has a record on its disk never lacks it again.
+//! replaced one any more. A member whose table has a record on its disk never lacks it again. One that is itself new goes by what it is told; started
+//! anew, that may be less than it was told before, so it makes no quorum by a table that lacks somebody whom it has met.
 //!
 //! It need not have copied anything for that: what it acknowledged it holds when its word counts, and its word counts only with all that the
 //! others hold. Who is not new has copied from all of them, by tables that named it (`catch_up::sync`).
@@ -43,7 +44,9 @@ impl Inner {
         }
         let layout = self.layout();
         let replicas = layout.placement.replicas(slot).iter().copied();
+        // Who counts itself by a later table has been met.
         self.named.by_all(replicas.filter(|node| *node != self.me))
+            && self.lives.all_met_are(|node| layout.table.get(node).is_some())
     }
 
     /// How many have to have a write durably for its level, this node included.

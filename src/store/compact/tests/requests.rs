@@ -1,6 +1,7 @@
 //! How long the id of a request is remembered whose op was cleared.
 
 use super::*;
+use crate::store::recover::UNKNOWN_ORIGIN;
 
 const HOUR_MS: u64 = 60 * 60 * 1000;
 
@@ -82,6 +83,29 @@ fn a_request_id_stays_while_another_replica_may_bring_a_copy() {
     store.wait(2 * HOUR_MS);
     store.compact_all();
     assert_eq!(store.spent(), 1, "another replica has not met the op");
+}
+
+#[test]
+fn a_request_id_stays_while_damage_may_have_taken_a_copy() {
+    let ops = [copy(1, 10), clear(0, 3, 1, 30, &[(1, 1, 1)])];
+    for origin in [OriginId(2), UNKNOWN_ORIGIN] {
+        let mut store = Store::of(&ops);
+        store.compact_all();
+        store.wait(2 * HOUR_MS);
+        store.lost.insert(SlotId(KEYS[0].0), origin, 1);
+        store.compact_all();
+        assert_eq!(store.spent(), 1, "what is lost of the slot may come back");
+        store.add_segment(&[copy(2, 20)]);
+        store.lost = SlotClocks::default();
+        store.compact_all();
+        assert_eq!((store.spent(), store.view(0).len()), (1, 0));
+    }
+    let mut store = Store::of(&ops);
+    store.compact_all();
+    store.wait(2 * HOUR_MS);
+    store.lost.insert(SlotId(KEYS[2].0), OriginId(2), 1);
+    store.compact_all();
+    assert_eq!(store.spent(), 0, "it was of another slot");
 }
 
 #[test]

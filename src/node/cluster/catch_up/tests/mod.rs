@@ -1,5 +1,6 @@
 //! Catching up, with whole nodes.
 
+mod closed;
 mod copying;
 mod due;
 mod given_up;

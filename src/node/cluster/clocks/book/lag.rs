@@ -20,10 +20,20 @@ pub(in crate::node::cluster) struct Lag {
 
 impl ClockBook {
     /// Of what this node lacks now, what it also lacked when they were last compared: all else may just be on its way. `at`: before the peer answered.
-    pub(in crate::node::cluster) fn lacked_before(&self, peer: NodeId, lacking: SlotClocks, at: Moment) -> SlotClocks {
+    /// None if some slots were left out: of what the peer has there nothing was heard, so neither did this node have all, nor will it when this has come.
+    pub(in crate::node::cluster) fn lacked_before(
+        &self,
+        peer: NodeId,
+        lacking: SlotClocks,
+        at: Option<Moment>,
+    ) -> SlotClocks {
         let mut pages = self.pages.lock();
         let page = pages.entry(peer).or_default();
         let both = page.lacked.meet(&lacking);
+        let Some(at) = at else {
+            page.lacked.join(&lacking);
+            return both;
+        };
         if lacking.is_empty() {
             page.whole_at = Some(at);
         } else if both.is_empty() {

@@ -96,7 +96,7 @@ fn two_peers_are_not_asked_for_the_same_at_the_same_time() {
 #[test]
 fn only_what_was_lacking_twice_is_asked_for() {
     let book = ClockBook::new(false);
-    let at = Moment::now(WallMs(1));
+    let at = Some(Moment::now(WallMs(1)));
     assert!(book.lacked_before(NodeId(1), clocks(3), at).is_empty());
     assert_eq!(book.lacked_before(NodeId(1), clocks(5), at), clocks(3));
 }
@@ -106,7 +106,7 @@ async fn what_was_heard_is_as_old_as_of_the_peer_that_was_heard_of_least() {
     let book = ClockBook::new(false);
     let (a, b, second, begun) = (NodeId(1), NodeId(2), Duration::from_secs(1), Instant::now());
     let now = || WallMs(100_000 + begun.elapsed().as_millis() as u64);
-    let compared = |peer, lacking| book.lacked_before(peer, lacking, Moment::now(now()));
+    let compared = |peer, lacking| book.lacked_before(peer, lacking, Some(Moment::now(now())));
     let heard = |held: u64| book.heard([a, b], &clocks(held), now());
     assert_eq!(
         book.heard(std::iter::empty(), &clocks(1), now()),
@@ -130,11 +130,41 @@ async fn what_was_heard_is_as_old_as_of_the_peer_that_was_heard_of_least() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_comparison_of_some_slots_alone_is_none_at_which_all_was_heard() {
+    let (book, peer, begun) = (ClockBook::new(false), NodeId(1), Instant::now());
+    let now = || WallMs(100_000 + begun.elapsed().as_millis() as u64);
+    let compared = |lacking| book.lacked_before(peer, lacking, Some(Moment::now(now())));
+    let compared_some = |lacking| book.lacked_before(peer, lacking, None);
+    let heard = |held: u64| book.heard([peer], &clocks(held), now());
+    let wait = || tokio::time::advance(Duration::from_secs(1));
+    compared_some(SlotClocks::default());
+    assert_eq!((heard(0), book.lag(peer, &clocks(0))), (None, None));
+    wait().await;
+    // The others show what was there all the time.
+    assert!(compared(clocks(3)).is_empty());
+    assert_eq!(heard(0), None);
+    let first = now();
+    assert_eq!(heard(3), Some(first), "it has come");
+    wait().await;
+    compared_some(SlotClocks::default());
+    assert_eq!(heard(3), Some(first));
+    assert!(compared_some(clocks(5).minus(&clocks(3))).is_empty());
+    assert_eq!(heard(3), Some(first));
+    assert_eq!(book.lag(peer, &clocks(3)).map(|lag| lag.ops), Some(2));
+    wait().await;
+    // Lacking twice, it is asked for.
+    let lacking = clocks(7).minus(&clocks(3));
+    assert_eq!(compared(lacking), clocks(5).minus(&clocks(3)));
+    assert_eq!(heard(3), Some(first));
+    assert_eq!(heard(7), Some(now()));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_lag_lasts_until_what_was_lacking_has_come_from_whomever() {
     let book = ClockBook::new(false);
     let (peer, second, begun) = (NodeId(1), Duration::from_secs(1), Instant::now());
     let now = || WallMs(100_000 + begun.elapsed().as_millis() as u64);
-    let compared = |peer, lacking| book.lacked_before(peer, lacking, Moment::now(now()));
+    let compared = |peer, lacking| book.lacked_before(peer, lacking, Some(Moment::now(now())));
     let lag = |ops, time| Some(Lag { ops, time });
     assert_eq!(book.lag(peer, &clocks(0)), None, "they did not compare yet");
     tokio::time::advance(second).await;

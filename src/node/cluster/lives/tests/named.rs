@@ -70,6 +70,37 @@ async fn append(rig: &Rig, from: usize, to: usize, place: u64) -> Response {
     inner(rig.node(to)).answer_append(id(rig.node(from)), ops).await
 }
 
+/// Started anew, it was let in by one that does not know yet who took its seat.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_still_copies_makes_no_quorum_by_a_table_that_lacks_who_was_met() {
+    let rig = Rig::new(1).await;
+    let node = inner(rig.node(0));
+    let (loyal, old, new) = (NodeId(7), NodeId(8), NodeId(9));
+    let record = |node: NodeId, seat: u32, replaces: Option<NodeId>| {
+        let mut record = inner(rig.node(0)).own_record(seat, 3);
+        record.node = node.to_string();
+        record.replaces = replaces.map(|old| old.to_string());
+        if seat > 0 {
+            record.peer = free_port();
+        }
+        serde_json::to_string(&record).unwrap()
+    };
+    let mut records = vec![record(node.me, 0, None), record(loyal, 1, None), record(old, 2, None)];
+    node.take_told_table(MemberTable::of(&records));
+    node.clocks.set_new();
+    [loyal, old].into_iter().for_each(|peer| node.named.note(peer));
+    assert!(node.counts(slot()));
+    let met = node.meet((new, 1), 1, 100).await;
+    assert!(matches!(met, Response::Done), "{met:?}");
+    assert!(!node.counts(slot()), "the new one may make a quorum with the other one");
+    records.push(record(new, 2, Some(old)));
+    node.take_told_table(MemberTable::of(&records));
+    assert!(!node.counts(slot()), "the new one does not know of it");
+    node.named.note(new);
+    assert!(node.counts(slot()));
+    rig.end().await;
+}
+
 /// The one that does not know would make a quorum with the one that was replaced.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_took_a_seat_makes_no_quorum_before_all_others_know() {
