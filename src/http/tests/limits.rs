@@ -257,6 +257,48 @@ async fn a_connection_whose_request_came_in_pieces_is_idle_after_it_and_not_slow
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_connection_is_idle_and_not_slow_after_a_body_that_came_behind_its_refusal() {
+    const PIECE: [u8; 1000] = [b'x'; 1000];
+    const PIECES: usize = 20;
+    let headers = format!("content-length: {}\r\n", PIECES * PIECE.len());
+    let rig = Rig::in_memory(impatient());
+    let next = &b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n"[..];
+    let begun = &next[..9];
+    // What comes with the last of the body, and after it.
+    for (with, after) in [
+        (&b""[..], &b""[..]),
+        (b"", next),
+        (next, b""),
+        (begun, &next[9..]),
+        (begun, b""),
+    ] {
+        let mut stream = rig.connect().await;
+        stream.write_all(&post("/nope", &headers, &PIECE)).await.unwrap();
+        let mut status = [0; 13];
+        stream.read_exact(&mut status).await.unwrap();
+        assert_eq!(&status, b"HTTP/1.1 404 ");
+        super::rig::settle().await;
+        for _ in 2..PIECES {
+            stream.write_all(&PIECE).await.unwrap();
+            super::rig::settle().await;
+        }
+        for rest in [&[&PIECE[..], with].concat(), after] {
+            stream.write_all(rest).await.unwrap();
+            super::rig::settle().await;
+        }
+        let answers = read_all(stream).await;
+        let served = with.len() + after.len() == next.len();
+        assert_eq!(answers.contains("HTTP/1.1 200 "), served, "{answers}");
+    }
+    // The last one alone did not end its head.
+    let cut = async |reason| {
+        rig.metric(&format!("kv_http_cut_connections_total{{reason=\"{reason}\"}}"))
+            .await
+    };
+    assert_eq!((cut("slow_head").await, cut("idle").await), (1, 4));
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_idle_connection_is_cut_in_the_end() {
     let rig = Rig::in_memory(impatient());
     for sent in ["", "GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n"] {
