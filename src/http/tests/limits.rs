@@ -68,6 +68,30 @@ async fn a_client_that_asks_first_is_refused_before_it_sends() {
     assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_client_that_was_told_to_go_on_may_send_until_it_has_read_why_it_is_refused() {
+    let crowded = FrontConfig {
+        body_bytes_in_flight_max: 1 << 20,
+        ..FrontConfig::default()
+    };
+    let chunk = format!("10000\r\n{}\r\n", "x".repeat(0x10000));
+    for (config, refused) in [(FrontConfig::default(), "413"), (crowded, "503")] {
+        let rig = Rig::in_memory(config);
+        let mut stream = rig.connect().await;
+        let headers = "transfer-encoding: chunked\r\nexpect: 100-continue\r\n";
+        stream.write_all(&post("/add_value", headers, b"")).await.unwrap();
+        let mut told = [0; 25];
+        stream.read_exact(&mut told).await.unwrap();
+        assert_eq!(&told, b"HTTP/1.1 100 Continue\r\n\r\n");
+        for _ in 0..(BODY_BYTES_MAX + (4 << 20)) / 0x10000 {
+            stream.write_all(chunk.as_bytes()).await.unwrap();
+        }
+        let mut status = [0; 13];
+        stream.read_exact(&mut status).await.unwrap();
+        assert_eq!(status, format!("HTTP/1.1 {refused} ").as_bytes());
+    }
+}
+
 #[tokio::test]
 async fn without_a_permit_for_a_request_it_is_refused_at_once() {
     let rig = Rig::with(FrontConfig {
