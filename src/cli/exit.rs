@@ -18,8 +18,8 @@ Exit codes:
   4  user or password refused, or the user may not do this
   5  refused: the input is not UTF-8, too large, or not what the call takes; or the user or node that it names is not
      there, is there already, or cannot be changed so
-  6  the node is overloaded, its disk is full, or too few replicas answered; the command may work later,
-     an add that may be stored with the --request-id that its message names";
+  6  the node is overloaded, its disk is full, too few replicas answered, or the request came too slowly; the command may
+     work later, an add that may be stored with the --request-id that its message names";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
@@ -166,7 +166,7 @@ mod tests {
             status,
             detail: detail(),
         };
-        assert_eq!([404, 408, 409].map(|status| code(refused(status))), [5, 1, 5]);
+        assert_eq!([404, 409, 415].map(|status| code(refused(status))), [5, 5, 1]);
         let unknown = ClientError::NoSuchCall {
             url: detail(),
             path: detail(),

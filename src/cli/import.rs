@@ -1,7 +1,7 @@
 //! `kv import`: adds the keys and values of a JSON Lines file.
 //!
-//! Invariant: each add's request id follows from the file's digest, the line's number and the add itself, so an import that is
-//! repeated, in whole or in part, adds nothing twice. Adds of one key are sent in the order of the file.
+//! Invariant: each add's request id follows from the file's digest when it was first imported, the line's number and the add itself, so an
+//! import that is repeated, in whole or in part, adds nothing twice. Adds of one key are sent in the order of the file.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -41,8 +41,9 @@ each time; an import of the same lines from a file can be run again, and adds no
 #[command(after_help = "\
 A file that is imported again adds nothing twice, as long as the values are still in their keys and for at least an hour after they \
 were cleared; --again adds them anew. An import that was interrupted, or stopped at a line that had to be corrected, goes on where it \
-stopped, or at its first line if what it stored is not there any more. FILE.progress tells how far it came; of a file that was corrected, \
-and after --again, it stays, so that the next import adds nothing twice. What comes from standard input is always added anew.")]
+stopped, or at its first line if what it stored is not there any more. FILE.progress tells how far it came, and stays: by it, the next \
+import adds nothing twice of a file that was corrected or has grown. A file that was changed before the place where its import ended is \
+another one, and is added as a whole; this is said. What comes from standard input is always added anew.")]
 pub struct ImportArgs {
     /// JSON Lines, {"key":…,"value":[…]} for each key, as `kv export` writes them; - for standard input
     pub file: PathBuf,
@@ -100,6 +101,9 @@ async fn import_file(connection: &Connection, args: &ImportArgs) -> anyhow::Resu
     let target = format!("{} at {}", target.user.value, target.urls.value.join(","));
     let path = import_progress::path_for(&args.file);
     let mut start = Start::find(&mut file, &path, &target, args.again).with_context(place)?;
+    if let Some(warning) = start.warning() {
+        eprintln!("warning: {}: {warning}", place());
+    }
     if start.lines > 0 && !start.is_stored(&connection.client).await? {
         eprintln!("what was imported of this file before is not there: beginning at its first line");
         start = start.rewind(&mut file).with_context(place)?;
@@ -151,20 +155,23 @@ struct Saver {
 }
 
 impl Saver {
-    fn save(&mut self, position: Position, done: bool) {
+    /// Whether it could.
+    fn save(&mut self, position: Position, done: bool) -> bool {
         let progress = Progress {
             last_key: self.last_key.clone(),
             again: self.again,
             done,
             ..Progress::at(position, &self.target, &self.import_id)
         };
-        if let Err(error) = import_progress::write(&self.path, &progress)
-            && !self.failed
-        {
+        let Err(error) = import_progress::write(&self.path, &progress) else {
+            return true;
+        };
+        if !self.failed {
             self.failed = true;
             let path = self.path.display();
             eprintln!("warning: cannot write {path}: {error}; if this import is interrupted, the next one begins anew");
         }
+        false
     }
 }
 
@@ -235,15 +242,14 @@ impl<'a> Import<'a> {
         outcome.map(|()| std::mem::take(&mut self.done))
     }
 
-    /// Once everything up to `end` is stored: the file's digest is the name of the next import of it, unless this one had another name, which
-    /// must then be kept: whether it is.
+    /// Once everything up to `end` is stored: the next import of the file goes by the name of this one, also when the file has grown. Nothing
+    /// is known by what stored nothing: other files begin so too. Whether it stays.
     fn leave_progress(&mut self, end: Position) -> io::Result<bool> {
         let Some(saver) = &mut self.saver else {
             return Ok(false);
         };
-        if saver.import_id != end.digest.to_hex().as_str() {
-            saver.save(end, true);
-            return Ok(true);
+        if saver.last_key.is_some() {
+            return Ok(saver.save(end, true));
         }
         match fs::remove_file(&saver.path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),

@@ -2,7 +2,7 @@
 //!
 //! Invariant: it is believed only while the file still begins with what was imported; and that this is stored, only for the same address and
 //! user, while the import is not done and the last key of it is there: the store at that address may be a new one. A lost or old one does no
-//! harm, unless the file was corrected: request ids keep what is sent again from being added twice.
+//! harm, unless the file was corrected or has grown: request ids keep what is sent again from being added twice.
 
 use std::fs;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -111,6 +111,8 @@ pub struct Start {
     pub hasher: blake3::Hasher,
     /// Of those before, the last key that got a value.
     pub last_key: Option<String>,
+    /// So many lines were imported of the file, and it does not begin with them any more.
+    changed_lines: Option<u64>,
 }
 
 impl Start {
@@ -126,6 +128,7 @@ impl Start {
     pub fn find(file: &mut fs::File, progress: &Path, target: &str, again: bool) -> io::Result<Self> {
         // One that adds everything anew is gone on with until it is done, and is another one after that.
         let saved = read(progress).filter(|saved| !again || (saved.again && !saved.done));
+        let mut changed_lines = None;
         if let Some(saved) = saved {
             let mut hasher = blake3::Hasher::new();
             let bytes = digest(file, saved.offset_bytes, &mut hasher)?;
@@ -137,6 +140,7 @@ impl Start {
                     offset_bytes: saved.offset_bytes,
                     hasher,
                     last_key: saved.last_key,
+                    changed_lines: None,
                 };
                 // Another store lacks it all, and of one that has it all some may have been cleared since; the same one under another
                 // address tells by the name what it has.
@@ -146,14 +150,34 @@ impl Start {
                 return start.rewind(file);
             }
             file.seek(SeekFrom::Start(0))?;
+            changed_lines = (saved.target == target).then_some(saved.lines);
         }
-        if again {
-            return Ok(Self::first_line(entropy::hex::<16>(), true));
-        }
+        let import_id = match again {
+            true => entropy::hex::<16>(),
+            false => Self::digest_of_all(file)?,
+        };
+        Ok(Self {
+            changed_lines,
+            ..Self::first_line(import_id, again)
+        })
+    }
+
+    fn digest_of_all(file: &mut fs::File) -> io::Result<String> {
         let mut hasher = blake3::Hasher::new();
         digest(file, u64::MAX, &mut hasher)?;
         file.seek(SeekFrom::Start(0))?;
-        Ok(Self::first_line(hasher.finalize().to_hex().to_string(), false))
+        Ok(hasher.finalize().to_hex().to_string())
+    }
+
+    /// To be said before anything is sent, for it cannot be taken back.
+    pub fn warning(&self) -> Option<String> {
+        let lines = match self.changed_lines? {
+            1 => "its first line was".to_owned(),
+            lines => format!("its first {lines} lines were"),
+        };
+        Some(format!(
+            "{lines} imported before, and changed since: it is taken for another file, and all of it is added"
+        ))
     }
 
     /// Whether the lines before are stored, as far as their last key tells.
@@ -178,6 +202,7 @@ impl Start {
             offset_bytes: 0,
             hasher: blake3::Hasher::new(),
             last_key: None,
+            changed_lines: None,
         }
     }
 }

@@ -77,7 +77,8 @@ async fn what_is_imported_is_what_is_exported() {
     world.import(FILE, false).await.unwrap();
     assert_eq!(world.node.list("a"), ["1", "2"]);
     assert_eq!(world.node.list("b"), ["", "x\ny"]);
-    assert_eq!(world.progress(), None);
+    let progress = world.progress().unwrap();
+    assert_eq!((progress.lines, progress.done), (3, true));
     let exported = world.export(false).await.unwrap();
     assert_eq!(exported, FILE.replace("\\ud83d\\ude00", "\u{1f600}"));
 }
@@ -104,8 +105,8 @@ async fn progress_that_stays_is_named() {
         };
         let connection = Connection::to_keys(&args.connection).unwrap();
         let said = import_file(&connection, &args).await.unwrap();
-        assert_eq!(said.contains("in.jsonl.progress"), again, "{said}");
-        assert_eq!(world.progress().is_some(), again);
+        assert!(said.contains("in.jsonl.progress"), "{said}");
+        assert_eq!(world.progress().unwrap().again, again);
         assert_eq!(said.contains("an earlier one"), !again, "{said}");
     }
     // Now nothing is added.
@@ -197,6 +198,71 @@ async fn a_corrected_file_that_is_imported_again_adds_nothing_twice() {
     world.import(&longer, false).await.unwrap();
     assert_eq!(world.node.list("a"), ["1", "2", "3"]);
     assert_eq!(world.node.list("b").len(), 2);
+}
+
+#[tokio::test]
+async fn of_a_file_that_grew_only_what_is_new_is_added() {
+    let world = World::new();
+    let line = |number: u32| format!("{{\"key\":\"a\",\"value\":[\"{number}\"]}}\n");
+    let mut file = String::new();
+    for number in 1..5 {
+        file += &line(number);
+        world.import(&file, false).await.unwrap();
+        let expected: Vec<String> = (1..=number).map(|number| number.to_string()).collect();
+        assert_eq!(world.node.list("a"), expected);
+    }
+    assert_eq!(world.progress().unwrap().lines, 4);
+}
+
+/// Two files that were empty once are not the same one.
+#[tokio::test]
+async fn of_an_import_that_stored_nothing_no_progress_stays() {
+    let world = World::new();
+    for empty in ["", "\n", "{\"key\":\"a\",\"value\":[]}\n"] {
+        world.import(empty, false).await.unwrap();
+        assert_eq!(world.progress(), None, "{empty:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_progress_that_cannot_be_written_is_not_said_to_stay() {
+    let world = World::new();
+    fs::write(world.path("in.jsonl"), FILE).unwrap();
+    // Where the file cannot be put.
+    fs::create_dir(world.path("in.jsonl.progress")).unwrap();
+    let args = ImportArgs {
+        file: world.path("in.jsonl"),
+        again: false,
+        connection: world.connection(),
+    };
+    let connection = Connection::to_keys(&args.connection).unwrap();
+    let said = import_file(&connection, &args).await.unwrap();
+    assert!(!said.contains("in.jsonl.progress"), "{said}");
+}
+
+#[tokio::test]
+async fn of_a_file_that_was_changed_before_where_its_import_stopped_it_is_said() {
+    let world = World::new();
+    let wrong = FILE.replace("\"b\",\"value\"", "\"b\",\"values\"");
+    let target = format!("{USER} at {}", world.node.url);
+    let warning = |content: &str, target: &str| {
+        fs::write(world.path("in.jsonl"), content).unwrap();
+        let mut file = fs::File::open(world.path("in.jsonl")).unwrap();
+        let start = Start::find(&mut file, &world.path("in.jsonl.progress"), target, false);
+        start.unwrap().warning()
+    };
+    assert_eq!(warning(FILE, &target), None);
+    for (content, lines) in [(wrong.as_str(), "its first line"), (FILE, "its first 3 lines")] {
+        let imported = world.import(content, false).await;
+        assert_eq!(imported.is_err(), content == wrong);
+        assert_eq!(warning(FILE, &target), None);
+        assert_eq!(warning(&format!("{FILE}x"), &target), None);
+        // A blank less.
+        let said = warning(&FILE.replacen("[\"1\",", "[ \"1\",", 1), &target);
+        assert!(said.as_ref().is_some_and(|said| said.contains(lines)), "{said:?}");
+        assert!(warning("", &target).is_some());
+        assert_eq!(warning("", "another store"), None);
+    }
 }
 
 #[tokio::test]

@@ -156,7 +156,7 @@ impl ClientBuilder {
             },
             deadline_ms: self.deadline.map(deadline_ms),
             inner: Arc::new(Inner {
-                transport: Transport::new(&self.urls, self.net, self.timeout, self.notice)?,
+                transport: Transport::new(&self.urls, self.net, self.notice)?,
                 user_id: self.user_id.ok_or_else(|| missing("user"))?,
                 password_hash: self.password_hash.ok_or_else(|| missing("password"))?,
             }),

@@ -43,7 +43,7 @@ pub enum ClientError {
     /// The body, the value, or what a batch would read is larger than its limit.
     #[error("{detail}")]
     TooLarge { detail: String },
-    /// The nodes cannot do it now; `code` says why, unless the node is too old to say so. [`Self::is_in_doubt`] tells whether it may have been done.
+    /// The nodes cannot do it now, or it came too slowly; `code` says why, unless it came too slowly or the node is too old to say so. [`Self::is_in_doubt`] tells whether it may have been done.
     #[error("{detail}")]
     Unavailable {
         detail: String,
@@ -140,7 +140,8 @@ impl ClientError {
             401 => Self::Credentials { detail },
             403 => Self::Forbidden { detail },
             413 => Self::TooLarge { detail },
-            503 | 429 => Self::Unavailable {
+            // Of a request that did not come in time (408) nothing was done.
+            503 | 429 | 408 => Self::Unavailable {
                 detail,
                 code: outage.map(|outage| outage.code),
                 retry_after,

@@ -64,14 +64,9 @@ pub(super) struct Transport {
 }
 
 impl Transport {
-    pub fn new(
-        urls: &[String],
-        net: Option<Arc<dyn Net>>,
-        timeout: Duration,
-        notice: Option<Notice>,
-    ) -> Result<Self, ClientError> {
+    pub fn new(urls: &[String], net: Option<Arc<dyn Net>>, notice: Option<Notice>) -> Result<Self, ClientError> {
         let nodes = Nodes::new(urls)?;
-        let connector = Connector::new(net, CONNECT_TIMEOUT.min(timeout));
+        let connector = Connector::new(net, CONNECT_TIMEOUT);
         let http = HttpClient::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_TIMEOUT)
@@ -130,11 +125,7 @@ impl Transport {
         if timeout(limit, self.http.request(request)).await.is_ok() {
             return Ok(());
         }
-        let failure = Failure {
-            url: url.to_owned(),
-            reason: format!("nothing came for {} s", limit.as_secs_f32()),
-        };
-        Err(ClientError::Unreachable { tried: vec![failure] })
+        Err(unreachable(url, format!("nothing came for {} s", limit.as_secs_f32())))
     }
 
     async fn attempt(
@@ -153,14 +144,13 @@ impl Transport {
             .body(Upload::new(body, &progress))
             .map_err(|error| ClientError::Setup(format!("{url}: {error}")))?;
         let response = match progress.or_silence(self.http.request(request), silence_max).await {
-            None => return Err(silent(url, silence_max)),
-            Some(Err(error)) if error.is_connect() => {
-                let reason = innermost(&error);
-                let url = url.to_owned();
-                return Err(ClientError::Unreachable {
-                    tried: vec![Failure { url, reason }],
-                });
+            // Before the connector's own limit, which does not hold while a name is looked up.
+            None if !progress.is_begun() => {
+                let reason = format!("no connection within {} s", silence_max.as_secs_f32());
+                return Err(unreachable(url, reason));
             }
+            None => return Err(silent(url, silence_max)),
+            Some(Err(error)) if error.is_connect() => return Err(unreachable(url, innermost(&error))),
             Some(Err(error)) => return Err(broken(url, innermost(&error))),
             Some(Ok(response)) => response,
         };
@@ -254,6 +244,13 @@ pub(super) async fn next_bytes(
         if let Ok(data) = frame.into_data() {
             return Ok(Some(data));
         }
+    }
+}
+
+fn unreachable(url: &str, reason: String) -> ClientError {
+    let url = url.to_owned();
+    ClientError::Unreachable {
+        tried: vec![Failure { url, reason }],
     }
 }
 

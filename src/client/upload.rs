@@ -63,6 +63,11 @@ impl Progress {
         (state.last, state.taken, state.all_taken) = (now, true, left == 0);
     }
 
+    /// Whether any of the request was sent: hyper asks for the first piece of a body, and there is one, in the turn in which it writes the head.
+    pub fn is_begun(&self) -> bool {
+        self.state().taken
+    }
+
     /// From when on it is a silence that nothing comes: what was taken has gone by then.
     pub fn sent_by(&self) -> Instant {
         let state = self.state();

@@ -39,18 +39,25 @@ pub fn encoding(headers: &HeaderMap) -> Option<&HeaderValue> {
 }
 
 pub async fn read<B>(front: &Front<B>, headers: &HeaderMap, mut body: Incoming) -> Result<Held, Failure> {
-    let refused = match collect(front, &mut body).await {
-        Ok(held) => return Ok(held),
-        Err(refused) => refused,
+    let (refused, asked_for) = match Permit::of(front, &body) {
+        Err(refused) => (refused, false),
+        Ok(permit) => match collect(front, &mut body, permit).await {
+            Ok(held) => return Ok(held),
+            Err(refused) => (refused, true),
+        },
+    };
+    let linger = || match asked_for {
+        true => read_on(body),
+        false => linger(headers, body),
     };
     Err(match refused {
         Refused::TooLarge => {
-            linger(headers, body);
+            linger();
             Failure::body_too_large()
         }
         Refused::NoPermit => {
             front.metrics.refused(Refusal::BodyBytes);
-            linger(headers, body);
+            linger();
             Failure::too_many("bytes of bodies")
         }
         Refused::TooSlow => {
@@ -61,22 +68,15 @@ pub async fn read<B>(front: &Front<B>, headers: &HeaderMap, mut body: Incoming) 
     })
 }
 
-async fn collect<B>(front: &Front<B>, body: &mut Incoming) -> Result<Held, Refused> {
-    let config = &front.config;
-    let declared = body
-        .size_hint()
-        .exact()
-        .map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
-    if let Some(declared) = declared {
-        if declared > BODY_BYTES_MAX {
-            return Err(Refused::TooLarge);
-        }
-        if declared > BODY_STEP_BYTES && declared > front.body_bytes.free() {
-            return Err(Refused::NoPermit);
-        }
-    }
-    let mut permit = Permit::new(front, declared.unwrap_or(0)).ok_or(Refused::NoPermit)?;
-    let mut pace = Pace::new(config);
+/// How long its head says that it is.
+fn declared(body: &Incoming) -> Option<usize> {
+    let bytes = body.size_hint().exact();
+    bytes.map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX))
+}
+
+async fn collect<B>(front: &Front<B>, body: &mut Incoming, mut permit: Permit<'_>) -> Result<Held, Refused> {
+    let declared = declared(body);
+    let mut pace = Pace::new(&front.config);
     // The usual body comes in one frame and is not copied.
     let mut first = Bytes::new();
     let mut whole = BytesMut::new();
@@ -114,6 +114,18 @@ struct Permit<'a> {
 }
 
 impl<'a> Permit<'a> {
+    /// For the beginning of one of which nothing was asked for yet.
+    fn of<B>(front: &'a Front<B>, body: &Incoming) -> Result<Self, Refused> {
+        let declared = declared(body).unwrap_or(0);
+        if declared > BODY_BYTES_MAX {
+            return Err(Refused::TooLarge);
+        }
+        if declared > BODY_STEP_BYTES && declared > front.body_bytes.free() {
+            return Err(Refused::NoPermit);
+        }
+        Self::new(front, declared).ok_or(Refused::NoPermit)
+    }
+
     /// For the beginning of one whose head says that it has so many bytes.
     fn new<B>(front: &'a Front<B>, declared: usize) -> Option<Self> {
         let long = &front.body_bytes;
@@ -195,12 +207,15 @@ async fn next_data(body: &mut Incoming, deadline: Instant) -> Result<Option<Byte
     Ok(None)
 }
 
-/// Reads on for a while without keeping anything, so that the client gets to read why its body was refused. Not when it
-/// asked before sending: then it sends nothing.
-pub fn linger(headers: &HeaderMap, mut body: Incoming) {
-    if headers.contains_key(EXPECT) {
-        return;
+/// For a body of which nothing was asked for: not when the client asked before sending, for then it sends nothing.
+pub fn linger(headers: &HeaderMap, body: Incoming) {
+    if !headers.contains_key(EXPECT) {
+        read_on(body);
     }
+}
+
+/// Reads on for a while without keeping anything, so that the client gets to read why its body was refused.
+fn read_on(mut body: Incoming) {
     tokio::spawn(timeout(LINGER_TIME, async move {
         let mut left = LINGER_BYTES_MAX;
         while let Some(Ok(frame)) = body.frame().await {

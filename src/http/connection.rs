@@ -30,10 +30,12 @@ pub struct Activity {
     http2: AtomicBool,
     /// When bytes last came in, or an answer ended.
     heard_ms: Since,
-    /// Since when the head of a request has been arriving.
+    /// Since when the head of a request has been arriving, or the rest of a body that was refused.
     head_since_ms: Since,
     /// Bytes that came after the head of the request at hand: its body, and what it has sent of the next one; or `UNKNOWN`.
     after_head_bytes: AtomicU64,
+    /// What has not come yet of the body of the last request, which was answered before.
+    body_left_bytes: AtomicU64,
     /// Since when the client takes no bytes although some wait for it.
     stalled_since_ms: Since,
     /// How long bytes of the answer at hand have waited for the client before, all in all, and how many it has taken.
@@ -58,6 +60,7 @@ impl Activity {
             heard_ms: Since::new(clock.now_ms()),
             head_since_ms: Since::new(0),
             after_head_bytes: AtomicU64::new(0),
+            body_left_bytes: AtomicU64::new(0),
             stalled_since_ms: Since::new(0),
             waited_ms: AtomicU64::new(0),
             taken_bytes: AtomicU64::new(0),
@@ -77,10 +80,14 @@ impl Activity {
             return;
         }
         if self.busy.load(Relaxed) == 0 {
+            let next = self.past_body(bytes);
+            if next.is_empty() && self.body_left_bytes.load(Relaxed) == 0 {
+                return;
+            }
             if self.head_since_ms.load(Relaxed) == 0 {
                 self.head_since_ms.store(now_ms, Relaxed);
             }
-            self.after_head_bytes.store(bytes_after_head(bytes) as u64, Relaxed);
+            self.after_head_bytes.store(bytes_after_head(next) as u64, Relaxed);
         } else {
             let known = self.after_head_bytes.load(Relaxed);
             self.after_head_bytes
@@ -88,15 +95,34 @@ impl Activity {
         }
     }
 
+    /// What of the bytes comes after the body of a request that was answered before it had come. At its end that is slow no more.
+    fn past_body<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
+        let left = self.body_left_bytes.load(Relaxed);
+        if left == 0 {
+            return bytes;
+        }
+        let of_body = usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len());
+        let left = left - of_body as u64;
+        self.body_left_bytes.store(left, Relaxed);
+        if left == 0 {
+            self.head_since_ms.store(0, Relaxed);
+        }
+        bytes.get(of_body..).unwrap_or_default()
+    }
+
     /// An answer came to its end, after a request whose body had so many bytes.
     fn answered(&self, body_bytes: Option<u64>) {
         let now_ms = self.clock.now_ms();
         self.heard_ms.store(now_ms, Relaxed);
         let after_head_bytes = self.after_head_bytes.swap(UNKNOWN, Relaxed);
-        let next_begun = body_bytes.is_some_and(|body| after_head_bytes != UNKNOWN && after_head_bytes > body);
-        if next_begun && !self.http2.load(Relaxed) {
+        let Some(body_bytes) = body_bytes.filter(|_| after_head_bytes != UNKNOWN && !self.http2.load(Relaxed)) else {
+            return;
+        };
+        if after_head_bytes > body_bytes {
             self.head_since_ms.store(now_ms, Relaxed);
         }
+        let left = body_bytes.saturating_sub(after_head_bytes);
+        self.body_left_bytes.store(left, Relaxed);
     }
 
     fn took_bytes(&self, bytes: u64) {
@@ -175,6 +201,7 @@ impl Busy {
             activity.taken_bytes.store(0, Relaxed);
         }
         activity.head_since_ms.store(0, Relaxed);
+        activity.body_left_bytes.store(0, Relaxed);
         Self {
             activity: activity.clone(),
             body_bytes,

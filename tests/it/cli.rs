@@ -386,11 +386,28 @@ fn an_export_that_was_cut_goes_on_to_the_same_file() {
     }
 }
 
-/// How far an import has come, by its own account; `None` when it keeps none, for it is done.
+/// How far an import has come, by its own account; `None` before it has begun.
 fn imported_lines(progress: &std::path::Path) -> Option<u64> {
     let text = std::fs::read_to_string(progress).ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("lines = "));
     Some(line.unwrap().parse().unwrap())
+}
+
+#[test]
+fn an_import_of_a_file_that_grew_adds_what_is_new_and_of_one_that_was_changed_says_so() {
+    let home = Home::new();
+    let node = home.start();
+    let line = |number: u32| format!("{{\"key\":\"k\",\"value\":[\"{number}\"]}}\n");
+    let (two, three) = ([line(1), line(2)].concat(), [line(1), line(2), line(3)].concat());
+    let changed = three.replacen(":[", ": [", 1);
+    for (file, values, warned) in [(two, 2, false), (three, 3, false), (changed, 6, true)] {
+        std::fs::write(home.path().join("in.jsonl"), file).unwrap();
+        let output = run(cli(&home, &node, &["import", "in.jsonl"]));
+        assert!(output.status.success(), "{}", said(&output));
+        assert_eq!(node.admin().get("k").len(), values);
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(text.contains("warning: in.jsonl: its first 3 lines"), warned, "{text}");
+    }
 }
 
 #[test]
@@ -425,7 +442,7 @@ fn an_import_that_was_killed_and_repeated_adds_everything_once() {
     }
     for _ in 0..2 {
         ok(cli(&home, &node, &["import", "in.jsonl"]));
-        assert!(!progress.exists());
+        assert_eq!(imported_lines(&progress), Some(LINES + 1));
     }
     for first in 0..50 {
         let mut expected: Vec<String> = (first..LINES).step_by(50).map(|line| line.to_string()).collect();

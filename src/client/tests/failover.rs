@@ -156,6 +156,25 @@ async fn a_node_that_refuses_is_passed_over_at_once_and_asked_last_for_a_while()
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_did_not_get_the_body_in_time_did_nothing_and_is_asked_again() {
+    let too_slow = || Fault::Answer(408, json!({"detail": "the body did not arrive in time"}));
+    let (first, second) = (FakeNode::in_memory(), FakeNode::in_memory());
+    first.fail_next(too_slow());
+    client_of(&[&first.url]).add_value("key", "x").await.unwrap();
+    assert_eq!((first.sent("path").len(), first.list("key")), (2, vec!["x".to_owned()]));
+    first.fail_always(too_slow());
+    client_of(&[&first.url, &second.url])
+        .add_value("key", "y")
+        .await
+        .unwrap();
+    assert_eq!(second.list("key"), ["y"]);
+    let client = builder_of(&[&first.url]).retries(1).build().unwrap();
+    let error = client.clear_key("key").await.unwrap_err();
+    assert!(matches!(error, ClientError::Unavailable { .. }), "{error}");
+    assert!(!error.is_in_doubt() && error.to_string().contains("in time"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_slow_node_that_answers_others_meanwhile_is_given_longer() {
     let (slow, other) = (FakeNode::in_memory(), FakeNode::in_memory());
     let client = client_of(&[&slow.url, &other.url]);

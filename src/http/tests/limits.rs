@@ -68,6 +68,30 @@ async fn a_client_that_asks_first_is_refused_before_it_sends() {
     assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_client_that_was_told_to_go_on_may_send_until_it_has_read_why_it_is_refused() {
+    let crowded = FrontConfig {
+        body_bytes_in_flight_max: 1 << 20,
+        ..FrontConfig::default()
+    };
+    let chunk = format!("10000\r\n{}\r\n", "x".repeat(0x10000));
+    for (config, refused) in [(FrontConfig::default(), "413"), (crowded, "503")] {
+        let rig = Rig::in_memory(config);
+        let mut stream = rig.connect().await;
+        let headers = "transfer-encoding: chunked\r\nexpect: 100-continue\r\n";
+        stream.write_all(&post("/add_value", headers, b"")).await.unwrap();
+        let mut told = [0; 25];
+        stream.read_exact(&mut told).await.unwrap();
+        assert_eq!(&told, b"HTTP/1.1 100 Continue\r\n\r\n");
+        for _ in 0..(BODY_BYTES_MAX + (4 << 20)) / 0x10000 {
+            stream.write_all(chunk.as_bytes()).await.unwrap();
+        }
+        let mut status = [0; 13];
+        stream.read_exact(&mut status).await.unwrap();
+        assert_eq!(status, format!("HTTP/1.1 {refused} ").as_bytes());
+    }
+}
+
 #[tokio::test]
 async fn without_a_permit_for_a_request_it_is_refused_at_once() {
     let rig = Rig::with(FrontConfig {
@@ -254,6 +278,48 @@ async fn a_connection_whose_request_came_in_pieces_is_idle_after_it_and_not_slow
         0
     );
     assert_eq!(rig.metric(r#"kv_http_cut_connections_total{reason="idle"}"#).await, 7);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_is_idle_and_not_slow_after_a_body_that_came_behind_its_refusal() {
+    const PIECE: [u8; 1000] = [b'x'; 1000];
+    const PIECES: usize = 20;
+    let headers = format!("content-length: {}\r\n", PIECES * PIECE.len());
+    let rig = Rig::in_memory(impatient());
+    let next = &b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n"[..];
+    let begun = &next[..9];
+    // What comes with the last of the body, and after it.
+    for (with, after) in [
+        (&b""[..], &b""[..]),
+        (b"", next),
+        (next, b""),
+        (begun, &next[9..]),
+        (begun, b""),
+    ] {
+        let mut stream = rig.connect().await;
+        stream.write_all(&post("/nope", &headers, &PIECE)).await.unwrap();
+        let mut status = [0; 13];
+        stream.read_exact(&mut status).await.unwrap();
+        assert_eq!(&status, b"HTTP/1.1 404 ");
+        super::rig::settle().await;
+        for _ in 2..PIECES {
+            stream.write_all(&PIECE).await.unwrap();
+            super::rig::settle().await;
+        }
+        for rest in [&[&PIECE[..], with].concat(), after] {
+            stream.write_all(rest).await.unwrap();
+            super::rig::settle().await;
+        }
+        let answers = read_all(stream).await;
+        let served = with.len() + after.len() == next.len();
+        assert_eq!(answers.contains("HTTP/1.1 200 "), served, "{answers}");
+    }
+    // The last one alone did not end its head.
+    let cut = async |reason| {
+        rig.metric(&format!("kv_http_cut_connections_total{{reason=\"{reason}\"}}"))
+            .await
+    };
+    assert_eq!((cut("slow_head").await, cut("idle").await), (1, 4));
 }
 
 #[tokio::test(start_paused = true)]

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::sync::Notify;
 
 use super::*;
+use crate::client::fake_node::memory::SILENT;
 
 #[tokio::test(start_paused = true)]
 async fn that_nothing_was_sent_is_not_said_after_something_was() {
@@ -13,6 +14,30 @@ async fn that_nothing_was_sent_is_not_said_after_something_was() {
     let client = builder_of(&[&node.url, &dead_url()]).retries(0).build().unwrap();
     let error = client.add_value("key", "x").await.unwrap_err();
     assert!(matches!(error, ClientError::Broken { .. }), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_no_connection_came_about_in_time_nothing_was_sent() {
+    let nobody = format!("http://{SILENT}");
+    let impatient = |urls: &[&str]| builder_of(urls).timeout(Duration::from_millis(250)).retries(1);
+    let client = impatient(&[&nobody]).build().unwrap();
+    let in_doubt = AtomicBool::new(false);
+    let added = client.add_one_told("key", "x", true, "id", &in_doubt).await;
+    let error = added.unwrap_err();
+    assert!(matches!(error, ClientError::Unreachable { .. }), "{error}");
+    assert!(!in_doubt.into_inner() && !error.is_in_doubt(), "{error}");
+    assert!(error.to_string().contains("no connection within 0.25 s"), "{error}");
+    // Not even a change of users, which is not sent twice after a silence, is in doubt.
+    let (changed, took) = timed(client.users_remove("user")).await;
+    assert!(matches!(changed, Err(ClientError::Unreachable { .. })), "{changed:?}");
+    assert!(took >= Duration::from_millis(500), "it is tried once only: {took:?}");
+    // Nor is what another node refuses then.
+    let refusing = FakeNode::in_memory();
+    refusing.fail_always(Fault::Answer(401, json!({"detail": "refused"})));
+    let client = impatient(&[&nobody, &refusing.url]).build().unwrap();
+    let error = client.add_value("key", "x").await.unwrap_err();
+    assert!(matches!(error, ClientError::Credentials { .. }), "{error}");
+    assert!(!error.is_in_doubt(), "{error}");
 }
 
 /// What a node says that could not find out whether a request took effect; [`Fault::Overloaded`] changed nothing.
