@@ -2,13 +2,25 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
+use std::ops::Range;
 
 use anyhow::Context;
 
 use crate::cli::exit::usage;
+use crate::client::entropy;
 
 /// From a node's port for clients to the one for its peers.
 const PEER_PORT_OFFSET: u16 = 100;
+/// The first and the last port that the system gives to connections, and to whoever asks for any.
+const GIVEN_FILE: &str = "/proc/sys/net/ipv4/ip_local_port_range";
+/// Where that cannot be read: what Linux gives when nobody changed it.
+const GIVEN_FROM_DEFAULT: u16 = 32_768;
+/// Well-known services are below, and what people like to choose.
+const CHOSEN_FROM: u16 = 10_000;
+/// With fewer to choose from, the system chooses.
+const CHOICE_MIN: u16 = 1_000;
+/// So many ports that are in use are passed over.
+const TRIES_MAX: usize = 1_000;
 
 /// One for each node; all 0 when the first is.
 pub fn http(first: SocketAddr, count: u16) -> anyhow::Result<Vec<SocketAddr>> {
@@ -65,18 +77,44 @@ fn check(address: SocketAddr, bound: io::Result<()>) -> anyhow::Result<()> {
     }
 }
 
-/// Ports that nothing uses now, for TCP and UDP.
+/// Ports that nothing uses now, for TCP and UDP. They are let go again, and the nodes take them later: so they are none that the system gives
+/// to somebody else meanwhile.
 fn free(at: SocketAddr, count: u16) -> anyhow::Result<Vec<SocketAddr>> {
     let place = || format!("cannot listen on {at}");
+    let range = std::fs::read_to_string(GIVEN_FILE).unwrap_or_default();
+    let choice = never_given(&range);
     let mut held = Vec::new();
+    let mut tries = 0;
     while held.len() < usize::from(count) {
-        let tcp = TcpListener::bind(at).with_context(place)?;
-        let address = tcp.local_addr().with_context(place)?;
-        if let Ok(udp) = UdpSocket::bind(address) {
-            held.push((address, tcp, udp));
+        tries += 1;
+        match bind(SocketAddr::new(at.ip(), one_of(&choice))) {
+            Ok(both) => held.push(both),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && tries < TRIES_MAX => {}
+            Err(error) => return Err(error).with_context(place),
         }
     }
     Ok(held.into_iter().map(|(address, ..)| address).collect())
+}
+
+fn bind(at: SocketAddr) -> io::Result<(SocketAddr, TcpListener, UdpSocket)> {
+    let tcp = TcpListener::bind(at)?;
+    let address = tcp.local_addr()?;
+    Ok((address, tcp, UdpSocket::bind(address)?))
+}
+
+/// Below those that the system gives, of which it says the first and the last.
+fn never_given(range: &str) -> Range<u16> {
+    let first = range.split_whitespace().next().and_then(|first| first.parse().ok());
+    CHOSEN_FROM..first.unwrap_or(GIVEN_FROM_DEFAULT)
+}
+
+/// At random: another run may choose at the same moment. 0, which the system replaces, where there are too few.
+fn one_of(choice: &Range<u16>) -> u16 {
+    match choice.end.saturating_sub(choice.start) {
+        ..CHOICE_MIN => 0,
+        // Less than what it is divided by.
+        count => choice.start + (entropy::u64() % u64::from(count)) as u16,
+    }
 }
 
 #[cfg(test)]
@@ -112,5 +150,35 @@ mod tests {
         let peers = peers(any, 3).unwrap();
         assert!(peers.iter().all(|peer| peer.port() != 0));
         assert!(peers[0] != peers[1] && peers[1] != peers[2] && peers[0] != peers[2]);
+    }
+
+    #[test]
+    fn until_its_node_starts_the_system_gives_the_port_of_a_peer_to_nobody() {
+        let range = std::fs::read_to_string(GIVEN_FILE).unwrap();
+        let ends: Vec<u16> = range.split_whitespace().map(|end| end.parse().unwrap()).collect();
+        if ends[0] < CHOSEN_FROM + CHOICE_MIN {
+            println!("SKIPPED: this machine gives all ports");
+            return;
+        }
+        for peer in peers("127.0.0.1:0".parse().unwrap(), 7).unwrap() {
+            assert!(!(ends[0]..=ends[1]).contains(&peer.port()), "{peer} of {range}");
+        }
+    }
+
+    #[test]
+    fn where_the_system_gives_nearly_all_ports_it_chooses() {
+        assert_eq!(never_given("32768\t60999\n"), 10_000..32_768);
+        assert_eq!(never_given(""), 10_000..32_768);
+        for range in ["1024\t65535\n", "10500\t65535\n"] {
+            assert_eq!(one_of(&never_given(range)), 0);
+        }
+        assert!((10_000..11_000).contains(&one_of(&never_given("11000 65535"))));
+    }
+
+    #[test]
+    fn an_address_of_another_machine_is_said_to_be_the_wrong_one() {
+        let elsewhere: SocketAddr = "192.0.2.1:0".parse().unwrap();
+        let error = format!("{:#}", peers(elsewhere, 1).unwrap_err());
+        assert!(error.contains("cannot listen on 192.0.2.1:0"), "{error}");
     }
 }

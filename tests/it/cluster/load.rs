@@ -16,11 +16,11 @@ use super::rig::{Cluster, ensure, number_from, wait_for};
 use crate::common::Chance;
 use crate::common::calls::Caller;
 
-const WRITERS: u64 = 4;
+pub const WRITERS: u64 = 4;
 const KEYS_PER_WRITER: u64 = 3;
 pub const SHARED_KEY: &str = "shared";
 /// Between two requests of a writer: the machine has other things to do.
-const PAUSE: Duration = Duration::from_millis(4);
+pub const PAUSE: Duration = Duration::from_millis(4);
 
 /// What the writers do.
 #[derive(Clone, Copy)]
@@ -28,8 +28,6 @@ pub struct Kind {
     /// Longest text, bytes.
     pub text_max: u64,
     pub clears: bool,
-    /// They try for as long as it takes, also while no node is there.
-    pub patient: bool,
 }
 
 impl Default for Kind {
@@ -37,7 +35,6 @@ impl Default for Kind {
         Self {
             text_max: 100,
             clears: true,
-            patient: false,
         }
     }
 }
@@ -145,13 +142,13 @@ impl Load {
         let writer = |id: u64| {
             // Each begins at another node.
             let urls = (0..3).map(|place| cluster.url((place + id as usize) % 3));
-            let mut client = Client::builder()
+            // Until the client's deadline, as the command line does it: a few rounds are over sooner than a node that the machine leaves without
+            // time answers, while another one is away.
+            let client = Client::builder()
                 .urls(urls)
                 .user(&caller.name)
-                .password_hash(&caller.hash);
-            if kind.patient {
-                client = client.retries(u32::MAX - 1);
-            }
+                .password_hash(&caller.hash)
+                .retries(u32::MAX - 1);
             let mut writer = Writer {
                 id,
                 kind,
@@ -182,6 +179,11 @@ impl Load {
         }
     }
 
+    /// How many requests were answered.
+    pub fn done(&self) -> u64 {
+        self.done.load(Ordering::Relaxed)
+    }
+
     /// Until so many more requests were answered; ends early when a writer found something wrong.
     pub fn wait_done(&self, more: u64) {
         self.wait_once(more * number_from("KV_CLUSTER_LENGTH", 1));
@@ -189,14 +191,13 @@ impl Load {
 
     /// The same, however long the run is to be.
     pub fn wait_once(&self, more: u64) {
-        let done = || self.done.load(Ordering::Relaxed);
-        let until = done() + more;
-        while done() < until {
-            let before = done();
+        let until = self.done() + more;
+        while self.done() < until {
+            let before = self.done();
             wait_for("the writers go on", || {
                 let given_up = self.writers.iter().any(JoinHandle::is_finished);
                 assert!(!given_up, "a writer gave up: see above");
-                ensure(done() > before, || format!("{before} of {until} requests"))
+                ensure(self.done() > before, || format!("{before} of {until} requests"))
             });
         }
     }

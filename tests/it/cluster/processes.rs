@@ -60,11 +60,7 @@ fn nodes_stopped_one_after_the_other_fail_no_request_and_a_power_cut_loses_nothi
     load.finish().check(&cluster, &user);
 
     let user = cluster.user("power cut");
-    let kind = Kind {
-        patient: true,
-        ..Kind::default()
-    };
-    let load = Load::start(&cluster, &user, kind);
+    let load = Load::start(&cluster, &user, Kind::default());
     load.wait_done(150);
     for index in [0, 1, 2] {
         cluster.kill(index);

@@ -311,11 +311,30 @@ async fn a_shard_that_is_being_opened_anew_does_not_look_empty() {
     rig.end().await;
 }
 
+/// Flips a bit in every segment of the first shard. The slots of the other one stay readable, however few blocks there are.
+fn damage_segments(disk: &MemoryDisk, data: &std::path::Path) {
+    let names_in = |dir: &std::path::Path| disk.as_disk().list(dir).unwrap().into_iter().map(|entry| entry.name);
+    for shard in names_in(data).filter(|name| name.starts_with("shard-000")) {
+        let dir = data.join(shard);
+        for name in names_in(&dir).filter(|name| name.ends_with(".kvs")) {
+            let path = dir.join(name);
+            let mut bytes = disk.content(&path).unwrap();
+            let third = bytes.len() / 3;
+            bytes[third] ^= 0x10;
+            disk.put(&path, bytes);
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[expect(clippy::disallowed_methods, reason = "the nodes of these tests are on the real disk")]
 async fn what_a_peer_could_not_read_does_not_count_as_copied() {
     const KEYS: u64 = 120;
-    let mut rig = Rig::new(2).await;
+    let disk = MemoryDisk::new();
+    let rig = Rig {
+        first_disk: Some(disk.clone()),
+        ..Rig::unstarted(2)
+    };
+    let mut rig = rig.started().await;
     let before = rig.back_up(1).await;
     for number in 0..KEYS {
         let text = (0..2_000).map(|at| char::from(b'a' + (at * at * number % 1_009 % 26) as u8));
@@ -324,22 +343,20 @@ async fn what_a_peer_could_not_read_does_not_count_as_copied() {
             .unwrap();
     }
     rig.wait_equal().await;
+    until("the first log is sealed", || {
+        rig.node(0).local().figures()[0].stats.sealed_ops > 0
+    })
+    .await;
+    // While it does not run: no merge that began before takes the place of what is damaged.
+    rig.stop(0).await;
+    damage_segments(&disk, &rig.dirs[0].path().join("data"));
+    // Nor is it written anew without what cannot be read, after which the peer would not say any more that it has that; and where it named it
+    // itself, its shard would be opened anew, and the round break off.
+    let unsalvaged = disk.hold_syncs("/segment-");
+    rig.start(0).await;
+    rig.wait_linked().await;
     rig.set_back(1, before).await;
     let held = rig.node(0).local().clocks();
-    let files = |dir: &std::path::Path| -> Vec<_> {
-        let entries = std::fs::read_dir(dir).unwrap();
-        entries.map(|entry| entry.unwrap().path()).collect()
-    };
-    let all = files(&rig.dirs[0].path().join("data"));
-    let of_users = |path: &&std::path::PathBuf| path.is_dir() && !path.to_string_lossy().contains("system-");
-    let segments = all.iter().filter(of_users).flat_map(|dir| files(dir));
-    let segments = segments.filter(|path| path.extension().is_some_and(|extension| extension == "kvs"));
-    for path in segments {
-        let mut bytes = std::fs::read(&path).unwrap();
-        let third = bytes.len() / 3;
-        bytes[third] ^= 0x10;
-        std::fs::write(&path, bytes).unwrap();
-    }
     let (node, peer) = (inner(rig.node(1)), rig.peer(1, 0));
     node.round(&peer, true).await.unwrap();
     let mine = rig.node(1).local().clocks();
@@ -349,6 +366,7 @@ async fn what_a_peer_could_not_read_does_not_count_as_copied() {
     let counts = |(slot, _): &(SlotId, &Clock)| node.clocks.has_all_of(*slot, [peer.node()]);
     // Around what cannot be read some came that nobody can vouch for.
     assert!(copied.iter().any(counts) && !missing.iter().any(counts));
+    drop(unsalvaged);
     rig.end().await;
 }
 
