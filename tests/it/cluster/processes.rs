@@ -60,7 +60,11 @@ fn nodes_stopped_one_after_the_other_fail_no_request_and_a_power_cut_loses_nothi
     load.finish().check(&cluster, &user);
 
     let user = cluster.user("power cut");
-    let load = Load::start(&cluster, &user, Kind::default());
+    let kind = Kind {
+        patient: true,
+        ..Kind::default()
+    };
+    let load = Load::start(&cluster, &user, kind);
     load.wait_done(150);
     for index in [0, 1, 2] {
         cluster.kill(index);
