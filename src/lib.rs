@@ -25,6 +25,30 @@
 //! | [`bench`] | a load of one's choice on a node, and what came of it; knows nothing of nodes either |
 //! | [`config`], [`cli`] | settings and the `kv` command |
 //!
+//! To read the code, go through `core/op`, `core/clock`, `core/fold` (the data type); `store/log/mod`, `store/segment/format` (bytes on
+//! disk), `store/recover` (rules of recovery); `shard/mod`, `shard/write`, `shard/commit` (state machine); `node/shards/shard_actor` (actor
+//! and group commit); `node/cluster/mod`, its `coordinator/write` and `coordinator/read` (quorums), `catch_up/sync` (anti-entropy) and
+//! `lives/mod` (who may vote).
+//!
+//! # Vocabulary
+//!
+//! | word | meaning | where |
+//! | --- | --- | --- |
+//! | op | one immutable fact about a key: a part, a value, or a clear | `core::op` |
+//! | origin, life | what one start of one node stamps with (a shard that is reopened takes a further origin); never used twice | `core::stamp`, `node::cluster::lives` |
+//! | dot | the name of one op: (origin, slot, sequence). An origin numbers its ops of a slot without gaps | `core::op` |
+//! | stamp | hybrid logical time, then origin: the total order of ops | `core::stamp` |
+//! | fold, view | a key's ops in stamp order, folded into the list of finished values that a reader sees | `core::fold` |
+//! | clock | a version vector with gaps: per origin, the set of sequences that a replica *covers*, that is, holds or knows to be dropped | `core::clock` |
+//! | clear | removes exactly the ops of its key that its clock (its causal context) covers | `core::op` |
+//! | spent | what remains of a cleared op that had a request id, so that a retry still counts as done | `store::compact` |
+//! | stable | covered by every replica's clock. A clear that is, with all that it saw, can be *collected*: its record goes, its dot stays in the segment's footer | `store::compact` |
+//! | lost, damaged | a dot that was on this disk and is unreadable now; a slot with lost dots is damaged, and leaves its answers to other replicas | `store::recover` |
+//! | slot | 1/1024 of the hash space: the unit of placement and of catching up; the *system slot* beside them is held by every node | `core::slot` |
+//! | seat | a place in the cluster's layout; whoever replaces a lost node takes its seat, so nobody else's data moves | `core::placement` |
+//! | votes, its word counts | a replica counts towards quorums: it has everything that it ever acknowledged of the slot | `node::cluster::lives` |
+//! | catching up, pull | asking a peer for the ops that one's own clock lacks | `node::cluster::catch_up` |
+//!
 //! # How an add travels
 //!
 //! `http::front` takes a permit and reads the body; `users` checks the credential against a keyed digest in memory; `node::local`
