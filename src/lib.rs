@@ -57,10 +57,13 @@
 //! out as one write and one `fdatasync`, on the very thread that runs the actor (`env::Blocking::run_here`: a change of threads
 //! costs as much as half a sync); then everyone who waited for the group is answered, and the inbox has filled again.
 //!
-//! In a cluster `node::cluster` stands before the shards: any replica of the slot coordinates. It first asks a quorum for the highest time it knows,
-//! and for the request id, and tells it by which time it stamps; the op is stamped after that, appended here and at the other replicas, and
-//! acknowledged when enough have it durably. Ops that get their names together travel in one message (`node::shards::spreading`), to those replicas that a quorum needs at once, and
-//! to the rest a moment later. A node that holds no replica forwards. What a replica misses it asks for itself, by its clock (`node::cluster::catch_up`).
+//! In a cluster `node::cluster` stands before the shards; any replica of the slot can coordinate. It first asks a
+//! quorum for the highest time that each knows and whether the request id was used, and sends its own time along, so
+//! that they stamp later. The op is stamped after all of these times, appended here and at the other replicas, and
+//! acknowledged once enough of them have it durably. Ops that are stamped together travel in one message
+//! (`node::shards::spreading`): at once to as many replicas as the quorum needs, a moment later to the rest. A node
+//! that is no replica forwards the request. Whatever a replica misses, it asks for itself, by its clock
+//! (`node::cluster::catch_up`).
 //!
 //! # How a get travels
 //!
@@ -70,8 +73,9 @@
 //! which most are, needs no fold: its texts come as they lie there (`store::plain`); of a long list, what a page skips is
 //! not even read (`store::spread`). Blocks come from the cache, or with one read each from the disk, on a thread that may block.
 //!
-//! At quorum, the digest of the slot's clock is compared with that of enough other replicas; where too few are equal, what each lacks of the key is
-//! exchanged, durably, before it is read; what comes in meanwhile is left out, unless all that was acknowledged before it is surely there.
+//! At quorum, the digest of the slot's clock is compared with those of other replicas. If too few agree, replicas
+//! first exchange what each lacks of the key and make it durable. Ops that arrive during the exchange are not shown
+//! unless everything acknowledged before them is certain to be included.
 //!
 //! # Architecture invariants
 //!
@@ -81,11 +85,12 @@
 //! - **A failed sync is the end of that shard's life.** It is opened anew from its files, after its last job is done.
 //! - **The disk says what is held.** There is no manifest and no separate clock: footers and logs are the truth, and a file that was
 //!   merged away is named by the file that took it over until its removal is durable.
-//! - **A name is never used twice.** A member takes a new origin with every start, and for a shard with every opening: what it stamped last
-//!   may live on elsewhere.
+//! - **A dot is never used twice.** A member takes a new origin at every start, and for a shard at every reopening:
+//!   ops that it stamped last and lost may survive on other replicas.
 //! - **What a user stored never passes for a record.** The checksums of a log are seeded with a secret of its folder; its file and the header of
 //!   every log hold it.
-//! - **A quorum meets every other one, by whichever table.** Who took another one's seat makes none before all other replicas know that it has it.
+//! - **Any two quorums intersect, even across a change of members.** A node that took over a seat counts towards no
+//!   quorum until every other replica of the slot uses a member table that names it.
 //! - **Ops are never changed.** A clear covers dots; a merge drops what is covered; nothing decides by wall-clock time but how long a request
 //!   id is remembered at least.
 //! - **Waiting is bounded at the door.** Every queue has a permit in front of it, and who gets none is refused at once. Behind the door a request

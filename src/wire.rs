@@ -24,8 +24,8 @@ pub use terms::{WireError, WireTerms};
 /// Largest encoded message: one op with a text of the largest size, and room for its names. Senders batch well below it.
 pub const MESSAGE_BYTES_MAX: usize = crate::types::BODY_BYTES_MAX + (64 << 10);
 
-/// A slot that there is not: who finds it in the answer to `Compare` is not named by the peer's member table. Who does not know of this
-/// passes it over, as any slot that it does not share.
+/// A slot number that does not exist. In an answer to `Compare` it means: my member table does not name you. Older
+/// nodes ignore it, like any slot that they do not share.
 pub const NOT_NAMED: u16 = u16::MAX;
 
 #[derive(Debug, thiserror::Error)]
@@ -108,8 +108,8 @@ pub enum Request {
     Compare {
         digest: u64,
     },
-    /// Your clocks of these slots; here are mine. Of no slot: that was all, in this life; answered with `OlderCopy` if more was told in the
-    /// life before.
+    /// Exchange the clocks of these slots: mine, for yours. An empty list ends the exchange for this life; the answer
+    /// is `OlderCopy` if the previous life had reported more.
     Clocks {
         slots: Vec<(u16, WireClock)>,
     },
@@ -167,8 +167,9 @@ pub struct Ask {
     pub request: Option<(String, String, [u8; 16])>,
     /// For a clear: the clock of the slot is asked for.
     pub clock: bool,
-    /// What is stamped here from now on is to be later than this, which the write is stamped with if nobody knows of a higher time. So of two tries
-    /// of one request, one after the other, the second is not stamped earlier, however wrong the clock of either is.
+    /// The replica must stamp everything from now on later than this. The write itself gets this time if nobody knows
+    /// a higher one; so of two tries of one request, made one after the other, the second never gets an earlier
+    /// stamp, whatever the clocks say.
     #[serde(default)]
     pub time: u64,
 }

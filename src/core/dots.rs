@@ -1,5 +1,5 @@
-//! Dots in the order in which their ops lie, which is that of keys: by sequence it is no order at all. Put into a clock one by one, they would make
-//! and unmake its ranges, and each time move half of those that there are: so they are gathered, and put in at once.
+//! Dots gathered in key order, to be added to a clock in one go. Key order is no order of sequences: added one by
+//! one, they would keep splitting and joining the clock's ranges, moving half of them each time.
 
 use std::collections::BTreeMap;
 

@@ -6,9 +6,10 @@
 //!
 //! Which ops show:
 //! - no `Clear` of the key covers the op's dot;
-//! - of the ops with one request id, the one with the lowest stamp. Of those that are no [`COPIES_APART_MS`] later than one that was cleared,
-//!   none: a clear that saw one copy of a request saw the request, and another copy of it, on its way then, must not bring it back. What is
-//!   later is a request that was taken anew, when its id was forgotten; and some replica may have forgotten it before others;
+//! - of the ops with one request id, only the one with the lowest stamp shows. If a clear removed one of them, no
+//!   copy stamped less than [`COPIES_APART_MS`] after it shows either: whoever cleared one copy cleared the request.
+//!   A later copy is a new request, taken where the id had been forgotten (some replicas may forget sooner than
+//!   others);
 //! - it is not later than the last `Value` that shows: parts after that are not finished.
 //!
 //! Memory: one clock for all clears, and one entry per request id only when several origins wrote the key

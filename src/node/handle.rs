@@ -110,10 +110,10 @@ impl Node {
         self.write(wanted, terms).await
     }
 
-    /// Appends these one after the other, as `add` does, with as few commits as may be. The time is for all of them.
+    /// Appends these adds in order, sharing commits where possible; the deadline covers all of them.
     ///
-    /// What is told may be less than they are: of those at the end nothing was done, and they can be tried as if they had never been sent. Where one
-    /// failed, all behind it count as failed.
+    /// Returns one result per add, but may return fewer than were given: the missing ones at the end were not begun
+    /// and can be sent again freely. If one fails, all behind it count as failed.
     pub async fn add_series(
         &self,
         user: &UserId,

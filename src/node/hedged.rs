@@ -108,7 +108,8 @@ impl ValueReader {
         }
     }
 
-    /// What is given goes nowhere until `sent`: until then the deadline counts, and it may begin anew.
+    /// From now on nothing read from here is sent to the client until `sent` is called. Until then the deadline
+    /// applies, and the read may restart from another replica.
     pub fn until_sent(&mut self) {
         self.holds_back = true;
     }
@@ -117,7 +118,7 @@ impl ValueReader {
         self.unsent = None;
     }
 
-    /// Whether all that was given before the last piece is void: that one is the first of another snapshot.
+    /// Whether the read restarted: everything before the last piece must be discarded.
     pub fn began_anew(&mut self) -> bool {
         std::mem::take(&mut self.began_anew)
     }

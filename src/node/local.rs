@@ -191,8 +191,8 @@ impl Local {
         self.put_watched(index, Work::Write(write, None), permit, changed).await
     }
 
-    /// Carries out one write on this node as one of several: `others` get the op once it has a name. What became of it here is told by way
-    /// of `share`.
+    /// Starts one write on this node as one of several replicas. Once it has a dot and a stamp, the op also goes to
+    /// `others`. The outcome on this node is reported through `share`.
     pub(super) fn begin_write(&self, wanted: Wanted<'_>, context: WriteContext, others: Others, share: LocalShare) {
         let changed = wanted.changed_key();
         let (index, permit, write) = match self.admit(wanted, context, Permits::take) {

@@ -4,11 +4,12 @@
 //! durable when the snapshot was taken are read: what is sent to a peer must not be lost here.
 //!
 //! Invariants:
-//! - what is given was checked, and is an op of the snapshot; no op is given twice;
-//! - without an error, every wanted op of the snapshot is given, or, where a clear of the snapshot removes it, what is left of it. Behind a
-//!   damaged block the scan goes on only when it is told to, by one who then does not claim to have sent all of its slots;
-//! - a clear of the snapshot is given before anything shows that it removed an op: what is left of one, or that one does not come;
-//! - the texts are copies as long as they are small, so that a batch keeps no more in memory than about what it holds.
+//! - only checked ops of the snapshot are given, each once;
+//! - if no error occurs, every wanted op is given, or, if a clear of the snapshot removes it, its `Spent` remainder
+//!   (where it had a request id). The scan continues past a damaged block only if asked to, and the caller must then
+//!   not claim to have sent all of the slots;
+//! - a clear is given before any sign of its effect (a `Spent` record, or the absence of an op);
+//! - small texts are copied, so that a batch does not keep whole blocks in memory.
 
 mod held;
 mod key;

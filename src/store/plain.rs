@@ -1,5 +1,5 @@
-//! The short way to read a key, which almost every key can go: nothing but text, whose ops stand in stamp order source by source. Its
-//! view is then the texts one behind the other, and no op has to be built, kept or looked at twice.
+//! The fast path for reading a key that holds only text, as almost all do. If its sources do not overlap in time, the
+//! view is their texts one after the other: no op is decoded into an `Op` or examined twice.
 //!
 //! Invariant: what it gives is what the fold (`core::fold`) gives; where that is not plain to see, it gives nothing. It is plain when
 //! - no op is a clear or what is left of one: nothing is hidden;

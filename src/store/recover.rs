@@ -22,7 +22,9 @@
 //!   may not be on the disk;
 //! - with which key a log is read, `keys` says;
 //! - a part of a log that cannot be read is damage; a log of which nothing can be read is not: the shard is not opened;
-//! - a gap in the sequences of an origin is a loss, and of one that has ended what it held then (`closed`); so is a dot that a segment's footer lists as lost, unless another file holds it;
+//! - a gap in an own origin's sequences is a loss; for an origin that has ended, so is anything missing of what it
+//!   held when it ended (`closed`); and so is a dot that a segment's footer lists as lost, unless another file holds
+//!   it;
 //! - a loss that cannot be told by its dot is taken to concern every slot of the shard (origin 0);
 //! - a newer format version is refused; whatever else is wrong with the files' content, the shard opens.
 

@@ -1,4 +1,5 @@
-//! Whether a key has anything to show: what lists of keys ask of every key. One look at the first text is mostly enough, however long its list is.
+//! Whether a key has any visible value, or any text at all; listing keys asks this of every key. Looking at the first
+//! text usually suffices, however long the list.
 //!
 //! Invariant: the answer is that of the fold (`core::fold`). A text stands if no clear of the key covers it, and no other op has its request id. Where
 //! another one has, only the fold tells; and where neither a clear nor what is left of an op lies in any source, only one that comes before it counts.

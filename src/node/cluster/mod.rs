@@ -13,10 +13,11 @@
 //!
 //! Beside them, for all of them: `start` starts a member, `at_work` tells when what was begun has ended, `counters` are counted.
 //!
-//! Imports point one way, and a test sees to it: `calls <- members <- clocks <- lives <- coordinator <- catch_up <- serve <- status`; an arrow
-//! points from what is used to what may use it. `Inner` is the state of a member, grouped by the parts; its methods are shared. By these, some
-//! ways lead back: `members` looks into `clocks` and `lives` whether this node is new, and known, and writes its records through the
-//! `coordinator`; `catch_up` counts for `status`, and `serve` tells it to others.
+//! Imports point one way, and a test enforces it: `calls <- members <- clocks <- lives <- coordinator <- catch_up <-
+//! serve <- status` (an arrow points from what is used to its user). `Inner` holds a member's state, one field per
+//! part, and all parts add methods to it. Through these methods, and not through imports, a few calls go against the
+//! arrow: `members` asks `clocks` and `lives` whether this node is new or known, and writes records through the
+//! `coordinator`; `catch_up` counts for `status`; and `serve` tells peers what `status` shows.
 //!
 //! # How the guarantees are met
 //!
@@ -32,9 +33,10 @@
 //!
 //! What a peer misses, because it was away or its queue was full, it asks for itself, by its clock (`catch_up`).
 //!
-//! Invariant: a replica's word counts (it *votes*) only if its disk holds all that it ever acknowledged of the slot: not while it is new, not
-//! where it is damaged, not before the peer that asks, and whoever else it can reach, has seen that it is no older copy of itself (`lives`). What a
-//! new one has durably makes a quorum only where all other replicas know that it is one (`lives::named`).
+//! Invariant: a replica *votes* (its word counts) for a slot only if its disk holds everything that it ever
+//! acknowledged there. So it does not vote while it is new, where it is damaged, or before the asking peer and all
+//! others that it can reach have confirmed that its disk is not rolled back (`lives`). What a new one has durably
+//! counts towards a quorum only where all other replicas know that it is a replica (`lives::named`).
 
 mod at_work;
 mod calls;

@@ -73,8 +73,9 @@ impl Peer {
         let _ = self.0.send(request, hurry, OnAnswer::then(then));
     }
 
-    /// The same for a request whose answer takes long to make. Only so many of them are with the peer, whether or not somebody still wants their
-    /// answers: they may not take the places of all others. Here, and not there, the rest waits.
+    /// Like [`call`](Self::call), for requests whose answers take long to make. At most `LONG_CALLS_MAX` of them are
+    /// with the peer at a time, also when nobody waits for the answer any more, so that they leave room for others;
+    /// the rest queue here, not there.
     pub async fn call_in_turn(&self, request: impl FnOnce() -> Request) -> Result<Response, CallError> {
         let turn = self.0.turns.clone().acquire_owned().await;
         let (waiter, answer) = oneshot::channel();

@@ -1,8 +1,8 @@
-//! One op on its way to several replicas: this node's shard, which gives it its name, and peers, which get it from then on. Ops that get
-//! their names together go to a peer in one message, and are acknowledged together.
+//! Live replication of a new op: this node's shard gives it its dot and stamp, and from then on it is sent to peers.
+//! Ops stamped together go to a peer in one message and are acknowledged together.
 //!
-//! Invariant: whoever waits hears exactly once, as soon as enough replicas have the op durably or too few can: each replica has a *share* in it,
-//! and a share that is dropped has ended without the op.
+//! Invariant: the waiter is notified exactly once, as soon as enough replicas have the op durably or too few still
+//! can. Each replica holds a *share*; a share that is dropped unused counts as a failure.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};

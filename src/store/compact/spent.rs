@@ -6,9 +6,11 @@
 //!   have missed the op itself;
 //! - as long as a copy is here: till that one is cleared too; or may have been, where damage took something of the slot.
 //!
-//! What was taken anew under an id that others had forgotten is no copy (`fold`). It is known by its time alone. So the segment that a request id is
-//! missing from says that there was a time as high as what is taken anew has: what is stamped from then on is later, whatever the wall clock says,
-//! here and by whoever asks here before it stamps. Who takes a dot for dropped, as a peer has dropped it, takes that peer's time as well (`node::cluster::pull`).
+//! A request that was accepted again under a forgotten id is not a copy (see `fold`); only its time tells. So a
+//! segment that forgets a request id records a time [`COPIES_APART_MS`](crate::core::fold::COPIES_APART_MS) past the
+//! forgotten op, and every later stamp, by this node or by one that asks it first, is higher, whatever the wall clock
+//! says. A replica that takes a dot as dropped because a peer dropped it takes over that peer's time too
+//! (`node::cluster::catch_up::pull`).
 
 use super::clears::KeyClears;
 use super::{KeyName, Merge, MergeError, Source};

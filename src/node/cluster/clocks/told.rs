@@ -1,7 +1,8 @@
-//! What a peer told of its durable clocks, to see in its next life whether its disk was set back meanwhile.
+//! What each peer said was durable, kept in memory to detect in its next life that its disk was rolled back.
 //!
-//! Starts are counted at starts only, so the copy of a disk that was taken while its node ran passes for that disk itself when it is put
-//! back. What it lacks shows: what a node has told to be durable must be there in its next life, and its peers remember what that was.
+//! A copy taken from a running node has the right start count, so counting starts does not catch it. What it lacks
+//! does: whatever a node reported as durable must still be there in its next life, and its peers remember what that
+//! was.
 //!
 //! When a peer comes in a new life, what it told before is held against what it tells now. It tells its clocks slot by slot, those of slots
 //! in which it knows of losses aside, and then asks what was found.

@@ -1,5 +1,5 @@
-//! Reads that another replica can carry out as well: where this node's own copy turns out to be damaged, cannot be read, cannot be made whole because
-//! its disk is full or hangs, or takes long to be made so.
+//! Reads handed to another replica: when this node's copy is damaged or unreadable, or cannot be brought up to date
+//! quickly because its disk is full, hangs or is slow.
 
 use std::sync::Arc;
 

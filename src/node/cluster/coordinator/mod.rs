@@ -1,4 +1,5 @@
-//! The coordinator of a request: any replica of its slot, which does what the level asks for. Who is none forwards.
+//! The coordinator of a request: any replica of the key's slot, which does what the consistency level asks for. A
+//! node that is no replica forwards the request to one.
 //!
 //! | file | job |
 //! | --- | --- |

@@ -1,4 +1,5 @@
-//! Whose word counts: a member that runs on an older copy of its disk would vote by what that copy holds.
+//! Who may vote. A member whose disk was rolled back (restored from an older copy) would vote without ops that it had
+//! acknowledged, so each start is a *life* that peers record and compare.
 //!
 //! | file | job |
 //! | --- | --- |
@@ -9,8 +10,9 @@
 //! | `votes` | whether the word of this node counts |
 //! | `named` | whether what a new member has durably makes a quorum |
 //!
-//! Invariant: a replica's word counts (it *votes*) only if its disk holds all that it ever acknowledged of the slot: not while it is new, not
-//! where it is damaged, not before the peer that asks, and whoever else it can reach, has seen that it is no older copy of itself.
+//! Invariant: a replica *votes* (its word counts) for a slot only if its disk holds everything that it ever
+//! acknowledged there. So it does not vote while it is new, where it is damaged, or before the asking peer and all
+//! others that it can reach have confirmed that its disk is not rolled back.
 
 mod file;
 mod introduce;

@@ -6,8 +6,9 @@ use crate::node::cluster::Inner;
 use crate::types::UserId;
 
 impl Inner {
-    /// Refuses what a client asks of a member that was removed: it hears of no change of users any more, and who goes on using it should not.
-    /// Of one that may be no more than a part of its cluster. And what is a user's, where another cluster may hold what this one lacks.
+    /// Refuses a client's request on a node that (1) was removed from the cluster, since it no longer hears of
+    /// changed users; (2) is the only member in its table and may have an outdated one; or (3), for users' keys, sees
+    /// a second cluster that may hold data that this one lacks.
     pub(in crate::node::cluster) fn refuse_if_outside(&self, user: &UserId) -> Result<(), OpError> {
         if self.layout().table.is_removed(self.me) {
             return Err(OpError::NotReady(self.why_no_member()));

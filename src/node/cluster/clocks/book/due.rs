@@ -44,9 +44,10 @@ impl Damage {
 }
 
 impl ClockBook {
-    /// This node and the peer compared these slots, which differed and from which all may be copied, and together they `had` that. Of a slot in which
-    /// something is due already, that stays so: where what is on its way always takes longer than until the next comparison, the last one's is never
-    /// all there. Nothing is due any more of all other slots, and where something was damaged since `as_of`, which `damages` gave.
+    /// Called after a comparison in which these slots differed and all of them may be copied: together, this node and
+    /// the peer had `had`. A slot that already has something due keeps it: with the last comparison's, a busy slot
+    /// would never be done. Slots not in the list have nothing due any more, nor do slots damaged since `as_of` (from
+    /// `damages`).
     pub(in crate::node::cluster) fn note_due(
         &self,
         peer: NodeId,
