@@ -1,5 +1,18 @@
 //! The command line: `kv`.
 //!
+//! | file | what it is |
+//! | --- | --- |
+//! | `add`, `get`, `keys` | values and keys |
+//! | `export`, `import`, `import_line`, `import_progress` | JSON Lines out and in |
+//! | `users`, `cluster` | users; members and the cluster key |
+//! | `serve`, `launch`, `run_cluster` | running a node, and a whole store on this machine |
+//! | `segment` | looking into the files of a data folder |
+//! | `bench`, `bench_preload` | measuring a running node |
+//! | `connection`, `profile`, `environment`, `before` | from flags, environment and profile to a client |
+//! | `secret`, `prompt` | passwords from files and from a terminal |
+//! | `text_source`, `shown`, `progress` | long texts in; names, values and progress on a terminal |
+//! | `exit` | exit codes |
+//!
 //! Invariant: standard output carries results only; every failure is a sentence on standard error and an exit code.
 #![expect(
     clippy::disallowed_methods,

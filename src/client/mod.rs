@@ -1,5 +1,16 @@
 //! The typed async client.
 //!
+//! | file | what it is |
+//! | --- | --- |
+//! | `builder` | how a client is made |
+//! | `users`, `cluster` | the calls of admins; those on keys are here |
+//! | `course`, `repeat`, `nodes` | the way of a request through the nodes: which one next, how often, which to leave alone |
+//! | `transport`, `connect`, `upload` | one try at one node: its connections, and the body on its way |
+//! | `decode`, `stream` | answers read piece by piece |
+//! | `parts` | a long value in several requests |
+//! | `notice` | what is said to whoever waits |
+//! | `error`, `entropy` | what can go wrong; request ids and random pauses |
+//!
 //! Invariant: every add and clear carries a request id, so a call is tried again, at this node or the next one or at two at the
 //! same time, and still counts once.
 //!

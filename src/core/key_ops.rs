@@ -3,8 +3,8 @@
 //! Laws (property-tested): `merge` is commutative, associative and idempotent; the view is a function of the set, however it
 //! was put together; a clear removes exactly the ops that its context covers.
 //!
-//! The storage engine holds the same set in segments and folds it as a stream; this is what it is tested against, and what small
-//! sets from several replicas are merged with.
+//! It is the reference model: the storage engine holds the same set in segments and folds it as a stream, and tests and the
+//! simulation compare the two.
 
 use std::collections::BTreeMap;
 

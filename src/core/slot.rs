@@ -11,7 +11,7 @@ use crate::types::{Key, UserId};
 
 /// Slots that user keys are spread over.
 pub const SLOT_COUNT: u16 = 1024;
-/// The store's own key range (users; later the member table). Every node holds it, so it lies outside the hash space.
+/// The store's own key range: users and the member table. Every node holds it, so it lies outside the hash space.
 pub const SYSTEM_SLOT: SlotId = SlotId(SLOT_COUNT);
 
 /// 0 to [`SLOT_COUNT`] - 1, or [`SYSTEM_SLOT`].

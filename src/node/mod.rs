@@ -1,10 +1,20 @@
 //! A node: the actors, and the handle through which everything above talks to them. The only module that names ractor.
 //!
-//! `folder` is the data folder's lock and name. `shards` are the actors that hold its shards, and what is on its way to them. `local` is what this
-//! node does with its own shards, `replica` what it does for the other members, and `hedged` reads its disk, or another replica's where that fails or
-//! is slow. `stalled` are shards whose disk hangs under a sync. `series` are adds to one key that go together. `watcher` tells of changes of the
-//! system's own keys. `membership` is the gossip that tells which other nodes there are; nothing else names chitchat. `peers` are the connections
-//! with them, and `cluster` is what the members do together.
+//! | part | what it is |
+//! | --- | --- |
+//! | `handle` | the handle of a running node: what the front and the users' service call |
+//! | `folder`, `opening`, `offline` | the data folder: its lock and the node's name; opening it; work on it while no node runs |
+//! | `shards` | the actors that hold the node's shards, and what is on its way to them |
+//! | `jobs`, `turns` | jobs of shards on threads that may block; turns of reads that wait for the disk |
+//! | `stalled` | shards whose disk hangs under a sync |
+//! | `local`, `series` | what this node does with its own shards; adds to one key that go together |
+//! | `replica`, `lacking` | what it does for other members; what one of them lacks of a key |
+//! | `hedged` | reads of its own disk, or of another replica's where that fails or is slow |
+//! | `watcher` | tells of changes of the system's own keys |
+//! | `membership` | the gossip that tells which other nodes there are; nothing else names chitchat |
+//! | `peers` | the connections with them |
+//! | `cluster` | what the members do together |
+//! | `terms`, `error`, `figures`, `seldom` | how far a request has to reach; what can become of it; what is counted; complaints that must not fill the log |
 
 pub mod cluster;
 pub mod error;

@@ -147,7 +147,7 @@ pub struct ShardStats {
     pub disk_full: bool,
 }
 
-/// Its parts; what each of them keeps stands in the part's file.
+/// One shard. Its state is kept in parts: see the table above.
 pub struct Shard {
     place: Place,
     config: ShardConfig,
@@ -155,7 +155,7 @@ pub struct Shard {
     dots: Dots,
     others: Others,
     logs: Logs,
-    /// What is wanted of them.
+    /// Requests for log space.
     space: SpaceWanted,
     segments: Segments,
     files: Files,

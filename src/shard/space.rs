@@ -1,4 +1,4 @@
-//! Log space and commits: zeroes written ahead, logs taken over from one another, and the group commit.
+//! Log space: zeroes written ahead, and the files of sealed logs used again for new ones.
 //!
 //! A log is written into space that was filled with zeroes and synced before (measured: about twice as many syncs a second as
 //! extending the file), and a sealed log's file is used again. A write is accepted only into filled space, so a full disk is met

@@ -1,5 +1,13 @@
 //! Users: who may use the store, kept in the store's own system key range, and the check of every request's credentials.
 //!
+//! | file | what it is |
+//! | --- | --- |
+//! | `record`, `history`, `record_store` | the records of a name, what they come to, and where they are kept |
+//! | `adding`, `removal`, `changes`, `turns` | changing records, one at a time on each node |
+//! | `verified`, `flights` | credentials that proved right, remembered; those being checked, shared |
+//! | `login`, `hashing` | the check of any other credential; Argon2id |
+//! | `failures`, `delayed`, `address` | how failed logins slow the next ones, and what counts as one address |
+//!
 //! Invariants:
 //! - a credential is right only by the user's current record; what memory remembers of it is at most [`VERIFIED_AGE_MAX`] old
 //!   and is dropped when the record changes, here or, as soon as that has come here, through another node;

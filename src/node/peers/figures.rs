@@ -68,7 +68,7 @@ impl Counter {
     }
 }
 
-/// Behind `PeerFigures`.
+/// The live counters that `PeerFigures` is a snapshot of.
 #[derive(Default)]
 pub struct LinkCounters {
     pub requests: Counter,

@@ -6,7 +6,7 @@
 //! Who is sent no more than that takes the op for dropped, so it has to hold what removed it before. Every clear that saw a wanted dot is
 //! therefore given first, be it wanted or not. Nobody can tell here of which key a dot was that a merge has dropped, so that goes by what the
 //! clear saw of its slot. A clear that stands for others saw what these saw. What was dropped by a clear that is held no more, for it was
-//! collected, is known to all replicas but those that reconcile (`cluster/compare`).
+//! collected, is known to all replicas but those that reconcile (`node::cluster::catch_up::compare`).
 //!
 //! Memory: a batch, one read of each segment that is in use, the keys of the wanted slots that are in memtables, and which of the wanted
 //! dots each clear saw that was not collected yet.
