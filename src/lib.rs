@@ -82,7 +82,7 @@
 //! - **One owner.** Only a shard's actor changes the shard (others may move its time on); only its jobs write its files. Everyone else gets snapshots, which
 //!   stay valid whatever happens meanwhile.
 //! - **Visible means durable.** An op is shown, counted as taken, or acknowledged only when the group it was written in is synced.
-//! - **A failed sync is the end of that shard's life.** It is opened anew from its files, after its last job is done.
+//! - **A failed sync is the end of that shard's life.** It is reopened from its files, after its last job is done.
 //! - **The disk says what is held.** There is no manifest and no separate clock: footers and logs are the truth, and a file that was
 //!   merged away is named by the file that took it over until its removal is durable.
 //! - **A dot is never used twice.** A member takes a new origin at every start, and for a shard at every reopening:

@@ -13,7 +13,7 @@ pub enum Bug {
     ClearByTime,
     /// A clear's record goes as soon as it can be merged away, whatever other replicas have missed, and nothing is left to tell them.
     ClearDroppedEarly,
-    /// A member keeps its origin when it starts anew.
+    /// A member keeps its origin when it restarts.
     DotReused,
     /// Nobody looks at request ids.
     RetryTakenAnew,

@@ -30,7 +30,7 @@ pub enum OutageCode {
     /// The node cannot carry out anything yet.
     NotReady,
     ShuttingDown,
-    /// The shard that owns the key is being opened anew.
+    /// The shard that owns the key is being reopened.
     ShardUnavailable,
     /// Fewer replicas answered than the consistency asks for.
     NoQuorum,

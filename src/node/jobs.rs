@@ -11,7 +11,7 @@ use crate::env::Abandoned;
 /// changes of the node's identity a few.
 const JOBS_MAX: u32 = 4096;
 
-/// Counts the jobs of a shard that are under way, but for look-ups, which write nothing. A shard is opened anew only when there are none: a write that was handed out
+/// Counts the jobs of a shard that are under way, but for look-ups, which write nothing. A shard is reopened only when there are none: a write that was handed out
 /// before must not reach a log after it was read back.
 #[derive(Clone)]
 pub struct JobGate(pub(super) Arc<Semaphore>);

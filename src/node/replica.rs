@@ -39,7 +39,7 @@ impl Local {
         self.doors().iter().filter_map(|door| door.reader().ok())
     }
 
-    /// Those of all shards; fails while one of them is being opened anew, whose slots must not look empty.
+    /// Those of all shards; fails while one of them is being reopened, whose slots must not look empty.
     pub(super) fn all_readers(&self) -> Result<Vec<ShardReader>, OpError> {
         self.doors().iter().map(ShardDoor::reader).collect()
     }
@@ -72,7 +72,7 @@ impl Local {
         self.doors()[self.door_of(slot)].with_reader(|reader| reader.collected(slot))
     }
 
-    /// The durable clocks of all slots; fails while a shard is being opened anew.
+    /// The durable clocks of all slots; fails while a shard is being reopened.
     pub fn all_clocks(&self) -> Result<SlotClocks, OpError> {
         let mut clocks = SlotClocks::default();
         for reader in self.all_readers()? {
@@ -323,7 +323,7 @@ impl Local {
             if let Some(serving) = &*door.serving()
                 && serving.news.put(|news| tell(news, clocks))
             {
-                // One that is ending is opened anew, and hears of it again.
+                // One that is ending is reopened, and hears of it again.
                 let _ = serving.actor.cast(ShardMessage::News);
             }
         }

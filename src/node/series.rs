@@ -1,7 +1,7 @@
 //! Adds to one key that are carried out together, in their order: they share group commits.
 //!
 //! Invariants:
-//! - one of them gets its name only after all that come before it in the series have theirs, or had been taken before: whatever becomes of one that
+//! - one of them is given its dot and stamp only after all that come before it in the series have theirs, or had been taken before: whatever becomes of one that
 //!   got none (refused, withdrawn, lost with its shard), none of those behind it gets one;
 //! - another replica gets all of them in one message: it holds those at the beginning, if it holds any. Did it hold one without one before it, and
 //!   nobody else either, a retry would bring the missing one behind it;

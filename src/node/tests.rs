@@ -200,7 +200,7 @@ async fn a_node_that_has_stopped_leaves_its_folder_alone_and_can_be_started_agai
             .await
             .unwrap();
         assert_eq!(node.count(&user, &key, Terms::usual()).await.unwrap(), round);
-        // It is stopped while a shard waits to be opened anew.
+        // It is stopped while a shard waits to be reopened.
         node.kill_shard_of(&user, &key);
         while node.is_ready() {
             tokio::task::yield_now().await;

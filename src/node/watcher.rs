@@ -13,7 +13,7 @@ use super::shards::permits::Permit;
 use crate::core::op::KeyedOp;
 use crate::types::Key;
 
-/// How often, and how far apart, to look whether a shard was opened anew.
+/// How often, and how far apart, to look whether a shard was reopened.
 const REOPENED_LOOKS: usize = 100;
 const REOPENED_PAUSE: Duration = Duration::from_millis(200);
 
@@ -69,7 +69,7 @@ impl Local {
             .unwrap_or(Err(OpError::ShardUnavailable { maybe_applied: true }))
     }
 
-    /// What was not acknowledged may show all the same, once its shard was opened anew.
+    /// What was not acknowledged may show all the same, once its shard was reopened.
     async fn tell_when_reopened(self, index: usize, changed: BTreeSet<Key>) {
         for _ in 0..REOPENED_LOOKS {
             tokio::time::sleep(REOPENED_PAUSE).await;

@@ -23,7 +23,7 @@
 //!
 //! The other files are what the shard does with them. Invariants of the whole:
 //! - an op is visible to readers exactly when it is durable;
-//! - after a failed commit nothing more is written: the shard must be opened anew from what is on disk (guarantee G10).
+//! - after a failed commit nothing more is written: the shard must be reopened from what is on disk (guarantee G10).
 
 mod cleanup;
 mod commit;
@@ -210,7 +210,7 @@ impl Shard {
         self.naming.set_origin(origin, &self.dots, &self.place);
     }
 
-    /// Why the shard must be opened anew, once it must.
+    /// Why the shard must be reopened, once it must.
     pub fn failure(&self) -> Option<&str> {
         self.failed.as_deref()
     }

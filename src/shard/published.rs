@@ -96,7 +96,7 @@ impl Published {
 
 /// Reads from a shard without asking it. Cheap to clone.
 ///
-/// It shows what that shard acknowledged, also after the shard has ended; when the shard was opened anew, the new one's
+/// It shows what that shard acknowledged, also after the shard has ended; when the shard was reopened, the new one's
 /// reader is to be used.
 #[derive(Clone)]
 pub struct ShardReader {

@@ -93,7 +93,7 @@ async fn a_request_counts_once_through_whichever_nodes_it_came() {
     rig.end().await;
 }
 
-/// Also through the one of four that holds no replica, and after all were started anew.
+/// Also through the one of four that holds no replica, and after all were restarted.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_request_id_is_refused_for_another_request_through_whichever_nodes_it_came() {
     let mut rig = Rig::new(4).await;

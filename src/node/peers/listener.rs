@@ -14,7 +14,7 @@ use super::serving;
 use super::shared::Shared;
 use crate::env;
 
-/// Connections that are served at once: each member has one, and a few more while it starts anew.
+/// Connections that are served at once: each member has one, and a few more while it restarts.
 const CONNECTIONS_MAX: usize = 1024;
 /// After a connection that could not be accepted: the cause is mostly a lack of file descriptors, which does not pass at once.
 const ACCEPT_PAUSE_MS: u64 = 50;
@@ -22,7 +22,7 @@ const ACCEPT_PAUSE_MS: u64 = 50;
 pub struct ListenerArguments {
     pub shared: Arc<Shared>,
     pub address: SocketAddr,
-    /// Absent when the actor is started anew.
+    /// Absent when the actor is restarted.
     pub socket: Option<Box<dyn env::Listener>>,
 }
 

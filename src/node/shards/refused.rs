@@ -1,5 +1,5 @@
 //! Ops that a shard takes from nobody: this node promised so (`cluster::catch_up::give_up`). It holds for as long as the node runs, however often the shard is
-//! opened anew.
+//! reopened.
 
 use std::sync::Arc;
 

@@ -278,7 +278,7 @@ impl ShardState {
 
     fn run_merge(&self, me: &ActorRef<ShardMessage>, job: MergeJob, pause: bool) {
         let (me, env, number) = (me.clone(), self.env.clone(), job.number());
-        // Held through the pause too: a step must not begin when the shard was opened anew meanwhile.
+        // Held through the pause too: a step must not begin when the shard was reopened meanwhile.
         let permit = self.gate.0.clone().try_acquire_owned();
         tokio::spawn(async move {
             if pause && !job.urgent {

@@ -209,7 +209,7 @@ impl Others {
         Turn(self.progress.clone())
     }
 
-    /// To be asked before the op gets its name: whether it is still wanted. From then on it is.
+    /// To be asked before the op is given its dot and stamp: whether it is still wanted. From then on it is.
     pub fn take_turn(&self) -> bool {
         self.progress.leave(TAKEN)
     }

@@ -1,6 +1,6 @@
 //! The node's supervisor: starts the shard actors, and starts one again from its files when it dies, while the node goes on.
 //!
-//! ractor's default on a child's end is to stop the parent; here the child is opened anew, after all its jobs are done and after a
+//! ractor's default on a child's end is to stop the parent; here the child is reopened, after all its jobs are done and after a
 //! pause that doubles with each failure in a row.
 //!
 //! Invariant: the supervisor itself never waits for the disk. A disk that hangs under one shard must not keep it from the others.
@@ -80,12 +80,12 @@ impl ShardDoor {
         self.serving.load()
     }
 
-    /// Fails while the shard is being opened anew.
+    /// Fails while the shard is being reopened.
     pub fn reader(&self) -> Result<ShardReader, OpError> {
         self.with_reader(ShardReader::clone)
     }
 
-    /// What `read` finds; fails while the shard is being opened anew.
+    /// What `read` finds; fails while the shard is being reopened.
     pub fn with_reader<T>(&self, read: impl FnOnce(&ShardReader) -> T) -> Result<T, OpError> {
         let serving = self.serving();
         let gone = OpError::ShardUnavailable { maybe_applied: false };
@@ -98,7 +98,7 @@ impl ShardDoor {
 }
 
 pub enum SupervisorMessage {
-    /// A shard was opened anew, or could not be.
+    /// A shard was reopened, or could not be.
     Reopened {
         index: u16,
         result: Result<Box<Shard>, String>,
@@ -113,7 +113,7 @@ pub enum SupervisorMessage {
         starts: u64,
         done: oneshot::Sender<Result<(), String>>,
     },
-    /// No shard gives out the next name of the origin that it has: all are opened anew.
+    /// No shard gives out the next name of the origin that it has: all are reopened.
     RenewOrigins,
     /// Let a shard's actor die.
     #[cfg(test)]
@@ -213,7 +213,7 @@ impl Actor for Supervisor {
                 });
             }
             SupervisorMessage::RenewOrigins => {
-                // One that dies is opened anew, and takes another origin then.
+                // One that dies is reopened, and takes another origin then.
                 let serving = state.doors.iter().filter_map(|door| door.serving.load_full());
                 serving.for_each(|serving| serving.actor.kill());
             }

@@ -70,7 +70,7 @@ async fn settled() {
     tokio::time::sleep(Duration::from_millis(1)).await;
 }
 
-/// The shard of all keys is opened anew, and remembers nothing.
+/// The shard of all keys is reopened, and remembers nothing.
 async fn reopen(node: &Node) {
     let before = node.figures()[0].restarts;
     node.kill_shard_of(&user(), &key(0));

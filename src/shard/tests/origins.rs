@@ -67,7 +67,7 @@ fn what_comes_back_of_a_former_life_is_no_sign_that_what_it_never_made_durable_w
         }
         rig.run_jobs();
     }
-    // An origin may also end while the node lives: its shard was opened anew.
+    // An origin may also end while the node lives: its shard was reopened.
     rig.live(4);
     rig.shard.set_origin(OriginId(5));
     rig.run_jobs();

@@ -10,12 +10,12 @@
 //! 3. each one says once more, in the same life, that it lacks them.
 //!
 //! From the end of the second to the beginning of the third, none holds a copy on its disk or in memory, and what is on its way to one is refused there.
-//! Whoever is started anew later has forgotten its promise, and its connections are new: what was on its way has ended with the old ones, and
+//! Whoever is restarted later has forgotten its promise, and its connections are new: what was on its way has ended with the old ones, and
 //! nobody is left to send it. All three are the same request.
 //!
 //! What is pulled is taken all the same: the peer has it on its disk, so it does not promise, and nothing is given up. A pull that began
 //! before is waited for. And only replicas are pulled from, the same ones by the table of each. For what clears wait for, only those promise whose word counts: of one that
-//! lost something, or whose disk was put back, the op may be there again, and the clear be gone.
+//! lost something, or whose disk was rolled back, the op may be there again, and the clear be gone.
 //!
 //! A node that lost ops to damage, and cannot get them from anybody, gives them up in the same way (`heal`).
 

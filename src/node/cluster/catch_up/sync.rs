@@ -211,7 +211,7 @@ impl Inner {
     }
 
     /// Whether the next start will find all that this node has told its peers it knows. While it is new, what it takes for dropped may be a clear
-    /// that another member still holds: were that forgotten once its word counts, the disk would pass for one that was set back.
+    /// that another member still holds: were that forgotten once its word counts, the disk would pass for one that was rolled back.
     async fn keeps_what_it_told(&self) -> bool {
         let noted = tokio::time::timeout(TICK, self.local.dropped_are_noted()).await;
         matches!(noted, Ok(Ok(true)))

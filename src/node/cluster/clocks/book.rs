@@ -41,7 +41,7 @@ struct Damage {
     times: u64,
     /// Of each slot, the last of these times.
     last: BTreeMap<SlotId, u64>,
-    /// The last of them at which the whole disk was found to be set back.
+    /// The last of them at which the whole disk was found to be rolled back.
     set_back: u64,
 }
 
@@ -143,7 +143,7 @@ impl ClockBook {
         page.set_clock(slot, clock);
     }
 
-    /// The peer comes in this life. Whether that was found to be on a disk that was set back.
+    /// The peer comes in this life. Whether that was found to be on a disk that was rolled back.
     pub(in crate::node::cluster) fn begin_life(&self, peer: NodeId, life: u64, connection: u64) -> bool {
         let mut pages = self.pages.lock();
         let Page { clocks, told, .. } = pages.entry(peer).or_default();
@@ -170,7 +170,7 @@ impl ClockBook {
         self.pages.lock().entry(peer).or_default().told.finding(connection)
     }
 
-    /// The peer's life was found sound, or to be on a disk that was set back: then what it has told is not so any more.
+    /// The peer's life was found sound, or to be on a disk that was rolled back: then what it has told is not so any more.
     pub(in crate::node::cluster) fn end_review(&self, peer: NodeId, is_set_back: bool) {
         let mut pages = self.pages.lock();
         let page = pages.entry(peer).or_default();

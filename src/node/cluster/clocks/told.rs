@@ -13,7 +13,7 @@
 //! - what comes on an older connection than the one on which a peer last introduced itself changes nothing: it may have been long on its way,
 //!   and its sender be gone.
 //!
-//! Limits: this is memory only, so a node that was started anew itself has nothing to hold against anybody; and what a peer made durable
+//! Limits: this is memory only, so a node that was itself restarted has nothing to hold against anybody; and what a peer made durable
 //! after it last told its clocks cannot be missed.
 
 use crate::core::clock::{Clock, SlotClocks};
@@ -30,7 +30,7 @@ pub(super) struct Told {
     gone: SlotClocks,
     /// Until this life was found sound.
     review: Option<Review>,
-    /// This life was found to be on a disk that was set back.
+    /// This life was found to be on a disk that was rolled back.
     is_set_back: bool,
 }
 
@@ -54,7 +54,7 @@ pub(in crate::node::cluster) enum Finding {
 }
 
 impl Told {
-    /// The peer comes in this life, and told `clocks` last. Whether it is known to run on a disk that was set back.
+    /// The peer comes in this life, and told `clocks` last. Whether it is known to run on a disk that was rolled back.
     pub(super) fn begin(&mut self, life: u64, connection: u64, clocks: &SlotClocks) -> bool {
         if self.is_late(connection) {
             return self.is_set_back && self.life == Some(life);

@@ -7,7 +7,7 @@
 //!
 //! The record is on the disk before the answer (`file`), so that a node that restarts still knows.
 //!
-//! A node does not know of itself that its disk was put back, so after a start it does not vote before it has met all members, or, as one may
+//! A node does not know of itself that its disk was rolled back, so after a start it does not vote before it has met all members, or, as one may
 //! be away, all that it reaches within `MEETING`: one of them may know better. To have met one is to have told it the life and the clocks.
 //!
 //! A peer that is there and does not answer, for its disk hangs or a shard of it does not open, is passed over after `HEARING_MAX`. It is then
@@ -16,7 +16,7 @@
 //! acknowledgement rests on a life of this node of which a peer that helped with it has no record.
 //!
 //! A shard that does not open is not waited for either. What it holds was told to nobody, and nobody was asked whether that is less than
-//! before; so when it opens after all, its slots vote once all that all other replicas hold is here, as if the disk were known to be set back.
+//! before; so when it opens after all, its slots vote once all that all other replicas hold is here, as if the disk were known to be rolled back.
 
 use std::collections::BTreeMap;
 

@@ -129,7 +129,7 @@ impl Lives {
         starts > self.older_than.load(Ordering::Acquire)
     }
 
-    /// Whether, others having heard more of this very generation than was sent, the machine was put back with its memory, or runs twice. An older
+    /// Whether, others having heard more of this very generation than was sent, the machine was rolled back with its memory, or runs twice. An older
     /// copy that was started as often shows the same, but as soon as it meets them; and its origin is a new one.
     pub(in crate::node::cluster) fn is_put_back(&self, generation: u64) -> bool {
         self.is_news(generation) && (self.is_known_for_good() || self.has_waited())

@@ -79,7 +79,7 @@ impl Inner {
         ))
     }
 
-    /// Of how many members the word does not count yet, as far as this one has heard. One that was started anew, or takes a lost one's place, does not
+    /// Of how many members the word does not count yet, as far as this one has heard. One that was restarted, or takes a lost one's place, does not
     /// come to a new cluster, and waits for none of them.
     fn not_counting(&self) -> usize {
         let table = &self.layout().table;

@@ -1,4 +1,4 @@
-//! Keeps gossip running, and starts it anew where it cannot go on.
+//! Keeps gossip running, and restarts it where it cannot go on.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;

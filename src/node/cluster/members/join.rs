@@ -158,7 +158,7 @@ impl Inner {
             replication: table.replication() as u32,
         };
         self.members.asking.note(node, record.peer, admission.is_new);
-        // One that still copies what the others hold, and was started anew, knows only by its disk that there are others.
+        // One that still copies what the others hold, and was restarted, knows only by its disk that there are others.
         let belonged = || !self.local.clock(SYSTEM_SLOT).is_ok_and(|clock| clock.is_empty());
         if table.is_empty() && self.clocks.is_new() && !belonged() {
             return Err(MemberRefused::NotMember);

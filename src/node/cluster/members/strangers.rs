@@ -1,6 +1,6 @@
 //! Who is there with this cluster's key, and stands in no record of this node's member table.
 //!
-//! Mostly such a node waits to be let in, or was let in a moment ago. But the table may be much too old: that of a disk that was put back to before
+//! Mostly such a node waits to be let in, or was let in a moment ago. But the table may be much too old: that of a disk that was rolled back to before
 //! all the others joined names nobody who could say so. And of two that were told to join nobody, or did not see each other, each may have
 //! founded a cluster. So whoever is there for a while and unknown is asked for its table, which changes nothing:
 //! - it names all that this one names: it is the later one, and is taken. By it this node meets those who know better;

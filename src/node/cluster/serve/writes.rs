@@ -53,7 +53,7 @@ impl Inner {
 
     pub(in crate::node::cluster) async fn answer_append(&self, from: NodeId, ops: Vec<WireOp>) -> Response {
         let gone = |maybe_applied| Response::Failed(WireError::Unavailable { maybe_applied });
-        // Who counts on this acknowledgement has to know this life of the node, should its disk be set back one day.
+        // Who counts on this acknowledgement has to know this life of the node, should its disk be rolled back one day.
         if !self.lives.is_introduced(from) {
             return gone(false);
         }

@@ -4,7 +4,7 @@
 //!
 //! Invariants:
 //! - the writes stay here, and not with the job: whoever waits hears at once when the actor ends, and nothing was begun of theirs;
-//! - a look writes nothing, so nobody waits for its end before the shard is opened anew.
+//! - a look writes nothing, so nobody waits for its end before the shard is reopened.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -54,7 +54,7 @@ impl Rig {
         inner(self.node(from)).peers.get(id(self.node(to))).unwrap()
     }
 
-    /// "k" was cleared by a clear with a request id, which all replicas hold and none may collect; node 2 is set back to before it.
+    /// "k" was cleared by a clear with a request id, which all replicas hold and none may collect; node 2 is rolled back to before it.
     async fn with_a_missed_clear() -> Self {
         let mut rig = Self::new(3).await;
         add(rig.node(0), "k", "old").await.unwrap();
@@ -351,7 +351,7 @@ async fn what_a_peer_could_not_read_does_not_count_as_copied() {
     rig.stop(0).await;
     damage_segments(&disk, &rig.dirs[0].path().join("data"));
     // Nor is it written anew without what cannot be read, after which the peer would not say any more that it has that; and where it named it
-    // itself, its shard would be opened anew, and the round break off.
+    // itself, its shard would be reopened, and the round break off.
     let unsalvaged = disk.hold_syncs("/segment-");
     rig.start(0).await;
     rig.wait_linked().await;

@@ -13,7 +13,7 @@
 //! - it was reconciled with the peer before it told what is due, or it is not noted: of what the peer had dropped by then nothing is left here. What
 //!   came since came as what it was, or from somebody with whom the same was done first (`catch_up::pull`), or was given up by all;
 //! - *damage*: what was due before a slot was damaged is due no more, as what was synced before counts no more: then it has to be reconciled
-//!   anew. A disk that was *set back* is damage of all slots, also to a round that is under way;
+//!   anew. A disk that was *rolled back* is damage of all slots, also to a round that is under way;
 //! - *a peer's new life*: what it had before may be more than it has now, never less than what counts. What it does not know any more was lost
 //!   there, and is due no more (what this node has by then stays due);
 //! - *other members*: what was due by another table is forgotten, for the peer may not be one to copy from any more.

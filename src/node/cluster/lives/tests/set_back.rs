@@ -1,4 +1,4 @@
-//! A member's disk is put back to what it was at some moment while its node ran.
+//! A member's disk is rolled back to what it was at some moment while its node ran.
 
 use crate::core::clock::{Clock, SlotClocks};
 use crate::core::op::Body;
@@ -111,7 +111,7 @@ async fn who_lacks_what_all_others_have_dropped_is_not_set_back_though_its_clear
     rig.end().await;
 }
 
-/// That needs no memory that was put back: only the notice that shows it.
+/// That needs no memory that was rolled back: only the notice that shows it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_process_that_was_put_back_gives_out_no_more_names_of_its_origin() {
     let rig = Rig::new(3).await;
