@@ -2,17 +2,15 @@
 
 use std::sync::{Arc, OnceLock, Weak};
 
-use super::opened::put;
 use super::reads::PAGE_BYTES_MAX;
 use crate::env::BoxFuture;
 use crate::node::OpError;
-use crate::node::cluster::calls::{names, refused, terms_of, wire_error};
+use crate::node::cluster::calls::{names, refused, wire_error};
 use crate::node::cluster::catch_up::Why;
 use crate::node::cluster::{Inner, MemberRefused};
 use crate::node::peers::PeerService;
-use crate::store::keys::KeyQuery;
 use crate::types::NodeId;
-use crate::wire::{Request, Response, WireError};
+use crate::wire::{Admission, Request, Response, WireError};
 
 /// The way in for peers, open once the cluster stands.
 #[derive(Clone, Default)]
@@ -112,25 +110,15 @@ impl Inner {
                 limit,
                 terms,
             } => {
-                let (user, key) = names(&user, &key)?;
-                let opened = self.open_reader(&user, &key, (offset, limit), terms).await?;
-                put(&self.serving.readers, (from, connection, reader), opened);
-                self.read_on((from, connection, reader), PAGE_BYTES_MAX).await
+                let id = (from, connection, reader);
+                self.answer_read(id, &names(&user, &key)?, (offset, limit), terms).await
             }
             Request::ReadNext { reader, budget_bytes } => {
                 let budget = (budget_bytes as usize).min(PAGE_BYTES_MAX);
                 self.read_on((from, connection, reader), budget).await
             }
-            Request::ReadEnd { reader } => {
-                self.serving.readers.lock().remove(&(from, connection, reader));
-                Ok(Response::Done)
-            }
-            Request::Count { user, key, terms } => {
-                let (user, key) = names(&user, &key)?;
-                let source = self.source(&user, &key, terms_of(terms)).await?;
-                let source = source.ok_or(OpError::ShardUnavailable { maybe_applied: false })?;
-                Ok(Response::Count(self.local.count_of(source).await?))
-            }
+            Request::ReadEnd { reader } => Ok(self.end_read((from, connection, reader))),
+            Request::Count { user, key, terms } => self.answer_count(&names(&user, &key)?, terms).await,
             Request::ListKeys {
                 user,
                 prefix,
@@ -138,29 +126,15 @@ impl Inner {
                 limit,
                 all,
                 left_ms,
-            } if self.may_list() && self.lives.is_introduced(from) => {
-                let query = KeyQuery {
-                    user: crate::wire::user_of(&user).map_err(refused)?,
-                    prefix,
-                    after,
-                    limit: limit as usize,
-                    all,
-                };
-                self.answer_list(query, left_ms).await
+            } => {
+                let page = (prefix, after, limit as usize);
+                self.answer_list(from, &user, page, all, left_ms).await
             }
-            Request::ListKeys { .. } => Err(OpError::ShardUnavailable { maybe_applied: false }),
             Request::Introduce { starts, life } => Ok(self.meet((from, connection), starts, life).await),
             Request::Compare { digest } => self.answer_compare(from, digest),
             Request::Clocks { slots } if slots.is_empty() => self.judge((from, connection)).await,
             Request::Clocks { slots } => self.answer_clocks((from, connection), slots),
-            Request::Pull { pull, wants } => {
-                put(
-                    &self.serving.pulls,
-                    (from, connection, pull),
-                    self.local.export(&wants.into_clocks())?,
-                );
-                Ok(Response::Done)
-            }
+            Request::Pull { pull, wants } => self.begin_pull((from, connection, pull), &wants.into_clocks()),
             Request::PullNext { pull, budget_bytes } => {
                 self.pull_on((from, connection, pull), budget_bytes as usize).await
             }
@@ -175,16 +149,20 @@ impl Inner {
                 let why = if lost { Why::Lost } else { Why::Awaited };
                 self.answer_give_up(from, slot, &replicas, dots, why).await
             }
-            Request::Admit(admission) => Ok(match self.admit(admission).await {
-                Ok(admitted) => admitted,
-                Err(MemberRefused::Store(error)) => return Err(error),
-                Err(refused) => Response::Failed(WireError::Refused(refused.to_string())),
-            }),
+            Request::Admit(admission) => self.answer_admit(admission).await,
             Request::Table => self.answer_table().await,
             Request::HasData => Ok(Response::HasData(self.has_data().await?)),
             Request::Status => Ok(Response::Status(self.own_status_json())),
             Request::Seen { user, key, terms } => self.answer_seen(&user, &key, terms).await,
             Request::Unknown(why) => Err(refused(why)),
+        }
+    }
+
+    async fn answer_admit(&self, admission: Admission) -> Result<Response, OpError> {
+        match self.admit(admission).await {
+            Ok(admitted) => Ok(admitted),
+            Err(MemberRefused::Store(error)) => Err(error),
+            Err(refused) => Ok(Response::Failed(WireError::Refused(refused.to_string()))),
         }
     }
 }

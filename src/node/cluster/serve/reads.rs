@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::opened::{OpenId, get};
-use crate::core::clock::Clock;
+use super::opened::{OpenId, get, put};
+use crate::core::clock::{Clock, SlotClocks};
 use crate::core::op::{Body, Fragment};
 use crate::core::slot::SYSTEM_SLOT;
 use crate::node::cluster::Inner;
-use crate::node::cluster::calls::terms_of;
+use crate::node::cluster::calls::{refused, terms_of};
 use crate::node::cluster::coordinator::SYNC_KEY_BYTES;
 use crate::node::hedged::{self, ValueReader};
 use crate::node::{OpError, Terms};
@@ -42,7 +42,19 @@ impl Inner {
         })
     }
 
-    pub(super) async fn open_reader(
+    pub(super) async fn answer_read(
+        self: &Arc<Self>,
+        id: OpenId,
+        (user, key): &(UserId, Key),
+        range: (u64, u64),
+        terms: WireTerms,
+    ) -> Result<Response, OpError> {
+        let opened = self.open_reader(user, key, range, terms).await?;
+        put(&self.serving.readers, id, opened);
+        self.read_on(id, PAGE_BYTES_MAX).await
+    }
+
+    async fn open_reader(
         self: &Arc<Self>,
         user: &UserId,
         key: &Key,
@@ -71,6 +83,26 @@ impl Inner {
         Ok(Response::Page(page?.into_iter().map(fragment).collect()))
     }
 
+    pub(super) fn end_read(&self, id: OpenId) -> Response {
+        self.serving.readers.lock().remove(&id);
+        Response::Done
+    }
+
+    pub(super) async fn answer_count(
+        self: &Arc<Self>,
+        (user, key): &(UserId, Key),
+        terms: WireTerms,
+    ) -> Result<Response, OpError> {
+        let source = self.source(user, key, terms_of(terms)).await?;
+        let source = source.ok_or(OpError::ShardUnavailable { maybe_applied: false })?;
+        Ok(Response::Count(self.local.count_of(source).await?))
+    }
+
+    pub(super) fn begin_pull(&self, id: OpenId, wants: &SlotClocks) -> Result<Response, OpError> {
+        put(&self.serving.pulls, id, self.local.export(wants)?);
+        Ok(Response::Done)
+    }
+
     pub(super) async fn pull_on(&self, id: OpenId, budget_bytes: usize) -> Result<Response, OpError> {
         let gone = OpError::ShardUnavailable { maybe_applied: false };
         let pull = get(&self.serving.pulls, id).ok_or(gone)?;
@@ -97,7 +129,24 @@ impl Inner {
         })
     }
 
-    pub(super) async fn answer_list(&self, query: KeyQuery, left_ms: u32) -> Result<Response, OpError> {
+    pub(super) async fn answer_list(
+        &self,
+        from: NodeId,
+        user: &str,
+        (prefix, after, limit): (String, Option<String>, usize),
+        all: bool,
+        left_ms: u32,
+    ) -> Result<Response, OpError> {
+        if !self.may_list() || !self.lives.is_introduced(from) {
+            return Err(OpError::ShardUnavailable { maybe_applied: false });
+        }
+        let query = KeyQuery {
+            user: crate::wire::user_of(user).map_err(refused)?,
+            prefix,
+            after,
+            limit,
+            all,
+        };
         let deadline = match left_ms {
             0 => Terms::usual().deadline,
             left_ms => tokio::time::Instant::now() + Duration::from_millis(left_ms.into()),
