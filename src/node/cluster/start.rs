@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::net::Hello;
+use crate::node::local::Life;
 use crate::node::peers::PeersConfig;
 
 /// What tells one cluster's connections from another's.
@@ -9,26 +10,46 @@ fn cluster_number(name: &str) -> u64 {
     xxhash_rust::xxh3::xxh3_64(name.as_bytes())
 }
 
+fn peers_config(config: &ClusterConfig, life: &Life, calls_max: usize) -> PeersConfig {
+    PeersConfig {
+        listen: config.listen,
+        join: config.join.clone(),
+        keys: config.keys.clone(),
+        tls: config.tls.clone(),
+        hello: Hello {
+            node: life.node,
+            generation: life.starts,
+            cluster: cluster_number(&config.name),
+        },
+        calls_max,
+    }
+}
+
+/// The order counts: the simulation's trace hangs on it.
+fn spawn_tasks(inner: &Arc<Inner>) {
+    let mut tasks = inner.tasks.lock();
+    tasks.push(tokio::spawn(members::gossip::run(inner.clone())));
+    tasks.push(tokio::spawn(members::layout::watch(
+        inner.clone(),
+        inner.members.view.subscribe(),
+    )));
+    tasks.push(tokio::spawn(members::join::run(inner.clone())));
+    tasks.push(tokio::spawn(catch_up::sync::run(inner.clone())));
+    tasks.push(tokio::spawn(catch_up::give_up::run(inner.clone())));
+    tasks.push(tokio::spawn(catch_up::heal::run(inner.clone())));
+    tasks.push(tokio::spawn(status::observe::run(inner.clone())));
+    tasks.push(tokio::spawn(members::strangers::run(inner.clone())));
+    tasks.push(tokio::spawn(members::gathering::run(inner.clone())));
+}
+
 impl Cluster {
     /// `calls_max` requests to one peer may wait for an answer.
     pub async fn start(env: Env, local: Local, config: ClusterConfig, calls_max: usize) -> Result<Self, ClusterError> {
         let life = local.life();
         let door = serve::Door::default();
-        let peers = PeersConfig {
-            listen: config.listen,
-            join: config.join.clone(),
-            keys: config.keys.clone(),
-            tls: config.tls.clone(),
-            hello: Hello {
-                node: life.node,
-                generation: life.starts,
-                cluster: cluster_number(&config.name),
-            },
-            calls_max,
-        };
         let peers = Peers::start(
             env.clone(),
-            peers,
+            peers_config(&config, &life, calls_max),
             Arc::new(door.clone()),
             local.supervisor().get_cell(),
         )
@@ -69,20 +90,7 @@ impl Cluster {
         // Not before it knows its table: others would take it for a node without a cluster.
         door.open(&inner);
         inner.start_gossip(life.starts).await?;
-        let mut tasks = inner.tasks.lock();
-        tasks.push(tokio::spawn(members::gossip::run(inner.clone())));
-        tasks.push(tokio::spawn(members::layout::watch(
-            inner.clone(),
-            inner.members.view.subscribe(),
-        )));
-        tasks.push(tokio::spawn(members::join::run(inner.clone())));
-        tasks.push(tokio::spawn(catch_up::sync::run(inner.clone())));
-        tasks.push(tokio::spawn(catch_up::give_up::run(inner.clone())));
-        tasks.push(tokio::spawn(catch_up::heal::run(inner.clone())));
-        tasks.push(tokio::spawn(status::observe::run(inner.clone())));
-        tasks.push(tokio::spawn(members::strangers::run(inner.clone())));
-        tasks.push(tokio::spawn(members::gathering::run(inner.clone())));
-        drop(tasks);
+        spawn_tasks(&inner);
         Ok(Self { inner })
     }
 }
