@@ -224,35 +224,58 @@ fn schemas() -> Map<String, Value> {
     for shape in SHAPES {
         schemas.insert(shape.name.to_owned(), shape_schema(shape));
     }
-    let text = json!({"type": "string"});
-    let mut object = |name: &str, required: &[&str], properties: Value| {
-        let schema = json!({"type": "object", "required": required, "properties": properties});
-        schemas.insert(name.to_owned(), schema);
-    };
-    object("Ok", &["status"], json!({"status": {"const": crate::api::STATUS_OK}}));
+    answer_schemas(&mut schemas);
+    user_schemas(&mut schemas);
+    cluster_schemas(&mut schemas);
+    error_schemas(&mut schemas);
+    schemas
+}
+
+fn object(schemas: &mut Map<String, Value>, name: &str, required: &[&str], properties: Value) {
+    let schema = json!({"type": "object", "required": required, "properties": properties});
+    schemas.insert(name.to_owned(), schema);
+}
+
+fn text() -> Value {
+    json!({"type": "string"})
+}
+
+fn answer_schemas(schemas: &mut Map<String, Value>) {
+    let text = text();
     object(
+        schemas,
+        "Ok",
+        &["status"],
+        json!({"status": {"const": crate::api::STATUS_OK}}),
+    );
+    object(
+        schemas,
         "InProgress",
         &["status"],
         json!({"status": {"const": crate::api::STATUS_IN_PROGRESS}}),
     );
     object(
+        schemas,
         "Values",
         &["key", "value"],
         json!({"key": text, "value": {"type": "array", "items": text}}),
     );
     object(
+        schemas,
         "Count",
         &["key", "count"],
         json!({"key": text, "count": {"type": "integer", "minimum": 0}}),
     );
     let after = "Set when more keys may follow, also after a page of none: what the next call passes as `after`.";
     object(
+        schemas,
         "KeyList",
         &["keys"],
         json!({"keys": {"type": "array", "items": text}, "after": {"type": "string", "description": after}}),
     );
     let result = "The answer of the operation with its `status_code`; for an error, `detail`, and from 500 on what `Outage` has.";
     object(
+        schemas,
         "BatchResults",
         &["results"],
         json!({"results": {"type": "array", "items": {
@@ -263,25 +286,37 @@ fn schemas() -> Map<String, Value> {
             },
         }}}),
     );
+}
+
+fn user_schemas(schemas: &mut Map<String, Value>) {
+    let text = text();
     object(
+        schemas,
         "UserEntry",
         &["user_id", "admin"],
         json!({"user_id": text, "admin": {"type": "boolean"}}),
     );
     object(
+        schemas,
         "UserEntries",
         &["users"],
         json!({"users": {"type": "array", "items": reference("UserEntry")}}),
     );
+}
+
+fn cluster_schemas(schemas: &mut Map<String, Value>) {
+    let text = text();
     let count = json!({"type": "integer", "minimum": 0});
     let members = json!({"type": "array", "items": reference("Member")});
     object(
+        schemas,
         "ClusterStatus",
         &["cluster", "node", "replication", "members"],
         json!({"cluster": text, "node": text, "replication": count, "members": members}),
     );
     let per_s = |what: &str| json!({"type": "number", "minimum": 0, "description": format!("{what} that came from other replicas, a second.")});
     object(
+        schemas,
         "Member",
         &["node", "peer", "http", "zone", "weight", "state", "alive", "slots"],
         json!({
@@ -304,15 +339,26 @@ fn schemas() -> Map<String, Value> {
             "quarantined_segments": count,
         }),
     );
+}
+
+fn error_schemas(schemas: &mut Map<String, Value>) {
+    let text = text();
     let step = json!({"oneOf": [text, {"type": "integer"}]});
     object(
+        schemas,
         "FieldError",
         &["loc", "msg", "type"],
         json!({"loc": {"type": "array", "items": step}, "msg": text, "type": text}),
     );
     let fields = json!({"type": "array", "items": reference("FieldError"), "maxItems": crate::api::FIELD_ERRORS_MAX});
-    object("Error", &["detail"], json!({"detail": {"oneOf": [text, fields]}}));
     object(
+        schemas,
+        "Error",
+        &["detail"],
+        json!({"detail": {"oneOf": [text, fields]}}),
+    );
+    object(
+        schemas,
         "Outage",
         &["detail", "code", "may_have_taken_effect"],
         json!({
@@ -321,7 +367,6 @@ fn schemas() -> Map<String, Value> {
             "may_have_taken_effect": {"type": "boolean", "description": "False when nothing was changed, for certain. If true: a retry with the same `request_id` is safe, one without may count twice."},
         }),
     );
-    schemas
 }
 
 fn shape_schema(shape: &Shape) -> Value {
