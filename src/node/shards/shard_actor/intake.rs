@@ -3,13 +3,14 @@
 use ractor::ActorRef;
 
 use super::{ShardState, Waiting};
+use crate::core::op::KeyedOp;
 use crate::node::OpError;
 use crate::node::local::Added;
 use crate::node::series::InSeries;
 use crate::node::shards::messages::{Looked, Name, Pending, Reply, ShardMessage, Work};
 use crate::node::shards::permits::Permit;
 use crate::node::shards::spreading::Others;
-use crate::shard::{Applied, GroupNumber, PastLookup, Submitted};
+use crate::shard::{Applied, GroupNumber, PastLookup, Submitted, Write};
 use crate::store::segment::ReadError;
 
 /// A write that waits for log space, in its turn.
@@ -65,26 +66,12 @@ impl ShardState {
                     }
                     Ok(Submitted::Repeated(group)) => (group, Added::Repeated),
                     Ok(Submitted::NeedsSpace(write)) => {
-                        give_turn_back(&others);
-                        let work = Work::Write(write, others);
-                        let pending = Pending {
-                            work,
-                            reply,
-                            permit,
-                            series,
-                        };
+                        let pending = pending_again(write, others, reply, permit, series);
                         return self.parked.push_front(Parked { pending, past });
                     }
                     Ok(Submitted::NeedsPast(write, lookup)) => {
                         let name = (write.user.clone(), write.key.clone());
-                        give_turn_back(&others);
-                        let work = Work::Write(write, others);
-                        let pending = Pending {
-                            work,
-                            reply,
-                            permit,
-                            series,
-                        };
+                        let pending = pending_again(write, others, reply, permit, series);
                         return self.looking.look(me, name, pending, lookup);
                     }
                     Err(refused) => return reply.send(Err(refused.into())),
@@ -94,18 +81,22 @@ impl ShardState {
                 }
                 self.await_group(group, added, reply, permit);
             }
-            Work::Apply(ops) if self.refused.meets(&ops) => {
-                reply.send(Err(OpError::ShardUnavailable { maybe_applied: false }));
+            Work::Apply(ops) => self.submit_ops(ops, reply, permit, past),
+        }
+    }
+
+    /// Ops that other replicas stamped.
+    fn submit_ops(&mut self, ops: Vec<KeyedOp>, reply: Reply, permit: Permit, past: Option<Box<PastLookup>>) {
+        if self.refused.meets(&ops) {
+            return reply.send(Err(OpError::ShardUnavailable { maybe_applied: false }));
+        }
+        match self.shard.apply(ops, self.env.wall.now()) {
+            Ok(Applied::InGroup(group)) => self.await_group(group, Added::Appended, reply, permit),
+            Ok(Applied::NeedsSpace(ops)) => {
+                let pending = Pending::alone(Work::Apply(ops), reply, permit);
+                self.parked.push_front(Parked { pending, past });
             }
-            Work::Apply(ops) => match self.shard.apply(ops, self.env.wall.now()) {
-                Ok(Applied::InGroup(group)) => self.await_group(group, Added::Appended, reply, permit),
-                Ok(Applied::NeedsSpace(ops)) => {
-                    let work = Work::Apply(ops);
-                    let pending = Pending::alone(work, reply, permit);
-                    self.parked.push_front(Parked { pending, past });
-                }
-                Err(refused) => reply.send(Err(refused.into())),
-            },
+            Err(refused) => reply.send(Err(refused.into())),
         }
     }
 
@@ -195,6 +186,23 @@ impl ShardState {
 
 fn is_for_others(work: &Work) -> bool {
     matches!(work, Work::Write(_, Some(_)))
+}
+
+/// The write as it came, its turn given back, to be submitted once more.
+fn pending_again(
+    write: Write,
+    others: Option<Others>,
+    reply: Reply,
+    permit: Permit,
+    series: Option<InSeries>,
+) -> Pending {
+    give_turn_back(&others);
+    Pending {
+        work: Work::Write(write, others),
+        reply,
+        permit,
+        series,
+    }
 }
 
 /// Until it is tried again, others may do it.
