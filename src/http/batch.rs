@@ -128,50 +128,7 @@ fn sort<'a, B: Backend>(
     let mut by_key: BTreeMap<Key, Vec<Step<'a>>> = BTreeMap::new();
     let common_patience = submitted.patience(common.deadline_ms)?;
     for (index, operation) in operations.into_iter().enumerate() {
-        let (key, act, terms) = match operation {
-            Operation::AddValue {
-                key,
-                value,
-                finish_value,
-                request_id,
-                terms,
-            } => {
-                let request_id = submitted.request_id(request_id.as_deref())?;
-                (
-                    key,
-                    Act::Add {
-                        value,
-                        finish: finish_value,
-                        request_id,
-                    },
-                    terms,
-                )
-            }
-            Operation::GetValue {
-                key,
-                count_only: true,
-                terms,
-                ..
-            } => (key, Act::Count, terms),
-            Operation::GetValue {
-                key,
-                offset,
-                limit,
-                terms,
-                ..
-            } => (
-                key,
-                Act::Get {
-                    offset: offset.unwrap_or(0),
-                    limit: limit.unwrap_or(u64::MAX),
-                },
-                terms,
-            ),
-            Operation::ClearKey { key, request_id, terms } => {
-                let request_id = submitted.request_id(request_id.as_deref())?;
-                (key, Act::Clear { request_id }, terms)
-            }
-        };
+        let (key, act, terms) = act_of(submitted, operation)?;
         let patience = match terms.deadline_ms {
             None => common_patience,
             own => submitted.patience(own)?,
@@ -185,6 +142,57 @@ fn sort<'a, B: Backend>(
         by_key.entry(submitted.key(&key)?).or_default().push(step);
     }
     Ok(by_key)
+}
+
+/// What an operation asks for: its key, the act, and terms of its own.
+fn act_of<'a, B: Backend>(
+    submitted: &Submitted<'_, B>,
+    operation: Operation<'a>,
+) -> Result<(Cow<'a, str>, Act<'a>, OperationTerms), Failure> {
+    Ok(match operation {
+        Operation::AddValue {
+            key,
+            value,
+            finish_value,
+            request_id,
+            terms,
+        } => {
+            let request_id = submitted.request_id(request_id.as_deref())?;
+            (
+                key,
+                Act::Add {
+                    value,
+                    finish: finish_value,
+                    request_id,
+                },
+                terms,
+            )
+        }
+        Operation::GetValue {
+            key,
+            count_only: true,
+            terms,
+            ..
+        } => (key, Act::Count, terms),
+        Operation::GetValue {
+            key,
+            offset,
+            limit,
+            terms,
+            ..
+        } => (
+            key,
+            Act::Get {
+                offset: offset.unwrap_or(0),
+                limit: limit.unwrap_or(u64::MAX),
+            },
+            terms,
+        ),
+        Operation::ClearKey { key, request_id, terms } => {
+            let request_id = submitted.request_id(request_id.as_deref())?;
+            (key, Act::Clear { request_id }, terms)
+        }
+    })
 }
 
 async fn one_key<B: Backend>(
