@@ -77,6 +77,21 @@ pub(super) fn still_counts(before: &[NodeId], now: &[NodeId]) -> bool {
     before.iter().all(|node| now.contains(node)) && now.len() <= before.len() + 1
 }
 
+/// What a write asks of the slot's replicas, which then stamp later than `time`.
+fn ask_message(slot: SlotId, wanted: &Wanted<'_>, which: Try, time: u64) -> Ask {
+    let is_asked = which == Try::Any && !takes_retries();
+    let request = wanted.request_id.filter(|_| is_asked).map(|id| {
+        let (user, key) = (wanted.user.as_str(), wanted.key.as_str());
+        (user.to_owned(), key.to_owned(), id.0)
+    });
+    Ask {
+        slot: slot.0,
+        request,
+        clock: matches!(wanted.kind, WriteKind::Clear),
+        time: if planted(Bug::StampNotAsked) { 0 } else { time },
+    }
+}
+
 impl Inner {
     /// Carries a write out, here if this node holds the slot, or through one that does.
     pub(super) async fn write(&self, wanted: Wanted<'_>, which: Try, terms: Terms) -> Result<Added, OpError> {
@@ -259,19 +274,7 @@ impl Inner {
         let asked_at = self.env.wall.now();
         let known = self.local.highest_time(slot).unwrap_or_default();
         let time = known.max(HybridTime::from_wall(asked_at)).0;
-        let request = || {
-            let is_asked = which == Try::Any && !takes_retries();
-            let request = wanted.request_id.filter(|_| is_asked).map(|id| {
-                let (user, key) = (wanted.user.as_str(), wanted.key.as_str());
-                (user.to_owned(), key.to_owned(), id.0)
-            });
-            Request::Ask(Ask {
-                slot: slot.0,
-                request,
-                clock: matches!(wanted.kind, WriteKind::Clear),
-                time: if planted(Bug::StampNotAsked) { 0 } else { time },
-            })
-        };
+        let request = || Request::Ask(ask_message(slot, wanted, which, time));
         let counts = |response| match response {
             Response::Asked {
                 votes: true,
