@@ -11,7 +11,7 @@ use crate::api::{ClusterStatus, Member, MemberState, STATUS_OK};
 use crate::client::entropy;
 
 use super::add::print_status;
-use super::connection::{Connection, ConnectionArgs};
+use super::connection::{CommonArgs, Connection, ConnectionArgs};
 use super::exit::{CliError, usage};
 use super::get::output;
 use super::secret;
@@ -35,15 +35,6 @@ pub enum ClusterCommand {
     Replace(ReplaceArgs),
     /// Make the key that all nodes of a cluster share
     Keygen(KeygenArgs),
-}
-
-#[derive(Debug, clap::Args)]
-pub struct CommonArgs {
-    /// Print the API's answer
-    #[arg(long)]
-    pub json: bool,
-    #[command(flatten)]
-    pub connection: ConnectionArgs,
 }
 
 #[derive(Debug, clap::Args)]

@@ -55,6 +55,16 @@ impl ConnectionArgs {
     }
 }
 
+// What a command on users or members takes. (A doc comment would be its text in the help.)
+#[derive(Debug, clap::Args)]
+pub struct CommonArgs {
+    /// Print the API's answer
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub connection: ConnectionArgs,
+}
+
 /// Of a command on keys. Users and members are always changed at the level that they need.
 #[derive(Debug, Clone, Default, clap::Args)]
 #[command(next_help_heading = "Connection")]

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::api::{STATUS_OK, UserEntries, UserEntry};
 
 use super::add::print_status;
-use super::connection::{Connection, ConnectionArgs};
+use super::connection::{CommonArgs, Connection, ConnectionArgs};
 use super::exit::usage;
 use super::shown::shown;
 use super::{prompt, secret};
@@ -68,15 +68,6 @@ pub struct NewPasswordArgs {
     /// File whose text is the new password, or - for standard input (--password-file is the password to log in with)
     #[arg(long, value_name = "FILE")]
     pub new_password_file: Option<PathBuf>,
-}
-
-#[derive(Debug, clap::Args)]
-pub struct CommonArgs {
-    /// Print the API's answer
-    #[arg(long)]
-    pub json: bool,
-    #[command(flatten)]
-    pub connection: ConnectionArgs,
 }
 
 impl UsersCommand {

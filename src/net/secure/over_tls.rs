@@ -12,7 +12,8 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 use rustls::pki_types::ServerName;
 
 use super::{
-    Channel, HELLO_BYTES, HandshakeError, Local, answer, channel, decode_hello, encode_hello, read_version, refuse,
+    Channel, HELLO_BYTES, HandshakeError, Hello, Local, answer, channel, decode_hello, encode_hello, read_version,
+    refuse,
 };
 use crate::env::Stream;
 use crate::net::key::KeyId;
@@ -40,13 +41,12 @@ pub async fn connect(stream: Box<dyn Stream>, tls: &Tls, local: &Local) -> Resul
     let mut hello = [0; HELLO_BYTES];
     stream.read_exact(&mut hello).await?;
     let peer = decode_hello(&hello);
-    Ok(channel(
-        stream,
-        RecordCipher::Beneath,
-        RecordCipher::Beneath,
-        peer,
-        version,
-    ))
+    Ok(over_tls_channel(stream, peer, version))
+}
+
+/// TLS seals the records, and nothing does so above it.
+fn over_tls_channel(stream: Box<dyn Stream>, peer: Hello, version: u16) -> Channel {
+    channel(stream, RecordCipher::Beneath, RecordCipher::Beneath, peer, version)
 }
 
 pub async fn accept(stream: Box<dyn Stream>, tls: &Tls, local: &Local) -> Result<Channel, HandshakeError> {
@@ -70,11 +70,5 @@ pub async fn accept(stream: Box<dyn Stream>, tls: &Tls, local: &Local) -> Result
     reply[ANSWER_BYTES..].copy_from_slice(&encode_hello(&local.hello));
     stream.write_all(&reply).await?;
     stream.flush().await?;
-    Ok(channel(
-        stream,
-        RecordCipher::Beneath,
-        RecordCipher::Beneath,
-        peer,
-        version,
-    ))
+    Ok(over_tls_channel(stream, peer, version))
 }
