@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 
 /// Lines of a file without its tests: what can be read in one sitting.
 const FILE_LINES_MAX: usize = 400;
+/// The longest there is; a new one should fit a screen.
+const FUNCTION_LINES_MAX: usize = 81;
 
 /// For each module of `src`, the modules it uses, of those that stand before it in the code map.
 const MAY_USE: [(&str, &[&str]); 20] = [
@@ -363,4 +365,45 @@ fn the_code_map_has_a_row_for_every_module() {
         .filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';'));
     let missing: Vec<&str> = modules.filter(|module| !map.iter().any(|row| row == module)).collect();
     assert!(missing.is_empty(), "{missing:?}");
+}
+
+/// The functions of a file: how many lines each has, from `fn` to the brace that closes it, and its first line.
+fn functions(source: &Source) -> Vec<(usize, String)> {
+    let lines: Vec<&str> = source.code.lines().collect();
+    let indent = |line: &str| line.len() - line.trim_start().len();
+    let is_function = |line: &str| {
+        let words = without_comment(line).trim_start();
+        let before = words.split_once("fn ").map(|(before, _)| before);
+        before.is_some_and(|before| {
+            let known = ["pub", "async", "const", "unsafe", "in", "crate"];
+            let mut modifiers = before.split(|c: char| !c.is_alphanumeric() && c != '_');
+            before.starts_with("pub") || modifiers.all(|word| word.is_empty() || known.contains(&word))
+        })
+    };
+    let starts = (0..lines.len()).filter(|at| is_function(lines[*at]));
+    starts
+        .filter_map(|start| {
+            let closes = |line: &str| line.trim_end() == format!("{}}}", " ".repeat(indent(lines[start])));
+            let has_no_body = |line: &str| indent(line) == indent(lines[start]) && line.trim_end().ends_with(';');
+            let rest = lines[start..].iter();
+            let end = rest.clone().position(|line| closes(line) || has_no_body(line))?;
+            Some((end + 1, lines[start].trim().to_owned()))
+        })
+        .collect()
+}
+
+#[test]
+fn every_function_is_short() {
+    let mut wrong = Vec::new();
+    let mut longest = 0;
+    for source in sources() {
+        for (lines, name) in functions(&source) {
+            longest = longest.max(lines);
+            if lines > FUNCTION_LINES_MAX {
+                wrong.push(format!("{}: {lines} lines: {name}", source.path.display()));
+            }
+        }
+    }
+    assert!(longest > FUNCTION_LINES_MAX / 2, "functions are found no more");
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
