@@ -91,7 +91,7 @@ pub async fn run<B: Backend>(submitted: &Submitted<'_, B>) -> Result<Answer, Fai
         consistency: body.consistency,
         deadline_ms: body.deadline_ms,
     };
-    let by_key = sort(submitted, body.operations, common)?;
+    let by_key = steps_by_key(submitted, body.operations, common)?;
     let credentials = submitted.credentials(&body.user)?;
     let user = submitted.authenticate(credentials).await?.user;
 
@@ -120,7 +120,7 @@ pub async fn run<B: Backend>(submitted: &Submitted<'_, B>) -> Result<Answer, Fai
 }
 
 /// The operations of each key, in their order.
-fn sort<'a, B: Backend>(
+fn steps_by_key<'a, B: Backend>(
     submitted: &Submitted<'_, B>,
     operations: Vec<Operation<'a>>,
     common: OperationTerms,

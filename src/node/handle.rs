@@ -79,7 +79,7 @@ impl Node {
     async fn write(&self, wanted: Wanted<'_>, terms: Terms) -> Result<Added, OpError> {
         match &self.cluster {
             Some(cluster) => {
-                let _at_work = cluster.begin();
+                let _at_work = cluster.begin_request();
                 cluster.write(wanted, terms).await
             }
             None => {
@@ -138,7 +138,7 @@ impl Node {
         let adds: Vec<_> = adds.into_iter().map(wanted).collect();
         match &self.cluster {
             Some(cluster) => {
-                let _at_work = cluster.begin();
+                let _at_work = cluster.begin_request();
                 cluster.add_series(&adds, terms).await
             }
             None => self.local.write_series(adds, terms.deadline).await,
@@ -195,7 +195,7 @@ impl Node {
     ) -> Result<ValueReader, OpError> {
         match &self.cluster {
             Some(cluster) => {
-                let _at_work = cluster.begin();
+                let _at_work = cluster.begin_request();
                 cluster.get(user, key, offset, limit, terms).await
             }
             None => {
@@ -213,7 +213,7 @@ impl Node {
     pub async fn count(&self, user: &UserId, key: &Key, terms: Terms) -> Result<u64, OpError> {
         match &self.cluster {
             Some(cluster) => {
-                let _at_work = cluster.begin();
+                let _at_work = cluster.begin_request();
                 cluster.count(user, key, terms).await
             }
             None => hedged::by(terms.deadline, self.local.count(user, key)).await,

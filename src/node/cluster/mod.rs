@@ -147,7 +147,7 @@ struct Inner {
 
 impl Cluster {
     /// To be held while a request is carried out.
-    pub fn begin(&self) -> Task {
+    pub fn begin_request(&self) -> Task {
         self.inner.at_work.begin()
     }
 
@@ -186,13 +186,13 @@ impl Inner {
             .filter_map(|node| self.peers.get(*node))
             .filter(|peer| peer.is_up() && self.lives.is_introduced(peer.node()))
             .collect();
-        bring_in_turn(&mut peers, self.me, |peer| (peer.node(), peer.waiting()));
+        sort_by_preference(&mut peers, self.me, |peer| (peer.node(), peer.waiting()));
         peers
     }
 }
 
 /// Those that answer first, in a circle from `me` on. Each is `seen` once: how long its oldest request waits changes while they are sorted.
-fn bring_in_turn<P>(peers: &mut [P], me: NodeId, seen: impl Fn(&P) -> (NodeId, Duration)) {
+fn sort_by_preference<P>(peers: &mut [P], me: NodeId, seen: impl Fn(&P) -> (NodeId, Duration)) {
     peers.sort_by_cached_key(|peer| {
         let (node, waiting) = seen(peer);
         // A frozen peer shows by a request that waits for long.

@@ -23,7 +23,7 @@ pub(super) use rig::*;
 fn peers_come_in_their_turn_though_they_fall_silent_and_answer_meanwhile() {
     let silent = 2 * calls::SLOW;
     let mut peers = [0, 1, 3, 4, 5];
-    bring_in_turn(&mut peers, NodeId(2), |peer| {
+    sort_by_preference(&mut peers, NodeId(2), |peer| {
         let waiting = if [1, 3].contains(peer) { silent } else { calls::SLOW };
         (NodeId(*peer), waiting)
     });
@@ -32,7 +32,7 @@ fn peers_come_in_their_turn_though_they_fall_silent_and_answer_meanwhile() {
     // Enough for an order that contradicts itself to be noticed.
     let mut peers: Vec<u64> = (0..200).collect();
     let looks = std::cell::Cell::new(0_u64);
-    bring_in_turn(&mut peers, NodeId(100), |peer| {
+    sort_by_preference(&mut peers, NodeId(100), |peer| {
         let look = looks.replace(looks.get() + 1);
         let is_silent = look.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 63 == 1;
         (NodeId(*peer), if is_silent { silent } else { Duration::ZERO })

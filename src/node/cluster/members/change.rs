@@ -107,7 +107,7 @@ impl Inner {
                 if old == self.me || self.peers.get(old).is_some_and(|peer| peer.is_up()) {
                     return Err(MemberRefused::There(old));
                 }
-                if !self.members.asking.is_empty_node(new) {
+                if !self.members.join_requests.is_empty_node(new) {
                     return Err(MemberRefused::NotAsking(new));
                 }
                 let view = self.view();

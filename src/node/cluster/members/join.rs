@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::asked::Asked;
 use super::change::MemberRefused;
+use super::join_round::JoinRound;
 use super::place::Noticed;
 use super::strangers::SHOWING_MAX;
 use super::table::{MemberState, MemberTable, Record};
@@ -36,7 +36,7 @@ pub(in crate::node::cluster) async fn run(inner: Arc<Inner>) {
         // A node asks again and again as long as its own disk does not have the whole table: it would wait for members that are none any more.
         let has_table = !inner.clocks.is_new() && inner.local.is_whole(SYSTEM_SLOT);
         let wants_in = !inner.layout().table.is_up(inner.me) || !has_table;
-        let mut asked = Asked::default();
+        let mut asked = JoinRound::default();
         if wants_in {
             let since: &mut Instant = asking_since.get_or_insert_with(Instant::now);
             asked = inner.ask_in().await;
@@ -157,7 +157,7 @@ impl Inner {
             replaces: None,
             replication: table.replication() as u32,
         };
-        self.members.asking.note(node, record.peer, admission.is_new);
+        self.members.join_requests.note(node, record.peer, admission.is_new);
         // One that still copies what the others hold, and was restarted, knows only by its disk that there are others.
         let belonged = || !self.local.clock(SYSTEM_SLOT).is_ok_and(|clock| clock.is_empty());
         if table.is_empty() && self.clocks.is_new() && !belonged() {

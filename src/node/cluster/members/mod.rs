@@ -5,18 +5,18 @@
 //! | `table` | the member table, kept as records of the system's own key range, which every node holds. Pure |
 //! | `records`, `layout` | its records, read and added; the table and the placement that follows from it, as it is now |
 //! | `gossip` | who is there |
-//! | `join`, `asked`, `change` | coming in and letting in; what came of a round of asking; what an admin changes |
-//! | `asking`, `place`, `strangers` | who asks to be let in; whose an address is; who is there and in no record |
+//! | `join`, `join_round`, `change` | coming in and letting in; what came of a round of asking; what an admin changes |
+//! | `join_requests`, `place`, `strangers` | who asks to be let in; whose an address is; who is there and in no record |
 //! | `gathering`, `standstill`, `outside` | when no user data is taken: in the first moments, while the table changes, by who is no member |
 //!
 //! Invariant: on each seat sits one node, and no data moves but to a new seat, or to whoever takes a lost node's.
 
-mod asked;
-mod asking;
 mod change;
 pub(super) mod gathering;
 pub(super) mod gossip;
 pub(super) mod join;
+mod join_requests;
+mod join_round;
 pub(super) mod layout;
 mod outside;
 mod place;
@@ -30,8 +30,8 @@ use tokio::sync::watch;
 
 use crate::node::membership::{ClusterView, Membership};
 
-use asking::Asking;
 use gathering::Gathering;
+use join_requests::JoinRequests;
 use layout::Layouts;
 use standstill::Standstill;
 use strangers::Strangers;
@@ -50,7 +50,7 @@ pub(super) struct Members {
     pub(super) view: watch::Sender<ClusterView>,
     /// Why this node is not let in, as it was told or knows itself.
     why_not_in: Mutex<Option<String>>,
-    asking: Asking,
+    join_requests: JoinRequests,
     gathering: Gathering,
     standstill: Standstill,
     strangers: Strangers,

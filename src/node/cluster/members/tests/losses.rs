@@ -59,7 +59,15 @@ impl Rig {
     async fn wait_asking(&self, index: usize) {
         let new = self.node(index).local().life().node;
         let until = Instant::now() + PATIENCE;
-        while !self.node(1).cluster().unwrap().inner.members.asking.is_empty_node(new) {
+        while !self
+            .node(1)
+            .cluster()
+            .unwrap()
+            .inner
+            .members
+            .join_requests
+            .is_empty_node(new)
+        {
             assert!(Instant::now() < until, "not in time: it asks");
             sleep(Duration::from_millis(20)).await;
         }

@@ -27,7 +27,7 @@ const SILENCE_MAX: Duration = Duration::from_secs(10);
 const TOLD_MAX: usize = 8;
 
 #[derive(Default)]
-pub(super) struct Asked {
+pub(super) struct JoinRound {
     /// Of the list: addresses that did not answer.
     pub silent: usize,
     /// Of the list: nodes that belong to no cluster.
@@ -41,7 +41,7 @@ pub(super) struct Asked {
     words: Vec<(SocketAddr, String)>,
 }
 
-impl Asked {
+impl JoinRound {
     pub fn note(&mut self, address: SocketAddr, why: String) {
         self.words.push((address, why));
     }
@@ -87,14 +87,14 @@ impl Asked {
 }
 
 /// Questions to several addresses, begun in their order.
-struct Turns<Q, A> {
+struct StaggeredCalls<Q, A> {
     left: std::vec::IntoIter<SocketAddr>,
     turn: Duration,
     ask: Q,
     waiting: FuturesUnordered<A>,
 }
 
-impl<Q: Fn(SocketAddr) -> A, A: Future> Turns<Q, A> {
+impl<Q: Fn(SocketAddr) -> A, A: Future> StaggeredCalls<Q, A> {
     fn of(addresses: Vec<SocketAddr>, ask: Q) -> Self {
         let count = u32::try_from(addresses.len().max(1)).unwrap_or(u32::MAX);
         Self {
@@ -123,8 +123,8 @@ impl<Q: Fn(SocketAddr) -> A, A: Future> Turns<Q, A> {
 
 impl Inner {
     /// Asks everybody in the list, until one lets this node in.
-    pub(super) async fn ask_in(&self) -> Asked {
-        let mut asked = Asked::default();
+    pub(super) async fn ask_in(&self) -> JoinRound {
+        let mut asked = JoinRound::default();
         let admission = Admission {
             node: self.me.0,
             peer: self.config.advertise.to_string(),
@@ -133,7 +133,7 @@ impl Inner {
             weight: self.config.weight,
             is_new: self.clocks.is_new(),
         };
-        let mut turns = Turns::of(self.who_to_ask(), |address| {
+        let mut turns = StaggeredCalls::of(self.who_to_ask(), |address| {
             let request = Request::Admit(admission.clone());
             async move { (address, self.peers.call_address(address, request, ANSWER_MAX).await) }
         });
@@ -148,7 +148,7 @@ impl Inner {
     /// Whether nobody else has to be asked.
     async fn take_answer(
         &self,
-        asked: &mut Asked,
+        asked: &mut JoinRound,
         address: SocketAddr,
         answer: Result<(NodeId, Response), CallError>,
     ) -> bool {
@@ -213,7 +213,7 @@ mod tests {
             sleep(Duration::from_millis(takes_ms)).await;
             address.port()
         };
-        let mut turns = Turns::of(addresses, ask);
+        let mut turns = StaggeredCalls::of(addresses, ask);
         let mut answers = Vec::new();
         while let Some(port) = turns.next().await {
             answers.push((port, begun.elapsed().as_millis()));
@@ -223,10 +223,10 @@ mod tests {
 
     #[test]
     fn a_cluster_is_founded_only_when_most_say_that_there_is_none() {
-        let asked = |silent, without| Asked {
+        let asked = |silent, without| JoinRound {
             silent,
             without: (0..without).map(NodeId).collect(),
-            ..Asked::default()
+            ..JoinRound::default()
         };
         let soon = Duration::from_millis(500);
         assert!(asked(0, 2).shows_no_cluster(soon));
@@ -234,7 +234,7 @@ mod tests {
         assert!(asked(1, 1).shows_no_cluster(SILENCE_MAX));
         assert!(!asked(2, 0).shows_no_cluster(SILENCE_MAX), "they may be a cluster");
         assert!(!asked(1, 0).shows_no_cluster(SILENCE_MAX));
-        let known = Asked {
+        let known = JoinRound {
             is_known: true,
             ..asked(0, 1)
         };
@@ -243,7 +243,7 @@ mod tests {
 
     #[test]
     fn each_address_is_told_with_its_reason_but_not_without_end() {
-        let mut asked = Asked::default();
+        let mut asked = JoinRound::default();
         assert_eq!(asked.why(), None);
         let address = |number: usize| SocketAddr::from(([10, 0, 0, 1], 8100 + number as u16));
         asked.note(address(0), "silent".to_owned());

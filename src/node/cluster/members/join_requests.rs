@@ -29,7 +29,7 @@ const ASKED_LATELY: Duration = Duration::from_secs(10);
 /// A new node that is not let in for so long waits for who waits for it. Where it can be let in, that takes a second.
 const ASKED_IN_VAIN: Duration = Duration::from_secs(10);
 
-struct Asked {
+struct JoinRequest {
     /// The first time, and the last.
     since: Instant,
     at: Instant,
@@ -38,9 +38,9 @@ struct Asked {
 }
 
 #[derive(Default)]
-pub(super) struct Asking(Mutex<BTreeMap<NodeId, Asked>>);
+pub(super) struct JoinRequests(Mutex<BTreeMap<NodeId, JoinRequest>>);
 
-impl Asking {
+impl JoinRequests {
     /// The node asks, from this address; `is_empty`: its word counts nowhere, and it says so itself.
     pub(super) fn note(&self, node: NodeId, peer: SocketAddr, is_empty: bool) {
         let at = Instant::now();
@@ -48,7 +48,7 @@ impl Asking {
         asking.retain(|_, asked| at.duration_since(asked.at) < ASKED_LATELY);
         let before = asking.get(&node).filter(|asked| asked.is_empty == is_empty);
         let since = before.map_or(at, |asked| asked.since);
-        let asked = Asked {
+        let asked = JoinRequest {
             since,
             at,
             is_empty,
@@ -93,7 +93,7 @@ impl Inner {
         let away = others.filter(|(node, _)| !is_there(*node));
         let mut lost = BTreeSet::new();
         for (node, held) in away {
-            if let Some(successor) = self.members.asking.successor(node, held.peer)
+            if let Some(successor) = self.members.join_requests.successor(node, held.peer)
                 && self.is_left_at(successor, held.peer).await
             {
                 lost.insert(node);
@@ -118,7 +118,7 @@ impl Inner {
         let asked = self.peers.call_address(address, Request::HasData, ANSWER_MAX).await;
         match asked {
             Ok((found, Response::HasData(has_data))) => {
-                found == node && (!has_data || self.members.asking.asks_in_vain(node))
+                found == node && (!has_data || self.members.join_requests.asks_in_vain(node))
             }
             _ => false,
         }
@@ -131,16 +131,16 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_empty_node_stands_for_who_had_its_address_as_long_as_it_asks() {
-        let asking = Asking::default();
+        let requests = JoinRequests::default();
         let address = |port| SocketAddr::from(([127, 0, 0, 1], port));
         let (lost, new) = (NodeId(1), NodeId(2));
-        asking.note(NodeId(3), address(1), false);
-        assert_eq!(asking.successor(lost, address(1)), None, "one that is not empty");
-        asking.note(new, address(1), true);
-        assert!(asking.successor(lost, address(1)) == Some(new) && asking.is_empty_node(new));
-        assert_eq!(asking.successor(lost, address(2)), None, "another address");
-        assert_eq!(asking.successor(new, address(1)), None, "it itself");
+        requests.note(NodeId(3), address(1), false);
+        assert_eq!(requests.successor(lost, address(1)), None, "one that is not empty");
+        requests.note(new, address(1), true);
+        assert!(requests.successor(lost, address(1)) == Some(new) && requests.is_empty_node(new));
+        assert_eq!(requests.successor(lost, address(2)), None, "another address");
+        assert_eq!(requests.successor(new, address(1)), None, "it itself");
         tokio::time::advance(ASKED_LATELY).await;
-        assert!(asking.successor(lost, address(1)).is_none() && !asking.is_empty_node(new));
+        assert!(requests.successor(lost, address(1)).is_none() && !requests.is_empty_node(new));
     }
 }
