@@ -96,12 +96,11 @@ fn is_explained(error: &anyhow::Error) -> bool {
 
 pub fn print_status(status: &str, json: bool) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
-    if json {
-        writeln!(out, "{}", serde_json::json!({ "status": status }))?;
-    } else {
-        writeln!(out, "{status}")?;
-    }
-    Ok(())
+    let written = match json {
+        true => writeln!(out, "{}", serde_json::json!({ "status": status })),
+        false => writeln!(out, "{status}"),
+    };
+    written.context("it was done, but that could not be written to standard output")
 }
 
 /// One add, of any length.

@@ -55,7 +55,7 @@ pub struct BenchArgs {
     /// Number of keys that are used
     #[arg(long, default_value = "100000", value_parser = clap::value_parser!(u64).range(1..=KEYS_MAX))]
     pub keys: u64,
-    /// What the names of the keys begin with
+    /// What the names of the keys begin with. Their values stay: run it as a user of its own, who can be removed afterwards
     #[arg(long, value_name = "TEXT", default_value = "bench-")]
     pub key_prefix: String,
     /// How often each key is used: uniform, zipf or zipf:THETA

@@ -269,9 +269,25 @@ impl<'a> Import<'a> {
                 Err(error) => {
                     // The lines before it are right, and will not have to be sent again.
                     self.flush().await?;
-                    return Err(refused(error));
+                    return Err(self.refused(error));
                 }
             }
+        }
+    }
+
+    /// What is told when all before the line is stored.
+    fn refused(&self, error: LineError) -> anyhow::Error {
+        let to_go_on = match (&self.saver, self.done.lines) {
+            (Some(_), _) => ". The lines before it are imported; correct the line and run the import again to go on",
+            (None, 0) => "",
+            (None, _) => {
+                ". The lines before it are imported; what comes from standard input is added anew each time, so correct the line and \
+                 give what begins with it"
+            }
+        };
+        match error {
+            LineError::Wrong { .. } => CliError::RefusedInput(format!("{error}{to_go_on}")).into(),
+            LineError::Read { .. } => error.into(),
         }
     }
 
@@ -384,15 +400,6 @@ fn request_id(import_id: &str, op: &ImportOp) -> String {
     hasher.update(&op.index.to_le_bytes());
     hasher.update(&[u8::from(op.finish)]);
     format!("import/{}", hasher.finalize().to_hex())
-}
-
-fn refused(error: LineError) -> anyhow::Error {
-    match error {
-        LineError::Wrong { .. } => anyhow::Error::new(CliError::RefusedInput(format!(
-            "{error}. The lines before it are imported; correct the line and run the import again to go on"
-        ))),
-        LineError::Read { .. } => error.into(),
-    }
 }
 
 #[cfg(test)]

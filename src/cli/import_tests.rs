@@ -417,6 +417,21 @@ async fn an_import_of_what_cannot_be_read_again_knows_that_some_of_it_may_be_sto
     }
 }
 
+#[tokio::test]
+async fn a_wrong_line_of_standard_input_is_not_to_be_given_again_with_those_before_it() {
+    let node = FakeNode::start();
+    let client = node.builder().build().unwrap();
+    for (lines, stored) in [("wrong\n", false), ("{\"key\":\"k\",\"value\":[\"v\"]}\nwrong\n", true)] {
+        let mut lines = ImportLines::new(lines.as_bytes(), blake3::Hasher::new(), 0, 0);
+        let (id, bar) = ("id".to_owned(), ProgressBar::hidden());
+        let mut import = Import::new(&client, id, None, bar, Duration::from_secs(60));
+        let error = import.run(&mut lines).await.unwrap_err().to_string();
+        assert!(!error.contains("run the import again"), "{error}");
+        assert_eq!(error.contains("The lines before it are imported"), stored, "{error}");
+    }
+    assert_eq!(node.list("k"), ["v"]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_batch_is_sent_again_until_the_deadline_and_no_longer() {
     for patience in [Duration::from_secs(2), Duration::from_secs(600)] {

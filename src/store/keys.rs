@@ -3,7 +3,8 @@
 //! A user's keys are spread over all slots by their hash; within a slot they are sorted. So a page is a merge over the slots, each
 //! of which costs one seek per segment.
 //!
-//! Keys that were cleared stay for an hour and more, and there may be millions of them: a page is bounded by what it passes too.
+//! Keys that were cleared stay for an hour and more, and there may be millions of them, or millions of cleared ops in one: a page is bounded by
+//! what it passes too.
 //!
 //! Memory: of all these walks each one waits at its next key. It keeps the block that the key lies in only if that is small.
 
@@ -15,7 +16,7 @@ use super::filter::key_tag;
 use super::memtable::MemoryOps;
 use super::segment::{ReadError, Scan, ScanBlocks, Segment};
 use super::source::KeySource;
-use super::standing::{has_values, holds_text};
+use super::standing::{Look, has_values, holds_text};
 use crate::core::slot::{KeyHash, SlotId};
 use crate::types::{Key, UserId};
 
@@ -23,6 +24,8 @@ use crate::types::{Key, UserId};
 const PASSED_MAX: usize = 8192;
 /// Blocks that a page goes through, bytes, besides those that its walks begin in.
 const LOOKED_AT_BYTES_MAX: u64 = 16 << 20;
+/// What one op counts for that is looked at within a key: what is left of cleared ones may be many.
+const OP_BYTES: u64 = 256;
 
 /// Keys in memory that a page goes through, if there are so many, however few it may give: they may all be cleared.
 pub const MEMORY_KEYS_MIN: usize = 1024;
@@ -144,7 +147,9 @@ impl KeyLister {
             last = Some(key.clone());
             let slot = self.pass(&mut walks, &key, &mut looked_at)?;
             memory.next_if_eq(&&key);
-            passed += usize::from(!self.take(key, slot, &mut page)?);
+            let mut look = Look::while_wanted(&is_wanted);
+            passed += usize::from(!self.take(key, slot, &mut look, &mut page)?);
+            looked_at += OP_BYTES * look.ops();
         }
     }
 
@@ -180,7 +185,7 @@ impl KeyLister {
     }
 
     /// Whether the key belongs to the page.
-    fn take(&self, key: Key, on_disk: Option<SlotId>, page: &mut KeyPage) -> Result<bool, ReadError> {
+    fn take(&self, key: Key, on_disk: Option<SlotId>, look: &mut Look, page: &mut KeyPage) -> Result<bool, ReadError> {
         let in_memory = self.memory.get(&key);
         let Some(slot) = on_disk.or(in_memory.map(|(slot, _)| *slot)) else {
             return Ok(false);
@@ -193,9 +198,9 @@ impl KeyLister {
             segments: self.segments_with(slot, &key),
         };
         let wanted = if self.query.all {
-            holds_text(&source)?
+            holds_text(&source, look)?
         } else {
-            has_values(&source)?
+            has_values(&source, look)?
         };
         if wanted {
             page.keys.push(key);

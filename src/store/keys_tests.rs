@@ -184,8 +184,9 @@ fn also_where_something_of_it_was_cleared() {
     key_is_listed_by_a_few_blocks(spent.chain((3..1000).map(|number| (number, noise(number)))));
 }
 
-/// A slot of so many keys, of which nothing is left but that their request ids were taken; and one that shows, behind them.
-fn cleared_keys(disk: &MemoryDisk, cleared: usize) -> Arc<Segment> {
+/// A slot of so many keys, of which nothing is left but that their request ids were taken, so many in each; and one that shows, behind them.
+fn cleared_keys(disk: &MemoryDisk, keys: usize, ops_of_key: usize) -> Arc<Segment> {
+    let cleared = keys * ops_of_key;
     let meta = SegmentMeta {
         shard: 0,
         number: 1,
@@ -209,7 +210,7 @@ fn cleared_keys(disk: &MemoryDisk, cleared: usize) -> Arc<Segment> {
                 false => Body::Spent { cleared_at: WallMs(1) },
             },
         };
-        let (slot, key, op) = (dot.slot, format!("key {number:08}"), &op);
+        let (slot, key, op) = (dot.slot, format!("key {:08}", number / ops_of_key), &op);
         let (user, key) = ("u", key.as_str());
         writer.push(EntryRef { slot, user, key, op }).unwrap();
     }
@@ -221,7 +222,7 @@ fn cleared_keys(disk: &MemoryDisk, cleared: usize) -> Arc<Segment> {
 fn a_page_is_bounded_by_the_keys_that_it_passes_and_says_where_to_go_on() {
     const CLEARED: usize = 3 * PASSED_MAX;
     let disk = MemoryDisk::new();
-    let mut lister = lister(cleared_keys(&disk, CLEARED), 1);
+    let mut lister = lister(cleared_keys(&disk, CLEARED, 1), 1);
     let last_passed = |page: &KeyPage| page.next_after.as_ref().map(|key| key.as_str().to_owned());
     let mut pages = 0;
     loop {
@@ -258,9 +259,38 @@ fn a_page_is_bounded_by_the_blocks_that_it_goes_through() {
 #[test]
 fn a_page_that_nobody_waits_for_any_more_is_given_up() {
     let disk = MemoryDisk::new();
-    let lister = lister(cleared_keys(&disk, 1000), 1);
+    let lister = lister(cleared_keys(&disk, 1000, 1), 1);
     let asked = std::cell::Cell::new(0);
     let is_wanted = || asked.replace(asked.get() + 1) < 100;
     lister.list_while(is_wanted).unwrap();
     assert_eq!(asked.get(), 101);
+}
+
+/// As many cleared ops in each key as one page looks at.
+const OPS_OF_PAGE: usize = (LOOKED_AT_BYTES_MAX / OP_BYTES) as usize;
+
+#[test]
+fn a_page_is_bounded_by_the_cleared_ops_within_its_keys() {
+    let disk = MemoryDisk::new();
+    for all in [false, true] {
+        let mut lister = lister(cleared_keys(&disk, 2, OPS_OF_PAGE), 1);
+        lister.query.all = all;
+        for passed in ["key 00000000", "key 00000001"] {
+            let page = lister.list().unwrap();
+            assert!(page.keys.is_empty());
+            assert_eq!(page.next_after.as_ref().map(Key::as_str), Some(passed));
+            lister.query.after = Some(passed.to_owned());
+        }
+        assert_eq!(lister.list().unwrap().keys[0].as_str(), "key 00000002");
+    }
+}
+
+#[test]
+fn a_page_that_nobody_waits_for_any_more_is_given_up_within_a_key() {
+    let disk = MemoryDisk::new();
+    let lister = lister(cleared_keys(&disk, 1, OPS_OF_PAGE), 1);
+    let asked = std::cell::Cell::new(0);
+    let is_wanted = || asked.replace(asked.get() + 1) < usize::from(SLOTS) + 10;
+    lister.list_while(is_wanted).unwrap();
+    assert!(asked.get() < usize::from(SLOTS) + 15, "{}", asked.get());
 }

@@ -24,6 +24,8 @@ const KEPT_TEXT_BYTES_MAX: usize = 256 * 1024;
 /// What a first pass over a key found.
 pub(super) struct Surveyor {
     pub(super) visibility: Visibility,
+    /// How many ops were looked at for it.
+    pub(super) ops: u64,
     /// All ops of the key, if they are few and small.
     kept: Option<Vec<Op>>,
 }
@@ -31,10 +33,11 @@ pub(super) struct Surveyor {
 pub(super) fn survey(source: &KeySource) -> Result<Surveyor, ReadError> {
     let mut pass = Survey::default();
     let mut kept = Some(Vec::new());
-    let mut text_bytes = 0;
+    let (mut text_bytes, mut count) = (0, 0);
     let mut ops = source.ops();
     while let Some(op) = ops.next()? {
         pass.see(&op);
+        count += 1;
         if let Body::Part(text) | Body::Value(text) = &op.body {
             text_bytes += text.len();
         }
@@ -45,7 +48,13 @@ pub(super) fn survey(source: &KeySource) -> Result<Surveyor, ReadError> {
     }
     loop {
         match (pass.finish(), &kept) {
-            (Surveyed::Done(visibility), _) => return Ok(Surveyor { visibility, kept }),
+            (Surveyed::Done(visibility), _) => {
+                return Ok(Surveyor {
+                    visibility,
+                    ops: count,
+                    kept,
+                });
+            }
             (Surveyed::Again(mut next), Some(list)) => {
                 list.iter().for_each(|op| next.see(op));
                 pass = next;
@@ -54,6 +63,7 @@ pub(super) fn survey(source: &KeySource) -> Result<Surveyor, ReadError> {
                 let mut ops = source.ops();
                 while let Some(op) = ops.next()? {
                     next.see(&op);
+                    count += 1;
                 }
                 pass = next;
             }
@@ -144,7 +154,7 @@ impl KeyReader {
             self.state = Spread::of(&self.source)?.map_or(State::NotPlain, State::Spread);
         }
         if matches!(self.state, State::NotPlain) {
-            let Surveyor { visibility, kept } = survey(&self.source)?;
+            let Surveyor { visibility, kept, .. } = survey(&self.source)?;
             let ops = match kept {
                 Some(ops) => Ops::Kept(ops.into_iter()),
                 None => Ops::Streamed(Box::new(self.source.ops())),

@@ -126,6 +126,8 @@ pub struct Recovered {
     /// Logs before this number may have been merged into one of them.
     doubted_logs: u64,
     pub reserved: bool,
+    /// Something of this folder was set aside as damaged once.
+    was_damaged: bool,
     /// Of the logs, if the folder has one.
     pub secret: Option<LogSecret>,
     /// It stands in its file.
@@ -229,6 +231,7 @@ fn list_files(place: &Place, found: &mut Recovered) -> io::Result<Listed> {
     for entry in place.disk.list(&place.dir)? {
         let name = entry.name;
         found.next_number = found.next_number.max(number_in(&name).map_or(0, |number| number + 1));
+        found.was_damaged |= name.starts_with(QUARANTINED);
         if name.ends_with(".tmp") {
             place.disk.remove_file(&place.dir.join(&name))?;
         } else if let Some(number) = segment::parse_file_name(&name) {
@@ -265,9 +268,12 @@ fn salvage_unopened(place: &Place, unsealed: &BTreeSet<u64>, found: &mut Recover
     Ok(())
 }
 
+/// How the names of files begin that were damaged and are kept for a human.
+const QUARANTINED: &str = "quarantine-";
+
 /// Any file that carries a number keeps it from being used again, quarantined ones too.
 fn number_in(name: &str) -> Option<u64> {
-    let name = name.strip_prefix("quarantine-").unwrap_or(name);
+    let name = name.strip_prefix(QUARANTINED).unwrap_or(name);
     let name = name.strip_suffix(".tmp").unwrap_or(name);
     segment::parse_file_name(name).or_else(|| log::parse_file_name(name))
 }
@@ -336,7 +342,7 @@ fn drop_replaced(replaced: &BTreeSet<u64>, found: &mut Recovered) {
 
 /// The folder's path of a quarantined file.
 pub fn quarantine_path(dir: &Path, name: &str) -> PathBuf {
-    dir.join(format!("quarantine-{name}"))
+    dir.join(format!("{QUARANTINED}{name}"))
 }
 
 #[cfg(test)]

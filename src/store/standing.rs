@@ -13,36 +13,75 @@ use crate::core::op::{Body, Op};
 use crate::core::slot::KeyHash;
 use crate::types::RequestId;
 
+/// Ops after which a look asks whether anybody waits for it still.
+const OPS_BETWEEN_QUESTIONS: u64 = 1024;
+
+/// How much was looked through, and whether it is still wanted.
+pub struct Look<'a> {
+    is_wanted: &'a dyn Fn() -> bool,
+    ops: u64,
+}
+
+impl<'a> Look<'a> {
+    /// Once `is_wanted` gives false, answers mean nothing.
+    pub fn while_wanted(is_wanted: &'a dyn Fn() -> bool) -> Self {
+        Self { is_wanted, ops: 0 }
+    }
+
+    /// Ops that were looked at so far.
+    pub fn ops(&self) -> u64 {
+        self.ops
+    }
+
+    /// Counts one more op; false if nobody waits any more.
+    fn goes_on(&mut self) -> bool {
+        self.ops += 1;
+        !self.ops.is_multiple_of(OPS_BETWEEN_QUESTIONS) || (self.is_wanted)()
+    }
+}
+
 /// Texts that are looked at before all of the key is read.
 const LOOKED_AT_MAX: usize = 16;
 
 /// Whether the key has at least one finished value.
-pub fn has_values(source: &KeySource) -> Result<bool, ReadError> {
+pub fn has_values(source: &KeySource, look: &mut Look) -> Result<bool, ReadError> {
     let is_value = |op: &Op| matches!(op.body, Body::Value(_));
-    match first_stands(source, is_value)? {
+    match first_stands(source, look, is_value)? {
         Some(stands) => Ok(stands),
-        None => Ok(survey(source)?.visibility.has_values()),
+        None => {
+            let surveyed = survey(source)?;
+            look.ops += surveyed.ops;
+            Ok(surveyed.visibility.has_values())
+        }
     }
 }
 
 /// Whether the key has any text, if only unfinished parts.
-pub fn holds_text(source: &KeySource) -> Result<bool, ReadError> {
+pub fn holds_text(source: &KeySource, look: &mut Look) -> Result<bool, ReadError> {
     let is_text = |op: &Op| matches!(op.body, Body::Part(_) | Body::Value(_));
-    if let Some(stands) = first_stands(source, is_text)? {
+    if let Some(stands) = first_stands(source, look, is_text)? {
         return Ok(stands);
     }
-    let visibility = survey(source)?.visibility;
+    let surveyed = survey(source)?;
+    look.ops += surveyed.ops;
     let mut ops = source.ops();
     while let Some(op) = ops.next()? {
-        if visibility.stands(&op) {
+        if surveyed.visibility.stands(&op) {
             return Ok(true);
+        }
+        if !look.goes_on() {
+            return Ok(false);
         }
     }
     Ok(false)
 }
 
 /// Whether one of those that are wanted stands; none if that is not seen from the first ones.
-fn first_stands(source: &KeySource, is_wanted: impl Fn(&Op) -> bool) -> Result<Option<bool>, ReadError> {
+fn first_stands(
+    source: &KeySource,
+    look: &mut Look,
+    is_wanted: impl Fn(&Op) -> bool,
+) -> Result<Option<bool>, ReadError> {
     let mut cleared = Clock::default();
     for clear in source.clears()? {
         if let Body::Clear(seen) = &clear.body {
@@ -56,6 +95,9 @@ fn first_stands(source: &KeySource, is_wanted: impl Fn(&Op) -> bool) -> Result<O
     let mut ops = source.ops();
     let (mut passed, mut looked_at) = (Vec::new(), 0);
     while let Some(op) = ops.next()? {
+        if !look.goes_on() {
+            return Ok(Some(false));
+        }
         if !is_wanted(&op) || cleared.contains(op.dot.origin, op.dot.seq) {
             if only_earlier {
                 passed.extend(op.request_id);

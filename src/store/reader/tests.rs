@@ -16,7 +16,7 @@ use crate::store::memtable::{MemoryOps, Memtable};
 use crate::store::names::NameKey;
 use crate::store::recover::UNKNOWN_ORIGIN;
 use crate::store::segment::{EntryRef, SegmentMeta, SegmentWriter};
-use crate::store::standing::{has_values, holds_text};
+use crate::store::standing::{Look, has_values, holds_text};
 use crate::types::{BODY_BYTES_MAX, Key, UserId, WallMs};
 
 mod model;
@@ -129,7 +129,10 @@ fn a_copy_of_a_request_that_was_cleared_shows_nothing_wherever_it_lies() {
     for (places, block_bytes) in [(1, 100), (2, 100), (2, 16 * 1024), (4, 100), (7, 100)] {
         let ops = [(spent.clone(), places), (copy.clone(), 2)];
         let source = source(&ops, block_bytes);
-        let shown = (has_values(&source).unwrap(), holds_text(&source).unwrap());
+        let shown = {
+            let look = &mut Look::while_wanted(&|| true);
+            (has_values(&source, look).unwrap(), holds_text(&source, look).unwrap())
+        };
         assert_eq!(shown, (false, false), "{places}");
     }
 }

@@ -105,7 +105,8 @@ fn write_salvaged(
     let path = place.dir.join(segment::file_name(number));
     tracing::error!(path = %path.display(), ?salvaged, "a damaged segment was salvaged and set aside");
     let mut lost = SlotClocks::default();
-    if !salvaged.complete || may_replace_log {
+    // Its footer also said what had been lost before, and nothing else may say so.
+    if !salvaged.complete || may_replace_log || found.was_damaged {
         lose_unknown(place, found.next_unknown(), &mut lost);
     }
     Ok(writer.finish(covered.into_clocks(), lost, &place.cache)?)

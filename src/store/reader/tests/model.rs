@@ -171,9 +171,10 @@ proptest! {
         block_bytes in prop_oneof![Just(100usize), Just(16 * 1024)],
     ) {
         let source = source(&ops, block_bytes);
-        prop_assert_eq!(has_values(&source).unwrap(), !view_of(&ops).is_empty());
+        let look = &mut Look::while_wanted(&|| true);
+        prop_assert_eq!(has_values(&source, look).unwrap(), !view_of(&ops).is_empty());
         let visibility = survey(&source).unwrap().visibility;
-        prop_assert_eq!(holds_text(&source).unwrap(), ops.iter().any(|(op, _)| visibility.stands(op)));
+        prop_assert_eq!(holds_text(&source, look).unwrap(), ops.iter().any(|(op, _)| visibility.stands(op)));
     }
 
     #[test]

@@ -38,6 +38,20 @@ fn a_log_that_a_damaged_footer_may_have_replaced_does_not_come_back_unnoticed() 
 }
 
 #[test]
+fn what_a_damaged_footer_said_was_lost_stays_lost() {
+    let disk = MemoryDisk::new();
+    put_segment(&disk, 2, &[1, 2], vec![1]);
+    let end = disk.content(&segment_path(2)).unwrap().len() as u64;
+    // Its footer: the trailer, 28 bytes, comes behind it.
+    flip(&disk, &segment_path(2), end - 40);
+    assert!(recovered(&disk.crash()).lost.is_empty(), "its blocks are all there");
+    // Salvaged before, out of one that had lost its last op.
+    disk.put(&quarantine_path(Path::new(DIR), "segment-0000000000000001"), Vec::new());
+    let found = recovered(&disk);
+    assert!(!found.lost.is_empty() && found.covered.contains(SlotId(1), ORIGIN, 2));
+}
+
+#[test]
 fn a_salvage_that_fails_late_does_not_leave_its_number_to_another_file() {
     let disk = MemoryDisk::new();
     put_segment(&disk, 2, &[1, 2], vec![1]);
