@@ -36,6 +36,8 @@ pub struct World<E> {
     now: WallMs,
     latest: WallMs,
     texts: u64,
+    /// How many of them are of which key.
+    adds: BTreeMap<Place, u64>,
     /// Requests sent so far, to send some of them again.
     requests: Vec<(Place, Operation)>,
     history: Vec<String>,
@@ -68,6 +70,7 @@ impl<E: Engine> World<E> {
             now,
             latest: now,
             texts: 0,
+            adds: BTreeMap::new(),
             requests: Vec::new(),
             opens: 0,
         }
@@ -172,7 +175,7 @@ impl<E: Engine> World<E> {
         }
         // There is space again: the engine notices by itself.
         let place = self.rng.pick(&self.places).clone();
-        let add = self.draw_add();
+        let add = self.draw_add(&place);
         match self.send(&place, &add) {
             Ok(answer) => self.commit(vec![(place, add, answer)]),
             Err(Refusal::TooLong) => self.check_too_long(&place, &add),

@@ -6,7 +6,7 @@ use kv_storage::types::RequestId;
 
 use super::Judged;
 use super::acknowledged::{lost_disks, not_whole};
-use crate::cluster::history::{Level, Place, Survey, Write, request_id};
+use crate::cluster::history::{Level, Place, Survey, Write};
 
 /// In every survey, of every add and clear with a request id that was acknowledged at quorum before it, as many disks as a quorum has hold an op with that
 /// id, or what is left of one: a clear takes the text, and not the id, for the next hour. Disks that lost what they held count for it, as they do for what is acknowledged.
@@ -16,7 +16,7 @@ pub fn a_request_is_remembered(judged: &Judged) -> Result<(), String> {
         .writes()
         .filter(|write| write.with_id)
         .filter_map(|write| {
-            let request = RequestId::new(&request_id(write.op)).ok()?;
+            let request = RequestId::new(&judged.history.request_id(write.op)).ok()?;
             Some((write, write.acked_at_quorum_us()?, request))
         })
         .collect();
@@ -62,7 +62,7 @@ fn held_by(round: &[Survey]) -> BTreeMap<(Place, RequestId), BTreeSet<u8>> {
 mod tests {
     use super::super::sample::{Sample, sample};
     use super::*;
-    use crate::cluster::history::HeldKind;
+    use crate::cluster::history::{HeldKind, request_id};
 
     /// An add with an id that was acknowledged at 1, and cleared since; what is left of it lies on these nodes.
     fn left_on(nodes: &[u8], change: impl FnOnce(Sample) -> Sample) -> Sample {
