@@ -22,9 +22,13 @@ use crate::rng::Rng;
 
 /// A crash at every change would never let a reopen finish: so many in a row at most.
 const REOPENS_MAX: usize = 20;
+/// Of a hundred times that the engine opens, it is struck so often.
+const CRASH_IN_OPEN_PERCENT: u64 = 20;
 
 pub struct World<E> {
     rng: Rng,
+    /// Of crashes while it opens.
+    opening: Rng,
     disk: SimDisk,
     mount: Mount,
     engine: Option<E>,
@@ -60,6 +64,7 @@ impl<E: Engine> World<E> {
             places: places(&mut rng),
             history: vec![format!("{habits:?}"), format!("{tuning:?}")],
             rng,
+            opening: Rng::new(!seed),
             disk,
             mount,
             engine: None,
@@ -212,6 +217,12 @@ impl<E: Engine> World<E> {
         for _ in 0..REOPENS_MAX {
             self.mount = self.disk.mount();
             let seed = self.rng.next();
+            // Also of what a crash left, with its torn end.
+            if self.opening.percent(CRASH_IN_OPEN_PERCENT) {
+                let nth = self.opening.between(1, 40);
+                self.disk.crash_after(nth);
+                self.note(format!("a crash within {nth} changes"));
+            }
             match E::open(self.mount.clone(), Path::new(DATA_DIR), &self.tuning, seed, self.now) {
                 Ok(engine) => {
                     self.engine = Some(engine);
