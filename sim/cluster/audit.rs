@@ -93,15 +93,20 @@ impl Client {
 
     /// All that is asked when the clients have ended.
     pub async fn audit(&mut self) -> Result<(), String> {
+        let verdict = self.audit_data().await;
+        sleep(SETTLE).await;
+        self.wait_for_votes().await;
+        self.look_at_metrics(true).await;
+        verdict
+    }
+
+    async fn audit_data(&mut self) -> Result<(), String> {
         self.compare_replicas().await?;
         self.read_in_other_ways().await?;
         self.add_everywhere().await?;
         if self.shared.plan.clears_all {
             self.clear_all().await?;
         }
-        sleep(SETTLE).await;
-        self.wait_for_votes().await;
-        self.look_at_metrics(true).await;
         Ok(())
     }
 

@@ -45,7 +45,8 @@ pub fn nothing_grows_beyond_its_limit(judged: &Judged) -> Result<(), String> {
 /// may just have started, has heard of none yet.
 fn value_of(judged: &Judged, figures: &Figures, name: &str) -> Result<Option<u64>, String> {
     let value = figures.values.get(name).copied();
-    let may_be_absent = (name.starts_with("kv_peer_") || name == UNSYNCED) && !(judged.history.have_peers && figures.idle);
+    let may_be_absent =
+        (name.starts_with("kv_peer_") || name == UNSYNCED) && !(judged.history.have_peers && figures.idle);
     if value.is_none() && !may_be_absent {
         return Err(format!("no {name} of node {} at {} µs", figures.node, figures.at_us));
     }
