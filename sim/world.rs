@@ -22,9 +22,13 @@ use crate::rng::Rng;
 
 /// A crash at every change would never let a reopen finish: so many in a row at most.
 const REOPENS_MAX: usize = 20;
+/// Of a hundred times that the engine opens, it is struck so often.
+const CRASH_IN_OPEN_PERCENT: u64 = 20;
 
 pub struct World<E> {
     rng: Rng,
+    /// Of crashes while it opens.
+    opening: Rng,
     disk: SimDisk,
     mount: Mount,
     engine: Option<E>,
@@ -36,6 +40,8 @@ pub struct World<E> {
     now: WallMs,
     latest: WallMs,
     texts: u64,
+    /// How many of them are of which key.
+    adds: BTreeMap<Place, u64>,
     /// Requests sent so far, to send some of them again.
     requests: Vec<(Place, Operation)>,
     history: Vec<String>,
@@ -58,6 +64,7 @@ impl<E: Engine> World<E> {
             places: places(&mut rng),
             history: vec![format!("{habits:?}"), format!("{tuning:?}")],
             rng,
+            opening: Rng::new(!seed),
             disk,
             mount,
             engine: None,
@@ -68,6 +75,7 @@ impl<E: Engine> World<E> {
             now,
             latest: now,
             texts: 0,
+            adds: BTreeMap::new(),
             requests: Vec::new(),
             opens: 0,
         }
@@ -172,7 +180,7 @@ impl<E: Engine> World<E> {
         }
         // There is space again: the engine notices by itself.
         let place = self.rng.pick(&self.places).clone();
-        let add = self.draw_add();
+        let add = self.draw_add(&place);
         match self.send(&place, &add) {
             Ok(answer) => self.commit(vec![(place, add, answer)]),
             Err(Refusal::TooLong) => self.check_too_long(&place, &add),
@@ -209,6 +217,12 @@ impl<E: Engine> World<E> {
         for _ in 0..REOPENS_MAX {
             self.mount = self.disk.mount();
             let seed = self.rng.next();
+            // Also of what a crash left, with its torn end.
+            if self.opening.percent(CRASH_IN_OPEN_PERCENT) {
+                let nth = self.opening.between(1, 40);
+                self.disk.crash_after(nth);
+                self.note(format!("a crash within {nth} changes"));
+            }
             match E::open(self.mount.clone(), Path::new(DATA_DIR), &self.tuning, seed, self.now) {
                 Ok(engine) => {
                     self.engine = Some(engine);

@@ -65,10 +65,18 @@ pub enum Bug {
     AddUnnamed,
     /// When the last try is refused, the client knows no more that an earlier one may have taken effect.
     DoubtForgotten,
+    /// A write that will fail is stamped by what this node alone knows.
+    DoomedNotAsked,
+    /// A request id is known whatever key it came for.
+    RequestOfAnyKey,
+    /// What was damaged is never healed.
+    NeverHealed,
+    /// What a peer says to be cleared is forgotten by the time of its op.
+    SpentByOp,
 }
 
 impl Bug {
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 33] = [
         Self::AckBeforeSync,
         Self::ClearByTime,
         Self::ClearDroppedEarly,
@@ -98,6 +106,10 @@ impl Bug {
         Self::DoorOpen,
         Self::AddUnnamed,
         Self::DoubtForgotten,
+        Self::DoomedNotAsked,
+        Self::RequestOfAnyKey,
+        Self::NeverHealed,
+        Self::SpentByOp,
     ];
 }
 

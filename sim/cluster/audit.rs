@@ -27,8 +27,11 @@ const SPREAD_US: u64 = 2 * SECOND_US;
 const PLACES_MAX: usize = 12;
 /// A list is read in so many pages at most.
 const PAGES_MAX: u64 = 4;
+/// How many slots of a node do not count in a quorum.
+pub const UNSYNCED: &str = "kv_unsynced_slots";
 /// Of `/metrics`, what is kept.
-const WATCHED: [&str; 8] = [
+const WATCHED: [&str; 9] = [
+    UNSYNCED,
     "kv_shard_waiting_requests",
     "kv_shard_frozen_memtables",
     "kv_shard_segment_bytes",
@@ -90,15 +93,36 @@ impl Client {
 
     /// All that is asked when the clients have ended.
     pub async fn audit(&mut self) -> Result<(), String> {
+        let verdict = self.audit_data().await;
+        sleep(SETTLE).await;
+        self.wait_for_votes().await;
+        self.look_at_metrics(true).await;
+        verdict
+    }
+
+    async fn audit_data(&mut self) -> Result<(), String> {
         self.compare_replicas().await?;
         self.read_in_other_ways().await?;
         self.add_everywhere().await?;
         if self.shared.plan.clears_all {
             self.clear_all().await?;
         }
-        sleep(SETTLE).await;
-        self.look_at_metrics(true).await;
         Ok(())
+    }
+
+    /// Damage that a merge met just now takes its time to heal, no longer than all may take to be alike; what is left then shows in the last figures.
+    async fn wait_for_votes(&mut self) {
+        let until_us = os::now_us() + self.shared.plan.converge_us;
+        for node in 0..self.shared.plan.nodes {
+            loop {
+                let page = self.http.page(node, "/metrics").await;
+                let unsynced = page.and_then(|page| watched(&page).get(UNSYNCED).copied());
+                if unsynced.unwrap_or(0) == 0 || os::now_us() > until_us {
+                    break;
+                }
+                sleep(Duration::from_millis(500)).await;
+            }
+        }
     }
 
     /// G10: whatever was wrong with its disk, every node takes writes again, and all replicas do.
@@ -111,6 +135,16 @@ impl Client {
             let text = self.shared.recorder.new_text(20);
             let mut asked = self.draw_op(place, What::Add { text, finish: true });
             asked.node = node;
+            self.insist(asked).await?;
+        }
+        // And all replicas of the other keys, whose slots were damaged perhaps.
+        let others = self.places().into_iter().skip(1).take(PLACES_MAX);
+        for (nth, place) in others.enumerate() {
+            let text = self.shared.recorder.new_text(20);
+            let mut asked = self.draw_op(place, What::Add { text, finish: true });
+            if self.shared.plan.topology == Topology::Cluster {
+                asked.node = (nth % usize::from(self.shared.plan.nodes)) as u8;
+            }
             self.insist(asked).await?;
         }
         Ok(())

@@ -75,6 +75,10 @@ pub fn found_by(bug: Bug) -> &'static str {
         Bug::ClearsKept | Bug::SpentKept => "space",
         Bug::PermitKept => "idle",
         Bug::DoorOpen => "limits",
+        Bug::DoomedNotAsked => "G5 order",
+        Bug::RequestOfAnyKey => "G9, and nothing is invented",
+        Bug::NeverHealed => "idle",
+        Bug::SpentByOp => "a request is remembered",
     }
 }
 
@@ -217,6 +221,35 @@ pub fn plan(bug: Bug, rng: &mut Rng) -> Plan {
             plan.clears_all = true;
             plan.forgets = bug == Bug::SpentKept;
             plan.faults_end_us = 5 * SECOND_US;
+        }
+        Bug::DoomedNotAsked => {
+            plan.skews = vec![(0, 0), (60_000, 0), (-60_000, 0)];
+            plan.load.attempts_max = 1;
+            plan.faults = vec![(Fault::SlowLink, often), (Fault::SlowDisk, often)];
+            plan.faults_end_us = 20 * SECOND_US;
+        }
+        Bug::RequestOfAnyKey => {
+            plan.topology = Topology::Separate;
+            plan.nodes = 1;
+            plan.skews.truncate(1);
+            plan.load.users = 2;
+            plan.faults_end_us = 5 * SECOND_US;
+        }
+        Bug::NeverHealed => {
+            plan.load.keys = 6;
+            plan.load.text_bytes_max = 4_000;
+            plan.load.long_percent = 100;
+            plan.load.think_ms_max = 60;
+            plan.faults = vec![(Fault::BadSector, SECOND_US / 2), (Fault::Kill, SECOND_US)];
+        }
+        Bug::SpentByOp => {
+            merge_often(&mut plan);
+            plan.nodes = 2;
+            plan.replication = 2;
+            plan.skews.truncate(2);
+            plan.survey_us = SECOND_US;
+            plan.faults = vec![(Fault::HourPasses, 8 * SECOND_US), (Fault::EmptyDisk, 3 * SECOND_US)];
+            plan.faults_end_us = 40 * SECOND_US;
         }
         Bug::PermitKept => plan.faults_end_us = 5 * SECOND_US,
         Bug::AddUnnamed => {

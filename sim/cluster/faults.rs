@@ -79,6 +79,11 @@ impl Faults {
         self.is_begun
     }
 
+    /// Whether a node may crash now.
+    pub fn may_take_away(&self, now_us: u64) -> bool {
+        self.is_begun && now_us < self.end_us && now_us >= self.watched_until_us
+    }
+
     pub fn begin(&mut self, now_us: u64) {
         self.is_begun = true;
         for (fault, _) in self.kinds.clone() {

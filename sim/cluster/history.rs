@@ -124,7 +124,7 @@ pub struct Call {
     pub batch: Option<(u64, usize)>,
     /// How long the nodes have for it.
     pub deadline_ms: u64,
-    /// It carried the request id of its op ([`request_id`]).
+    /// It carried the request id of its op ([`History::request_id`]).
     pub with_id: bool,
     pub began_us: u64,
     /// When the answer was there, or nobody waited any more.
@@ -134,9 +134,9 @@ pub struct Call {
     pub is_last: bool,
 }
 
-/// What all attempts at an op carry.
-pub fn request_id(op: OpId) -> String {
-    format!("request-{op}")
+/// What all attempts at an op carry, by its number among those of its place: of two keys, or users, many have the same.
+pub fn request_id(number: u64) -> String {
+    format!("request-{number}")
 }
 
 impl Call {
@@ -260,6 +260,8 @@ pub struct Survey {
 pub struct History {
     /// In the order in which they ended.
     pub calls: Vec<Call>,
+    /// Of each op that has a request id, its number among those of its place.
+    pub numbers: BTreeMap<OpId, u64>,
     pub troubles: Vec<Trouble>,
     /// Nodes whose disk lost what was durable.
     pub lost_disks: Vec<LostDisk>,
@@ -333,6 +335,10 @@ impl Write {
 }
 
 impl History {
+    pub fn request_id(&self, op: OpId) -> String {
+        request_id(self.numbers.get(&op).copied().unwrap_or(op))
+    }
+
     /// Whether a request id may have been forgotten between these moments.
     pub fn has_hour_passed(&self, from_us: u64, to_us: u64) -> bool {
         self.hours_us.iter().any(|hour_us| (from_us..=to_us).contains(hour_us))

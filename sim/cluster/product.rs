@@ -8,7 +8,7 @@ use kv_storage::api::{DEADLINE_MS_DEFAULT, Operation, OperationTerms};
 use kv_storage::client::{Client, ClientError, Page};
 use kv_storage::types::Consistency;
 
-use super::history::{Answer, Level, Outcome, What, request_id};
+use super::history::{Answer, Level, Outcome, What};
 use super::net::{HostId, HostNet};
 use super::node::{CLIENT_PORT, password};
 use super::plan::Plan;
@@ -65,7 +65,7 @@ impl ProductClient {
     }
 
     async fn answer(&self, asked: &Asked, client: &Client) -> Result<Answer, ClientError> {
-        let (key, id) = (key_name(asked.place.key), request_id(asked.op));
+        let (key, id) = (key_name(asked.place.key), self.recorder.request_id(asked));
         Ok(match &asked.what {
             What::Add { text, finish } => {
                 let text = self.recorder.text(*text);
@@ -122,7 +122,7 @@ impl ProductClient {
         });
         let value: String = texts.collect();
         let client = self.client(first, None);
-        let id = request_id(first.op);
+        let id = self.recorder.request_id(first);
         match client.add(&key_name(first.place.key), &value, true, &id).await {
             Ok(()) => Outcome::Answered(Answer::Ok),
             Err(error) => match failed(&first.what, &error) {
@@ -152,7 +152,7 @@ impl ProductClient {
 
     fn operation(&self, asked: &Asked) -> Operation<'static> {
         let key = key_name(asked.place.key).into();
-        let request_id = asked.with_id.then(|| request_id(asked.op).into());
+        let request_id = asked.with_id.then(|| self.recorder.request_id(asked).into());
         let deadline_ms = (asked.deadline_ms != DEADLINE_MS_DEFAULT).then_some(asked.deadline_ms);
         let terms = OperationTerms {
             deadline_ms,

@@ -7,7 +7,7 @@ use serde_json::{Value as Json, json};
 
 use super::client::Reply;
 use super::history::{
-    Answer, Call, History, Level, Loss, LostDisk, OpId, Outcome, Place, TextId, Trouble, Value, What, request_id,
+    Answer, Call, History, Level, Loss, LostDisk, OpId, Outcome, Place, TextId, Trouble, Value, What,
 };
 use super::os;
 use super::trace::Trace;
@@ -25,6 +25,8 @@ struct Inner {
     /// By their ids.
     texts: Vec<String>,
     next_op: OpId,
+    /// How many request ids each place has had.
+    requests: std::collections::BTreeMap<Place, u64>,
     statuses: std::collections::BTreeMap<u16, u64>,
     acknowledged: bool,
 }
@@ -111,6 +113,17 @@ impl Recorder {
         let mut inner = self.inner();
         inner.next_op += 1;
         inner.next_op
+    }
+
+    /// The id that all attempts at this op carry; no other op of its place has it, and those of many other places do.
+    pub fn request_id(&self, asked: &Asked) -> String {
+        let inner = &mut *self.inner();
+        if !inner.history.numbers.contains_key(&asked.op) {
+            let number = inner.requests.entry(asked.place).or_default();
+            *number += 1;
+            inner.history.numbers.insert(asked.op, *number);
+        }
+        inner.history.request_id(asked.op)
     }
 
     /// A text that no other is part of: its id in brackets, with a filler.
@@ -285,7 +298,7 @@ impl Recorder {
             }
         };
         if asked.with_id {
-            body["request_id"] = request_id(asked.op).into();
+            body["request_id"] = self.request_id(asked).into();
         }
         body["consistency"] = asked.level.name().into();
         if asked.deadline_ms != DEADLINE_MS_DEFAULT {

@@ -37,6 +37,11 @@ const IDLE_PACKETS_MAX: u64 = 60;
 const END_US: u64 = 400 * SECOND_US;
 const SCALE_END_US: u64 = 1_000 * SECOND_US;
 
+/// Of a hundred starts while such crashes are drawn, so many come to a crash in one of the first changes of the disk: most of them in the middle of
+/// what recovery does with the disk that the last one left.
+const CRASH_IN_START_PERCENT: u64 = 15;
+const CRASH_IN_START_CHANGES_MAX: u64 = 60;
+
 type TrafficTable = BTreeMap<(HostId, HostId), Traffic>;
 
 pub struct World {
@@ -46,6 +51,8 @@ pub struct World {
     pub recorder: Recorder,
     pub trace: Trace,
     pub rng: Rng,
+    /// Of crashes in a start: no draw of the others depends on it.
+    starts: Rng,
     pub faults: Faults,
     clients: Host,
     shared: Shared,
@@ -69,6 +76,7 @@ pub struct Outcome {
 impl World {
     pub fn new(plan: Plan, mut rng: Rng, trace: Trace) -> Self {
         let plan = Arc::new(plan);
+        let starts = Rng::new(!rng.clone().next());
         let network = Network::new(rng.fork(), trace.clone(), plan.link, plan.streams);
         let recorder = Recorder::new(trace.clone());
         let serving = Serving::default();
@@ -121,6 +129,7 @@ impl World {
             recorder,
             trace,
             rng,
+            starts,
             clients,
             shared,
             ready: [HostId(FIRST_CLIENT)].into(),
@@ -304,6 +313,7 @@ impl World {
             .collect();
         for id in due {
             self.restart_us.remove(&id);
+            self.plan_crash_in_start(id, now_us);
             self.network.set_up(id);
             let (network, plan) = (self.network.clone(), self.plan.clone());
             self.nodes[usize::from(id.0)].start(&network, &plan);
@@ -327,6 +337,15 @@ impl World {
             } else {
                 self.act(action, now_us);
             }
+        }
+    }
+
+    fn plan_crash_in_start(&mut self, id: HostId, now_us: u64) {
+        let mut kinds = self.plan.faults.iter();
+        let is_drawn = kinds.any(|(fault, _)| *fault == Fault::CrashInWrite);
+        if is_drawn && self.faults.may_take_away(now_us) && self.starts.percent(CRASH_IN_START_PERCENT) {
+            let nth = self.starts.between(1, CRASH_IN_START_CHANGES_MAX);
+            self.nodes[usize::from(id.0)].disk.crash_after(nth);
         }
     }
 

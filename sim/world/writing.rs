@@ -105,19 +105,23 @@ impl<E: Engine> World<E> {
         if self.rng.percent(self.habits.clear_percent) {
             return (place, Operation::Clear);
         }
-        let add = self.draw_add();
+        let add = self.draw_add(&place);
         if matches!(add, Operation::Add { request: Some(_), .. }) {
             self.requests.push((place.clone(), add.clone()));
         }
         (place, add)
     }
 
-    pub(super) fn draw_add(&mut self) -> Operation {
+    pub(super) fn draw_add(&mut self, place: &Place) -> Operation {
         self.texts += 1;
+        // Other keys have the same ids.
+        let number = self.adds.entry(place.clone()).or_default();
+        *number += 1;
+        let number = *number;
         Operation::Add {
             text: self.draw_text(),
             finish: !self.rng.percent(self.habits.part_percent),
-            request: self.rng.percent(70).then_some(self.texts),
+            request: self.rng.percent(70).then_some(number),
         }
     }
 

@@ -29,8 +29,8 @@ impl Held {
 }
 
 /// In the last surveys, long after the last write, as many nodes as hold a slot hold the same texts and request ids of it, and no other node holds anything else
-/// (it may still have what it took when it was a replica). Which clears are left is each node's own matter. Of a disk with flipped bits or unreadable
-/// sectors nothing is asked, and where an hour passed, nothing of request ids: each node forgets them when it merges.
+/// (it may still have what it took when it was a replica). Which clears are left is each node's own matter. Of a disk on which flipped bits or unreadable
+/// sectors are left, that nobody has read yet, nothing is asked; what was found is healed by now. And where an hour passed, nothing of request ids: each node forgets them when it merges.
 pub fn replicas_hold_the_same(judged: &Judged) -> Result<(), String> {
     let history = judged.history;
     if !history.have_peers {
@@ -38,13 +38,11 @@ pub fn replicas_hold_the_same(judged: &Judged) -> Result<(), String> {
     }
     let rounds = history.surveys.chunk_by(|one, other| one.at_us == other.at_us);
     let Some(last) = rounds.last() else { return Ok(()) };
-    let is_spoilt = |node| {
-        history
-            .lost_disks
-            .iter()
-            .any(|lost| lost.node == node && lost.loss == Loss::Bits)
+    let is_spoilt = |survey: &Survey| {
+        let mut lost = history.lost_disks.iter();
+        !survey.damage.is_empty() && lost.any(|lost| lost.node == survey.node && lost.loss == Loss::Bits)
     };
-    let (spoilt, sound): (Vec<&Survey>, Vec<_>) = last.iter().partition(|survey| is_spoilt(survey.node));
+    let (spoilt, sound): (Vec<&Survey>, Vec<_>) = last.iter().partition(|survey| is_spoilt(survey));
     let replicas = history.replicas.saturating_sub(spoilt.len());
     for (slot, mut nodes) in by_slot(&sound, !history.hours_us.is_empty()) {
         nodes.resize(sound.len().max(nodes.len()), (u8::MAX, Held::default()));
@@ -142,11 +140,14 @@ mod tests {
     }
 
     #[test]
-    fn of_a_spoilt_disk_nothing_is_asked() {
+    fn of_a_disk_with_damage_left_nothing_is_asked() {
         let check = replicas_hold_the_same;
         let mut lacking = on([&[1, 2], &[1, 2], &[], &[1]]).lost_disk(3, 1);
         lacking.fails(check);
         lacking.history.lost_disks[0].loss = Loss::Bits;
+        lacking.fails(check);
+        let left = lacking.history.surveys.last_mut().expect("node 3's");
+        left.damage.push("a block does not check out".into());
         lacking.passes(check);
     }
 }

@@ -7,7 +7,7 @@ use kv_storage::types::RequestId;
 
 use super::Judged;
 use super::tries::is_one_try;
-use crate::cluster::history::{Place, Write, request_id};
+use crate::cluster::history::{Place, Write};
 
 /// In all surveys of all nodes, a request is one op, however often it was sent again after its answer: what hides a second one from the readers may
 /// not be needed. Where a second try was under way before the answer, of a client or of a node, there may be two: a node asks another one when the first
@@ -26,7 +26,7 @@ pub fn a_request_is_one_op(judged: &Judged) -> Result<(), String> {
     }
     let is_one = |write: &&Write| write.with_id && is_one_try(judged.history, write);
     for write in judged.writes().filter(is_one) {
-        let request = RequestId::new(&request_id(write.op)).ok();
+        let request = RequestId::new(&judged.history.request_id(write.op)).ok();
         if let Some(dots) = request.and_then(|request| twice.get(&(write.place, request))) {
             return Err(format!(
                 "request {} on {:?}, sent at {} µs and acknowledged at {:?} µs, is more than one op: {dots:?}",
@@ -42,7 +42,7 @@ mod tests {
     use super::super::sample::{Sample, sample};
     use super::super::tries::SECOND_TRY_US;
     use super::*;
-    use crate::cluster::history::{History, Level};
+    use crate::cluster::history::{History, Level, request_id};
 
     /// Sent, and sent again once it was acknowledged, `as_what`; what lies on the disks has one request id.
     fn sent_again(change: impl FnOnce(Sample) -> Sample, texts: &[u64]) -> Sample {

@@ -6,26 +6,30 @@ use kv_storage::types::RequestId;
 
 use super::Judged;
 use super::acknowledged::{lost_disks, not_whole};
-use crate::cluster::history::{Level, Place, Survey, Write, request_id};
+use crate::cluster::history::{Level, Place, Survey, Write};
 
 /// In every survey, of every add and clear with a request id that was acknowledged at quorum before it, as many disks as a quorum has hold an op with that
-/// id, or what is left of one: a clear takes the text, and not the id, for the next hour. Disks that lost what they held count for it, as they do for what is acknowledged.
+/// id, or what is left of one: a clear takes the text, and not the id, for the next hour. What no clear may have covered before an hour passed is held to it for ever. Disks that lost what they held count for it, as they do for what is acknowledged.
 pub fn a_request_is_remembered(judged: &Judged) -> Result<(), String> {
     let needed = Level::Quorum.needed(judged.history.replicas);
-    let requests: Vec<(&Write, u64, RequestId)> = judged
-        .writes()
-        .filter(|write| write.with_id)
-        .filter_map(|write| {
-            let request = RequestId::new(&request_id(write.op)).ok()?;
-            Some((write, write.acked_at_quorum_us()?, request))
+    let adds = judged.places.values().flat_map(|case| &case.adds);
+    let adds = adds.map(|add| (&add.write, add.may_be_gone_us));
+    let clears = judged.places.values().flat_map(|case| &case.clears);
+    let clears = clears.map(|clear| (clear, Some(clear.began_us)));
+    let requests: Vec<(&Write, Option<u64>, u64, RequestId)> = adds
+        .chain(clears)
+        .filter(|(write, _)| write.with_id)
+        .filter_map(|(write, may_go_us)| {
+            let request = RequestId::new(&judged.history.request_id(write.op)).ok()?;
+            Some((write, may_go_us, write.acked_at_quorum_us()?, request))
         })
         .collect();
     for round in judged.history.surveys.chunk_by(|one, other| one.at_us == other.at_us) {
         let at_us = round[0].at_us;
         let held = held_by(round);
-        for (write, acked_us, request) in &requests {
+        for (write, may_go_us, acked_us, request) in &requests {
             let on = held.get(&(write.place, *request)).map_or(0, BTreeSet::len);
-            let is_forgotten = judged.history.has_hour_passed(write.began_us, at_us);
+            let is_forgotten = may_go_us.is_some_and(|may_go_us| judged.history.has_hour_passed(may_go_us, at_us));
             if *acked_us > at_us || on >= needed || is_forgotten {
                 continue;
             }
@@ -62,7 +66,7 @@ fn held_by(round: &[Survey]) -> BTreeMap<(Place, RequestId), BTreeSet<u8>> {
 mod tests {
     use super::super::sample::{Sample, sample};
     use super::*;
-    use crate::cluster::history::HeldKind;
+    use crate::cluster::history::{HeldKind, request_id};
 
     /// An add with an id that was acknowledged at 1, and cleared since; what is left of it lies on these nodes.
     fn left_on(nodes: &[u8], change: impl FnOnce(Sample) -> Sample) -> Sample {
@@ -97,6 +101,8 @@ mod tests {
         };
         hour(4).passes(check);
         hour(6).fails(check);
+        // Of what was cleared since.
+        hour(1).fails(check);
     }
 
     #[test]

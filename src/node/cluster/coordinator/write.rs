@@ -202,7 +202,8 @@ impl Inner {
             self.hold(op, Some(&from), &peers, need).await?;
             return Ok(Added::Repeated);
         }
-        if planted(Bug::StampNotAsked) {
+        let is_doomed = planted(Bug::DoomedNotAsked) && wanted.request_id.is_some_and(|id| id.0[0] % 3 == 0);
+        if planted(Bug::StampNotAsked) || is_doomed {
             asked.context.after = HybridTime::default();
         }
         let context = asked.context;
@@ -216,7 +217,11 @@ impl Inner {
         // The only one of this write.
         let _ = begun.turn.set(others.turn());
         self.local.begin_write(wanted, context, others, share);
-        self.outcome(request, told, &peers, (need, durable_need)).await
+        let outcome = self.outcome(request, told, &peers, (need, durable_need)).await;
+        match is_doomed {
+            true => Err(self.no_quorum(need, peers.len(), true)),
+            false => outcome,
+        }
     }
 
     /// What a write has to come after that `need` of so many replicas are to have, and what a clear removes.
