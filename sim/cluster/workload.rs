@@ -226,7 +226,7 @@ impl Client {
             What::List { .. } if self.shared.plan.topology == Topology::Separate && self.shared.plan.nodes > 1 => {
                 What::Get
             }
-            _ if self.product.is_none() && self.rng.percent(FORGED_PERCENT) => What::Forged,
+            what if self.product.is_none() && self.rng.percent(FORGED_PERCENT) => What::Forged(Box::new(what)),
             what => what,
         };
         if let What::List { after, limit } = what {
@@ -306,12 +306,19 @@ impl Client {
     }
 
     async fn ask_with_body(&mut self, asked: &Asked) -> Outcome {
-        let (path, mut body) = self.shared.recorder.request(asked);
+        let (mut path, mut body) = self.shared.recorder.request(asked);
+        // Each way in asks for the password by itself. (Which one is not drawn, so that old seeds stay what they were.)
+        if is_forged_batch(asked) {
+            (path, body) = (
+                "/batch",
+                json!({"operations": [batch::operation(&self.shared.recorder, asked)]}),
+            );
+        }
         body["user"] = credentials(&user_name(asked.place.user));
         if self.id != AUDITOR_ID && self.rng.percent(self.shared.plan.load.hasty_percent) {
             body["deadline_ms"] = self.rng.between(1, HASTY_MS_MAX).into();
         }
-        if asked.what == What::Forged {
+        if let What::Forged(_) = asked.what {
             let other = match self.shared.plan.load.users {
                 1 => ADMIN.to_owned(),
                 users => user_name((asked.place.user + 1) % users),
@@ -347,6 +354,14 @@ impl Client {
         let outcome = self.ask(asked, path, body).await;
         self.memory.tell(lie, &mut self.rng, asked, outcome)
     }
+}
+
+/// Half of those that a batch can hold come as a batch of one.
+fn is_forged_batch(asked: &Asked) -> bool {
+    let What::Forged(forged) = &asked.what else {
+        return false;
+    };
+    asked.op % 2 == 0 && !matches!(**forged, What::List { .. })
 }
 
 /// What the next page of a listing begins behind: none after the last one, nor after one from which no way leads on.

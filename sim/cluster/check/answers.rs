@@ -56,7 +56,7 @@ fn is_late(call: &Call) -> bool {
         Outcome::Refused(why) | Outcome::Unknown(why) => why == NO_ANSWER,
     };
     // Wrong passwords are slowed.
-    let slowed_us = if call.what == What::Forged {
+    let slowed_us = if matches!(call.what, What::Forged(_)) {
         LOGIN_DELAY_US_MAX
     } else {
         0
