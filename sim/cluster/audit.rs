@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
 use super::history::{Answer, Figures, Level, Outcome, Place, What};
@@ -89,8 +90,13 @@ impl Client {
     }
 
     /// All that is asked when the clients have ended.
-    pub async fn audit(&mut self) -> Result<(), String> {
+    pub async fn audit(&mut self, guests: Option<JoinHandle<Result<(), String>>>) -> Result<(), String> {
         self.compare_replicas().await?;
+        if let Some(guests) = guests {
+            guests
+                .await
+                .map_err(|error| format!("a client ended badly: {error}"))??;
+        }
         self.read_in_other_ways().await?;
         self.add_everywhere().await?;
         if self.shared.plan.clears_all {

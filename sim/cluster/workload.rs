@@ -3,6 +3,7 @@
 
 mod batch;
 mod draw;
+pub mod guests;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -73,6 +74,13 @@ pub fn machines(plan: &Plan) -> impl Iterator<Item = HostId> {
     (0..plan.load.clients)
         .map(|client| HostId(FIRST_CLIENT + client))
         .chain([HostId(AUDITOR), HostId(WATCHER)])
+        .chain(
+            plan.has_guests
+                .then_some([guests::GUEST_CLIENT, guests::ADMIN_CLIENT])
+                .into_iter()
+                .flatten()
+                .map(|id| HostId(FIRST_CLIENT + id)),
+        )
 }
 
 pub fn credentials(user: &str) -> Json {
@@ -97,11 +105,15 @@ async fn run_to_the_end(shared: &Shared, rng: &mut Rng) -> Result<(), String> {
         .map(|client| tokio::spawn(Client::new(shared, client, rng.fork()).work()))
         .collect();
     let watcher = tokio::spawn(audit::watch(Client::new(shared, WATCHER - FIRST_CLIENT, rng.fork())));
+    let guests = shared.plan.has_guests.then(|| {
+        let client = Client::new(shared, guests::GUEST_CLIENT, rng.fork());
+        tokio::spawn(guests::run(client))
+    });
     for client in clients {
         client.await.map_err(|error| format!("a client ended badly: {error}"))?;
     }
     watcher.abort();
-    auditor.audit().await
+    auditor.audit(guests).await
 }
 
 pub struct Client {
