@@ -41,6 +41,8 @@ pub enum Bug {
     PasswordForgotten,
     /// A page that was read through a node without the list begins at its front.
     PageOffsetForgotten,
+    /// Whoever names a user may clear their keys.
+    ClearUnasked,
     /// The next page of a listing begins behind keys that were not given.
     ListBoundForgotten,
     /// Nobody looks at request ids but who reads.
@@ -76,7 +78,7 @@ pub enum Bug {
 }
 
 impl Bug {
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 34] = [
         Self::AckBeforeSync,
         Self::ClearByTime,
         Self::ClearDroppedEarly,
@@ -94,6 +96,7 @@ impl Bug {
         Self::SetBackUnnoticed,
         Self::PasswordForgotten,
         Self::PageOffsetForgotten,
+        Self::ClearUnasked,
         Self::ListBoundForgotten,
         Self::RetryTakenUnseen,
         Self::ClearTakenAnew,

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
 use super::history::{Answer, Figures, Level, Outcome, Place, What};
@@ -66,6 +67,9 @@ fn watched(page: &str) -> BTreeMap<String, u64> {
     values
 }
 
+/// The client of its own users, while it is at it.
+pub type Guests = JoinHandle<Result<(), String>>;
+
 impl Client {
     async fn look_at_metrics(&mut self, idle: bool) {
         for node in 0..self.shared.plan.nodes {
@@ -92,16 +96,21 @@ impl Client {
     }
 
     /// All that is asked when the clients have ended.
-    pub async fn audit(&mut self) -> Result<(), String> {
-        let verdict = self.audit_data().await;
+    pub async fn audit(&mut self, guests: Option<Guests>) -> Result<(), String> {
+        let verdict = self.audit_data(guests).await;
         sleep(SETTLE).await;
         self.wait_for_votes().await;
         self.look_at_metrics(true).await;
         verdict
     }
 
-    async fn audit_data(&mut self) -> Result<(), String> {
+    async fn audit_data(&mut self, guests: Option<Guests>) -> Result<(), String> {
         self.compare_replicas().await?;
+        if let Some(guests) = guests {
+            guests
+                .await
+                .map_err(|error| format!("a client ended badly: {error}"))??;
+        }
         self.read_in_other_ways().await?;
         self.add_everywhere().await?;
         if self.shared.plan.clears_all {

@@ -63,7 +63,7 @@ pub fn found_by(bug: Bug) -> &'static str {
         Bug::ClearByTime | Bug::ClearDroppedEarly | Bug::ReconcileSkipped | Bug::SetBackUnnoticed => {
             "G8 no resurrection"
         }
-        Bug::PasswordForgotten | Bug::DoubtForgotten => "G9, and nothing is invented",
+        Bug::PasswordForgotten | Bug::ClearUnasked | Bug::DoubtForgotten => "G9, and nothing is invented",
         Bug::SyncRetried => "G10 no false success",
         Bug::TornTailAccepted => "a dot names one op",
         Bug::PageOffsetForgotten | Bug::ListBoundForgotten => "pages, counts and listings",
@@ -154,6 +154,10 @@ pub fn plan(bug: Bug, rng: &mut Rng) -> Plan {
         }
         Bug::PartTwice => plan.load.part_percent = 50,
         Bug::PasswordForgotten => plan.load.users = 2,
+        Bug::ClearUnasked => {
+            plan.load.users = 2;
+            plan.load.clear_percent = 20;
+        }
         Bug::ReconcileSkipped => {
             plan.shard.log_bytes = 68 << 10;
             plan.shard.fan_out = 2;

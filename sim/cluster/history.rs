@@ -61,8 +61,8 @@ pub enum What {
     Clear,
     /// The whole list.
     Get,
-    /// The same with the password of another user.
-    Forged,
+    /// Any of the others with the password of another user: nothing of it may be done.
+    Forged(Box<What>),
     /// A part of the list.
     Page {
         offset: u64,

@@ -18,6 +18,8 @@ use crate::rng::Rng;
 pub use fault::Fault;
 
 pub const SECOND_US: u64 = 1_000_000;
+/// Tells what is drawn of the guests from all else that one seed gives.
+const GUESTS: u64 = 0x6e57_5e75;
 
 /// How the nodes belong together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -159,6 +161,8 @@ pub struct Plan {
     pub watch_ms: u64,
     /// How long the nodes have for a clear: after a short time without an answer it is soon certain that it covers nothing any more.
     pub clear_deadline_ms: u64,
+    /// Users come and go beside those of the load (`workload/guests.rs`).
+    pub has_guests: bool,
     /// A bug that this world has, for the proof that it is found.
     pub planted: Option<Lie>,
     /// A bug that the nodes have, for the same.
@@ -168,8 +172,13 @@ pub struct Plan {
 impl Plan {
     /// The default swarm: everything drawn.
     pub fn swarm(rng: &mut Rng) -> Self {
+        // Drawn apart, so that old seeds stay what they were.
+        let mut apart = Rng::new(rng.clone().next() ^ GUESTS);
         let nodes = *rng.pick(&[1, 2, 3, 3, 3, 3, 4, 5, 5, 5, 5, 6, 7]);
-        Self::draw(rng, Topology::Cluster, nodes)
+        let mut plan = Self::draw(rng, Topology::Cluster, nodes);
+        // Where all is cleared in the end, no key of them is.
+        plan.has_guests = !plan.clears_all && apart.percent(50);
+        plan
     }
 
     /// Five nodes, as the speed of the simulation is measured.
@@ -247,6 +256,7 @@ impl Plan {
         plan.replication = 3;
         plan.skews.resize(3, (0, 0));
         plan.clears_all = false;
+        plan.has_guests = false;
         plan.bounds = Bounds::tight(rng);
         plan.watch_ms = 20;
         // So that things queue.
@@ -267,6 +277,7 @@ impl Plan {
     pub fn scale(rng: &mut Rng, nodes: u8) -> Self {
         let mut plan = Self::calm(rng);
         plan.script = Script::Scale;
+        plan.has_guests = false;
         plan.nodes = nodes;
         plan.replication = 3;
         plan.link = Link {
@@ -348,6 +359,7 @@ impl Plan {
             },
             watch_ms: 5_000,
             clear_deadline_ms: *rng.pick(&[1_000, DEADLINE_MS_DEFAULT]),
+            has_guests: false,
             planted: None,
             bug: None,
         };

@@ -102,7 +102,7 @@ impl ProductClient {
                     _ => Answer::Garbled(format!("{page:?}")),
                 }
             }
-            What::Forged => Answer::Garbled("this client has one password".to_owned()),
+            What::Forged(_) => Answer::Garbled("this client has one password".to_owned()),
         })
     }
 

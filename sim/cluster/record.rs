@@ -200,7 +200,7 @@ impl Recorder {
 
     /// What a status and body mean, be it a call's own or one in the results of a batch.
     pub fn answer(&self, what: &What, status: u16, body: &Json) -> Outcome {
-        if *what == What::Forged {
+        if let What::Forged(_) = what {
             return match status {
                 401 => Outcome::Answered(Answer::Ok),
                 500 | 503 => Outcome::Unknown(body.to_string()),
@@ -241,7 +241,7 @@ impl Recorder {
                 (body["status"] == expected).then_some(Answer::Ok)
             }
             What::Clear => (body["status"] == "OK").then_some(Answer::Ok),
-            What::Forged => None,
+            What::Forged(_) => None,
             What::Count => body["count"].as_u64().map(Answer::Count),
             What::Get | What::Page { .. } => {
                 let values = body["value"]
@@ -276,27 +276,7 @@ impl Recorder {
 
     /// Path and body of a call, without the user; the body is also that of an operation in a batch.
     pub fn request(&self, asked: &Asked) -> (&'static str, Json) {
-        let key = key_name(asked.place.key);
-        let (path, mut body) = match &asked.what {
-            What::Add { text, finish } => (
-                "/add_value",
-                json!({"key": key, "value": self.text(*text), "finish_value": finish}),
-            ),
-            What::Clear => ("/clear_key", json!({"key": key})),
-            What::Get | What::Forged => ("/get_value", json!({"key": key})),
-            What::Page { offset, limit } => ("/get_value", json!({"key": key, "offset": offset, "limit": limit})),
-            What::Count => ("/get_value", json!({"key": key, "count_only": true})),
-            What::List { after, limit } => {
-                let mut body = json!({});
-                if let Some(after) = after {
-                    body["after"] = key_name(*after).into();
-                }
-                if let Some(limit) = limit {
-                    body["limit"] = (*limit).into();
-                }
-                ("/list_keys", body)
-            }
-        };
+        let (path, mut body) = operation(&asked.what, key_name(asked.place.key), |text| self.text(text));
         if asked.with_id {
             body["request_id"] = self.request_id(asked).into();
         }
@@ -305,6 +285,31 @@ impl Recorder {
             body["deadline_ms"] = asked.deadline_ms.into();
         }
         (path, body)
+    }
+}
+
+/// Path and body of an operation, with nothing of how it is to be carried out.
+fn operation(what: &What, key: String, text_of: impl Fn(TextId) -> String) -> (&'static str, Json) {
+    match what {
+        What::Add { text, finish } => (
+            "/add_value",
+            json!({"key": key, "value": text_of(*text), "finish_value": finish}),
+        ),
+        What::Clear => ("/clear_key", json!({"key": key})),
+        What::Get => ("/get_value", json!({"key": key})),
+        What::Page { offset, limit } => ("/get_value", json!({"key": key, "offset": offset, "limit": limit})),
+        What::Count => ("/get_value", json!({"key": key, "count_only": true})),
+        What::List { after, limit } => {
+            let mut body = json!({});
+            if let Some(after) = after {
+                body["after"] = key_name(*after).into();
+            }
+            if let Some(limit) = limit {
+                body["limit"] = (*limit).into();
+            }
+            ("/list_keys", body)
+        }
+        What::Forged(forged) => operation(forged, key, text_of),
     }
 }
 
@@ -340,9 +345,12 @@ mod tests {
     #[test]
     fn another_users_password_opens_nothing() {
         let recorder = Recorder::new(Trace::new(false));
-        let outcome = |status| recorder.answer(&What::Forged, status, &json!({"value": []}));
-        assert_eq!(outcome(401), Outcome::Answered(Answer::Ok));
-        assert!(matches!(outcome(503), Outcome::Unknown(_)));
-        assert!(matches!(outcome(200), Outcome::Answered(Answer::Garbled(_))));
+        for forged in [What::Get, What::Clear, What::Add { text: 0, finish: true }] {
+            let what = What::Forged(Box::new(forged));
+            let outcome = |status| recorder.answer(&what, status, &json!({"value": [], "status": "OK"}));
+            assert_eq!(outcome(401), Outcome::Answered(Answer::Ok));
+            assert!(matches!(outcome(503), Outcome::Unknown(_)));
+            assert!(matches!(outcome(200), Outcome::Answered(Answer::Garbled(_))));
+        }
     }
 }

@@ -3,6 +3,7 @@
 
 mod batch;
 mod draw;
+pub mod guests;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -73,6 +74,13 @@ pub fn machines(plan: &Plan) -> impl Iterator<Item = HostId> {
     (0..plan.load.clients)
         .map(|client| HostId(FIRST_CLIENT + client))
         .chain([HostId(AUDITOR), HostId(WATCHER)])
+        .chain(
+            plan.has_guests
+                .then_some([guests::GUEST_CLIENT, guests::ADMIN_CLIENT])
+                .into_iter()
+                .flatten()
+                .map(|id| HostId(FIRST_CLIENT + id)),
+        )
 }
 
 pub fn credentials(user: &str) -> Json {
@@ -97,11 +105,15 @@ async fn run_to_the_end(shared: &Shared, rng: &mut Rng) -> Result<(), String> {
         .map(|client| tokio::spawn(Client::new(shared, client, rng.fork()).work()))
         .collect();
     let watcher = tokio::spawn(audit::watch(Client::new(shared, WATCHER - FIRST_CLIENT, rng.fork())));
+    let guests = shared.plan.has_guests.then(|| {
+        let client = Client::new(shared, guests::GUEST_CLIENT, rng.fork());
+        tokio::spawn(guests::run(client))
+    });
     for client in clients {
         client.await.map_err(|error| format!("a client ended badly: {error}"))?;
     }
     watcher.abort();
-    auditor.audit().await
+    auditor.audit(guests).await
 }
 
 pub struct Client {
@@ -226,7 +238,7 @@ impl Client {
             What::List { .. } if self.shared.plan.topology == Topology::Separate && self.shared.plan.nodes > 1 => {
                 What::Get
             }
-            _ if self.product.is_none() && self.rng.percent(FORGED_PERCENT) => What::Forged,
+            what if self.product.is_none() && self.rng.percent(FORGED_PERCENT) => What::Forged(Box::new(what)),
             what => what,
         };
         if let What::List { after, limit } = what {
@@ -306,12 +318,19 @@ impl Client {
     }
 
     async fn ask_with_body(&mut self, asked: &Asked) -> Outcome {
-        let (path, mut body) = self.shared.recorder.request(asked);
+        let (mut path, mut body) = self.shared.recorder.request(asked);
+        // Each way in asks for the password by itself. (Which one is not drawn, so that old seeds stay what they were.)
+        if is_forged_batch(asked) {
+            (path, body) = (
+                "/batch",
+                json!({"operations": [batch::operation(&self.shared.recorder, asked)]}),
+            );
+        }
         body["user"] = credentials(&user_name(asked.place.user));
         if self.id != AUDITOR_ID && self.rng.percent(self.shared.plan.load.hasty_percent) {
             body["deadline_ms"] = self.rng.between(1, HASTY_MS_MAX).into();
         }
-        if asked.what == What::Forged {
+        if let What::Forged(_) = asked.what {
             let other = match self.shared.plan.load.users {
                 1 => ADMIN.to_owned(),
                 users => user_name((asked.place.user + 1) % users),
@@ -347,6 +366,14 @@ impl Client {
         let outcome = self.ask(asked, path, body).await;
         self.memory.tell(lie, &mut self.rng, asked, outcome)
     }
+}
+
+/// Half of those that a batch can hold come as a batch of one.
+fn is_forged_batch(asked: &Asked) -> bool {
+    let What::Forged(forged) = &asked.what else {
+        return false;
+    };
+    asked.op % 2 == 0 && !matches!(**forged, What::List { .. })
 }
 
 /// What the next page of a listing begins behind: none after the last one, nor after one from which no way leads on.

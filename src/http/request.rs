@@ -174,7 +174,7 @@ impl<'f, B: Backend> Submitted<'f, B> {
 
 #[derive(Clone, Copy)]
 pub struct Credentials<'a> {
-    user_id: &'a str,
+    pub(super) user_id: &'a str,
     password_hash: &'a str,
 }
 

@@ -30,7 +30,10 @@ const MAY_USE: [(&str, &[&str]); 20] = [
     ),
     ("users", &["types", "planted", "core", "env", "node"]),
     ("api", &["types"]),
-    ("http", &["types", "quota", "core", "env", "node", "users", "api"]),
+    (
+        "http",
+        &["types", "quota", "planted", "core", "env", "node", "users", "api"],
+    ),
     ("server", &["types", "env", "node", "users", "http"]),
     ("os", &["types", "env", "store"]),
     ("client", &["types", "planted", "env", "api"]),

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use kv_storage::core::op::Dot;
-use kv_storage::core::slot::SlotId;
+use kv_storage::core::slot::{SYSTEM_SLOT, SlotId};
 use kv_storage::types::RequestId;
 
 use super::Judged;
@@ -30,7 +30,8 @@ impl Held {
 
 /// In the last surveys, long after the last write, as many nodes as hold a slot hold the same texts and request ids of it, and no other node holds anything else
 /// (it may still have what it took when it was a replica). Which clears are left is each node's own matter. Of a disk on which flipped bits or unreadable
-/// sectors are left, that nobody has read yet, nothing is asked; what was found is healed by now. And where an hour passed, nothing of request ids: each node forgets them when it merges.
+/// sectors are left, that nobody has read yet, nothing is asked; what was found is healed by now. And where an hour passed, nothing of request ids: each node forgets them when it merges. The slot of the system, where the users' records
+/// lie, is held by all members.
 pub fn replicas_hold_the_same(judged: &Judged) -> Result<(), String> {
     let history = judged.history;
     if !history.have_peers {
@@ -47,6 +48,7 @@ pub fn replicas_hold_the_same(judged: &Judged) -> Result<(), String> {
     for (slot, mut nodes) in by_slot(&sound, !history.hours_us.is_empty()) {
         nodes.resize(sound.len().max(nodes.len()), (u8::MAX, Held::default()));
         nodes.sort_by_key(|(_, held)| std::cmp::Reverse(held.len()));
+        let replicas = if slot == SYSTEM_SLOT { sound.len() } else { replicas };
         let (first_node, most) = &nodes[0];
         for (at, (node, held)) in nodes.iter().enumerate() {
             let is_as_it_should = match at < replicas {
@@ -73,7 +75,11 @@ fn by_slot(surveys: &[&Survey], may_forget: bool) -> BTreeMap<SlotId, Vec<(u8, H
     let mut slots: BTreeMap<SlotId, Vec<(u8, Held)>> = BTreeMap::new();
     for survey in surveys {
         let mut of_node: BTreeMap<SlotId, Held> = BTreeMap::new();
-        for op in survey.ops.iter().filter(|op| op.place.is_some()) {
+        for op in survey
+            .ops
+            .iter()
+            .filter(|op| op.place.is_some() || op.dot.slot == SYSTEM_SLOT)
+        {
             let held = of_node.entry(op.dot.slot).or_default();
             if op.stands && matches!(op.kind, HeldKind::Part | HeldKind::Value) {
                 held.texts.insert(op.dot);
@@ -137,6 +143,22 @@ mod tests {
         at_once.fails(replicas_hold_the_same);
         at_once.history.hours_us.push(1);
         at_once.passes(replicas_hold_the_same);
+    }
+
+    #[test]
+    fn the_slot_of_the_system_is_held_by_all() {
+        let check = replicas_hold_the_same;
+        let records = |op: &mut crate::cluster::history::HeldOp| (op.place, op.dot.slot) = (None, SYSTEM_SLOT);
+        let held_by = |nodes: &[u8]| {
+            let mut sample = (0..4).fold(sample(), |sample, node| {
+                let held: &[u64] = if nodes.contains(&node) { &[1] } else { &[] };
+                sample.survey(node, 2, held).with_held(records)
+            });
+            sample.history.have_peers = true;
+            sample
+        };
+        held_by(&[0, 1, 2, 3]).passes(check);
+        held_by(&[0, 1, 3]).fails(check);
     }
 
     #[test]

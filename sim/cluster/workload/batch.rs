@@ -128,7 +128,7 @@ impl Client {
     }
 }
 
-fn operation(recorder: &Recorder, asked: &Asked) -> Json {
+pub(super) fn operation(recorder: &Recorder, asked: &Asked) -> Json {
     let (path, mut body) = recorder.request(asked);
     body["op"] = path.trim_start_matches('/').into();
     body
