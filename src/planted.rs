@@ -65,10 +65,14 @@ pub enum Bug {
     AddUnnamed,
     /// When the last try is refused, the client knows no more that an earlier one may have taken effect.
     DoubtForgotten,
+    /// What a replica lacks of a key counts as there when the first of several messages with it was answered.
+    GivenInPart,
+    /// A list that is read through another node ends with its first page.
+    FirstPageOnly,
 }
 
 impl Bug {
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 31] = [
         Self::AckBeforeSync,
         Self::ClearByTime,
         Self::ClearDroppedEarly,
@@ -98,6 +102,8 @@ impl Bug {
         Self::DoorOpen,
         Self::AddUnnamed,
         Self::DoubtForgotten,
+        Self::GivenInPart,
+        Self::FirstPageOnly,
     ];
 }
 

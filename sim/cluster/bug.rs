@@ -55,7 +55,11 @@ fn three(rng: &mut Rng) -> Plan {
 /// The check that is there for this bug and has to find it, whatever others see as well.
 pub fn found_by(bug: Bug) -> &'static str {
     match bug {
-        Bug::AckBeforeSync | Bug::QuorumCountedTwice | Bug::ReadRepairDropped | Bug::VotesUnsynced => "G1 durable",
+        Bug::AckBeforeSync
+        | Bug::QuorumCountedTwice
+        | Bug::ReadRepairDropped
+        | Bug::VotesUnsynced
+        | Bug::GivenInPart => "G1 durable",
         Bug::DotReused => "G2 nothing acknowledged is lost",
         Bug::CatchUpSkipsLast => "G3 convergence",
         Bug::StampNotAsked => "G5 order",
@@ -66,7 +70,7 @@ pub fn found_by(bug: Bug) -> &'static str {
         Bug::PasswordForgotten | Bug::DoubtForgotten => "G9, and nothing is invented",
         Bug::SyncRetried => "G10 no false success",
         Bug::TornTailAccepted => "a dot names one op",
-        Bug::PageOffsetForgotten | Bug::ListBoundForgotten => "pages, counts and listings",
+        Bug::PageOffsetForgotten | Bug::ListBoundForgotten | Bug::FirstPageOnly => "pages, counts and listings",
         Bug::RetryTakenUnseen => "a request is one op",
         Bug::ClearTakenAnew => "G4 reads",
         Bug::CatchUpSkipsParts => "replicas hold the same",
@@ -121,7 +125,10 @@ pub fn plan(bug: Bug, rng: &mut Rng) -> Plan {
                 (Fault::CutConnection, SECOND_US / 2),
             ];
         }
-        Bug::ReadRepairDropped => {
+        Bug::ReadRepairDropped | Bug::GivenInPart => {
+            if bug == Bug::GivenInPart {
+                plan.bounds.node.pages.key_bytes = 200;
+            }
             plan.survey_us = SECOND_US / 2;
             plan.load.keys = 1;
             plan.load.text_bytes_max = 4_000;
@@ -184,7 +191,10 @@ pub fn plan(bug: Bug, rng: &mut Rng) -> Plan {
             plan.faults = vec![(Fault::OldDisk, SECOND_US), (Fault::FullDisk, 4 * SECOND_US)];
             plan.faults_end_us = 40 * SECOND_US;
         }
-        Bug::PageOffsetForgotten | Bug::ListBoundForgotten => {
+        Bug::PageOffsetForgotten | Bug::ListBoundForgotten | Bug::FirstPageOnly => {
+            if bug == Bug::FirstPageOnly {
+                plan.bounds.node.pages.reader_bytes = 200;
+            }
             plan.nodes = 5;
             plan.skews.resize(5, (0, 0));
             plan.load.keys = 12;

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::net::Hello;
+use crate::node::Limits;
 use crate::node::peers::PeersConfig;
 
 /// What tells one cluster's connections from another's.
@@ -10,8 +11,7 @@ fn cluster_number(name: &str) -> u64 {
 }
 
 impl Cluster {
-    /// `calls_max` requests to one peer may wait for an answer.
-    pub async fn start(env: Env, local: Local, config: ClusterConfig, calls_max: usize) -> Result<Self, ClusterError> {
+    pub async fn start(env: Env, local: Local, config: ClusterConfig, limits: Limits) -> Result<Self, ClusterError> {
         let life = local.life();
         let door = serve::Door::default();
         let peers = PeersConfig {
@@ -24,7 +24,7 @@ impl Cluster {
                 generation: life.starts,
                 cluster: cluster_number(&config.name),
             },
-            calls_max,
+            calls_max: limits.peer_calls,
         };
         let peers = Peers::start(
             env.clone(),
@@ -60,6 +60,7 @@ impl Cluster {
             next_number: AtomicU64::new(1),
             taking: coordinator::Taking::default(),
             at_work: AtWork::default(),
+            pages: limits.pages,
             dots_bytes_max: AtomicUsize::new(catch_up::DOTS_BYTES_MAX),
         });
         if let Err(error) = inner.load_table().await {

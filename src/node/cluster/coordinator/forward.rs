@@ -16,6 +16,7 @@ use crate::node::local::{Added, Wanted};
 use crate::node::peers::Peer;
 use crate::node::replica::place_of;
 use crate::node::{OpError, Terms};
+use crate::planted::{Bug, planted};
 use crate::shard::WriteKind;
 use crate::types::{Key, NodeId, RequestId, UserId};
 use crate::wire::{ForwardedKind, ForwardedWrite, Request, Response, WireClock};
@@ -236,7 +237,7 @@ impl RemoteReader {
         if let Some(first) = self.first.take() {
             return Ok(first);
         }
-        if self.ended {
+        if self.ended || planted(Bug::FirstPageOnly) {
             return Ok(Vec::new());
         }
         let request = Request::ReadNext {

@@ -3,7 +3,6 @@
 use std::sync::{Arc, OnceLock, Weak};
 
 use super::opened::put;
-use super::reads::PAGE_BYTES_MAX;
 use crate::env::BoxFuture;
 use crate::node::OpError;
 use crate::node::cluster::calls::{names, refused, terms_of, wire_error};
@@ -115,11 +114,10 @@ impl Inner {
                 let (user, key) = names(&user, &key)?;
                 let opened = self.open_reader(&user, &key, (offset, limit), terms).await?;
                 put(&self.serving.readers, (from, connection, reader), opened);
-                self.read_on((from, connection, reader), PAGE_BYTES_MAX).await
+                self.read_on((from, connection, reader), usize::MAX).await
             }
             Request::ReadNext { reader, budget_bytes } => {
-                let budget = (budget_bytes as usize).min(PAGE_BYTES_MAX);
-                self.read_on((from, connection, reader), budget).await
+                self.read_on((from, connection, reader), budget_bytes as usize).await
             }
             Request::ReadEnd { reader } => {
                 self.serving.readers.lock().remove(&(from, connection, reader));
