@@ -70,7 +70,7 @@ pub fn found_by(bug: Bug) -> &'static str {
         Bug::PasswordForgotten | Bug::DoubtForgotten => "G9, and nothing is invented",
         Bug::SyncRetried => "G10 no false success",
         Bug::TornTailAccepted => "a dot names one op",
-        Bug::PageOffsetForgotten | Bug::ListBoundForgotten | Bug::FirstPageOnly => "pages, counts and listings",
+        Bug::PageOffsetForgotten | Bug::ListBoundForgotten => "pages, counts and listings",
         Bug::RetryTakenUnseen => "a request is one op",
         Bug::ClearTakenAnew => "G4 reads",
         Bug::CatchUpSkipsParts => "replicas hold the same",
@@ -191,10 +191,7 @@ pub fn plan(bug: Bug, rng: &mut Rng) -> Plan {
             plan.faults = vec![(Fault::OldDisk, SECOND_US), (Fault::FullDisk, 4 * SECOND_US)];
             plan.faults_end_us = 40 * SECOND_US;
         }
-        Bug::PageOffsetForgotten | Bug::ListBoundForgotten | Bug::FirstPageOnly => {
-            if bug == Bug::FirstPageOnly {
-                plan.bounds.node.pages.reader_bytes = 200;
-            }
+        Bug::PageOffsetForgotten | Bug::ListBoundForgotten => {
             plan.nodes = 5;
             plan.skews.resize(5, (0, 0));
             plan.load.keys = 12;

@@ -16,7 +16,6 @@ use crate::node::local::{Added, Wanted};
 use crate::node::peers::Peer;
 use crate::node::replica::place_of;
 use crate::node::{OpError, Terms};
-use crate::planted::{Bug, planted};
 use crate::shard::WriteKind;
 use crate::types::{Key, NodeId, RequestId, UserId};
 use crate::wire::{ForwardedKind, ForwardedWrite, Request, Response, WireClock};
@@ -237,7 +236,7 @@ impl RemoteReader {
         if let Some(first) = self.first.take() {
             return Ok(first);
         }
-        if self.ended || planted(Bug::FirstPageOnly) {
+        if self.ended {
             return Ok(Vec::new());
         }
         let request = Request::ReadNext {
