@@ -75,10 +75,12 @@ pub enum Bug {
     NeverHealed,
     /// What a peer says to be cleared is forgotten by the time of its op.
     SpentByOp,
+    /// What a replica lacks of a key counts as there when the first of several messages with it was answered.
+    GivenInPart,
 }
 
 impl Bug {
-    pub const ALL: [Self; 34] = [
+    pub const ALL: [Self; 35] = [
         Self::AckBeforeSync,
         Self::ClearByTime,
         Self::ClearDroppedEarly,
@@ -113,6 +115,7 @@ impl Bug {
         Self::RequestOfAnyKey,
         Self::NeverHealed,
         Self::SpentByOp,
+        Self::GivenInPart,
     ];
 }
 

@@ -55,7 +55,11 @@ fn three(rng: &mut Rng) -> Plan {
 /// The check that is there for this bug and has to find it, whatever others see as well.
 pub fn found_by(bug: Bug) -> &'static str {
     match bug {
-        Bug::AckBeforeSync | Bug::QuorumCountedTwice | Bug::ReadRepairDropped | Bug::VotesUnsynced => "G1 durable",
+        Bug::AckBeforeSync
+        | Bug::QuorumCountedTwice
+        | Bug::ReadRepairDropped
+        | Bug::VotesUnsynced
+        | Bug::GivenInPart => "G1 durable",
         Bug::DotReused => "G2 nothing acknowledged is lost",
         Bug::CatchUpSkipsLast => "G3 convergence",
         Bug::StampNotAsked => "G5 order",
@@ -125,7 +129,10 @@ pub fn plan(bug: Bug, rng: &mut Rng) -> Plan {
                 (Fault::CutConnection, SECOND_US / 2),
             ];
         }
-        Bug::ReadRepairDropped => {
+        Bug::ReadRepairDropped | Bug::GivenInPart => {
+            if bug == Bug::GivenInPart {
+                plan.bounds.node.pages.key_bytes = 200;
+            }
             plan.survey_us = SECOND_US / 2;
             plan.load.keys = 1;
             plan.load.text_bytes_max = 4_000;

@@ -3,6 +3,7 @@
 //! Each seed leaves most faults out: a mixture of everything hides what only long runs of few things show (swarm testing).
 
 mod fault;
+mod pages;
 
 use kv_storage::api::DEADLINE_MS_DEFAULT;
 use kv_storage::http::FrontConfig;

@@ -37,7 +37,7 @@ impl Node {
         let local = Local::start(env.clone(), config).await?;
         let cluster = match cluster {
             None => None,
-            Some(config) => match Cluster::start(env, local.clone(), config, limits.peer_calls).await {
+            Some(config) => match Cluster::start(env, local.clone(), config, limits).await {
                 Ok(cluster) => Some(cluster),
                 Err(error) => {
                     local.stop().await;

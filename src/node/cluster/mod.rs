@@ -60,6 +60,7 @@ use tokio::task::JoinHandle;
 
 use super::local::Local;
 use super::membership::MembershipError;
+use super::pages::Pages;
 use super::peers::{Peer, Peers};
 use crate::env::Env;
 use crate::net::{KeyRing, Tls};
@@ -136,6 +137,7 @@ struct Inner {
     named: lives::Named,
     /// About how many bytes of dots go into one message, or into one clear.
     dots_bytes_max: AtomicUsize,
+    pages: Pages,
     serving: serve::Opened,
     observed: status::Observed,
     counters: Counters,

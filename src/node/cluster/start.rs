@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::net::Hello;
+use crate::node::Limits;
 use crate::node::local::Life;
 use crate::node::peers::PeersConfig;
 
@@ -43,13 +44,12 @@ fn spawn_tasks(inner: &Arc<Inner>) {
 }
 
 impl Cluster {
-    /// `calls_max` requests to one peer may wait for an answer.
-    pub async fn start(env: Env, local: Local, config: ClusterConfig, calls_max: usize) -> Result<Self, ClusterError> {
+    pub async fn start(env: Env, local: Local, config: ClusterConfig, limits: Limits) -> Result<Self, ClusterError> {
         let life = local.life();
         let door = serve::Door::default();
         let peers = Peers::start(
             env.clone(),
-            peers_config(&config, &life, calls_max),
+            peers_config(&config, &life, limits.peer_calls),
             Arc::new(door.clone()),
             local.supervisor().get_cell(),
         )
@@ -81,6 +81,7 @@ impl Cluster {
             next_number: AtomicU64::new(1),
             taking: coordinator::Taking::default(),
             at_work: AtWork::default(),
+            pages: limits.pages,
             dots_bytes_max: AtomicUsize::new(catch_up::DOTS_BYTES_MAX),
         });
         if let Err(error) = inner.load_table().await {

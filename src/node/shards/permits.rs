@@ -1,6 +1,7 @@
 //! Waiting is bounded at the door: ractor's mailboxes are not, so a permit is taken before a message is sent.
 
 use crate::node::OpError;
+use crate::node::pages::Pages;
 use crate::node::peers::CALLS_MAX;
 use crate::planted::{Bug, planted};
 use crate::quota::{Quota, Share};
@@ -14,7 +15,7 @@ const COUNTED_BYTES_MIN: usize = 1024;
 /// What a caller is told to wait before it tries again, seconds.
 pub const RETRY_AFTER_S: u32 = 1;
 
-/// How much may wait inside a node. Nobody but tests and the simulation has it other than it is by default.
+/// How much may wait inside a node, and how much of it goes at once. Nobody but tests and the simulation has it other than it is by default.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// Writes for one shard; and as many that other replicas sent.
@@ -23,6 +24,7 @@ pub struct Limits {
     pub shard_bytes: usize,
     /// Requests to one peer without an answer.
     pub peer_calls: usize,
+    pub pages: Pages,
 }
 
 impl Default for Limits {
@@ -31,6 +33,7 @@ impl Default for Limits {
             shard_requests: SHARD_REQUESTS_MAX,
             shard_bytes: SHARD_BYTES_MAX,
             peer_calls: CALLS_MAX,
+            pages: Pages::default(),
         }
     }
 }

@@ -11,7 +11,6 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
-use super::sync::PAGE_BYTES;
 use crate::core::clock::{Clock, SlotClocks};
 use crate::core::slot::SlotId;
 use crate::node::OpError;
@@ -124,7 +123,7 @@ impl Inner {
         wants.join_slot(slot, &gone);
         let mut export = self.local.ops_with(&wants)?;
         let mut by_key: BTreeMap<_, Clock> = BTreeMap::new();
-        while let Some(ops) = export.next(PAGE_BYTES as usize).await? {
+        while let Some(ops) = export.next(self.pages.pull_bytes).await? {
             for keyed in ops {
                 let dots = by_key.entry((keyed.user, keyed.key)).or_default();
                 dots.insert(keyed.op.dot.origin, keyed.op.dot.seq);

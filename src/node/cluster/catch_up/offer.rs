@@ -5,7 +5,6 @@
 //!
 //! Invariant: only ops that the peer's clock does not cover are sent, and clears before what they saw: nothing that was cleared comes back.
 
-use super::sync::PAGE_BYTES;
 use crate::core::clock::SlotClocks;
 use crate::core::slot::{SLOT_COUNT, SlotId};
 use crate::node::cluster::Inner;
@@ -46,7 +45,7 @@ impl Inner {
             }
         }
         let (mut export, mut sent) = (self.local.export(&lacking)?, 0);
-        while let Some(ops) = export.next(PAGE_BYTES as usize).await? {
+        while let Some(ops) = export.next(self.pages.pull_bytes).await? {
             sent += ops.len();
             let ops: Vec<WireOp> = ops.iter().map(WireOp::of).collect();
             match ask(peer, Request::Append(ops)).await? {

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::sync::PAGE_BYTES;
 use crate::core::clock::{Clock, SlotClocks};
 use crate::core::slot::SlotId;
 use crate::core::stamp::HybridTime;
@@ -19,8 +18,7 @@ use crate::wire::{Request, Response, WireClocks};
 
 /// Between two pages.
 const PAGE_PAUSE: Duration = Duration::from_millis(3);
-/// About how many bytes name what one pull is for. The peer's answer names as much again, and may name it in more pieces.
-const PORTION_BYTES_MAX: usize = 1 << 20;
+
 impl Inner {
     /// Takes the ops with these dots from the peer, and returns which of them it covered: all that it still holds of those is durable here.
     /// `before`: this node's clocks when it was found to lack them.
@@ -36,7 +34,7 @@ impl Inner {
         }
         let started = Instant::now();
         let mut ops_pulled = 0;
-        for portion in portions(wants, PORTION_BYTES_MAX) {
+        for portion in portions(wants, self.pages.portion_bytes) {
             let (ops, of_portion) = self.pull_portion(peer, &portion, before).await?;
             ops_pulled += ops;
             covered.join(&of_portion);
@@ -73,7 +71,7 @@ impl Inner {
             self.clocks.note_coming(peer.node());
             let request = Request::PullNext {
                 pull,
-                budget_bytes: PAGE_BYTES,
+                budget_bytes: self.pages.pull_bytes as u32,
             };
             let Response::Pulled { ops, covered, times } = ask(peer, request).await? else {
                 return Err(Broken::Answer);

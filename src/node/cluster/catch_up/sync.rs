@@ -40,8 +40,7 @@ use crate::wire::{NOT_NAMED, Request, Response};
 
 /// Between two rounds with a peer.
 const ROUND: Duration = Duration::from_millis(1000);
-/// Text of one page of a pull, bytes: some milliseconds of work for either disk.
-pub(super) const PAGE_BYTES: u32 = 256 << 10;
+
 /// A task that ends with whoever holds this: nothing is asked of peers any more once `run` has ended.
 struct Follower {
     /// A peer that leaves the member table and comes back has another link: nobody dials the former one any more.

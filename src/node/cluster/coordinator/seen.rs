@@ -9,7 +9,7 @@
 //!
 //! Values that are found by then are left alone, for *their* parts might be missing. One of them may lose a part to the clear, which came beside both.
 
-use super::read::{SYNC_KEY_BYTES, sync_key};
+use super::read::sync_key;
 use super::write::{Asked, Try};
 use crate::core::clock::Clock;
 use crate::core::op::{Body, Op};
@@ -185,7 +185,7 @@ impl Inner {
         let mut lacking = self.local.lacking(source, parts.known.clone());
         while more {
             let ops;
-            (ops, more) = lacking.next(SYNC_KEY_BYTES).await?;
+            (ops, more) = lacking.next(self.pages.key_bytes).await?;
             ops.iter().for_each(|keyed| parts.see(&keyed.op));
         }
         Ok(())

@@ -2,7 +2,6 @@
 
 use std::sync::{Arc, OnceLock, Weak};
 
-use super::reads::PAGE_BYTES_MAX;
 use crate::env::BoxFuture;
 use crate::node::OpError;
 use crate::node::cluster::calls::{names, refused, wire_error};
@@ -114,8 +113,7 @@ impl Inner {
                 self.answer_read(id, &names(&user, &key)?, (offset, limit), terms).await
             }
             Request::ReadNext { reader, budget_bytes } => {
-                let budget = (budget_bytes as usize).min(PAGE_BYTES_MAX);
-                self.read_on((from, connection, reader), budget).await
+                self.read_on((from, connection, reader), budget_bytes as usize).await
             }
             Request::ReadEnd { reader } => Ok(self.end_read((from, connection, reader))),
             Request::Count { user, key, terms } => self.answer_count(&names(&user, &key)?, terms).await,

@@ -9,7 +9,6 @@ use crate::core::op::{Body, Fragment};
 use crate::core::slot::SYSTEM_SLOT;
 use crate::node::cluster::Inner;
 use crate::node::cluster::calls::{refused, terms_of};
-use crate::node::cluster::coordinator::SYNC_KEY_BYTES;
 use crate::node::hedged::{self, ValueReader};
 use crate::node::{OpError, Terms};
 use crate::planted::{Bug, planted};
@@ -18,8 +17,8 @@ use crate::types::NodeId;
 use crate::types::{Key, UserId};
 use crate::wire::{Response, WireClock, WireClocks, WireFragment, WireOp, WireTerms};
 
-/// Text in one page of a reader, bytes.
-pub(super) const PAGE_BYTES_MAX: usize = 1 << 20;
+/// Text in one page of a pull, bytes, whatever is asked for.
+const PULL_BYTES_MAX: usize = 1 << 20;
 
 impl Inner {
     pub(super) async fn answer_sync_key(
@@ -33,7 +32,8 @@ impl Inner {
         // The clock first: what comes in between is sent, and sent once more by who asks.
         let clock = self.local.clock(slot)?;
         let (source, _) = self.local.source_at_digest(user, key)?;
-        let (ops, more) = self.local.lacking(source, known).next(SYNC_KEY_BYTES).await?;
+        let mut lacking = self.local.lacking(source, known);
+        let (ops, more) = lacking.next(self.pages.key_bytes).await?;
         Ok(Response::SyncedKey {
             votes: self.votes_for(slot, from),
             clock: WireClock::of(&clock),
@@ -51,7 +51,7 @@ impl Inner {
     ) -> Result<Response, OpError> {
         let opened = self.open_reader(user, key, range, terms).await?;
         put(&self.serving.readers, id, opened);
-        self.read_on(id, PAGE_BYTES_MAX).await
+        self.read_on(id, usize::MAX).await
     }
 
     async fn open_reader(
@@ -72,6 +72,7 @@ impl Inner {
     pub(super) async fn read_on(&self, id: OpenId, budget_bytes: usize) -> Result<Response, OpError> {
         let gone = OpError::ShardUnavailable { maybe_applied: false };
         let reader = get(&self.serving.readers, id).ok_or(gone)?;
+        let budget_bytes = budget_bytes.min(self.pages.reader_bytes);
         let page = reader.lock().await.next(budget_bytes).await;
         if !matches!(&page, Ok(page) if !page.is_empty()) {
             self.serving.readers.lock().remove(&id);
@@ -107,7 +108,7 @@ impl Inner {
         let gone = OpError::ShardUnavailable { maybe_applied: false };
         let pull = get(&self.serving.pulls, id).ok_or(gone)?;
         let mut export = pull.lock().await;
-        let page = export.next(budget_bytes.min(PAGE_BYTES_MAX)).await?;
+        let page = export.next(budget_bytes.min(PULL_BYTES_MAX)).await?;
         // Not with the last ops: each of the two alone may be as long as a message.
         let covered = page.is_none().then(|| WireClocks::of(export.covered()));
         let mut ops = page.unwrap_or_default();

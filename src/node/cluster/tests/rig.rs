@@ -30,6 +30,7 @@ pub struct Rig {
     /// What is changed of the settings of a node.
     pub settings: fn(usize, &mut ClusterConfig),
     pub value_bytes_max: u64,
+    pub pages: Pages,
     /// Of a shard's log, and how far ahead it is filled.
     pub log_bytes: (u64, u64),
     /// The first node's disk, if that is to have faults.
@@ -97,6 +98,7 @@ impl Rig {
             replication: 3,
             settings: |_, _| {},
             value_bytes_max: crate::types::VALUE_BYTES_MAX,
+            pages: Pages::default(),
             log_bytes: (64 << 10, 16 << 10),
             first_disk: None,
             connects: watch::Sender::new(true),
@@ -167,6 +169,7 @@ impl Rig {
             value_bytes_max: self.value_bytes_max,
             ..ShardConfig::default()
         };
+        config.limits.pages = self.pages;
         config.cluster = Some(cluster);
         let real = crate::os::env().disk;
         let first_disk = self.first_disk.as_ref().filter(|_| index == 0);

@@ -239,6 +239,41 @@ async fn a_pull_goes_on_behind_an_empty_page() {
     rig.end().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_pulled_comes_in_portions_and_page_by_page() {
+    const VALUES: u64 = 12;
+    let pages = Pages {
+        pull_bytes: 200,
+        portion_bytes: 100,
+        ..Pages::default()
+    };
+    let rig = Rig {
+        pages,
+        ..Rig::unstarted(2)
+    };
+    let rig = rig.started().await;
+    for index in 0..2 {
+        stop_task(rig.node(index), SYNC).await;
+    }
+    let (node, peer) = (inner(rig.node(1)), rig.peer(1, 0));
+    let before = rig.node(1).local().clocks();
+    let (names, mut wants) = (["k0", "k1", "k2"], SlotClocks::default());
+    for name in names {
+        let ops = Ops::of(name.to_owned());
+        for place in 1..=VALUES {
+            let value = ops.op(place, Body::Value("x".repeat(80).into()));
+            wants.insert(value.op.dot.slot, value.op.dot.origin, value.op.dot.seq);
+            hold(rig.node(0), value).await;
+        }
+    }
+    assert!(clocks::portions(&wants, node.pages.portion_bytes).len() > 1);
+    assert_eq!(node.pull(&peer, &wants, &before).await.unwrap(), wants);
+    for name in names {
+        assert_eq!(count_at(rig.node(1), name).await, VALUES);
+    }
+    rig.end().await;
+}
+
 /// Each start of a node that writes adds to the clocks, and so does each gap.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clocks_that_are_larger_than_a_message_are_compared_and_copied() {

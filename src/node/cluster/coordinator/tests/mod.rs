@@ -5,6 +5,7 @@ mod clears;
 mod copies;
 mod forwarding;
 mod moving;
+mod paging;
 mod readers;
 mod reads;
 mod series;
