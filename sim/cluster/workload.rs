@@ -373,7 +373,7 @@ fn is_forged_batch(asked: &Asked) -> bool {
     let What::Forged(forged) = &asked.what else {
         return false;
     };
-    asked.op % 2 == 0 && !matches!(**forged, What::List { .. })
+    asked.op.is_multiple_of(2) && !matches!(**forged, What::List { .. })
 }
 
 /// What the next page of a listing begins behind: none after the last one, nor after one from which no way leads on.
