@@ -302,7 +302,7 @@ impl<'a> Import<'a> {
             return Ok(());
         }
         // Parts go one by one: the last of them must not arrive when another one was refused.
-        let id = request_id(&self.import_id, &op);
+        let id = op.request_id(&self.import_id);
         let added = self.client.add_one(&op.key, &op.text, op.finish, &id).await;
         added.with_context(|| format!("line {}", op.line))?;
         self.done.values += u64::from(op.finish);
@@ -352,7 +352,7 @@ impl<'a> Import<'a> {
             key: Cow::from(op.key.as_str()),
             value: Cow::from(op.text.as_str()),
             finish_value: op.finish,
-            request_id: Some(Cow::from(request_id(&self.import_id, op))),
+            request_id: Some(Cow::from(op.request_id(&self.import_id))),
             terms: OperationTerms::default(),
         });
         let first_line = self.batch.first().map_or(0, |op| op.line);
@@ -387,19 +387,6 @@ impl Iterator for Pauses {
         self.next = (pause * 2).min(PAUSE_MAX);
         (Instant::now() + pause < self.until).then_some(pause)
     }
-}
-
-/// The same for the same add of the same import, and for no other.
-fn request_id(import_id: &str, op: &ImportOp) -> String {
-    let mut hasher = blake3::Hasher::new();
-    for text in [import_id, &op.key, &op.text] {
-        hasher.update(&(text.len() as u64).to_le_bytes());
-        hasher.update(text.as_bytes());
-    }
-    hasher.update(&op.line.to_le_bytes());
-    hasher.update(&op.index.to_le_bytes());
-    hasher.update(&[u8::from(op.finish)]);
-    format!("import/{}", hasher.finalize().to_hex())
 }
 
 #[cfg(test)]

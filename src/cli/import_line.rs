@@ -30,6 +30,19 @@ impl ImportOp {
     pub fn cost_bytes(&self) -> usize {
         self.key.len() + self.text.len() + OP_OVERHEAD_BYTES
     }
+
+    /// The same for the same add of the same import, and for no other.
+    pub fn request_id(&self, import_id: &str) -> String {
+        let mut hasher = blake3::Hasher::new();
+        for text in [import_id, &self.key, &self.text] {
+            hasher.update(&(text.len() as u64).to_le_bytes());
+            hasher.update(text.as_bytes());
+        }
+        hasher.update(&self.line.to_le_bytes());
+        hasher.update(&self.index.to_le_bytes());
+        hasher.update(&[u8::from(self.finish)]);
+        format!("import/{}", hasher.finalize().to_hex())
+    }
 }
 
 /// A place in the file where a line ends.
