@@ -290,7 +290,8 @@ fn a_page_that_nobody_waits_for_any_more_is_given_up_within_a_key() {
     let disk = MemoryDisk::new();
     let lister = lister(cleared_keys(&disk, 1, OPS_OF_PAGE), 1);
     let asked = std::cell::Cell::new(0);
-    let is_wanted = || asked.replace(asked.get() + 1) < usize::from(SLOTS) + 10;
-    lister.list_while(is_wanted).unwrap();
-    assert!(asked.get() < usize::from(SLOTS) + 15, "{}", asked.get());
+    // More often than for its walks and its keys: within the key.
+    let until = usize::from(SLOTS) + 10;
+    lister.list_while(|| asked.replace(asked.get() + 1) < until).unwrap();
+    assert!((until + 1..until + 3).contains(&asked.get()), "{}", asked.get());
 }
