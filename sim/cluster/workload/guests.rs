@@ -4,20 +4,21 @@
 //! To the checks a removal that was told to be done is an acknowledged clear of all keys of that user, begun with its first try. The client insists until it is told so. What is
 //! not known is which requests without an answer are still on their way: where there was one, the name is given to nobody again.
 
+mod admin;
+
 use std::time::Duration;
 
-use serde_json::{Value as Json, json};
+use serde_json::json;
 use tokio::time::sleep;
 
-use super::{Client, FIRST_CLIENT, Shared};
-use crate::cluster::client::{HttpClient, Reply};
+use admin::{Admin, Insisting, Told};
+
+use super::{Client, FIRST_CLIENT};
+use crate::cluster::client::Reply;
 use crate::cluster::history::{Answer, Level, Outcome, Place, What};
-use crate::cluster::net::HostId;
-use crate::cluster::node::ADMIN;
 use crate::cluster::os;
 use crate::cluster::plan::SECOND_US;
 use crate::cluster::record::{Asked, user_name};
-use crate::rng::Rng;
 
 /// Their numbers; the users of the load have lower ones.
 pub const FIRST_GUEST: u8 = 200;
@@ -26,10 +27,6 @@ const KEYS: u8 = 2;
 /// The machine of the client, and that of the admin, from which wrong passwords come too: a right one is not to wait for these.
 pub const GUEST_CLIENT: u8 = 240 - FIRST_CLIENT;
 pub const ADMIN_CLIENT: u8 = 241 - FIRST_CLIENT;
-/// How long an admin waits for one answer: a removal reads and empties much.
-const ADMIN_TIMEOUT: Duration = Duration::from_secs(10);
-/// When all is well, a change that was asked for again and again is carried out by then: a removal that a node left is taken up, or a claim to a name given up, after seconds.
-const CARRIED_OUT_US_MAX: u64 = 90 * SECOND_US;
 /// And has come to every node so long after that.
 const HEARD_US_MAX: u64 = 10 * SECOND_US;
 /// A login that took longer may have given up on a quorum, and gone by what its node knew.
@@ -61,24 +58,6 @@ enum Expect {
     Nothing,
 }
 
-/// What came of one try of a change.
-enum Told {
-    Done,
-    Conflict(String),
-    Unknown,
-    /// Carried out in part or not at all; with what was said.
-    Failed(String),
-    /// There is no answer, and the request may come later.
-    Lost,
-    NotSent,
-}
-
-struct Admin {
-    shared: Shared,
-    http: HttpClient,
-    rng: Rng,
-}
-
 struct Guests {
     client: Client,
     admin: Admin,
@@ -87,12 +66,7 @@ struct Guests {
 
 /// Until the clients are told to stop; then what is left is read from every node, and removed.
 pub async fn run(mut client: Client) -> Result<(), String> {
-    let shared = client.shared.clone();
-    let admin = Admin {
-        http: HttpClient::new(shared.network.on(HostId(FIRST_CLIENT + ADMIN_CLIENT)), ADMIN_TIMEOUT),
-        rng: client.rng.fork(),
-        shared,
-    };
+    let admin = Admin::new(client.shared.clone(), client.rng.fork());
     let mut guests = Guests {
         client,
         admin,
@@ -319,66 +293,6 @@ impl Guests {
                 sleep(Duration::from_millis(500)).await;
             }
         }
-        Ok(())
-    }
-}
-
-impl Admin {
-    fn is_over(&self) -> bool {
-        self.shared.stop.load(std::sync::atomic::Ordering::Relaxed)
-    }
-
-    /// Through any node. An answer that no admin can be given is an error.
-    async fn change(&mut self, path: &str, mut body: Json) -> Result<Told, String> {
-        body["user"] = super::credentials(ADMIN);
-        let node = self.rng.below(self.shared.plan.nodes.into()) as u8;
-        let reply = self.http.call(node, path, &body).await;
-        let detail = |body: &Json| body["detail"].as_str().unwrap_or_default().to_owned();
-        Ok(match reply {
-            Reply::Status(200, _) => Told::Done,
-            Reply::Status(404, _) => Told::Unknown,
-            Reply::Status(409, body) => Told::Conflict(detail(&body)),
-            Reply::Status(500 | 503 | 507, body) => Told::Failed(detail(&body)),
-            Reply::Status(status, body) => {
-                return Err(format!("node {node} answers an admin's {path} with {status}: {body}"));
-            }
-            Reply::NotSent(_) => Told::NotSent,
-            Reply::NoAnswer(_) => Told::Lost,
-        })
-    }
-
-    /// Until it is told to be done. Nobody of that name is as good, if an earlier try may have done it.
-    async fn remove(&mut self, guest: &mut Guest) -> Result<(), String> {
-        let name = user_name(guest.user);
-        let mut insisting = Insisting::default();
-        loop {
-            match self.change("/users/remove", json!({"name": name})).await? {
-                Told::Done => return Ok(()),
-                Told::Unknown if guest.in_doubt => return Ok(()),
-                Told::Unknown => return Err(format!("{name} was added, and is not there to be removed")),
-                Told::Conflict(_) | Told::Failed(_) => guest.in_doubt = true,
-                Told::Lost => (guest.in_doubt, guest.is_lost) = (true, true),
-                Told::NotSent => {}
-            }
-            insisting.pause(self, || format!("{name} is not removed")).await?;
-        }
-    }
-}
-
-/// How long a change is asked for already while all is well.
-#[derive(Default)]
-struct Insisting {
-    since_us: Option<u64>,
-}
-
-impl Insisting {
-    async fn pause(&mut self, admin: &mut Admin, why: impl Fn() -> String) -> Result<(), String> {
-        let now_us = os::now_us();
-        // Once the clients are to stop, the faults have ended.
-        if admin.is_over() && now_us - *self.since_us.get_or_insert(now_us) > CARRIED_OUT_US_MAX {
-            return Err(format!("all is well, and {}", why()));
-        }
-        sleep(Duration::from_millis(admin.rng.between(100, 1_000))).await;
         Ok(())
     }
 }
