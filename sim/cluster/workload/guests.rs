@@ -27,7 +27,7 @@ const KEYS: u8 = 2;
 /// The machine of the client, and that of the admin, from which wrong passwords come too: a right one is not to wait for these.
 pub const GUEST_CLIENT: u8 = 240 - FIRST_CLIENT;
 pub const ADMIN_CLIENT: u8 = 241 - FIRST_CLIENT;
-/// And has come to every node so long after that.
+/// When all is well, a change that was told to be done has come to every node so long after that.
 const HEARD_US_MAX: u64 = 10 * SECOND_US;
 /// A login that took longer may have given up on a quorum, and gone by what its node knew.
 const QUORUM_READ_US_MAX: u64 = 1_500_000;
