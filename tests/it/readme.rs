@@ -20,6 +20,8 @@ use serde_json::{Value, json};
 use shell::Line;
 
 const README: &str = include_str!("../../README.md");
+const BENCHES: &str = include_str!("../../benches/README.md");
+const MANIFEST: &str = include_str!("../../Cargo.toml");
 const JUSTFILE: &str = include_str!("../../justfile");
 const ADDRESS: &str = "127.0.0.1:8000";
 
@@ -316,4 +318,39 @@ fn the_recipes_that_the_readme_lists_are_those_of_the_justfile() {
     let mut recipes = recipes();
     recipes.remove("default");
     assert_eq!(listed, recipes);
+}
+
+/// The numbers of a text, such as `32,320`, `0.27` or `64`.
+fn numbers_in(text: &str) -> BTreeSet<&str> {
+    let words = text.split(|letter: char| !(letter.is_ascii_digit() || letter == ',' || letter == '.'));
+    let bare = words.map(|word| word.trim_matches([',', '.']));
+    bare.filter(|word| !word.is_empty()).collect()
+}
+
+#[test]
+fn every_figure_by_which_the_readme_compares_stands_with_the_benchmarks() {
+    let (_, comparison) = README.split_once("## How it compares").unwrap();
+    let (comparison, _) = comparison.split_once("\n## ").unwrap();
+    let figures = numbers_in(comparison);
+    assert!(figures.len() > 50, "the README compares no more: {figures:?}");
+    let stale: Vec<&str> = figures.difference(&numbers_in(BENCHES)).copied().collect();
+    assert!(stale.is_empty(), "not in benches/README.md: {stale:?}");
+}
+
+#[test]
+fn every_benchmark_that_is_named_is_there() {
+    let codes = [shell::inline_code(README), shell::inline_code(BENCHES)].concat();
+    let mut benchmarks = 0;
+    for code in codes.iter().filter_map(|code| code.strip_prefix("just ")) {
+        let words: Vec<&str> = code.split_whitespace().collect();
+        assert!(recipes().contains(words[0]), "`just {code}`: no such recipe");
+        if let ["bench", name] = words[..] {
+            assert!(
+                MANIFEST.contains(&format!("name = {name:?}\n")),
+                "`just {code}`: no such benchmark"
+            );
+            benchmarks += 1;
+        }
+    }
+    assert!(benchmarks > 0);
 }
