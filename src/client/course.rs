@@ -14,7 +14,8 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::error::{ClientError, Failure};
+use super::error::ClientError;
+use super::failures::Failures;
 use super::nodes::Nodes;
 use super::notice::{Notice, Waiting};
 use super::repeat::{Again, Patience, Repeat, pause};
@@ -39,20 +40,9 @@ pub(super) struct Course<'a> {
     round: u32,
     /// Rounds since then beside a try that is silent. They are not counted: it is waited for anyway.
     beside: u32,
-    /// Failures to connect in this round.
-    unreachable: Vec<Failure>,
-    /// Nodes that answered wrongly, and what the first of them said.
+    /// Nodes that answered wrongly.
     given_up: Vec<usize>,
-    wrong: Option<ClientError>,
-    /// The first refusal that is the last word of its node on the request itself: nobody is asked any more. But a try that is under way may
-    /// do it all the same, for nodes need not know the same of users.
-    refused: Option<ClientError>,
-    /// What came of the last try that may have taken effect.
-    doubtful: Option<ClientError>,
-    last: Option<ClientError>,
-    /// The last that a node said of why it cannot now, and how many rounds were begun by then.
-    told: Option<(u32, ClientError)>,
-    rounds_begun: u32,
+    failures: Failures,
     /// Nodes that a try is under way at.
     running: Vec<usize>,
     /// When the next round begins beside these.
@@ -73,21 +63,15 @@ impl<'a> Course<'a> {
     ) -> Self {
         Self {
             nodes,
-            repeat,
             patience,
             notice: notice.map(|notice| (notice, Instant::now() + notice.after)),
             allowance: HEDGE_AFTER_KIB * u32::try_from(body_bytes / 1024).unwrap_or(u32::MAX),
             untried: nodes.order(),
             round: 1,
             beside: 0,
-            unreachable: Vec::new(),
             given_up: Vec::new(),
-            wrong: None,
-            refused: None,
-            doubtful: None,
-            last: None,
-            told: None,
-            rounds_begun: 1,
+            failures: Failures::new(repeat.changes),
+            repeat,
             running: Vec::new(),
             again_at: None,
             youngest: (0, Instant::now(), Progress::begin()),
@@ -156,7 +140,7 @@ impl<'a> Course<'a> {
                 }
                 Err(error) => self.note(node, error),
             }
-            if self.refused.is_some() {
+            if self.failures.refused().is_some() {
                 // A read that another one answers after all has no effect that could be missed.
                 if running.is_empty() || !self.repeat.changes {
                     return Err(self.failure());
@@ -167,7 +151,7 @@ impl<'a> Course<'a> {
                 self.next_round().await?;
             } else if self.may_go_round() {
                 let failed = self.failure();
-                let pause = pause(self.round + self.beside, self.last().unwrap_or(&failed));
+                let pause = pause(self.round + self.beside, self.failures.last().unwrap_or(&failed));
                 self.again_at = Some(Instant::now() + pause);
             }
         }
@@ -201,9 +185,8 @@ impl<'a> Course<'a> {
     fn begin_round(&mut self) {
         self.untried = self.again();
         self.untried.retain(|node| !self.running.contains(node));
-        self.unreachable.clear();
         self.again_at = None;
-        self.rounds_begun += 1;
+        self.failures.begin_round();
     }
 
     fn hedge_at(&self) -> Instant {
@@ -223,7 +206,7 @@ impl<'a> Course<'a> {
     fn note(&mut self, node: usize, error: ClientError) {
         if error.is_in_doubt() && !planted(Bug::DoubtForgotten) {
             self.tell_doubt();
-            self.doubtful = Some(error.clone());
+            self.failures.note_doubtful(error.clone());
         }
         if !error.is_passing() {
             if self.repeat.again != Again::AtOnce || !error.is_of_one_node() {
@@ -231,29 +214,18 @@ impl<'a> Course<'a> {
             }
             self.nodes.avoid(node);
             self.given_up.push(node);
-            self.wrong.get_or_insert(error);
-            return;
+            return self.failures.note_wrong(error);
         }
         if self.repeat.again == Again::InTurnUnlessSilent && matches!(error, ClientError::Broken { silent: true, .. }) {
             return self.refuse(error);
         }
         self.nodes.avoid(node);
-        if matches!(error, ClientError::Unavailable { .. }) {
-            self.told = Some((self.rounds_begun, error.clone()));
-        }
-        self.last = Some(match error {
-            ClientError::Unreachable { tried } => {
-                self.unreachable.extend(tried);
-                let tried = self.unreachable.clone();
-                ClientError::Unreachable { tried }
-            }
-            other => other,
-        });
+        self.failures.note_passing(error);
     }
 
     /// The request must not be tried again.
     fn refuse(&mut self, error: ClientError) {
-        self.refused.get_or_insert(error);
+        self.failures.note_refused(error);
         self.untried.clear();
         self.again_at = None;
     }
@@ -267,7 +239,7 @@ impl<'a> Course<'a> {
     async fn next_round(&mut self) -> Result<(), ClientError> {
         let failed = self.failure();
         if self.again().is_empty() {
-            return Err(self.wrong.as_ref().map_or(failed, |wrong| self.doubted(wrong)));
+            return Err(self.failures.wrong().unwrap_or(failed));
         }
         let unconnected = matches!(failed, ClientError::Unreachable { .. }) && !self.nodes.heard_any();
         let rounds_max = match unconnected {
@@ -277,7 +249,7 @@ impl<'a> Course<'a> {
         if self.round >= rounds_max {
             return Err(failed);
         }
-        let until = Instant::now() + pause(self.round, self.last().unwrap_or(&failed));
+        let until = Instant::now() + pause(self.round, self.failures.last().unwrap_or(&failed));
         let notice_at = self.notice.map(|(_, at)| at).filter(|at| *at < until);
         if let Some(at) = notice_at {
             sleep_until(at).await;
@@ -290,28 +262,9 @@ impl<'a> Course<'a> {
         Ok(())
     }
 
-    /// The failure that says the most of the last ones: what a node says of itself or its replicas, rather than that another one is not
-    /// there, as long as it is not older than the round before.
-    fn last(&self) -> Option<&ClientError> {
-        let told = self.told.as_ref();
-        let broken = matches!(self.last, Some(ClientError::Broken { silent: false, .. }));
-        let told = told.filter(|(at, _)| self.rounds_begun - at <= 1 && !broken);
-        told.map(|(_, told)| told).or(self.last.as_ref())
-    }
-
-    /// What has to be said after the tries so far. That nothing was sent, or that nothing was changed, is only said when that is so of
-    /// all of them.
+    /// What has to be said after the tries so far.
     fn failure(&self) -> ClientError {
-        if let Some(refused) = &self.refused {
-            return self.doubted(refused);
-        }
-        match (self.last(), &self.wrong, &self.doubtful) {
-            (Some(ClientError::Unreachable { .. }) | None, Some(wrong), _) => self.doubted(wrong),
-            (Some(ClientError::Unreachable { .. }) | None, None, Some(doubtful)) => doubtful.clone(),
-            (Some(last), _, Some(doubtful)) if !last.is_in_doubt() => self.with_doubt(doubtful.clone()),
-            (Some(last), ..) => last.clone(),
-            (None, ..) => self.no_answer(),
-        }
+        self.failures.summary().unwrap_or_else(|| self.no_answer())
     }
 
     fn too_late(&self) -> ClientError {
@@ -320,39 +273,18 @@ impl<'a> Course<'a> {
         }
         // The try that was cut off may have been sent.
         self.tell_doubt();
-        match &self.refused {
-            Some(refused) => refused.clone().beside(&self.no_answer()),
-            None => self.with_doubt(self.no_answer()),
-        }
-    }
-
-    /// A refusal, which holds for its own try only.
-    fn doubted(&self, refusal: &ClientError) -> ClientError {
-        match &self.doubtful {
-            Some(doubtful) if self.repeat.changes => refusal.clone().beside(doubtful),
-            _ => refusal.clone(),
-        }
-    }
-
-    /// The error of a try that may have taken effect, or rather what another one was told by its node: that is why. But it may say that
-    /// nothing was changed.
-    fn with_doubt(&self, error: ClientError) -> ClientError {
-        match (error, self.last()) {
-            (ClientError::Broken { .. }, Some(told @ ClientError::Unavailable { .. })) if !self.repeat.changes => {
-                told.clone()
-            }
-            (error @ ClientError::Broken { .. }, Some(told @ ClientError::Unavailable { .. })) => {
-                told.clone().beside(&error)
-            }
-            (error, _) => error,
-        }
+        self.failures.cut_off(self.no_answer())
     }
 
     fn give_notice(&mut self) {
         let Some((notice, _)) = self.notice.take() else {
             return;
         };
-        let failed = self.refused.as_ref().or(self.last()).map(ClientError::reason);
+        let failed = self
+            .failures
+            .refused()
+            .or(self.failures.last())
+            .map(ClientError::reason);
         let silent = self
             .running
             .iter()

@@ -3,13 +3,13 @@
 //! | file | what it is |
 //! | --- | --- |
 //! | `builder` | how a client is made |
-//! | `users`, `cluster` | the calls of admins; those on keys are here |
+//! | `batch`, `users`, `cluster` | calls of many operations, and those of admins; the others are here |
 //! | `course`, `repeat`, `nodes` | the way of a request through the nodes: which one next, how often, which to leave alone |
 //! | `transport`, `connect`, `upload` | one try at one node: its connections, and the body on its way |
 //! | `decode`, `stream` | answers read piece by piece |
 //! | `parts` | a long value in several requests |
 //! | `notice` | what is said to whoever waits |
-//! | `error`, `entropy` | what can go wrong; request ids and random pauses |
+//! | `error`, `failures`, `entropy` | what can go wrong; what is said when it did; request ids and random pauses |
 //!
 //! Invariant: every add and clear carries a request id, so a call is tried again, at this node or the next one or at two at the
 //! same time, and still counts once.
@@ -38,6 +38,7 @@
 //! }
 //! ```
 
+mod batch;
 mod builder;
 mod cluster;
 mod connect;
@@ -45,6 +46,7 @@ mod course;
 mod decode;
 pub mod entropy;
 mod error;
+mod failures;
 #[cfg(test)]
 pub(crate) mod fake_node;
 mod nodes;
@@ -60,7 +62,7 @@ mod users;
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -68,13 +70,11 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
-use crate::api::{
-    AddValue, Batch, BatchResults, ClearKey, Count, DEADLINE_MS_MAX, GetValue, KeyList, ListKeys, Operation, Status,
-    User, path,
-};
+use crate::api::{AddValue, ClearKey, Count, DEADLINE_MS_MAX, GetValue, KeyList, ListKeys, Status, User, path};
 use crate::planted::{Bug, planted};
 
 pub use crate::types::Consistency;
+pub use batch::BatchResult;
 pub use builder::{ClientBuilder, password_hash};
 pub use decode::{DecodeError, ValueDecoder, ValuePiece};
 pub use error::{ClientError, Failure};
@@ -93,9 +93,6 @@ pub struct Page {
     /// Values to return at most.
     pub limit: Option<u64>,
 }
-
-/// What became of one operation of a batch.
-pub type BatchResult = Result<serde_json::Value, ClientError>;
 
 /// Speaks to one store as one user. Cheap to clone; clones share their connections.
 #[derive(Clone)]
@@ -271,61 +268,6 @@ impl Client {
         self.post(path::LIST_KEYS, &body, Repeat::READ).await
     }
 
-    /// Carries out the operations and gives one result each, in their order: those on one key one after the other, and none after a write that
-    /// failed; those on different keys side by side. Not atomic. Adds and clears without a request id get one, and keep it: those that failed can be
-    /// given to another call as they are then, and count once.
-    pub async fn batch(&self, operations: &mut [Operation<'_>]) -> Result<Vec<BatchResult>, ClientError> {
-        for operation in &mut *operations {
-            if let Operation::AddValue {
-                request_id: request_id @ None,
-                ..
-            }
-            | Operation::ClearKey {
-                request_id: request_id @ None,
-                ..
-            } = operation
-            {
-                *request_id = Some(entropy::hex::<16>().into());
-            }
-        }
-        let expected = operations.len();
-        let only_reads = operations
-            .iter()
-            .all(|operation| matches!(operation, Operation::GetValue { .. }));
-        let in_doubt = AtomicBool::new(false);
-        let repeat = match only_reads {
-            true => Repeat::READ,
-            false => Repeat {
-                in_doubt: Some(&in_doubt),
-                ..Repeat::SAFE
-            },
-        };
-        let body = encode(&Batch {
-            operations: operations.iter().map(Operation::borrowed).collect(),
-            consistency: self.consistency,
-            deadline_ms: self.deadline_ms,
-            user: Some(self.user()),
-        })?;
-        let decode = |url: &str, answer: &[u8]| {
-            let BatchResults { results } = decode_answer(url, answer)?;
-            if results.len() != expected {
-                let what = format!("{} results for {expected} operations", results.len());
-                let url = url.to_owned();
-                return Err(ClientError::BadAnswer { url, what });
-            }
-            Ok(results.into_iter().map(batch_result).collect())
-        };
-        let mut results: Vec<BatchResult> = self.call(path::BATCH, body, repeat, decode).await?;
-        // What one try was refused another one may have done.
-        for (operation, result) in operations.iter().zip(&mut results) {
-            let is_read = matches!(operation, Operation::GetValue { .. });
-            if let (true, false, Err(error)) = (in_doubt.load(Ordering::Relaxed), is_read, result) {
-                error.put_in_doubt();
-            }
-        }
-        Ok(results)
-    }
-
     pub fn user_id(&self) -> &str {
         &self.inner.user_id
     }
@@ -385,16 +327,4 @@ fn decode_answer<T: DeserializeOwned>(url: &str, answer: &[u8]) -> Result<T, Cli
         url: url.to_owned(),
         what: error.to_string(),
     })
-}
-
-fn batch_result(result: serde_json::Value) -> BatchResult {
-    let status = result
-        .get("status_code")
-        .and_then(serde_json::Value::as_u64)
-        .unwrap_or(200);
-    if status == 200 {
-        return Ok(result);
-    }
-    let status = u16::try_from(status).unwrap_or(500);
-    Err(ClientError::from_result(status, result))
 }

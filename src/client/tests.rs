@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::fake_node::memory::MemoryNet;
 use super::fake_node::{FakeNode, Fault};
 use super::*;
-use crate::api::{OperationTerms, OutageCode};
+use crate::api::{Operation, OperationTerms, OutageCode};
 
 mod failover;
 

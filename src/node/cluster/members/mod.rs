@@ -5,12 +5,13 @@
 //! | `table` | the member table, kept as records of the system's own key range, which every node holds. Pure |
 //! | `records`, `layout` | its records, read and added; the table and the placement that follows from it, as it is now |
 //! | `gossip` | who is there |
-//! | `join`, `join_round`, `change` | coming in and letting in; what came of a round of asking; what an admin changes |
+//! | `join`, `join_round`, `admit`, `change` | coming in; what came of a round of asking; letting in; what an admin changes |
 //! | `join_requests`, `place`, `strangers` | who asks to be let in; whose an address is; who is there and in no record |
 //! | `gathering`, `standstill`, `outside` | when no user data is taken: in the first moments, while the table changes, by who is no member |
 //!
 //! Invariant: on each seat sits one node, and no data moves but to a new seat, or to whoever takes a lost node's.
 
+mod admit;
 mod change;
 pub(super) mod gathering;
 pub(super) mod gossip;
