@@ -14,6 +14,7 @@ mod find;
 mod history;
 mod host;
 mod lie;
+mod listing;
 mod net;
 mod node;
 mod os;

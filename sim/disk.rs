@@ -12,6 +12,8 @@
 //! - *failed sync of a directory*: some of its changes happened; the others are pending, or all of them dropped while everybody sees them: a later
 //!   sync succeeds without them, until a change of the directory makes it dirty again;
 //! - *failed read*: an error, once;
+//! - *failed name*: to make, open, rename, remove, list or look for a file fails, once, or to set its length; what was to be changed may be
+//!   changed all the same;
 //! - *rot*: a bit flips at rest;
 //! - *bad sector*: every read of it fails, also after a crash and in a copy, until it is written;
 //! - *full disk*: a write beyond the capacity writes what fits, or less, and fails with `StorageFull`.
@@ -41,6 +43,8 @@ pub enum Fault {
     Write,
     Sync,
     SyncDir,
+    /// Anything done with names and lengths.
+    Name,
 }
 
 /// The disk itself; it outlives the processes that mount it. Clones are the same disk.

@@ -113,4 +113,5 @@ fn every_planted_fault_is_found() {
     assert_found::<5>();
     assert_found::<6>();
     assert_found::<7>();
+    assert_found::<8>();
 }

@@ -32,9 +32,11 @@ pub enum Fault {
     LeavesParts,
     /// The last page of a listing says that more follow, and loses its first key.
     MissesKeys,
+    /// Takes a file that cannot be opened for one that is of no use, and makes another one.
+    StartsAnew,
 }
 
-pub const FAULTS: [Fault; 8] = [
+pub const FAULTS: [Fault; 9] = [
     Fault::NeverSyncs,
     Fault::SyncsAgain,
     Fault::TrustsTheCache,
@@ -43,6 +45,7 @@ pub const FAULTS: [Fault; 8] = [
     Fault::BelievesRecords,
     Fault::LeavesParts,
     Fault::MissesKeys,
+    Fault::StartsAnew,
 ];
 
 #[derive(Default)]
@@ -193,8 +196,14 @@ impl<const FAULT: usize> Engine for Toy<FAULT> {
         } else {
             OpenMode::CreateNew
         };
+        let file = match disk.open(&path, mode) {
+            Err(_) if Self::is(Fault::StartsAnew) => disk
+                .remove_file(&path)
+                .and_then(|()| disk.open(&path, OpenMode::CreateNew)),
+            opened => opened,
+        };
         let mut toy = Self {
-            file: disk.open(&path, mode).map_err(failed)?,
+            file: file.map_err(failed)?,
             path,
             end: 0,
             staged: Vec::new(),

@@ -142,7 +142,9 @@ impl<E: Engine> World<E> {
                 Ok(())
             }
             Step::FailSoon => {
-                let fault = *self.rng.pick(&[Fault::Sync, Fault::Sync, Fault::Write, Fault::SyncDir]);
+                let fault = *self
+                    .rng
+                    .pick(&[Fault::Sync, Fault::Sync, Fault::Write, Fault::SyncDir, Fault::Name]);
                 let nth = self.rng.between(1, 10);
                 self.disk.fail(fault, nth);
                 Ok(())

@@ -8,6 +8,7 @@ use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
 use super::history::{Answer, Figures, Level, Outcome, Place, What};
+use super::listing::Listing;
 use super::os;
 use super::plan::{SECOND_US, Topology};
 use super::record::{Asked, user_name};
@@ -308,14 +309,18 @@ impl Client {
         let begun_us = os::now_us();
         let limit = Some(self.rng.between(1, 3));
         let level = *self.rng.pick(&[Level::One, Level::Quorum]);
-        let mut after = None;
+        let mut listing = Listing {
+            prefix: self.rng.percent(30).then_some(1),
+            limit,
+            ..Listing::default()
+        };
         loop {
-            let asked = self.draw_last(Place { user, key: 0 }, What::List { after, limit });
+            let asked = self.draw_last(Place { user, key: 0 }, What::List(listing));
             let answer = self.read_at_last(asked, level, begun_us).await?;
-            let Some(next) = next_page(after, &answer) else {
+            let Some(next) = next_page(listing.after, &answer) else {
                 return Ok(());
             };
-            after = Some(next);
+            listing.after = Some(next);
         }
     }
 

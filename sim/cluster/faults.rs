@@ -220,6 +220,7 @@ impl World {
             Fault::WriteError => self.fail_disk(id, disk::Fault::Write, now_us),
             Fault::SyncError => self.fail_disk(id, disk::Fault::Sync, now_us),
             Fault::SyncDirError => self.fail_disk(id, disk::Fault::SyncDir, now_us),
+            Fault::NameError => self.fail_disk(id, disk::Fault::Name, now_us),
             Fault::FullDisk => {
                 let spare = self.rng.below(100_000);
                 let disk = &self.nodes[usize::from(id.0)].disk;

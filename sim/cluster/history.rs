@@ -8,6 +8,7 @@ use kv_storage::core::op::Dot;
 use kv_storage::core::stamp::HybridTime;
 use kv_storage::types::RequestId;
 
+use super::listing::Listing;
 use super::plan::{Bounds, SECOND_US};
 
 /// How long, while nothing is in the way, a request and what follows from it may be on their way between machines and in queues, besides
@@ -69,11 +70,8 @@ pub enum What {
         limit: u64,
     },
     Count,
-    /// The user's keys, from behind one on, and no more than so many; `Place::key` says nothing.
-    List {
-        after: Option<u8>,
-        limit: Option<u64>,
-    },
+    /// The user's keys; `Place::key` says nothing.
+    List(Listing),
 }
 
 impl What {

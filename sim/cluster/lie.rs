@@ -120,7 +120,7 @@ impl Memory {
         let told = match (&asked.what, answer) {
             (What::Get, Answer::Values(values)) => self.list(lie, is_now, asked, values),
             (What::Count, Answer::Count(count)) if lie == Lie::CountOff && is_now => Answer::Count(count + 1),
-            (What::List { .. }, Answer::Keys { mut keys, next }) if lie == Lie::KeyUnlisted => {
+            (What::List(_), Answer::Keys { mut keys, next }) if lie == Lie::KeyUnlisted => {
                 keys.pop();
                 Answer::Keys { keys, next }
             }

@@ -9,6 +9,7 @@ use kv_storage::client::{Client, ClientError, Page};
 use kv_storage::types::Consistency;
 
 use super::history::{Answer, Level, Outcome, What};
+use super::listing::Listing;
 use super::net::{HostId, HostNet};
 use super::node::{CLIENT_PORT, password};
 use super::plan::Plan;
@@ -92,8 +93,9 @@ impl ProductClient {
                 self.values(client.get_value_page(&key, page).await?)
             }
             What::Count => Answer::Count(client.count(&key).await?),
-            What::List { after, limit } => {
-                let page = client.list_keys(None, after.map(key_name).as_deref(), *limit).await?;
+            What::List(Listing { prefix, after, limit }) => {
+                let (prefix, after) = (prefix.map(key_name), after.map(key_name));
+                let page = client.list_keys(prefix.as_deref(), after.as_deref(), *limit).await?;
                 let next = page.after.as_deref().map(key_of);
                 let keys: Option<Vec<u8>> = page.keys.iter().map(|key| key_of(key)).collect();
                 match (keys, next) {

@@ -9,6 +9,7 @@ use super::client::Reply;
 use super::history::{
     Answer, Call, History, Level, Loss, LostDisk, OpId, Outcome, Place, TextId, Trouble, Value, What,
 };
+use super::listing::Listing;
 use super::os;
 use super::trace::Trace;
 
@@ -250,7 +251,7 @@ impl Recorder {
                     .map(|value| self.parse(value.as_str()?));
                 values.collect::<Option<_>>().map(Answer::Values)
             }
-            What::List { .. } => {
+            What::List(_) => {
                 let keys = body["keys"].as_array()?.iter().map(|key| key_of(key.as_str()?));
                 let next = match &body["after"] {
                     Json::Null => None,
@@ -299,8 +300,11 @@ fn operation(what: &What, key: String, text_of: impl Fn(TextId) -> String) -> (&
         What::Get => ("/get_value", json!({"key": key})),
         What::Page { offset, limit } => ("/get_value", json!({"key": key, "offset": offset, "limit": limit})),
         What::Count => ("/get_value", json!({"key": key, "count_only": true})),
-        What::List { after, limit } => {
+        What::List(Listing { prefix, after, limit }) => {
             let mut body = json!({});
+            if let Some(prefix) = prefix {
+                body["prefix"] = key_name(*prefix).into();
+            }
             if let Some(after) = after {
                 body["after"] = key_name(*after).into();
             }

@@ -17,6 +17,7 @@ use super::audit;
 use super::client::{HttpClient, NO_ANSWER, Reply};
 use super::history::{Answer, Outcome, Place, What};
 use super::lie::{Lie, Memory};
+use super::listing::Listing;
 use super::net::{HostId, Network};
 use super::node::{ADMIN, password};
 use super::os;
@@ -235,14 +236,12 @@ impl Client {
         let place = self.draw_place();
         let what = match self.draw_what() {
             // A listing is of all keys, and these have different homes.
-            What::List { .. } if self.shared.plan.topology == Topology::Separate && self.shared.plan.nodes > 1 => {
-                What::Get
-            }
+            What::List(_) if self.shared.plan.topology == Topology::Separate && self.shared.plan.nodes > 1 => What::Get,
             what if self.product.is_none() && self.rng.percent(FORGED_PERCENT) => What::Forged(Box::new(what)),
             what => what,
         };
-        if let What::List { after, limit } = what {
-            return self.list_page_by_page(place, after, limit).await;
+        if let What::List(listing) = what {
+            return self.list_page_by_page(place, listing).await;
         }
         let mut asked = self.draw_op(place, what);
         asked.with_id &= self.rng.percent(85);
@@ -281,16 +280,16 @@ impl Client {
     }
 
     /// To the end of the listing, each page through the same node at the same level.
-    async fn list_page_by_page(&mut self, place: Place, mut after: Option<u8>, limit: Option<u64>) {
+    async fn list_page_by_page(&mut self, place: Place, mut listing: Listing) {
         let (node, level) = (self.draw_node(place), self.draw_level());
         loop {
-            let mut asked = self.draw_op(place, What::List { after, limit });
+            let mut asked = self.draw_op(place, What::List(listing));
             (asked.node, asked.level) = (node, level);
             let answer = self.attempt_for(&asked).await;
-            let Some(next) = answer.and_then(|answer| next_page(after, &answer)) else {
+            let Some(next) = answer.and_then(|answer| next_page(listing.after, &answer)) else {
                 return;
             };
-            after = Some(next);
+            listing.after = Some(next);
         }
     }
 
@@ -373,7 +372,7 @@ fn is_forged_batch(asked: &Asked) -> bool {
     let What::Forged(forged) = &asked.what else {
         return false;
     };
-    asked.op.is_multiple_of(2) && !matches!(**forged, What::List { .. })
+    asked.op.is_multiple_of(2) && !matches!(**forged, What::List(_))
 }
 
 /// What the next page of a listing begins behind: none after the last one, nor after one from which no way leads on.

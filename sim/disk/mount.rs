@@ -70,6 +70,25 @@ impl Mount {
     }
 }
 
+/// A change of names or lengths. One that fails may have been done all the same.
+fn change_or_fail(state: &mut State, act: impl FnOnce(&mut State) -> io::Result<()>) -> io::Result<()> {
+    if !state.strikes(Fault::Name) {
+        return act(state);
+    }
+    if state.rng.percent(50) {
+        act(state)?;
+    }
+    Err(injected("a change of names"))
+}
+
+/// A look at names.
+fn look_or_fail(state: &mut State) -> io::Result<()> {
+    match state.strikes(Fault::Name) {
+        true => Err(injected("a look at names")),
+        false => Ok(()),
+    }
+}
+
 fn outcome<T>(result: &io::Result<T>) -> String {
     match result {
         Ok(_) => "ok".into(),
@@ -84,12 +103,18 @@ impl Disk for Mount {
             let inode = match mode {
                 OpenMode::CreateNew => {
                     let inode = state.next_inode;
-                    state.tree.create(path, inode)?;
-                    state.next_inode += 1;
-                    state.inodes.insert(inode, Inode::new());
+                    change_or_fail(state, |state| {
+                        state.tree.create(path, inode)?;
+                        state.next_inode += 1;
+                        state.inodes.insert(inode, Inode::new());
+                        Ok(())
+                    })?;
                     inode
                 }
-                OpenMode::Read | OpenMode::ReadWrite => state.tree.file(path)?,
+                OpenMode::Read | OpenMode::ReadWrite => {
+                    look_or_fail(state)?;
+                    state.tree.file(path)?
+                }
             };
             if let Some(inode) = state.inodes.get_mut(&inode) {
                 inode.handles += 1;
@@ -112,7 +137,7 @@ impl Disk for Mount {
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
         self.change(
             || format!("create_dir_all {}", path.display()),
-            |state| state.tree.create_dir_all(path),
+            |state| change_or_fail(state, |state| state.tree.create_dir_all(path)),
         )
     }
 
@@ -120,6 +145,7 @@ impl Disk for Mount {
         self.look(
             || format!("list {}", dir.display()),
             |state| {
+                look_or_fail(state)?;
                 let entry = |(name, entry): (&String, Entry)| DirEntry {
                     name: name.clone(),
                     len: match entry {
@@ -135,7 +161,10 @@ impl Disk for Mount {
     fn exists(&self, path: &Path) -> io::Result<bool> {
         self.look(
             || format!("exists {}", path.display()),
-            |state| Ok(state.tree.get(path).is_some()),
+            |state| {
+                look_or_fail(state)?;
+                Ok(state.tree.get(path).is_some())
+            },
         )
     }
 
@@ -143,9 +172,11 @@ impl Disk for Mount {
         self.change(
             || format!("rename {} {}", from.display(), to.display()),
             |state| {
-                state.tree.rename(from, to)?;
-                state.collect();
-                Ok(())
+                change_or_fail(state, |state| {
+                    state.tree.rename(from, to)?;
+                    state.collect();
+                    Ok(())
+                })
             },
         )
     }
@@ -154,9 +185,11 @@ impl Disk for Mount {
         self.change(
             || format!("remove {}", path.display()),
             |state| {
-                state.tree.remove_file(path)?;
-                state.collect();
-                Ok(())
+                change_or_fail(state, |state| {
+                    state.tree.remove_file(path)?;
+                    state.collect();
+                    Ok(())
+                })
             },
         )
     }
@@ -342,8 +375,10 @@ impl DiskFile for File {
                 if growth > state.free_bytes() {
                     return Err(full());
                 }
-                self.inode(state)?.set_len(len);
-                Ok(())
+                change_or_fail(state, |state| {
+                    self.inode(state)?.set_len(len);
+                    Ok(())
+                })
             },
         )
     }

@@ -231,6 +231,25 @@ fn a_failed_sync_of_a_directory_is_not_made_good_by_a_later_one_but_by_a_change(
 }
 
 #[test]
+fn a_change_of_names_that_fails_may_be_done_all_the_same_and_a_look_fails_once() {
+    let (old, new) = (Path::new("/old"), Path::new("/new"));
+    let renamed = |seed| {
+        let disk = SimDisk::new(seed);
+        let mount = disk.mount();
+        drop(file(&mount, "/old"));
+        disk.fail(Fault::Name, 1);
+        assert!(mount.open(old, OpenMode::Read).is_err());
+        assert!(mount.open(old, OpenMode::Read).is_ok());
+        disk.fail(Fault::Name, 1);
+        assert!(mount.rename(old, new).is_err());
+        assert_ne!(mount.exists(old).unwrap(), mount.exists(new).unwrap());
+        mount.exists(new).unwrap()
+    };
+    let done = (0..200).filter(|&seed| renamed(seed)).count();
+    assert!((50..150).contains(&done), "{done}");
+}
+
+#[test]
 fn a_failed_write_leaves_a_prefix_at_most() {
     for seed in 0..50 {
         let disk = half_synced(seed);

@@ -2,7 +2,7 @@
 
 use super::{Case, Judged, name};
 use crate::cluster::history::{Answer, Call, Place, Value, What};
-use crate::cluster::record::key_name;
+use crate::cluster::listing::Listing;
 
 /// When nothing changes any more, a page is its piece of the list that a quorum read gave before, a count is its length, and a listing names, from the key
 /// that it begins behind to the one that the next page begins behind, exactly the keys whose lists have values.
@@ -19,8 +19,8 @@ pub fn all_ways_to_read_agree(judged: &Judged) -> Result<(), String> {
                 .map(|list| piece(list, *offset, *limit))
                 .is_none_or(|piece| piece == *values),
             (What::Count, Some(Answer::Count(count))) => list().is_none_or(|list| list.len() as u64 == *count),
-            (What::List { after, .. }, Some(Answer::Keys { keys, next })) => {
-                names_the_keys(judged, settled_us, call, (*after, *next), keys)
+            (What::List(listing), Some(Answer::Keys { keys, next })) => {
+                names_the_keys(judged, settled_us, call, (*listing, *next), keys)
             }
             _ => true,
         };
@@ -52,16 +52,12 @@ fn names_the_keys(
     judged: &Judged,
     settled_us: u64,
     call: &Call,
-    (after, next): (Option<u8>, Option<u8>),
+    (listing, next): (Listing, Option<u8>),
     keys: &[u8],
 ) -> bool {
-    let is_within = |key: u8| {
-        let name = key_name(key);
-        after.is_none_or(|after| name > key_name(after)) && next.is_none_or(|next| name <= key_name(next))
-    };
     let mut of_user = judged.places.iter().filter(|(place, _)| place.user == call.place.user);
     of_user.all(|(Place { key, .. }, case)| {
-        let list = list_before(case, settled_us, call).filter(|_| is_within(*key));
+        let list = list_before(case, settled_us, call).filter(|_| listing.asks_for(*key, next));
         list.is_none_or(|list| keys.contains(key) != list.is_empty())
     })
 }
@@ -121,7 +117,14 @@ mod tests {
         let list = |keys: &[u8]| settled().list(keys, 4, 5).last_on(1);
         list(&[0]).passes(check);
         list(&[]).fails(check);
-        let page = |after, keys: &[u8], next| settled().list_page((after, Some(1)), keys, next, 4, 5).last_on(1);
+        let page = |after, keys: &[u8], next| {
+            let listing = Listing {
+                after,
+                limit: Some(1),
+                ..Listing::default()
+            };
+            settled().list_page(listing, keys, next, 4, 5).last_on(1)
+        };
         page(None, &[0], Some(0)).passes(check);
         page(None, &[], Some(0)).fails(check);
         page(Some(0), &[], None).passes(check);

@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 
 use super::{Add, Case, Judged, name, texts_of};
 use crate::cluster::history::{Answer, Call, Place, What};
-use crate::cluster::record::key_name;
 
 /// G4: a quorum read shows every value whose last text was known before it began, unless a clear that began before it ended may
 /// have covered it. A count is no smaller than what must be there and no larger than what may be, and neither is what a page says of it; a
@@ -98,16 +97,12 @@ fn bounds(case: &Case, call: &Call) -> (u64, u64) {
 }
 
 fn check_keys(judged: &Judged, call: &Call, keys: &[u8], next: Option<u8>) -> Result<(), String> {
-    let What::List { after, .. } = call.what else {
+    let What::List(listing) = call.what else {
         return Ok(());
-    };
-    let is_within = |key: u8| {
-        let name = key_name(key);
-        after.is_none_or(|after| name > key_name(after)) && next.is_none_or(|next| name <= key_name(next))
     };
     let of_user = judged.places.iter().filter(|(place, _)| place.user == call.place.user);
     for (Place { key, .. }, case) in of_user {
-        if is_within(*key)
+        if listing.asks_for(*key, next)
             && !keys.contains(key)
             && let Some(add) = must_be_seen(case, call).next()
         {
@@ -165,6 +160,7 @@ mod tests {
     use super::super::sample::sample;
     use super::*;
     use crate::cluster::history::Level;
+    use crate::cluster::listing::Listing;
     use crate::cluster::plan::SECOND_US;
 
     #[test]
@@ -247,17 +243,33 @@ mod tests {
     fn a_page_of_a_listing_is_held_to_its_range() {
         let check = what_is_acknowledged_is_seen;
         let listing = |keys: &[u8], after, next| {
+            let page = Listing {
+                after,
+                limit: Some(2),
+                ..Listing::default()
+            };
             let mut sample = sample();
             for key in [1, 2, 10] {
                 sample = sample.add(key.into(), 0, 1).with(|call| call.place.key = key);
             }
-            sample.list_page((after, Some(2)), keys, next, 2, 3)
+            sample.list_page(page, keys, next, 2, 3)
         };
         listing(&[1, 10], None, Some(10)).passes(check);
         listing(&[1, 10], None, None).fails(check);
         listing(&[1, 2], None, Some(2)).fails(check);
         listing(&[2], Some(10), None).passes(check);
         listing(&[], Some(1), Some(10)).fails(check);
+        let of_names = |keys: &[u8]| {
+            let page = Listing {
+                prefix: Some(1),
+                ..Listing::default()
+            };
+            let sample = sample().add(2, 0, 1).with(|call| call.place.key = 2);
+            let sample = sample.add(10, 0, 1).with(|call| call.place.key = 10);
+            sample.list_page(page, keys, None, 2, 3)
+        };
+        of_names(&[10]).passes(check);
+        of_names(&[]).fails(check);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use crate::cluster::history::{
     Answer, Call, HeldKind, HeldOp, History, Level, Loss, LostDisk, OpId, Outcome, Place, Survey, TextId, Trouble,
     Value, What,
 };
+use crate::cluster::listing::Listing;
 use crate::cluster::survey::clocks;
 
 pub const PLACE: Place = Place { user: 0, key: 0 };
@@ -89,20 +90,13 @@ impl Sample {
     }
 
     pub fn list(self, keys: &[u8], began: u64, ended: u64) -> Self {
-        self.list_page((None, None), keys, None, began, ended)
+        self.list_page(Listing::default(), keys, None, began, ended)
     }
 
-    pub fn list_page(
-        self,
-        (after, limit): (Option<u8>, Option<u64>),
-        keys: &[u8],
-        next: Option<u8>,
-        began: u64,
-        ended: u64,
-    ) -> Self {
+    pub fn list_page(self, listing: Listing, keys: &[u8], next: Option<u8>, began: u64, ended: u64) -> Self {
         let keys = keys.to_vec();
         self.call(
-            What::List { after, limit },
+            What::List(listing),
             (began, ended),
             Outcome::Answered(Answer::Keys { keys, next }),
         )

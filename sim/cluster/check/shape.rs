@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::{Judged, name};
 use crate::cluster::history::{Answer, Call, Value, What};
+use crate::cluster::listing::Listing;
 use crate::cluster::record::key_name;
 
 /// Every text that a read returns was sent by somebody, to this key of this user, before the read ended (G9); a value is parts
@@ -47,14 +48,16 @@ pub fn nothing_is_invented(judged: &Judged) -> Result<(), String> {
 
 /// A page of a listing goes from the key that it begins behind to the one that the next begins behind.
 fn check_listing(call: &Call, keys: &[u8], next: Option<u8>) -> Result<(), String> {
-    let What::List { after, limit } = call.what else {
+    let What::List(listing) = call.what else {
         return Err(format!("{} gives keys", name(call)));
     };
+    let Listing { after, limit, .. } = listing;
     let names: Vec<String> = after.iter().chain(keys).map(|key| key_name(*key)).collect();
+    let are_named = keys.iter().all(|key| listing.is_named(&key_name(*key)));
     let in_order = names.is_sorted_by(|one, other| one < other);
     // The next page may begin behind a key that does not show.
     let leads_on = next.is_none_or(|next| names.last().is_none_or(|last| *last <= key_name(next)));
-    if in_order && leads_on && limit.is_none_or(|limit| keys.len() as u64 <= limit) {
+    if are_named && in_order && leads_on && limit.is_none_or(|limit| keys.len() as u64 <= limit) {
         return Ok(());
     }
     Err(format!("{} gives {keys:?}, and goes on behind {next:?}", name(call)))
@@ -135,13 +138,19 @@ mod tests {
         let page = |limit| sample().add(1, 0, 1).add(2, 0, 1).page((0, limit), &[&[1], &[2]], 2, 3);
         page(2).passes(check);
         page(1).fails(check);
-        let listing = |keys: &[u8], after, limit, next| {
+        let of_names = |prefix, keys: &[u8], after, limit, next| {
             let mut sample = sample();
             for key in [1, 2, 10] {
                 sample = sample.add(key.into(), 0, 1).with(|call| call.place.key = key);
             }
-            sample.list_page((after, Some(limit)), keys, next, 2, 3)
+            let page = Listing {
+                prefix,
+                after,
+                limit: Some(limit),
+            };
+            sample.list_page(page, keys, next, 2, 3)
         };
+        let listing = |keys: &[u8], after, limit, next| of_names(None, keys, after, limit, next);
         listing(&[1, 10, 2], None, 3, None).passes(check);
         listing(&[1, 2, 10], None, 3, None).fails(check);
         listing(&[1, 10, 2], None, 2, None).fails(check);
@@ -150,6 +159,8 @@ mod tests {
         listing(&[2], Some(10), 1, Some(2)).passes(check);
         listing(&[], Some(10), 1, Some(1)).fails(check);
         listing(&[1, 10], None, 2, Some(1)).fails(check);
+        of_names(Some(1), &[1, 10], None, 3, None).passes(check);
+        of_names(Some(1), &[1, 10, 2], None, 3, None).fails(check);
     }
 
     #[test]

@@ -22,6 +22,7 @@ pub enum Fault {
     WriteError,
     SyncError,
     SyncDirError,
+    NameError,
     FullDisk,
     SlowDisk,
     /// These lose what was durable; at most a minority of the nodes ever meets them.
@@ -37,7 +38,7 @@ pub enum Fault {
 
 impl Fault {
     /// Those that the swarm draws from.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::Partition,
         Self::OneWay,
         Self::ClientAway,
@@ -55,6 +56,7 @@ impl Fault {
         Self::WriteError,
         Self::SyncError,
         Self::SyncDirError,
+        Self::NameError,
         Self::FullDisk,
         Self::SlowDisk,
         Self::EmptyDisk,

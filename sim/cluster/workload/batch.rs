@@ -29,7 +29,7 @@ impl Client {
                 },
             };
             let what = match self.draw_what() {
-                What::Page { .. } | What::List { .. } => What::Get,
+                What::Page { .. } | What::List(_) => What::Get,
                 what => what,
             };
             if self.draw_node(place) != node && self.shared.plan.topology == Topology::Separate {

@@ -4,6 +4,7 @@ use kv_storage::api::DEADLINE_MS_DEFAULT;
 
 use super::{AUDITOR_ID, Client, home};
 use crate::cluster::history::{ANY_NODE, Level, Place, What};
+use crate::cluster::listing::Listing;
 use crate::cluster::plan::Topology;
 use crate::cluster::record::Asked;
 
@@ -55,10 +56,12 @@ impl Client {
                 limit: self.rng.between(1, 5),
             },
             90..95 => What::Count,
-            _ => What::List {
+            _ => What::List(Listing {
+                // The names of some begin with that of this one.
+                prefix: self.rng.percent(30).then_some(1),
                 after: None,
                 limit: self.rng.percent(50).then(|| self.rng.between(1, 5)),
-            },
+            }),
         }
     }
 
