@@ -18,7 +18,7 @@ use crate::types::{BODY_BYTES_MAX, KEY_BYTES_MAX};
 use super::bench_preload::Preload;
 use super::connection::{Connection, KeyConnectionArgs};
 use super::exit::usage;
-use super::get::output;
+use super::output::output;
 use super::progress;
 
 /// Of a body, this much is left to key, credentials and JSON.
@@ -71,14 +71,14 @@ pub struct BenchArgs {
     #[arg(long, default_value = "64", value_parser = clap::value_parser!(u16).range(1..=10_000))]
     pub connections: u16,
     /// Seconds that are measured
-    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds, allow_negative_numbers = true)]
     pub duration: Duration,
     /// Seconds before that, which are not
-    #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = seconds, allow_negative_numbers = true)]
     pub warmup: Duration,
     /// Operations a second over all connections, due at even distances and timed from when they were due [default: as
     /// many as the connections can]
-    #[arg(long, value_name = "PER_SECOND", value_parser = rate)]
+    #[arg(long, value_name = "PER_SECOND", value_parser = rate, allow_negative_numbers = true)]
     pub rate: Option<f64>,
     /// Which keys, values and operations chance picks
     #[arg(long, default_value = "1")]
@@ -246,7 +246,7 @@ impl Hosts {
             return Err(connection.explain(ClientError::Unreachable { tried }.into()));
         }
         for Failure { url, reason } in tried {
-            eprintln!("warning: nothing is sent to {url}: {reason}");
+            progress::say(&format!("warning: nothing is sent to {url}: {reason}"));
         }
         Ok(Self(hosts))
     }

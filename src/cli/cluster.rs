@@ -13,7 +13,7 @@ use crate::client::entropy;
 use super::add::print_status;
 use super::connection::{CommonArgs, Connection, ConnectionArgs};
 use super::exit::{CliError, usage};
-use super::get::output;
+use super::output::output;
 use super::secret;
 
 const NODE_ID_DIGITS: usize = 16;
@@ -39,7 +39,7 @@ pub enum ClusterCommand {
 
 #[derive(Debug, clap::Args)]
 pub struct MembersArgs {
-    /// Print the list of members in the API's answer to cluster/status
+    /// Print the members of the API's answer to cluster/status
     #[arg(long)]
     pub json: bool,
     #[command(flatten)]
@@ -97,7 +97,7 @@ pub async fn run(command: ClusterCommand) -> anyhow::Result<()> {
         ClusterCommand::Members(args) => {
             let members = status(&Connection::new(&args.connection)?).await?.members;
             let text = if args.json {
-                line_of(&members)?
+                line_of(&serde_json::json!({ "members": members }))?
             } else {
                 members_text(&members)
             };

@@ -8,6 +8,8 @@ use std::process::ExitCode;
 use crate::bench::LoadError;
 use crate::client::ClientError;
 
+use super::progress::say;
+
 /// Shown at the end of `kv --help`.
 pub const EXIT_CODES_HELP: &str = "\
 Exit codes:
@@ -130,12 +132,10 @@ pub fn report(error: &anyhow::Error) -> Exit {
         return exit;
     }
     let advice = error.downcast_ref::<Advice>();
-    eprintln!(
-        "error: {}",
-        causes_text(error.chain().skip(usize::from(advice.is_some())))
-    );
+    let causes = causes_text(error.chain().skip(usize::from(advice.is_some())));
+    say(&format!("error: {causes}"));
     if let Some(advice) = advice {
-        eprintln!("hint: {advice}");
+        say(&format!("hint: {advice}"));
     }
     exit
 }

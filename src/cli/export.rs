@@ -18,7 +18,7 @@ use crate::types::KEY_BYTES_MAX;
 
 use super::connection::{Connection, KeyConnectionArgs};
 use super::exit::usage;
-use super::get::output;
+use super::output::output;
 use super::keys::KeyPages;
 use super::progress;
 

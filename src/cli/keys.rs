@@ -7,7 +7,7 @@ use crate::api::{KeyList, LIST_KEYS_LIMIT_MAX};
 use crate::client::{Client, ClientError};
 
 use super::connection::{Connection, KeyConnectionArgs};
-use super::get::output;
+use super::output::output;
 use super::shown::shown;
 
 /// Shown at the end of the help.

@@ -17,6 +17,8 @@ use super::secret;
 /// What `run-cluster` writes, relative to the folder it is started in.
 pub const LOCAL_CLUSTER_FOLDER: &str = "kv-cluster";
 pub const PROFILE_FILE: &str = "profile.toml";
+/// Of the folder that `run-cluster` runs.
+pub const LOCK_FILE: &str = "lock";
 /// The folder below the user's configuration folder.
 const CONFIG_FOLDER: &str = "kv-storage";
 
@@ -142,6 +144,13 @@ impl Folders {
             search.take_unasked(&own, fs::File::open(&own).map(Some))?;
         }
         Ok(search)
+    }
+
+    /// The folder of a local cluster that has not served yet.
+    pub fn cluster_without_profile(&self) -> Option<PathBuf> {
+        let folder = self.working.join(LOCAL_CLUSTER_FOLDER);
+        let is_there = |name| fs::symlink_metadata(folder.join(name)).is_ok();
+        (is_there(LOCK_FILE) && !is_there(PROFILE_FILE)).then_some(folder)
     }
 
     /// A path, or a name that stands for `NAME.toml` in the configuration folder.

@@ -29,6 +29,7 @@ use crate::os::RealDisk;
 
 use super::exit::Exit;
 use super::profile::{LOCAL_CLUSTER_FOLDER, PROFILE_FILE};
+use super::progress;
 use super::serve;
 use folder::{DEMO_USER, Folder, PASSWORD_FILE};
 use keeper::{Event, Keeper, Stop};
@@ -85,10 +86,10 @@ async fn run_until<F: AsyncFnMut()>(
     let mut folder = Folder::prepare(&args.dir)?;
     let count = folder.nodes(args.nodes)?;
     for number in folder.lost() {
-        eprintln!(
+        progress::say(&format!(
             "{} is gone: node {number} starts empty, and takes its place again with the data that the others have",
             folder.data(number).display()
-        );
+        ));
     }
     let patience = Patience {
         silent: WAIT_SILENT,
@@ -99,7 +100,7 @@ async fn run_until<F: AsyncFnMut()>(
     tokio::select! {
         biased;
         () = next_signal() => return Ok(()),
-        () = former::have_ended(&disk, &all_data, |text| eprintln!("{text}")) => {}
+        () = former::have_ended(&disk, &all_data, progress::say) => {}
     }
     let starts = plan(&mut folder, args.listen, count)?;
     folder.keep();
@@ -111,8 +112,9 @@ async fn run_until<F: AsyncFnMut()>(
             biased;
             () = next_signal(), if nodes.stop != Stop::Kill => {
                 shown = None;
+                above.leave();
                 if nodes.stop == Stop::No {
-                    print("stopping\n");
+                    print("stopping (once more kills the nodes, which loses nothing that was acknowledged)\n");
                 }
                 nodes.stop_harder();
                 continue;

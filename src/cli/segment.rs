@@ -8,7 +8,7 @@ use std::sync::Arc;
 use anyhow::Context;
 
 use super::exit::{unopened, usage};
-use super::get::output;
+use super::output::output;
 use crate::node::NodeConfig;
 use crate::node::offline::{AcceptedLoss, accept_losses};
 use crate::os::disk::RealDisk;

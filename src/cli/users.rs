@@ -8,6 +8,7 @@ use crate::api::{STATUS_OK, UserEntries, UserEntry};
 use super::add::print_status;
 use super::connection::{CommonArgs, Connection, ConnectionArgs};
 use super::exit::usage;
+use super::output::output;
 use super::shown::shown;
 use super::{prompt, secret};
 
@@ -114,15 +115,15 @@ async fn list(args: &CommonArgs) -> anyhow::Result<()> {
     let connection = Connection::new(&args.connection)?;
     let listed = connection.client.users_list().await;
     let users = listed.map_err(|error| connection.explain(error.into()))?;
-    let mut out = io::stdout().lock();
+    let mut out = output();
     if args.json {
         writeln!(out, "{}", serde_json::to_string(&UserEntries { users })?)?;
-        return Ok(());
+    } else {
+        for user in users {
+            writeln!(out, "{}", line(&user))?;
+        }
     }
-    for user in users {
-        writeln!(out, "{}", line(&user))?;
-    }
-    Ok(())
+    Ok(out.flush()?)
 }
 
 /// No name looks like another one's line, or like the mark of an admin.

@@ -11,7 +11,7 @@ use anyhow::Context;
 
 use crate::cli::cluster::new_key;
 use crate::cli::exit::usage;
-use crate::cli::profile::{PROFILE_FILE, Profile, Urls};
+use crate::cli::profile::{LOCK_FILE, PROFILE_FILE, Profile, Urls};
 use crate::cli::secret;
 use crate::client::{Client, entropy};
 
@@ -24,7 +24,6 @@ pub const PASSWORD_FILE: &str = "demo-password";
 pub const KEY_FILE: &str = "cluster-key";
 /// Of randomness, in the demo user's password.
 pub const PASSWORD_BYTES: usize = 16;
-const LOCK_FILE: &str = "lock";
 
 pub struct Folder {
     path: PathBuf,
@@ -232,7 +231,9 @@ fn is_at(file: &fs::File, path: &Path) -> io::Result<bool> {
 pub fn new_log(log: &Path) -> anyhow::Result<fs::File> {
     let old = log.with_extension("log.old");
     match fs::rename(log, old) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(error).with_context(|| format!("cannot rename {}", log.display()));
+        }
         _ => {}
     }
     fs::File::create(log).with_context(|| format!("cannot write {}", log.display()))
