@@ -29,9 +29,9 @@ pub enum ClusterCommand {
     Status(CommonArgs),
     /// Print the nodes and their addresses
     Members(MembersArgs),
-    /// Take a node out of the cluster, for good
+    /// Take a node out of the cluster, for good; only while the cluster holds no data of users
     Remove(RemoveArgs),
-    /// Give the place of a lost node to an empty one
+    /// Give the place of a lost node to an empty one, which was started with --join; it gets the data from the others
     Replace(ReplaceArgs),
     /// Make the key that all nodes of a cluster share
     Keygen(KeygenArgs),

@@ -29,7 +29,7 @@ const NOTICE_AFTER: Duration = Duration::from_secs(2);
 #[derive(Debug, Clone, Default, clap::Args)]
 #[command(next_help_heading = "Connection")]
 pub struct ConnectionArgs {
-    /// Address of a node; of several (repeated or with commas between) the next is asked when one fails or is silent [env: KV_URL]
+    /// Address of a node; of several (repeated or with commas between) the next is asked when one fails or is silent [env: KV_URL] [default: that of the profile, or http://127.0.0.1:8000]
     #[arg(long, value_name = "URL")]
     pub url: Vec<String>,
     /// Name to log in with [env: KV_USER]
@@ -38,7 +38,7 @@ pub struct ConnectionArgs {
     /// File whose text is the password [env: KV_PASSWORD_FILE, or KV_PASSWORD for the password itself]
     #[arg(long, value_name = "FILE")]
     pub password_file: Option<PathBuf>,
-    /// Profile with url, user and password: a name or a file [env: KV_PROFILE]
+    /// Profile with url, user and password: a file, or NAME for NAME.toml in ~/.config/kv-storage [env: KV_PROFILE] [default: kv-cluster/profile.toml, which run-cluster writes, or else profile.toml in ~/.config/kv-storage]
     #[arg(long, value_name = "NAME_OR_PATH")]
     pub profile: Option<String>,
     /// Seconds without a word after which a node counts as failed and the request is tried again, at another node or this one

@@ -21,7 +21,9 @@ Exit codes:
   5  refused: the input is not UTF-8, too large, or not what the call takes; or the user or node that it names is not
      there, is there already, or cannot be changed so
   6  the node is overloaded, its disk is full, too few replicas answered, or the request came too slowly; the command may
-     work later, an add that may be stored with the --request-id that its message names";
+     work later, an add that may be stored with the --request-id that its message names
+A reader of standard output that has seen enough (`| head`) is no failure. What a signal ends has 1 where it says what
+was done by then, and otherwise what the shell makes of the signal: 130 for Ctrl-C.";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
@@ -48,6 +50,11 @@ pub enum CliError {
     #[error("{0}")]
     RefusedInput(String),
 }
+
+/// By a signal, which is heard where something can be said about what was done.
+#[derive(Debug, thiserror::Error)]
+#[error("stopped by {0}")]
+pub struct Stopped(pub &'static str);
 
 pub fn usage(text: impl Into<String>) -> anyhow::Error {
     CliError::Usage(text.into()).into()

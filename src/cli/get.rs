@@ -18,7 +18,7 @@ use super::shown::{Characters, shown_json, shown_value};
 
 /// Shown at the end of the help.
 pub const TERMINAL_HELP: &str = "\
-One value a line. On a terminal, control characters in values are printed escaped, but for line ends and tabs; elsewhere values are printed as they \
+One value a line; nothing for a key without values, which is no failure. On a terminal, control characters in values are printed escaped, but for line ends and tabs; elsewhere values are printed as they \
 are, and since they may hold line ends, scripts do better with --json.";
 
 #[derive(Debug, clap::Args)]

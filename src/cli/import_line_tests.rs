@@ -64,7 +64,9 @@ fn a_mark_at_the_very_beginning_is_no_part_of_the_first_line() {
         let all = events(file.as_bytes(), buffer_bytes).unwrap();
         assert_eq!(values(&all), [(1, "k".to_owned(), "\u{feff}v".to_owned())]);
         // What was imported is found again by the bytes of the file.
-        let Some(Event::LineEnd(end)) = all.last() else { panic!("{all:?}") };
+        let Some(Event::LineEnd(end)) = all.last() else {
+            panic!("{all:?}")
+        };
         assert_eq!(end.offset_bytes, file.len() as u64);
         assert_eq!(end.digest, blake3::hash(file.as_bytes()));
         assert!(events("\u{feff}".as_bytes(), buffer_bytes).unwrap().is_empty());

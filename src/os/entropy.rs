@@ -16,7 +16,8 @@ impl Entropy for OsEntropy {
             // Abort rather than panic: a caught panic would leave a node that runs on with a salt of zeroes. To standard
             // error directly, as a subscriber may buffer what would then be lost.
             // Nor with `eprintln!`, which panics where that is full.
-            let text = format!("fatal: the operating system gives no random bytes ({error}); keys and salts cannot be made\n");
+            let text =
+                format!("fatal: the operating system gives no random bytes ({error}); keys and salts cannot be made\n");
             let _ = std::io::stderr().write_all(text.as_bytes());
             std::process::abort();
         }
