@@ -294,3 +294,31 @@ fn what_is_waited_for_is_not_written_into_the_progress_bar() {
         "and drawn again below: {seen:?}"
     );
 }
+
+#[test]
+fn the_table_of_a_local_cluster_stays_above_what_is_said_when_it_stops() {
+    let home = Home::new();
+    let (mut terminal, programs) = Terminal::new();
+    let mut cluster = {
+        let mut command = kv();
+        command.args(["run-cluster", "--nodes", "1", "--listen", "127.0.0.1:0"]);
+        command
+            .current_dir(home.path())
+            .env("HOME", home.path())
+            .env("TERM", "xterm");
+        command
+            .stdin(Stdio::null())
+            .stderr(programs.try_clone().unwrap())
+            .stdout(programs);
+        command.spawn().unwrap()
+    };
+    terminal.wait_for("STORED OPS");
+    kill_process(Pid::from_child(&cluster), Signal::INT).unwrap();
+    while terminal.look() {}
+    assert!(cluster.wait().unwrap().success());
+    let (_, after) = terminal
+        .seen
+        .rsplit_once("stopping (")
+        .unwrap_or_else(|| panic!("{}", terminal.seen));
+    assert!(!after.contains('\u{1b}'), "nothing is wiped away: {after:?}");
+}

@@ -198,7 +198,7 @@ impl fmt::Display for Report {
             f,
             "{} operations a second for {} s over {} {}; {} sent, {} received",
             thousands(self.done_per_s),
-            self.seconds,
+            (self.seconds * 1000.0).round() / 1000.0,
             self.connections,
             if self.connections == 1 {
                 "connection"

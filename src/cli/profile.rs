@@ -111,6 +111,11 @@ pub struct Folders {
 
 const ROOT: u32 = 0;
 
+/// Whose files in the working folder are used without being asked for.
+pub fn believed_owners() -> [u32; 2] {
+    [ROOT, rustix::process::geteuid().as_raw()]
+}
+
 impl Folders {
     pub fn of_this_process() -> Self {
         Self {
@@ -118,7 +123,7 @@ impl Folders {
             config: etcetera::choose_base_strategy()
                 .ok()
                 .map(|base| base.config_dir().join(CONFIG_FOLDER)),
-            owners: [ROOT, rustix::process::geteuid().as_raw()],
+            owners: believed_owners(),
         }
     }
 

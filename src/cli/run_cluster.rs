@@ -28,7 +28,7 @@ use crate::config::{LISTEN_DEFAULT, Setting, address, shards_default, threads_de
 use crate::os::RealDisk;
 
 use super::exit::Exit;
-use super::profile::{LOCAL_CLUSTER_FOLDER, PROFILE_FILE};
+use super::profile::{LOCAL_CLUSTER_FOLDER, PROFILE_FILE, believed_owners};
 use super::progress;
 use super::serve;
 use folder::{DEMO_USER, Folder, PASSWORD_FILE};
@@ -88,6 +88,9 @@ async fn run_until<F: AsyncFnMut()>(
     program: &Program,
     next_signal: &mut F,
 ) -> anyhow::Result<()> {
+    if args.dir == Path::new(LOCAL_CLUSTER_FOLDER) {
+        folder::check_owner(&args.dir, &believed_owners())?;
+    }
     let mut folder = Folder::prepare(&args.dir)?;
     let count = folder.nodes(args.nodes)?;
     for number in folder.lost() {

@@ -201,6 +201,23 @@ impl Folder {
     }
 }
 
+/// Who can write into the folder can have files of this process's user written over, and knows the password; so a folder that is only found
+/// there is one's own, or root's.
+pub fn check_owner(folder: &Path, owners: &[u32]) -> anyhow::Result<()> {
+    for meta in [fs::symlink_metadata(folder), fs::metadata(folder)]
+        .into_iter()
+        .flatten()
+    {
+        if !owners.contains(&meta.uid()) {
+            let shown = folder.display();
+            return Err(usage(format!(
+                "{shown} belongs to another user; with --dir ./{shown} it is run all the same"
+            )));
+        }
+    }
+    Ok(())
+}
+
 fn lock(folder: &Path) -> anyhow::Result<fs::File> {
     let place = || format!("cannot lock the folder {}", folder.display());
     let path = folder.join(LOCK_FILE);
