@@ -57,6 +57,7 @@ impl Above {
                     _ => "-".to_owned(),
                 };
                 let lag = lags.iter().find(|(http, _)| http == address);
+                let unknown = if client.is_some() { "?" } else { "-" };
                 rows.push([
                     (index + 1).to_string(),
                     address.to_owned(),
@@ -64,7 +65,7 @@ impl Above {
                     now.as_ref()
                         .map_or_else(|| "-".to_owned(), |figures| figures.ops.to_string()),
                     rate,
-                    lag.map_or_else(|| "-".to_owned(), |(_, behind)| behind.clone()),
+                    lag.map_or_else(|| unknown.to_owned(), |(_, behind)| behind.clone()),
                 ]);
                 *before = now.map(|figures| (Instant::now(), figures));
             }
