@@ -318,7 +318,7 @@ fn the_table_of_a_local_cluster_stays_above_what_is_said_when_it_stops() {
     assert!(cluster.wait().unwrap().success());
     let (_, after) = terminal
         .seen
-        .rsplit_once("stopping (")
+        .rsplit_once("stopping")
         .unwrap_or_else(|| panic!("{}", terminal.seen));
     assert!(!after.contains('\u{1b}'), "nothing is wiped away: {after:?}");
 }
