@@ -98,6 +98,8 @@
 //!   more of them than there are permits.
 //! - **Below the edge nothing asks the operating system.** A lint forbids it; `sim` runs the same code on other disks and clocks.
 #![forbid(unsafe_code)]
+// They panic where nobody can read it: a full disk under the log would end the node.
+#![cfg_attr(not(test), deny(clippy::print_stderr, clippy::print_stdout))]
 
 pub mod api;
 pub mod bench;

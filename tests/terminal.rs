@@ -8,7 +8,8 @@ mod common;
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::ffi::OsStrExt;
 use std::process::{Child, Command, Stdio};
 
@@ -142,7 +143,7 @@ fn a_question_that_is_broken_off_leaves_the_terminal_as_it_was() {
 fn a_key_does_nothing_to_the_terminal_that_it_is_listed_on() {
     let home = Home::new();
     let node = home.start();
-    for key in ["esc\u{1b}[2Jkey", "nl\nkey", "plain \"key\""] {
+    for key in ["del\u{7f}key", "esc\u{1b}[2Jkey", "nl\nkey", "plain \"key\""] {
         node.admin().add(key, "v");
     }
     let (mut terminal, programs) = Terminal::new();
@@ -153,13 +154,39 @@ fn a_key_does_nothing_to_the_terminal_that_it_is_listed_on() {
     };
     while terminal.look() {}
     assert!(keys.wait().unwrap().success());
-    let lines = ["\"esc\\u{1b}[2Jkey\"", "\"nl\\nkey\"", "plain \"key\""];
+    let lines = [
+        "\"del\\u{7f}key\"",
+        "\"esc\\u{1b}[2Jkey\"",
+        "\"nl\\nkey\"",
+        "plain \"key\"",
+    ];
     assert_eq!(terminal.seen, lines.map(|line| format!("{line}\r\n")).concat());
+    for (words, expected) in [
+        (
+            &["keys", "--json"][..],
+            "{\"keys\":[\"del\\u007fkey\",\"esc\\u001b[2Jkey\",\"nl\\nkey\",\"plain \\\"key\\\"\"]}\r\n",
+        ),
+        (
+            &["export", "--prefix", "del"],
+            "{\"key\":\"del\\u007fkey\",\"value\":[\"v\"]}\r\n",
+        ),
+    ] {
+        let (mut terminal, programs) = Terminal::new();
+        let mut child = {
+            // A bar would be shown there, too.
+            let mut command = cli(&home, &node, words);
+            command.stderr(programs.try_clone().unwrap()).env("TERM", "xterm");
+            command.stdin(Stdio::null()).stdout(programs).spawn().unwrap()
+        };
+        while terminal.look() {}
+        assert!(child.wait().unwrap().success());
+        assert_eq!(terminal.seen, expected);
+    }
     // Nobody looks at a pipe, and whoever reads it gets what is there.
     let piped = run(cli(&home, &node, &["keys"]));
     assert_eq!(
         String::from_utf8(piped.stdout).unwrap(),
-        "esc\u{1b}[2Jkey\nnl\nkey\nplain \"key\"\n"
+        "del\u{7f}key\nesc\u{1b}[2Jkey\nnl\nkey\nplain \"key\"\n"
     );
 }
 
@@ -190,4 +217,108 @@ fn a_value_does_nothing_to_the_terminal_that_it_is_printed_on() {
         String::from_utf8(piped.stdout).unwrap(),
         "esc\u{1b}[2J\u{9b}J\ttab\nline\n"
     );
+}
+
+/// Reads a request, and answers it as the last one on its connection.
+fn answer(stream: TcpStream, status: &str, body: &str) {
+    let mut request = BufReader::new(stream);
+    let mut length = 0;
+    loop {
+        let mut line = String::new();
+        request.read_line(&mut line).unwrap();
+        if line.trim().is_empty() {
+            break;
+        }
+        if let Some(text) = line.to_lowercase().strip_prefix("content-length:") {
+            length = text.trim().parse().unwrap();
+        }
+    }
+    std::io::copy(&mut request.by_ref().take(length), &mut std::io::sink()).unwrap();
+    let head = format!(
+        "HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    request.get_mut().write_all(format!("{head}{body}").as_bytes()).unwrap();
+}
+
+#[test]
+fn what_is_waited_for_is_not_written_into_the_progress_bar() {
+    let home = Home::new();
+    let node = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = node.local_addr().unwrap();
+    std::fs::write(home.path().join("large"), "x".repeat(9 << 20)).unwrap();
+    // It takes some parts, and then it is overloaded.
+    let node = std::thread::spawn(move || {
+        for number in 0.. {
+            let stream = node.accept().unwrap().0;
+            match number {
+                0..3 => answer(stream, "200 OK", "{\"status\":\"IN_PROGRESS\"}"),
+                3..6 => answer(
+                    stream,
+                    "503 Busy\r\nretry-after: 1",
+                    "{\"detail\":\"too busy\",\"code\":\"overloaded\"}",
+                ),
+                _ => return answer(stream, "400 Bad", "{\"detail\":\"enough\"}"),
+            }
+        }
+    });
+    let mut add = kv();
+    add.args([
+        "add_value",
+        "k",
+        "--file",
+        "large",
+        "--url",
+        &format!("http://{address}"),
+    ])
+    .args(["--user", "u", "--password-file"])
+    .arg(home.password_file())
+    .current_dir(home.path())
+    .env("TERM", "xterm");
+    let (mut terminal, add) = start(add);
+    let output = add.wait_with_output().unwrap();
+    while terminal.look() {}
+    node.join().unwrap();
+    assert!(!output.status.success());
+    let seen = &terminal.seen;
+    let (before, after) = seen
+        .split_once("waiting and trying again")
+        .unwrap_or_else(|| panic!("{seen:?}"));
+    let bar = before.rfind("MiB/").unwrap_or_else(|| panic!("no bar: {seen:?}"));
+    assert!(
+        before[bar..].contains("\r\u{1b}[2K"),
+        "the bar is wiped away first: {seen:?}"
+    );
+    assert!(
+        after[after.find("\r\n").unwrap()..].contains("MiB/"),
+        "and drawn again below: {seen:?}"
+    );
+}
+
+#[test]
+fn the_table_of_a_local_cluster_stays_above_what_is_said_when_it_stops() {
+    let home = Home::new();
+    let (mut terminal, programs) = Terminal::new();
+    let mut cluster = {
+        let mut command = kv();
+        command.args(["run-cluster", "--nodes", "1", "--listen", "127.0.0.1:0"]);
+        command
+            .current_dir(home.path())
+            .env("HOME", home.path())
+            .env("TERM", "xterm");
+        command
+            .stdin(Stdio::null())
+            .stderr(programs.try_clone().unwrap())
+            .stdout(programs);
+        command.spawn().unwrap()
+    };
+    terminal.wait_for("STORED OPS");
+    kill_process(Pid::from_child(&cluster), Signal::INT).unwrap();
+    while terminal.look() {}
+    assert!(cluster.wait().unwrap().success());
+    let (_, after) = terminal
+        .seen
+        .rsplit_once("stopping")
+        .unwrap_or_else(|| panic!("{}", terminal.seen));
+    assert!(!after.contains('\u{1b}'), "nothing is wiped away: {after:?}");
 }

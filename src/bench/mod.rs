@@ -6,7 +6,7 @@
 //! Invariants:
 //! - with a rate, an operation's latency counts from the moment it was due, whether or not a connection was free then: a
 //!   server that stalls cannot make the generator leave out the requests that would have shown it;
-//! - a run ends: at its end plus the time that answers under way may take.
+//! - a run ends: at its end, or when it is stopped, plus the time that answers under way may take.
 #![expect(
     clippy::disallowed_methods,
     reason = "a load generator measures real time, on threads and sockets of its own; it never runs inside a node"
@@ -33,4 +33,4 @@ pub use payload::Payload;
 pub use protocol::{Answer, Garbled, Protocol, Step};
 pub use record::Latencies;
 pub use report::{Report, Second, Times, thousands, time};
-pub use run::{Load, LoadError, run};
+pub use run::{Load, LoadError, run, run_or_stop};

@@ -116,7 +116,7 @@ impl fmt::Display for Second {
 
 impl Report {
     pub(super) fn new(load: &Load, schedule: &Schedule, record: &Record, timeline: Vec<Second>) -> Self {
-        let seconds = load.duration.as_secs_f64();
+        let seconds = schedule.measured().as_secs_f64();
         let mut operations = BTreeMap::new();
         for operation in Operation::ALL
             .into_iter()
@@ -198,7 +198,7 @@ impl fmt::Display for Report {
             f,
             "{} operations a second for {} s over {} {}; {} sent, {} received",
             thousands(self.done_per_s),
-            self.seconds,
+            (self.seconds * 1000.0).round() / 1000.0,
             self.connections,
             if self.connections == 1 {
                 "connection"

@@ -5,6 +5,7 @@ use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::num::NonZeroUsize;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -25,6 +26,10 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const RUN_UP: Duration = Duration::from_millis(5);
 /// How often the watcher looks.
 const INTERVAL: Duration = Duration::from_secs(1);
+/// How often, at the least, it is seen that the run was stopped, or that answers were waited for long enough.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// How long answers are waited for when the run was stopped.
+const DRAIN_STOPPED: Duration = Duration::from_secs(1);
 /// More threads than this for one server only get in each other's way.
 const THREADS_MAX: usize = 8;
 
@@ -56,13 +61,25 @@ pub enum LoadError {
     Io(#[from] io::Error),
     #[error("a thread of the load generator failed")]
     Thread,
+    #[error("it was stopped before anything was measured")]
+    NothingMeasured,
 }
 
 /// Blocks until the run is over. `watch` is told about each second.
 pub fn run<P: Protocol>(
     load: &Load,
+    protocol: impl FnMut(SocketAddr) -> P,
+    watch: impl FnMut(&Second),
+) -> Result<Report, LoadError> {
+    run_or_stop(load, protocol, watch, &AtomicBool::new(false))
+}
+
+/// The same, but it ends soon after `stop` is set, with what was measured by then.
+pub fn run_or_stop<P: Protocol>(
+    load: &Load,
     mut protocol: impl FnMut(SocketAddr) -> P,
     mut watch: impl FnMut(&Second),
+    stop: &AtomicBool,
 ) -> Result<Report, LoadError> {
     let threads = threads(load.connections);
     let mut shares: Vec<Vec<Made<P>>> = (0..threads).map(|_| Vec::new()).collect();
@@ -93,10 +110,13 @@ pub fn run<P: Protocol>(
             })
             .collect();
         let all_ended = || handles.iter().all(std::thread::ScopedJoinHandle::is_finished);
-        let seconds = watch_until(&lives, &schedule, all_ended, &mut watch);
+        let seconds = watch_until(&lives, &schedule, all_ended, &mut watch, stop);
         let mut sum = Record::default();
         for handle in handles {
             sum.add(&handle.join().map_err(|_| LoadError::Thread)??);
+        }
+        if schedule.measured().is_zero() {
+            return Err(LoadError::NothingMeasured);
         }
         Ok(Report::new(load, &schedule, &sum, seconds))
     })
@@ -147,14 +167,22 @@ fn drive<P: Protocol>(
             let connection = Connection::new(made.address, stream, made.protocol, made.random, work)?;
             connections.spawn_local(connection.drive());
         }
-        let over = tokio::time::Instant::from_std(schedule.end() + load.drain);
         loop {
-            match tokio::time::timeout_at(over, connections.join_next()).await {
+            match tokio::time::timeout(LOOK_EVERY, connections.join_next()).await {
                 Ok(Some(Ok(outcome))) => outcome?,
                 Ok(Some(Err(_))) => return Err(LoadError::Thread),
                 Ok(None) => break,
-                // Late enough. What is under way is counted as it is dropped.
-                Err(_) => break,
+                Err(_) => {
+                    let drain = if schedule.is_stopped() {
+                        load.drain.min(DRAIN_STOPPED)
+                    } else {
+                        load.drain
+                    };
+                    if Instant::now() >= schedule.end() + drain {
+                        // Late enough. What is under way is counted as it is dropped.
+                        break;
+                    }
+                }
             }
         }
         connections.shutdown().await;
@@ -169,14 +197,18 @@ fn watch_until(
     schedule: &Schedule,
     all_ended: impl Fn() -> bool,
     watch: &mut impl FnMut(&Second),
+    stop: &AtomicBool,
 ) -> Vec<Second> {
     let mut seconds = Vec::new();
     let mut due = schedule.start() + INTERVAL;
     while !all_ended() {
         let now = Instant::now();
+        if stop.load(Ordering::Relaxed) {
+            schedule.stop(now);
+        }
         if now < due {
             // Short enough for the end not to be waited for in vain.
-            std::thread::sleep((due - now).min(INTERVAL / 10));
+            std::thread::sleep((due - now).min(LOOK_EVERY));
             continue;
         }
         let second = Second::new(due - schedule.start(), &take(lives));

@@ -163,3 +163,32 @@ fn a_server_that_is_not_there_is_an_error_with_its_address() {
         Err(LoadError::NoAddress)
     ));
 }
+
+#[test]
+fn one_that_is_stopped_tells_what_was_measured_by_then() {
+    let address = server(|_| Some(OK));
+    let forever = Load {
+        duration: Duration::from_secs(3600),
+        ..load(address)
+    };
+    let protocol = |_| OneByte(HttpAnswers::default());
+    let stop = AtomicBool::new(false);
+    let report = run_or_stop(&forever, protocol, |_| stop.store(true, Ordering::Relaxed), &stop).unwrap();
+    assert!(report.done > 0 && (1.0..3600.0).contains(&report.seconds), "{report:?}");
+    // One that hangs then is not waited for as long as usual.
+    let silent = Load {
+        addresses: vec![server(|number| (number == 0).then_some(OK))],
+        drain: Duration::from_secs(3600),
+        ..forever.clone()
+    };
+    let stop = AtomicBool::new(false);
+    let report = run_or_stop(&silent, protocol, |_| stop.store(true, Ordering::Relaxed), &stop).unwrap();
+    assert_eq!((report.done, report.errors.values().sum::<u64>()), (4, 4), "{report:?}");
+    // In its warm-up.
+    let warming = Load {
+        warmup: Duration::from_secs(3600),
+        ..forever
+    };
+    let stopped = run_or_stop(&warming, protocol, |_| (), &AtomicBool::new(true));
+    assert!(matches!(stopped, Err(LoadError::NothingMeasured)));
+}

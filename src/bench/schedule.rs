@@ -1,5 +1,6 @@
 //! When operations are to begin.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -13,6 +14,8 @@ pub struct Schedule {
     /// From here on operations are measured.
     measured_from: Instant,
     end: Instant,
+    /// When it was broken off, before its end.
+    stopped: OnceLock<Instant>,
     rate_per_s: Option<f64>,
     /// Operations that connections have taken.
     taken: AtomicU64,
@@ -25,6 +28,7 @@ impl Schedule {
             start,
             measured_from,
             end: measured_from + duration,
+            stopped: OnceLock::new(),
             rate_per_s,
             taken: AtomicU64::new(0),
         }
@@ -35,12 +39,29 @@ impl Schedule {
     }
 
     pub fn end(&self) -> Instant {
-        self.end
+        let stopped = self.stopped.get().copied();
+        stopped.map_or(self.end, |moment| moment.min(self.end))
+    }
+
+    /// Nothing is due from now on.
+    pub fn stop(&self, now: Instant) {
+        // The first time counts.
+        let _ = self.stopped.set(now);
+    }
+
+    pub fn is_stopped(&self) -> bool {
+        self.stopped.get().is_some()
+    }
+
+    /// How long is measured in all.
+    pub fn measured(&self) -> Duration {
+        self.end().saturating_duration_since(self.measured_from)
     }
 
     /// The moment at which the next operation is due, past or future; None at the end of the run.
     pub fn next(&self, now: Instant) -> Option<Instant> {
-        if now >= self.end {
+        let end = self.end();
+        if now >= end {
             return None;
         }
         let Some(rate_per_s) = self.rate_per_s else {
@@ -48,7 +69,7 @@ impl Schedule {
         };
         let number = self.taken.fetch_add(1, Ordering::Relaxed);
         let due = self.start + Duration::from_secs_f64(number as f64 / rate_per_s);
-        (due < self.end).then_some(due)
+        (due < end).then_some(due)
     }
 
     /// Whether an operation that is due at `due` counts.
@@ -60,7 +81,7 @@ impl Schedule {
     pub fn measured_due(&self) -> Option<u64> {
         let rate_per_s = self.rate_per_s?;
         let due_before = |moment: Instant| ((moment - self.start).as_secs_f64() * rate_per_s).ceil() as u64;
-        Some(due_before(self.end) - due_before(self.measured_from))
+        Some(due_before(self.end().max(self.measured_from)) - due_before(self.measured_from))
     }
 }
 
@@ -94,6 +115,22 @@ mod tests {
         let (start, schedule) = super::tests::schedule(None);
         assert!(schedule.next(start + 3 * SECOND).is_none());
         assert_eq!(schedule.measured_due(), None);
+    }
+
+    #[test]
+    fn one_that_is_stopped_measures_what_was_due_by_then() {
+        let (start, schedule) = schedule(Some(4.0));
+        assert_eq!(schedule.measured(), 2 * SECOND);
+        schedule.stop(start + 2 * SECOND);
+        schedule.stop(start + 3 * SECOND);
+        assert_eq!((schedule.measured(), schedule.measured_due()), (SECOND, Some(4)));
+        assert!(schedule.next(start + 2 * SECOND).is_none());
+        let (start, schedule) = super::tests::schedule(Some(4.0));
+        schedule.stop(start);
+        assert_eq!(
+            (schedule.measured(), schedule.measured_due()),
+            (Duration::ZERO, Some(0))
+        );
     }
 
     #[test]

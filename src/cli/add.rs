@@ -19,7 +19,7 @@ use crate::client::{Client, ClientError, PART_BYTES_MAX, entropy, part_request_i
 use crate::types::{LengthError, RequestId, VALUE_BYTES_MAX};
 
 use super::connection::{Connection, KeyConnectionArgs};
-use super::exit::{CliError, unopened};
+use super::exit::{CliError, Stopped, unopened};
 use super::progress;
 use super::text_source::{TextError, TextPart, TextParts, validate};
 
@@ -263,10 +263,6 @@ impl fmt::Display for Left {
         f.write_str(&self.0)
     }
 }
-
-#[derive(Debug, thiserror::Error)]
-#[error("stopped by {0}")]
-struct Stopped(&'static str);
 
 /// The parts, each with where it ends, read on a thread of their own: a source may stand still while a signal must be heard.
 fn read_parts(source: impl Read + Send + 'static) -> mpsc::Receiver<Result<(TextPart, u64), TextError>> {

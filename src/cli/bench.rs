@@ -2,23 +2,24 @@
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
 use indicatif::ProgressBar;
 use tokio::net::TcpStream;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::timeout;
 
-use crate::bench::{
-    Distribution, KvProtocol, KvTarget, Load, Mix, Operation, Payload, Report, Second, run as run_load,
-};
+use crate::bench::{Distribution, KvProtocol, KvTarget, Load, Mix, Operation, Payload, Report, Second, run_or_stop};
 use crate::client::{ClientError, Failure, password_hash};
 use crate::types::{BODY_BYTES_MAX, KEY_BYTES_MAX};
 
 use super::bench_preload::Preload;
 use super::connection::{Connection, KeyConnectionArgs};
-use super::exit::usage;
-use super::get::output;
+use super::exit::{Stopped, usage};
+use super::output::output;
 use super::progress;
 
 /// Of a body, this much is left to key, credentials and JSON.
@@ -45,6 +46,9 @@ pub enum Kind {
 }
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+First each key gets its list (--list-length), then the load runs, and the table says how many operations of each kind were done, and in what time. \
+Ctrl-C ends the load early, with the table of what was measured by then (code 1).")]
 pub struct BenchArgs {
     /// What is sent
     #[arg(long, value_enum, default_value = "mixed", conflicts_with = "mix")]
@@ -71,14 +75,14 @@ pub struct BenchArgs {
     #[arg(long, default_value = "64", value_parser = clap::value_parser!(u16).range(1..=10_000))]
     pub connections: u16,
     /// Seconds that are measured
-    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds, allow_negative_numbers = true)]
     pub duration: Duration,
     /// Seconds before that, which are not
-    #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = seconds, allow_negative_numbers = true)]
     pub warmup: Duration,
     /// Operations a second over all connections, due at even distances and timed from when they were due [default: as
     /// many as the connections can]
-    #[arg(long, value_name = "PER_SECOND", value_parser = rate)]
+    #[arg(long, value_name = "PER_SECOND", value_parser = rate, allow_negative_numbers = true)]
     pub rate: Option<f64>,
     /// Which keys, values and operations chance picks
     #[arg(long, default_value = "1")]
@@ -155,9 +159,26 @@ pub async fn run(args: BenchArgs) -> anyhow::Result<()> {
         seed: args.seed,
         drain: Duration::from_secs(args.connection.common.timeout),
     };
-    let report = tokio::task::spawn_blocking(move || measure(&load, &hosts, &payload))
-        .await
-        .context("the load generator failed")??;
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut measured = {
+        let stop = stop.clone();
+        tokio::task::spawn_blocking(move || measure(&load, &hosts, &payload, &stop))
+    };
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let report = tokio::select! {
+        biased;
+        _ = interrupt.recv() => {
+            // What was measured is told all the same; who does not want to wait for that says so once more.
+            stop.store(true, Ordering::Relaxed);
+            tokio::select! {
+                biased;
+                _ = interrupt.recv() => return Err(Stopped("SIGINT").into()),
+                report = &mut measured => report,
+            }
+        }
+        report = &mut measured => report,
+    };
+    let report = report.context("the load generator failed")??;
     let mut out = output();
     if args.json {
         writeln!(out, "{}", serde_json::to_string(&report)?)?;
@@ -165,10 +186,13 @@ pub async fn run(args: BenchArgs) -> anyhow::Result<()> {
         write!(out, "{report}")?;
     }
     out.flush()?;
-    Ok(())
+    match stop.load(Ordering::Relaxed) {
+        true => Err(Stopped("SIGINT").into()),
+        false => Ok(()),
+    }
 }
 
-fn measure(load: &Load, hosts: &Hosts, payload: &Payload) -> anyhow::Result<Report> {
+fn measure(load: &Load, hosts: &Hosts, payload: &Payload, stop: &AtomicBool) -> anyhow::Result<Report> {
     let mut protocols = Vec::new();
     for (address, target) in &hosts.0 {
         protocols.push((*address, KvProtocol::new(target, payload.clone())?));
@@ -179,7 +203,7 @@ fn measure(load: &Load, hosts: &Hosts, payload: &Payload) -> anyhow::Result<Repo
         of_address.map_or_else(|| first.clone(), |(_, protocol)| protocol.clone())
     };
     let line = progress::text_line();
-    let report = run_load(load, protocol, |second| show(&line, second));
+    let report = run_or_stop(load, protocol, |second| show(&line, second), stop);
     line.finish_and_clear();
     Ok(report?)
 }
@@ -246,7 +270,7 @@ impl Hosts {
             return Err(connection.explain(ClientError::Unreachable { tried }.into()));
         }
         for Failure { url, reason } in tried {
-            eprintln!("warning: nothing is sent to {url}: {reason}");
+            progress::say(&format!("warning: nothing is sent to {url}: {reason}"));
         }
         Ok(Self(hosts))
     }

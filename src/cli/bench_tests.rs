@@ -101,7 +101,7 @@ async fn a_node_is_measured_with_the_users_own_connection_settings() {
     let hosts = Hosts(vec![(address, target)]);
     // Each run takes twice as long as the one before, until both kinds were done: how much that is in a second, the machine decides.
     let run = move || loop {
-        let report = measure(&load, &hosts, &payload).unwrap();
+        let report = measure(&load, &hosts, &payload, &AtomicBool::new(false)).unwrap();
         let done = report.operations.values().filter(|operation| operation.done > 0);
         if done.count() == 2 {
             return report;

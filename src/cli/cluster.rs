@@ -13,7 +13,7 @@ use crate::client::entropy;
 use super::add::print_status;
 use super::connection::{CommonArgs, Connection, ConnectionArgs};
 use super::exit::{CliError, usage};
-use super::get::output;
+use super::output::output;
 use super::secret;
 
 const NODE_ID_DIGITS: usize = 16;
@@ -29,9 +29,9 @@ pub enum ClusterCommand {
     Status(CommonArgs),
     /// Print the nodes and their addresses
     Members(MembersArgs),
-    /// Take a node out of the cluster, for good
+    /// Take a node out of the cluster, for good; only while the cluster holds no data of users
     Remove(RemoveArgs),
-    /// Give the place of a lost node to an empty one
+    /// Give the place of a lost node to an empty one, which was started with --join; it gets the data from the others
     Replace(ReplaceArgs),
     /// Make the key that all nodes of a cluster share
     Keygen(KeygenArgs),
@@ -39,7 +39,7 @@ pub enum ClusterCommand {
 
 #[derive(Debug, clap::Args)]
 pub struct MembersArgs {
-    /// Print the list of members in the API's answer to cluster/status
+    /// Print the members of the API's answer to cluster/status
     #[arg(long)]
     pub json: bool,
     #[command(flatten)]
@@ -97,7 +97,7 @@ pub async fn run(command: ClusterCommand) -> anyhow::Result<()> {
         ClusterCommand::Members(args) => {
             let members = status(&Connection::new(&args.connection)?).await?.members;
             let text = if args.json {
-                line_of(&members)?
+                line_of(&serde_json::json!({ "members": members }))?
             } else {
                 members_text(&members)
             };

@@ -15,6 +15,7 @@ use crate::types::Consistency;
 use super::environment::with_environment;
 use super::exit::{Advice, usage};
 use super::profile::{Folders, Found, Search, split_urls};
+use super::progress::say;
 use super::secret;
 
 /// Rounds through all addresses after the first while nobody ever listened at any: about two seconds.
@@ -28,7 +29,7 @@ const NOTICE_AFTER: Duration = Duration::from_secs(2);
 #[derive(Debug, Clone, Default, clap::Args)]
 #[command(next_help_heading = "Connection")]
 pub struct ConnectionArgs {
-    /// Address of a node; of several (repeated or with commas between) the next is asked when one fails or is silent [env: KV_URL]
+    /// Address of a node; of several (repeated or with commas between) the next is asked when one fails or is silent [env: KV_URL] [default: that of the profile, or http://127.0.0.1:8000]
     #[arg(long, value_name = "URL")]
     pub url: Vec<String>,
     /// Name to log in with [env: KV_USER]
@@ -37,14 +38,14 @@ pub struct ConnectionArgs {
     /// File whose text is the password [env: KV_PASSWORD_FILE, or KV_PASSWORD for the password itself]
     #[arg(long, value_name = "FILE")]
     pub password_file: Option<PathBuf>,
-    /// Profile with url, user and password: a name or a file [env: KV_PROFILE]
+    /// Profile with url, user and password: a file, or NAME for NAME.toml in ~/.config/kv-storage [env: KV_PROFILE] [default: kv-cluster/profile.toml, which run-cluster writes, or else profile.toml in ~/.config/kv-storage]
     #[arg(long, value_name = "NAME_OR_PATH")]
     pub profile: Option<String>,
     /// Seconds without a word after which a node counts as failed and the request is tried again, at another node or this one
-    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = timeout, allow_negative_numbers = true)]
     pub timeout: u64,
     /// Seconds in which a request is tried again, over all nodes; after that it is given up, or after two seconds where nothing ever listened at any address. A node takes at most 10 of them for a try unless it is given [default: 60]
-    #[arg(long, value_name = "SECONDS", value_parser = deadline)]
+    #[arg(long, value_name = "SECONDS", value_parser = deadline, allow_negative_numbers = true)]
     pub deadline: Option<Duration>,
 }
 
@@ -74,6 +75,13 @@ pub struct KeyConnectionArgs {
     /// How many replicas each request must reach: one, quorum or all [env: KV_CONSISTENCY] [default: quorum]
     #[arg(long, value_name = "LEVEL", hide_possible_values = true, value_parser = PossibleValuesParser::new(Consistency::NAMES).try_map(|name| name.parse::<Consistency>()))]
     pub consistency: Option<Consistency>,
+}
+
+fn timeout(text: &str) -> Result<u64, String> {
+    match text.parse() {
+        Ok(seconds) if (1..=86_400).contains(&seconds) => Ok(seconds),
+        _ => Err("write a whole number of seconds, from 1 to 86400".to_owned()),
+    }
 }
 
 fn deadline(text: &str) -> Result<Duration, String> {
@@ -119,15 +127,21 @@ pub fn resolve(
     let asked = args.profile.clone().or_else(|| variable("KV_PROFILE"));
     let search = folders.find(asked.as_deref())?;
     for text in worth_saying(&search, args, variable) {
-        eprintln!("warning: {text}");
+        say(&format!("warning: {text}"));
     }
     let found = search.found.unwrap_or_default();
     let urls = urls(args, variable, &found);
     let Some(user) = user(args, variable, &found) else {
-        return Err(usage(
-            "no user is set: give --user and --password-file, or KV_USER and KV_PASSWORD, or a profile (--profile); \
-             `kv run-cluster` makes one for the folder it runs in",
-        ));
+        return Err(usage(match folders.cluster_without_profile() {
+            Some(folder) => format!(
+                "no user is set, and {} has no profile yet: if `kv run-cluster` runs, its nodes are still starting, and it says when \
+                 they serve; otherwise start it, or give --user and --password-file, or KV_USER and KV_PASSWORD, or --profile",
+                folder.display()
+            ),
+            None => "no user is set: give --user and --password-file, or KV_USER and KV_PASSWORD, or a profile (--profile); \
+                 `kv run-cluster` makes one for the folder it runs in"
+                .to_owned(),
+        }));
     };
     let Some(password) = password(args, variable, &found, &user.value)? else {
         return Err(usage(format!(
@@ -287,7 +301,7 @@ impl Connection {
         let client = builder(&target, args);
         // A script may take what comes on standard error for a failure.
         let client = match io::stderr().is_terminal() {
-            true => client.on_wait(NOTICE_AFTER, say_once(|text| eprintln!("{text}"))),
+            true => client.on_wait(NOTICE_AFTER, say_once(say)),
             false => client,
         };
         match client.build() {

@@ -147,6 +147,31 @@ fn without_a_user_the_error_says_how_to_set_one() {
 }
 
 #[test]
+fn while_the_nodes_of_a_new_cluster_start_the_error_does_not_say_to_start_another_one() {
+    let world = World::new("", &[]);
+    let said = || world.resolve().unwrap_err().to_string();
+    fs::write(world.path("kv-cluster/lock"), "").unwrap();
+    assert!(!said().contains("still starting"), "a profile is there: {}", said());
+    fs::remove_file(world.path("kv-cluster/profile.toml")).unwrap();
+    assert!(said().contains("kv-cluster has no profile yet") && said().contains("still starting"));
+    fs::remove_file(world.path("kv-cluster/lock")).unwrap();
+    assert!(!said().contains("still starting"), "{}", said());
+}
+
+#[test]
+fn a_time_that_is_none_is_told_with_those_that_are() {
+    for (flag, text) in [("--deadline", "from 0.001 to 86400"), ("--timeout", "from 1 to 86400")] {
+        for wrong in ["-1", "0", "x", "86401"] {
+            let line = ["kv", "get_value", "k", flag, wrong];
+            let error = <super::super::Cli as clap::Parser>::try_parse_from(line)
+                .unwrap_err()
+                .to_string();
+            assert!(error.contains(text), "{flag} {wrong}: {error}");
+        }
+    }
+}
+
+#[test]
 fn an_empty_variable_counts_as_not_set() {
     let target = World::new(PROFILE, &[("KV_USER", ""), ("KV_URL", "")])
         .resolve()

@@ -8,6 +8,8 @@ use std::process::ExitCode;
 use crate::bench::LoadError;
 use crate::client::ClientError;
 
+use super::progress::say;
+
 /// Shown at the end of `kv --help`.
 pub const EXIT_CODES_HELP: &str = "\
 Exit codes:
@@ -19,7 +21,9 @@ Exit codes:
   5  refused: the input is not UTF-8, too large, or not what the call takes; or the user or node that it names is not
      there, is there already, or cannot be changed so
   6  the node is overloaded, its disk is full, too few replicas answered, or the request came too slowly; the command may
-     work later, an add that may be stored with the --request-id that its message names";
+     work later, an add that may be stored with the --request-id that its message names
+A reader of standard output that has seen enough (`| head`) is no failure. What a signal ends has 1 where it says what
+was done by then, and otherwise what the shell makes of the signal: 130 for Ctrl-C.";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
@@ -46,6 +50,11 @@ pub enum CliError {
     #[error("{0}")]
     RefusedInput(String),
 }
+
+/// By a signal, which is heard where something can be said about what was done.
+#[derive(Debug, thiserror::Error)]
+#[error("stopped by {0}")]
+pub struct Stopped(pub &'static str);
 
 pub fn usage(text: impl Into<String>) -> anyhow::Error {
     CliError::Usage(text.into()).into()
@@ -130,12 +139,10 @@ pub fn report(error: &anyhow::Error) -> Exit {
         return exit;
     }
     let advice = error.downcast_ref::<Advice>();
-    eprintln!(
-        "error: {}",
-        causes_text(error.chain().skip(usize::from(advice.is_some())))
-    );
+    let causes = causes_text(error.chain().skip(usize::from(advice.is_some())));
+    say(&format!("error: {causes}"));
     if let Some(advice) = advice {
-        eprintln!("hint: {advice}");
+        say(&format!("hint: {advice}"));
     }
     exit
 }

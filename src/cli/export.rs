@@ -1,9 +1,10 @@
 //! `kv export`: keys and values as JSON Lines.
 //!
-//! Invariant: every line of the file that ends is whole and right; what an interruption cuts is the last line only.
+//! Invariant: the file has its name only when everything is in it; till then it is `FILE.part`, of which every line that ends is whole and right, so
+//! that what an interruption cuts is the last line only.
 
 use std::fs;
-use std::io::{self, BufRead, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufRead, BufReader, BufWriter, IsTerminal, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,16 +12,18 @@ use anyhow::Context;
 use futures_util::StreamExt;
 use futures_util::stream;
 use indicatif::ProgressBar;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
 
 use crate::client::{Client, ClientError, Page, ValueDecoder, ValueStream};
 use crate::types::KEY_BYTES_MAX;
 
 use super::connection::{Connection, KeyConnectionArgs};
-use super::exit::usage;
-use super::get::output;
+use super::exit::{Stopped, usage};
 use super::keys::KeyPages;
+use super::output::output;
 use super::progress;
+use super::shown::OnTerminal;
 
 /// Keys that are asked for ahead, so that short values do not wait for one round trip each.
 const KEYS_AHEAD: usize = 8;
@@ -35,11 +38,14 @@ const LINE_START: &str = "{\"key\":\"";
 const SCAN_BYTES: usize = 64 * 1024;
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+What is added or cleared while it runs may be in it or not; each key's list is what a get would give at its turn. Until everything is in it, FILE is \
+called FILE.part. Export to standard output cannot be gone on with: a script goes by the exit code.")]
 pub struct ExportArgs {
     /// File to write, which must not exist yet, or - for standard output
     #[arg(default_value = "-")]
     pub file: PathBuf,
-    /// Go on after the last whole line of the file
+    /// Go on after the last whole line of FILE.part, which an interrupted export has left, or else of FILE
     #[arg(long)]
     pub resume: bool,
     /// Only keys that begin with this
@@ -56,49 +62,155 @@ pub async fn run(args: ExportArgs) -> anyhow::Result<()> {
             return Err(usage("--resume needs the file that the interrupted export wrote"));
         }
         let mut out = output();
-        let exported = export(&connection.client, args.prefix, None, &mut out).await;
+        let exported = match io::stdout().is_terminal() {
+            // A bar would be in the way there.
+            true => {
+                let (mut out, bar) = (OnTerminal::new(&mut out), ProgressBar::hidden());
+                export(&connection.client, args.prefix, None, &mut out, &bar).await
+            }
+            false => {
+                export(
+                    &connection.client,
+                    args.prefix,
+                    None,
+                    &mut out,
+                    &progress::bytes_spinner(),
+                )
+                .await
+            }
+        };
         exported.map_err(|error| connection.explain(error))?;
         return Ok(out.flush()?);
     }
     let place = || args.file.display().to_string();
-    let is_new = !args.file.exists();
-    let (file, after) = open(&args.file, args.resume).with_context(place)?;
+    let part = part_of(&args.file);
+    let Opened { file, after, is_new } = open(&args.file, &part, args.resume).with_context(place)?;
     let mut out = BufWriter::new(file);
-    let exported = export(&connection.client, args.prefix, after, &mut out).await;
+    let (mut stop, bar) = (Stop::new()?, progress::bytes_spinner());
+    let exported = tokio::select! {
+        biased;
+        stopped = stop.signal() => Err(stopped),
+        exported = export(&connection.client, args.prefix, after, &mut out, &bar) => exported,
+    };
+    bar.finish_and_clear();
     // What was written before a failure is worth keeping: --resume goes on after it.
     let flushed = out.flush().and_then(|()| out.get_ref().sync_all());
     if let Err(error) = exported {
         let nothing = is_new && out.get_ref().metadata().is_ok_and(|meta| meta.len() == 0);
         // Where nothing is, the corrected command may begin anew.
-        let error = match nothing && fs::remove_file(&args.file).is_ok() {
+        let error = match nothing && fs::remove_file(&part).is_ok() {
             true => error.context(place()),
-            false => error.context(format!("{}: go on with --resume", place())),
+            false => error.context(format!("{}: go on with --resume", part.display())),
         };
         return Err(connection.explain(error));
     }
-    flushed.with_context(place)
+    flushed.with_context(|| part.display().to_string())?;
+    name_whole(&part, &args.file).with_context(place)
 }
 
-/// The file, to be written at its end, and the last key that it holds.
-fn open(path: &Path, resume: bool) -> anyhow::Result<(fs::File, Option<String>)> {
+/// What the file is called until it is whole.
+fn part_of(file: &Path) -> PathBuf {
+    let mut name = file.as_os_str().to_owned();
+    name.push(".part");
+    name.into()
+}
+
+/// Nobody's file is replaced, except by who makes one of this name at this moment.
+fn name_whole(part: &Path, file: &Path) -> anyhow::Result<()> {
+    if is_there(file) {
+        anyhow::bail!(
+            "somebody made it meanwhile; what was exported, all of it, is {}",
+            part.display()
+        );
+    }
+    let renamed = fs::rename(part, file);
+    renamed.with_context(|| {
+        format!(
+            "what was exported, all of it, is {}, and cannot be renamed",
+            part.display()
+        )
+    })
+}
+
+fn is_there(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok()
+}
+
+/// A file to be written at its end.
+struct Opened {
+    file: fs::File,
+    /// The last key that it holds.
+    after: Option<String>,
+    is_new: bool,
+}
+
+/// Opens what is written until it is whole.
+fn open(file: &Path, part: &Path, resume: bool) -> anyhow::Result<Opened> {
+    let unopened = |error: io::Error| usage(format!("cannot open {}: {error}", part.display()));
+    let (has_file, has_part) = (is_there(file), is_there(part));
     if !resume {
-        return match fs::OpenOptions::new().write(true).create_new(true).open(path) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(usage(
+        if has_file {
+            return Err(usage(
                 "the file exists: remove it, or go on after its last line with --resume",
-            )),
-            Err(error) => Err(usage(format!("cannot open it: {error}"))),
-            Ok(file) => Ok((file, None)),
+            ));
+        }
+        return match fs::OpenOptions::new().write(true).create_new(true).open(part) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(usage(format!(
+                "{} is there, of an export that did not come to its end: go on with --resume, or remove it",
+                part.display()
+            ))),
+            opened => Ok(Opened {
+                file: opened.map_err(unopened)?,
+                after: None,
+                is_new: true,
+            }),
         };
     }
-    let mut file = fs::OpenOptions::new()
+    if has_file && has_part {
+        return Err(usage(format!(
+            "the file exists, and so does {}: remove the one that is not to be gone on with",
+            part.display()
+        )));
+    }
+    let mut opened = fs::OpenOptions::new()
         .read(true)
         .write(true)
-        .create(true)
+        .create(!has_file)
         .truncate(false)
-        .open(path)
-        .map_err(|error| usage(format!("cannot open it: {error}")))?;
-    let after = cut_after_last_line(&mut file)?;
-    Ok((file, after))
+        .open(if has_file { file } else { part })
+        .map_err(unopened)?;
+    let after = cut_after_last_line(&mut opened)?;
+    if has_file {
+        // It was cut off by something else, such as an older program, or has grown since: it is not whole either.
+        fs::rename(file, part).map_err(unopened)?;
+    }
+    Ok(Opened {
+        file: opened,
+        after,
+        is_new: !has_file && !has_part,
+    })
+}
+
+/// The signals that end an export in good order.
+struct Stop {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Stop {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn signal(&mut self) -> anyhow::Error {
+        anyhow::Error::from(tokio::select! {
+            _ = self.terminate.recv() => Stopped("SIGTERM"),
+            _ = self.interrupt.recv() => Stopped("SIGINT"),
+        })
+    }
 }
 
 /// Removes an unfinished line at the end; gives the key of the line before it.
@@ -154,9 +266,9 @@ async fn export(
     prefix: Option<String>,
     after: Option<String>,
     out: &mut impl Write,
+    bar: &ProgressBar,
 ) -> anyhow::Result<()> {
-    let bar = progress::bytes_spinner();
-    let outcome = export_pages(client, prefix, after, out, &bar).await;
+    let outcome = export_pages(client, prefix, after, out, bar).await;
     bar.finish_and_clear();
     outcome
 }
@@ -268,8 +380,11 @@ mod tests {
         let dir = tempfile::tempdir()?;
         let path = dir.path().join("out.jsonl");
         fs::write(&path, content)?;
-        let (mut file, after) = open(&path, true)?;
+        let part = part_of(&path);
+        let Opened { mut file, after, .. } = open(&path, &part, true)?;
         file.write_all(b"+")?;
+        assert!(!path.exists(), "it is not whole");
+        name_whole(&part, &path)?;
         Ok((fs::read_to_string(&path)?, after))
     }
 
@@ -326,7 +441,9 @@ mod tests {
             " ",
         ] {
             fs::write(&path, notes).unwrap();
-            let error = open(&path, true).err().unwrap_or_else(|| panic!("{notes}"));
+            let error = open(&path, &part_of(&path), true)
+                .err()
+                .unwrap_or_else(|| panic!("{notes}"));
             assert!(format!("{error:#}").contains("export"), "{error:#}");
             assert_eq!(fs::read_to_string(&path).unwrap(), notes);
         }
@@ -337,8 +454,20 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("out.jsonl");
         fs::write(&path, "x").unwrap();
-        let error = open(&path, false).unwrap_err();
+        let part = part_of(&path);
+        let error = open(&path, &part, false).err().unwrap();
         assert!(error.to_string().contains("--resume"), "{error}");
         assert_eq!(fs::read_to_string(&path).unwrap(), "x");
+        fs::rename(&path, &part).unwrap();
+        let error = open(&path, &part, false).err().unwrap();
+        assert!(
+            error.to_string().contains("out.jsonl.part") && error.to_string().contains("--resume"),
+            "{error}"
+        );
+        fs::write(&path, "y").unwrap();
+        let error = open(&path, &part, true).err().unwrap();
+        assert!(error.to_string().contains("out.jsonl.part"), "{error}");
+        assert!(name_whole(&part, &path).unwrap_err().to_string().contains("meanwhile"));
+        assert_eq!([&path, &part].map(|path| fs::read_to_string(path).unwrap()), ["y", "x"]);
     }
 }

@@ -3,7 +3,7 @@
 //! Invariant: standard output carries values and nothing else, and memory does not grow with them.
 
 use std::borrow::Cow;
-use std::io::{self, BufWriter, IsTerminal, Write};
+use std::io::{self, IsTerminal, Write};
 
 use indicatif::ProgressBar;
 
@@ -12,16 +12,14 @@ use crate::client::Page;
 
 use super::add::print_status;
 use super::connection::{Connection, KeyConnectionArgs};
+use super::output::output;
 use super::progress;
 use super::shown::{Characters, shown_json, shown_value};
 
 /// Shown at the end of the help.
 pub const TERMINAL_HELP: &str = "\
-One value a line. On a terminal, control characters in values are printed escaped, but for line ends and tabs; elsewhere values are printed as they \
+One value a line; nothing for a key without values, which is no failure. On a terminal, control characters in values are printed escaped, but for line ends and tabs; elsewhere values are printed as they \
 are, and since they may hold line ends, scripts do better with --json.";
-
-/// Bytes of output that are gathered for one write.
-const OUTPUT_BUFFER_BYTES: usize = 64 * 1024;
 
 #[derive(Debug, clap::Args)]
 pub struct GetArgs {
@@ -73,20 +71,16 @@ pub async fn clear(args: ClearArgs) -> anyhow::Result<()> {
     print_status(STATUS_OK, args.json)
 }
 
-pub fn output() -> BufWriter<io::StdoutLock<'static>> {
-    BufWriter::with_capacity(OUTPUT_BUFFER_BYTES, io::stdout().lock())
-}
-
 async fn count(connection: &Connection, args: &GetArgs) -> anyhow::Result<()> {
     let count = connection.client.count(&args.key).await?;
-    let mut out = io::stdout().lock();
+    let mut out = output();
     if args.json {
         let key = args.key.clone();
         writeln!(out, "{}", serde_json::to_string(&Count { key, count })?)?;
     } else {
         writeln!(out, "{count}")?;
     }
-    Ok(())
+    Ok(out.flush()?)
 }
 
 async fn copy_answer(connection: &Connection, args: &GetArgs) -> anyhow::Result<()> {

@@ -71,11 +71,11 @@ pub async fn run(args: ImportArgs) -> anyhow::Result<()> {
             true => error.context(Advice(STDIN_ADVICE.to_owned())),
             false => connection.explain(error),
         })?;
-        eprintln!("{done}");
+        progress::say(&done.to_string());
         return Ok(());
     }
     let outcome = import_file(&connection, &args).await;
-    eprintln!("{}", outcome.map_err(|error| connection.explain(error))?);
+    progress::say(&outcome.map_err(|error| connection.explain(error))?);
     Ok(())
 }
 
@@ -102,14 +102,14 @@ async fn import_file(connection: &Connection, args: &ImportArgs) -> anyhow::Resu
     let path = import_progress::path_for(&args.file);
     let mut start = Start::find(&mut file, &path, &target, args.again).with_context(place)?;
     if let Some(warning) = start.warning() {
-        eprintln!("warning: {}: {warning}", place());
+        progress::say(&format!("warning: {}: {warning}", place()));
     }
     if start.lines > 0 && !start.is_stored(&connection.client).await? {
-        eprintln!("what was imported of this file before is not there: beginning at its first line");
+        progress::say("what was imported of this file before is not there: beginning at its first line");
         start = start.rewind(&mut file).with_context(place)?;
     }
     if start.lines > 0 {
-        eprintln!("going on after line {}", start.lines);
+        progress::say(&format!("going on after line {}", start.lines));
     }
     let (again, lines_before) = (start.again, start.lines);
     let bar = progress::bytes_bar(length.len());
@@ -169,7 +169,9 @@ impl Saver {
         if !self.failed {
             self.failed = true;
             let path = self.path.display();
-            eprintln!("warning: cannot write {path}: {error}; if this import is interrupted, the next one begins anew");
+            progress::say(&format!(
+                "warning: cannot write {path}: {error}; if this import is interrupted, the next one begins anew"
+            ));
         }
         false
     }

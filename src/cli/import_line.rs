@@ -10,6 +10,8 @@ use crate::client::{DecodeError, PART_BYTES_MAX, ValueDecoder, ValuePiece};
 
 /// So much of a line is held back until the line was found right.
 pub const LINE_HELD_BYTES: usize = 4 * 1024 * 1024;
+/// What some editors begin a file with: the byte order mark, in UTF-8.
+const MARK: &[u8] = b"\xef\xbb\xbf";
 /// What an add costs beside its text.
 const OP_OVERHEAD_BYTES: usize = 128;
 
@@ -79,9 +81,31 @@ pub struct ImportLines<R> {
     hasher: blake3::Hasher,
     lines: u64,
     offset_bytes: u64,
+    mark: Mark,
     line: Line,
     ready: VecDeque<Event>,
     ended: bool,
+}
+
+/// How much of the mark that may stand at the beginning came so far.
+struct Mark(usize);
+
+impl Mark {
+    /// What the line gets of the next bytes of the source; none are at its end.
+    fn skip<'a>(&mut self, bytes: &'a [u8]) -> [&'a [u8]; 2] {
+        let (came, due) = MARK.split_at(self.0);
+        let matching = bytes.iter().zip(due).take_while(|(byte, due)| byte == due).count();
+        if matching == due.len() {
+            self.0 = MARK.len();
+            return [&[], bytes.get(matching..).unwrap_or_default()];
+        }
+        if matching == bytes.len() && !bytes.is_empty() {
+            self.0 += matching;
+            return [&[], &[]];
+        }
+        self.0 = MARK.len();
+        [came, bytes]
+    }
 }
 
 impl<R: BufRead> ImportLines<R> {
@@ -92,6 +116,7 @@ impl<R: BufRead> ImportLines<R> {
             hasher,
             lines,
             offset_bytes,
+            mark: Mark(if offset_bytes == 0 { 0 } else { MARK.len() }),
             line: Line::default(),
             ready: VecDeque::new(),
             ended: false,
@@ -128,7 +153,8 @@ impl<R: BufRead> ImportLines<R> {
             .unwrap_or_default();
         let taken = bytes.len();
         self.hasher.update(bytes);
-        let fed = self.line.feed(bytes, line);
+        let [mark, bytes] = self.mark.skip(bytes);
+        let fed = self.line.feed(mark, line).and_then(|()| self.line.feed(bytes, line));
         self.source.consume(taken);
         self.offset_bytes += taken as u64;
         let given = self.line.given;

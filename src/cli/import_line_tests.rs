@@ -57,6 +57,31 @@ proptest! {
 }
 
 #[test]
+fn a_mark_at_the_very_beginning_is_no_part_of_the_first_line() {
+    let line = "{\"key\":\"k\",\"value\":[\"\u{feff}v\"]}\n";
+    let file = format!("\u{feff}{line}");
+    for buffer_bytes in 1..6 {
+        let all = events(file.as_bytes(), buffer_bytes).unwrap();
+        assert_eq!(values(&all), [(1, "k".to_owned(), "\u{feff}v".to_owned())]);
+        // What was imported is found again by the bytes of the file.
+        let Some(Event::LineEnd(end)) = all.last() else {
+            panic!("{all:?}")
+        };
+        assert_eq!(end.offset_bytes, file.len() as u64);
+        assert_eq!(end.digest, blake3::hash(file.as_bytes()));
+        assert!(events("\u{feff}".as_bytes(), buffer_bytes).unwrap().is_empty());
+        for wrong in [
+            format!("\u{feff}{file}").into_bytes(),
+            format!("{line}{file}").into_bytes(),
+            [b"\xef\xbb", line.as_bytes()].concat(),
+            b"\xef".to_vec(),
+        ] {
+            assert!(events(&wrong, buffer_bytes).is_err(), "{wrong:?}");
+        }
+    }
+}
+
+#[test]
 fn a_line_end_says_where_to_go_on() {
     let file = b"{\"key\":\"a\",\"value\":[]}\n\n{\"key\":\"b\",\"value\":[\"x\"]}";
     let events = events(file, 7).unwrap();

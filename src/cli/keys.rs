@@ -7,8 +7,8 @@ use crate::api::{KeyList, LIST_KEYS_LIMIT_MAX};
 use crate::client::{Client, ClientError};
 
 use super::connection::{Connection, KeyConnectionArgs};
-use super::get::output;
-use super::shown::shown;
+use super::output::output;
+use super::shown::{json_for_stdout, shown};
 
 /// Shown at the end of the help.
 pub const LINES_HELP: &str = "\
@@ -44,7 +44,7 @@ pub async fn run(args: KeysArgs) -> anyhow::Result<()> {
             return Ok(());
         };
         if args.json {
-            writeln!(out, "{}", serde_json::to_string(&page)?)?;
+            writeln!(out, "{}", json_for_stdout(&serde_json::to_string(&page)?))?;
         } else {
             for key in &page.keys {
                 writeln!(out, "{}", line(key, on_terminal))?;

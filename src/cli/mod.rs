@@ -10,7 +10,8 @@
 //! | `bench`, `bench_preload` | measuring a running node |
 //! | `connection`, `profile`, `environment`, `before` | from flags, environment and profile to a client |
 //! | `secret`, `prompt` | passwords from files and from a terminal |
-//! | `text_source`, `shown`, `progress` | long texts in; names, values and progress on a terminal |
+//! | `text_source`, `output` | long texts in, results out |
+//! | `shown`, `progress` | names and values on a terminal; what a person is told, and progress |
 //! | `exit` | exit codes |
 //!
 //! Invariant: standard output carries results only; every failure is a sentence on standard error and an exit code.
@@ -34,6 +35,7 @@ mod import_line;
 mod import_progress;
 mod keys;
 mod launch;
+mod output;
 mod profile;
 mod progress;
 mod prompt;
@@ -45,6 +47,7 @@ mod shown;
 mod text_source;
 mod users;
 
+use std::io::Write;
 use std::pin::Pin;
 use std::process::ExitCode;
 
@@ -54,6 +57,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use crate::config::threads_default;
 use environment::with_environment;
 use exit::Exit;
+use output::output;
 
 /// Name of the program in help and completions.
 const PROGRAM: &str = "kv";
@@ -203,8 +207,9 @@ pub fn main() -> ExitCode {
 fn completions(shell: clap_complete::Shell) -> anyhow::Result<()> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), PROGRAM, &mut script);
-    std::io::Write::write_all(&mut std::io::stdout(), &script)?;
-    Ok(())
+    let mut out = output();
+    out.write_all(&script)?;
+    Ok(out.flush()?)
 }
 
 #[cfg(test)]

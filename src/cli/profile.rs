@@ -17,6 +17,8 @@ use super::secret;
 /// What `run-cluster` writes, relative to the folder it is started in.
 pub const LOCAL_CLUSTER_FOLDER: &str = "kv-cluster";
 pub const PROFILE_FILE: &str = "profile.toml";
+/// Of the folder that `run-cluster` runs.
+pub const LOCK_FILE: &str = "lock";
 /// The folder below the user's configuration folder.
 const CONFIG_FOLDER: &str = "kv-storage";
 
@@ -109,6 +111,11 @@ pub struct Folders {
 
 const ROOT: u32 = 0;
 
+/// Whose files in the working folder are used without being asked for.
+pub fn believed_owners() -> [u32; 2] {
+    [ROOT, rustix::process::geteuid().as_raw()]
+}
+
 impl Folders {
     pub fn of_this_process() -> Self {
         Self {
@@ -116,7 +123,7 @@ impl Folders {
             config: etcetera::choose_base_strategy()
                 .ok()
                 .map(|base| base.config_dir().join(CONFIG_FOLDER)),
-            owners: [ROOT, rustix::process::geteuid().as_raw()],
+            owners: believed_owners(),
         }
     }
 
@@ -142,6 +149,13 @@ impl Folders {
             search.take_unasked(&own, fs::File::open(&own).map(Some))?;
         }
         Ok(search)
+    }
+
+    /// The folder of a local cluster that has not served yet.
+    pub fn cluster_without_profile(&self) -> Option<PathBuf> {
+        let folder = self.working.join(LOCAL_CLUSTER_FOLDER);
+        let is_there = |name| fs::symlink_metadata(folder.join(name)).is_ok();
+        (is_there(LOCK_FILE) && !is_there(PROFILE_FILE)).then_some(folder)
     }
 
     /// A path, or a name that stands for `NAME.toml` in the configuration folder.

@@ -1,13 +1,40 @@
-//! Progress bars: on standard error, and only when that is a terminal.
+//! What a person is told on standard error: sentences, and progress bars when it is a terminal.
+//!
+//! Invariant: whether anybody can read it changes nothing else. A full disk under a log, or a pipe that nobody reads any more, would end the program
+//! if it were told with `eprintln!`.
 
+use std::io::{self, Write};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle, WeakProgressBar};
 
 /// Bars for less than this would only flicker.
 pub const SHOWN_FROM_BYTES: u64 = 8 * 1024 * 1024;
 /// How often a spinner turns when nothing else redraws it.
 const TICK: Duration = Duration::from_millis(200);
+
+/// The bar that is shown; a command has one at a time.
+static SHOWN: Mutex<Option<WeakProgressBar>> = Mutex::new(None);
+
+/// Says something in a line of its own, above the bar if one is shown.
+pub fn say(text: &str) {
+    let bar = SHOWN.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    match bar.and_then(|bar| bar.upgrade()) {
+        Some(bar) => bar.suspend(|| write_to_stderr(&format!("{text}\n"))),
+        None => write_to_stderr(&format!("{text}\n")),
+    }
+}
+
+pub fn write_to_stderr(text: &str) {
+    // Where this cannot be said, that it cannot cannot be said either.
+    let _ = io::stderr().lock().write_all(text.as_bytes());
+}
+
+fn shown(bar: ProgressBar) -> ProgressBar {
+    *SHOWN.lock().unwrap_or_else(PoisonError::into_inner) = Some(bar.downgrade());
+    bar
+}
 
 /// Bytes done of `total_bytes`.
 pub fn bytes_bar(total_bytes: u64) -> ProgressBar {
@@ -25,10 +52,10 @@ pub fn bytes_spinner() -> ProgressBar {
 
 fn style(bar: ProgressBar, template: &str) -> ProgressBar {
     // A template that does not parse leaves the usual look.
-    match ProgressStyle::with_template(template) {
+    shown(match ProgressStyle::with_template(template) {
         Ok(style) => bar.with_style(style),
         Err(_) => bar,
-    }
+    })
 }
 
 /// Shows a hidden bar as a spinner of bytes.
@@ -37,6 +64,7 @@ pub fn show_on_stderr(bar: &ProgressBar) {
     if let Ok(style) = ProgressStyle::with_template("{spinner} {bytes} {bytes_per_sec}") {
         bar.set_style(style);
     }
+    shown(bar.clone());
 }
 
 /// Things done of `total`.

@@ -9,6 +9,7 @@ use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::exit::{self, usage};
+use super::progress::{say, write_to_stderr};
 use super::secret::password_from_text;
 
 /// Asks twice on standard error, and reads from standard input; both have to be a terminal.
@@ -29,11 +30,11 @@ fn ask_twice(name: &str) -> anyhow::Result<String> {
 }
 
 fn ask(question: &str) -> anyhow::Result<String> {
-    eprint!("{question}");
+    write_to_stderr(question);
     let mut line = String::new();
     let read = io::stdin().lock().read_line(&mut line);
     // The line end that was typed is not shown either.
-    eprintln!();
+    say("");
     read.map_err(|error| usage(format!("cannot read the password: {error}")))?;
     password_from_text(&line).map_err(|why| usage(format!("the password {why}; nothing was changed")))
 }
@@ -71,7 +72,7 @@ fn end_with_the_terminal_restored(hidden: Arc<Hidden>) -> io::Result<()> {
             _ = hangup.recv() => "SIGHUP",
         };
         hidden.restore();
-        eprintln!("\nerror: stopped by {by}");
+        say(&format!("\nerror: stopped by {by}"));
         std::process::exit(exit::Exit::Failure as i32);
     });
     Ok(())

@@ -28,7 +28,8 @@ use crate::config::{LISTEN_DEFAULT, Setting, address, shards_default, threads_de
 use crate::os::RealDisk;
 
 use super::exit::Exit;
-use super::profile::{LOCAL_CLUSTER_FOLDER, PROFILE_FILE};
+use super::profile::{LOCAL_CLUSTER_FOLDER, PROFILE_FILE, believed_owners};
+use super::progress;
 use super::serve;
 use folder::{DEMO_USER, Folder, PASSWORD_FILE};
 use keeper::{Event, Keeper, Stop};
@@ -45,6 +46,11 @@ const WAIT_SILENT: Duration = Duration::from_secs(3);
 const WAIT_ALL: Duration = Duration::from_secs(15);
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+It makes what is not there: a user `demo`, an admin, with a password of chance, and a profile by which the other commands find user and nodes in the \
+folder where this runs. It says when all nodes serve, and shows a table of them at a terminal. A node that dies is started again after a second; one \
+that dies three times in a row within ten seconds of its start is given up, and the others go on.
+Ctrl-C, SIGTERM and the end of this program, whatever ends it, stop the nodes; the data stays, and the same command goes on with it.")]
 pub struct RunClusterArgs {
     #[arg(
         help = format!("Nodes to run, 1 to {NODES_MAX} [default: those of the folder; {NODES_DEFAULT} in a new one]"),
@@ -82,13 +88,16 @@ async fn run_until<F: AsyncFnMut()>(
     program: &Program,
     next_signal: &mut F,
 ) -> anyhow::Result<()> {
+    if args.dir == Path::new(LOCAL_CLUSTER_FOLDER) {
+        folder::check_owner(&args.dir, &believed_owners())?;
+    }
     let mut folder = Folder::prepare(&args.dir)?;
     let count = folder.nodes(args.nodes)?;
     for number in folder.lost() {
-        eprintln!(
+        progress::say(&format!(
             "{} is gone: node {number} starts empty, and takes its place again with the data that the others have",
             folder.data(number).display()
-        );
+        ));
     }
     let patience = Patience {
         silent: WAIT_SILENT,
@@ -99,7 +108,7 @@ async fn run_until<F: AsyncFnMut()>(
     tokio::select! {
         biased;
         () = next_signal() => return Ok(()),
-        () = former::have_ended(&disk, &all_data, |text| eprintln!("{text}")) => {}
+        () = former::have_ended(&disk, &all_data, progress::say) => {}
     }
     let starts = plan(&mut folder, args.listen, count)?;
     folder.keep();
@@ -111,8 +120,9 @@ async fn run_until<F: AsyncFnMut()>(
             biased;
             () = next_signal(), if nodes.stop != Stop::Kill => {
                 shown = None;
+                above.leave();
                 if nodes.stop == Stop::No {
-                    print("stopping\n");
+                    print("stopping (once more kills the nodes, which loses nothing that was acknowledged)\n");
                 }
                 nodes.stop_harder();
                 continue;

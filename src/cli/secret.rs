@@ -8,6 +8,7 @@ use std::path::Path;
 use anyhow::Context;
 
 use super::exit::usage;
+use super::progress::say;
 
 /// A password file longer than this is some other file.
 const PASSWORD_FILE_BYTES_MAX: u64 = 64 * 1024;
@@ -48,7 +49,9 @@ pub fn warn_if_others_can_read(path: &Path, file: &fs::File) {
     let open_to_others = |meta: fs::Metadata| meta.is_file() && meta.mode() & 0o044 != 0;
     if file.metadata().is_ok_and(open_to_others) {
         let path = path.display();
-        eprintln!("warning: others on this machine may read {path}; `chmod 600 {path}` stops that");
+        say(&format!(
+            "warning: others on this machine may read {path}; `chmod 600 {path}` stops that"
+        ));
     }
 }
 

@@ -1,14 +1,15 @@
 //! `kv segment`: looks into the files of a data folder.
 
 use std::fs;
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, IsTerminal, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
 
 use super::exit::{unopened, usage};
-use super::get::output;
+use super::output::output;
+use super::shown::OnTerminal;
 use crate::node::NodeConfig;
 use crate::node::offline::{AcceptedLoss, accept_losses};
 use crate::os::disk::RealDisk;
@@ -46,9 +47,11 @@ pub fn run(command: SegmentCommand) -> anyhow::Result<()> {
     match command {
         SegmentCommand::Dump(args) => {
             let mut out = output();
-            dump(&args.file, args.values, &mut out)?;
-            out.flush()?;
-            Ok(())
+            match io::stdout().is_terminal() {
+                true => dump(&args.file, args.values, &mut OnTerminal::new(&mut out))?,
+                false => dump(&args.file, args.values, &mut out)?,
+            }
+            Ok(out.flush()?)
         }
         SegmentCommand::AcceptLoss(args) => accept_loss(&args.data),
     }

@@ -2,6 +2,7 @@
 //!
 //! Invariant: standard output carries one line, when the node listens; everything else goes to standard error.
 
+use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write as _};
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
@@ -20,6 +21,7 @@ use crate::config::{LogFormat, ServeConfig, Setting, Settings, Source};
 
 use super::exit::{Exit, usage};
 use super::launch;
+use super::progress::say;
 use super::secret;
 use crate::server::{FirstAdmin, Server};
 
@@ -158,7 +160,7 @@ pub async fn run(config: ServeConfig, stop_with_parent: bool) -> anyhow::Result<
     // A node that joins others has not heard of their users yet.
     let joins = config.cluster.as_ref().is_some_and(|cluster| !cluster.founds);
     if !running.has_users && !joins {
-        eprintln!("{NO_USERS}");
+        say(NO_USERS);
     }
     announce(&running.server, &config.data);
     tokio::select! {
@@ -241,14 +243,21 @@ fn start_logging(config: &ServeConfig) {
     let logging = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal());
+        // It would be told on standard error again, with a panic that ends the node if that cannot be written either.
+        .log_internal_errors(false)
+        .with_ansi(io::stderr().is_terminal() && takes_colours(|name| std::env::var_os(name)));
     let started = match config.log_format {
         LogFormat::Text => logging.try_init(),
         LogFormat::Json => logging.json().try_init(),
     };
     if started.is_err() {
-        eprintln!("warning: logging was set up before; its settings are kept");
+        say("warning: logging was set up before; its settings are kept");
     }
+}
+
+/// As <https://no-color.org> has it.
+fn takes_colours(variable: impl Fn(&str) -> Option<OsString>) -> bool {
+    variable("NO_COLOR").is_none_or(|text| text.is_empty()) && variable("TERM").is_none_or(|name| name != "dumb")
 }
 
 /// Everything that asks the process to stop.
@@ -347,6 +356,13 @@ mod tests {
         assert_eq!(config.data, dir.path().join("d"));
         let config = ServeArgs::default().into_config(|_| Some(String::new())).unwrap();
         assert_eq!(config.listen.port(), 8000);
+    }
+
+    #[test]
+    fn a_log_has_no_colours_where_nobody_wants_them() {
+        let takes = |set: &'static str, text: &'static str| takes_colours(|name| (name == set).then(|| text.into()));
+        assert!(takes("TERM", "xterm") && takes("NO_COLOR", ""));
+        assert!(!takes("TERM", "dumb") && !takes("NO_COLOR", "1"));
     }
 
     #[test]

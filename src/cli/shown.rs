@@ -1,6 +1,7 @@
 //! What others stored, on a terminal: names on a line of their own, and values.
 
 use std::borrow::Cow;
+use std::io::{self, IsTerminal, Write};
 
 /// As it is; or quoted and escaped where it would do something to a terminal, or to the lines around it.
 pub fn shown(name: &str) -> Cow<'_, str> {
@@ -19,9 +20,46 @@ pub fn shown_value(text: &str) -> Cow<'_, str> {
     )
 }
 
-/// The same of JSON, which stays what it says: such characters stand in texts only, and none of them needs two escapes.
+/// The same of JSON, which stays what it says: such characters stand in texts only, and none of them needs two escapes. Line ends stand between texts.
 pub fn shown_json(text: &str) -> Cow<'_, str> {
-    escaped(text, acts, |character| format!("\\u{:04x}", u32::from(character)))
+    escaped(
+        text,
+        |character| acts(character) && character != '\n',
+        |character| format!("\\u{:04x}", u32::from(character)),
+    )
+}
+
+/// JSON as it goes to standard output.
+pub fn json_for_stdout(text: &str) -> Cow<'_, str> {
+    match io::stdout().is_terminal() {
+        true => shown_json(text),
+        false => Cow::Borrowed(text),
+    }
+}
+
+/// JSON on its way to a terminal.
+pub struct OnTerminal<W> {
+    terminal: W,
+    characters: Characters,
+}
+
+impl<W: Write> OnTerminal<W> {
+    pub fn new(terminal: W) -> Self {
+        let characters = Characters::default();
+        Self { terminal, characters }
+    }
+}
+
+impl<W: Write> Write for OnTerminal<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let text = self.characters.of(bytes);
+        self.terminal.write_all(shown_json(&text).as_bytes())?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.terminal.flush()
+    }
 }
 
 fn escaped(text: &str, is_escaped: impl Fn(char) -> bool, escape: impl Fn(char) -> String) -> Cow<'_, str> {

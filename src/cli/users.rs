@@ -8,7 +8,8 @@ use crate::api::{STATUS_OK, UserEntries, UserEntry};
 use super::add::print_status;
 use super::connection::{CommonArgs, Connection, ConnectionArgs};
 use super::exit::usage;
-use super::shown::shown;
+use super::output::output;
+use super::shown::{json_for_stdout, shown};
 use super::{prompt, secret};
 
 #[derive(Debug, clap::Subcommand)]
@@ -27,7 +28,7 @@ pub enum UsersCommand {
 pub struct AddArgs {
     /// Name of the new user, without control characters; one with a colon in it cannot log in by HTTP Basic
     pub name: String,
-    /// Whether the user may manage users
+    /// Make an admin, who may manage users and the nodes of the cluster
     #[arg(long)]
     pub admin: bool,
     /// Give what is stored under the name, though there is no such user, to the new user
@@ -65,7 +66,7 @@ pub struct PasswdArgs {
 
 #[derive(Debug, clap::Args)]
 pub struct NewPasswordArgs {
-    /// File whose text is the new password, or - for standard input (--password-file is the password to log in with)
+    /// File whose text is the new password, or - for standard input (--password-file is the password to log in with) [default: asked for at a terminal, else standard input]
     #[arg(long, value_name = "FILE")]
     pub new_password_file: Option<PathBuf>,
 }
@@ -114,15 +115,16 @@ async fn list(args: &CommonArgs) -> anyhow::Result<()> {
     let connection = Connection::new(&args.connection)?;
     let listed = connection.client.users_list().await;
     let users = listed.map_err(|error| connection.explain(error.into()))?;
-    let mut out = io::stdout().lock();
+    let mut out = output();
     if args.json {
-        writeln!(out, "{}", serde_json::to_string(&UserEntries { users })?)?;
-        return Ok(());
+        let json = serde_json::to_string(&UserEntries { users })?;
+        writeln!(out, "{}", json_for_stdout(&json))?;
+    } else {
+        for user in users {
+            writeln!(out, "{}", line(&user))?;
+        }
     }
-    for user in users {
-        writeln!(out, "{}", line(&user))?;
-    }
-    Ok(())
+    Ok(out.flush()?)
 }
 
 /// No name looks like another one's line, or like the mark of an admin.

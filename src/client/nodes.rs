@@ -1,5 +1,6 @@
 //! The nodes that a client knows: which to ask first, and which to leave alone for a while.
 
+use std::borrow::Cow;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -110,8 +111,9 @@ impl Nodes {
 /// `http://host:port`, perhaps with a path before those of the API, and without a slash at the end.
 fn normal_url(text: &str) -> Result<String, ClientError> {
     let refuse = |why: &str| {
+        let shown = without_password(text);
         Err(ClientError::Setup(format!(
-            "{text:?} is not the address of a node: {why}"
+            "{shown:?} is not the address of a node: {why}"
         )))
     };
     let with_scheme = if text.contains("://") {
@@ -143,7 +145,37 @@ fn normal_url(text: &str) -> Result<String, ClientError> {
     if uri.query().is_some() {
         return refuse("there is a ? in it");
     }
+    if with_scheme.contains('#') {
+        return refuse("there is a # in it");
+    }
+    if !has_good_port(&uri) {
+        return refuse("its port is no number from 1 to 65535");
+    }
     Ok(with_scheme.trim_end_matches('/').to_owned())
+}
+
+/// Or none. A port that is no number would count as none, and who listens at the usual one would get the credentials.
+fn has_good_port(uri: &Uri) -> bool {
+    let authority = uri.authority().map_or("", |authority| authority.as_str());
+    // The colons of an address of IPv6 are within brackets.
+    let behind_host = authority.rsplit(']').next().unwrap_or_default();
+    match behind_host.rsplit_once(':') {
+        Some(_) => uri.port_u16().is_some_and(|port| port > 0),
+        None => true,
+    }
+}
+
+/// For a message, which may end in a log.
+fn without_password(text: &str) -> Cow<'_, str> {
+    let (scheme, rest) = match text.split_once("://") {
+        Some((scheme, rest)) => (format!("{scheme}://"), rest),
+        None => (String::new(), text),
+    };
+    // What is no address may have its @ anywhere.
+    match rest.rsplit_once('@') {
+        Some((_, host)) => Cow::Owned(format!("{scheme}…@{host}")),
+        None => Cow::Borrowed(text),
+    }
 }
 
 #[cfg(test)]
@@ -158,14 +190,31 @@ mod tests {
     }
 
     #[test]
+    fn a_password_in_an_address_is_refused_and_not_told() {
+        for text in [
+            "http://a:s3cret@host",
+            "a:s3cret@host:1",
+            "https://a:s3c@ret@host",
+            "http://a:s3 cret@host",
+        ] {
+            let error = normal_url(text).unwrap_err().to_string();
+            assert!(error.contains("@host") && !error.contains("s3c"), "{error}");
+        }
+    }
+
+    #[test]
     fn an_unusable_address_is_refused_by_name() {
         for text in [
             "https://host:1",
             "ftp://host",
             "http://",
             "",
-            "http://a:b@host",
             "http://h/?x",
+            "http://h/#x",
+            "http://h:99999",
+            "http://h:0",
+            "http://[::1]:65536",
+            "h:",
         ] {
             let error = normal_url(text).unwrap_err().to_string();
             assert!(error.contains(&format!("{text:?}")), "{error}");

@@ -1,6 +1,6 @@
 //! The command line: what scripts rely on.
 
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
@@ -230,6 +230,65 @@ fn a_port_that_is_taken_is_named_with_what_the_system_says() {
 }
 
 #[test]
+fn a_full_standard_output_is_not_told_as_a_full_disk_of_the_node() {
+    let home = Home::new();
+    let node = home.start();
+    node.admin().add("k", "v");
+    for (words, told) in [
+        (
+            &["add_value", "k", "w"][..],
+            "it was done, but that could not be written to standard output",
+        ),
+        (&["get_value", "k"], "cannot write to standard output"),
+        (&["get_value", "k", "--json"], "cannot write to standard output"),
+        (&["get_value", "k", "--count"], "cannot write to standard output"),
+        (&["keys"], "cannot write to standard output"),
+        (&["export"], "cannot write to standard output"),
+        (&["users", "list"], "cannot write to standard output"),
+        (&["completions", "bash"], "cannot write to standard output"),
+    ] {
+        let mut command = cli(&home, &node, words);
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let output = command.stdout(full).stderr(Stdio::piped()).spawn().unwrap();
+        assert_fails(
+            &output.wait_with_output().unwrap(),
+            1,
+            &[told, "No space left on device"],
+        );
+    }
+    assert_eq!(node.admin().get("k"), ["v", "w"]);
+}
+
+#[test]
+fn a_standard_error_that_nobody_can_write_changes_nothing_else() {
+    let home = Home::new();
+    let full = || std::fs::File::options().write(true).open("/dev/full").unwrap();
+    // It has no user, which it says there, as it does whatever it logs.
+    let mut serve = kv();
+    serve
+        .args(["serve", "--listen", "127.0.0.1:0"])
+        .current_dir(home.path())
+        .stdout(Stdio::piped())
+        .stderr(full());
+    let mut serve = serve.spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(serve.stdout.as_mut().unwrap())
+        .read_line(&mut line)
+        .unwrap();
+    assert!(line.starts_with("kv-storage ready"), "{line:?}, {:?}", serve.wait());
+    kill_process(Pid::from_child(&serve), Signal::TERM).unwrap();
+    assert!(serve.wait().unwrap().success());
+
+    let node = home.start();
+    let mut nobody = cli(&home, &node, &["get_value", "k"]);
+    nobody.env("KV_URL", "http://127.0.0.1:1").stderr(full());
+    assert_eq!(nobody.status().unwrap().code(), Some(UNREACHABLE));
+    std::fs::write(home.path().join("in.jsonl"), "{\"key\":\"k\",\"value\":[\"v\"]}\n").unwrap();
+    let mut import = cli(&home, &node, &["import", "in.jsonl"]);
+    assert!(import.stderr(full()).status().unwrap().success());
+}
+
+#[test]
 fn json_is_for_machines() {
     let home = Home::new();
     let node = home.start();
@@ -389,6 +448,55 @@ fn an_export_that_was_cut_goes_on_to_the_same_file() {
         ok(cli(&home, &node, &["export", "part", "--resume"]));
         assert!(std::fs::read(&part).unwrap() == whole, "cut at {cut}");
     }
+}
+
+#[test]
+fn an_export_that_is_interrupted_leaves_no_file_that_looks_whole() {
+    let home = Home::new();
+    let node = home.start();
+    node.admin().add("a", "v");
+    let line = "{\"key\":\"a\",\"value\":[\"v\"]}\n";
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let (file, part) = (home.path().join("out"), home.path().join("out.part"));
+    for (signal, stop) in [(Signal::INT, "SIGINT"), (Signal::TERM, "SIGTERM")] {
+        for resumed in [false, true] {
+            let _ = std::fs::remove_file(&part);
+            let mut words = vec!["export", "out"];
+            if resumed {
+                std::fs::write(&part, line).unwrap();
+                words.push("--resume");
+            }
+            let mut export = cli(&home, &node, &words);
+            export.env("KV_URL", format!("http://{}", silent.local_addr().unwrap()));
+            let export = export.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+            // It has asked for keys, and waits for them.
+            let connection = silent.accept().unwrap();
+            assert!(part.exists() && !file.exists());
+            kill_process(Pid::from_child(&export), signal).unwrap();
+            let output = export.wait_with_output().unwrap();
+            drop(connection);
+            assert_fails(&output, 1, &[stop]);
+            assert_eq!(
+                said(&output).contains("out.part: go on with --resume"),
+                resumed,
+                "{}",
+                said(&output)
+            );
+            assert_eq!((part.exists(), file.exists()), (resumed, false));
+        }
+    }
+    assert_fails(
+        &run(cli(&home, &node, &["export", "out"])),
+        USAGE,
+        &["out.part", "--resume"],
+    );
+    node.admin().add("b", "v");
+    ok(cli(&home, &node, &["export", "out", "--resume"]));
+    assert_eq!(
+        std::fs::read_to_string(&file).unwrap(),
+        line.to_owned() + &line.replace("\"a\"", "\"b\"")
+    );
+    assert!(!part.exists());
 }
 
 /// How far an import has come, by its own account; `None` before it has begun.

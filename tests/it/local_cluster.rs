@@ -117,6 +117,12 @@ fn what_is_written_at_once_leaves_no_node_out_of_a_new_cluster() {
     cluster.ok(&["add_value", "greeting", "hello"]);
     let members = cluster.ok(&["cluster", "members"]);
     assert_eq!(members.matches("  up  ").count(), 3, "{members}");
+    let json: serde_json::Value = serde_json::from_str(&cluster.ok(&["cluster", "members", "--json"])).expect("JSON");
+    assert_eq!(
+        json["members"].as_array().map(Vec::len),
+        Some(3),
+        "an object, as all answers: {json}"
+    );
     let profile = std::fs::read_to_string(cluster.folder.path().join("kv-cluster/profile.toml")).expect("a profile");
     for address in profile.split('"').filter(|text| text.starts_with("http://")) {
         let args = ["get_value", "greeting", "--consistency", "one", "--url", address];

@@ -11,7 +11,7 @@ use anyhow::Context;
 
 use crate::cli::cluster::new_key;
 use crate::cli::exit::usage;
-use crate::cli::profile::{PROFILE_FILE, Profile, Urls};
+use crate::cli::profile::{LOCK_FILE, PROFILE_FILE, Profile, Urls};
 use crate::cli::secret;
 use crate::client::{Client, entropy};
 
@@ -24,7 +24,6 @@ pub const PASSWORD_FILE: &str = "demo-password";
 pub const KEY_FILE: &str = "cluster-key";
 /// Of randomness, in the demo user's password.
 pub const PASSWORD_BYTES: usize = 16;
-const LOCK_FILE: &str = "lock";
 
 pub struct Folder {
     path: PathBuf,
@@ -202,6 +201,23 @@ impl Folder {
     }
 }
 
+/// Who can write into the folder can have files of this process's user written over, and knows the password; so a folder that is only found
+/// there is one's own, or root's.
+pub fn check_owner(folder: &Path, owners: &[u32]) -> anyhow::Result<()> {
+    for meta in [fs::symlink_metadata(folder), fs::metadata(folder)]
+        .into_iter()
+        .flatten()
+    {
+        if !owners.contains(&meta.uid()) {
+            let shown = folder.display();
+            return Err(usage(format!(
+                "{shown} belongs to another user; with --dir ./{shown} it is run all the same"
+            )));
+        }
+    }
+    Ok(())
+}
+
 fn lock(folder: &Path) -> anyhow::Result<fs::File> {
     let place = || format!("cannot lock the folder {}", folder.display());
     let path = folder.join(LOCK_FILE);
@@ -232,7 +248,9 @@ fn is_at(file: &fs::File, path: &Path) -> io::Result<bool> {
 pub fn new_log(log: &Path) -> anyhow::Result<fs::File> {
     let old = log.with_extension("log.old");
     match fs::rename(log, old) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(error).with_context(|| format!("cannot rename {}", log.display()));
+        }
         _ => {}
     }
     fs::File::create(log).with_context(|| format!("cannot write {}", log.display()))

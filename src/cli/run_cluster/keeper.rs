@@ -124,7 +124,8 @@ async fn stop(mut node: NodeProcess, orders: &mut watch::Receiver<Stop>) -> anyh
     };
     let Some(status) = in_time else {
         node.kill().await?;
-        anyhow::bail!("the node was killed: it did not stop by itself. Nothing that it had acknowledged is lost")
+        let number = node.number;
+        anyhow::bail!("node {number} was killed: it did not stop by itself. Nothing that it had acknowledged is lost")
     };
     let status = status?;
     if obeyed(status) {

@@ -3,7 +3,7 @@
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
-use indicatif::ProgressBar;
+use indicatif::{ProgressBar, ProgressDrawTarget};
 use tokio::time::interval;
 
 use crate::api::{Member, MemberState, path};
@@ -30,7 +30,12 @@ impl Above {
     }
 
     pub fn line(&self, text: &str) {
-        self.0.suspend(|| eprintln!("{text}"));
+        progress::say(text);
+    }
+
+    /// The table stays as it is: what is printed next comes below it, and so does what the terminal itself writes for Ctrl-C.
+    pub fn leave(&self) {
+        self.0.set_draw_target(ProgressDrawTarget::hidden());
     }
 
     /// Keeps the table up to date, until it is dropped.
@@ -52,6 +57,7 @@ impl Above {
                     _ => "-".to_owned(),
                 };
                 let lag = lags.iter().find(|(http, _)| http == address);
+                let unknown = if client.is_some() { "?" } else { "-" };
                 rows.push([
                     (index + 1).to_string(),
                     address.to_owned(),
@@ -59,7 +65,7 @@ impl Above {
                     now.as_ref()
                         .map_or_else(|| "-".to_owned(), |figures| figures.ops.to_string()),
                     rate,
-                    lag.map_or_else(|| "-".to_owned(), |(_, behind)| behind.clone()),
+                    lag.map_or_else(|| unknown.to_owned(), |(_, behind)| behind.clone()),
                 ]);
                 *before = now.map(|figures| (Instant::now(), figures));
             }

@@ -41,7 +41,7 @@ pub async fn get(address: &str, path: &str) -> io::Result<Result<String, String>
 /// How long the start of a cluster waits for all of its nodes.
 #[derive(Debug, Clone, Copy)]
 pub struct Patience {
-    /// After so much, those that are missed are named.
+    /// After so much, and then again after as much, those that are missed are named.
     pub silent: Duration,
     /// After so much, the others go on without them, if they are a quorum of all. None: all are needed.
     pub all: Option<Duration>,
@@ -52,6 +52,7 @@ pub struct Patience {
 pub async fn until_ready(urls: &[String], patience: Patience, say: impl Fn(&str)) -> BTreeSet<usize> {
     let began = Instant::now();
     let mut said = BTreeMap::new();
+    let mut say_from = began + patience.silent;
     loop {
         let mut missed = BTreeMap::new();
         for (place, url) in urls.iter().enumerate() {
@@ -62,7 +63,9 @@ pub async fn until_ready(urls: &[String], patience: Patience, say: impl Fn(&str)
         if missed.is_empty() {
             return BTreeSet::new();
         }
-        if began.elapsed() >= patience.silent {
+        // Of a cluster that is being made, the reasons change many times a second.
+        if Instant::now() >= say_from {
+            say_from += patience.silent;
             for (place, why) in missed.iter().filter(|(place, why)| said.get(*place) != Some(*why)) {
                 say(&format!("waiting for node {}, which is not ready: {why}", place + 1));
             }

@@ -110,7 +110,7 @@ impl Start {
 }
 
 pub struct NodeProcess {
-    number: usize,
+    pub number: usize,
     child: Child,
     /// The pipe that the node watches; `Child::wait` would close it, so it is kept apart.
     _alive: ChildStdin,

@@ -104,7 +104,7 @@ async fn a_node_that_does_not_stop_is_killed_on_the_second_signal() {
     let ready = world.ready();
     let script = format!("trap '' TERM\n{ready}while :; do sleep 0.05; done\n");
     let error = world.run(&script, 2).await.unwrap_err().to_string();
-    assert!(error.contains("killed"), "{error}");
+    assert!(error.contains("node 1 was killed"), "{error}");
 }
 
 #[tokio::test]
@@ -115,6 +115,32 @@ async fn a_port_in_use_is_said_before_anything_is_started() {
     let error = world.run("exit 0", 0).await.unwrap_err().to_string();
     assert!(error.contains("is in use") && error.contains("--listen"), "{error}");
     assert!(!world.path("node-1.log").exists());
+}
+
+#[test]
+fn a_folder_of_somebody_else_is_run_only_when_it_is_asked_for() {
+    let root = tempfile::tempdir().unwrap();
+    let (folder, link) = (root.path().join("kv-cluster"), root.path().join("link"));
+    let own = [fs::metadata(root.path()).unwrap().uid()];
+    folder::check_owner(&folder, &[]).unwrap();
+    fs::create_dir(&folder).unwrap();
+    std::os::unix::fs::symlink(&folder, &link).unwrap();
+    for path in [&folder, &link] {
+        folder::check_owner(path, &own).unwrap();
+        let error = folder::check_owner(path, &[u32::MAX - 7]).unwrap_err();
+        assert_eq!(crate::cli::exit::exit_of(&error), Exit::Usage);
+        assert!(error.to_string().contains("another user"), "{error}");
+    }
+}
+
+#[test]
+fn a_log_that_cannot_be_written_is_named() {
+    let root = tempfile::tempdir().unwrap();
+    let log = root.path().join("node-1.log");
+    fs::write(&log, "").unwrap();
+    fs::create_dir_all(root.path().join("node-1.log.old/in the way")).unwrap();
+    let error = format!("{:#}", folder::new_log(&log).unwrap_err());
+    assert!(error.contains("node-1.log"), "{error}");
 }
 
 #[test]
