@@ -64,9 +64,9 @@ pub fn file_name(number: u64) -> String {
 
 pub fn parse_file_name(name: &str) -> Option<u64> {
     let digits = name.strip_prefix("log-")?.strip_suffix(".kvl")?;
-    (digits.len() == 16)
-        .then(|| u64::from_str_radix(digits, 16).ok())
-        .flatten()
+    let number = u64::from_str_radix(digits, 16).ok()?;
+    // Only the one spelling counts: no sign, no capitals, all 16 digits.
+    (file_name(number) == name).then_some(number)
 }
 
 /// The log before this one, and where it ended.

@@ -22,6 +22,18 @@ fn a_file_that_was_never_finished_is_removed() {
 }
 
 #[test]
+fn a_file_of_somebody_else_whose_name_is_almost_that_of_a_log_is_left_alone() {
+    let disk = MemoryDisk::new();
+    put_log(&disk, 1, &[1, 2], Previous::default());
+    for name in ["log-000000000000000A.kvl", "log-+00000000000000a.kvl"] {
+        disk.put(&Path::new(DIR).join(name), vec![1; 600]);
+        let found = recovered(&disk);
+        assert!(log_numbers(&found) == [1] && is_clean(&found), "{name}");
+        assert!(disk.content(&Path::new(DIR).join(name)).is_some());
+    }
+}
+
+#[test]
 fn a_log_that_a_segment_replaces_is_a_spare_and_is_not_read() {
     let disk = MemoryDisk::new();
     put_log(&disk, 1, &[1, 2], Previous::default());
