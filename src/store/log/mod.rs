@@ -31,7 +31,7 @@
 //!   there is room for another record; and no next log names an end. Records are written only where the file was filled and synced
 //!   before, and adds only where there is room for clears behind them, so no crash leaves that. A file that is used again is synced to its end first.
 //! - What lies in the body of a record whose header is sound is no record, even if that body is torn.
-//! - The header holds nothing that the file's name and the folder's secret do not say, but for the end of the log before; a damaged
+//! - The header holds nothing that the folder, the file's name and the folder's secret do not say, but for the end of the log before; a damaged
 //!   header alone loses nothing.
 
 mod record;

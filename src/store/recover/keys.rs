@@ -1,7 +1,7 @@
 //! With which key each log is read.
 //!
 //! Rules:
-//! - a log whose own header is sound says it itself;
+//! - a log whose own header is sound says it itself; but one of another shard is in the wrong folder, and nothing in it is believed;
 //! - any other is read with the folder's secret; or as one of version 1 or 2, but only if its first record says so: at the place of that
 //!   one's header, every life of a file has what the shard wrote, so no user's text can stand there;
 //! - the folder's secret stands in a file of its own; without that, any sound header of version 3 tells it;
@@ -20,6 +20,7 @@ use crate::store::log::{self, HeaderError, LogHeader, LogKey, LogSecret, SECRET_
 
 /// What is known of the secret of a folder.
 pub(super) struct FolderSecret {
+    shard: u16,
     pub(super) found: Option<LogSecret>,
     /// In its file.
     pub(super) stored: bool,
@@ -32,6 +33,7 @@ pub(super) struct FolderSecret {
 impl FolderSecret {
     pub(super) fn find(place: &Place, logs: &BTreeSet<u64>) -> Result<Self, RecoverError> {
         let mut secret = Self {
+            shard: place.shard,
             found: None,
             stored: false,
             existed: true,
@@ -55,8 +57,8 @@ impl FolderSecret {
                 });
             }
         }
-        let mut headers = logs.iter().rev().map(|&number| header_of(place, number));
-        secret.found = headers.find_map(|header| header?.secret);
+        let mut headers = logs.iter().rev().filter_map(|&number| header_of(place, number));
+        secret.found = headers.find_map(|header| header.secret.filter(|_| header.shard == place.shard));
         if secret.found.is_some() && !secret.existed {
             tracing::error!(dir = %place.dir.display(), "the file of the logs' secret is missing; it is written anew");
         }
@@ -71,10 +73,11 @@ impl FolderSecret {
         header: Result<LogHeader, HeaderError>,
         known_end: Option<u64>,
     ) -> Option<LogKey> {
-        if let Ok(own) = header
-            && own.number == number
-        {
-            return Some(own.key());
+        match header {
+            // A file is never used again in another folder. What lay here under its name may have been written over.
+            Ok(own) if own.shard != self.shard => return None,
+            Ok(own) if own.number == number => return Some(own.key()),
+            _ => {}
         }
         let usual = LogKey::new(number, self.found.unwrap_or(self.new));
         let former = LogKey::without_secret(number);
