@@ -1,7 +1,8 @@
 //! With which key each log is read.
 //!
 //! Rules:
-//! - a log whose own header is sound says it itself; but one of another shard is in the wrong folder, and nothing in it is believed;
+//! - a log whose own header is sound says it itself; but where it names another shard, and records are of slots that are not this one's, it lies in
+//!   the wrong folder, and nothing in it is believed;
 //! - any other is read with the folder's secret; or as one of version 1 or 2, but only if its first record says so: at the place of that
 //!   one's header, every life of a file has what the shard wrote, so no user's text can stand there;
 //! - the folder's secret stands in a file of its own; without that, any sound header of version 3 tells it;
@@ -11,6 +12,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
+use std::ops::Range;
 
 use bytes::Bytes;
 
@@ -21,6 +23,7 @@ use crate::store::log::{self, HeaderError, LogHeader, LogKey, LogSecret, SECRET_
 /// What is known of the secret of a folder.
 pub(super) struct FolderSecret {
     shard: u16,
+    slots: Range<u16>,
     pub(super) found: Option<LogSecret>,
     /// In its file.
     pub(super) stored: bool,
@@ -34,6 +37,7 @@ impl FolderSecret {
     pub(super) fn find(place: &Place, logs: &BTreeSet<u64>) -> Result<Self, RecoverError> {
         let mut secret = Self {
             shard: place.shard,
+            slots: place.slots.clone(),
             found: None,
             stored: false,
             existed: true,
@@ -57,8 +61,8 @@ impl FolderSecret {
                 });
             }
         }
-        let mut headers = logs.iter().rev().filter_map(|&number| header_of(place, number));
-        secret.found = headers.find_map(|header| header.secret.filter(|_| header.shard == place.shard));
+        let mut headers = logs.iter().rev().map(|&number| header_of(place, number));
+        secret.found = headers.find_map(|header| header?.secret);
         if secret.found.is_some() && !secret.existed {
             tracing::error!(dir = %place.dir.display(), "the file of the logs' secret is missing; it is written anew");
         }
@@ -75,7 +79,7 @@ impl FolderSecret {
     ) -> Option<LogKey> {
         match header {
             // A file is never used again in another folder. What lay here under its name may have been written over.
-            Ok(own) if own.shard != self.shard => return None,
+            Ok(own) if self.is_of_other_shard(&own, bytes) => return None,
             Ok(own) if own.number == number => return Some(own.key()),
             _ => {}
         }
@@ -99,6 +103,13 @@ impl FolderSecret {
             None => gives(&former) || self.existed || !LogHeader::looks_without_secret(bytes),
         };
         (!unknown).then_some(usual)
+    }
+}
+
+impl FolderSecret {
+    fn is_of_other_shard(&self, own: &LogHeader, bytes: &Bytes) -> bool {
+        let is_foreign = |found: &log::Found| !self.slots.contains(&found.header.dot.slot.0);
+        own.shard != self.shard && log::scan(bytes, &own.key(), None).records.iter().any(is_foreign)
     }
 }
 

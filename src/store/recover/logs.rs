@@ -27,12 +27,12 @@ pub(super) fn read_logs(
         let known_end = previous
             .filter(|previous| previous.number == number)
             .map(|previous| previous.end);
+        let key = secret.key_of(number, &log.bytes, log.header, known_end);
         let own = log.header.ok();
-        let own = own.filter(|header| (header.shard, header.number) == (place.shard, number));
+        let own = own.filter(|header| header.number == number && key.is_some());
         // A file that was taken over and never used, for there was no space, says nothing of the one before it; one behind it may.
         let still = previous.filter(|previous| previous.number < number);
         previous = own.map(|header| header.previous).or(still);
-        let key = secret.key_of(number, &log.bytes, log.header, known_end);
         take_log(place, log, key, known_end, found)?;
     }
     found.logs.reverse();
@@ -117,6 +117,7 @@ fn take_log(
     };
     if let Ok(LogHeader { shard, .. }) = log.header
         && shard != place.shard
+        && key.is_none()
     {
         let path = path.display();
         found.note_damage(format!(
