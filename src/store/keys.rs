@@ -6,7 +6,8 @@
 //! Keys that were cleared stay for an hour and more, and there may be millions of them, or millions of cleared ops in one: a page is bounded by
 //! what it passes too.
 //!
-//! Memory: of all these walks each one waits at its next key. It keeps the block that the key lies in only if that is small.
+//! Memory: of all these walks each one waits at its next key. It keeps the block that the key lies in only if that is small, and all of them
+//! together do not keep much: there may be ten thousand.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -24,6 +25,10 @@ use crate::types::{Key, UserId};
 const PASSED_MAX: usize = 8192;
 /// Blocks that a page goes through, bytes, besides those that its walks begin in.
 const LOOKED_AT_BYTES_MAX: u64 = 16 << 20;
+/// A walk that waits may keep a block of this size, as a rule one that is in the cache anyway.
+const HELD_BLOCK_BYTES_MAX: usize = 64 * 1024;
+/// Of the blocks that all walks of a page keep. What would be more is let go, and looked for in the cache again.
+const HELD_BYTES_MAX: usize = 16 << 20;
 /// What one op counts for that is looked at within a key: what is left of cleared ones may be many.
 const OP_BYTES: u64 = 256;
 
@@ -74,12 +79,42 @@ struct Walk {
     scan: Scan,
 }
 
-/// The walks that have a key, by their next one. The number tells apart those that stand at the same.
-type Walks = BTreeMap<(Key, usize), Box<Walk>>;
+/// The walks that have a key.
+#[derive(Default)]
+struct Walks {
+    /// By their next one. The number tells apart those that stand at the same.
+    by_key: BTreeMap<(Key, usize), Box<Walk>>,
+    /// Of the blocks that they keep.
+    held_bytes: usize,
+}
+
+impl Walks {
+    fn next_key(&self) -> Option<&Key> {
+        self.by_key.first_key_value().map(|((key, _), _)| key)
+    }
+
+    /// So much may the next one keep.
+    fn room(&self) -> usize {
+        HELD_BLOCK_BYTES_MAX.min(HELD_BYTES_MAX.saturating_sub(self.held_bytes))
+    }
+
+    fn put(&mut self, key: Key, number: usize, walk: Box<Walk>) {
+        self.held_bytes += walk.scan.held_bytes();
+        self.by_key.insert((key, number), walk);
+    }
+
+    /// One that stands at the key.
+    fn take(&mut self, key: &Key) -> Option<(usize, Box<Walk>)> {
+        let first = self.by_key.first_entry().filter(|first| first.key().0 == *key)?;
+        let ((_, number), walk) = first.remove_entry();
+        self.held_bytes = self.held_bytes.saturating_sub(walk.scan.held_bytes());
+        Some((number, walk))
+    }
+}
 
 impl KeyLister {
     fn walks(&self, is_wanted: impl Fn() -> bool) -> Result<Walks, ReadError> {
-        let mut walks = Walks::new();
+        let mut walks = Walks::default();
         let mut count = 0;
         for slot in self.slots.clone().map(SlotId).take_while(|_| is_wanted()) {
             for segment in self
@@ -92,8 +127,8 @@ impl KeyLister {
                     slot,
                     scan: segment.scan_through(ScanBlocks::Cache, Some((slot, self.query.user.as_str(), start))),
                 });
-                if let Some(key) = self.next_key(&mut walk)? {
-                    walks.insert((key, count), walk);
+                if let Some(key) = self.next_key(&mut walk, walks.room())? {
+                    walks.put(key, count, walk);
                     count += 1;
                 }
             }
@@ -104,15 +139,14 @@ impl KeyLister {
     /// Lets all walks that stand at the key go on; gives its slot, if there are any. Counts the bytes that they look at.
     fn pass(&self, walks: &mut Walks, key: &Key, looked_at: &mut u64) -> Result<Option<SlotId>, ReadError> {
         let mut slot = None;
-        while let Some(first) = walks.first_entry().filter(|first| first.key().0 == *key) {
-            let ((_, number), mut walk) = first.remove_entry();
+        while let Some((number, mut walk)) = walks.take(key) {
             slot = Some(walk.slot);
             let before = walk.scan.bytes_looked_at();
             self.leave(&mut walk, key);
-            let next = self.next_key(&mut walk)?;
+            let next = self.next_key(&mut walk, walks.room())?;
             *looked_at += walk.scan.bytes_looked_at() - before;
             if let Some(next) = next {
-                walks.insert((next, number), walk);
+                walks.put(next, number, walk);
             }
         }
         Ok(slot)
@@ -127,14 +161,14 @@ impl KeyLister {
     pub fn list_while(&self, is_wanted: impl Fn() -> bool) -> Result<KeyPage, ReadError> {
         let mut walks = self.walks(&is_wanted)?;
         // As much as it took to begin at least: each page begins anew.
-        let begun = walks.values().map(|walk| walk.scan.bytes_looked_at()).sum();
+        let begun = walks.by_key.values().map(|walk| walk.scan.bytes_looked_at()).sum();
         let looked_at_max = LOOKED_AT_BYTES_MAX.max(begun);
         let (mut passed, mut looked_at) = (0, 0);
         let mut memory = self.memory.keys().peekable();
         let mut page = KeyPage::default();
         let mut last = self.query.after.as_deref().and_then(|after| Key::new(after).ok());
         loop {
-            let on_disk = walks.first_key_value().map(|((key, _), _)| key.clone());
+            let on_disk = walks.next_key().cloned();
             let Some(key) = on_disk.iter().chain(memory.peek().copied()).min().cloned() else {
                 page.next_after = self.memory_cut.clone();
                 return Ok(page);
@@ -153,8 +187,8 @@ impl KeyLister {
         }
     }
 
-    /// The next accepted key of the walk.
-    fn next_key(&self, walk: &mut Walk) -> Result<Option<Key>, ReadError> {
+    /// The next accepted key of the walk, which keeps no block there that is longer than `room`.
+    fn next_key(&self, walk: &mut Walk, room: usize) -> Result<Option<Key>, ReadError> {
         loop {
             let Some(entry) = walk.scan.next()? else {
                 return Ok(None);
@@ -170,7 +204,7 @@ impl KeyLister {
                 self.leave(walk, &entry.key);
                 continue;
             }
-            if walk.scan.holds_large_block() {
+            if walk.scan.held_bytes() > room {
                 self.leave(walk, &entry.key);
                 walk.scan.let_go();
             }

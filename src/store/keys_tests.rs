@@ -82,22 +82,58 @@ fn all_names() -> Vec<String> {
     names
 }
 
+/// Page after page, and how many these were.
+fn listed(lister: &mut KeyLister) -> (Vec<String>, usize) {
+    let (mut keys, mut pages) = (Vec::new(), 0);
+    loop {
+        let page = lister.list().unwrap();
+        keys.extend(page.keys.iter().map(|key| key.as_str().to_owned()));
+        pages += 1;
+        let Some(last) = page.next_after else {
+            return (keys, pages);
+        };
+        lister.query.after = Some(last.as_str().to_owned());
+    }
+}
+
 #[test]
 fn no_walk_keeps_a_large_block_while_it_waits() {
     for value_bytes in [100 << 10, CACHED_BLOCK_BYTES_MAX + 1] {
         let disk = MemoryDisk::new();
         let lister = lister(segment_of(&disk, value_bytes), usize::MAX);
         let mut walks = lister.walks(|| true).unwrap();
-        assert_eq!(walks.len(), usize::from(SLOTS));
-        while let Some((key, _)) = walks.keys().next().cloned() {
-            let holding = walks.values().filter(|walk| walk.scan.holds_large_block());
-            assert_eq!(holding.count(), 0, "values of {value_bytes} bytes");
+        assert_eq!(walks.by_key.len(), usize::from(SLOTS));
+        while let Some(key) = walks.next_key().cloned() {
+            assert_eq!(held_bytes(&walks), 0, "values of {value_bytes} bytes");
             assert!(lister.pass(&mut walks, &key, &mut 0).unwrap().is_some());
         }
         let page = lister.list().unwrap();
         let keys: Vec<_> = page.keys.iter().map(|key| key.as_str().to_owned()).collect();
         assert_eq!(keys, all_names());
     }
+}
+
+fn held_bytes(walks: &Walks) -> usize {
+    walks.by_key.values().map(|walk| walk.scan.held_bytes()).sum()
+}
+
+#[test]
+fn many_walks_do_not_keep_much_together_while_they_wait() {
+    let disk = MemoryDisk::new();
+    let mut lister = lister(segment_of(&disk, 40 << 10), usize::MAX);
+    // Whose walks stand at the same keys, as if each had a copy.
+    let copies = HELD_BYTES_MAX / (40 << 10) / usize::from(SLOTS) * 2;
+    lister.segments = vec![lister.segments[0].clone(); copies];
+    let mut walks = lister.walks(|| true).unwrap();
+    let mut most = 0;
+    while let Some(key) = walks.next_key().cloned() {
+        let held = held_bytes(&walks);
+        assert!(held <= HELD_BYTES_MAX && held == walks.held_bytes, "{held} are kept");
+        most = most.max(held);
+        assert!(lister.pass(&mut walks, &key, &mut 0).unwrap().is_some());
+    }
+    assert!(most > HELD_BYTES_MAX * 9 / 10 && walks.held_bytes == 0);
+    assert_eq!(listed(&mut lister).0, all_names());
 }
 
 #[test]
@@ -244,16 +280,8 @@ fn a_page_is_bounded_by_the_blocks_that_it_goes_through() {
     let disk = MemoryDisk::new();
     let value_bytes = (LOOKED_AT_BYTES_MAX / u64::from(SLOTS)) as usize;
     let mut lister = lister(segment_of(&disk, value_bytes), usize::MAX);
-    let (mut keys, mut pages) = (Vec::new(), 0);
-    loop {
-        let page = lister.list().unwrap();
-        keys.extend(page.keys.iter().map(|key| key.as_str().to_owned()));
-        pages += 1;
-        let Some(last) = page.next_after else { break };
-        lister.query.after = Some(last.as_str().to_owned());
-    }
-    assert_eq!(keys, all_names());
-    assert!(pages > 1);
+    let (keys, pages) = listed(&mut lister);
+    assert!(keys == all_names() && pages > 1);
 }
 
 #[test]

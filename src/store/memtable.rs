@@ -308,6 +308,8 @@ impl Memtable {
     }
 
     fn op(&self, entry: u32, groups: usize) -> Option<Op> {
+        #[cfg(test)]
+        tests::note_op();
         let record = self.record_of(entry, groups)?;
         RecordHeader::decode_trusted(&record)?.op(&record)
     }

@@ -14,6 +14,10 @@ use crate::core::slot::SlotId;
 use crate::core::stamp::Stamp;
 use crate::types::{Key, UserId};
 
+/// Ops in memory that are read on the very thread that asks for them, which others wait for too: to read more takes milliseconds, and with many
+/// clears among them tens of these.
+const WARM_OPS_MAX: usize = 1024;
+
 /// Where a key's ops come from.
 #[derive(Clone)]
 pub struct KeySource {
@@ -26,11 +30,10 @@ pub struct KeySource {
 }
 
 impl KeySource {
-    /// Whether reading can begin without waiting for the disk.
+    /// Whether reading can begin without waiting for the disk, and without much work.
     pub fn is_warm(&self) -> bool {
-        self.segments
-            .iter()
-            .all(|segment| segment.is_cached(self.slot, self.user.as_str(), self.key.as_str()))
+        let is_cached = |segment: &Arc<Segment>| segment.is_cached(self.slot, self.user.as_str(), self.key.as_str());
+        self.memory.len() <= WARM_OPS_MAX && self.segments.iter().all(is_cached)
     }
 
     /// The highest stamp of any op. Blocks on the disk.

@@ -5,7 +5,7 @@ use super::clears::KeyClears;
 use super::input::{Input, Salvage};
 use super::spent::Copies;
 use super::{KeyName, Merge, MergeError, Source, StepEnd};
-use crate::core::op::{Body, Dot, Op};
+use crate::core::op::{Dot, Op};
 use crate::store::memtable::{MemoryOps, Memtable};
 
 /// A key that is being written, and what has to be known of it.
@@ -33,14 +33,12 @@ impl Merge {
 
     /// The clears of a key whose ops do not fit in memory: read from its ops alone, ahead of the merge.
     pub(super) fn clears_of_long_key(&self, name: &KeyName) -> Result<KeyClears, MergeError> {
-        let mut clears = Vec::new();
+        let mut clears = KeyClears::new(self.cleared_in_memory.get(name));
         if self.clears {
             let sources = self.sources.iter().filter(|source| source.has_clears());
-            self.see_key(name, sources, |op| {
-                clears.extend(matches!(op.body, Body::Clear(_)).then_some(op));
-            })?;
+            self.see_key(name, sources, |op| clears.see(&op))?;
         }
-        Ok(KeyClears::of(clears.iter(), self.cleared_in_memory.get(name)))
+        Ok(clears)
     }
 
     /// Reads the ops of one key, ahead of the merge.

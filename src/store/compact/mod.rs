@@ -23,7 +23,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use clears::KeyClears;
+use clears::{KeyClears, held_bytes};
 use input::{Head, Input, Salvage};
 use long_key::LongKey;
 use spent::Copies;
@@ -34,14 +34,14 @@ use super::memtable::{SharedMemtable, cleared_in};
 use super::segment::{EntryRef, ReadError, Segment, SegmentMeta, SegmentWriter, WriteError, temporary_name};
 use super::waiting::let_far_texts_go;
 use crate::core::clock::{Clock, SlotClocks};
-use crate::core::op::{Body, Dot, Op};
+use crate::core::op::{Dot, Op};
 use crate::core::slot::SlotId;
 use crate::core::stamp::HybridTime;
 use crate::planted::{Bug, planted};
 use crate::types::{Key, UserId, WallMs};
 
 /// Ops of one key that a merge holds in memory at once; a longer key is read twice instead.
-const KEPT_TEXT_BYTES_MAX: usize = 4 * 1024 * 1024;
+const KEPT_BYTES_MAX: usize = 4 * 1024 * 1024;
 const KEPT_OPS_MAX: usize = 16 * 1024;
 
 pub use spent::REQUEST_ID_KEPT_MS;
@@ -321,16 +321,15 @@ impl Merge {
             return Ok(false);
         };
         let mut kept = Vec::new();
-        let mut text_bytes = 0;
-        while kept.len() < KEPT_OPS_MAX && text_bytes < KEPT_TEXT_BYTES_MAX {
+        let mut bytes = 0;
+        while kept.len() < KEPT_OPS_MAX && bytes < KEPT_BYTES_MAX {
             let Some(op) = self.next_of(&name)? else {
-                let clears = KeyClears::of(kept.iter(), self.cleared_in_memory.get(&name));
+                let mut clears = KeyClears::new(self.cleared_in_memory.get(&name));
+                kept.iter().for_each(|op| clears.see(op));
                 let copies = self.copies_of(&clears, &kept);
                 return self.write_all(&name, (&clears, &copies), None, kept).map(|_| true);
             };
-            if let Body::Part(text) | Body::Value(text) = &op.body {
-                text_bytes += text.len();
-            }
+            bytes += held_bytes(&op);
             kept.push(op);
         }
         let clears = self.clears_of_long_key(&name)?;

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::*;
 use crate::core::clock::MOVED;
-use crate::core::op::KeyedOp;
+use crate::core::op::{Body, KeyedOp};
 use crate::core::stamp::{HybridTime, OriginId};
 use crate::types::RequestId;
 
@@ -198,4 +198,31 @@ fn to_step_over_damage_does_not_take_longer_for_each_op_the_more_of_a_slot_there
     };
     assert!(MOVED.get() - before < OPS, "{} ranges were moved", MOVED.get() - before);
     assert_eq!((merged.segment.stats().ops, merged.segment.lost().count()), (OPS, 0));
+}
+
+#[test]
+fn a_key_of_clears_that_saw_much_is_long_too() {
+    let (clears, origins) = (50, 1_000);
+    let ops: Vec<_> = (1..=clears)
+        .map(|seq| {
+            let seen: Vec<_> = (1..=origins).map(|origin| (1 + origin, 1, seq)).collect();
+            clear(0, 1, seq, seq, &[&seen[..], &[(1, 1, seq - 1)]].concat())
+        })
+        .collect();
+    let mut store = Store::new(SlotClocks::default());
+    store.add_memtable(&ops);
+    let sources = vec![Source::Memtable(store.memtables[0].clone())];
+    let mut merge = Box::new(Merge::start(sources, store.context(Vec::new())).unwrap());
+    let Progress::More(more) = merge.step(1).unwrap() else {
+        panic!("all of them were held at once");
+    };
+    merge = more;
+    assert!(merge.read_ops() < clears, "{} were held at once", merge.read_ops());
+    let merged = loop {
+        match merge.step(1 << 20).unwrap() {
+            Progress::More(more) => merge = more,
+            Progress::Done(merged) => break merged,
+        }
+    };
+    assert_eq!((merged.segment.stats().clears, merged.segment.stats().ops), (1, 1));
 }

@@ -31,7 +31,7 @@
 //!   there is room for another record; and no next log names an end. Records are written only where the file was filled and synced
 //!   before, and adds only where there is room for clears behind them, so no crash leaves that. A file that is used again is synced to its end first.
 //! - What lies in the body of a record whose header is sound is no record, even if that body is torn.
-//! - The header holds nothing that the file's name and the folder's secret do not say, but for the end of the log before; a damaged
+//! - The header holds nothing that the folder, the file's name and the folder's secret do not say, but for the end of the log before; a damaged
 //!   header alone loses nothing.
 
 mod record;
@@ -64,9 +64,9 @@ pub fn file_name(number: u64) -> String {
 
 pub fn parse_file_name(name: &str) -> Option<u64> {
     let digits = name.strip_prefix("log-")?.strip_suffix(".kvl")?;
-    (digits.len() == 16)
-        .then(|| u64::from_str_radix(digits, 16).ok())
-        .flatten()
+    let number = u64::from_str_radix(digits, 16).ok()?;
+    // Only the one spelling counts: no sign, no capitals, all 16 digits.
+    (file_name(number) == name).then_some(number)
 }
 
 /// The log before this one, and where it ended.

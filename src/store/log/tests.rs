@@ -91,6 +91,21 @@ fn seqs(scan: &Scan) -> Vec<u64> {
 }
 
 #[test]
+fn a_name_is_one_of_a_log_in_its_one_spelling_only() {
+    assert_eq!(parse_file_name(&file_name(0xa)), Some(0xa));
+    for name in [
+        "log-000000000000000A.kvl",
+        "log-+00000000000000a.kvl",
+        "log-a.kvl",
+        "log-0000000000000000a.kvl",
+        "log-000000000000000a.kvl.tmp",
+        "segment-000000000000000a.kvs",
+    ] {
+        assert_eq!(parse_file_name(name), None, "{name}");
+    }
+}
+
+#[test]
 fn records_come_back_as_they_were_written() {
     let (mut file, offsets) = build(&[1, 3, 2], NUMBER);
     file.resize(file.len() + 4096, 0);

@@ -151,9 +151,7 @@ impl MemoryOps {
     }
 
     fn rank(&self, place: Place) -> Option<Rank> {
-        let memtable = self.tables.get(place.table as usize)?.read();
-        let (_, header, _) = memtable.record(place.entry)?;
-        Some((header.stamp(), header.dot.seq, !header.is_spent()))
+        self.tables.get(place.table as usize)?.read().rank(place.entry)
     }
 }
 

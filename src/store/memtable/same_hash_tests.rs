@@ -11,11 +11,22 @@ use crate::store::log::{HEADER_BYTES, scan};
 
 thread_local! {
     static COMPARISONS: Cell<usize> = const { Cell::new(0) };
+    static OPS_MADE: Cell<u64> = const { Cell::new(0) };
 }
 
 /// What is asked for was held against one entry of a table.
 pub(super) fn note_comparison() {
     COMPARISONS.set(COMPARISONS.get() + 1);
+}
+
+/// An op was made of its record.
+pub(super) fn note_op() {
+    OPS_MADE.set(OPS_MADE.get() + 1);
+}
+
+/// How many were.
+pub(super) fn ops_made() -> u64 {
+    OPS_MADE.get()
 }
 
 fn request_id() -> RequestId {

@@ -271,3 +271,22 @@ fn what_does_not_fit_into_a_batch_comes_in_the_next_one_and_a_huge_text_alone() 
     let lens: Vec<usize> = (0..3).map(|_| reader.next_batch(budget).unwrap().len()).collect();
     assert_eq!(lens, [40, 1, 0]);
 }
+
+#[test]
+fn a_key_with_many_ops_in_memory_is_not_read_where_others_wait_for_the_thread() {
+    for (count, is_warm) in [(1_000, true), (1_100, false)] {
+        let mut ops: Vec<Placed> = (1..=count)
+            .map(|seq| (op(1, seq, seq, Body::Value("v".into())), 1))
+            .collect();
+        for has_clear in [false, true] {
+            if has_clear {
+                ops[500].0.body = Body::Clear(Clock::default());
+            }
+            let mut reader = KeyReader::new(source(&ops, 1_000), 0, u64::MAX);
+            // The segments have other keys only, which are not in the cache.
+            reader.source.segments.clear();
+            assert_eq!(reader.is_warm(), is_warm, "{count} {has_clear}");
+            assert_eq!(values(reader, 1 << 20).len() as u64, count - u64::from(has_clear));
+        }
+    }
+}

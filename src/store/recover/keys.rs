@@ -1,7 +1,8 @@
 //! With which key each log is read.
 //!
 //! Rules:
-//! - a log whose own header is sound says it itself;
+//! - a log whose own header is sound says it itself; but where it names another shard, and records are of slots that are not this one's, it lies in
+//!   the wrong folder, and nothing in it is believed;
 //! - any other is read with the folder's secret; or as one of version 1 or 2, but only if its first record says so: at the place of that
 //!   one's header, every life of a file has what the shard wrote, so no user's text can stand there;
 //! - the folder's secret stands in a file of its own; without that, any sound header of version 3 tells it;
@@ -11,6 +12,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
+use std::ops::Range;
 
 use bytes::Bytes;
 
@@ -20,6 +22,8 @@ use crate::store::log::{self, HeaderError, LogHeader, LogKey, LogSecret, SECRET_
 
 /// What is known of the secret of a folder.
 pub(super) struct FolderSecret {
+    shard: u16,
+    slots: Range<u16>,
     pub(super) found: Option<LogSecret>,
     /// In its file.
     pub(super) stored: bool,
@@ -32,6 +36,8 @@ pub(super) struct FolderSecret {
 impl FolderSecret {
     pub(super) fn find(place: &Place, logs: &BTreeSet<u64>) -> Result<Self, RecoverError> {
         let mut secret = Self {
+            shard: place.shard,
+            slots: place.slots.clone(),
             found: None,
             stored: false,
             existed: true,
@@ -71,10 +77,11 @@ impl FolderSecret {
         header: Result<LogHeader, HeaderError>,
         known_end: Option<u64>,
     ) -> Option<LogKey> {
-        if let Ok(own) = header
-            && own.number == number
-        {
-            return Some(own.key());
+        match header {
+            // A file is never used again in another folder. What lay here under its name may have been written over.
+            Ok(own) if self.is_of_other_shard(&own, bytes) => return None,
+            Ok(own) if own.number == number => return Some(own.key()),
+            _ => {}
         }
         let usual = LogKey::new(number, self.found.unwrap_or(self.new));
         let former = LogKey::without_secret(number);
@@ -96,6 +103,13 @@ impl FolderSecret {
             None => gives(&former) || self.existed || !LogHeader::looks_without_secret(bytes),
         };
         (!unknown).then_some(usual)
+    }
+}
+
+impl FolderSecret {
+    fn is_of_other_shard(&self, own: &LogHeader, bytes: &Bytes) -> bool {
+        let is_foreign = |found: &log::Found| !self.slots.contains(&found.header.dot.slot.0);
+        own.shard != self.shard && log::scan(bytes, &own.key(), None).records.iter().any(is_foreign)
     }
 }
 

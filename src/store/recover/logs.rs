@@ -27,11 +27,12 @@ pub(super) fn read_logs(
         let known_end = previous
             .filter(|previous| previous.number == number)
             .map(|previous| previous.end);
-        let own = log.header.ok().filter(|header| header.number == number);
+        let key = secret.key_of(number, &log.bytes, log.header, known_end);
+        let own = log.header.ok();
+        let own = own.filter(|header| header.number == number && key.is_some());
         // A file that was taken over and never used, for there was no space, says nothing of the one before it; one behind it may.
         let still = previous.filter(|previous| previous.number < number);
         previous = own.map(|header| header.previous).or(still);
-        let key = secret.key_of(number, &log.bytes, log.header, known_end);
         take_log(place, log, key, known_end, found)?;
     }
     found.logs.reverse();
@@ -114,6 +115,15 @@ fn take_log(
         Some(key) => log::scan(bytes, key, known_end),
         None => Scan::of_damaged(bytes, known_end),
     };
+    if let Ok(LogHeader { shard, .. }) = log.header
+        && shard != place.shard
+        && key.is_none()
+    {
+        let path = path.display();
+        found.note_damage(format!(
+            "{path}: it is a log of shard {shard}, and lies in the wrong place"
+        ));
+    }
     found.torn_logs += u64::from(scan.torn);
     if scan.torn {
         tracing::info!(log = %path.display(), end = scan.end, "cut an unfinished write off the end of the log");

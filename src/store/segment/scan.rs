@@ -20,9 +20,6 @@ const READ_AHEAD_BYTES: u64 = 256 * 1024;
 /// Many scans that wait hold no block that is longer.
 pub const LONG_BLOCK_BYTES: usize = 128 * 1024;
 
-/// A scan that waits may keep a block of this size, as a rule one that is in the cache anyway.
-const HELD_BLOCK_BYTES_MAX: usize = 64 * 1024;
-
 /// Where a scan takes its blocks from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ScanBlocks {
@@ -168,10 +165,9 @@ impl Scan {
         self.from = Some(place);
     }
 
-    /// Whether it keeps a block in memory that is too large to be kept by many at once.
-    pub fn holds_large_block(&self) -> bool {
-        let current = self.current.as_ref();
-        current.is_some_and(|current| current.groups.block_bytes() > HELD_BLOCK_BYTES_MAX)
+    /// Of the block that it is in, and keeps in memory.
+    pub fn held_bytes(&self) -> usize {
+        self.current.as_ref().map_or(0, |current| current.groups.block_bytes())
     }
 
     /// Lets go of the block that it is in, to read it again when its turn comes. Between two keys only: behind a `seek`.

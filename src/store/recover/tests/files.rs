@@ -22,6 +22,18 @@ fn a_file_that_was_never_finished_is_removed() {
 }
 
 #[test]
+fn a_file_of_somebody_else_whose_name_is_almost_that_of_a_log_is_left_alone() {
+    let disk = MemoryDisk::new();
+    put_log(&disk, 1, &[1, 2], Previous::default());
+    for name in ["log-000000000000000A.kvl", "log-+00000000000000a.kvl"] {
+        disk.put(&Path::new(DIR).join(name), vec![1; 600]);
+        let found = recovered(&disk);
+        assert!(log_numbers(&found) == [1] && is_clean(&found), "{name}");
+        assert!(disk.content(&Path::new(DIR).join(name)).is_some());
+    }
+}
+
+#[test]
 fn a_log_that_a_segment_replaces_is_a_spare_and_is_not_read() {
     let disk = MemoryDisk::new();
     put_log(&disk, 1, &[1, 2], Previous::default());
@@ -120,4 +132,40 @@ fn what_a_merge_that_failed_left_behind_replaces_nothing_once_it_is_replaced() {
     let found = recovered(&disk);
     assert_eq!(segment_numbers(&found), [3, 6]);
     assert!(is_clean(&found) && found.covered.contains(SlotId(1), ORIGIN, 2));
+}
+
+#[test]
+fn a_log_of_another_shard_is_told_and_kept_and_nothing_of_it_is_taken() {
+    // As it was, or with the name of one of this folder's.
+    for (number, of_other) in [(5, 5), (1, 5), (5, 4)] {
+        let disk = MemoryDisk::new();
+        put_log(&disk, of_other, &[8, 9], Previous::default());
+        let mut other = disk.content(&log_path(of_other)).unwrap();
+        // The shard stands there, and the checksums are of no use to tell it from one of this folder.
+        let header = LogHeader {
+            shard: 1,
+            ..LogHeader::decode(&other).unwrap()
+        };
+        other[..log::HEADER_BYTES].copy_from_slice(&header.encode());
+        disk.as_disk().remove_file(&log_path(of_other)).unwrap();
+        put_log(&disk, 1, &[1, 2], Previous::default());
+        disk.put(&log_path(number), other.clone());
+        let place = Place {
+            slots: 2..4,
+            ..place(&disk)
+        };
+        for _ in 0..2 {
+            let found = recover(&place).unwrap();
+            let ops: usize = found.logs.iter().map(|log| log.memtable.read().op_count()).sum();
+            assert_eq!(
+                (ops, found.spares.len()),
+                (if number == 1 { 0 } else { 2 }, 0),
+                "{number} {of_other}"
+            );
+            assert!(!found.damage.is_empty() && (2..4).all(|slot| found.lost.get(SlotId(slot)).is_some()));
+            let is_kept = |log: &RecoveredLog| log.memtable.read().number() != number || log.damaged;
+            assert!(found.logs.iter().all(is_kept));
+            assert_eq!(disk.content(&log_path(number)), Some(other.clone()));
+        }
+    }
 }
