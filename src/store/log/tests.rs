@@ -99,6 +99,7 @@ fn a_name_is_one_of_a_log_in_its_one_spelling_only() {
         "log-a.kvl",
         "log-0000000000000000a.kvl",
         "log-000000000000000a.kvl.tmp",
+        "log-ffffffffffffffff.kvl",
         "segment-000000000000000a.kvs",
     ] {
         assert_eq!(parse_file_name(name), None, "{name}");

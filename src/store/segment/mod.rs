@@ -85,8 +85,8 @@ pub fn temporary_name(number: u64) -> String {
 pub fn parse_file_name(name: &str) -> Option<u64> {
     let digits = name.strip_prefix(PREFIX)?.strip_suffix(SUFFIX)?;
     let number = u64::from_str_radix(digits, 16).ok()?;
-    // Only the one spelling counts: no sign, no capitals, all 16 digits.
-    (file_name(number) == name).then_some(number)
+    // Only the one spelling counts: no sign, no capitals, all 16 digits. And no shard comes to such a number, which leaves none for the next file.
+    (file_name(number) == name && number < u64::MAX / 2).then_some(number)
 }
 
 /// How far a reader may go for a block.

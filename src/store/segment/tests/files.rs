@@ -77,6 +77,7 @@ fn only_the_one_spelling_is_a_segments_name() {
         "segment-1f.kvs",
         "segment-000000000000001F.kvs",
         "segment-+00000000000001f.kvs",
+        "segment-ffffffffffffffff.kvs",
         "log-000000000000001f.kvs",
     ] {
         assert_eq!(parse_file_name(other), None, "{other}");
