@@ -1,6 +1,7 @@
 //! Accepts connections, hands them to hyper, and shuts down gracefully.
 
 use std::convert::Infallible;
+use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
@@ -12,16 +13,16 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use crate::env::{Listener, Stream};
 
 use super::backend::Backend;
 use super::config::{
     H2_CONNECTION_WINDOW_BYTES, H2_HEADER_LIST_BYTES_MAX, H2_SEND_BYTES_MAX, H2_STREAM_WINDOW_BYTES, H2_STREAMS_MAX,
-    HEAD_BYTES_MAX,
+    HEAD_BYTES_MAX, TURNED_AWAY_READ_BYTES, TURNED_AWAY_WAIT,
 };
 use super::connection::{Connections, Watched};
 use super::front::Front;
@@ -71,16 +72,12 @@ pub async fn serve<B: Backend>(
 }
 
 async fn sweep<B: Backend>(front: &Front<B>) {
-    let started = Instant::now();
     let mut ticks = interval(front.config.sweep_interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
         front.writes.adapt(front.backend.commit_time());
-        for reason in front
-            .connections
-            .sweep(started.elapsed().as_millis() as u64, &front.config)
-        {
+        for reason in front.connections.sweep(&front.config) {
             front.metrics.cut(reason);
             tracing::debug!(reason, "connection cut");
         }
@@ -109,8 +106,16 @@ fn admit<B: Backend>(
 ) {
     let Some(place) = Connections::enter(front, front.config.connections_max) else {
         front.metrics.refused(Refusal::Connections);
-        // A fresh socket has room for this; a client that has none must do without it.
-        let _ = io.write_all(NO_PLACE).now_or_never();
+        match front.turned_away.take(1) {
+            Some(one_of_few) => {
+                tokio::spawn(async move {
+                    let _held = one_of_few;
+                    let _ = timeout(2 * TURNED_AWAY_WAIT, turn_away(io)).await;
+                });
+            }
+            // A fresh socket has room for this; a client that has none must do without it.
+            None => drop(io.write_all(NO_PLACE).now_or_never()),
+        }
         return;
     };
     let (id, activity) = (place.id, place.activity.clone());
@@ -131,6 +136,18 @@ fn admit<B: Backend>(
         }
     });
     front.connections.set_task(id, task.abort_handle());
+}
+
+/// Tells why, once the client has asked: an answer that comes before is none, and where it closes on what nobody read, the connection is reset.
+async fn turn_away(mut io: Box<dyn Stream>) -> io::Result<()> {
+    let mut read = vec![0; TURNED_AWAY_READ_BYTES];
+    if let Ok(heard) = timeout(TURNED_AWAY_WAIT, io.read(&mut read)).await {
+        heard?;
+    }
+    io.write_all(NO_PLACE).await?;
+    io.shutdown().await?;
+    while io.read(&mut read).await? > 0 {}
+    Ok(())
 }
 
 fn builder() -> auto::Builder<TokioExecutor> {
@@ -154,7 +171,9 @@ fn builder() -> auto::Builder<TokioExecutor> {
 
 #[cfg(test)]
 mod tests {
-    use super::NO_PLACE;
+    use super::*;
+    use crate::http::FrontConfig;
+    use crate::http::tests::fake::Fake;
 
     #[test]
     fn the_refusal_of_a_connection_is_as_long_as_it_says() {
@@ -166,5 +185,18 @@ mod tests {
             body.len()
         );
         serde_json::from_str::<serde_json::Value>(body).unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_idle_is_cut_though_the_front_was_started_anew() {
+        let front = Front::new(FrontConfig::default(), Arc::new(Fake::default()), &[]);
+        let idle = front.config.idle_timeout;
+        // The one before ended after a long time.
+        let _ = timeout(idle * 10, sweep(&front)).await;
+        let place = Connections::enter(&front, 1).expect("there is room");
+        let task = tokio::spawn(std::future::pending::<()>());
+        front.connections.set_task(place.id, task.abort_handle());
+        let _ = timeout(idle * 2, sweep(&front)).await;
+        assert!(task.is_finished());
     }
 }
