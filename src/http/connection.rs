@@ -12,7 +12,6 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::AbortHandle;
-use tokio::time::Instant;
 
 use crate::env::Stream;
 
@@ -51,7 +50,7 @@ pub struct Activity {
 const UNKNOWN: u64 = u64::MAX;
 
 /// What HTTP/1.1 takes for a wrong version.
-const H2_PREFACE_LINE: &[u8] = b"PRI * HTTP/2.0\r\n";
+pub(super) const H2_PREFACE_LINE: &[u8] = b"PRI * HTTP/2.0\r\n";
 
 impl Activity {
     fn new(clock: Arc<Clock>) -> Self {
@@ -239,22 +238,10 @@ fn bytes_after_head(bytes: &[u8]) -> usize {
 }
 
 /// The open connections.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Connections {
     clock: Arc<Clock>,
-    /// Where the clock begins. It goes on while the front is started again.
-    started: Instant,
     open: Mutex<Table>,
-}
-
-impl Default for Connections {
-    fn default() -> Self {
-        Self {
-            clock: Arc::default(),
-            started: Instant::now(),
-            open: Mutex::default(),
-        }
-    }
 }
 
 #[derive(Debug, Default)]
@@ -313,8 +300,7 @@ impl Connections {
 
     /// Moves the clock and cuts what has been silent for too long; gives the reasons.
     pub fn sweep(&self, config: &FrontConfig) -> Vec<&'static str> {
-        let elapsed_ms = self.started.elapsed().as_millis() as u64;
-        self.clock.move_to(elapsed_ms, config.write_stall_timeout);
+        self.clock.move_on(config.write_stall_timeout);
         // Once: the task may not have ended yet when the next sweep comes.
         let cut = |entry: &mut Entry| {
             let reason = entry.activity.verdict(config)?;

@@ -24,7 +24,7 @@ use super::config::{
     H2_CONNECTION_WINDOW_BYTES, H2_HEADER_LIST_BYTES_MAX, H2_SEND_BYTES_MAX, H2_STREAM_WINDOW_BYTES, H2_STREAMS_MAX,
     HEAD_BYTES_MAX, TURNED_AWAY_READ_BYTES, TURNED_AWAY_WAIT,
 };
-use super::connection::{Connections, Watched};
+use super::connection::{Connections, H2_PREFACE_LINE, Watched};
 use super::front::Front;
 use super::metrics::Refusal;
 
@@ -36,6 +36,10 @@ const NO_PLACE: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: appl
     connection: close\r\ncontent-length: 123\r\n\r\n\
     {\"detail\":\"the node is overloaded: too many connections are open; retry\",\
     \"code\":\"overloaded\",\"may_have_taken_effect\":false}";
+
+/// The same over HTTP/2: no settings, and GOAWAY (`ENHANCE_YOUR_CALM`) behind stream 0, which says that nothing was done.
+const NO_PLACE_HTTP2: &[u8] = b"\0\0\0\x04\0\0\0\0\0\0\0\x25\x07\0\0\0\0\0\0\0\0\0\0\0\0\x0b\
+    too many connections are open";
 
 /// Serves until `shutdown` becomes true or its sender is gone; then takes no more, lets what is in flight finish within
 /// the configured deadline, cuts the rest, and returns. Dropped before that, its connections still end once their requests
@@ -141,10 +145,14 @@ fn admit<B: Backend>(
 /// Tells why, once the client has asked: an answer that comes before is none, and where it closes on what nobody read, the connection is reset.
 async fn turn_away(mut io: Box<dyn Stream>) -> io::Result<()> {
     let mut read = vec![0; TURNED_AWAY_READ_BYTES];
-    if let Ok(heard) = timeout(TURNED_AWAY_WAIT, io.read(&mut read)).await {
-        heard?;
-    }
-    io.write_all(NO_PLACE).await?;
+    let heard = match timeout(TURNED_AWAY_WAIT, io.read(&mut read)).await {
+        Ok(heard) => heard?,
+        Err(_) => 0,
+    };
+    let is_http2 = read
+        .get(..heard)
+        .is_some_and(|heard| heard.starts_with(H2_PREFACE_LINE));
+    io.write_all(if is_http2 { NO_PLACE_HTTP2 } else { NO_PLACE }).await?;
     io.shutdown().await?;
     while io.read(&mut read).await? > 0 {}
     Ok(())

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
 use hyper::Method;
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -439,6 +439,23 @@ async fn who_finds_no_place_takes_the_refusal_for_the_answer_to_its_request() {
             (&json!("overloaded"), &json!(false))
         );
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_finds_no_place_over_http2_hears_that_nothing_was_done() {
+    let (rig, _only) = without_a_place().await;
+    let io = TokioIo::new(rig.connect().await);
+    let (mut client, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), io)
+        .await
+        .unwrap();
+    let connection = tokio::spawn(connection);
+    let add = with_user(json!({"key": "k", "value": "v"})).to_string();
+    let answer = client.send_request(request(Method::POST, "/add_value", add.into()));
+    let error = answer.await.expect_err("it is refused");
+    let told = format!("{error:?}");
+    assert!(told.contains("GoAway") && told.contains("ENHANCE_YOUR_CALM"), "{told}");
+    assert!(told.contains("too many connections are open"), "{told}");
+    assert!(connection.await.unwrap().is_err());
 }
 
 #[tokio::test(start_paused = true)]
