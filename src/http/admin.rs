@@ -3,7 +3,7 @@
 use hyper::StatusCode;
 
 use crate::api::{ListUsers, RemoveUser, SetPassword, UserChange, UserEntries, UserEntry};
-use crate::users::{Principal, UserInfo};
+use crate::users::{Principal, UserInfo, UsersError};
 
 use super::answer::Answer;
 use super::backend::Backend;
@@ -21,7 +21,11 @@ pub async fn list<B: Backend>(submitted: &Submitted<'_, B>) -> Result<Answer, Fa
     let body: ListUsers = submitted.parse()?;
     let credentials = submitted.credentials(&body.user)?;
     only_admins(&submitted.authenticate(credentials).await?)?;
-    let users = submitted.front.backend.list_users().await?;
+    let users = submitted.front.backend.list_users().await;
+    let users = users.map_err(|error| match error {
+        UsersError::Store(error) => Failure::of_read(error),
+        other => other.into(),
+    })?;
     let entry = |info: UserInfo| UserEntry {
         user_id: info.user.as_str().to_owned(),
         admin: info.admin,

@@ -12,7 +12,7 @@ use hyper::{Response, StatusCode};
 use serde::Serialize;
 use tokio::sync::OwnedSemaphorePermit;
 
-use crate::api::ErrorBody;
+use crate::api::{Detail, ErrorBody, MAYBE_APPLIED, Outage};
 use crate::quota::Share;
 
 use super::connection::Busy;
@@ -45,8 +45,7 @@ pub struct Answer {
 
 const JSON: &str = "application/json";
 
-const CUT_SHORT: &[u8] =
-    br#"{"detail":"too many answers wait to be taken by their clients, so this one is cut short: see its status"}"#;
+const CUT_SHORT: &str = "too many answers wait to be taken by their clients, so this one is cut short: see its status";
 
 impl Answer {
     pub fn json(body: impl Into<Bytes>) -> Self {
@@ -98,10 +97,15 @@ impl Answer {
         }
     }
 
-    /// The same answer in words that take no memory.
-    pub fn cut_short(self) -> Self {
+    /// The same answer in a few words, which need no permit. Whether the request may have taken effect is not left out.
+    pub fn cut_short(self, outage: Option<Outage>) -> Self {
+        let mut text = CUT_SHORT.to_owned();
+        if outage.is_some_and(|outage| outage.may_have_taken_effect) {
+            text.push_str(&format!("; this request {MAYBE_APPLIED}"));
+        }
+        let detail = Detail::Message(text);
         Self {
-            payload: Payload::Whole(Bytes::from_static(CUT_SHORT)),
+            payload: Payload::Whole(to_json(&ErrorBody { detail, outage })),
             ..self
         }
     }

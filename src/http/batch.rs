@@ -270,7 +270,7 @@ async fn one<B: Backend>(
             Ok(OK)
         }
         Act::Count => {
-            let count = backend.count(user, key, terms).await?;
+            let count = backend.count(user, key, terms).await.map_err(Failure::of_read)?;
             let counted = to_json(&Counted {
                 status_code: 200,
                 key: key.as_str(),
@@ -280,7 +280,8 @@ async fn one<B: Backend>(
             Ok(counted)
         }
         Act::Get { offset, limit } => {
-            let reader = backend.get(user, key, offset, limit, terms).await?;
+            let reader = backend.get(user, key, offset, limit, terms).await;
+            let reader = reader.map_err(Failure::of_read)?;
             values(List::new(br#"{"status_code":200,"#, key, reader), room).await
         }
     }
@@ -330,7 +331,7 @@ async fn values<B: Backend>(mut list: List<B::Reader>, room: &Room<'_, B>) -> Re
     let mut long = room.front.answer_room(0)?;
     let refused = loop {
         if let Err(error) = list.fill(taken + ANSWER_FRAME_BYTES).await {
-            break error.into();
+            break Failure::of_read(error);
         }
         match room.front.answer_room(long_bytes(&list).saturating_sub(long.units())) {
             Ok(more) => long.join(more),

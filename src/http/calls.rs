@@ -66,14 +66,15 @@ pub async fn get_value<B: Backend>(submitted: &Submitted<'_, B>) -> Result<Answe
     let user = submitted.authenticate(credentials).await?.user;
     let backend = &submitted.front.backend;
     if body.count_only {
-        let count = backend.count(&user, &key, terms).await?;
+        let count = backend.count(&user, &key, terms).await.map_err(Failure::of_read)?;
         return Ok(Answer::of(&Count {
             key: body.key.into_owned(),
             count,
         }));
     }
     let (offset, limit) = (body.offset.unwrap_or(0), body.limit.unwrap_or(u64::MAX));
-    let reader = backend.get(&user, &key, offset, limit, terms).await?;
+    let reader = backend.get(&user, &key, offset, limit, terms).await;
+    let reader = reader.map_err(Failure::of_read)?;
     values::answer(List::new(b"{", &key, reader), submitted.front).await
 }
 
@@ -100,7 +101,7 @@ pub async fn list_keys<B: Backend>(submitted: &Submitted<'_, B>) -> Result<Answe
         let page = match page {
             // Else the next call would begin where this one did, and come no further.
             Err(OpError::Deadline { .. }) if listing.steps > 0 => return Ok(listing.finish()),
-            page => page?,
+            page => page.map_err(Failure::of_read)?,
         };
         let before = listing.out.len();
         let done = listing.append(&page);

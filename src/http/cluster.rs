@@ -47,7 +47,7 @@ impl From<ClusterError> for Failure {
         match error {
             ClusterError::Unknown(_) | ClusterError::NoId(_) => Self::new(StatusCode::NOT_FOUND, error.to_string()),
             ClusterError::Alone | ClusterError::Refused(_) => Self::new(StatusCode::CONFLICT, error.to_string()),
-            ClusterError::Store(error) => error.into(),
+            ClusterError::Store(error) => Self::of_members(error),
         }
     }
 }

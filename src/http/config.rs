@@ -27,6 +27,12 @@ pub const BODY_STEP_BYTES: usize = 64 * 1024;
 /// client would never see why.
 pub const LINGER_BYTES_MAX: usize = 16 * 1024 * 1024;
 pub const LINGER_TIME: Duration = Duration::from_secs(5);
+/// One connection that finds no place, for each so many that do, is waited for: for its request, and then until it has read why it is
+/// refused. The others are told at once, and may not take that for an answer.
+pub const TURNED_AWAY_PART: usize = 16;
+pub const TURNED_AWAY_MAX: usize = 64;
+pub const TURNED_AWAY_WAIT: Duration = Duration::from_secs(1);
+pub const TURNED_AWAY_READ_BYTES: usize = 8 * 1024;
 /// Operations of one batch that are in flight at once.
 pub const BATCH_IN_FLIGHT_MAX: usize = 256;
 /// A body up to this size is read before its request is refused: it has come with its head, and the connection goes on.

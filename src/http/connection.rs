@@ -50,7 +50,7 @@ pub struct Activity {
 const UNKNOWN: u64 = u64::MAX;
 
 /// What HTTP/1.1 takes for a wrong version.
-const H2_PREFACE_LINE: &[u8] = b"PRI * HTTP/2.0\r\n";
+pub(super) const H2_PREFACE_LINE: &[u8] = b"PRI * HTTP/2.0\r\n";
 
 impl Activity {
     fn new(clock: Arc<Clock>) -> Self {
@@ -299,14 +299,15 @@ impl Connections {
     }
 
     /// Moves the clock and cuts what has been silent for too long; gives the reasons.
-    pub fn sweep(&self, elapsed_ms: u64, config: &FrontConfig) -> Vec<&'static str> {
-        self.clock.move_to(elapsed_ms, config.write_stall_timeout);
-        let cut = |entry: &Entry| {
+    pub fn sweep(&self, config: &FrontConfig) -> Vec<&'static str> {
+        self.clock.move_on(config.write_stall_timeout);
+        // Once: the task may not have ended yet when the next sweep comes.
+        let cut = |entry: &mut Entry| {
             let reason = entry.activity.verdict(config)?;
-            entry.task.as_ref()?.abort();
+            entry.task.take()?.abort();
             Some(reason)
         };
-        self.table().entries.values().filter_map(cut).collect()
+        self.table().entries.values_mut().filter_map(cut).collect()
     }
 
     pub fn abort_all(&self) {
@@ -415,5 +416,21 @@ mod tests {
         assert!(!stall(stall_ms - 1, 2 * rate) && !stall(1_500, 1 << 30));
         let trickle = (0..10).position(|_| stall(stall_ms / 2, rate));
         assert!(trickle.is_some_and(|at| at < 5), "{trickle:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_is_cut_and_counted_once_however_late_its_task_ends() {
+        let config = FrontConfig::default();
+        let connections = Connections::default();
+        let task = tokio::spawn(std::future::pending::<()>());
+        let entry = Entry {
+            activity: Arc::new(Activity::new(connections.clock.clone())),
+            task: Some(task.abort_handle()),
+        };
+        connections.table().entries.insert(0, entry);
+        tokio::time::advance(config.idle_timeout + config.sweep_interval).await;
+        assert_eq!(connections.sweep(&config), ["idle"]);
+        assert!(connections.sweep(&config).is_empty());
+        assert!(task.await.is_err_and(|error| error.is_cancelled()));
     }
 }

@@ -1,6 +1,7 @@
 //! Every fault of a body that could not be read, in the manner of pydantic.
 //!
-//! Invariant: it holds nothing of the body but the faults, at most [`FIELD_ERRORS_MAX`] of them, however the body is built.
+//! Invariant: it holds nothing of the body but the faults, at most [`FIELD_ERRORS_MAX`] of them, however the body is built. What stands
+//! behind the last of them, or beyond the length of a list, is only parsed.
 
 use std::fmt;
 
@@ -18,15 +19,21 @@ pub fn explain(body: &[u8], shape: &'static Shape, basic: bool) -> Vec<FieldErro
         path: vec![json!("body")],
         found: Vec::new(),
         basic,
+        #[cfg(test)]
+        looked_at: 0,
     };
+    look_at(body, shape, &mut faults);
+    faults.found
+}
+
+fn look_at(body: &[u8], shape: &'static Shape, faults: &mut Faults) {
     if body.iter().all(u8::is_ascii_whitespace) {
-        faults.add("missing", "Field required");
-        return faults.found;
+        return faults.add("missing", "Field required");
     }
     let kind = Kind::Object(shape);
     let mut reader = serde_json::Deserializer::from_slice(body);
     let seen = Probe {
-        faults: &mut faults,
+        faults: &mut *faults,
         kind: Some(kind),
     }
     .deserialize(&mut reader);
@@ -35,17 +42,16 @@ pub fn explain(body: &[u8], shape: &'static Shape, basic: bool) -> Vec<FieldErro
         Err(error) => (Seen::Null, Some(error)),
     };
     match error {
-        Some(error) => vec![not_json(body, &error)],
+        Some(error) => faults.found = vec![not_json(body, &error)],
         // The parser does not look at the bytes of what it skips.
-        None if let Err(error) = std::str::from_utf8(body) => vec![FieldError {
-            loc: vec![json!("body"), json!(error.valid_up_to())],
-            msg: format!("JSON decode error: {error}"),
-            kind: "json_invalid".into(),
-        }],
-        None => {
-            faults.check(&kind, seen);
-            faults.found
+        None if let Err(error) = std::str::from_utf8(body) => {
+            faults.found = vec![FieldError {
+                loc: vec![json!("body"), json!(error.valid_up_to())],
+                msg: format!("JSON decode error: {error}"),
+                kind: "json_invalid".into(),
+            }];
         }
+        None => faults.check(&kind, seen),
     }
 }
 
@@ -82,11 +88,19 @@ struct Faults {
     path: Vec<Value>,
     found: Vec<FieldError>,
     basic: bool,
+    /// Values that were not merely parsed.
+    #[cfg(test)]
+    looked_at: usize,
 }
 
 impl Faults {
+    /// With so many, nothing more is looked at: whoever sends a long body must not make long work of it.
+    fn are_all(&self) -> bool {
+        self.found.len() >= FIELD_ERRORS_MAX
+    }
+
     fn add(&mut self, kind: &str, msg: impl Into<String>) {
-        if self.found.len() < FIELD_ERRORS_MAX {
+        if !self.are_all() {
             self.found.push(FieldError {
                 loc: self.path.clone(),
                 msg: msg.into(),
@@ -226,6 +240,10 @@ impl<'de> DeserializeSeed<'de> for Probe<'_> {
     type Value = Seen;
 
     fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Seen, D::Error> {
+        #[cfg(test)]
+        {
+            self.faults.looked_at += 1;
+        }
         from.deserialize_any(self)
     }
 }
@@ -272,13 +290,17 @@ impl<'de> Visitor<'de> for Probe<'_> {
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Seen, A::Error> {
         const ELEMENT: Kind = Kind::Object(&OPERATION);
         let mut items = 0;
-        if !matches!(self.kind, Some(Kind::Operations { .. })) {
-            while seq.next_element::<IgnoredAny>()?.is_some() {
-                items += 1;
-            }
-            return Ok(Seen::List { items });
-        }
+        let looked_at = match self.kind {
+            Some(Kind::Operations { max }) => max,
+            _ => 0,
+        };
         loop {
+            if items == looked_at || self.faults.are_all() {
+                while seq.next_element::<IgnoredAny>()?.is_some() {
+                    items += 1;
+                }
+                return Ok(Seen::List { items });
+            }
             let more = self.faults.within(json!(items), |faults| {
                 let seen = seq.next_element_seed(Probe {
                     faults,
@@ -303,7 +325,7 @@ impl<'de> Visitor<'de> for Probe<'_> {
         };
         let mut seen: Vec<Option<Seen>> = vec![None; shape.fields.len()];
         while let Some(place) = map.next_key_seed(FieldName(shape))? {
-            let Some((place, field)) = place else {
+            let Some((place, field)) = place.filter(|_| !self.faults.are_all()) else {
                 map.next_value::<IgnoredAny>()?;
                 continue;
             };
@@ -321,7 +343,9 @@ impl<'de> Visitor<'de> for Probe<'_> {
                 });
             }
         }
-        self.faults.check_object(shape, &seen);
+        if !self.faults.are_all() {
+            self.faults.check_object(shape, &seen);
+        }
         Ok(Seen::Object)
     }
 }
@@ -346,5 +370,52 @@ impl Visitor<'_> for FieldName {
 
     fn visit_str<E: Error>(self, name: &str) -> Result<Self::Value, E> {
         Ok(self.0.fields.iter().enumerate().find(|(_, field)| field.name == name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::BATCH_OPERATIONS_MAX;
+    use crate::http::shape::BATCH;
+
+    /// The faults of a batch, and how many values were looked at for them.
+    fn faults_of(body: &str) -> (Vec<FieldError>, usize) {
+        let mut faults = Faults {
+            path: vec![json!("body")],
+            found: Vec::new(),
+            basic: false,
+            looked_at: 0,
+        };
+        look_at(body.as_bytes(), &BATCH, &mut faults);
+        (faults.found, faults.looked_at)
+    }
+
+    /// Whoever sends it may be nobody's user.
+    #[test]
+    fn a_long_body_is_looked_at_no_further_than_is_told_of_it() {
+        let many = |text: &str| vec![text; 300_000].join(",");
+        for (operation, at_most) in [
+            ("{}", FIELD_ERRORS_MAX),
+            ("0", FIELD_ERRORS_MAX),
+            (r#"{"op":1,"op":1,"op":1,"key":"k"}"#, 4 * FIELD_ERRORS_MAX),
+            (r#"{"op":"clear_key","key":"k"}"#, 3 * BATCH_OPERATIONS_MAX),
+        ] {
+            let (found, looked_at) = faults_of(&format!(r#"{{"operations":[{}]}}"#, many(operation)));
+            assert!(
+                !found.is_empty() && looked_at <= 2 + at_most,
+                "{operation}: {looked_at}"
+            );
+        }
+        let (found, looked_at) = faults_of(&format!("{{{}}}", many(r#""user":{}"#)));
+        assert!(
+            found.len() == FIELD_ERRORS_MAX && looked_at <= 1 + FIELD_ERRORS_MAX,
+            "{looked_at}"
+        );
+        let (found, looked_at) = faults_of(&format!(r#"{{"operations":[{{{}}}]}}"#, many(r#""key":"k""#)));
+        assert!(
+            found.len() == FIELD_ERRORS_MAX && looked_at <= 4 + FIELD_ERRORS_MAX,
+            "{looked_at}"
+        );
     }
 }

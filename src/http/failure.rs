@@ -128,11 +128,48 @@ impl Failure {
     }
 }
 
-/// After what may have been done.
+/// What to do when it may have been done.
 const RETRY_BY_ID: &str = "a retry with the same request_id is safe, one without may count twice";
+const LOOK_AT_USERS: &str = "`/users/list` tells what came of it";
+const ASK_AGAIN: &str = "asked for again, what is done answers OK";
 
 impl From<OpError> for Failure {
     fn from(error: OpError) -> Self {
+        Self::of_change(error, RETRY_BY_ID)
+    }
+}
+
+impl Failure {
+    /// Of what changes nothing, however it ends.
+    pub fn of_read(error: OpError) -> Self {
+        let maybe_applied = false;
+        let error = match error {
+            OpError::ShardUnavailable { .. } => OpError::ShardUnavailable { maybe_applied },
+            OpError::Deadline { .. } => OpError::Deadline { maybe_applied },
+            OpError::Quorum { needed, answered, .. } => OpError::Quorum {
+                needed,
+                answered,
+                maybe_applied,
+            },
+            other => other,
+        };
+        let failure = Self::from_op(error, "nothing was changed", RETRY_BY_ID);
+        let outage = failure.outage.map(|outage| outage.code.unchanged());
+        Self { outage, ..failure }
+    }
+
+    /// Of a change of the cluster's members.
+    pub fn of_members(error: OpError) -> Self {
+        Self::of_change(error, ASK_AGAIN)
+    }
+
+    /// `advice`: what to do when it may have been done.
+    fn of_change(error: OpError, advice: &str) -> Self {
+        Self::from_op(error, "whether this request took effect is unknown", advice)
+    }
+
+    /// `effect` is said where the error does not tell.
+    fn from_op(error: OpError, effect: &str, advice: &str) -> Self {
         let Some(outage) = outage(&error) else {
             let status = match error {
                 OpError::OtherRequest => StatusCode::CONFLICT,
@@ -143,12 +180,12 @@ impl From<OpError> for Failure {
         let passing = |detail| Self::passing(outage, RETRY_AFTER_S, detail);
         match &error {
             OpError::Overloaded { retry_after_s, .. } => Self::passing(outage, *retry_after_s, error.to_string()),
-            OpError::ShardUnavailable { maybe_applied: true } => passing(format!("{error}: {RETRY_BY_ID}")),
+            OpError::ShardUnavailable { maybe_applied: true } => passing(format!("{error}: {advice}")),
             OpError::Quorum {
                 maybe_applied: true, ..
             }
             | OpError::Deadline { maybe_applied: true } => {
-                passing(format!("{error}; this request {MAYBE_APPLIED}: {RETRY_BY_ID}"))
+                passing(format!("{error}; this request {MAYBE_APPLIED}: {advice}"))
             }
             OpError::NotReady(_)
             | OpError::ShuttingDown
@@ -163,12 +200,12 @@ impl From<OpError> for Failure {
             // The cause names files of the server: it goes to the log, not to the client.
             OpError::Disk(cause) => {
                 tracing::error!(%cause, "the disk failed under a request");
-                let detail = "the disk failed; whether this request took effect is unknown";
+                let detail = format!("the disk failed; {effect}");
                 Self::outage(StatusCode::INTERNAL_SERVER_ERROR, outage, detail)
             }
             OpError::Peer(_) | OpError::Internal(_) => {
                 tracing::error!(%error, "a request failed");
-                let detail = "the nodes do not understand each other; whether this request took effect is unknown";
+                let detail = format!("the nodes do not understand each other; {effect}");
                 Self::outage(StatusCode::INTERNAL_SERVER_ERROR, outage, detail)
             }
         }
@@ -197,7 +234,8 @@ impl From<AuthError> for Failure {
         match error {
             AuthError::Invalid => Self::invalid_credentials(),
             AuthError::Busy { retry_after_s } => Self::overloaded(retry_after_s, error.to_string()),
-            AuthError::Store(error) => error.into(),
+            // Nobody acts before it is known who asks.
+            AuthError::Store(error) => Self::of_read(error),
         }
     }
 }
@@ -222,7 +260,7 @@ impl From<UsersError> for Failure {
                 kind: "value_error".into(),
             }]),
             UsersError::PasswordHash(error) => Self::new(StatusCode::UNPROCESSABLE_ENTITY, error.to_string()),
-            UsersError::Store(error) => error.into(),
+            UsersError::Store(error) => Self::of_change(error, LOOK_AT_USERS),
         }
     }
 }
@@ -312,6 +350,40 @@ mod tests {
         );
         let own_fault = Failure::from(OpError::ValueTooLong { got: 9, max: 8 });
         assert!(own_fault.outage.is_none() && Failure::invalid_credentials().outage.is_none());
+    }
+
+    #[test]
+    fn what_only_reads_has_changed_nothing() {
+        let maybe_applied = true;
+        for error in [
+            OpError::ShardUnavailable { maybe_applied },
+            OpError::Deadline { maybe_applied },
+            OpError::Quorum {
+                needed: 2,
+                answered: 1,
+                maybe_applied,
+            },
+            OpError::Damaged("segment 1".into()),
+            OpError::Disk("EIO".into()),
+            OpError::Peer("no such slot".into()),
+            OpError::Internal("a fault".into()),
+        ] {
+            // Who cannot be asked who it is has done nothing either.
+            for failure in [
+                Failure::of_read(error.clone()),
+                Failure::from(AuthError::Store(error.clone())),
+            ] {
+                let told = words(&failure);
+                assert!(!told.contains(MAYBE_APPLIED) && !told.contains("took effect"), "{told}");
+                assert!(
+                    failure.outage.is_some_and(|outage| !outage.may_have_taken_effect),
+                    "{told}"
+                );
+            }
+            let change = Failure::from(UsersError::Store(error));
+            assert!(change.outage.is_some_and(|outage| outage.may_have_taken_effect));
+            assert!(!words(&change).contains("request_id"), "{change:?}");
+        }
     }
 
     #[test]

@@ -19,7 +19,9 @@ use super::admission::Admission;
 use super::answer::{Answer, AnswerBody, Hold};
 use super::backend::Backend;
 use super::body;
-use super::config::{BODY_READ_BEFORE_REFUSAL_MAX, FrontConfig, RETRY_AFTER_S, STREAMS_WAITING_MAX};
+use super::config::{
+    BODY_READ_BEFORE_REFUSAL_MAX, FrontConfig, RETRY_AFTER_S, STREAMS_WAITING_MAX, TURNED_AWAY_MAX, TURNED_AWAY_PART,
+};
 use super::connection::{Activity, Busy, Connections};
 use super::failure::Failure;
 use super::metrics::{self, MetricSource, Metrics, Refusal};
@@ -58,6 +60,8 @@ pub struct Front<B> {
     pub(super) waiting_streams: Quota,
     /// One permit a byte of what anybody is told, known or not. Apart again: strangers must not stop reads.
     pub(super) public_bytes: Quota,
+    /// One permit a connection that found no place and is about to hear so.
+    pub(super) turned_away: Quota,
     pub(super) draining: AtomicBool,
     openapi: Bytes,
 }
@@ -78,6 +82,7 @@ impl<B: Backend> Front<B> {
             answer_bytes: Quota::new(config.answer_bytes_in_flight_max),
             waiting_streams: Quota::new(STREAMS_WAITING_MAX),
             public_bytes: Quota::new(config.public_bytes_in_flight_max),
+            turned_away: Quota::new((config.connections_max / TURNED_AWAY_PART).clamp(1, TURNED_AWAY_MAX)),
             draining: AtomicBool::new(false),
             openapi: openapi::document().to_string().into(),
             config,
@@ -93,10 +98,11 @@ impl<B: Backend> Front<B> {
     }
 
     fn refusal(&self, failure: Failure) -> Answer {
+        let outage = failure.outage;
         let answer = Answer::from(failure);
         match self.public_bytes.take(answer.uncovered_bytes()) {
             Some(room) => answer.holding(Some(room)),
-            None => answer.cut_short(),
+            None => answer.cut_short(outage),
         }
     }
 

@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
+use tokio::time::Instant;
 
 use crate::quota::Share;
 
@@ -28,6 +29,8 @@ const PROGRESS_BYTES: usize = 1024;
 /// Moved by the sweep alone.
 #[derive(Debug)]
 pub struct Clock {
+    /// As long as there are connections: it goes on while the front is started again.
+    started: Instant,
     /// Begins at 1: 0 stands for "not now" wherever a time of this clock is kept.
     now_ms: AtomicU64,
     period: AtomicU64,
@@ -37,6 +40,7 @@ pub struct Clock {
 impl Default for Clock {
     fn default() -> Self {
         Self {
+            started: Instant::now(),
             now_ms: AtomicU64::new(1),
             period: AtomicU64::new(0),
             period_since_ms: AtomicU64::new(1),
@@ -51,6 +55,10 @@ impl Clock {
 
     fn period(&self) -> u64 {
         self.period.load(Relaxed)
+    }
+
+    pub fn move_on(&self, timeout: Duration) {
+        self.move_to(self.started.elapsed().as_millis() as u64, timeout);
     }
 
     /// One period at most is begun at a time, however late the sweep comes: none is skipped, so none is overlooked.

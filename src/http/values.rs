@@ -136,7 +136,7 @@ impl<R: Reader> List<R> {
 
 /// The list as the rest of an answer: whole when it is small, otherwise as a stream.
 pub async fn answer<B: Backend>(mut list: List<B::Reader>, front: &Front<B>) -> Result<Answer, Failure> {
-    list.fill(ANSWER_FRAME_BYTES).await?;
+    list.fill(ANSWER_FRAME_BYTES).await.map_err(Failure::of_read)?;
     if list.is_done() {
         let room = front.answer_room(list.out.len())?;
         return Ok(Answer::json(list.out.freeze()).holding(Some(room)));

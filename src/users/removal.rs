@@ -8,7 +8,7 @@
 //! - an admin's removal is decided only when another admin was seen without a mark after this one's mark was written. Of admins who remove
 //!   each other, the last one to be marked finds all others marked and stays; two who are marked at the same moment may both stay.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -41,6 +41,8 @@ const MARK_STALE: Duration = Duration::from_secs(5);
 #[derive(Default)]
 pub(super) struct Removals {
     under_way: Mutex<BTreeSet<UserId>>,
+    /// Names that are looked at for a removal to go on with, and whether that was asked for again meanwhile.
+    looked_at: Mutex<BTreeMap<UserId, bool>>,
 }
 
 /// The right and duty to carry out one removal, which was decided.
@@ -73,6 +75,24 @@ impl Removals {
             life: life.to_owned(),
         };
         locked(&self.under_way).insert(user.clone()).then(removal)
+    }
+
+    /// Whether nobody looks at the name yet; whoever does will look once more.
+    fn begin_look(&self, user: &UserId) -> bool {
+        let mut looked_at = locked(&self.looked_at);
+        let is_new = !looked_at.contains_key(user);
+        looked_at.insert(user.clone(), !is_new);
+        is_new
+    }
+
+    /// Whether that was all: nobody asked again meanwhile.
+    fn end_look(&self, user: &UserId) -> bool {
+        let mut looked_at = locked(&self.looked_at);
+        if looked_at.remove(user) == Some(true) {
+            looked_at.insert(user.clone(), false);
+            return false;
+        }
+        true
     }
 
     fn is_under_way(&self, user: &UserId) -> bool {
@@ -166,11 +186,23 @@ impl Inner {
         }
     }
 
-    /// Goes on with the removal of this user, if one was marked and left.
+    /// Goes on with the removal of this user, if one was marked and left. However often it is asked for while it cannot be told, one looks.
     pub(super) async fn resume_removal(self: Arc<Self>, user: UserId) {
+        if !self.removals.begin_look(&user) {
+            return;
+        }
+        loop {
+            self.clone().look_for_removal(&user).await;
+            if self.removals.end_look(&user) {
+                return;
+            }
+        }
+    }
+
+    async fn look_for_removal(self: Arc<Self>, user: &UserId) {
         let mut pause = Backoff::default();
         let removal = loop {
-            match self.unfinished_removal(&user).await {
+            match self.unfinished_removal(user).await {
                 Ok(removal) => break removal,
                 Err(UsersError::Store(OpError::ShuttingDown)) => return,
                 Err(error) => tracing::warn!(user = user.as_str(), %error, "cannot read the record of this user yet"),

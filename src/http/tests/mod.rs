@@ -6,7 +6,7 @@ mod bodies;
 mod calls;
 mod cluster;
 mod described;
-mod fake;
+pub mod fake;
 mod limits;
 mod lists;
 mod overload;

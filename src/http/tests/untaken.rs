@@ -14,8 +14,10 @@ use serde_json::json;
 use super::fake::{FRAGMENT_BYTES, LONG};
 use super::limits::impatient;
 use super::rig::{Rig, request, with_user};
+use crate::api::{ErrorBody, MAYBE_APPLIED};
 use crate::http::FrontConfig;
 use crate::http::config::H2_STREAMS_MAX;
+use crate::node::OpError;
 
 /// Bodies may take their time: they come later than their heads.
 fn brief() -> FrontConfig {
@@ -151,6 +153,26 @@ async fn who_reads_slowly_over_http2_gets_all_of_it() {
         tokio::time::sleep(Duration::from_millis(40)).await;
     }
     assert!(bytes > 20 * FRAGMENT_BYTES && started.elapsed() > stall * 3);
+}
+
+#[tokio::test]
+async fn a_refusal_that_is_cut_short_says_all_the_same_whether_the_request_may_have_taken_effect() {
+    let rig = Rig::with(FrontConfig {
+        public_bytes_in_flight_max: 0,
+        ..FrontConfig::default()
+    });
+    let add = with_user(json!({"key": "k", "value": "v"}));
+    for (maybe_applied, code) in [(true, "deadline_exceeded"), (false, "deadline_exceeded")] {
+        *rig.store.fail.lock().unwrap() = Some(OpError::Deadline { maybe_applied });
+        let reply = rig.post("/add_value", &add).await;
+        assert_eq!((reply.status, reply.header("retry-after")), (503, "1"));
+        let told: ErrorBody = serde_json::from_slice(&reply.body).unwrap();
+        let outage = told.outage.expect("what programs go by");
+        assert_eq!(outage.may_have_taken_effect, maybe_applied);
+        assert_eq!(reply.json()["code"], code);
+        let detail = reply.json()["detail"].as_str().unwrap().to_owned();
+        assert_eq!(detail.contains(MAYBE_APPLIED), maybe_applied, "{detail}");
+    }
 }
 
 #[tokio::test]

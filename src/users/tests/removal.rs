@@ -109,6 +109,32 @@ async fn a_removal_that_is_marked_goes_on_wherever_it_was_cut_short() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn however_often_a_removal_fails_one_looks_whether_it_was_begun() {
+    let world = World::default();
+    let users = with_bobs_keys(&world, 10).await;
+    world.store.fail_after_records(0, DOWN);
+    for _ in 0..50 {
+        assert_eq!(users.remove(&id("bob")).await, Err(UsersError::Store(DOWN)));
+    }
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let before = world.store.reads.load(SeqCst);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let reads = world.store.reads.load(SeqCst) - before;
+    assert!((1..20).contains(&reads), "{reads}");
+
+    // The mark comes to the disk, and is not acknowledged: while the one before is still looked at.
+    world.store.heal();
+    world.store.fail_after_records(2, DOWN);
+    assert_eq!(users.remove(&id("bob")).await, Err(UsersError::Store(DOWN)));
+    world.store.heal();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(world.store.keys_of(&id("bob")), 0);
+    let before = world.store.reads.load(SeqCst);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(world.store.reads.load(SeqCst), before);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_removal_at_the_start_waits_for_a_store_that_is_not_ready() {
     let world = World::default();
     world.store.put(
