@@ -19,6 +19,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use super::answers::Answers;
 use super::batch::send;
@@ -160,7 +161,25 @@ struct Server<'a> {
 struct Large {
     at_work: usize,
     /// Requests for more of them, in the order they came.
-    put_off: VecDeque<(u64, Request, usize)>,
+    put_off: VecDeque<PutOff>,
+}
+
+struct PutOff {
+    id: u64,
+    request: Request,
+    bytes: usize,
+    came: Instant,
+}
+
+impl PutOff {
+    /// With the time that is left for it now; none if nobody waits for it any more.
+    fn still_wanted(mut self) -> Option<Self> {
+        if let Request::Read { terms, .. } = &mut self.request {
+            let waited_ms = u32::try_from(self.came.elapsed().as_millis()).unwrap_or(u32::MAX);
+            terms.left_ms = terms.left_ms.checked_sub(waited_ms).filter(|left_ms| *left_ms > 0)?;
+        }
+        Some(self)
+    }
 }
 
 impl<'a> Server<'a> {
@@ -236,7 +255,12 @@ impl<'a> Server<'a> {
         self.work_bytes += bytes;
         match kind_of_large(&request) {
             Some(kind) if self.large[kind].at_work >= LARGE_AT_WORK_MAX[kind] => {
-                self.large[kind].put_off.push_back((id, request, bytes));
+                self.large[kind].put_off.push_back(PutOff {
+                    id,
+                    request,
+                    bytes,
+                    came: Instant::now(),
+                });
             }
             _ => self.work_on(id, request, bytes),
         }
@@ -276,8 +300,14 @@ impl<'a> Server<'a> {
         self.answers.add(done.id, &done.response);
         let Some(kind) = done.large else { return };
         self.large[kind].at_work -= 1;
-        if let Some((id, request, bytes)) = self.large[kind].put_off.pop_front() {
-            self.work_on(id, request, bytes);
+        while let Some(put_off) = self.large[kind].put_off.pop_front() {
+            let (id, bytes) = (put_off.id, put_off.bytes);
+            if let Some(PutOff { request, .. }) = put_off.still_wanted() {
+                return self.work_on(id, request, bytes);
+            }
+            self.work_bytes -= bytes;
+            let late = WireError::Deadline { maybe_applied: false };
+            self.answers.add(id, &Response::Failed(late));
         }
     }
 }

@@ -11,6 +11,7 @@ use futures_util::future::try_join_all;
 use futures_util::stream::FuturesUnordered;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
+use super::outcome::Taken;
 use super::write::{Try, still_counts};
 use crate::core::slot::SlotId;
 use crate::node::cluster::{Cluster, Inner};
@@ -119,7 +120,11 @@ impl Inner {
             let (others, share, told) = spreading::begin(peers, *need);
             turns.push(others.turn());
             let request = (wanted.user, wanted.key, wanted.request_id);
-            ended.push(async move { (at, self.outcome(request, told, peers, (*need, *need)).await) });
+            ended.push(async move {
+                let taken = Taken::default();
+                let outcome = self.outcome(request, told, peers, (*need, *need), &taken).await;
+                (at, taken.told(outcome))
+            });
             puts.push(Spreading {
                 wanted: wanted.clone(),
                 context: context.clone(),

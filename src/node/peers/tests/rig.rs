@@ -48,6 +48,18 @@ pub fn page(number: u64, after: Duration) -> Request {
     }
 }
 
+/// Answered with the time that is left for it when it is begun.
+pub fn read(left_ms: u32) -> Request {
+    Request::Read {
+        reader: 1,
+        user: String::new(),
+        key: String::new(),
+        offset: 0,
+        limit: 0,
+        terms: WireTerms { level: 0, left_ms },
+    }
+}
+
 /// Answered with the same digest after as many milliseconds, by the connection's own task.
 pub fn compare(digest: u64) -> Request {
     Request::Compare { digest }
@@ -108,6 +120,7 @@ impl PeerService for Echo {
                     tokio::time::sleep(Duration::from_millis(u64::from(slot))).await;
                     Response::Count(user.len() as u64)
                 }
+                Request::Read { terms, .. } => Response::Count(u64::from(terms.left_ms)),
                 Request::HasData | Request::Append(_) => panic!("as the test asked"),
                 _ => Response::Done,
             }

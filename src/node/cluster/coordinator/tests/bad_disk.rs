@@ -2,12 +2,14 @@
 
 use std::sync::atomic::Ordering;
 
+use crate::core::clock::Clock;
 use crate::core::op::Body;
-use crate::node::cluster::coordinator::{Patience, Try};
+use crate::node::cluster::coordinator::{Patience, Taken, Try};
 use crate::node::cluster::tests::*;
 use crate::node::local::Wanted;
 use crate::node::replica::place_of;
-use crate::shard::WriteKind;
+use crate::shard::{WriteContext, WriteKind};
+use crate::wire::{ForwardedKind, ForwardedWrite, Request, Response, WireError, WireTerms};
 
 const TRIES: usize = 100;
 
@@ -222,7 +224,9 @@ async fn what_a_shard_had_not_begun_with_by_its_deadline_changes_nothing() {
         deadline: Instant::now() + Duration::from_millis(300),
         ..Terms::usual()
     };
-    let late = inner.write_here(wanted, Try::First, terms, Patience::Waits).await;
+    let late = inner
+        .write_here(wanted, Try::First, terms, Patience::Waits, &Taken::default())
+        .await;
     assert_eq!(late, Err(OpError::Deadline { maybe_applied: false }));
     drop(hangs);
     add(rig.node(0), "k", "last").await.unwrap();
@@ -276,7 +280,9 @@ async fn the_only_replica_does_not_say_that_it_did_nothing_when_it_was_too_late(
     };
     let inner = &rig.node(0).cluster().unwrap().inner;
     let slow = disk.hold_syncs("shard-");
-    let written = inner.write_here(wanted, Try::First, late, Patience::Waits).await;
+    let written = inner
+        .write_here(wanted, Try::First, late, Patience::Waits, &Taken::default())
+        .await;
     assert_eq!(written, Err(OpError::Deadline { maybe_applied: true }));
     drop(slow);
     rig.wait("it did it all the same", |node| {
@@ -362,5 +368,131 @@ async fn a_list_of_keys_is_given_up_at_all_members_when_nobody_waits_for_it() {
     // The disk hangs on.
     wait_answered(&[peer.unwrap()]).await;
     drop(hangs);
+    rig.end().await;
+}
+
+/// Somebody waits for it in vain, and nobody for the rest of what it is read for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_read_for_another_node_ends_with_its_deadline_on_a_disk_that_hangs() {
+    let disk = MemoryDisk::new();
+    let rig = first_of(3, &disk).await;
+    let (user, k) = (user(), key("k"));
+    let all = rig.node(0).add(&user, &k, "v".into(), true, None, at(Consistency::All));
+    all.await.unwrap();
+    fail_reads_of(&rig, &disk, "k").await;
+    for node in rig.running() {
+        stop_task(node, SYNC).await;
+    }
+    let hangs = disk.hold_reads("shard-");
+    disk.faults().fail_read.store(false, Ordering::Relaxed);
+    let peer = inner(rig.node(1)).peers.get(inner(rig.node(0)).me).unwrap();
+    let terms = |left_ms| WireTerms { level: 0, left_ms };
+    let read = |reader, left_ms| Request::Read {
+        reader,
+        user: "u".to_owned(),
+        key: "k".to_owned(),
+        offset: 0,
+        limit: u64::MAX,
+        terms: terms(left_ms),
+    };
+    let count = |left_ms| Request::Count {
+        user: "u".to_owned(),
+        key: "k".to_owned(),
+        terms: terms(left_ms),
+    };
+    let (long_read, long_count) = (peer.call(read(1, 600_000)).unwrap(), peer.call(count(600_000)).unwrap());
+    let (short_read, short_count) = (peer.call(read(2, 300)).unwrap(), peer.call(count(300)).unwrap());
+    let late = WireError::Deadline { maybe_applied: false };
+    tokio::select! {
+        biased;
+        _ = long_read => panic!("this one has time"),
+        _ = long_count => panic!("this one too"),
+        told = async { [short_read.await.unwrap(), short_count.await.unwrap()] } => {
+            assert!(told.iter().all(|told| matches!(told, Response::Failed(why) if *why == late)), "{told:?}");
+        }
+    }
+    drop(hangs);
+    rig.end().await;
+}
+
+/// The write that is sent to a replica for another node.
+fn sent_on(name: &str, id: RequestId) -> Request {
+    Request::Write(ForwardedWrite {
+        user: user().as_str().to_owned(),
+        key: name.to_owned(),
+        kind: ForwardedKind::Add {
+            text: bytes::Bytes::from_static(b"v"),
+            finish: true,
+        },
+        request_id: Some(id.0),
+        is_first_try: false,
+        terms: calls::wire_terms(Terms::usual()),
+    })
+}
+
+/// Their ops are on this disk alone, where one cannot be read, and the other one was cleared, and what lies beside it cannot be read. The others
+/// refuse them as too long. They come to them one day.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_that_was_taken_here_is_in_doubt_whatever_goes_wrong_with_it_then() {
+    const VALUE_BYTES_MAX: usize = 200 << 10;
+    let disk = MemoryDisk::new();
+    let rig = Rig {
+        first_disk: Some(disk.clone()),
+        value_bytes_max: VALUE_BYTES_MAX as u64,
+        ..Rig::unstarted(3)
+    };
+    let rig = rig.started().await;
+    for node in rig.running() {
+        stop_task(node, SYNC).await;
+    }
+    let (user, id) = (user(), RequestId([7; 16]));
+    let alone = async |name: &str, kind: WriteKind, seen: Option<Clock>| {
+        let wanted = Wanted {
+            user: &user,
+            key: &key(name),
+            request_id: matches!(kind, WriteKind::Add { .. }).then_some(id),
+            kind,
+        };
+        let context = WriteContext {
+            seen,
+            ..WriteContext::default()
+        };
+        let done = rig.node(0).local().write(wanted, context).await;
+        assert_eq!(done.unwrap(), Added::Appended);
+    };
+    let add = || WriteKind::Add {
+        text: "v".into(),
+        finish: true,
+    };
+    // Of one shard, so that the first goes to a segment with the second.
+    let mut names = (0..).map(|number| number.to_string());
+    let names: [String; 2] = std::array::from_fn(|_| names.find(|name| place_of(&user, &key(name)).0.0 < 512).unwrap());
+    let names @ [sealed, cleared] = names.each_ref().map(String::as_str);
+    alone(sealed, add(), None).await;
+    hold(rig.node(0), Ops::of(cleared.to_owned()).value(2)).await;
+    fail_reads_of(&rig, &disk, cleared).await;
+    alone(cleared, add(), None).await;
+    let clock = rig.node(0).local().clock(place_of(&user, &key(cleared)).0);
+    alone(cleared, WriteKind::Clear, Some(clock.unwrap())).await;
+    for name in names {
+        for index in [1, 2] {
+            let full = Body::Part("p".repeat(VALUE_BYTES_MAX).into());
+            hold(rig.node(index), Ops::of(name.to_owned()).op(1, full)).await;
+        }
+    }
+    let peer = inner(rig.node(1)).peers.get(inner(rig.node(0)).me).unwrap();
+    for name in names {
+        let unknown = OpError::ShardUnavailable { maybe_applied: true };
+        let k = key(name);
+        let again = rig.node(0).add(&user, &k, "v".into(), true, Some(id), Terms::usual());
+        assert_eq!(again.await, Err(unknown), "{name}");
+        let told = peer.call(sent_on(name, id)).unwrap().await.unwrap();
+        let unknown = WireError::Unavailable { maybe_applied: true };
+        assert!(
+            matches!(&told, Response::Failed(why) if *why == unknown),
+            "{name}: {told:?}"
+        );
+    }
+    disk.faults().fail_read.store(false, Ordering::Relaxed);
     rig.end().await;
 }
