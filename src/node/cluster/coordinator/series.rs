@@ -15,7 +15,7 @@ use super::outcome::Taken;
 use super::write::{Try, still_counts};
 use crate::core::slot::SlotId;
 use crate::node::cluster::{Cluster, Inner};
-use crate::node::hedged::HEDGE;
+use crate::node::hedged::{HEDGE, LOOK_MAX};
 use crate::node::local::{Added, Spreading, Wanted};
 use crate::node::peers::Peer;
 use crate::node::replica::place_of;
@@ -134,6 +134,7 @@ impl Inner {
         }
         self.local.begin_series(puts.into_iter());
         let mut done = vec![None; adds.len()];
+        let began = Instant::now();
         let next_look = || terms.deadline.min(Instant::now() + HEDGE);
         let mut look = pin!(sleep_until(next_look()));
         while done.iter().any(Option::is_none) {
@@ -157,7 +158,8 @@ impl Inner {
                 }
                 return told;
             }
-            if self.local.is_stalled(*slot) {
+            let hangs = began.elapsed() >= LOOK_MAX && turns.iter().any(Turn::is_looked_up);
+            if self.local.is_stalled(*slot) || hangs {
                 withdraw(&turns, &mut done);
             }
             look.as_mut().reset(next_look());

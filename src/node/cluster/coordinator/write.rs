@@ -14,7 +14,7 @@ use crate::core::slot::SlotId;
 use crate::core::stamp::HybridTime;
 use crate::node::cluster::calls::{gather, is_worth_another, maybe_applied};
 use crate::node::cluster::{Inner, count};
-use crate::node::hedged::HEDGE;
+use crate::node::hedged::{HEDGE, LOOK_MAX};
 use crate::node::local::{Added, Wanted};
 use crate::node::peers::Peer;
 use crate::node::replica::place_of;
@@ -38,7 +38,7 @@ pub(in crate::node::cluster) enum Try {
 pub(in crate::node::cluster) enum Patience {
     /// Until the deadline.
     Waits,
-    /// It is withdrawn where the disk hangs, if nothing of it was begun.
+    /// It is withdrawn where the disk hangs under a sync or a read, if nothing of it was begun.
     Withdraws,
 }
 
@@ -71,6 +71,10 @@ impl<'a> Begun<'a> {
             Some(turn) => turn.withdraw(),
             None => !self.started.load(Ordering::Relaxed),
         }
+    }
+
+    fn is_looked_up(&self) -> bool {
+        self.turn.get().is_some_and(Turn::is_looked_up)
     }
 }
 
@@ -168,6 +172,7 @@ impl Inner {
         }
         let begun = Begun::new(taken);
         let mut coordinated = pin!(self.coordinate(wanted, slot, replicas, which, terms.consistency, &begun));
+        let began = Instant::now();
         // One timer for both.
         let next_look = || match patience {
             Patience::Waits => terms.deadline,
@@ -184,7 +189,8 @@ impl Inner {
                 let maybe_applied = !begun.withdraw();
                 return Err(OpError::Deadline { maybe_applied });
             }
-            if self.local.is_stalled(slot) && begun.withdraw() {
+            let hangs = patience == Patience::Withdraws && begun.is_looked_up() && began.elapsed() >= LOOK_MAX;
+            if (self.local.is_stalled(slot) || hangs) && begun.withdraw() {
                 return Err(OpError::ShardUnavailable { maybe_applied: false });
             }
             look.as_mut().reset(next_look());

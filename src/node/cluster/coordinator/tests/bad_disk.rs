@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 
 use crate::core::clock::Clock;
 use crate::core::op::Body;
+use crate::node::Add;
 use crate::node::cluster::coordinator::{Patience, Taken, Try};
 use crate::node::cluster::tests::*;
 use crate::node::local::Wanted;
@@ -494,5 +495,44 @@ async fn a_request_that_was_taken_here_is_in_doubt_whatever_goes_wrong_with_it_t
         );
     }
     disk.faults().fail_read.store(false, Ordering::Relaxed);
+    rig.end().await;
+}
+
+/// Whether the request was done before lies where it takes for ever to be read.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_write_that_has_to_be_looked_up_on_a_disk_that_hangs_goes_to_another_replica() {
+    let disk = MemoryDisk::new();
+    let rig = first_of(3, &disk).await;
+    for node in rig.running() {
+        stop_task(node, SYNC).await;
+    }
+    let (user, k, id) = (user(), key("k"), RequestId([7; 16]));
+    let wanted = Wanted {
+        user: &user,
+        key: &k,
+        kind: WriteKind::Add {
+            text: "v".into(),
+            finish: true,
+        },
+        request_id: Some(id),
+    };
+    let alone = rig.node(0).local().write(wanted, WriteContext::default());
+    assert_eq!(alone.await.unwrap(), Added::Appended);
+    fail_reads_of(&rig, &disk, "k").await;
+    let hangs = disk.hold_reads("shard-");
+    disk.faults().fail_read.store(false, Ordering::Relaxed);
+    let again = rig.node(0).add(&user, &k, "v".into(), true, Some(id), Terms::usual());
+    assert_eq!(again.await, Ok(Added::Appended));
+    // So it is where several go together.
+    let add = |text: &str, id| Add {
+        text: text.into(),
+        finish: true,
+        request_id: Some(id),
+    };
+    let series = vec![add("v", id), add("w", RequestId([8; 16]))];
+    let together = rig.node(0).add_series(&user, &k, series, Terms::usual()).await;
+    assert!(!together.iter().any(Result::is_err), "{together:?}");
+    assert_eq!(list(rig.node(1), "k", Consistency::Quorum).await.unwrap(), ["v"]);
+    drop(hangs);
     rig.end().await;
 }
