@@ -12,6 +12,8 @@ use crate::env::Stream;
 
 /// Room for one read: a whole record, the longest there is.
 const READ_BYTES: usize = 64 << 10;
+/// Memory that is kept for the next frames; what a longer one took is given back with it.
+const KEPT_BYTES: usize = 256 << 10;
 
 /// A stream that gives no more frames.
 #[derive(Debug, thiserror::Error)]
@@ -96,7 +98,18 @@ impl FrameReader {
             return Ok(None);
         }
         self.plain.advance(FRAME_LENGTH_BYTES);
-        Ok(Some(self.plain.split_to(length).freeze()))
+        let frame = self.plain.split_to(length).freeze();
+        if length > KEPT_BYTES {
+            // Less than a record: the rest of the one that the frame ended in.
+            self.plain = BytesMut::from(&self.plain[..]);
+        }
+        Ok(Some(frame))
+    }
+
+    /// Whether it has room for so much that came before, and was given out.
+    #[cfg(test)]
+    pub(super) fn keeps(&mut self, bytes: usize) -> bool {
+        self.plain.try_reclaim(bytes)
     }
 
     /// Decrypts the next record, if all of it is here.

@@ -13,6 +13,8 @@ use crate::store::reader::Fragment;
 
 /// A disk gets so long before another replica is asked too: many times what a read takes, and little for whoever waits.
 pub const HEDGE: Duration = Duration::from_millis(150);
+/// A look at the past of a key gets so long before another replica is asked to write instead: it may read much, and would have to be read there too.
+pub const LOOK_MAX: Duration = Duration::from_secs(1);
 /// A page of a list that did not come by then never will: the answer that it belongs to is cut.
 const PAGE_MAX: Duration = Duration::from_secs(30);
 

@@ -175,8 +175,11 @@ impl DiskFile for SealedFile {
             Way::Cached => {}
             Way::Asked => {
                 let there = is_in_memory(&self.file.0, buf, offset);
-                page_cache.found(there);
-                if there {
+                // Where nobody knows, the page cache is used, as far as there is one.
+                if let Some(there) = there {
+                    page_cache.found(there);
+                }
+                if there == Some(true) {
                     return Ok(());
                 }
             }
@@ -191,7 +194,7 @@ impl DiskFile for SealedFile {
 
     fn read_without_wait(&self, buf: &mut [u8], offset: u64) -> bool {
         let page_cache = &self.shared.page_cache;
-        let is_there = page_cache.is_of_use() && is_in_memory(&self.file.0, buf, offset);
+        let is_there = page_cache.is_of_use() && is_in_memory(&self.file.0, buf, offset) == Some(true);
         if is_there {
             page_cache.held(self.place(offset));
         }
@@ -293,6 +296,18 @@ mod tests {
         assert_eq!(past() - before, 4);
         let behind = file.read_random_at(&mut [0; 2], 49_999);
         assert_eq!(kind(behind), Some(io::ErrorKind::UnexpectedEof));
+        Ok(())
+    }
+
+    /// Such as those under `/proc`: whether it holds anything is then no question of how often it was asked in vain.
+    #[test]
+    fn blocks_of_which_nobody_knows_are_not_read_past_the_page_cache() -> io::Result<()> {
+        let disk = RealDisk::default();
+        let file = disk.open(Path::new("/proc/self/mountinfo"), OpenMode::Read)?;
+        for _ in 0..1_000 {
+            file.read_random_at(&mut [0; 8], 0)?;
+        }
+        assert!(disk.0.page_cache.is_of_use());
         Ok(())
     }
 

@@ -63,6 +63,26 @@ async fn both_sides_learn_who_the_other_is() {
 }
 
 #[tokio::test]
+async fn the_memory_of_a_long_frame_is_given_back() {
+    let (mut a, mut b) = channels().await;
+    let lengths = [FRAME_BYTES_MAX, 100, 7];
+    let sending = async {
+        for length in lengths {
+            a.writer.queue(&[&bytes(length)]).unwrap();
+        }
+        a.writer.flush().await.unwrap();
+    };
+    let receiving = async {
+        for length in lengths {
+            let frame = b.reader.recv().await.unwrap().unwrap();
+            assert_eq!(frame, bytes(length));
+        }
+    };
+    tokio::join!(sending, receiving);
+    assert!(!b.reader.keeps(1 << 20));
+}
+
+#[tokio::test]
 async fn frames_of_every_size_arrive_whole_in_order_and_in_both_directions() {
     let (mut a, mut b) = channels().await;
     let sizes = [

@@ -5,7 +5,7 @@
 //! can. Each replica holds a *share*; a share that is dropped unused counts as a failure.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering::Relaxed};
 
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
@@ -65,6 +65,8 @@ struct Share(Option<Arc<Progress>>);
 struct Progress {
     /// `WAITS`, and from there one of the two others.
     turn: AtomicU8,
+    /// It waits for a look at the disk.
+    is_looked_up: AtomicBool,
     /// Until whoever waits was told.
     counting: Mutex<Option<Counting>>,
 }
@@ -102,6 +104,7 @@ pub fn begin(peers: &[Peer], need: usize) -> (Others, LocalShare, oneshot::Recei
     };
     let progress = Arc::new(Progress {
         turn: AtomicU8::new(WAITS),
+        is_looked_up: AtomicBool::new(false),
         counting: Mutex::new(Some(counting)),
     });
     let share = |(at, peer): (usize, &Peer)| Target {
@@ -201,6 +204,11 @@ impl Turn {
     pub fn withdraw(&self) -> bool {
         self.0.leave(WITHDRAWN)
     }
+
+    /// Whether the shard has to read the past of its key before it can begin.
+    pub fn is_looked_up(&self) -> bool {
+        self.0.is_looked_up.load(Relaxed)
+    }
 }
 
 impl Others {
@@ -211,7 +219,12 @@ impl Others {
 
     /// To be asked before the op is given its dot and stamp: whether it is still wanted. From then on it is.
     pub fn take_turn(&self) -> bool {
+        self.progress.is_looked_up.store(false, Relaxed);
         self.progress.leave(TAKEN)
+    }
+
+    pub fn look_up(&self) {
+        self.progress.is_looked_up.store(true, Relaxed);
     }
 
     /// It got no name: its turn comes again.

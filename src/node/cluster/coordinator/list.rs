@@ -6,6 +6,7 @@ use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
 use tokio::time::timeout;
 
+use super::outcome::Taken;
 use super::write::{Begun, Try};
 use crate::core::slot::{SLOT_COUNT, SYSTEM_SLOT, SlotId};
 use crate::node::cluster::calls::{HEDGE, wire_terms};
@@ -160,7 +161,8 @@ impl Inner {
         nodes: &[NodeId],
     ) -> Result<(), OpError> {
         let terms = Terms::usual();
-        let begun = Begun::default();
+        let taken = Taken::default();
+        let begun = Begun::new(&taken);
         let system = UserId::system();
         let wanted = system_value(&system, key, text);
         let added = self.coordinate(wanted, SYSTEM_SLOT, nodes, Try::First, terms.consistency, &begun);

@@ -24,6 +24,7 @@ mod write;
 
 pub use elsewhere::Elsewhere;
 pub use forward::RemoteReader;
+pub(super) use outcome::Taken;
 pub(super) use read::Came;
 pub(super) use taking::Taking;
 pub(super) use write::{Patience, Try};

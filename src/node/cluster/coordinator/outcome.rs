@@ -1,20 +1,34 @@
 //! What becomes of a write that was begun, and of one that had been done before.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use tokio::sync::oneshot;
 
 use crate::core::op::{Body, KeyedOp};
 use crate::node::OpError;
 use crate::node::cluster::Inner;
+use crate::node::cluster::calls::doubted;
 use crate::node::local::Added;
 use crate::node::peers::Peer;
 use crate::node::shards::spreading::{self, Spread};
 use crate::types::{Key, RequestId, UserId};
 
-/// What is told of a request that something came of before the node went down.
-fn was_begun(error: OpError) -> OpError {
-    match error {
-        OpError::ShuttingDown => OpError::ShardUnavailable { maybe_applied: true },
-        error => error,
+/// Whether a request was, or may have been, taken before: then it may show, whatever keeps this try from being answered.
+#[derive(Default)]
+pub(in crate::node::cluster) struct Taken(AtomicBool);
+
+impl Taken {
+    pub(super) fn note(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    pub(in crate::node::cluster) fn is_noted(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// What is told in the end. Until then the error stays what it is, for it decides who is asked next.
+    pub(super) fn told(&self, done: Result<Added, OpError>) -> Result<Added, OpError> {
+        done.map_err(|error| doubted(error, self.is_noted()))
     }
 }
 
@@ -26,21 +40,30 @@ impl Inner {
         told: oneshot::Receiver<Spread>,
         peers: &[Peer],
         (need, durable_need): (usize, usize),
+        taken: &Taken,
     ) -> Result<Added, OpError> {
         // Who drops it without a word has it half done.
         let gone = Spread::Refused(OpError::ShardUnavailable { maybe_applied: true });
         match told.await.unwrap_or(gone) {
             Spread::Enough => Ok(Added::Appended),
             Spread::Repeated => {
+                taken.note();
                 if need > 1
                     && let Some(id) = request_id
-                    && let Some(op) = self.local.op_of_request(user, key, id).await.map_err(was_begun)?
+                    && let Some(op) = self.local.op_of_request(user, key, id).await?
                 {
                     self.hold(op, None, peers, need).await?;
                 }
                 Ok(Added::Repeated)
             }
-            Spread::Refused(error) => Err(error),
+            Spread::Refused(error) => {
+                // Where that would be known cannot be read.
+                let may_hold = |id| self.local.may_hold_request(user, key, id) == Ok(true);
+                if matches!(error, OpError::Damaged(_) | OpError::Disk(_)) && request_id.is_some_and(may_hold) {
+                    taken.note();
+                }
+                Err(error)
+            }
             Spread::TooFew { durable, local } => Err(self.too_few(durable_need, durable, local, peers)),
         }
     }

@@ -11,10 +11,11 @@ use futures_util::future::try_join_all;
 use futures_util::stream::FuturesUnordered;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
+use super::outcome::Taken;
 use super::write::{Try, still_counts};
 use crate::core::slot::SlotId;
 use crate::node::cluster::{Cluster, Inner};
-use crate::node::hedged::HEDGE;
+use crate::node::hedged::{HEDGE, LOOK_MAX};
 use crate::node::local::{Added, Spreading, Wanted};
 use crate::node::peers::Peer;
 use crate::node::replica::place_of;
@@ -119,7 +120,11 @@ impl Inner {
             let (others, share, told) = spreading::begin(peers, *need);
             turns.push(others.turn());
             let request = (wanted.user, wanted.key, wanted.request_id);
-            ended.push(async move { (at, self.outcome(request, told, peers, (*need, *need)).await) });
+            ended.push(async move {
+                let taken = Taken::default();
+                let outcome = self.outcome(request, told, peers, (*need, *need), &taken).await;
+                (at, taken.told(outcome))
+            });
             puts.push(Spreading {
                 wanted: wanted.clone(),
                 context: context.clone(),
@@ -129,6 +134,7 @@ impl Inner {
         }
         self.local.begin_series(puts.into_iter());
         let mut done = vec![None; adds.len()];
+        let began = Instant::now();
         let next_look = || terms.deadline.min(Instant::now() + HEDGE);
         let mut look = pin!(sleep_until(next_look()));
         while done.iter().any(Option::is_none) {
@@ -152,7 +158,8 @@ impl Inner {
                 }
                 return told;
             }
-            if self.local.is_stalled(*slot) {
+            let hangs = began.elapsed() >= LOOK_MAX && turns.iter().any(Turn::is_looked_up);
+            if self.local.is_stalled(*slot) || hangs {
                 withdraw(&turns, &mut done);
             }
             look.as_mut().reset(next_look());

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::time::{Instant, sleep_until};
 
+use super::outcome::Taken;
 use super::seen::OfKey;
 use crate::core::clock::Clock;
 use crate::core::op::{KeyedOp, Op};
@@ -13,7 +14,7 @@ use crate::core::slot::SlotId;
 use crate::core::stamp::HybridTime;
 use crate::node::cluster::calls::{gather, is_worth_another, maybe_applied};
 use crate::node::cluster::{Inner, count};
-use crate::node::hedged::HEDGE;
+use crate::node::hedged::{HEDGE, LOOK_MAX};
 use crate::node::local::{Added, Wanted};
 use crate::node::peers::Peer;
 use crate::node::replica::place_of;
@@ -37,20 +38,29 @@ pub(in crate::node::cluster) enum Try {
 pub(in crate::node::cluster) enum Patience {
     /// Until the deadline.
     Waits,
-    /// It is withdrawn where the disk hangs, if nothing of it was begun.
+    /// It is withdrawn where the disk hangs under a sync or a read, if nothing of it was begun.
     Withdraws,
 }
 
 /// How far a write has come.
-#[derive(Default)]
-pub(super) struct Begun {
+pub(super) struct Begun<'a> {
     /// It may have had an effect.
     started: AtomicBool,
     /// Its place in the queue of this node's shard.
     turn: OnceLock<Turn>,
+    /// Of this try and those before it.
+    taken: &'a Taken,
 }
 
-impl Begun {
+impl<'a> Begun<'a> {
+    pub(super) fn new(taken: &'a Taken) -> Self {
+        Self {
+            started: AtomicBool::new(false),
+            turn: OnceLock::new(),
+            taken,
+        }
+    }
+
     fn start(&self) {
         self.started.store(true, Ordering::Relaxed);
     }
@@ -61,6 +71,10 @@ impl Begun {
             Some(turn) => turn.withdraw(),
             None => !self.started.load(Ordering::Relaxed),
         }
+    }
+
+    fn is_looked_up(&self) -> bool {
+        self.turn.get().is_some_and(Turn::is_looked_up)
     }
 }
 
@@ -95,6 +109,18 @@ fn ask_message(slot: SlotId, wanted: &Wanted<'_>, which: Try, time: u64) -> Ask 
 impl Inner {
     /// Carries a write out, here if this node holds the slot, or through one that does.
     pub(super) async fn write(&self, wanted: Wanted<'_>, which: Try, terms: Terms) -> Result<Added, OpError> {
+        let taken = Taken::default();
+        let done = self.write_somewhere(wanted, which, terms, &taken).await;
+        taken.told(done)
+    }
+
+    async fn write_somewhere(
+        &self,
+        wanted: Wanted<'_>,
+        which: Try,
+        terms: Terms,
+        taken: &Taken,
+    ) -> Result<Added, OpError> {
         let (slot, _) = place_of(wanted.user, wanted.key);
         let layout = self.layout();
         let replicas = layout.placement.replicas(slot);
@@ -105,10 +131,11 @@ impl Inner {
             return self.forward_write(wanted, replicas, which, terms).await;
         }
         if replicas.len() == 1 {
-            return self.write_here(wanted, which, terms, Patience::Waits).await;
+            return self.write_here(wanted, which, terms, Patience::Waits, taken).await;
         }
         if !self.local.is_stalled(slot) {
-            match self.write_here(wanted.clone(), which, terms, Patience::Withdraws).await {
+            let own = self.write_here(wanted.clone(), which, terms, Patience::Withdraws, taken);
+            match own.await {
                 Err(OpError::ShardUnavailable { maybe_applied: false }) => {}
                 // Its own disk is in the way: another replica may do it, as none of it was done here.
                 Err(OpError::DiskFull | OpError::Damaged(_) | OpError::Disk(_)) => {
@@ -120,7 +147,7 @@ impl Inner {
         match self.forward_write(wanted.clone(), replicas, which, terms).await {
             // Nobody did any of it, and what is in the way here may pass.
             Err(error) if is_worth_another(&error) && !maybe_applied(&error) => {
-                self.write_here(wanted, which, terms, Patience::Waits).await
+                self.write_here(wanted, which, terms, Patience::Waits, taken).await
             }
             done => done,
         }
@@ -133,6 +160,7 @@ impl Inner {
         which: Try,
         terms: Terms,
         patience: Patience,
+        taken: &Taken,
     ) -> Result<Added, OpError> {
         let _writing = self.begin_user_write(&wanted)?;
         let (slot, _) = place_of(wanted.user, wanted.key);
@@ -142,8 +170,9 @@ impl Inner {
             // Its member table is another one: it is told to look elsewhere.
             return Err(OpError::ShardUnavailable { maybe_applied: false });
         }
-        let begun = Begun::default();
+        let begun = Begun::new(taken);
         let mut coordinated = pin!(self.coordinate(wanted, slot, replicas, which, terms.consistency, &begun));
+        let began = Instant::now();
         // One timer for both.
         let next_look = || match patience {
             Patience::Waits => terms.deadline,
@@ -160,7 +189,8 @@ impl Inner {
                 let maybe_applied = !begun.withdraw();
                 return Err(OpError::Deadline { maybe_applied });
             }
-            if self.local.is_stalled(slot) && begun.withdraw() {
+            let hangs = patience == Patience::Withdraws && begun.is_looked_up() && began.elapsed() >= LOOK_MAX;
+            if (self.local.is_stalled(slot) || hangs) && begun.withdraw() {
                 return Err(OpError::ShardUnavailable { maybe_applied: false });
             }
             look.as_mut().reset(next_look());
@@ -180,7 +210,7 @@ impl Inner {
         replicas: &[NodeId],
         which: Try,
         level: Consistency,
-        begun: &Begun,
+        begun: &Begun<'_>,
     ) -> Result<Added, OpError> {
         if replicas.len() == 1 {
             begun.start();
@@ -199,6 +229,7 @@ impl Inner {
                 return Err(OpError::OtherRequest);
             }
             begun.start();
+            begun.taken.note();
             self.hold(op, Some(&from), &peers, need).await?;
             return Ok(Added::Repeated);
         }
@@ -217,7 +248,8 @@ impl Inner {
         // The only one of this write.
         let _ = begun.turn.set(others.turn());
         self.local.begin_write(wanted, context, others, share);
-        let outcome = self.outcome(request, told, &peers, (need, durable_need)).await;
+        let needs = (need, durable_need);
+        let outcome = self.outcome(request, told, &peers, needs, begun.taken).await;
         match is_doomed {
             true => Err(self.no_quorum(need, peers.len(), true)),
             false => outcome,

@@ -9,7 +9,7 @@ use crate::core::op::{Body, Fragment};
 use crate::core::slot::SYSTEM_SLOT;
 use crate::node::cluster::Inner;
 use crate::node::cluster::calls::{refused, terms_of};
-use crate::node::hedged::{self, ValueReader};
+use crate::node::hedged::{self, Unsent, ValueReader};
 use crate::node::{OpError, Terms};
 use crate::planted::{Bug, planted};
 use crate::store::keys::KeyQuery;
@@ -61,12 +61,17 @@ impl Inner {
         (offset, limit): (u64, u64),
         terms: WireTerms,
     ) -> Result<ValueReader, OpError> {
-        let source = self.source(user, key, terms_of(terms)).await?;
+        let terms = terms_of(terms);
+        let source = self.source(user, key, terms).await?;
         // Sent here by a node with another member table: it is told to look elsewhere.
         let source = source.ok_or(OpError::ShardUnavailable { maybe_applied: false })?;
         let offset = if planted(Bug::PageOffsetForgotten) { 0 } else { offset };
-        // Who sent it here asks the next one where this disk is damaged.
-        Ok(ValueReader::local(self.local.read(source, offset, limit), None))
+        let unsent = Unsent {
+            deadline: terms.deadline,
+            // Who sent it here asks the next one where this disk is damaged.
+            elsewhere: None,
+        };
+        Ok(ValueReader::local(self.local.read(source, offset, limit), Some(unsent)))
     }
 
     pub(super) async fn read_on(&self, id: OpenId, budget_bytes: usize) -> Result<Response, OpError> {
@@ -94,9 +99,11 @@ impl Inner {
         (user, key): &(UserId, Key),
         terms: WireTerms,
     ) -> Result<Response, OpError> {
-        let source = self.source(user, key, terms_of(terms)).await?;
+        let terms = terms_of(terms);
+        let source = self.source(user, key, terms).await?;
         let source = source.ok_or(OpError::ShardUnavailable { maybe_applied: false })?;
-        Ok(Response::Count(self.local.count_of(source).await?))
+        let counted = hedged::by(terms.deadline, self.local.count_of(source));
+        Ok(Response::Count(counted.await?))
     }
 
     pub(super) fn begin_pull(&self, id: OpenId, wants: &SlotClocks) -> Result<Response, OpError> {

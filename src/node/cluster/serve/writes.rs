@@ -6,7 +6,7 @@ use crate::core::stamp::HybridTime;
 use crate::node::OpError;
 use crate::node::cluster::Inner;
 use crate::node::cluster::calls::{names, refused, terms_of, wire_error};
-use crate::node::cluster::coordinator::{Came, Patience, Try};
+use crate::node::cluster::coordinator::{Came, Patience, Taken, Try};
 use crate::node::local::{Added, Wanted};
 use crate::shard::WriteKind;
 use crate::types::{NodeId, RequestId};
@@ -104,9 +104,13 @@ impl Inner {
             true => Try::First,
             false => Try::Any,
         };
-        let added = self
-            .write_here(wanted, which, terms_of(write.terms), Patience::Waits)
-            .await?;
+        let (terms, taken) = (terms_of(write.terms), Taken::default());
+        let done = self.write_here(wanted, which, terms, Patience::Waits, &taken).await;
+        let added = done.map_err(|error| match taken.is_noted() && !error.maybe_applied() {
+            // Another replica is asked all the same, also where too few others are seen from here.
+            true => OpError::ShardUnavailable { maybe_applied: true },
+            false => error,
+        })?;
         Ok(Response::Written {
             repeated: added == Added::Repeated,
         })

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::memory_net::MemoryNet;
 use super::rig::{
-    Rig, address, bytes, compare, config, count, digest, of_key, page, panic_apart, panic_here, seconds, start,
+    Rig, address, bytes, compare, config, count, digest, of_key, page, panic_apart, panic_here, read, seconds, start,
 };
 use crate::node::peers::batch::SOON;
 use crate::node::peers::link::LONG_CALLS_MAX;
@@ -245,6 +245,59 @@ async fn only_so_many_pages_are_made_at_once_and_nothing_else_waits_for_them() {
         assert!(is_count(call.await, number as u64));
     }
     assert_eq!(begun.elapsed().as_secs(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_read_that_waits_for_a_place_has_no_more_time_for_that() {
+    let rig = Rig::new().await;
+    let slow: Vec<_> = (0..32)
+        .map(|n| rig.peer().call(page(n, Duration::from_secs(5))).unwrap())
+        .collect();
+    let short: Vec<_> = (0..100)
+        .map(|n| rig.peer().call(read(n, 3_000, Duration::ZERO)).unwrap())
+        .collect();
+    let long = rig.peer().call(read(100, 60_000, Duration::ZERO)).unwrap();
+    let next = rig.peer().call(page(77, Duration::ZERO)).unwrap();
+    for call in short {
+        let late = WireError::Deadline { maybe_applied: false };
+        assert!(matches!(call.await, Ok(Response::Failed(why)) if why == late));
+    }
+    assert!(matches!(long.await, Ok(Response::Count(54_000..=55_500))));
+    assert!(is_count(next.await, 77));
+    for call in slow {
+        call.await.unwrap();
+    }
+    assert_eq!(
+        rig.two.service.begun.load(Relaxed),
+        32 + 2,
+        "nobody waits for the others"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_read_that_is_given_up_leaves_its_place_to_others() {
+    let rig = Rig::new().await;
+    let minute = Duration::from_secs(60);
+    let begun = Instant::now();
+    let mut reads: Vec<_> = (0..33)
+        .map(|n| rig.peer().call(read(n, 60_000, minute)).unwrap())
+        .collect();
+    let next = rig.peer().call(page(77, Duration::ZERO)).unwrap();
+    // One waits for a place, and one has one.
+    for reader in [32, 0, 0] {
+        let end = rig.peer().call(Request::ReadEnd { reader }).unwrap();
+        assert!(matches!(end.await, Ok(Response::Done)));
+    }
+    assert!(is_count(next.await, 77));
+    for given_up in [reads.pop().unwrap(), reads.swap_remove(0)] {
+        assert!(matches!(given_up.await, Ok(Response::Failed(_))));
+    }
+    assert_eq!(begun.elapsed().as_secs(), 0);
+    for call in reads {
+        assert!(is_count(call.await, 60_000));
+    }
+    // The reads but for one, the page, and the ends.
+    assert_eq!(rig.two.service.begun.load(Relaxed), 32 + 1 + 3);
 }
 
 #[tokio::test(start_paused = true)]

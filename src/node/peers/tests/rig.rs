@@ -48,6 +48,18 @@ pub fn page(number: u64, after: Duration) -> Request {
     }
 }
 
+/// Answered with the time that was left for it when it was begun, after so long.
+pub fn read(reader: u64, left_ms: u32, after: Duration) -> Request {
+    Request::Read {
+        reader,
+        user: String::new(),
+        key: String::new(),
+        offset: after.as_millis() as u64,
+        limit: 0,
+        terms: WireTerms { level: 0, left_ms },
+    }
+}
+
 /// Answered with the same digest after as many milliseconds, by the connection's own task.
 pub fn compare(digest: u64) -> Request {
     Request::Compare { digest }
@@ -107,6 +119,10 @@ impl PeerService for Echo {
                 Request::SyncKey { slot, user, .. } => {
                     tokio::time::sleep(Duration::from_millis(u64::from(slot))).await;
                     Response::Count(user.len() as u64)
+                }
+                Request::Read { offset, terms, .. } => {
+                    tokio::time::sleep(Duration::from_millis(offset)).await;
+                    Response::Count(u64::from(terms.left_ms))
                 }
                 Request::HasData | Request::Append(_) => panic!("as the test asked"),
                 _ => Response::Done,

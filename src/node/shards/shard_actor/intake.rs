@@ -71,6 +71,7 @@ impl ShardState {
                     }
                     Ok(Submitted::NeedsPast(write, lookup)) => {
                         let name = (write.user.clone(), write.key.clone());
+                        others.iter().for_each(Others::look_up);
                         let pending = pending_again(write, others, reply, permit, series);
                         return self.looking.look(me, name, pending, lookup);
                     }

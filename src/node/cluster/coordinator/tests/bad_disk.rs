@@ -2,12 +2,16 @@
 
 use std::sync::atomic::Ordering;
 
+use crate::core::clock::Clock;
 use crate::core::op::Body;
-use crate::node::cluster::coordinator::{Patience, Try};
+use crate::node::Add;
+use crate::node::cluster::coordinator::{Patience, Taken, Try};
 use crate::node::cluster::tests::*;
+use crate::node::hedged::HEDGE;
 use crate::node::local::Wanted;
 use crate::node::replica::place_of;
-use crate::shard::WriteKind;
+use crate::shard::{WriteContext, WriteKind};
+use crate::wire::{ForwardedKind, ForwardedWrite, Request, Response, WireError, WireTerms};
 
 const TRIES: usize = 100;
 
@@ -222,7 +226,9 @@ async fn what_a_shard_had_not_begun_with_by_its_deadline_changes_nothing() {
         deadline: Instant::now() + Duration::from_millis(300),
         ..Terms::usual()
     };
-    let late = inner.write_here(wanted, Try::First, terms, Patience::Waits).await;
+    let late = inner
+        .write_here(wanted, Try::First, terms, Patience::Waits, &Taken::default())
+        .await;
     assert_eq!(late, Err(OpError::Deadline { maybe_applied: false }));
     drop(hangs);
     add(rig.node(0), "k", "last").await.unwrap();
@@ -276,7 +282,9 @@ async fn the_only_replica_does_not_say_that_it_did_nothing_when_it_was_too_late(
     };
     let inner = &rig.node(0).cluster().unwrap().inner;
     let slow = disk.hold_syncs("shard-");
-    let written = inner.write_here(wanted, Try::First, late, Patience::Waits).await;
+    let written = inner
+        .write_here(wanted, Try::First, late, Patience::Waits, &Taken::default())
+        .await;
     assert_eq!(written, Err(OpError::Deadline { maybe_applied: true }));
     drop(slow);
     rig.wait("it did it all the same", |node| {
@@ -361,6 +369,221 @@ async fn a_list_of_keys_is_given_up_at_all_members_when_nobody_waits_for_it() {
     let peer = rig.node(1).cluster().unwrap().inner.peers.get(first);
     // The disk hangs on.
     wait_answered(&[peer.unwrap()]).await;
+    drop(hangs);
+    rig.end().await;
+}
+
+/// Somebody waits for it in vain, and nobody for the rest of what it is read for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_read_for_another_node_ends_with_its_deadline_on_a_disk_that_hangs() {
+    let disk = MemoryDisk::new();
+    let rig = first_of(3, &disk).await;
+    let (user, k) = (user(), key("k"));
+    let all = rig.node(0).add(&user, &k, "v".into(), true, None, at(Consistency::All));
+    all.await.unwrap();
+    fail_reads_of(&rig, &disk, "k").await;
+    for node in rig.running() {
+        stop_task(node, SYNC).await;
+    }
+    let hangs = disk.hold_reads("shard-");
+    disk.faults().fail_read.store(false, Ordering::Relaxed);
+    let peer = inner(rig.node(1)).peers.get(inner(rig.node(0)).me).unwrap();
+    let terms = |left_ms| WireTerms { level: 0, left_ms };
+    let read = |reader, left_ms| Request::Read {
+        reader,
+        user: "u".to_owned(),
+        key: "k".to_owned(),
+        offset: 0,
+        limit: u64::MAX,
+        terms: terms(left_ms),
+    };
+    let count = |left_ms| Request::Count {
+        user: "u".to_owned(),
+        key: "k".to_owned(),
+        terms: terms(left_ms),
+    };
+    let (long_read, long_count) = (peer.call(read(1, 600_000)).unwrap(), peer.call(count(600_000)).unwrap());
+    let (short_read, short_count) = (peer.call(read(2, 300)).unwrap(), peer.call(count(300)).unwrap());
+    let late = WireError::Deadline { maybe_applied: false };
+    tokio::select! {
+        biased;
+        _ = long_read => panic!("this one has time"),
+        _ = long_count => panic!("this one too"),
+        told = async { [short_read.await.unwrap(), short_count.await.unwrap()] } => {
+            assert!(told.iter().all(|told| matches!(told, Response::Failed(why) if *why == late)), "{told:?}");
+        }
+    }
+    drop(hangs);
+    rig.end().await;
+}
+
+/// Two names of one shard: what is written of the first goes to a segment with what is written of the second then.
+fn two_of_a_shard() -> [String; 2] {
+    let mut names = (0..).map(|number| number.to_string());
+    let is_of_first = |name: &String| place_of(&user(), &key(name)).0.0 < 512;
+    std::array::from_fn(|_| names.find(is_of_first).unwrap())
+}
+
+/// The write that is sent to a replica for another node.
+fn sent_on(name: &str, id: RequestId) -> Request {
+    Request::Write(ForwardedWrite {
+        user: user().as_str().to_owned(),
+        key: name.to_owned(),
+        kind: ForwardedKind::Add {
+            text: bytes::Bytes::from_static(b"v"),
+            finish: true,
+        },
+        request_id: Some(id.0),
+        is_first_try: false,
+        terms: calls::wire_terms(Terms::usual()),
+    })
+}
+
+/// Their ops are on this disk alone, where one cannot be read, and the other one was cleared, and what lies beside it cannot be read. The others
+/// refuse them as too long. They come to them one day.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_that_was_taken_here_is_in_doubt_whatever_goes_wrong_with_it_then() {
+    const VALUE_BYTES_MAX: usize = 200 << 10;
+    let disk = MemoryDisk::new();
+    let rig = Rig {
+        first_disk: Some(disk.clone()),
+        value_bytes_max: VALUE_BYTES_MAX as u64,
+        ..Rig::unstarted(3)
+    };
+    let rig = rig.started().await;
+    for node in rig.running() {
+        stop_task(node, SYNC).await;
+    }
+    let (user, id) = (user(), RequestId([7; 16]));
+    let alone = async |name: &str, kind: WriteKind, seen: Option<Clock>| {
+        let wanted = Wanted {
+            user: &user,
+            key: &key(name),
+            request_id: matches!(kind, WriteKind::Add { .. }).then_some(id),
+            kind,
+        };
+        let context = WriteContext {
+            seen,
+            ..WriteContext::default()
+        };
+        let done = rig.node(0).local().write(wanted, context).await;
+        assert_eq!(done.unwrap(), Added::Appended);
+    };
+    let add = || WriteKind::Add {
+        text: "v".into(),
+        finish: true,
+    };
+    let names = two_of_a_shard();
+    let names @ [sealed, cleared] = names.each_ref().map(String::as_str);
+    alone(sealed, add(), None).await;
+    hold(rig.node(0), Ops::of(cleared.to_owned()).value(2)).await;
+    fail_reads_of(&rig, &disk, cleared).await;
+    alone(cleared, add(), None).await;
+    let clock = rig.node(0).local().clock(place_of(&user, &key(cleared)).0);
+    alone(cleared, WriteKind::Clear, Some(clock.unwrap())).await;
+    for name in names {
+        for index in [1, 2] {
+            let full = Body::Part("p".repeat(VALUE_BYTES_MAX).into());
+            hold(rig.node(index), Ops::of(name.to_owned()).op(1, full)).await;
+        }
+    }
+    let peer = inner(rig.node(1)).peers.get(inner(rig.node(0)).me).unwrap();
+    for name in names {
+        let unknown = OpError::ShardUnavailable { maybe_applied: true };
+        let k = key(name);
+        let again = rig.node(0).add(&user, &k, "v".into(), true, Some(id), Terms::usual());
+        assert_eq!(again.await, Err(unknown), "{name}");
+        let told = peer.call(sent_on(name, id)).unwrap().await.unwrap();
+        let unknown = WireError::Unavailable { maybe_applied: true };
+        assert!(
+            matches!(&told, Response::Failed(why) if *why == unknown),
+            "{name}: {told:?}"
+        );
+    }
+    disk.faults().fail_read.store(false, Ordering::Relaxed);
+    rig.end().await;
+}
+
+/// Whether the request was done before lies where it takes for ever to be read.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_write_that_has_to_be_looked_up_on_a_disk_that_hangs_goes_to_another_replica() {
+    let disk = MemoryDisk::new();
+    let rig = first_of(3, &disk).await;
+    for node in rig.running() {
+        stop_task(node, SYNC).await;
+    }
+    let (user, id) = (user(), RequestId([7; 16]));
+    let names = two_of_a_shard();
+    for name in &names {
+        let wanted = Wanted {
+            user: &user,
+            key: &key(name),
+            kind: WriteKind::Add {
+                text: "v".into(),
+                finish: true,
+            },
+            request_id: Some(id),
+        };
+        let alone = rig.node(0).local().write(wanted, WriteContext::default());
+        assert_eq!(alone.await.unwrap(), Added::Appended);
+    }
+    let [single, several] = names.each_ref().map(|name| key(name));
+    fail_reads_of(&rig, &disk, &names[1]).await;
+    let hangs = disk.hold_reads("shard-");
+    disk.faults().fail_read.store(false, Ordering::Relaxed);
+    let again = rig
+        .node(0)
+        .add(&user, &single, "v".into(), true, Some(id), Terms::usual());
+    assert_eq!(again.await, Ok(Added::Appended));
+    assert_eq!(list(rig.node(1), &names[0], Consistency::Quorum).await.unwrap(), ["v"]);
+    // A series is left to the caller, who tries each of them as the one above.
+    let add = |text: &str, id| Add {
+        text: text.into(),
+        finish: true,
+        request_id: Some(id),
+    };
+    let series = vec![add("v", id), add("w", RequestId([8; 16]))];
+    let together = rig.node(0).add_series(&user, &several, series, Terms::usual()).await;
+    assert_eq!(together, []);
+    drop(hangs);
+    rig.end().await;
+}
+
+/// Another replica was quicker, as this one's disk hangs.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_read_that_another_replica_answered_is_given_up_at_the_one_whose_disk_hangs() {
+    let disk = MemoryDisk::new();
+    let rig = first_of(3, &disk).await;
+    let (user, k) = (user(), key("k"));
+    let all = rig.node(0).add(&user, &k, "v".into(), true, None, at(Consistency::All));
+    all.await.unwrap();
+    fail_reads_of(&rig, &disk, "k").await;
+    for node in rig.running() {
+        stop_task(node, SYNC).await;
+    }
+    let hangs = disk.hold_reads("shard-");
+    disk.faults().fail_read.store(false, Ordering::Relaxed);
+    let (first, other, front) = (inner(rig.node(0)).me, inner(rig.node(2)).me, inner(rig.node(1)).clone());
+    let patient = Terms {
+        deadline: Instant::now() + Duration::from_secs(600),
+        ..Terms::usual()
+    };
+    let request = |_| Request::Read {
+        reader: 1,
+        user: "u".to_owned(),
+        key: "k".to_owned(),
+        offset: 0,
+        limit: u64::MAX,
+        terms: calls::wire_terms(patient),
+    };
+    let hanging = front.peers.get(first).unwrap();
+    // Whichever is asked first.
+    let (of_both, of_first) = ([first, other], [first]);
+    let by_other = front.through(&of_both, request, patient, false);
+    assert_eq!(by_other.await.unwrap().0.node(), other);
+    let alone = tokio::time::timeout(HEDGE, front.through(&of_first, request, patient, false));
+    assert!(alone.await.is_err());
+    wait_answered(&[hanging]).await;
     drop(hangs);
     rig.end().await;
 }
