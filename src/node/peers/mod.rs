@@ -2,8 +2,8 @@
 //!
 //! Every node dials each of the others and makes its own requests on that connection; those of the others come on the connections that
 //! it accepted. `link` is what callers see of one peer, `dial` keeps its connection and `connection` is one of these; `serving` is one that
-//! was accepted, `large` the requests for much on it. Messages gather in a `batch` while the last one is on its way. The actors (`supervisor`,
-//! `replicator`, `listener`) only own tasks and start them again.
+//! was accepted. Messages gather in a `batch` while the last one is on its way. The actors (`supervisor`, `replicator`, `listener`) only own
+//! tasks and start them again.
 //!
 //! Invariant: nobody waits for a peer that is not there. A call is refused at once without a connection or with too much waiting, and
 //! fails when its connection ends; a connection on which the peer owes an answer and shows no sign of life ends within seconds.
@@ -15,7 +15,6 @@ mod dial;
 mod error;
 mod figures;
 mod handshakes;
-mod large;
 mod link;
 mod listener;
 mod meter;

@@ -5,7 +5,7 @@
 //! - what a connection has at work is bounded, and so are the answers that wait to be written; beyond that nothing more is read from it;
 //! - the service hears of a connection's end exactly once, however it ends, and none of its requests is at work any more then.
 
-use std::collections::BTreeMap;
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
@@ -26,7 +26,6 @@ use super::batch::send;
 use super::connection::Ended;
 use super::figures::Counter;
 use super::handshakes::Place;
-use super::large::{LARGE_AT_WORK_MAX, Large, PAGES, PutOff, Reading, kind_of_large};
 use super::link::CALLS_BYTES_MAX;
 use super::meter::{Meter, Metered};
 use super::pending::CALLS_MAX;
@@ -39,6 +38,9 @@ use crate::wire::{Message, Request, Response, WireError};
 /// Requests of one connection at work, and their bytes: as many as an honest peer has without an answer, so that only others are stopped.
 const AT_WORK_MAX: usize = CALLS_MAX;
 const AT_WORK_BYTES_MAX: usize = CALLS_BYTES_MAX;
+/// Of those, so many whose answers are large: each may be as large as a message, and is in memory until those before it are written.
+/// Pages; and what is lacking of a key. A page waits for the latter where a key is read at a quorum, so they have no bound in common.
+const LARGE_AT_WORK_MAX: [usize; 2] = [32, 8];
 /// How often it is looked at whether anything came.
 const LOOK_MS: u64 = 500;
 /// A peer that asks for nothing and is not even alive for so many looks is gone: its own keep-alives come every two seconds at least.
@@ -151,10 +153,33 @@ struct Server<'a> {
     work: FuturesUnordered<Work>,
     /// Of each kind of large answers.
     large: [Large; 2],
-    /// At work, by the numbers of their readers.
-    reads: BTreeMap<u64, Reading>,
     /// Encoded requests of all work, and of what is put off.
     work_bytes: usize,
+}
+
+#[derive(Default)]
+struct Large {
+    at_work: usize,
+    /// Requests for more of them, in the order they came.
+    put_off: VecDeque<PutOff>,
+}
+
+struct PutOff {
+    id: u64,
+    request: Request,
+    bytes: usize,
+    came: Instant,
+}
+
+impl PutOff {
+    /// With the time that is left for it now; none if nobody waits for it any more.
+    fn still_wanted(mut self) -> Option<Self> {
+        if let Request::Read { terms, .. } = &mut self.request {
+            let waited_ms = u32::try_from(self.came.elapsed().as_millis()).unwrap_or(u32::MAX);
+            terms.left_ms = terms.left_ms.checked_sub(waited_ms).filter(|left_ms| *left_ms > 0)?;
+        }
+        Some(self)
+    }
 }
 
 impl<'a> Server<'a> {
@@ -164,7 +189,6 @@ impl<'a> Server<'a> {
             answers,
             work: FuturesUnordered::new(),
             large: Default::default(),
-            reads: BTreeMap::new(),
             work_bytes: 0,
         }
     }
@@ -229,11 +253,6 @@ impl<'a> Server<'a> {
             return;
         }
         self.work_bytes += bytes;
-        if let Request::ReadEnd { reader } = request
-            && self.give_up(reader, (id, bytes))
-        {
-            return;
-        }
         match kind_of_large(&request) {
             Some(kind) if self.large[kind].at_work >= LARGE_AT_WORK_MAX[kind] => {
                 self.large[kind].put_off.push_back(PutOff {
@@ -258,10 +277,6 @@ impl<'a> Server<'a> {
             Request::Ask(_) | Request::Append(_) | Request::Digest { .. } | Request::Compare { .. }
         );
         let large = kind_of_large(&request);
-        let reader = match &request {
-            Request::Read { reader, .. } => Some(*reader),
-            _ => None,
-        };
         let answer = shared.service.answer(*from, *connection, request);
         let answer = match is_short {
             true => Answer::Here(answer),
@@ -270,15 +285,10 @@ impl<'a> Server<'a> {
         if let Some(kind) = large {
             self.large[kind].at_work += 1;
         }
-        if let (Some(reader), Answer::There(task)) = (reader, &answer) {
-            let task = task.abort_handle();
-            self.reads.insert(reader, Reading { task, end: None });
-        }
         self.work.push(Work {
             id,
             bytes,
             large,
-            reader,
             answer,
         });
         self.answers.set_at_work(self.work.len());
@@ -288,16 +298,6 @@ impl<'a> Server<'a> {
         self.work_bytes -= done.bytes;
         self.answers.set_at_work(self.work.len());
         self.answers.add(done.id, &done.response);
-        let reading = done.reader.and_then(|reader| self.reads.remove_entry(&reader));
-        if let Some((
-            reader,
-            Reading {
-                end: Some((id, bytes)), ..
-            },
-        )) = reading
-        {
-            self.work_on(id, Request::ReadEnd { reader }, bytes);
-        }
         let Some(kind) = done.large else { return };
         self.large[kind].at_work -= 1;
         while let Some(put_off) = self.large[kind].put_off.pop_front() {
@@ -305,32 +305,19 @@ impl<'a> Server<'a> {
             if let Some(PutOff { request, .. }) = put_off.still_wanted() {
                 return self.work_on(id, request, bytes);
             }
-            self.is_late(id, bytes);
+            self.work_bytes -= bytes;
+            let late = WireError::Deadline { maybe_applied: false };
+            self.answers.add(id, &Response::Failed(late));
         }
     }
+}
 
-    /// What was put off, and is not begun any more.
-    fn is_late(&mut self, id: u64, bytes: usize) {
-        self.work_bytes -= bytes;
-        let late = WireError::Deadline { maybe_applied: false };
-        self.answers.add(id, &Response::Failed(late));
-    }
-
-    /// Nobody waits for what this reader reads first. Whether it is at work, and `end` waits for its end.
-    fn give_up(&mut self, reader: u64, end: (u64, usize)) -> bool {
-        let put_off = &mut self.large[PAGES].put_off;
-        let given_up = put_off.iter().position(|put_off| put_off.opens(reader));
-        if let Some(PutOff { id, bytes, .. }) = given_up.and_then(|at| put_off.remove(at)) {
-            self.is_late(id, bytes);
-        }
-        let Some(reading) = self.reads.get_mut(&reader) else {
-            return false;
-        };
-        reading.task.abort();
-        // Another one is answered by itself.
-        let is_first = reading.end.is_none();
-        reading.end.get_or_insert(end);
-        is_first
+/// Whether the answer may be large, and by which bound. None of these waits for another of its kind, on this connection or at a third node.
+fn kind_of_large(request: &Request) -> Option<usize> {
+    match request {
+        Request::Read { .. } | Request::ReadNext { .. } | Request::PullNext { .. } => Some(0),
+        Request::SyncKey { .. } => Some(1),
+        _ => None,
     }
 }
 
@@ -340,8 +327,6 @@ struct Work {
     bytes: usize,
     /// The kind of its answer, if that may be large.
     large: Option<usize>,
-    /// The number of the reader that it opens.
-    reader: Option<u64>,
     answer: Answer,
 }
 
@@ -349,7 +334,6 @@ struct Done {
     id: u64,
     bytes: usize,
     large: Option<usize>,
-    reader: Option<u64>,
     response: Response,
 }
 
@@ -375,7 +359,6 @@ impl Future for Work {
             id: self.id,
             bytes: self.bytes,
             large: self.large,
-            reader: self.reader,
             response,
         })
     }

@@ -66,12 +66,8 @@ impl Drop for Tries {
             return;
         };
         let mut calls = std::mem::take(&mut self.calls);
-        // They keep a place at the other one, and may wait for its disk for long.
-        for open in calls.iter().filter(|open| open.call.is_ok()) {
-            let _ = open.peer.call(Request::ReadEnd { reader });
-        }
         runtime.spawn(async move {
-            // Once more after the answer: who is older closes nothing that is still being opened, and it may have been on its way.
+            // Not before the answer: what is still being opened cannot be closed.
             while let Some((peer, answer)) = calls.next().await {
                 if let Ok(Response::Page(_)) = answer {
                     let _ = peer.call(Request::ReadEnd { reader });

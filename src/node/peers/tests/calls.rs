@@ -253,10 +253,8 @@ async fn a_read_that_waits_for_a_place_has_no_more_time_for_that() {
     let slow: Vec<_> = (0..32)
         .map(|n| rig.peer().call(page(n, Duration::from_secs(5))).unwrap())
         .collect();
-    let short: Vec<_> = (0..100)
-        .map(|n| rig.peer().call(read(n, 3_000, Duration::ZERO)).unwrap())
-        .collect();
-    let long = rig.peer().call(read(100, 60_000, Duration::ZERO)).unwrap();
+    let short: Vec<_> = (0..100).map(|_| rig.peer().call(read(3_000)).unwrap()).collect();
+    let long = rig.peer().call(read(60_000)).unwrap();
     let next = rig.peer().call(page(77, Duration::ZERO)).unwrap();
     for call in short {
         let late = WireError::Deadline { maybe_applied: false };
@@ -272,32 +270,6 @@ async fn a_read_that_waits_for_a_place_has_no_more_time_for_that() {
         32 + 2,
         "nobody waits for the others"
     );
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_read_that_is_given_up_leaves_its_place_to_others() {
-    let rig = Rig::new().await;
-    let minute = Duration::from_secs(60);
-    let begun = Instant::now();
-    let mut reads: Vec<_> = (0..33)
-        .map(|n| rig.peer().call(read(n, 60_000, minute)).unwrap())
-        .collect();
-    let next = rig.peer().call(page(77, Duration::ZERO)).unwrap();
-    // One waits for a place, and one has one.
-    for reader in [32, 0, 0] {
-        let end = rig.peer().call(Request::ReadEnd { reader }).unwrap();
-        assert!(matches!(end.await, Ok(Response::Done)));
-    }
-    assert!(is_count(next.await, 77));
-    for given_up in [reads.pop().unwrap(), reads.swap_remove(0)] {
-        assert!(matches!(given_up.await, Ok(Response::Failed(_))));
-    }
-    assert_eq!(begun.elapsed().as_secs(), 0);
-    for call in reads {
-        assert!(is_count(call.await, 60_000));
-    }
-    // The reads but for one, the page, and the ends.
-    assert_eq!(rig.two.service.begun.load(Relaxed), 32 + 1 + 3);
 }
 
 #[tokio::test(start_paused = true)]

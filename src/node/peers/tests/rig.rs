@@ -48,13 +48,13 @@ pub fn page(number: u64, after: Duration) -> Request {
     }
 }
 
-/// Answered with the time that was left for it when it was begun, after so long.
-pub fn read(reader: u64, left_ms: u32, after: Duration) -> Request {
+/// Answered with the time that is left for it when it is begun.
+pub fn read(left_ms: u32) -> Request {
     Request::Read {
-        reader,
+        reader: 1,
         user: String::new(),
         key: String::new(),
-        offset: after.as_millis() as u64,
+        offset: 0,
         limit: 0,
         terms: WireTerms { level: 0, left_ms },
     }
@@ -120,10 +120,7 @@ impl PeerService for Echo {
                     tokio::time::sleep(Duration::from_millis(u64::from(slot))).await;
                     Response::Count(user.len() as u64)
                 }
-                Request::Read { offset, terms, .. } => {
-                    tokio::time::sleep(Duration::from_millis(offset)).await;
-                    Response::Count(u64::from(terms.left_ms))
-                }
+                Request::Read { terms, .. } => Response::Count(u64::from(terms.left_ms)),
                 Request::HasData | Request::Append(_) => panic!("as the test asked"),
                 _ => Response::Done,
             }
