@@ -88,17 +88,7 @@ async fn run_until<F: AsyncFnMut()>(
     program: &Program,
     next_signal: &mut F,
 ) -> anyhow::Result<()> {
-    if args.dir == Path::new(LOCAL_CLUSTER_FOLDER) {
-        folder::check_owner(&args.dir, &believed_owners())?;
-    }
-    let mut folder = Folder::prepare(&args.dir)?;
-    let count = folder.nodes(args.nodes)?;
-    for number in folder.lost() {
-        progress::say(&format!(
-            "{} is gone: node {number} starts empty, and takes its place again with the data that the others have",
-            folder.data(number).display()
-        ));
-    }
+    let (mut folder, count) = folder_and_nodes(args)?;
     let patience = Patience {
         silent: WAIT_SILENT,
         // Nodes of a new cluster that are left behind could not join it any more.
@@ -159,6 +149,22 @@ async fn run_until<F: AsyncFnMut()>(
             None => return nodes.outcome(),
         }
     }
+}
+
+/// The folder, and how many nodes run in it.
+fn folder_and_nodes(args: &RunClusterArgs) -> anyhow::Result<(Folder, u16)> {
+    if args.dir == Path::new(LOCAL_CLUSTER_FOLDER) {
+        folder::check_owner(&args.dir, &believed_owners())?;
+    }
+    let folder = Folder::prepare(&args.dir)?;
+    let count = folder.nodes(args.nodes)?;
+    for number in folder.lost() {
+        progress::say(&format!(
+            "{} is gone: node {number} starts empty, and takes its place again with the data that the others have",
+            folder.data(number).display()
+        ));
+    }
+    Ok((folder, count))
 }
 
 /// What the person who watches is shown, once all nodes serve; an error ends the run.

@@ -92,16 +92,23 @@ impl Inner {
         sources.of(slot).next().is_some() && self.clocks.has_all_of(slot, sources.of(slot))
     }
 
-    /// Of what was `lost`, heals the slots in which nothing has a name.
+    /// Of what was `lost`, heals the slots in which nothing has a name: when all was copied, or at once where there is nothing to be copied.
     pub(super) fn heal_unnamed(&self, lost: SlotClocks, sources: &Sources) {
         let mut healed = lost.clone();
         healed.retain_slots(|slot| {
             let has_no_name = || lost.get(slot).is_none_or(|lost| named(lost).is_empty());
-            (slot == SYSTEM_SLOT || has_no_name()) && self.has_all(slot, sources)
+            (slot == SYSTEM_SLOT || has_no_name()) && (self.has_all(slot, sources) || self.is_of_others(slot, sources))
         });
         if !healed.is_empty() && !planted(Bug::NeverHealed) {
             self.local.heal(&healed);
         }
+    }
+
+    /// Whether the slot is none of this node's, by a member table that is whole here. Where a loss cannot be pinned to slots, all slots count as
+    /// damaged, and none of the others' is ever compared or copied; but a shard lists no keys while any is.
+    fn is_of_others(&self, slot: SlotId, Sources { layout, me, .. }: &Sources) -> bool {
+        let knows_its_seat = !self.clocks.is_new() && self.local.is_whole(SYSTEM_SLOT) && layout.table.is_up(*me);
+        knows_its_seat && !layout.placement.replicas(slot).contains(me)
     }
 
     async fn heal_named(&self, slot: SlotId, lost: &Clock, sources: &Sources) {

@@ -1,5 +1,7 @@
 //! What damage took and no other replica holds, or does not hold yet.
 
+use std::path::PathBuf;
+
 use crate::core::clock::{Clock, SlotClocks};
 use crate::core::op::KeyedOp;
 use crate::node::cluster::tests::*;
@@ -65,13 +67,32 @@ impl Rig {
     /// The files that hold the ops of users.
     #[expect(clippy::disallowed_methods, reason = "the nodes of these tests are on the real disk")]
     fn remove_files(&self, index: usize) {
-        let data = self.dirs[index].path().join("data");
-        let paths = |dir| std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
-        let has = |path: &std::path::PathBuf, part| path.file_name().unwrap().to_string_lossy().contains(part);
-        let folders = paths(data).filter(|path| has(path, "shard-"));
-        for path in folders.flat_map(paths).filter(|path| has(path, ".kv")) {
+        for path in self.files_of_shards(index, ".kv") {
             std::fs::remove_file(path).unwrap();
         }
+    }
+
+    /// Those files that hold the ops of users, or held them, whose names have this part.
+    #[expect(clippy::disallowed_methods, reason = "the nodes of these tests are on the real disk")]
+    fn files_of_shards(&self, index: usize, part: &str) -> Vec<PathBuf> {
+        let data = self.dirs[index].path().join("data");
+        let paths = |dir| std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+        let has = |path: &PathBuf, part| path.file_name().unwrap().to_string_lossy().contains(part);
+        let folders = paths(data).filter(|path| has(path, "shard-"));
+        folders.flat_map(paths).filter(|path| has(path, part)).collect()
+    }
+
+    /// Nothing of these files can be read any more.
+    #[expect(clippy::disallowed_methods, reason = "the nodes of these tests are on the real disk")]
+    fn spoil_files(&self, index: usize) {
+        for path in self.files_of_shards(index, ".kv") {
+            let len = std::fs::metadata(&path).unwrap().len();
+            std::fs::write(path, vec![0x5a; len as usize]).unwrap();
+        }
+    }
+
+    fn is_anything_set_aside(&self, index: usize) -> bool {
+        !self.files_of_shards(index, "quarantine-").is_empty()
     }
 
     /// This node, alone, carries these out, and then its disk loses all that it holds.
@@ -195,5 +216,31 @@ async fn two_that_lost_something_do_not_wait_for_each_other() {
     rig.wait_equal().await;
     let lists = lists(&rig).await;
     assert!(lists.iter().all(Vec::is_empty), "{lists:?}");
+    rig.end().await;
+}
+
+/// Where nobody can say what was lost, it is all slots; and of those that are others', this node copies nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slot_that_is_others_does_not_stay_damaged() {
+    let rig = Rig {
+        replication: 2,
+        ..Rig::unstarted(3)
+    };
+    let mut rig = rig.started().await;
+    for name in 0..20 {
+        add(rig.node(0), &format!("k{name}"), "v").await.unwrap();
+    }
+    rig.stop(0).await;
+    rig.spoil_files(0);
+    rig.start(0).await;
+    rig.wait("its shards serve", |node| node.local().is_ready()).await;
+    rig.wait("all is whole", |node| node.local().lost().is_empty()).await;
+    rig.wait_linked().await;
+    assert!(rig.is_anything_set_aside(0), "nothing was damaged");
+    let keys = rig
+        .node(0)
+        .list_all_keys(&user(), None, 100, at(Consistency::All))
+        .await;
+    assert_eq!(keys.unwrap().keys.len(), 20);
     rig.end().await;
 }
