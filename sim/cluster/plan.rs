@@ -19,6 +19,8 @@ use crate::rng::Rng;
 pub use fault::Fault;
 
 pub const SECOND_US: u64 = 1_000_000;
+const SMALL_SEGMENT_BYTES: usize = 100;
+const SHORT_TEXT_BYTES_MAX: u64 = 200;
 /// Tells what is drawn of the guests from all else that one seed gives.
 const GUESTS: u64 = 0x6e57_5e75;
 
@@ -324,7 +326,7 @@ impl Plan {
             },
             streams: Streams {
                 window_bytes: *rng.pick(&[4 << 10, 64 << 10, 256 << 10]),
-                segment_bytes: *rng.pick(&[100, 1_400, 16 << 10, 64 << 10]),
+                segment_bytes: *rng.pick(&[SMALL_SEGMENT_BYTES, 1_400, 16 << 10, 64 << 10]),
                 give_up_us: *rng.pick(&[3, 15, 60]) * SECOND_US,
             },
             shards: *rng.pick(&[1, 1, 2]),
@@ -365,6 +367,10 @@ impl Plan {
             bug: None,
         };
         plan.load.again_percent = *rng.pick(&[0, 5, 20]);
+        // Each packet that is lost holds up those behind it for 200 ms: a list of long texts in so small ones would come in no client's time.
+        if plan.streams.segment_bytes == SMALL_SEGMENT_BYTES && plan.link.loss_percent > 0 {
+            plan.load.text_bytes_max = plan.load.text_bytes_max.min(SHORT_TEXT_BYTES_MAX);
+        }
         if topology == Topology::Cluster && rng.percent(20) {
             plan.faults.push((Fault::HourPasses, 15 * SECOND_US));
         }
@@ -388,7 +394,7 @@ impl Load {
             one_percent: *rng.pick(&[0, 0, 10, 40]),
             all_percent: *rng.pick(&[0, 0, 5]),
             hasty_percent: *rng.pick(&[0, 0, 10, 40]),
-            text_bytes_max: *rng.pick(&[16, 200, 4_000]),
+            text_bytes_max: *rng.pick(&[16, SHORT_TEXT_BYTES_MAX, 4_000]),
             long_percent: 10,
         }
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::{Judged, name};
 use crate::cluster::client::NO_ANSWER;
-use crate::cluster::history::{ANY_NODE, Call, History, Level, Outcome, What};
+use crate::cluster::history::{ANY_NODE, Call, History, Level, Outcome, Trouble, What};
 use crate::cluster::workload::guests::FIRST_GUEST;
 
 /// By then every request is answered, if only by a refusal, unless its node or its way there had trouble.
@@ -21,7 +21,7 @@ const CALLS_MIN: usize = 20;
 /// any, with the usual room for requests and time for each, nearly all calls are carried out: a store that refuses everything at once is none.
 pub fn answers_come_in_time(judged: &Judged) -> Result<(), String> {
     let history = judged.history;
-    for call in history.calls.iter().filter(|call| is_late(call)) {
+    for call in history.calls.iter().filter(|call| is_late(history, call)) {
         if !is_excused(history, call) {
             return Err(format!("{} was not answered: {:?}", name(call), call.outcome));
         }
@@ -42,18 +42,35 @@ pub fn answers_come_in_time(judged: &Judged) -> Result<(), String> {
 
 /// Whether its node or its way there had trouble; for the product's client, which goes on with the next one, more nodes than a quorum can do without.
 fn is_excused(history: &History, call: &Call) -> bool {
-    let troubles = history.troubles.iter();
-    let mut at_the_time = troubles.filter(|trouble| trouble.from_us < call.ended_us && trouble.to_us > call.began_us);
-    if call.node != ANY_NODE {
-        return at_the_time.any(|trouble| trouble.node.is_none_or(|node| node == call.node));
+    match call.node {
+        ANY_NODE => too_many_are_down(history, call),
+        asked => troubles_during(history, call).any(|trouble| trouble.node.is_none_or(|node| node == asked)),
     }
-    // Whom to answer, a node may have to ask a quorum.
+}
+
+fn troubles_during<'a>(history: &'a History, call: &'a Call) -> impl Iterator<Item = &'a Trouble> {
+    let troubles = history.troubles.iter();
+    troubles.filter(|trouble| trouble.from_us < call.ended_us && trouble.to_us > call.began_us)
+}
+
+/// Whether more nodes had trouble than a quorum can do without: whom to answer, a node may have to ask one.
+fn too_many_are_down(history: &History, call: &Call) -> bool {
     let can_spare = history.replicas - call.level.max(Level::Quorum).needed(history.replicas);
-    let nodes: BTreeSet<Option<u8>> = at_the_time.map(|trouble| trouble.node).collect();
+    let nodes: BTreeSet<Option<u8>> = troubles_during(history, call).map(|trouble| trouble.node).collect();
     nodes.contains(&None) || nodes.len() > can_spare
 }
 
-fn is_late(call: &Call) -> bool {
+/// From when on its node could have known how the call ends: where too many others are down, each of them may have been the one that was
+/// waited for, until it fell silent and that was noticed.
+fn could_be_known_us(history: &History, call: &Call) -> u64 {
+    if !too_many_are_down(history, call) {
+        return call.began_us;
+    }
+    let fell_silent = troubles_during(history, call).map(|trouble| trouble.from_us).max();
+    fell_silent.unwrap_or_default().max(call.began_us)
+}
+
+fn is_late(history: &History, call: &Call) -> bool {
     let is_given_up = match &call.outcome {
         Outcome::Answered(_) => return false,
         Outcome::Refused(why) | Outcome::Unknown(why) => why == NO_ANSWER,
@@ -64,7 +81,7 @@ fn is_late(call: &Call) -> bool {
     } else {
         0
     };
-    let waited_us = call.ended_us - call.began_us;
+    let waited_us = call.ended_us - could_be_known_us(history, call);
     waited_us > ANSWER_US_MAX + slowed_us || (is_given_up && waited_us >= PATIENCE_MS_MIN * 1000 + slowed_us)
 }
 
@@ -93,6 +110,17 @@ mod tests {
         asked().trouble(0, 5, 6).trouble(0, 7, 8).fails(check);
         asked().trouble(0, 5, 6).trouble(1, 7, 8).passes(check);
         asked().at(Level::All).trouble(0, 5, 6).passes(check);
+    }
+
+    #[test]
+    fn who_waits_for_nodes_that_fail_one_after_the_other_is_answered_soon_after_the_last() {
+        let check = answers_come_in_time;
+        let long = ANSWER_US_MAX + 2;
+        let asked = || sample().add(1, 0, long).unanswered();
+        asked().trouble(1, 0, long).trouble(2, 5, long).passes(check);
+        asked().trouble(1, 0, long).trouble(2, 1, long).fails(check);
+        asked().trouble(1, 0, long).trouble(1, 5, long).fails(check);
+        asked().at(Level::All).trouble(1, 5, long).passes(check);
     }
 
     #[test]
