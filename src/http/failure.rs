@@ -235,7 +235,7 @@ impl From<AuthError> for Failure {
             AuthError::Invalid => Self::invalid_credentials(),
             AuthError::Busy { retry_after_s } => Self::overloaded(retry_after_s, error.to_string()),
             // Nobody acts before it is known who asks.
-            AuthError::Store(error) => Self::of_read(error),
+            AuthError::CutOff(error) | AuthError::Store(error) => Self::of_read(error),
         }
     }
 }

@@ -161,7 +161,7 @@ impl<'f, B: Backend> Submitted<'f, B> {
             Ok(principal) => {
                 let _ = self.user.set(principal.user.clone());
             }
-            Err(AuthError::Invalid) => self.front.metrics.failed_login(),
+            Err(AuthError::Invalid | AuthError::CutOff(_)) => self.front.metrics.failed_login(),
             Err(AuthError::Busy { .. }) => self.front.metrics.refused(Refusal::Logins),
             Err(AuthError::Store(_)) => {}
         }

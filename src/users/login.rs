@@ -2,6 +2,7 @@
 //!
 //! Invariants:
 //! - up to the answer, nothing here depends on whether the user exists, but for the read of the record;
+//! - cut off from the others, a node lets in whom it knows, and refuses nobody for good: a new user or a new password may not have come here yet;
 //! - who goes away during the delay has neither failed nor cost anything. Who has a place in the queue is checked, also when nobody waits for it
 //!   any more: a right password is remembered, and a wrong one counts. A client that gives up early and comes again gets in, and gains nothing.
 
@@ -42,6 +43,13 @@ struct Credential {
 struct Current {
     principal: Principal,
     stored: StoredHash,
+}
+
+/// What is known of a name.
+pub(super) struct Sighted {
+    pub history: History,
+    /// Why this is what this node alone knows.
+    pub cut_off: Option<OpError>,
 }
 
 /// A login that is counted as failed; not any more if this is dropped before it was decided.
@@ -116,7 +124,7 @@ impl Inner {
                 Lookup::Stale(fingerprint) => fingerprint,
                 Lookup::Unknown => return Ok(None),
             };
-            let current = self.current(&credential.user).await?;
+            let (current, _) = self.current(&credential.user).await?;
             let Some(current) = current.filter(|current| Fingerprint::of(current.stored.as_str()) == remembered) else {
                 return Ok(None);
             };
@@ -143,7 +151,7 @@ impl Inner {
             let outcome = inner.check(credential.as_ref(), place).await;
             match &outcome {
                 Ok(_) => counted.proved_right(),
-                Err(AuthError::Invalid) => counted.proved_wrong(),
+                Err(AuthError::Invalid | AuthError::CutOff(_)) => counted.proved_wrong(),
                 Err(AuthError::Busy { .. } | AuthError::Store(_)) => return outcome,
             }
             if let Some(digest) = digest {
@@ -186,22 +194,25 @@ impl Inner {
             return Err(AuthError::Invalid);
         };
         let (mut epoch, mut read_at) = (self.verified.epoch(), Instant::now());
-        let current = self.current(&credential.user).await?;
+        let (current, mut cut_off) = self.current(&credential.user).await?;
         let stored = current.as_ref().map(|current| current.stored.clone());
         let right = self
             .hashing
             .check(credential.password_hash.clone(), stored, place)
             .await?;
-        let mut current = current.filter(|_| right).ok_or(AuthError::Invalid)?;
+        let refused = |cut_off: Option<OpError>| cut_off.map_or(AuthError::Invalid, AuthError::CutOff);
+        let Some(mut current) = current.filter(|_| right) else {
+            return Err(refused(cut_off));
+        };
         // Records may have changed while Argon2id ran: what was proven counts only by the record of now.
         while !self.remember(epoch, credential, &current, read_at) {
             (epoch, read_at) = (self.verified.epoch(), Instant::now());
-            let proven = current.stored;
-            current = self
-                .current(&credential.user)
-                .await?
-                .filter(|current| current.stored.as_str() == proven.as_str())
-                .ok_or(AuthError::Invalid)?;
+            let (newer, now_cut_off) = self.current(&credential.user).await?;
+            cut_off = now_cut_off;
+            match newer {
+                Some(newer) if newer.stored.as_str() == current.stored.as_str() => current = newer,
+                _ => return Err(refused(cut_off)),
+            }
         }
         Ok(current.principal)
     }
@@ -212,9 +223,10 @@ impl Inner {
             .remember(epoch, &current.principal, credential.digest, fingerprint, read_at)
     }
 
-    /// The user's record, if by it anybody may log in.
-    async fn current(&self, user: &UserId) -> Result<Option<Current>, AuthError> {
-        Ok(match self.history(user, Sight::Own).await?.standing() {
+    /// The user's record, if by it anybody may log in; and why no other node was asked, if so.
+    async fn current(&self, user: &UserId) -> Result<(Option<Current>, Option<OpError>), AuthError> {
+        let sighted = self.sighted(user).await?;
+        let current = match sighted.history.standing() {
             Standing::Active { stored, admin, .. } => Some(Current {
                 principal: Principal {
                     user: user.clone(),
@@ -224,10 +236,21 @@ impl Inner {
             }),
             // A damaged record is told of where it is read. Its user is refused; others go on.
             Standing::Removing { .. } | Standing::Damaged(_) | Standing::None => None,
-        })
+        };
+        Ok((current, sighted.cut_off))
     }
 
-    /// What is known of the name.
+    /// What a quorum knows of the name; this node alone, where no quorum answers.
+    pub(super) async fn sighted(&self, user: &UserId) -> Result<Sighted, OpError> {
+        let (history, cut_off) = match self.history(user, Sight::Quorum).await {
+            Err(cut_off @ (OpError::Quorum { .. } | OpError::NotReady(_) | OpError::Deadline { .. })) => {
+                (self.history(user, Sight::Own).await?, Some(cut_off))
+            }
+            of_quorum => (of_quorum?, None),
+        };
+        Ok(Sighted { history, cut_off })
+    }
+
     pub(super) async fn history(&self, user: &UserId, sight: Sight) -> Result<History, OpError> {
         let mut history = History::default();
         let Ok(key) = record::key_of(user) else {

@@ -69,6 +69,10 @@ pub enum AuthError {
     /// One answer, in the same time, for a wrong password and an unknown user.
     #[error("Invalid user_id or password")]
     Invalid,
+    /// It is not what this node knows, which cannot ask the others whether it is right by now. A wrong password and an unknown user are told
+    /// alike here too.
+    #[error(transparent)]
+    CutOff(OpError),
     /// Too many credentials wait to be checked.
     #[error("too many logins at once; retry after {retry_after_s} s")]
     Busy { retry_after_s: u32 },

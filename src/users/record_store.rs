@@ -10,8 +10,7 @@ use crate::env::BoxFuture;
 use crate::node::{Fragment, KeyPage, Node, OpError, Terms, ValueReader};
 use crate::types::{Consistency, Key, UserId};
 
-use super::history::{History, Standing};
-use super::record::{self, KEY_PREFIX, Record};
+use super::record::KEY_PREFIX;
 
 /// Longer than any record can be. What is longer is cut, and so refused as damaged instead of filling memory.
 const RECORD_BYTES_MAX: usize = 16 * 1024;
@@ -20,13 +19,13 @@ const RECORD_BYTES_MAX: usize = 16 * 1024;
 const READ_VALUES_MAX: u64 = 500;
 /// How long a quorum of the others may take to answer.
 const READ_TIME_MAX: Duration = Duration::from_secs(2);
-/// What to go by when a quorum of the others does not answer.
+
+/// Whose records are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Sight {
-    /// What this node holds of a name that it knows: cut off from the others, it still lets those in whom it knows.
-    Own,
-    /// Nothing.
     Quorum,
+    /// What this node alone holds of them.
+    Own,
 }
 
 /// What users need of the store.
@@ -54,24 +53,13 @@ pub(super) trait RecordStore: Send + Sync + 'static {
 impl RecordStore for Node {
     fn records<'a>(&'a self, key: &'a Key, sight: Sight) -> BoxFuture<'a, Result<Vec<String>, OpError>> {
         Box::pin(async move {
-            match read_records(self, key, quick()).await {
-                Err(cut_off @ (OpError::Quorum { .. } | OpError::NotReady(_) | OpError::Deadline { .. }))
-                    if sight == Sight::Own =>
-                {
-                    let terms = Terms {
-                        consistency: Consistency::One,
-                        ..quick()
-                    };
-                    let records = read_records(self, key, terms).await?;
-                    // Whom it does not know, the others may.
-                    if knows_user(key, &records) {
-                        Ok(records)
-                    } else {
-                        Err(cut_off)
-                    }
-                }
-                records => records,
-            }
+            let consistency = match sight {
+                Sight::Quorum => Terms::usual().consistency,
+                Sight::Own => Consistency::One,
+            };
+            // A login waits for it.
+            let deadline = Instant::now() + READ_TIME_MAX;
+            read_records(self, key, Terms { consistency, deadline }).await
         })
     }
 
@@ -110,27 +98,6 @@ impl RecordStore for Node {
 
     fn clear_seen<'a>(&'a self, user: &'a UserId, key: &'a Key, seen: Clock) -> BoxFuture<'a, Result<(), OpError>> {
         Box::pin(Node::clear_seen(self, user, key, seen, Terms::usual()))
-    }
-}
-
-/// Whether these records tell who may log in. Of a user's records this node may have any: the claim to the name without the user, or the user
-/// without the claim.
-fn knows_user(key: &Key, records: &[String]) -> bool {
-    let Some(user) = record::user_of(key) else {
-        return false;
-    };
-    let mut history = History::default();
-    records
-        .iter()
-        .for_each(|text| history.push(Record::decode(&user, text)));
-    matches!(history.standing(), Standing::Active { .. } | Standing::Removing { .. })
-}
-
-/// A login waits for it.
-fn quick() -> Terms {
-    Terms {
-        deadline: Instant::now() + READ_TIME_MAX,
-        ..Terms::usual()
     }
 }
 
@@ -197,18 +164,6 @@ mod tests {
         assert!(finished(&[("unfinished", false)]).is_empty());
         let fragments = [("old", true), ("ne", false), ("w", true), ("unfinished", false)];
         assert_eq!(finished(&fragments), ["old", "new"]);
-    }
-
-    #[test]
-    fn a_name_of_which_only_the_claim_or_only_the_user_came_is_not_known() {
-        let user = UserId::new("bob").unwrap();
-        let key = record::key_of(&user).unwrap();
-        let life = "1".to_owned();
-        let claim = Record::Adding { life }.encode(&user).unwrap();
-        assert!(!knows_user(&key, &[]) && !knows_user(&key, std::slice::from_ref(&claim)));
-        let active = r#"{"v":1,"name":"bob","argon2":"$argon2id$v=19$m=8,t=1,p=1$c2FsdHNhbHQ$AAAAAAAAAAAAAAAAAAAAAA","admin":false,"state":"active","life":"1"}"#;
-        assert!(!knows_user(&key, &[active.to_owned()]));
-        assert!(knows_user(&key, &[claim, active.to_owned()]));
     }
 
     #[test]

@@ -28,9 +28,12 @@ const FILE_BYTES_MAX: u64 = 64 << 20;
 /// Of so many origins it is known what they held. Nothing is missed of those before.
 const KNOWN_MAX: usize = 100;
 
-/// In the order in which they ended.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct ClosedOrigins(Vec<Closed>);
+pub struct ClosedOrigins {
+    /// In the order in which they ended.
+    all: Vec<Closed>,
+    names: BTreeSet<OriginId>,
+}
 
 #[derive(Debug, PartialEq, Eq)]
 struct Closed {
@@ -61,14 +64,19 @@ impl ClosedOrigins {
         }))
     }
 
+    fn of(all: Vec<Closed>) -> Self {
+        let names = all.iter().map(|closed| closed.origin).collect();
+        Self { all, names }
+    }
+
     pub(super) fn contains(&self, origin: OriginId) -> bool {
-        self.0.iter().any(|closed| closed.origin == origin)
+        self.names.contains(&origin)
     }
 
     /// What has to be here.
     pub(super) fn held(&self) -> SlotClocks {
         let mut held = SlotClocks::default();
-        for Closed { origin, lasts } in &self.0 {
+        for Closed { origin, lasts } in &self.all {
             for (slot, last) in lasts {
                 held.insert_range(*slot, *origin, 1, *last);
             }
@@ -92,17 +100,18 @@ impl ClosedOrigins {
         if ended.is_empty() {
             return Ok(());
         }
-        self.0.extend(ended);
-        let known = self.0.len().saturating_sub(KNOWN_MAX);
-        self.0.iter_mut().take(known).for_each(|closed| closed.lasts.clear());
+        self.names.extend(ended.iter().map(|closed| closed.origin));
+        self.all.extend(ended);
+        let known = self.all.len().saturating_sub(KNOWN_MAX);
+        self.all.iter_mut().take(known).for_each(|closed| closed.lasts.clear());
         whole_file::write(disk, &dir.join(CLOSED_NAME), &self.encode())
     }
 
     fn encode(&self) -> Vec<u8> {
         let mut bytes = MAGIC.to_vec();
         bytes.extend_from_slice(&VERSION.to_le_bytes());
-        bytes.extend_from_slice(&(self.0.len() as u32).to_le_bytes());
-        for Closed { origin, lasts } in &self.0 {
+        bytes.extend_from_slice(&(self.all.len() as u32).to_le_bytes());
+        for Closed { origin, lasts } in &self.all {
             bytes.extend_from_slice(&origin.0.to_le_bytes());
             bytes.extend_from_slice(&(lasts.len() as u32).to_le_bytes());
             for (slot, last) in lasts {
@@ -138,7 +147,7 @@ impl ClosedOrigins {
             }
             all.push(Closed { origin, lasts });
         }
-        Some(Self(all))
+        Some(Self::of(all))
     }
 }
 
@@ -199,7 +208,7 @@ mod tests {
         held.insert_range(SlotId(3), OriginId(1), 1, 9);
         held.insert_range(SlotId(4), OriginId(1), 1, 2);
         let closed = |origin| Closed::at_its_end(OriginId(origin), &held);
-        let all = ClosedOrigins(vec![closed(1), closed(2)]);
+        let all = ClosedOrigins::of(vec![closed(1), closed(2)]);
         assert_eq!(all.held(), held);
         let bytes = all.encode();
         assert_eq!(ClosedOrigins::decode(&bytes), Ok(Some(all)));

@@ -223,3 +223,20 @@ async fn a_delayed_login_sees_the_record_of_after_the_delay() {
     tokio::time::advance(Duration::from_secs(5)).await;
     assert_eq!(login.await.expect("no panic"), admin("ann"));
 }
+
+#[tokio::test]
+async fn a_node_that_is_cut_off_lets_in_whom_it_knows_and_tells_nobody_that_a_password_is_wrong() {
+    let world = World::default();
+    let users = world.with_ann().await;
+    world.store.is_cut_off.store(true, SeqCst);
+    assert_eq!(users.verify("ann", "right", address(1)).await, admin("ann"));
+    for (number, (name, password)) in [("ann", "wrong"), ("nobody", "right")].into_iter().enumerate() {
+        let before = world.runs();
+        let from = address(u8::try_from(number).unwrap_or_default() + 2);
+        let refused = users.verify(name, password, from).await;
+        assert_eq!(refused, Err(AuthError::CutOff(NO_QUORUM)), "{name}");
+        assert_eq!(world.runs(), before + 1, "{name}");
+    }
+    world.store.is_cut_off.store(false, SeqCst);
+    assert_eq!(users.verify("ann", "wrong", address(2)).await, Err(AuthError::Invalid));
+}

@@ -25,6 +25,11 @@ use crate::os;
 use crate::types::{Consistency, Key, UserId};
 
 const ORIGIN: OriginId = OriginId(1);
+pub(super) const NO_QUORUM: OpError = OpError::Quorum {
+    needed: 2,
+    answered: 1,
+    maybe_applied: false,
+};
 
 pub(super) fn id(name: &str) -> UserId {
     UserId::new(name).expect("a short name")
@@ -133,6 +138,8 @@ pub(super) struct Memory {
     pub reads: AtomicUsize,
     /// Of three replicas one does not answer.
     pub one_is_away: AtomicBool,
+    /// No other replica answers.
+    pub is_cut_off: AtomicBool,
     written: AtomicU64,
     /// How many more clears succeed, and what the others fail with.
     clears_until_failure: Mutex<Option<(usize, OpError)>>,
@@ -251,8 +258,11 @@ fn one_more(until_failure: &Mutex<Option<(usize, OpError)>>) -> Result<(), OpErr
 }
 
 impl RecordStore for Arc<Memory> {
-    fn records<'a>(&'a self, key: &'a Key, _: Sight) -> BoxFuture<'a, Result<Vec<String>, OpError>> {
+    fn records<'a>(&'a self, key: &'a Key, sight: Sight) -> BoxFuture<'a, Result<Vec<String>, OpError>> {
         self.reads.fetch_add(1, SeqCst);
+        if sight == Sight::Quorum && self.is_cut_off.load(SeqCst) {
+            return Box::pin(async { Err(NO_QUORUM) });
+        }
         let values = one_more(&self.records_until_failure).map(|()| self.values(&UserId::system(), key));
         Box::pin(async { values })
     }

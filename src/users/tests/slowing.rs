@@ -66,6 +66,25 @@ fn storm(users: &Users, from: IpAddr, name: Option<&'static str>) -> Vec<tokio::
 }
 
 #[tokio::test(start_paused = true)]
+async fn guesses_at_a_node_that_is_cut_off_are_slowed_too() {
+    let world = World::default();
+    let users = world.with_ann().await;
+    world.store.is_cut_off.store(true, SeqCst);
+    for name in ["ann", "nobody"] {
+        for _ in 0..FAILURES_FREE {
+            let (outcome, took) = timed(&users, name, "wrong", address(1)).await;
+            assert_eq!(
+                (outcome, took),
+                (Err(AuthError::CutOff(NO_QUORUM)), Duration::ZERO),
+                "{name}"
+            );
+        }
+        let (_, took) = timed(&users, name, "wrong", address(1)).await;
+        assert_eq!(took, DELAY_FIRST, "{name}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn one_address_is_slowed_over_many_names_and_no_other_address() {
     let world = World::default();
     let users = world.with_ann().await;

@@ -17,7 +17,7 @@ use super::place::Noticed;
 use super::strangers::SHOWING_MAX;
 use super::table::MemberTable;
 use crate::core::slot::SYSTEM_SLOT;
-use crate::node::cluster::{Inner, TICK};
+use crate::node::cluster::{ClusterError, Inner, TICK};
 
 /// Rounds of being refused after which somebody should look: 5 seconds. In a new cluster, those who refuse are still coming in themselves.
 const REFUSED_ROUNDS_MAX: u32 = 10;
@@ -29,6 +29,8 @@ struct Joining {
     /// Rounds, one after the other, in which somebody refused this node, and why the last one did.
     refused_rounds: u32,
     refused: Option<String>,
+    /// Why a cluster that was to be founded is not.
+    not_founded: Option<String>,
     /// Rounds since it was let in last.
     outside_rounds: u32,
     is_warned: bool,
@@ -100,12 +102,17 @@ impl Inner {
         let round = self.ask_in().await;
         let for_long = since.elapsed();
         joining.note(&round);
+        let mut not_founded = None;
         if joining.refused.is_none() && round.shows_no_cluster(for_long) {
             if self.may_found(for_long).await {
-                self.found_new().await;
+                not_founded = self.found_new().await.err().map(|error| error.to_string());
             }
             self.take_own_place().await;
         }
+        if not_founded.is_some() && not_founded != joining.not_founded {
+            tracing::error!(error = not_founded, "cannot found a cluster; it is tried again");
+        }
+        joining.not_founded = not_founded;
         round
     }
 
@@ -118,6 +125,9 @@ impl Inner {
 
     /// Why this node is not in, if somebody or something says so.
     fn why_not_in(&self, round: &JoinRound, joining: &Joining, noticed: &mut Noticed) -> Option<String> {
+        if let Some(why) = &joining.not_founded {
+            return Some(format!("no cluster can be founded: {why}"));
+        }
         let of_before = joining.refused.clone().or_else(|| self.why_lost(noticed));
         // Of a round in which somebody refuses it, all is told. Who refused it before and is silent now may be right still.
         let why = of_before.filter(|_| round.refused.is_none());
@@ -154,17 +164,14 @@ impl Inner {
         })
     }
 
-    pub(super) async fn found_new(&self) {
-        match self.found().await {
-            Ok(()) => {
-                self.lives.set_known();
-                if self.local.set_whole().await.is_ok() {
-                    self.clocks.set_whole();
-                }
-                tracing::info!(node = %self.me, "founded a cluster");
-            }
-            Err(error) => tracing::error!(%error, "cannot found a cluster; it is tried again"),
+    pub(super) async fn found_new(&self) -> Result<(), ClusterError> {
+        self.found().await?;
+        self.lives.set_known();
+        if self.local.set_whole().await.is_ok() {
+            self.clocks.set_whole();
         }
+        tracing::info!(node = %self.me, "founded a cluster");
+        Ok(())
     }
 }
 

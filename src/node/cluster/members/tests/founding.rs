@@ -84,6 +84,21 @@ fn with_lone_founder() -> Rig {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_cannot_found_for_want_of_space_says_so_and_founds_when_there_is_some() {
+    let disk = MemoryDisk::new();
+    let mut rig = with_lone_founder();
+    // For what a node notes of itself, and no log.
+    disk.faults().free_bytes.store(12_000, Ordering::Relaxed);
+    rig.first_disk = Some(disk.clone());
+    rig.start(0).await;
+    rig.wait_why(0, "no cluster can be founded: ").await;
+    rig.wait_why(0, "the disk is full").await;
+    disk.faults().free_bytes.store(u64::MAX, Ordering::Relaxed);
+    rig.wait("it founds the cluster", is_member).await;
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_founder_that_was_told_to_join_nobody_and_lost_its_disk_takes_its_place_again() {
     let mut rig = with_lone_founder().started().await;
     add(rig.node(1), "k", "v").await.unwrap();

@@ -10,7 +10,7 @@ async fn half_founded(count: usize) -> Rig {
     rig.start(0).await;
     let inner = rig.node(0).cluster().unwrap().inner.clone();
     // By itself it would wait for a majority.
-    inner.found_new().await;
+    inner.found_new().await.unwrap();
     rig.wait("it is a member", Node::takes_part).await;
     rig
 }
