@@ -1,6 +1,6 @@
-//! README.md: every command in it works as written, and names nothing that is not there.
+//! README.md and the pages that it leads to: every command works as written, and they name nothing that is not there.
 //!
-//! Its `bash` blocks run from top to bottom in one folder, as a reader would type them, with this much rewritten: a node listens on a
+//! README's `bash` blocks run from top to bottom in one folder, as a reader would type them, with this much rewritten: a node listens on a
 //! free port instead of 8000; `/var/log/syslog` is a file of this test; `cargo run --release --` is the `kv` of this build. Password
 //! files that a line reads are made before. `cargo test` does not run itself.
 
@@ -21,6 +21,13 @@ use shell::Line;
 
 const README: &str = include_str!("../../README.md");
 const BENCHES: &str = include_str!("../../benches/README.md");
+/// Every page that people read, with its path.
+const PAGES: [(&str, &str); 4] = [
+    ("README.md", README),
+    ("benches/README.md", BENCHES),
+    ("docs/limits.md", include_str!("../../docs/limits.md")),
+    ("docs/operating.md", include_str!("../../docs/operating.md")),
+];
 const MANIFEST: &str = include_str!("../../Cargo.toml");
 const JUSTFILE: &str = include_str!("../../justfile");
 const ADDRESS: &str = "127.0.0.1:8000";
@@ -223,10 +230,17 @@ fn every_command_of_the_readme_works_as_written() {
     reader.types(import.expect("README imports"));
     imported(&reader);
     let metrics = http::get(reader.addr(), "/metrics").text();
-    for name in shell::inline_code(README).iter().filter(|code| code.starts_with("kv_")) {
+    let named: Vec<&str> = all_codes().filter(|code| code.starts_with("kv_")).collect();
+    assert!(named.len() > 5, "the pages name no metrics any more: {named:?}");
+    for name in named {
         assert!(metrics.contains(name), "`{name}`: no such metric");
     }
     reader.cluster.take().unwrap().stop();
+}
+
+/// What stands between backticks on any page.
+fn all_codes() -> impl Iterator<Item = &'static str> {
+    PAGES.into_iter().flat_map(|(_, text)| shell::inline_code(text))
 }
 
 /// The help of a command, if there is one.
@@ -266,7 +280,7 @@ fn flags_in(text: &str) -> BTreeSet<&str> {
 fn every_command_and_flag_that_the_readme_names_in_passing_is_there() {
     let help = whole_help();
     let (flags, mut commands) = (flags_in(&help), 0);
-    for code in shell::inline_code(README) {
+    for code in all_codes() {
         let words = shell::line(code).words;
         match words.first().map(String::as_str) {
             Some("kv") if words.len() > 1 => {
@@ -339,9 +353,8 @@ fn every_figure_by_which_the_readme_compares_stands_with_the_benchmarks() {
 
 #[test]
 fn every_benchmark_that_is_named_is_there() {
-    let codes = [shell::inline_code(README), shell::inline_code(BENCHES)].concat();
     let mut benchmarks = 0;
-    for code in codes.iter().filter_map(|code| code.strip_prefix("just ")) {
+    for code in all_codes().filter_map(|code| code.strip_prefix("just ")) {
         let words: Vec<&str> = code.split_whitespace().collect();
         assert!(recipes().contains(words[0]), "`just {code}`: no such recipe");
         if let ["bench", name] = words[..] {
@@ -353,4 +366,38 @@ fn every_benchmark_that_is_named_is_there() {
         }
     }
     assert!(benchmarks > 0);
+}
+
+/// As GitHub makes the anchor of a heading.
+fn anchors_of(text: &str) -> BTreeSet<String> {
+    let headings = text.lines().filter(|line| line.starts_with('#'));
+    let anchor = |heading: &str| {
+        let words = heading.trim_start_matches('#').trim().to_lowercase();
+        let kept = words
+            .chars()
+            .filter(|letter| letter.is_alphanumeric() || "- ".contains(*letter));
+        kept.collect::<String>().replace(' ', "-")
+    };
+    headings.map(anchor).collect()
+}
+
+#[test]
+fn every_link_between_the_pages_leads_somewhere() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut links = 0;
+    for (path, text) in PAGES {
+        let folder = root.join(path).parent().unwrap().to_owned();
+        let targets = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+        for target in targets.filter(|target| !target.starts_with("http")) {
+            let (file, anchor) = target.split_once('#').unwrap_or((target, ""));
+            let page =
+                fs::read_to_string(folder.join(file)).unwrap_or_else(|error| panic!("{path}: {target}: {error}"));
+            assert!(
+                anchor.is_empty() || anchors_of(&page).contains(anchor),
+                "{path}: {target}"
+            );
+            links += 1;
+        }
+    }
+    assert!(links > 5);
 }

@@ -10,7 +10,7 @@ use crate::cluster::history::{Call, Level, TextId};
 ///   more: at one, nobody asks what others have);
 /// - adds of one batch that was acknowledged at quorum stand in the batch's order;
 /// - all lists of a key, of all replicas and at all times, agree on one order of what was acknowledged at quorum before they were read, and
-///   has no second try under way: of two, the earlier one counts in the end (README, "Not promised").
+///   has no second try under way: of two, the earlier one counts in the end (docs/limits.md, "Order").
 ///
 /// What may have been tried twice is held to all this where a quorum is asked, which has the try that was acknowledged, and in the lists that the replicas
 /// end with. At one, a replica that has only the later try shows the add at that one's place, behind what was added meanwhile.

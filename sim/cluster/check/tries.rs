@@ -1,6 +1,6 @@
 //! Whether a write was tried twice.
 //!
-//! Of one request, two ops may come through two coordinators that were at work at once, and in the end the earlier one counts (README, "Not promised"). The
+//! Of one request, two ops may come through two coordinators that were at work at once, and in the end the earlier one counts (docs/limits.md, "Order"). The
 //! later one may even be stamped after the answer: who asked a quorum before the other one was anywhere, and waited long for that, goes by it.
 
 use crate::cluster::history::{History, Write};
