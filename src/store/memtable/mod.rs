@@ -377,5 +377,4 @@ fn same_key(groups: &[Bytes], open: &[u8], entries: &[Entry], entry: u32, user: 
 }
 
 #[cfg(test)]
-#[path = "memtable/same_hash_tests.rs"]
 mod tests;

@@ -19,10 +19,10 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use shell::Line;
 
-const README: &str = include_str!("../../README.md");
-const BENCHES: &str = include_str!("../../benches/README.md");
-const MANIFEST: &str = include_str!("../../Cargo.toml");
-const JUSTFILE: &str = include_str!("../../justfile");
+const README: &str = include_str!("../../../README.md");
+const BENCHES: &str = include_str!("../../../benches/README.md");
+const MANIFEST: &str = include_str!("../../../Cargo.toml");
+const JUSTFILE: &str = include_str!("../../../justfile");
 const ADDRESS: &str = "127.0.0.1:8000";
 
 /// `kv` in the reader's folder, knowing nothing of this machine's settings.

@@ -164,7 +164,7 @@ pub struct Plan {
     pub watch_ms: u64,
     /// How long the nodes have for a clear: after a short time without an answer it is soon certain that it covers nothing any more.
     pub clear_deadline_ms: u64,
-    /// Users come and go beside those of the load (`workload/guests.rs`).
+    /// Users come and go beside those of the load (`workload/guests`).
     pub has_guests: bool,
     /// A bug that this world has, for the proof that it is found.
     pub planted: Option<Lie>,

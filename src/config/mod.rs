@@ -352,5 +352,4 @@ fn whole<T: FromStr + PartialOrd + fmt::Display>(text: &str, min: T, max: T) -> 
 }
 
 #[cfg(test)]
-#[path = "config_tests.rs"]
 mod tests;
