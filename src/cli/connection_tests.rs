@@ -252,8 +252,8 @@ fn the_consistency_comes_from_the_flag_or_the_environment_or_the_profile() {
 
 #[test]
 fn what_a_command_waits_for_is_said_once_with_how_long_it_goes_on() {
-    let said = std::sync::Mutex::new(Vec::new());
-    let say = say_once(|text| said.lock().unwrap().push(text.to_owned()));
+    let said = parking_lot::Mutex::new(Vec::new());
+    let say = say_once(|text| said.lock().push(text.to_owned()));
     for _ in 0..2 {
         say(&Waiting {
             why: "1 of 2".to_owned(),
@@ -261,7 +261,7 @@ fn what_a_command_waits_for_is_said_once_with_how_long_it_goes_on() {
         });
     }
     assert_eq!(
-        *said.lock().unwrap(),
+        *said.lock(),
         ["1 of 2; waiting and trying again until the --deadline, 60 s"]
     );
 }

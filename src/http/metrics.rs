@@ -4,11 +4,12 @@
 //! in the same order each time.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::StatusCode;
+use parking_lot::Mutex;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
@@ -177,9 +178,8 @@ impl Metrics {
         requests_in_flight: usize,
         body_bytes_in_flight: usize,
     ) -> (Bytes, Option<Share>) {
-        let shared = || self.shared.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
-        let last = shared().clone();
+        let last = self.shared.lock().clone();
         if let Some((made, text)) = last
             && now < made + METRICS_AGE_MAX
             && room.free() < text.len()
@@ -187,7 +187,7 @@ impl Metrics {
             return (text, None);
         }
         let text = Bytes::from(self.text(requests_in_flight, body_bytes_in_flight));
-        *shared() = Some((now, text.clone()));
+        *self.shared.lock() = Some((now, text.clone()));
         let share = room.take(text.len());
         (text, share)
     }

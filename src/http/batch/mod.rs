@@ -9,13 +9,13 @@ mod series;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use hyper::StatusCode;
+use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::time::Instant;
 
@@ -115,8 +115,7 @@ pub async fn run<B: Backend>(submitted: &Submitted<'_, B>) -> Result<Answer, Fai
         }
     }
     drop(running);
-    let held = room.held.into_inner().unwrap_or_else(PoisonError::into_inner);
-    Ok(Answer::json(join(&results)).holding(Some(held)))
+    Ok(Answer::json(join(&results)).holding(Some(room.held.into_inner())))
 }
 
 /// The operations of each key, in their order.
@@ -308,8 +307,7 @@ impl<'f, B: Backend> Room<'f, B> {
         let left = self.left.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(bytes));
         left.map_err(|_| too_much())?;
         let room = self.front.answer_room(bytes).inspect_err(|_| self.give_back(bytes))?;
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        held.join(room);
+        self.held.lock().join(room);
         Ok(())
     }
 

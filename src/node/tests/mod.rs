@@ -227,7 +227,7 @@ async fn a_shard_that_cannot_be_opened_does_not_keep_the_others_from_serving() {
             .unwrap();
     }
     node.stop().await;
-    let bad = |dir: Option<&str>| *disk.faults().bad_folder.lock().unwrap() = dir.map(PathBuf::from);
+    let bad = |dir: Option<&str>| *disk.faults().bad_folder.lock() = dir.map(PathBuf::from);
     bad(Some("/data/shard-000-of-002"));
     let node = Node::start(env(&disk), config()).await.unwrap();
     assert!(!node.is_ready());

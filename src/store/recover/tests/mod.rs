@@ -159,7 +159,7 @@ fn cut_end(disk: &MemoryDisk, path: &Path) {
 }
 
 fn fail_folder_sync(disk: &MemoryDisk, fails: bool) {
-    *disk.faults().unsyncable_folder.lock().unwrap() = fails.then(|| DIR.into());
+    *disk.faults().unsyncable_folder.lock() = fails.then(|| DIR.into());
 }
 
 pub(super) fn log_numbers(found: &Recovered) -> Vec<u64> {
