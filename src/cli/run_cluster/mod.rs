@@ -27,8 +27,8 @@ use tokio::task::JoinSet;
 use crate::config::{LISTEN_DEFAULT, Setting, address, shards_default, threads_default};
 use crate::os::RealDisk;
 
+use super::connection::profile::{LOCAL_CLUSTER_FOLDER, PROFILE_FILE, believed_owners};
 use super::exit::Exit;
-use super::profile::{LOCAL_CLUSTER_FOLDER, PROFILE_FILE, believed_owners};
 use super::progress;
 use super::serve;
 use folder::{DEMO_USER, Folder, PASSWORD_FILE};

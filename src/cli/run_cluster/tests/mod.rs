@@ -3,9 +3,9 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
-use super::super::profile::{Profile, Urls};
 use super::folder::{KEY_FILE, PASSWORD_BYTES};
 use super::*;
+use crate::cli::connection::profile::{Profile, Urls};
 
 mod folders;
 mod rig;

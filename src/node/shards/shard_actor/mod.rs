@@ -189,9 +189,7 @@ impl ShardState {
     }
 
     fn publish_stats(&self) {
-        if let Ok(mut stats) = self.stats.lock() {
-            *stats = self.shard.stats();
-        }
+        *self.stats.lock() = self.shard.stats();
     }
 
     fn start_jobs(&mut self, me: &ActorRef<ShardMessage>) {

@@ -3,12 +3,11 @@
 use hyper::StatusCode;
 
 use crate::api::{ListUsers, RemoveUser, SetPassword, UserChange, UserEntries, UserEntry};
+use crate::http::answer::Answer;
+use crate::http::backend::Backend;
+use crate::http::failure::Failure;
+use crate::http::request::Submitted;
 use crate::users::{Principal, UserInfo, UsersError};
-
-use super::answer::Answer;
-use super::backend::Backend;
-use super::failure::Failure;
-use super::request::Submitted;
 
 pub(super) fn only_admins(principal: &Principal) -> Result<(), Failure> {
     if principal.admin {

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::client::{Client, entropy};
 
-use super::import_line::Position;
+use super::line::Position;
 
 /// Bytes read at once when a file's digest is made.
 const READ_BYTES: usize = 64 * 1024;

@@ -7,9 +7,8 @@ use futures_util::{TryStreamExt, stream};
 
 use crate::api::{Count, Operation, OperationTerms};
 use crate::bench::Payload;
+use crate::cli::progress;
 use crate::client::Client;
-
-use super::progress;
 
 /// Keys that are looked at in one request.
 const KEYS_PER_BATCH: u64 = 500;

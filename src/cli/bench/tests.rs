@@ -1,9 +1,10 @@
 use clap::Parser;
 
-use super::super::connection::{Sourced, Target};
-use super::super::exit::{Exit, exit_of};
-use super::*;
+use crate::cli::connection::{Sourced, Target};
+use crate::cli::exit::{Exit, exit_of};
 use crate::client::fake_node::{FakeNode, PASSWORD, USER};
+
+use super::*;
 
 #[derive(Debug, Parser)]
 struct Line {

@@ -2,6 +2,9 @@
 //!
 //! Invariant: a password found in a profile is used for that profile's user only.
 
+pub mod before_command;
+pub mod profile;
+
 use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 use std::sync::Once;
@@ -9,14 +12,14 @@ use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
+use crate::cli::environment::with_environment;
+use crate::cli::exit::{Advice, usage};
+use crate::cli::progress::say;
+use crate::cli::secret;
 use crate::client::{Client, ClientBuilder, ClientError, Waiting};
 use crate::types::Consistency;
 
-use super::environment::with_environment;
-use super::exit::{Advice, usage};
-use super::profile::{Folders, Found, Search, split_urls};
-use super::progress::say;
-use super::secret;
+use profile::{Folders, Found, Search, split_urls};
 
 /// Rounds through all addresses after the first while nobody ever listened at any: about two seconds.
 const RETRIES_TO_CONNECT: u32 = 4;
@@ -369,5 +372,4 @@ fn advice(error: &ClientError, target: &Target) -> Option<String> {
 }
 
 #[cfg(test)]
-#[path = "connection_tests.rs"]
 mod tests;

@@ -1,8 +1,9 @@
 //! The cluster as the API shows it.
 
-use super::backend::ClusterError;
 use crate::api::{ClusterStatus, Member, MemberState};
 use crate::node::cluster::{self, MemberRefused, MemberStatus};
+
+use super::ClusterError;
 
 /// What the node says, as the API writes it.
 pub(super) fn status_of(status: cluster::ClusterStatus) -> ClusterStatus {

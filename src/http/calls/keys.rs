@@ -1,4 +1,4 @@
-//! The calls on keys. Each checks the form of its body, then the credentials, then acts.
+//! The calls on keys.
 
 use bytes::{BufMut, BytesMut};
 
@@ -6,16 +6,16 @@ use crate::api::{
     AddValue, ClearKey, Count, GetValue, LIST_KEYS_ANSWER_BYTES_MAX, LIST_KEYS_LIMIT_DEFAULT, LIST_KEYS_LIMIT_MAX,
     ListKeys,
 };
+use crate::http::answer::Answer;
+use crate::http::backend::Backend;
+use crate::http::failure::Failure;
+use crate::http::request::Submitted;
 use crate::node::{KeyPage, OpError};
 use crate::planted::{Bug, planted};
 use crate::quota::Share;
 use crate::types::KEY_BYTES_MAX;
 
-use super::answer::Answer;
-use super::backend::Backend;
 use super::escape::string_into;
-use super::failure::Failure;
-use super::request::Submitted;
 use super::values::{self, List};
 
 /// Keys that are asked of the node at a time; so at most a mebibyte of them.

@@ -6,10 +6,10 @@ use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches};
 
+use crate::cli::Cli;
 use crate::types::Consistency;
 
-use super::Cli;
-use super::connection::{ConnectionArgs, KeyConnectionArgs};
+use super::{ConnectionArgs, KeyConnectionArgs};
 
 const TIMEOUT: &str = "timeout";
 

@@ -1,5 +1,7 @@
 //! `kv bench`: measures a running node from outside.
 
+mod preload;
+
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,14 +15,14 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::timeout;
 
 use crate::bench::{Distribution, KvProtocol, KvTarget, Load, Mix, Operation, Payload, Report, Second, run_or_stop};
+use crate::cli::connection::{Connection, KeyConnectionArgs};
+use crate::cli::exit::{Stopped, usage};
+use crate::cli::output::output;
+use crate::cli::progress;
 use crate::client::{ClientError, Failure, password_hash};
 use crate::types::{BODY_BYTES_MAX, KEY_BYTES_MAX};
 
-use super::bench_preload::Preload;
-use super::connection::{Connection, KeyConnectionArgs};
-use super::exit::{Stopped, usage};
-use super::output::output;
-use super::progress;
+use preload::Preload;
 
 /// Of a body, this much is left to key, credentials and JSON.
 const BODY_BYTES_SPARE: usize = 64 * 1024;
@@ -281,5 +283,4 @@ impl Hosts {
 }
 
 #[cfg(test)]
-#[path = "bench_tests.rs"]
 mod tests;

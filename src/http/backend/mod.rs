@@ -4,7 +4,8 @@ use std::future::Future;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::members;
+mod members;
+
 use crate::api::ClusterStatus;
 use crate::core::op::Text;
 use crate::node::{Add, Added, Fragment, KeyPage, MemberChange, Node, OpError, Terms, ValueReader};

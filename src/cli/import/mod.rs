@@ -3,6 +3,9 @@
 //! Invariant: each add's request id follows from the file's digest when it was first imported, the line's number and the add itself, so an
 //! import that is repeated, in whole or in part, adds nothing twice. Adds of one key are sent in the order of the file.
 
+mod line;
+mod progress_file;
+
 use std::borrow::Cow;
 use std::fmt;
 use std::fs;
@@ -15,14 +18,14 @@ use indicatif::ProgressBar;
 use tokio::time::Instant;
 
 use crate::api::{BATCH_OPERATIONS_MAX, Operation, OperationTerms};
+use crate::cli::connection::{Connection, KeyConnectionArgs};
+use crate::cli::exit::{Advice, CliError, unopened, usage};
+use crate::cli::progress;
 use crate::client::{Client, ClientError, PART_BYTES_MAX, entropy};
 use crate::types::KEY_BYTES_MAX;
 
-use super::connection::{Connection, KeyConnectionArgs};
-use super::exit::{Advice, CliError, unopened, usage};
-use super::import_line::{Event, ImportLines, ImportOp, LineError, Position};
-use super::import_progress::{self, Progress, Start};
-use super::progress;
+use line::{Event, ImportLines, ImportOp, LineError, Position};
+use progress_file::{Progress, Start};
 
 /// Text of one batch: even with every byte written as six, the body stays below the limit of one request.
 const BATCH_BYTES: usize = PART_BYTES_MAX + KEY_BYTES_MAX;
@@ -99,7 +102,7 @@ async fn import_file(connection: &Connection, args: &ImportArgs) -> anyhow::Resu
     }
     let target = &connection.target;
     let target = format!("{} at {}", target.user.value, target.urls.value.join(","));
-    let path = import_progress::path_for(&args.file);
+    let path = progress_file::path_for(&args.file);
     let mut start = Start::find(&mut file, &path, &target, args.again).with_context(place)?;
     if let Some(warning) = start.warning() {
         progress::say(&format!("warning: {}: {warning}", place()));
@@ -163,7 +166,7 @@ impl Saver {
             done,
             ..Progress::at(position, &self.target, &self.import_id)
         };
-        let Err(error) = import_progress::write(&self.path, &progress) else {
+        let Err(error) = progress_file::write(&self.path, &progress) else {
             return true;
         };
         if !self.failed {
@@ -392,5 +395,4 @@ impl Iterator for Pauses {
 }
 
 #[cfg(test)]
-#[path = "import_tests.rs"]
 mod tests;

@@ -8,9 +8,9 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 
-use super::cluster_metrics;
-use super::metrics::MetricSource;
 use crate::node::{Node, ShardFigures};
+
+use super::{MetricSource, cluster};
 
 struct Shards(Node);
 
@@ -23,7 +23,7 @@ impl fmt::Debug for Shards {
 impl MetricSource for Node {
     fn register(&self, registry: &mut Registry) {
         registry.register_collector(Box::new(Shards(self.clone())));
-        cluster_metrics::register(self, registry);
+        cluster::register(self, registry);
     }
 }
 

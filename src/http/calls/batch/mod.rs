@@ -20,16 +20,16 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use crate::api::{BATCH_ANSWER_BYTES_MAX, Batch, ErrorBody, Operation, OperationTerms, OutageCode};
+use crate::http::Terms;
+use crate::http::answer::{Answer, to_json};
+use crate::http::backend::Backend;
+use crate::http::config::{ANSWER_FRAME_BYTES, BATCH_IN_FLIGHT_MAX};
+use crate::http::failure::Failure;
+use crate::http::front::Front;
+use crate::http::request::Submitted;
 use crate::quota::Share;
 use crate::types::{Consistency, Key, RequestId, UserId};
 
-use super::Terms;
-use super::answer::{Answer, to_json};
-use super::backend::Backend;
-use super::config::{ANSWER_FRAME_BYTES, BATCH_IN_FLIGHT_MAX};
-use super::failure::Failure;
-use super::front::Front;
-use super::request::Submitted;
 use super::values::{List, long_bytes};
 
 const OK: Bytes = Bytes::from_static(br#"{"status_code":200,"status":"OK"}"#);

@@ -8,16 +8,16 @@ use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::stream;
 use tokio::time::{Instant, sleep};
 
+use crate::http::answer::{Aborted, Answer};
+use crate::http::backend::{Backend, Reader};
+use crate::http::config::{ANSWER_FRAME_BYTES, RETRY_AFTER_S, STREAM_BYTES, STREAM_WAIT, STREAM_WAIT_STEP};
+use crate::http::failure::Failure;
+use crate::http::front::Front;
 use crate::node::{Fragment, OpError};
 use crate::quota::{Quota, Share};
 use crate::types::Key;
 
-use super::answer::{Aborted, Answer};
-use super::backend::{Backend, Reader};
-use super::config::{ANSWER_FRAME_BYTES, RETRY_AFTER_S, STREAM_BYTES, STREAM_WAIT, STREAM_WAIT_STEP};
 use super::escape::{escape_into, string_into};
-use super::failure::Failure;
-use super::front::Front;
 
 /// Text that is escaped at a time; escaping makes six bytes of one at worst.
 const SLICE_BYTES: usize = 8 * 1024;

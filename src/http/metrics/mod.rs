@@ -3,6 +3,10 @@
 //! Counts by call and status lie in arrays, not in maps: recording one takes no lock and no hash, and `/metrics` lists them
 //! in the same order each time.
 
+mod cluster;
+mod latency;
+mod shards;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,11 +24,11 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 use tokio::time::Instant;
 
+use crate::http::config::METRICS_AGE_MAX;
+use crate::http::route::Call;
 use crate::quota::{Quota, Share};
 
-use super::config::METRICS_AGE_MAX;
-use super::latency::Latencies;
-use super::route::Call;
+use latency::Latencies;
 
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 

@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use etcetera::BaseStrategy;
 use serde::{Deserialize, Serialize};
 
-use super::exit::usage;
-use super::secret;
+use crate::cli::exit::usage;
+use crate::cli::secret;
 
 /// What `run-cluster` writes, relative to the folder it is started in.
 pub const LOCAL_CLUSTER_FOLDER: &str = "kv-cluster";

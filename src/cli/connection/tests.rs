@@ -163,7 +163,7 @@ fn a_time_that_is_none_is_told_with_those_that_are() {
     for (flag, text) in [("--deadline", "from 0.001 to 86400"), ("--timeout", "from 1 to 86400")] {
         for wrong in ["-1", "0", "x", "86401"] {
             let line = ["kv", "get_value", "k", flag, wrong];
-            let error = <super::super::Cli as clap::Parser>::try_parse_from(line)
+            let error = <crate::cli::Cli as clap::Parser>::try_parse_from(line)
                 .unwrap_err()
                 .to_string();
             assert!(error.contains(text), "{flag} {wrong}: {error}");

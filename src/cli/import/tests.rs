@@ -63,7 +63,7 @@ impl World {
     }
 
     fn progress(&self) -> Option<Progress> {
-        import_progress::read(&self.path("in.jsonl.progress"))
+        progress_file::read(&self.path("in.jsonl.progress"))
     }
 }
 
@@ -190,7 +190,7 @@ async fn a_corrected_file_that_is_imported_again_adds_nothing_twice() {
     // The same store under another of its addresses.
     let mut progress = world.progress().unwrap();
     progress.target = "the same at another address".to_owned();
-    import_progress::write(&world.path("in.jsonl.progress"), &progress).unwrap();
+    progress_file::write(&world.path("in.jsonl.progress"), &progress).unwrap();
     world.import(FILE, false).await.unwrap();
     assert_eq!((world.node.list("a").len(), world.node.list("b").len()), (2, 2));
     // What was written to its end since is new.
@@ -299,7 +299,7 @@ async fn progress_in_another_file_or_for_another_store_is_not_believed() {
     };
     let target = format!("{USER} at {}", world.node.url);
     for target in [target.as_str(), "someone else"] {
-        import_progress::write(&world.path("in.jsonl.progress"), &Progress::at(position, target, "id")).unwrap();
+        progress_file::write(&world.path("in.jsonl.progress"), &Progress::at(position, target, "id")).unwrap();
         world.import(FILE, false).await.unwrap();
         assert_eq!(world.node.list("a"), ["1", "2"]);
     }

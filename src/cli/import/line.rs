@@ -286,5 +286,5 @@ fn explain(error: DecodeError) -> String {
 }
 
 #[cfg(test)]
-#[path = "import_line_tests.rs"]
+#[path = "line_tests.rs"]
 mod tests;

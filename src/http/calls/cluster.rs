@@ -3,13 +3,13 @@
 use hyper::StatusCode;
 
 use crate::api::{AskClusterStatus, RemoveNode, ReplaceNode};
+use crate::http::answer::Answer;
+use crate::http::backend::{Backend, ClusterError};
+use crate::http::failure::Failure;
+use crate::http::request::Submitted;
 use crate::types::{NODE_ID_TEXT_BYTES_MAX, NodeId, check_length};
 
-use super::admin::only_admins;
-use super::answer::Answer;
-use super::backend::{Backend, ClusterError};
-use super::failure::Failure;
-use super::request::Submitted;
+use super::users::only_admins;
 
 pub async fn status<B: Backend>(submitted: &Submitted<'_, B>) -> Result<Answer, Failure> {
     let body: AskClusterStatus = submitted.parse()?;
