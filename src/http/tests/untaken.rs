@@ -12,8 +12,8 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::json;
 
 use super::fake::{FRAGMENT_BYTES, LONG};
-use super::limits::impatient;
 use super::rig::{Rig, request, with_user};
+use super::slow::impatient;
 use crate::api::{ErrorBody, MAYBE_APPLIED};
 use crate::http::FrontConfig;
 use crate::http::config::H2_STREAMS_MAX;

@@ -1,4 +1,5 @@
 mod golden;
+mod other_versions;
 
 use proptest::prelude::*;
 

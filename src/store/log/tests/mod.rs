@@ -1,5 +1,8 @@
 //! The rules of recovery, one test each.
 
+mod forged;
+mod header;
+
 use proptest::prelude::*;
 
 use bytes::Bytes;
@@ -249,143 +252,6 @@ fn records_of_a_former_life_of_the_file_never_pass() {
     let scan = scan(&file.into(), &key(), None);
     assert_eq!(seqs(&scan), [1, 2]);
     assert!(!scan.torn && scan.damaged.is_empty());
-}
-
-/// With the checksum of the header's beginning made right.
-fn with_version(header: &[u8; HEADER_BYTES], version: u8) -> [u8; HEADER_BYTES] {
-    let mut changed = *header;
-    changed[4] = version;
-    let crc = crc32c::crc32c(&changed[..HEADER_START_BYTES]);
-    changed[HEADER_START_BYTES..HEADER_START_BYTES + 4].copy_from_slice(&crc.to_le_bytes());
-    changed
-}
-
-#[test]
-fn the_header_comes_back_and_damage_or_a_newer_version_is_told() {
-    for (secret, used_bytes) in [
-        (None, HEADER_START_BYTES + 4),
-        (Some(SECRET), HEADER_START_BYTES + 4 + 16 + 4),
-    ] {
-        let header = LogHeader {
-            shard: 3,
-            number: 77,
-            previous: Previous { number: 76, end: 4096 },
-            secret,
-        };
-        let bytes = header.encode();
-        assert_eq!(LogHeader::decode(&bytes), Ok(header));
-        for at in 0..used_bytes {
-            let mut flipped = bytes;
-            flipped[at] ^= 4;
-            assert_eq!(LogHeader::decode(&flipped), Err(HeaderError::Damaged));
-            assert!(LogHeader::decode(&bytes[..at]).is_err(), "cut at {at}");
-        }
-        // Whatever a newer one has behind it.
-        let newer = with_version(&bytes, 9);
-        assert_eq!(LogHeader::decode(&newer), Err(HeaderError::NewerVersion(9)));
-    }
-}
-
-#[test]
-fn the_first_version_of_the_header_said_no_more_and_no_less_than_the_second() {
-    let header = LogHeader {
-        shard: 3,
-        number: 77,
-        previous: Previous { number: 76, end: 4096 },
-        secret: None,
-    };
-    assert_eq!(LogHeader::decode(&with_version(&header.encode(), 1)), Ok(header));
-}
-
-#[test]
-fn a_log_of_a_version_without_secrets_is_sealed_as_it_always_was() {
-    let (file, offsets) = build_with(&[1], NUMBER, None);
-    let [offset, ..] = offsets[..] else { panic!() };
-    let mut seed = crc32c::crc32c(&NUMBER.to_le_bytes());
-    seed = crc32c::crc32c_append(seed, &offset.to_le_bytes());
-    let record = &file[offset as usize..];
-    let body_bytes = u32::from_le_bytes(*record[8..].first_chunk().unwrap()) as usize;
-    let body = &record[RECORD_HEADER_BYTES..RECORD_HEADER_BYTES + body_bytes];
-    assert_eq!(record[4..8], crc32c::crc32c_append(seed, body).to_le_bytes());
-    let header = &record[4..RECORD_HEADER_BYTES];
-    assert_eq!(record[..4], crc32c::crc32c_append(seed, header).to_le_bytes());
-    let scan = scan(&file.into(), &LogKey::without_secret(NUMBER), None);
-    assert_eq!(seqs(&scan), [1]);
-}
-
-/// A record as a user can make one who knows all but the secret.
-fn forged(number: u64, offset: u64) -> Vec<u8> {
-    let mut record = Vec::new();
-    let place = Place {
-        key: LogKey::without_secret(number),
-        offset,
-        group_back: 0,
-        ordinal: 1,
-    };
-    let op = op(5);
-    let (user, key) = ("admin", "k");
-    put_record(&mut record, place, Record { user, key, op: &op });
-    record
-}
-
-/// Records for these logs and this file, one behind the other, from `start` on.
-fn forged_text(numbers: std::ops::Range<u64>, start: u64, end: u64) -> Vec<u8> {
-    let mut text = Vec::new();
-    for number in numbers.cycle() {
-        let record = forged(number, start + text.len() as u64);
-        if start + (text.len() + record.len()) as u64 > end {
-            return text;
-        }
-        text.extend(record);
-    }
-    text
-}
-
-#[test]
-fn a_record_that_a_user_made_is_found_nowhere_behind_the_end() {
-    let (new, _) = build(&[2], NUMBER);
-    let start = new.len().next_multiple_of(8);
-    let mut file = new;
-    file.resize(start, 0);
-    let text = forged_text(NUMBER..NUMBER + 1, start as u64, 64 << 10);
-    file.extend(text);
-    let former = scan(&file.clone().into(), &LogKey::without_secret(NUMBER), None);
-    assert!(
-        former.records.len() + former.damaged.len() > 0,
-        "they are what a log without a secret takes"
-    );
-    let scan = scan(&file.into(), &key(), None);
-    assert_eq!((seqs(&scan), scan.torn, scan.damaged.len()), (vec![1, 2], false, 0));
-}
-
-#[test]
-fn a_record_in_the_body_of_another_is_none() {
-    const TEXT_BYTES: usize = 4096;
-    for (secret, header_is_torn) in [(Some(SECRET), false), (Some(SECRET), true), (None, false)] {
-        let (mut file, _) = build_with(&[1], NUMBER, secret);
-        let offset = file.len();
-        let place = Place {
-            key: LogHeader::decode(&file).unwrap().key(),
-            offset: offset as u64,
-            group_back: 0,
-            ordinal: 1,
-        };
-        let op = Op {
-            body: Body::Value("x".repeat(TEXT_BYTES).into()),
-            request_id: None,
-            ..op(2)
-        };
-        let (user, key) = ("attacker", "");
-        put_record(&mut file, place, Record { user, key, op: &op });
-        // The end of it never reached the disk; that what did is no text does not matter here.
-        let text = offset + RECORD_HEADER_BYTES + user.len();
-        let forged = forged_text(NUMBER..NUMBER + 1, text as u64, (text + TEXT_BYTES) as u64);
-        file[text..text + forged.len()].copy_from_slice(&forged);
-        file[offset + 10] ^= u8::from(header_is_torn);
-        let scan = scan(&file.into(), &place.key, None);
-        assert_eq!((seqs(&scan), scan.damaged), (vec![1], Vec::new()), "{secret:?}");
-        assert_eq!(scan.torn, !header_is_torn);
-    }
 }
 
 proptest! {
