@@ -1,7 +1,7 @@
 //! Ours: shards, used as their actors use them: commits in line, everything else on threads beside.
 
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use anyhow::Context;
@@ -17,6 +17,7 @@ use kv_storage::store::disk::Disk;
 use kv_storage::store::log::{LogSecret, SECRET_BYTES};
 use kv_storage::store::reader::KeyReader;
 use kv_storage::types::{Key, UserId, WallMs};
+use parking_lot::Mutex;
 
 use super::unsynced::LogsUnsynced;
 use super::{Durability, Engine, Entry, Setup};
@@ -62,7 +63,7 @@ impl Running {
     }
 
     fn done(&mut self) -> &mut Receiver<Done> {
-        self.done.get_mut().unwrap_or_else(PoisonError::into_inner)
+        self.done.get_mut()
     }
 
     fn start_jobs(&mut self, now: WallMs) -> anyhow::Result<()> {

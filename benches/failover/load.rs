@@ -1,12 +1,13 @@
 //! The steady load: adds and gets in turn, each due at its moment, from clients that know all nodes and ask another one first each.
 
 use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use kv_storage::bench::Payload;
 use kv_storage::client::Client;
+use parking_lot::Mutex;
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::node::cluster::Cluster;
@@ -48,10 +49,6 @@ struct Shared {
     acked: Mutex<Vec<Acked>>,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// Which key add number `number` goes to. Every other request is an add.
 pub fn key_number(number: u64) -> u64 {
     number / 2 % KEYS
@@ -85,7 +82,7 @@ impl Load {
 
     /// Those acknowledged so far.
     pub fn acked(&self) -> Vec<Acked> {
-        lock(&self.shared.acked).clone()
+        self.shared.acked.lock().clone()
     }
 
     /// Returns when every request has ended: only then the longest ones are known.
@@ -93,8 +90,8 @@ impl Load {
         self.shared.stop.store(true, Ordering::Relaxed);
         self.generator.await?;
         Ok(Ended {
-            acked: lock(&self.shared.acked).clone(),
-            done: lock(&self.shared.done).clone(),
+            acked: self.shared.acked.lock().clone(),
+            done: self.shared.done.lock().clone(),
         })
     }
 }
@@ -149,9 +146,9 @@ async fn request(shared: Arc<Shared>, number: u64, due: Instant) {
     };
     let now = Instant::now();
     if outcome.is_ok() && number.is_multiple_of(2) {
-        lock(&shared.acked).push(Acked { number, at: now });
+        shared.acked.lock().push(Acked { number, at: now });
     }
-    lock(&shared.done).push(Done {
+    shared.done.lock().push(Done {
         due,
         took: now - due,
         error: outcome.err().map(|error| error.to_string()),

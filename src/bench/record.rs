@@ -1,10 +1,11 @@
 //! What came of the operations, counted as they end.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
+use parking_lot::Mutex;
 
 use super::mix::Operation;
 use super::protocol::STATUS_DONE;
@@ -125,7 +126,7 @@ impl Record {
             Err(failed) => Err(failed),
         };
         {
-            let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut live = self.live.lock();
             match outcome {
                 Ok(()) => live.latencies.record(time),
                 Err(_) => live.errors += 1,
@@ -212,7 +213,7 @@ mod tests {
                 ((Operation::Get, Failed::Connection), 1)
             ]
         );
-        let live = live.lock().unwrap();
+        let live = live.lock();
         assert_eq!((live.latencies.count(), live.errors), (2, 3));
     }
 

@@ -5,8 +5,8 @@ use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::num::NonZeroUsize;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use rand::SeedableRng;
@@ -228,7 +228,7 @@ fn watch_until(
 fn take(lives: &[Live]) -> Interval {
     let mut sum = Interval::default();
     for live in lives {
-        let mut live = live.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut live = live.lock();
         sum.latencies.add(&live.latencies);
         sum.errors += live.errors;
         live.latencies.clear();

@@ -3,12 +3,12 @@
 //! | file | what it is |
 //! | --- | --- |
 //! | `add`, `get`, `keys` | values and keys |
-//! | `export`, `import`, `import_line`, `import_progress` | JSON Lines out and in |
+//! | `export`, `import` | JSON Lines out and in |
 //! | `users`, `cluster` | users; members and the cluster key |
 //! | `serve`, `launch`, `run_cluster` | running a node, and a whole store on this machine |
 //! | `segment` | looking into the files of a data folder |
-//! | `bench`, `bench_preload` | measuring a running node |
-//! | `connection`, `profile`, `environment`, `before` | from flags, environment and profile to a client |
+//! | `bench` | measuring a running node |
+//! | `connection`, `environment` | from flags, environment and profile to a client |
 //! | `secret`, `prompt` | passwords from files and from a terminal |
 //! | `text_source`, `output` | long texts in, results out |
 //! | `shown`, `progress` | names and values on a terminal; what a person is told, and progress |
@@ -21,9 +21,7 @@
 )]
 
 mod add;
-mod before;
 mod bench;
-mod bench_preload;
 mod cluster;
 mod connection;
 mod environment;
@@ -31,12 +29,9 @@ mod exit;
 mod export;
 mod get;
 mod import;
-mod import_line;
-mod import_progress;
 mod keys;
 mod launch;
 mod output;
-mod profile;
 mod progress;
 mod prompt;
 mod run_cluster;
@@ -55,6 +50,7 @@ use anyhow::Context;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::config::threads_default;
+use connection::before_command::{Before, Flags};
 use environment::with_environment;
 use exit::Exit;
 use output::output;
@@ -72,7 +68,7 @@ const FLAGS_HELP: &str = "The flags of a connection, such as --url, may stand be
 )]
 pub struct Cli {
     #[command(flatten)]
-    before: before::Before,
+    before: Before,
     #[command(subcommand)]
     command: Command,
 }
@@ -123,7 +119,7 @@ enum Command {
 
 impl Command {
     /// None when it asks no node.
-    fn connection(&mut self) -> Option<before::Flags<'_>> {
+    fn connection(&mut self) -> Option<Flags<'_>> {
         Some(match self {
             Self::AddValue(args) | Self::AddValuePart(args) => (&mut args.connection).into(),
             Self::GetValue(args) => (&mut args.connection).into(),

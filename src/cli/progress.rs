@@ -4,10 +4,10 @@
 //! if it were told with `eprintln!`.
 
 use std::io::{self, Write};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle, WeakProgressBar};
+use parking_lot::Mutex;
 
 /// Bars for less than this would only flicker.
 pub const SHOWN_FROM_BYTES: u64 = 8 * 1024 * 1024;
@@ -19,7 +19,7 @@ static SHOWN: Mutex<Option<WeakProgressBar>> = Mutex::new(None);
 
 /// Says something in a line of its own, above the bar if one is shown.
 pub fn say(text: &str) {
-    let bar = SHOWN.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let bar = SHOWN.lock().clone();
     match bar.and_then(|bar| bar.upgrade()) {
         Some(bar) => bar.suspend(|| write_to_stderr(&format!("{text}\n"))),
         None => write_to_stderr(&format!("{text}\n")),
@@ -32,7 +32,7 @@ pub fn write_to_stderr(text: &str) {
 }
 
 fn shown(bar: ProgressBar) -> ProgressBar {
-    *SHOWN.lock().unwrap_or_else(PoisonError::into_inner) = Some(bar.downgrade());
+    *SHOWN.lock() = Some(bar.downgrade());
     bar
 }
 

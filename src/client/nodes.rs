@@ -1,10 +1,10 @@
 //! The nodes that a client knows: which to ask first, and which to leave alone for a while.
 
 use std::borrow::Cow;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use hyper::Uri;
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::error::ClientError;
@@ -48,10 +48,6 @@ impl Nodes {
         })
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     pub fn count(&self) -> usize {
         self.urls.len()
     }
@@ -62,7 +58,7 @@ impl Nodes {
 
     /// All of them, the one to ask first last: from the preferred one on in their order, those to be avoided after the others.
     pub fn order(&self) -> Vec<usize> {
-        let state = self.state();
+        let state = self.state.lock();
         let now = Instant::now();
         let count = self.urls.len();
         let avoided = |node: &usize| state.avoided_until.get(*node).is_some_and(|until| *until > Some(now));
@@ -72,14 +68,14 @@ impl Nodes {
     }
 
     pub fn avoid(&self, node: usize) {
-        if let Some(until) = self.state().avoided_until.get_mut(node) {
+        if let Some(until) = self.state.lock().avoided_until.get_mut(node) {
             *until = Some(Instant::now() + AVOIDED_FOR);
         }
     }
 
     /// It gave the answer that counted.
     pub fn prefer(&self, node: usize) {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         state.preferred = node;
         if let Some(until) = state.avoided_until.get_mut(node) {
             *until = None;
@@ -88,23 +84,23 @@ impl Nodes {
 
     /// It answered something, whatever that was.
     pub fn heard(&self, node: usize) {
-        if let Some(last) = self.state().last_answers.get_mut(node) {
+        if let Some(last) = self.state.lock().last_answers.get_mut(node) {
             *last = Some(Instant::now());
         }
     }
 
     /// Whether any of them ever answered.
     pub fn heard_any(&self) -> bool {
-        self.state().last_answers.iter().any(Option::is_some)
+        self.state.lock().last_answers.iter().any(Option::is_some)
     }
 
     pub fn last_answer(&self, node: usize) -> Option<Instant> {
-        self.state().last_answers.get(node).copied().flatten()
+        self.state.lock().last_answers.get(node).copied().flatten()
     }
 
     #[cfg(test)]
     pub fn preferred(&self) -> usize {
-        self.state().preferred
+        self.state.lock().preferred
     }
 }
 

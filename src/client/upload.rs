@@ -5,12 +5,13 @@
 
 use std::convert::Infallible;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
+use parking_lot::Mutex;
 use tokio::time::{Instant, timeout_at};
 
 /// So much is given out at a time; hyper holds sixteen such pieces at most.
@@ -48,13 +49,9 @@ impl Progress {
         })))
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// A piece was taken, and so many bytes are left.
     pub fn note_piece(&self, left: usize) {
-        let mut state = self.state();
+        let mut state = self.0.lock();
         let now = Instant::now();
         // Before the first one a connection had to be made.
         if state.taken {
@@ -65,12 +62,12 @@ impl Progress {
 
     /// Whether any of the request was sent: hyper asks for the first piece of a body, and there is one, in the turn in which it writes the head.
     pub fn is_begun(&self) -> bool {
-        self.state().taken
+        self.0.lock().taken
     }
 
     /// From when on it is a silence that nothing comes: what was taken has gone by then.
     pub fn sent_by(&self) -> Instant {
-        let state = self.state();
+        let state = self.0.lock();
         let until_sent = (state.longest_pause * PAUSES_UNTIL_SENT).min(UNTIL_SENT_MAX);
         match state.taken && !state.all_taken {
             true => state.last + until_sent.max(PAUSE_MIN),
@@ -149,7 +146,7 @@ mod tests {
         let mut given = Vec::new();
         while let Some(frame) = upload.frame().await {
             given.extend_from_slice(&frame.unwrap().into_data().unwrap());
-            assert_eq!(progress.state().last, Instant::now());
+            assert_eq!(progress.0.lock().last, Instant::now());
             advance(Duration::from_secs(1)).await;
         }
         assert_eq!(given, body);

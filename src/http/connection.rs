@@ -6,10 +6,11 @@
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
+use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::AbortHandle;
 
@@ -258,18 +259,14 @@ struct Entry {
 }
 
 impl Connections {
-    fn table(&self) -> std::sync::MutexGuard<'_, Table> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     pub fn count(&self) -> usize {
-        self.table().entries.len()
+        self.open.lock().entries.len()
     }
 
     /// None when there are `max` already.
     pub fn enter<B>(front: &Arc<Front<B>>, max: usize) -> Option<Place<B>> {
         let connections = &front.connections;
-        let mut table = connections.table();
+        let mut table = connections.open.lock();
         if table.entries.len() >= max {
             return None;
         }
@@ -293,7 +290,7 @@ impl Connections {
 
     /// Names the task that serves connection `id`; nothing when it has ended already.
     pub fn set_task(&self, id: u64, task: AbortHandle) {
-        if let Some(entry) = self.table().entries.get_mut(&id) {
+        if let Some(entry) = self.open.lock().entries.get_mut(&id) {
             entry.task = Some(task);
         }
     }
@@ -307,11 +304,17 @@ impl Connections {
             entry.task.take()?.abort();
             Some(reason)
         };
-        self.table().entries.values_mut().filter_map(cut).collect()
+        self.open.lock().entries.values_mut().filter_map(cut).collect()
     }
 
     pub fn abort_all(&self) {
-        for task in self.table().entries.values().filter_map(|entry| entry.task.as_ref()) {
+        for task in self
+            .open
+            .lock()
+            .entries
+            .values()
+            .filter_map(|entry| entry.task.as_ref())
+        {
             task.abort();
         }
     }
@@ -326,7 +329,7 @@ pub struct Place<B> {
 
 impl<B> Drop for Place<B> {
     fn drop(&mut self) {
-        self.front.connections.table().entries.remove(&self.id);
+        self.front.connections.open.lock().entries.remove(&self.id);
         self.front.metrics.open_connections.dec();
     }
 }
@@ -427,7 +430,7 @@ mod tests {
             activity: Arc::new(Activity::new(connections.clock.clone())),
             task: Some(task.abort_handle()),
         };
-        connections.table().entries.insert(0, entry);
+        connections.open.lock().entries.insert(0, entry);
         tokio::time::advance(config.idle_timeout + config.sweep_interval).await;
         assert_eq!(connections.sweep(&config), ["idle"]);
         assert!(connections.sweep(&config).is_empty());

@@ -19,6 +19,7 @@ use super::admission::Admission;
 use super::answer::{Answer, AnswerBody, Hold};
 use super::backend::Backend;
 use super::body;
+use super::calls::{batch, cluster, keys, users};
 use super::config::{
     BODY_READ_BEFORE_REFUSAL_MAX, FrontConfig, RETRY_AFTER_S, STREAMS_WAITING_MAX, TURNED_AWAY_MAX, TURNED_AWAY_PART,
 };
@@ -29,7 +30,6 @@ use super::openapi;
 use super::request::Submitted;
 use super::route::Call;
 use super::shape::Shape;
-use super::{admin, batch, calls, cluster};
 
 /// An answer of no more is hardly more than its headers, and needs no permit.
 const SMALL_ANSWER_BYTES: usize = 128;
@@ -221,15 +221,15 @@ impl<B: Backend> Front<B> {
         let submitted = Submitted::new(self, admission, shape, body, &head.headers, from);
         // The rare calls are boxed, so that each connection has room only for the frequent ones.
         let result = match call {
-            Call::AddValue => calls::add_value(&submitted).await,
-            Call::GetValue => calls::get_value(&submitted).await,
-            Call::ClearKey => calls::clear_key(&submitted).await,
-            Call::ListKeys => Box::pin(calls::list_keys(&submitted)).await,
+            Call::AddValue => keys::add_value(&submitted).await,
+            Call::GetValue => keys::get_value(&submitted).await,
+            Call::ClearKey => keys::clear_key(&submitted).await,
+            Call::ListKeys => Box::pin(keys::list_keys(&submitted)).await,
             Call::Batch => Box::pin(batch::run(&submitted)).await,
-            Call::UsersList => Box::pin(admin::list(&submitted)).await,
-            Call::UsersAdd => Box::pin(admin::add(&submitted)).await,
-            Call::UsersRemove => Box::pin(admin::remove(&submitted)).await,
-            Call::UsersPasswd => Box::pin(admin::passwd(&submitted)).await,
+            Call::UsersList => Box::pin(users::list(&submitted)).await,
+            Call::UsersAdd => Box::pin(users::add(&submitted)).await,
+            Call::UsersRemove => Box::pin(users::remove(&submitted)).await,
+            Call::UsersPasswd => Box::pin(users::passwd(&submitted)).await,
             Call::ClusterStatus => Box::pin(cluster::status(&submitted)).await,
             Call::ClusterRemove => Box::pin(cluster::remove(&submitted)).await,
             Call::ClusterReplace => Box::pin(cluster::replace(&submitted)).await,

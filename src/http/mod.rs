@@ -15,50 +15,34 @@
 //! | `request` | a body with its credentials: parsing, and who it is from |
 //! | `shape` | which fields each body has, with their limits: the one table behind `explain` and `openapi` |
 //! | `explain` | every fault of a body that could not be read, for 422 |
-//! | `calls` | add_value, get_value, clear_key, list_keys |
-//! | `batch` | many operations in one body |
-//! | `admin` | users |
-//! | `cluster` | the cluster and its members |
-//! | `values` | a key's list as JSON, as a stream |
-//! | `escape` | JSON text escaping |
+//! | `calls` | the calls: on `keys`, in a `batch`, on `users`, on the `cluster`; `values` makes a key's list JSON, as a stream |
 //! | `answer` | answers and their bodies |
 //! | `untaken` | answers over HTTP/2 on their way, and how long they have waited to be taken |
 //! | `failure` | every error with its status and words |
-//! | `metrics` | what the front counts, and where the node adds what it counts |
-//! | `shard_metrics` | the node's own figures |
-//! | `cluster_metrics` | what a member counts of its cluster |
+//! | `metrics` | what the front counts; `shards` and `cluster` add what the node counts |
 //! | `openapi` | the description of all this |
 //! | `backend` | what the front needs from below |
 //!
 //! A body is parsed once, straight into borrowing structs. Only when that fails is it read again by `explain`, which keeps
 //! nothing but the faults. Nothing is revealed or changed before the credentials were checked.
 
-mod admin;
 mod admission;
 mod answer;
 mod backend;
-mod batch;
 mod body;
 mod calls;
-mod cluster;
-mod cluster_metrics;
 pub mod config;
 mod connection;
-mod escape;
 mod explain;
 mod failure;
 mod front;
-mod latency;
-mod members;
 mod metrics;
 mod openapi;
 mod request;
 mod route;
 mod serve;
 mod shape;
-mod shard_metrics;
 mod untaken;
-mod values;
 
 #[cfg(test)]
 mod tests;

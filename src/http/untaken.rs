@@ -8,11 +8,12 @@
 //!
 //! Invariant: what an answer holds is held until its last piece has left, or its stream or connection is gone.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::quota::Share;
@@ -128,7 +129,7 @@ impl Taking {
 
     fn change(&self, change: impl FnOnce(&mut State)) {
         let untaken = self.hold.untaken();
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock();
         let before = state.since;
         change(&mut state);
         if state.pieces == 0 {

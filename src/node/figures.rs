@@ -53,7 +53,7 @@ impl Local {
                 waiting_requests: door.permits.waiting() as u64,
                 restarts: door.restarts.load(Ordering::Relaxed),
                 commit_time: door.commit_time.mean(),
-                stats: door.stats.lock().map(|stats| stats.clone()).unwrap_or_default(),
+                stats: door.stats.lock().clone(),
             })
             .collect()
     }

@@ -8,8 +8,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use parking_lot::{Condvar, Mutex};
 
 use super::disk::{DirEntry, Disk, DiskFile, DiskLock, OpenMode};
 
@@ -68,7 +70,7 @@ struct Gate {
 impl Gate {
     fn pass(&self, path: &Path) {
         let is_held = |part: &mut Option<&str>| part.is_some_and(|part| path.to_string_lossy().contains(part));
-        drop(self.let_go.wait_while(locked(&self.held), is_held));
+        self.let_go.wait_while(&mut self.held.lock(), is_held);
     }
 }
 
@@ -111,10 +113,6 @@ pub struct MemoryDisk {
     shared: Arc<Shared>,
 }
 
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 fn missing(path: &Path) -> io::Error {
     io::Error::new(io::ErrorKind::NotFound, format!("{} does not exist", path.display()))
 }
@@ -137,13 +135,13 @@ impl MemoryDisk {
     pub fn crash(&self) -> Self {
         let after = Self::new();
         {
-            let (before, mut names) = (locked(&self.shared.names), locked(&after.shared.names));
+            let (before, mut names) = (self.shared.names.lock(), after.shared.names.lock());
             let unsynced = |dir: &Path| before.folders.get(dir).is_some_and(|synced| !synced);
             for (path, file) in &before.synced {
                 if path.ancestors().skip(1).any(unsynced) {
                     continue;
                 }
-                let synced = locked(file).synced.clone();
+                let synced = file.lock().synced.clone();
                 let file = Arc::new(Mutex::new(Content {
                     now: synced.clone(),
                     synced,
@@ -171,7 +169,7 @@ impl MemoryDisk {
     }
 
     fn hold(&self, path: &'static str, gate: fn(&Faults) -> &Gate) -> Holding {
-        *locked(&gate(&self.shared.faults).held) = Some(path);
+        *gate(&self.shared.faults).held.lock() = Some(path);
         Holding(self.shared.clone(), gate)
     }
 
@@ -186,22 +184,22 @@ impl MemoryDisk {
 
     /// A file's bytes; the test's own look, not counted as a read.
     pub fn content(&self, path: &Path) -> Option<Vec<u8>> {
-        let names = locked(&self.shared.names);
-        names.now.get(path).map(|file| locked(file).now.clone())
+        let names = self.shared.names.lock();
+        names.now.get(path).map(|file| file.lock().now.clone())
     }
 
     /// Lets reads see other bytes than the disk has, as after a sync that failed.
     pub fn show(&self, path: &Path, bytes: Vec<u8>) {
-        if let Some(file) = locked(&self.shared.names).now.get(path) {
-            locked(file).now = bytes;
+        if let Some(file) = self.shared.names.lock().now.get(path) {
+            file.lock().now = bytes;
         }
     }
 
     /// Replaces a file's bytes, durably: for damage.
     pub fn put(&self, path: &Path, bytes: Vec<u8>) {
-        let mut names = locked(&self.shared.names);
+        let mut names = self.shared.names.lock();
         let file = names.now.entry(path.to_owned()).or_default().clone();
-        *locked(&file) = Content {
+        *file.lock() = Content {
             synced: bytes.clone(),
             now: bytes,
             dirty: Vec::new(),
@@ -216,7 +214,7 @@ pub struct Holding(Arc<Shared>, fn(&Faults) -> &Gate);
 impl Drop for Holding {
     fn drop(&mut self) {
         let gate = self.1(&self.0.faults);
-        *locked(&gate.held) = None;
+        *gate.held.lock() = None;
         gate.let_go.notify_all();
     }
 }
@@ -267,10 +265,10 @@ impl DiskFile for MemoryFile {
         }
         let bad = self.shared.faults.bad_byte.load(Ordering::Relaxed);
         let is_bad = bad > 0 && (offset..offset.saturating_add(buf.len() as u64)).contains(&bad);
-        if is_bad || self.is_named(&locked(&self.shared.faults.unreadable)) {
+        if is_bad || self.is_named(&self.shared.faults.unreadable.lock()) {
             return Err(io::Error::from_raw_os_error(EIO));
         }
-        let content = locked(&self.file);
+        let content = self.file.lock();
         let end = (offset as usize).checked_add(buf.len());
         match end.and_then(|end| content.now.get(offset as usize..end)) {
             Some(bytes) => buf.copy_from_slice(bytes),
@@ -281,7 +279,7 @@ impl DiskFile for MemoryFile {
 
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         self.check_writable()?;
-        let mut content = locked(&self.file);
+        let mut content = self.file.lock();
         let (start, end) = (offset as usize, offset as usize + bytes.len());
         if end > content.now.len() {
             self.take_space(end - content.now.len())?;
@@ -297,17 +295,17 @@ impl DiskFile for MemoryFile {
         if self.shared.faults.fail_sync.load(Ordering::Relaxed) {
             return Err(io::Error::other("sync failed"));
         }
-        locked(&self.file).sync();
+        self.file.lock().sync();
         Ok(())
     }
 
     fn len(&self) -> io::Result<u64> {
-        Ok(locked(&self.file).now.len() as u64)
+        Ok(self.file.lock().now.len() as u64)
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         self.check_writable()?;
-        locked(&self.file).now.resize(len as usize, 0);
+        self.file.lock().now.resize(len as usize, 0);
         Ok(())
     }
 }
@@ -321,13 +319,13 @@ impl DiskLock for MemoryLock {}
 
 impl Drop for MemoryLock {
     fn drop(&mut self) {
-        locked(&self.shared.names).locked.remove(&self.path);
+        self.shared.names.lock().locked.remove(&self.path);
     }
 }
 
 impl Disk for MemoryDisk {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn DiskFile>> {
-        let mut names = locked(&self.shared.names);
+        let mut names = self.shared.names.lock();
         let file = match (names.now.get(path), mode) {
             (Some(_), OpenMode::CreateNew) => return Err(io::ErrorKind::AlreadyExists.into()),
             (Some(file), _) => file.clone(),
@@ -348,7 +346,7 @@ impl Disk for MemoryDisk {
     }
 
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
-        let mut names = locked(&self.shared.names);
+        let mut names = self.shared.names.lock();
         // Of those above it, the topmost was always there.
         let above = path
             .ancestors()
@@ -364,29 +362,29 @@ impl Disk for MemoryDisk {
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
-        if locked(&self.shared.faults.bad_folder).as_deref() == Some(dir) {
+        if self.shared.faults.bad_folder.lock().as_deref() == Some(dir) {
             return Err(io::Error::other("bad folder"));
         }
-        let names = locked(&self.shared.names);
+        let names = self.shared.names.lock();
         let mut entries = BTreeMap::new();
         for (path, file) in &names.now {
             let Ok(below) = path.strip_prefix(dir) else { continue };
             let mut parts = below.components();
             let Some(first) = parts.next() else { continue };
             let is_file = parts.next().is_none();
-            let len = if is_file { locked(file).now.len() as u64 } else { 0 };
+            let len = if is_file { file.lock().now.len() as u64 } else { 0 };
             entries.insert(first.as_os_str().to_string_lossy().into_owned(), len);
         }
         Ok(entries.into_iter().map(|(name, len)| DirEntry { name, len }).collect())
     }
 
     fn exists(&self, path: &Path) -> io::Result<bool> {
-        let names = locked(&self.shared.names);
+        let names = self.shared.names.lock();
         Ok(names.now.contains_key(path) || names.folders.contains_key(path))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        let mut names = locked(&self.shared.names);
+        let mut names = self.shared.names.lock();
         let file = names.now.remove(from).ok_or_else(|| missing(from))?;
         names.now.insert(to.to_owned(), file);
         names.touch(from);
@@ -398,7 +396,7 @@ impl Disk for MemoryDisk {
         if self.shared.faults.fail_remove.load(Ordering::Relaxed) {
             return Err(io::Error::other("remove failed"));
         }
-        let mut names = locked(&self.shared.names);
+        let mut names = self.shared.names.lock();
         names.now.remove(path).ok_or_else(|| missing(path))?;
         names.touch(path);
         Ok(())
@@ -406,13 +404,13 @@ impl Disk for MemoryDisk {
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         let faults = &self.shared.faults;
-        let mut names = locked(&self.shared.names);
+        let mut names = self.shared.names.lock();
         let failing = faults.fail_sync_dir.load(Ordering::Relaxed);
         if failing != 0 {
             names.dropped.insert(dir.to_owned());
             return Err(io::Error::from_raw_os_error(failing));
         }
-        if locked(&faults.unsyncable_folder).as_deref() == Some(dir) {
+        if faults.unsyncable_folder.lock().as_deref() == Some(dir) {
             names.dropped.insert(dir.to_owned());
             return Err(io::Error::other("sync failed"));
         }
@@ -434,7 +432,7 @@ impl Disk for MemoryDisk {
     }
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn DiskLock>> {
-        let mut names = locked(&self.shared.names);
+        let mut names = self.shared.names.lock();
         if names.locked.insert(path.to_owned(), ()).is_some() {
             return Err(io::ErrorKind::WouldBlock.into());
         }

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
-use super::locked;
+use parking_lot::Mutex;
 
 /// Addresses that count as one: a single IPv4 address, or an IPv6 /64, which is what one household or host is given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -39,7 +39,7 @@ impl AddressBound {
     }
 
     pub fn try_enter(&self, group: AddressGroup) -> Option<AddressSlot> {
-        let mut held = locked(&self.held);
+        let mut held = self.held.lock();
         let slots = held.entry(group).or_default();
         if *slots >= self.slots_max {
             return None;
@@ -60,7 +60,7 @@ pub(super) struct AddressSlot {
 
 impl Drop for AddressSlot {
     fn drop(&mut self) {
-        let mut held = locked(&self.held);
+        let mut held = self.held.lock();
         if let Some(slots) = held.get_mut(&self.group) {
             *slots = slots.saturating_sub(1);
             if *slots == 0 {
@@ -95,6 +95,6 @@ mod tests {
         assert!(bound.try_enter(group("10.0.0.2")).is_some());
         drop(slot);
         assert!(bound.try_enter(group("10.0.0.1")).is_some());
-        assert!(locked(&bound.held).is_empty());
+        assert!(bound.held.lock().is_empty());
     }
 }

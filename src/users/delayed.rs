@@ -5,15 +5,15 @@
 //! the one that came last when there is none.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::address::AddressGroup;
 use super::failures::FailureKey;
-use super::locked;
 use super::verified::Digest;
 
 /// Of one address. They cost no more than their memory; but each is a guess when its delay is over, so that this and the longest delay
@@ -78,7 +78,7 @@ impl Delayed {
         digest: Option<Digest>,
         now: Instant,
     ) -> Option<DelaySlot> {
-        let mut table = locked(&self.table);
+        let mut table = self.table.lock();
         let turn = match digest {
             Some(digest) => table.claim((group, digest), now),
             None => Turn(table.number()),
@@ -117,7 +117,7 @@ impl Delayed {
 
     /// The credential was checked: should it come again, it comes anew.
     pub fn give_up_turn(&self, group: AddressGroup, digest: Digest) {
-        let mut table = locked(&self.table);
+        let mut table = self.table.lock();
         if let Some(kept) = table.kept.remove(&(group, digest)) {
             table.by_age.remove(&kept.age);
         }
@@ -181,7 +181,7 @@ impl DelaySlot {
 
 impl Drop for DelaySlot {
     fn drop(&mut self) {
-        let mut table = locked(&self.table);
+        let mut table = self.table.lock();
         let Some(waiting) = table.waiting.get_mut(&self.group) else {
             return;
         };
@@ -260,7 +260,7 @@ mod tests {
         drop(third);
         assert!(rig.enter("ann", "third").is_none(), "the second one still waits");
         drop(second);
-        assert!(rig.delayed.table.lock().expect("no panic").waiting.is_empty());
+        assert!(rig.delayed.table.lock().waiting.is_empty());
     }
 
     #[test]
@@ -287,7 +287,7 @@ mod tests {
         assert!(rig.enter("ann", "right").is_none());
         rig.now += TURN_KEPT_FOR;
         assert!(rig.enter("bob", "right").is_none());
-        let table = rig.delayed.table.lock().expect("no panic");
+        let table = rig.delayed.table.lock();
         assert_eq!((table.kept.len(), table.by_age.len()), (1, 1));
     }
 
@@ -298,7 +298,7 @@ mod tests {
         for number in 0..TURNS_KEPT_MAX + 100 {
             assert!(rig.enter("ann", &number.to_string()).is_none());
         }
-        let table = rig.delayed.table.lock().expect("no panic");
+        let table = rig.delayed.table.lock();
         assert_eq!((table.kept.len(), table.by_age.len()), (TURNS_KEPT_MAX, TURNS_KEPT_MAX));
     }
 }

@@ -3,16 +3,17 @@
 //! A client that opens with a hundred requests would otherwise fill the queue with a hundred checks of one password.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use futures_util::FutureExt;
 use futures_util::future::{Shared, WeakShared};
+use parking_lot::Mutex;
 
 use crate::env::BoxFuture;
 
 use super::address::AddressGroup;
 use super::verified::{Digest, Epoch};
-use super::{AuthError, Principal, locked};
+use super::{AuthError, Principal};
 
 type Outcome = Result<Principal, AuthError>;
 pub(super) type Flight = Shared<BoxFuture<'static, Outcome>>;
@@ -35,12 +36,12 @@ pub(super) struct Flights {
 impl Flights {
     /// The flight of this key that is under way; whoever holds it keeps it.
     pub fn under_way(&self, key: &FlightKey) -> Option<Flight> {
-        locked(&self.table).under_way.get(key)?.1.upgrade()
+        self.table.lock().under_way.get(key)?.1.upgrade()
     }
 
     /// The flight of this key that is under way, or a new one that does `check`.
     pub fn join(&self, key: FlightKey, check: impl Future<Output = Outcome> + Send + 'static) -> Flight {
-        let mut table = locked(&self.table);
+        let mut table = self.table.lock();
         if let Some(flight) = table.under_way.get(&key).and_then(|(_, flight)| flight.upgrade()) {
             return flight;
         }
@@ -71,7 +72,7 @@ struct Landing {
 
 impl Drop for Landing {
     fn drop(&mut self) {
-        let mut table = locked(&self.table);
+        let mut table = self.table.lock();
         // Another flight may have taken the place of one that nobody waited for.
         if table.under_way.get(&self.key).is_some_and(|(id, _)| *id == self.id) {
             table.under_way.remove(&self.key);

@@ -21,7 +21,7 @@ use super::history::{History, Standing};
 use super::record::{self, Record};
 use super::record_store::Sight;
 use super::verified::{Digest, Epoch, Fingerprint, Lookup};
-use super::{AuthError, Inner, Principal, locked};
+use super::{AuthError, Inner, Principal};
 
 /// Logins of one address that wait for Argon2id or run it: a quarter of the queue, so that no single one fills it.
 pub(super) const WAITING_PER_ADDRESS_MAX: usize = super::hashing::QUEUE_MAX / 4;
@@ -62,13 +62,13 @@ impl Counted {
     fn begin(inner: &Arc<Inner>, key: FailureKey, now: Instant) -> Self {
         Self {
             inner: inner.clone(),
-            begun: Some(locked(&inner.failures).begin(key, now)),
+            begun: Some(inner.failures.lock().begin(key, now)),
         }
     }
 
     fn proved_right(mut self) {
         if let Some(begun) = self.begun.take() {
-            locked(&self.inner.failures).forgive(&begun);
+            self.inner.failures.lock().forgive(&begun);
         }
     }
 
@@ -81,7 +81,7 @@ impl Counted {
 impl Drop for Counted {
     fn drop(&mut self) {
         if let Some(begun) = self.begun.take() {
-            locked(&self.inner.failures).undo(&begun);
+            self.inner.failures.lock().undo(&begun);
         }
     }
 }
@@ -94,7 +94,7 @@ impl Inner {
         digest: Option<Digest>,
         group: AddressGroup,
     ) -> Result<Principal, AuthError> {
-        let key = locked(&self.failures).key(user_id, group);
+        let key = self.failures.lock().key(user_id, group);
         let (Some(digest), Ok(user)) = (digest, UserId::new(user_id)) else {
             // No user has such a name or password. The work is done all the same, so that it takes the same time.
             return self.counted(key, group, None, None).await;
@@ -170,7 +170,7 @@ impl Inner {
         digest: Option<Digest>,
     ) -> Result<(Place, Counted), AuthError> {
         let now = Instant::now();
-        let delay = locked(&self.failures).delay(&key, now);
+        let delay = self.failures.lock().delay(&key, now);
         if delay.is_zero() {
             let place = self.enter_queue(group)?;
             return Ok((place, Counted::begin(self, key, now)));

@@ -35,8 +35,9 @@ mod turns;
 mod verified;
 
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::env::{Entropy, Env};
@@ -189,9 +190,4 @@ impl Users {
         )
         .await
     }
-}
-
-/// A panic cannot leave what these mutexes guard half changed: every change under them is one step.
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -9,10 +9,11 @@
 //!   each other, the last one to be marked finds all others marked and stays; two who are marked at the same moment may both stay.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
+use parking_lot::Mutex;
 
 use crate::core::clock::Clock;
 use crate::node::OpError;
@@ -22,7 +23,7 @@ use super::changes::{being_removed, contended, last_admin, unknown};
 use super::history::{History, RemovalMark, Standing};
 use super::record::{self, NO_LIFE, Record};
 use super::record_store::Sight;
-use super::{Inner, UsersError, locked};
+use super::{Inner, UsersError};
 
 /// Keys in one page of those to be emptied.
 const PAGE_KEYS: usize = 1000;
@@ -74,12 +75,12 @@ impl Removals {
             user: user.clone(),
             life: life.to_owned(),
         };
-        locked(&self.under_way).insert(user.clone()).then(removal)
+        self.under_way.lock().insert(user.clone()).then(removal)
     }
 
     /// Whether nobody looks at the name yet; whoever does will look once more.
     fn begin_look(&self, user: &UserId) -> bool {
-        let mut looked_at = locked(&self.looked_at);
+        let mut looked_at = self.looked_at.lock();
         let is_new = !looked_at.contains_key(user);
         looked_at.insert(user.clone(), !is_new);
         is_new
@@ -87,7 +88,7 @@ impl Removals {
 
     /// Whether that was all: nobody asked again meanwhile.
     fn end_look(&self, user: &UserId) -> bool {
-        let mut looked_at = locked(&self.looked_at);
+        let mut looked_at = self.looked_at.lock();
         if looked_at.remove(user) == Some(true) {
             looked_at.insert(user.clone(), false);
             return false;
@@ -96,7 +97,7 @@ impl Removals {
     }
 
     fn is_under_way(&self, user: &UserId) -> bool {
-        locked(&self.under_way).contains(user)
+        self.under_way.lock().contains(user)
     }
 }
 
@@ -284,7 +285,7 @@ impl Inner {
                 break Erased::Done;
             }
         };
-        locked(&self.removals.under_way).remove(user);
+        self.removals.under_way.lock().remove(user);
         Ok(erased)
     }
 

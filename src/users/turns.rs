@@ -3,14 +3,13 @@
 //! A change goes on to its end even when nobody waits for its answer, so those who ask and go away must not pile up.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio::sync::{MutexGuard, OwnedMutexGuard};
 
 use crate::node::OpError;
 use crate::types::UserId;
-
-use super::locked;
 
 /// Changes that are made or wait. One takes tens of milliseconds, so the last of them waits about a second.
 pub(super) const CHANGES_MAX: usize = 16;
@@ -40,7 +39,7 @@ pub(super) struct Turn {
 impl Turns {
     /// A place for a change of this user, at once or not at all.
     pub fn enter(&self, user: &UserId) -> Result<Place, OpError> {
-        let mut places = locked(&self.places);
+        let mut places = self.places.lock();
         let of_user = places.get(user).copied().unwrap_or_default();
         if of_user >= CHANGES_OF_ONE_MAX || places.values().sum::<usize>() >= CHANGES_MAX {
             return Err(OpError::Overloaded {
@@ -73,7 +72,7 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut places = locked(&self.places);
+        let mut places = self.places.lock();
         if let Some(count) = places.get_mut(&self.user) {
             *count = count.saturating_sub(1);
             if *count == 0 {

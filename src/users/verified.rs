@@ -7,9 +7,9 @@
 //!   in which they began, and every change begins a new one.
 
 use std::hash::{BuildHasher, Hasher};
-use std::sync::Mutex;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use quick_cache::sync::{Cache, DefaultLifecycle};
 use quick_cache::{Equivalent, OptionsBuilder, UnitWeighter};
 use siphasher::sip128::{Hasher128, SipHasher24};
@@ -21,7 +21,7 @@ use crate::env::Entropy;
 use crate::planted::{Bug, planted};
 use crate::types::{PASSWORD_HASH_BYTES_MAX, USER_ID_BYTES_MAX, UserId};
 
-use super::{Principal, locked};
+use super::Principal;
 
 /// How old the knowledge of a user's record may be before it is read again: another node may have changed it, and the change may be long
 /// on its way here.
@@ -128,7 +128,7 @@ impl Verified {
 
     /// To be taken before the record is read by which a credential is verified.
     pub fn epoch(&self) -> Epoch {
-        *locked(&self.epoch)
+        *self.epoch.lock()
     }
 
     /// Remembers a credential that proved right; false when a record has changed since `epoch`, and the proof with it.
@@ -140,7 +140,7 @@ impl Verified {
         print: Fingerprint,
         read_at: Instant,
     ) -> bool {
-        let current = locked(&self.epoch);
+        let current = self.epoch.lock();
         if *current != epoch {
             return false;
         }
@@ -156,7 +156,7 @@ impl Verified {
 
     /// To be called when a record has changed: begins an epoch.
     pub fn forget(&self, user: &UserId) {
-        let mut current = locked(&self.epoch);
+        let mut current = self.epoch.lock();
         current.0 += 1;
         self.entries.remove(&Name(user.as_str()));
     }

@@ -10,11 +10,12 @@ use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
-use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use rustix::process::{Pid, Signal, kill_process};
 use sha2::{Digest, Sha256};
 
@@ -179,7 +180,7 @@ impl Node {
         let Some(addr) = addr else {
             let _ = child.kill();
             let status = child.wait();
-            panic!("the node did not get ready ({status:?}):\n{}", log.lock().unwrap());
+            panic!("the node did not get ready ({status:?}):\n{}", log.lock());
         };
         Self {
             child,
@@ -203,7 +204,7 @@ impl Node {
 
     /// What it has printed so far, both streams.
     pub fn log(&self) -> String {
-        self.log.lock().unwrap().clone()
+        self.log.lock().clone()
     }
 
     pub fn admin(&self) -> Caller {
@@ -287,7 +288,7 @@ fn collect(stream: impl Read + Send + 'static, log: &Arc<Mutex<String>>) -> (Rec
     let reader = std::thread::spawn(move || {
         for line in BufReader::new(stream).split(b'\n').map_while(Result::ok) {
             let line = String::from_utf8_lossy(&line).into_owned();
-            log.lock().unwrap().push_str(&format!("{line}\n"));
+            log.lock().push_str(&format!("{line}\n"));
             // Nobody may want the lines by now; the log still does.
             let _ = lines.send(line);
         }

@@ -5,8 +5,10 @@
 //! acknowledged; so at the end, and at every look in between, its own keys must hold exactly what it remembers.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 use crate::common::calls::{Caller, strings};
 use crate::common::http::{Connection, Response};
@@ -48,7 +50,7 @@ struct Writer {
 
 impl Writer {
     fn run(mut self) -> Self {
-        while !self.world.lock().unwrap().ending {
+        while !self.world.lock().ending {
             self.act();
         }
         for index in 0..KEYS_PER_WRITER {
@@ -149,7 +151,7 @@ impl Writer {
     fn attempt(&mut self, path: &str, body: &[u8]) -> std::io::Result<Response> {
         let connection = match &mut self.connection {
             Some(connection) => connection,
-            none => none.insert(Connection::open(self.world.lock().unwrap().addr)?),
+            none => none.insert(Connection::open(self.world.lock().addr)?),
         };
         connection.request("POST", path, body)
     }
@@ -191,9 +193,9 @@ fn nothing_acknowledged_is_lost_doubled_or_brought_back_by_kill_nine() {
         }
         node.kill();
         node = home.start();
-        world.lock().unwrap().addr = node.addr();
+        world.lock().addr = node.addr();
     }
-    world.lock().unwrap().ending = true;
+    world.lock().ending = true;
     let writers: Vec<Writer> = writers.into_iter().map(|writer| writer.join().unwrap()).collect();
 
     let shared = caller.at(node.addr()).get(SHARED_KEY);

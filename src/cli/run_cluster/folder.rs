@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 
 use crate::cli::cluster::new_key;
+use crate::cli::connection::profile::{LOCK_FILE, PROFILE_FILE, Profile, Urls};
 use crate::cli::exit::usage;
-use crate::cli::profile::{LOCK_FILE, PROFILE_FILE, Profile, Urls};
 use crate::cli::secret;
 use crate::client::{Client, entropy};
 

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use parking_lot::Mutex;
 use tokio::io::{DuplexStream, duplex};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
@@ -18,10 +18,6 @@ pub const SILENT: &str = "10.0.0.0:1";
 /// Who listens where. One for all tests: no address is given twice.
 static LISTENERS: Mutex<BTreeMap<SocketAddr, UnboundedSender<DuplexStream>>> = Mutex::new(BTreeMap::new());
 
-fn listeners() -> MutexGuard<'static, BTreeMap<SocketAddr, UnboundedSender<DuplexStream>>> {
-    LISTENERS.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 #[derive(Debug, Clone, Copy)]
 pub struct MemoryNet;
 
@@ -29,7 +25,7 @@ impl MemoryNet {
     /// At an address of its own.
     pub fn bind() -> (SocketAddr, UnboundedReceiver<DuplexStream>) {
         let (made, accepted) = unbounded_channel();
-        let mut listeners = listeners();
+        let mut listeners = LISTENERS.lock();
         let number = u32::try_from(listeners.len() + 1).unwrap();
         let address = SocketAddr::from((Ipv4Addr::from_bits(Ipv4Addr::new(10, 0, 0, 0).to_bits() + number), 8000));
         listeners.insert(address, made);
@@ -39,7 +35,7 @@ impl MemoryNet {
 
 fn connect(address: SocketAddr) -> io::Result<DuplexStream> {
     let (ours, theirs) = duplex(WINDOW_BYTES);
-    let made = listeners().get(&address).cloned();
+    let made = LISTENERS.lock().get(&address).cloned();
     let made = made.ok_or(ErrorKind::ConnectionRefused)?;
     // A node that is gone listens no more.
     made.send(theirs).map_err(|_| ErrorKind::ConnectionRefused)?;

@@ -53,7 +53,7 @@ async fn many_operations_on_one_key_keep_their_order() {
 #[tokio::test]
 async fn an_operation_that_fails_fails_alone() {
     let rig = Rig::start();
-    *rig.store.fail.lock().unwrap() = Some(OpError::DiskFull);
+    *rig.store.fail.lock() = Some(OpError::DiskFull);
     let found = results(&rig, json!([{"op": "clear_key", "key": "k"}])).await;
     assert_eq!(found[0]["status_code"], 507);
     assert!(found[0]["detail"].as_str().unwrap().contains("the disk is full"));
@@ -62,7 +62,7 @@ async fn an_operation_that_fails_fails_alone() {
 #[tokio::test]
 async fn after_a_write_that_failed_the_rest_of_its_key_is_not_carried_out() {
     let rig = Rig::start();
-    *rig.store.fail.lock().unwrap() = Some(OpError::DiskFull);
+    *rig.store.fail.lock() = Some(OpError::DiskFull);
     let found = results(
         &rig,
         json!([{"op": "add_value", "key": "k", "value": "1"}, {"op": "add_value", "key": "k", "value": "2"}]),
@@ -150,7 +150,7 @@ async fn an_operation_has_the_terms_of_its_batch_unless_it_has_its_own() {
         {"op": "add_value", "key": "c", "value": "v", "deadline_ms": 20_000},
     ]});
     assert_eq!(rig.post("/batch", &with_user(batch)).await.status, 200);
-    let mut terms = rig.store.terms.lock().unwrap().clone();
+    let mut terms = rig.store.terms.lock().clone();
     let in_tens = |left: std::time::Duration| left.as_secs_f64().div_euclid(10.0) as u64;
     terms.sort_unstable();
     let terms: Vec<_> = terms.into_iter().map(|(level, left)| (level, in_tens(left))).collect();
@@ -172,14 +172,14 @@ async fn adds_to_one_key_that_follow_each_other_go_together_as_many_as_there_is_
     operations.push(add(73));
     let found = results(&rig, json!(operations)).await;
     assert!(found.len() == 76 && found.iter().all(|result| result["status_code"] == 200));
-    assert_eq!(*rig.store.series.lock().unwrap(), [64, 6, 2]);
+    assert_eq!(*rig.store.series.lock(), [64, 6, 2]);
     let shown: Vec<String> = (0..70).map(|value| value.to_string()).collect();
     assert_eq!(found[70]["value"], json!(shown));
     assert_eq!(rig.store.values("123", "a"), ["73"]);
     // Of many keys each has less room.
     let operations = (0..600).map(|n| json!({"op": "add_value", "key": (n % 100).to_string(), "value": "v"}));
     results(&rig, operations.collect()).await;
-    assert!(rig.store.series.lock().unwrap()[3..].iter().all(|adds| *adds == 2));
+    assert!(rig.store.series.lock()[3..].iter().all(|adds| *adds == 2));
 }
 
 #[tokio::test]

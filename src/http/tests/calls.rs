@@ -255,7 +255,7 @@ async fn what_goes_wrong_below_has_its_status_and_headers() {
         (OpError::Damaged("x".into()), 500, ""),
     ];
     for (error, status, retry_after) in cases {
-        *rig.store.fail.lock().unwrap() = Some(error);
+        *rig.store.fail.lock() = Some(error);
         let reply = rig.post("/add_value", &add).await;
         assert_eq!((reply.status, reply.header("retry-after")), (status, retry_after));
         assert!(reply.json()["detail"].is_string());
@@ -333,7 +333,7 @@ async fn terms_reach_the_node_and_are_a_quorum_in_ten_seconds_when_left_out() {
     }
     let counted = with_user(json!({"key": "k", "count_only": true, "consistency": "one"}));
     assert_eq!(rig.post("/get_value", &counted).await.status, 200);
-    let terms = rig.store.terms.lock().unwrap().clone();
+    let terms = rig.store.terms.lock().clone();
     let levels: Vec<Consistency> = terms.iter().map(|(level, _)| *level).collect();
     let each = [Consistency::All, Consistency::Quorum];
     assert_eq!(

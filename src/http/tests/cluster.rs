@@ -31,7 +31,7 @@ pub fn member(node: u64, alive: bool) -> Member {
 #[tokio::test]
 async fn the_status_names_every_member_with_all_that_is_described() {
     let rig = Rig::start();
-    *rig.store.members.lock().unwrap() = vec![member(1, true), member(2, false)];
+    *rig.store.members.lock() = vec![member(1, true), member(2, false)];
     let reply = rig.post("/cluster/status", &with_admin(json!({}))).await;
     assert_eq!(reply.status, 200, "{}", reply.text());
     let status = reply.json();
@@ -53,7 +53,7 @@ async fn the_status_names_every_member_with_all_that_is_described() {
 #[tokio::test]
 async fn a_lost_member_is_removed_or_replaced_and_one_that_lives_is_not() {
     let rig = Rig::start();
-    *rig.store.members.lock().unwrap() = vec![member(1, true), member(2, false), member(3, false)];
+    *rig.store.members.lock() = vec![member(1, true), member(2, false), member(3, false)];
     let remove = |node: &str| with_admin(json!({ "node": node }));
     let reply = rig.post("/cluster/remove", &remove("0000000000000001")).await;
     assert_eq!(
@@ -83,14 +83,7 @@ async fn a_lost_member_is_removed_or_replaced_and_one_that_lives_is_not() {
     );
     let replace = with_admin(json!({"old": "0000000000000003", "new": "0000000000000002"}));
     assert_eq!(rig.post("/cluster/replace", &replace).await.status, 200);
-    let states: Vec<MemberState> = rig
-        .store
-        .members
-        .lock()
-        .unwrap()
-        .iter()
-        .map(|member| member.state)
-        .collect();
+    let states: Vec<MemberState> = rig.store.members.lock().iter().map(|member| member.state).collect();
     assert_eq!(states, [MemberState::Up, MemberState::Up, MemberState::Removed]);
 }
 

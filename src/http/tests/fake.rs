@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
@@ -82,11 +83,11 @@ impl Default for Fake {
 impl Fake {
     fn note(&self, terms: Terms) {
         let left = terms.deadline.saturating_duration_since(Instant::now());
-        self.terms.lock().unwrap().push((terms.consistency, left));
+        self.terms.lock().push((terms.consistency, left));
     }
 
     fn failure(&self) -> Result<(), OpError> {
-        self.fail.lock().unwrap().clone().map_or(Ok(()), Err)
+        self.fail.lock().clone().map_or(Ok(()), Err)
     }
 
     async fn pass_gate(&self) -> Result<(), OpError> {
@@ -100,7 +101,7 @@ impl Fake {
     pub fn put(&self, user: &str, key: &str, values: &[&str]) {
         let place = (UserId::new(user).unwrap(), Key::new(key).unwrap());
         let values = values.iter().map(|value| (*value).to_owned()).collect();
-        self.keys.lock().unwrap().insert(
+        self.keys.lock().insert(
             place,
             Held {
                 values,
@@ -113,7 +114,6 @@ impl Fake {
         let place = (UserId::new(user).unwrap(), Key::new(key).unwrap());
         self.keys
             .lock()
-            .unwrap()
             .get(&place)
             .map(|held| held.values.clone())
             .unwrap_or_default()
@@ -215,7 +215,7 @@ impl Backend for Arc<Fake> {
         if AsRef::<str>::as_ref(&text) == REFUSED {
             return Err(OpError::ValueTooLong { got: 2, max: 1 });
         }
-        let mut keys = self.keys.lock().unwrap();
+        let mut keys = self.keys.lock();
         let held = keys.entry((user.clone(), key.clone())).or_default();
         if let Some(id) = request_id {
             if held.requests.contains(&id) {
@@ -231,7 +231,7 @@ impl Backend for Arc<Fake> {
     }
 
     async fn add_series(&self, user: &UserId, key: &Key, adds: Vec<Add>, terms: Terms) -> Vec<Result<Added, OpError>> {
-        self.series.lock().unwrap().push(adds.len());
+        self.series.lock().push(adds.len());
         let mut done = Vec::new();
         for Add {
             text,
@@ -262,7 +262,7 @@ impl Backend for Arc<Fake> {
     ) -> Result<(), OpError> {
         self.note(terms);
         self.pass_gate().await?;
-        let mut keys = self.keys.lock().unwrap();
+        let mut keys = self.keys.lock();
         let held = keys.entry((user.clone(), key.clone())).or_default();
         if request_id.is_some_and(|id| held.requests.contains(&id)) {
             return Ok(());
@@ -295,7 +295,7 @@ impl Backend for Arc<Fake> {
                 pulled: self.pulled.clone(),
             });
         }
-        let keys = self.keys.lock().unwrap();
+        let keys = self.keys.lock();
         let values = keys
             .get(&(user.clone(), key.clone()))
             .map(|held| held.values.as_slice())
@@ -316,7 +316,7 @@ impl Backend for Arc<Fake> {
     async fn count(&self, user: &UserId, key: &Key, terms: Terms) -> Result<u64, OpError> {
         self.note(terms);
         self.failure()?;
-        let keys = self.keys.lock().unwrap();
+        let keys = self.keys.lock();
         Ok(keys
             .get(&(user.clone(), key.clone()))
             .map_or(0, |held| held.values.len() as u64))
@@ -336,7 +336,7 @@ impl Backend for Arc<Fake> {
             return Err(OpError::Deadline { maybe_applied: false });
         }
         self.pages.fetch_sub(1, SeqCst);
-        let keys = self.keys.lock().unwrap();
+        let keys = self.keys.lock();
         let mut found = keys.iter().filter(|((of, key), _)| {
             let behind = after.is_none_or(|after| key.as_str() > after);
             of == user && key.as_str().starts_with(prefix) && behind
@@ -368,7 +368,7 @@ impl Backend for Arc<Fake> {
         if self.auth_busy.load(SeqCst) {
             return Err(AuthError::Busy { retry_after_s: 9 });
         }
-        let users = self.users.lock().unwrap();
+        let users = self.users.lock();
         match users.get(user_id) {
             Some((hash, admin)) if hash == password_hash => Ok(Principal {
                 user: UserId::new(user_id).unwrap(),
@@ -379,7 +379,7 @@ impl Backend for Arc<Fake> {
     }
 
     async fn add_user(&self, user: &UserId, password_hash: &str, admin: bool, _: bool) -> Result<(), UsersError> {
-        let mut users = self.users.lock().unwrap();
+        let mut users = self.users.lock();
         if users.contains_key(user.as_str()) {
             return Err(UsersError::Exists(user.as_str().into()));
         }
@@ -388,7 +388,7 @@ impl Backend for Arc<Fake> {
     }
 
     async fn remove_user(&self, user: &UserId) -> Result<(), UsersError> {
-        let mut users = self.users.lock().unwrap();
+        let mut users = self.users.lock();
         match users.get(user.as_str()) {
             None => Err(UsersError::Unknown(user.as_str().into())),
             Some((_, true)) => Err(UsersError::LastAdmin(user.as_str().into())),
@@ -403,7 +403,7 @@ impl Backend for Arc<Fake> {
         self.waiting.fetch_add(1, SeqCst);
         let _permit = self.passwords.acquire().await.map_err(|_| OpError::ShuttingDown)?;
         self.waiting.fetch_sub(1, SeqCst);
-        let mut users = self.users.lock().unwrap();
+        let mut users = self.users.lock();
         let Some(entry) = users.get_mut(user.as_str()) else {
             return Err(UsersError::Unknown(user.as_str().into()));
         };
@@ -412,7 +412,7 @@ impl Backend for Arc<Fake> {
     }
 
     async fn list_users(&self) -> Result<Vec<UserInfo>, UsersError> {
-        let users = self.users.lock().unwrap();
+        let users = self.users.lock();
         let info = |(name, (_, admin)): (&String, &(String, bool))| UserInfo {
             user: UserId::new(name).unwrap(),
             admin: *admin,
@@ -421,7 +421,7 @@ impl Backend for Arc<Fake> {
     }
 
     async fn cluster_status(&self) -> Result<ClusterStatus, ClusterError> {
-        let members = self.members.lock().unwrap().clone();
+        let members = self.members.lock().clone();
         let first = members.first().ok_or(ClusterError::Alone)?;
         Ok(ClusterStatus {
             cluster: "kv".to_owned(),
@@ -432,7 +432,7 @@ impl Backend for Arc<Fake> {
     }
 
     async fn remove_node(&self, node: NodeId) -> Result<(), ClusterError> {
-        let mut members = self.members.lock().unwrap();
+        let mut members = self.members.lock();
         let found = members.iter_mut().find(|member| member.node == node.to_string());
         let member = found.ok_or_else(|| ClusterError::Unknown(node.to_string()))?;
         if member.alive {
@@ -444,7 +444,7 @@ impl Backend for Arc<Fake> {
 
     async fn replace_node(&self, old: NodeId, new: NodeId) -> Result<(), ClusterError> {
         self.remove_node(old).await?;
-        let mut members = self.members.lock().unwrap();
+        let mut members = self.members.lock();
         let found = members.iter_mut().find(|member| member.node == new.to_string());
         found.ok_or_else(|| ClusterError::Unknown(new.to_string()))?.state = MemberState::Up;
         Ok(())

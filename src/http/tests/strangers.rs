@@ -6,8 +6,9 @@ use serde_json::json;
 use tokio::io::AsyncWriteExt;
 use tokio::time::Instant;
 
-use super::limits::{add_of, impatient, post};
+use super::limits::{add_of, post};
 use super::rig::{Rig, read_all, with_user};
+use super::slow::impatient;
 use crate::env::Stream;
 use crate::http::FrontConfig;
 

@@ -12,8 +12,8 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::json;
 
 use super::fake::{FRAGMENT_BYTES, LONG};
-use super::limits::impatient;
 use super::rig::{Rig, request, with_user};
+use super::slow::impatient;
 use crate::api::{ErrorBody, MAYBE_APPLIED};
 use crate::http::FrontConfig;
 use crate::http::config::H2_STREAMS_MAX;
@@ -163,7 +163,7 @@ async fn a_refusal_that_is_cut_short_says_all_the_same_whether_the_request_may_h
     });
     let add = with_user(json!({"key": "k", "value": "v"}));
     for (maybe_applied, code) in [(true, "deadline_exceeded"), (false, "deadline_exceeded")] {
-        *rig.store.fail.lock().unwrap() = Some(OpError::Deadline { maybe_applied });
+        *rig.store.fail.lock() = Some(OpError::Deadline { maybe_applied });
         let reply = rig.post("/add_value", &add).await;
         assert_eq!((reply.status, reply.header("retry-after")), (503, "1"));
         let told: ErrorBody = serde_json::from_slice(&reply.body).unwrap();

@@ -3,8 +3,10 @@
 //! The disk may hang just then: a new name is taken because something on it has failed. Whoever else needs the names of now does not wait for that.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use parking_lot::Mutex;
 
 use super::identity::{Identity, IdentityError};
 use crate::core::stamp::OriginId;
@@ -44,10 +46,6 @@ struct Kept {
     last: u64,
 }
 
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl IdentityKeeper {
     pub fn new(identity: Identity, gate: JobGate) -> Self {
         Self {
@@ -59,16 +57,16 @@ impl IdentityKeeper {
     }
 
     pub fn names(&self) -> Names {
-        locked(&self.names).clone()
+        self.names.lock().clone()
     }
 
     /// Takes a new origin: durable on Ok. Blocks on the disk.
     pub fn renew_origin(&self, env: &Env) -> Result<OriginId, IdentityError> {
-        let mut kept = locked(&self.kept);
+        let mut kept = self.kept.lock();
         kept.identity.renew_origin(&*env.disk, &*env.entropy)?;
         let names = Names::of(&kept.identity);
         let origin = names.origin;
-        *locked(&self.names) = names;
+        *self.names.lock() = names;
         Ok(origin)
     }
 
@@ -87,7 +85,7 @@ impl IdentityKeeper {
         let permit = self.gate.0.clone().try_acquire_owned();
         env.blocking.submit(Box::new(move || {
             let saved = {
-                let mut kept = locked(&keeper.kept);
+                let mut kept = keeper.kept.lock();
                 // Threads may come here in another order than they were asked in: the last word counts.
                 let is_new = match nth {
                     Some((nth, is_new)) if nth > kept.last => {

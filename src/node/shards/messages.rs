@@ -1,7 +1,8 @@
 //! What is said to a shard actor.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio::sync::{Semaphore, oneshot};
 
 use super::commit_time::CommitTime;

@@ -1,7 +1,8 @@
 //! What anybody asks for leaves threads for the others.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::Mutex;
 
 use super::*;
 
@@ -19,7 +20,7 @@ struct Holding {
 impl Blocking for Holding {
     fn submit(&self, job: Box<dyn FnOnce() + Send>) {
         match self.holds.load(Ordering::Relaxed) {
-            true => self.held.lock().unwrap().push(job),
+            true => self.held.lock().push(job),
             false => job(),
         }
     }
@@ -31,12 +32,12 @@ impl Holding {
     }
 
     fn held(&self) -> usize {
-        self.held.lock().unwrap().len()
+        self.held.lock().len()
     }
 
     fn run_held(&self) {
         self.hold(false);
-        let held = std::mem::take(&mut *self.held.lock().unwrap());
+        let held = std::mem::take(&mut *self.held.lock());
         held.into_iter().for_each(|job| job());
     }
 }

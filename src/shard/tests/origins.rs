@@ -117,10 +117,10 @@ fn a_record_of_former_lives_that_cannot_be_read_is_begun_anew() {
         rig.add("u", "k", "a");
         rig.run_jobs();
     }
-    *rig.disk.faults().unreadable.lock().unwrap() = Some("closed-origins");
+    *rig.disk.faults().unreadable.lock() = Some("closed-origins");
     rig.live(3);
     assert!(rig.shard.dots.lost().is_empty());
-    rig.disk.faults().unreadable.lock().unwrap().take();
+    rig.disk.faults().unreadable.lock().take();
     rig.run_jobs();
     // Of no former life does more have to be here than was.
     for origin in 1..=2 {

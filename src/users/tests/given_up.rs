@@ -18,7 +18,7 @@ fn give_up(users: &Users, name: &str, password: &str, from: IpAddr) {
 
 /// What the next login has to wait for what failed before.
 fn delay(users: &Users, name: &str, from: IpAddr) -> Duration {
-    let failures = locked(&users.inner.failures);
+    let failures = users.inner.failures.lock();
     failures.delay(&failures.key(name, AddressGroup::of(from)), Instant::now())
 }
 

@@ -112,7 +112,7 @@ async fn a_password_changed_while_it_was_checked_is_refused_and_not_remembered()
     });
     settle().await;
     // The change's run first, so that the record is new when the login's run ends.
-    let login_run = locked(&world.threads.held).as_mut().map(|held| held.remove(0));
+    let login_run = world.threads.held.lock().as_mut().map(|held| held.remove(0));
     world.threads.release();
     change.await.expect("no panic").expect("ann exists");
     login_run.into_iter().for_each(|run| run());

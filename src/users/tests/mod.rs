@@ -9,14 +9,15 @@ mod slowing;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
-use std::sync::{Arc, Mutex};
 
 use argon2::Params;
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::record_store::{RecordStore, Sight};
-use super::{AuthError, PasswordCost, Principal, Users, locked};
+use super::{AuthError, PasswordCost, Principal, Users};
 use crate::core::clock::Clock;
 use crate::core::stamp::OriginId;
 use crate::env::{Blocking, BoxFuture, Env};
@@ -98,23 +99,23 @@ pub(super) struct Threads {
 
 impl Threads {
     pub fn hold(&self) {
-        locked(&self.held).get_or_insert_default();
+        self.held.lock().get_or_insert_default();
     }
 
     /// Work that waits now.
     pub fn held(&self) -> usize {
-        locked(&self.held).as_ref().map_or(0, Vec::len)
+        self.held.lock().as_ref().map_or(0, Vec::len)
     }
 
     /// Does what was held so far, and goes on holding.
     pub fn do_held(&self) {
-        let jobs = locked(&self.held).replace(Vec::new());
+        let jobs = self.held.lock().replace(Vec::new());
         jobs.into_iter().flatten().for_each(|job| job());
     }
 
     /// Does what was held, and holds no more.
     pub fn release(&self) {
-        let jobs = locked(&self.held).take();
+        let jobs = self.held.lock().take();
         jobs.into_iter().flatten().for_each(|job| job());
     }
 }
@@ -122,7 +123,7 @@ impl Threads {
 impl Blocking for Threads {
     fn submit(&self, job: Job) {
         self.runs.fetch_add(1, SeqCst);
-        if let Some(held) = locked(&self.held).as_mut() {
+        if let Some(held) = self.held.lock().as_mut() {
             return held.push(job);
         }
         job();
@@ -162,16 +163,16 @@ impl Memory {
     pub fn put(&self, user: &UserId, key_text: &str, value: Option<&str>) {
         let number = self.written.fetch_add(1, SeqCst) + 1;
         let piece = (number, value.map(str::to_owned));
-        let mut lists = locked(&self.lists);
+        let mut lists = self.lists.lock();
         lists.entry((user.clone(), key(key_text))).or_default().push(piece);
     }
 
     pub fn keys_of(&self, user: &UserId) -> usize {
-        locked(&self.lists).keys().filter(|(owner, _)| owner == user).count()
+        self.lists.lock().keys().filter(|(owner, _)| owner == user).count()
     }
 
     pub fn values(&self, user: &UserId, key: &Key) -> Vec<String> {
-        let lists = locked(&self.lists);
+        let lists = self.lists.lock();
         let pieces = lists.get(&(user.clone(), key.clone()));
         pieces
             .into_iter()
@@ -186,34 +187,34 @@ impl Memory {
     }
 
     pub fn fail_after_clears(&self, clears: usize, error: OpError) {
-        *locked(&self.clears_until_failure) = Some((clears, error));
+        *self.clears_until_failure.lock() = Some((clears, error));
     }
 
     pub fn fail_after_records(&self, records: usize, error: OpError) {
-        *locked(&self.records_until_failure) = Some((records, error));
+        *self.records_until_failure.lock() = Some((records, error));
     }
 
     pub fn heal(&self) {
-        *locked(&self.clears_until_failure) = None;
-        *locked(&self.records_until_failure) = None;
+        *self.clears_until_failure.lock() = None;
+        *self.records_until_failure.lock() = None;
     }
 
     /// So many clears, the next ones, wait until they are let go.
     pub fn hold_clears(&self, clears: usize) {
-        locked(&self.held).clears = clears;
+        self.held.lock().clears = clears;
     }
 
     /// The next record that contains this waits until it is let go.
     pub fn hold_record(&self, text: &str) {
-        locked(&self.held).records = Some(text.to_owned());
+        self.held.lock().records = Some(text.to_owned());
     }
 
     pub fn waiting(&self) -> usize {
-        locked(&self.held).waiting
+        self.held.lock().waiting
     }
 
     pub fn let_go(&self) {
-        locked(&self.held).waiting = 0;
+        self.held.lock().waiting = 0;
         self.let_go.notify_waiters();
     }
 
@@ -221,7 +222,7 @@ impl Memory {
         tokio::task::yield_now().await;
         let let_go = self.let_go.notified();
         let waits = {
-            let mut held = locked(&self.held);
+            let mut held = self.held.lock();
             let waits = is_held(&mut held);
             held.waiting += usize::from(waits);
             waits
@@ -232,7 +233,7 @@ impl Memory {
     }
 
     fn page(&self, user: &UserId, prefix: &str, with_parts: bool, after: Option<&str>, limit: usize) -> KeyPage {
-        let lists = locked(&self.lists);
+        let lists = self.lists.lock();
         let mut keys = lists
             .iter()
             .filter(|((owner, key), values)| {
@@ -251,7 +252,7 @@ impl Memory {
 
 /// Fails once so many have succeeded.
 fn one_more(until_failure: &Mutex<Option<(usize, OpError)>>) -> Result<(), OpError> {
-    if let Some((left, error)) = locked(until_failure).as_mut() {
+    if let Some((left, error)) = until_failure.lock().as_mut() {
         *left = left.checked_sub(1).ok_or_else(|| error.clone())?;
     }
     Ok(())
@@ -315,7 +316,7 @@ impl RecordStore for Arc<Memory> {
             };
             self.wait_if(is_held).await;
             one_more(&self.clears_until_failure)?;
-            let mut lists = locked(&self.lists);
+            let mut lists = self.lists.lock();
             if let Some(pieces) = lists.get_mut(&(user.clone(), key.clone())) {
                 pieces.retain(|(number, _)| !seen.contains(ORIGIN, *number));
             }

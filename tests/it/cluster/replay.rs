@@ -2,8 +2,10 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::thread;
+
+use parking_lot::Mutex;
 
 use super::rig::{Cluster, ensure, wait_for};
 use super::strangers::{is_closed, say};
@@ -19,7 +21,7 @@ fn record(target: SocketAddr) -> (SocketAddr, Recordings) {
     let kept = recordings.clone();
     thread::spawn(move || {
         for (index, dialler) in listener.incoming().flatten().enumerate() {
-            kept.lock().unwrap().push(Vec::new());
+            kept.lock().push(Vec::new());
             let Ok(node) = TcpStream::connect(target) else { continue };
             let (to_node, from_node) = (node.try_clone().unwrap(), node);
             let (to_dialler, from_dialler) = (dialler.try_clone().unwrap(), dialler);
@@ -27,7 +29,7 @@ fn record(target: SocketAddr) -> (SocketAddr, Recordings) {
             let kept = kept.clone();
             thread::spawn(move || {
                 pass_on(from_dialler, to_node, |bytes| {
-                    kept.lock().unwrap()[index].extend_from_slice(bytes);
+                    kept.lock()[index].extend_from_slice(bytes);
                 });
             });
         }
@@ -79,7 +81,7 @@ fn a_recorded_conversation_of_two_nodes_said_again_is_refused_and_does_nothing()
         let held = cluster.held(&user, 2, "key")?;
         ensure(held == values, || format!("{held:?}"))
     });
-    let recorded = recordings.lock().unwrap().clone();
+    let recorded = recordings.lock().clone();
     let longest = recorded.iter().max_by_key(|bytes| bytes.len()).unwrap();
     // The handshake, the introduction, and the adds.
     assert!(longest.len() > 20 * "value 0".len() + 200, "{} bytes", longest.len());

@@ -7,9 +7,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use parking_lot::{Condvar, Mutex};
 use rustix::process::{Signal, kill_process};
 use serde_json::{Value, json};
 
@@ -72,16 +72,16 @@ static ENDED: Condvar = Condvar::new();
 
 impl Turn {
     fn take() -> Self {
-        let running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
-        let running = ENDED.wait_while(running, |running| *running >= CLUSTERS_MAX);
-        *running.unwrap_or_else(PoisonError::into_inner) += 1;
+        let mut running = RUNNING.lock();
+        ENDED.wait_while(&mut running, |running| *running >= CLUSTERS_MAX);
+        *running += 1;
         Self
     }
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        *RUNNING.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        *RUNNING.lock() -= 1;
         ENDED.notify_one();
     }
 }

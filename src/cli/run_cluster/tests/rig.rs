@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use super::*;
 
@@ -32,7 +34,7 @@ impl FakeProbes {
                         .next()
                         .is_some_and(|line| line.is_ok_and(|line| !line.is_empty()))
                     {}
-                    let answer = match refused.lock().unwrap().get(&number) {
+                    let answer = match refused.lock().get(&number) {
                         None => "HTTP/1.1 200 OK\r\n\r\n{\"status\":\"OK\"}".to_owned(),
                         Some(why) => format!("HTTP/1.1 503 No\r\n\r\n{{\"detail\":\"{why}\"}}"),
                     };
@@ -55,11 +57,11 @@ impl FakeProbes {
 
     /// From now on, the node of this number is not ready.
     pub fn refuse(&self, number: usize, why: &str) {
-        self.refused.lock().unwrap().insert(number, why.to_owned());
+        self.refused.lock().insert(number, why.to_owned());
     }
 
     pub fn accept_all(&self) {
-        self.refused.lock().unwrap().clear();
+        self.refused.lock().clear();
     }
 }
 

@@ -52,12 +52,12 @@ async fn what_the_last_node_says_is_told_and_a_read_has_no_effect_that_could_be_
 
 #[tokio::test(start_paused = true)]
 async fn who_waits_is_told_once_what_for() {
-    let heard = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let heard = Arc::new(parking_lot::Mutex::new(Vec::new()));
     let hears = Arc::clone(&heard);
-    let notice = move |waiting: &Waiting| hears.lock().unwrap().push(waiting.clone());
+    let notice = move |waiting: &Waiting| hears.lock().push(waiting.clone());
     let client = one_of_three(100, Duration::from_millis(1_500), notice).await;
     client.get_value("key").await.unwrap_err();
-    let told = std::mem::take(&mut *heard.lock().unwrap());
+    let told = std::mem::take(&mut *heard.lock());
     assert_eq!(told.len(), 1, "{told:?}");
     let why = &told[0].why;
     assert!(
@@ -69,11 +69,11 @@ async fn who_waits_is_told_once_what_for() {
     let busy = FakeNode::in_memory();
     busy.fail_always(Fault::Overloaded);
     let hears = Arc::clone(&heard);
-    let notice = move |waiting: &Waiting| hears.lock().unwrap().push(waiting.clone());
+    let notice = move |waiting: &Waiting| hears.lock().push(waiting.clone());
     let patient = busy.builder().deadline(Duration::from_millis(600)).retries(100);
     let patient = patient.on_wait(Duration::from_millis(300), notice).build().unwrap();
     patient.get_value("key").await.unwrap_err();
-    let told = heard.lock().unwrap();
+    let told = heard.lock();
     assert_eq!(told.len(), 1, "{told:?}");
     assert_eq!(told[0].why, "the mailbox is full");
 }

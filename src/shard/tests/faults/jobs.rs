@@ -51,7 +51,7 @@ fn a_file_that_cannot_be_removed_is_tried_again_at_the_next_tick_and_not_at_once
 
 impl Rig {
     fn fail_folder_syncs(&self, fails: bool) {
-        *self.disk.faults().unsyncable_folder.lock().unwrap() = fails.then(|| DIR.into());
+        *self.disk.faults().unsyncable_folder.lock() = fails.then(|| DIR.into());
     }
 
     /// A cleanup that is due, and whose sync fails.

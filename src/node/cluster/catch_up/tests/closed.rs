@@ -23,7 +23,7 @@ async fn of_a_peer_that_was_compared_with_while_a_shard_was_closed_not_all_was_h
     rig.wait_equal().await;
     rig.stop(0).await;
     let second = rig.dirs[0].path().join("data/shard-001-of-002");
-    *disk.faults().bad_folder.lock().unwrap() = Some(second);
+    *disk.faults().bad_folder.lock() = Some(second);
     rig.start(0).await;
     // The rounds are made here.
     stop_task(rig.node(0), SYNC).await;
@@ -41,7 +41,7 @@ async fn of_a_peer_that_was_compared_with_while_a_shard_was_closed_not_all_was_h
     node.round(&peer, true).await.unwrap();
     assert_eq!(heard(), None);
 
-    *disk.faults().bad_folder.lock().unwrap() = None;
+    *disk.faults().bad_folder.lock() = None;
     until("it opens", || rig.node(0).local().is_ready()).await;
     // What is lacking may be on its way, and is not asked for yet.
     node.round(&peer, false).await.unwrap();

@@ -1,5 +1,6 @@
 //! Catching up, with whole nodes.
 
+mod clears;
 mod closed;
 mod copying;
 mod due;

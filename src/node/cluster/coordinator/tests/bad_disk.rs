@@ -4,18 +4,16 @@ use std::sync::atomic::Ordering;
 
 use crate::core::clock::Clock;
 use crate::core::op::Body;
-use crate::node::Add;
-use crate::node::cluster::coordinator::{Patience, Taken, Try};
 use crate::node::cluster::tests::*;
 use crate::node::local::Wanted;
 use crate::node::replica::place_of;
 use crate::shard::{WriteContext, WriteKind};
-use crate::wire::{ForwardedKind, ForwardedWrite, Request, Response, WireError, WireTerms};
+use crate::wire::{ForwardedKind, ForwardedWrite, Request, Response, WireError};
 
 const TRIES: usize = 100;
 
 /// Lets the first node hold its copy of the key in a segment, and no more be able to read it.
-async fn fail_reads_of(rig: &Rig, disk: &MemoryDisk, name: &str) {
+pub(super) async fn fail_reads_of(rig: &Rig, disk: &MemoryDisk, name: &str) {
     let fails = &disk.faults().fail_read;
     for round in 0..TRIES {
         // What is in the way of it in memory goes to the disk.
@@ -34,7 +32,7 @@ async fn fail_reads_of(rig: &Rig, disk: &MemoryDisk, name: &str) {
 }
 
 /// So many members, of which the first has this disk.
-async fn first_of(members: usize, disk: &MemoryDisk) -> Rig {
+pub(super) async fn first_of(members: usize, disk: &MemoryDisk) -> Rig {
     let rig = Rig {
         first_disk: Some(disk.clone()),
         ..Rig::unstarted(members)
@@ -57,30 +55,6 @@ async fn what_one_disk_cannot_read_comes_from_another_replica() {
         assert_eq!(again(level).await.unwrap(), Added::Repeated);
     }
     disk.faults().fail_read.store(false, Ordering::Relaxed);
-    rig.end().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_disk_that_hangs_under_reads_keeps_nobody_waiting() {
-    let disk = MemoryDisk::new();
-    let rig = first_of(3, &disk).await;
-    let (user, k) = (user(), key("k"));
-    let all = rig.node(0).add(&user, &k, "v".into(), true, None, at(Consistency::All));
-    all.await.unwrap();
-    fail_reads_of(&rig, &disk, "k").await;
-    let hangs = disk.hold_reads("shard-");
-    disk.faults().fail_read.store(false, Ordering::Relaxed);
-    let node = rig.node(0);
-    for level in [Consistency::One, Consistency::Quorum] {
-        assert_eq!(list(node, "k", level).await.unwrap(), ["v"]);
-        assert_eq!(node.count(&user, &k, at(level)).await.unwrap(), 1);
-        // Of three that list what they have, two are enough.
-        let listed = rig.node(1).list_keys(&user, "k", None, 10, at(level)).await;
-        assert_eq!(listed.unwrap().keys, std::slice::from_ref(&k));
-    }
-    let alone = node.list_keys(&user, "k", None, 10, at(Consistency::All)).await;
-    assert_eq!(alone, Err(OpError::Deadline { maybe_applied: false }));
-    drop(hangs);
     rig.end().await;
 }
 
@@ -158,87 +132,6 @@ async fn a_list_that_cannot_be_read_on_comes_whole_from_another_replica() {
     rig.end().await;
 }
 
-/// The sync of what is added first does not end, and what comes after it waits for it.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_disk_that_hangs_under_a_sync_keeps_nobody_waiting() {
-    let disk = MemoryDisk::new();
-    let rig = first_of(3, &disk).await;
-    let (user, k) = (user(), key("k"));
-    add(rig.node(0), "k", "v").await.unwrap();
-    rig.wait_equal().await;
-    let hangs = disk.hold_syncs("shard-");
-    let mut expected = vec!["v".to_owned()];
-    for round in 0..3 {
-        // Before it is known that the disk hangs, and after that.
-        for through in 0..3 {
-            let text = format!("{round} {through}");
-            add(rig.node(through), "k", &text).await.unwrap();
-            expected.push(text);
-        }
-        for node in rig.running() {
-            assert_eq!(list(node, "k", Consistency::Quorum).await.unwrap(), expected);
-            let count = node.count(&user, &k, at(Consistency::Quorum)).await.unwrap();
-            assert_eq!(count, expected.len() as u64);
-            let name = format!("new {round}");
-            add(rig.node(1), &name, "v").await.unwrap();
-            let listed = node.list_keys(&user, &name, None, 10, Terms::usual()).await.unwrap();
-            assert_eq!(listed.keys, [key(&name)]);
-        }
-    }
-    let id = Some(RequestId([7; 16]));
-    for added in [Added::Appended, Added::Repeated] {
-        let again = rig.node(0).add(&user, &k, "id".into(), true, id, Terms::usual());
-        assert_eq!(again.await.unwrap(), added);
-    }
-    expected.push("id".to_owned());
-    rig.wait_why(0, "has kept writes waiting").await;
-    assert!(rig.node(1).is_ready());
-    drop(hangs);
-    rig.wait_equal().await;
-    assert!(rig.node(0).is_ready());
-    for node in rig.running() {
-        assert_eq!(list(node, "k", Consistency::One).await.unwrap(), expected);
-    }
-    rig.end().await;
-}
-
-/// Nobody does it, and nobody ever will.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_shard_had_not_begun_with_by_its_deadline_changes_nothing() {
-    let disk = MemoryDisk::new();
-    let rig = first_of(3, &disk).await;
-    let inner = &rig.node(0).cluster().unwrap().inner;
-    let (user, key) = (user(), key("k"));
-    let wanted = Wanted {
-        user: &user,
-        key: &key,
-        kind: WriteKind::Add {
-            text: "late".into(),
-            finish: true,
-        },
-        request_id: None,
-    };
-    let hangs = disk.hold_syncs("shard-");
-    // The others have it.
-    add(rig.node(0), "k", "first").await.unwrap();
-    let terms = Terms {
-        deadline: Instant::now() + Duration::from_millis(300),
-        ..Terms::usual()
-    };
-    let late = inner
-        .write_here(wanted, Try::First, terms, Patience::Waits, &Taken::default())
-        .await;
-    assert_eq!(late, Err(OpError::Deadline { maybe_applied: false }));
-    drop(hangs);
-    add(rig.node(0), "k", "last").await.unwrap();
-    rig.wait_equal().await;
-    assert_eq!(
-        list(rig.node(0), "k", Consistency::All).await.unwrap(),
-        ["first", "last"]
-    );
-    rig.end().await;
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_disk_that_cannot_be_read_is_not_taken_for_peers_that_cannot_take() {
     let disk = MemoryDisk::new();
@@ -258,38 +151,6 @@ async fn a_disk_that_cannot_be_read_is_not_taken_for_peers_that_cannot_take() {
     }
     assert_eq!(list(rig.node(0), "k", Consistency::Quorum).await.unwrap(), ["v", "v1"]);
     disk.faults().fail_read.store(false, Ordering::Relaxed);
-    rig.end().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_only_replica_does_not_say_that_it_did_nothing_when_it_was_too_late() {
-    let disk = MemoryDisk::new();
-    let rig = first_of(1, &disk).await;
-    let (user, key) = (user(), key("k"));
-    let wanted = Wanted {
-        user: &user,
-        key: &key,
-        kind: WriteKind::Add {
-            text: "v".into(),
-            finish: true,
-        },
-        request_id: None,
-    };
-    let late = Terms {
-        deadline: Instant::now(),
-        ..Terms::usual()
-    };
-    let inner = &rig.node(0).cluster().unwrap().inner;
-    let slow = disk.hold_syncs("shard-");
-    let written = inner
-        .write_here(wanted, Try::First, late, Patience::Waits, &Taken::default())
-        .await;
-    assert_eq!(written, Err(OpError::Deadline { maybe_applied: true }));
-    drop(slow);
-    rig.wait("it did it all the same", |node| {
-        !node.local().clock(place_of(&user, &key).0).unwrap().is_empty()
-    })
-    .await;
     rig.end().await;
 }
 
@@ -345,79 +206,8 @@ async fn a_replica_that_lost_something_carries_out_nothing_of_it_alone() {
     rig.end().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_list_of_keys_is_given_up_at_all_members_when_nobody_waits_for_it() {
-    let disk = MemoryDisk::new();
-    let rig = first_of(3, &disk).await;
-    let (user, k) = (user(), key("k"));
-    let all = rig.node(0).add(&user, &k, "v".into(), true, None, at(Consistency::All));
-    all.await.unwrap();
-    fail_reads_of(&rig, &disk, "k").await;
-    for node in rig.running() {
-        stop_task(node, SYNC).await;
-    }
-    let hangs = disk.hold_reads("shard-");
-    disk.faults().fail_read.store(false, Ordering::Relaxed);
-    let soon = Terms {
-        consistency: Consistency::All,
-        deadline: Instant::now() + Duration::from_millis(200),
-    };
-    let listed = rig.node(1).list_keys(&user, "k", None, 10, soon).await;
-    assert_eq!(listed, Err(OpError::Deadline { maybe_applied: false }));
-    let first = rig.node(0).local().life().node;
-    let peer = rig.node(1).cluster().unwrap().inner.peers.get(first);
-    // The disk hangs on.
-    wait_answered(&[peer.unwrap()]).await;
-    drop(hangs);
-    rig.end().await;
-}
-
-/// Somebody waits for it in vain, and nobody for the rest of what it is read for.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_read_for_another_node_ends_with_its_deadline_on_a_disk_that_hangs() {
-    let disk = MemoryDisk::new();
-    let rig = first_of(3, &disk).await;
-    let (user, k) = (user(), key("k"));
-    let all = rig.node(0).add(&user, &k, "v".into(), true, None, at(Consistency::All));
-    all.await.unwrap();
-    fail_reads_of(&rig, &disk, "k").await;
-    for node in rig.running() {
-        stop_task(node, SYNC).await;
-    }
-    let hangs = disk.hold_reads("shard-");
-    disk.faults().fail_read.store(false, Ordering::Relaxed);
-    let peer = inner(rig.node(1)).peers.get(inner(rig.node(0)).me).unwrap();
-    let terms = |left_ms| WireTerms { level: 0, left_ms };
-    let read = |reader, left_ms| Request::Read {
-        reader,
-        user: "u".to_owned(),
-        key: "k".to_owned(),
-        offset: 0,
-        limit: u64::MAX,
-        terms: terms(left_ms),
-    };
-    let count = |left_ms| Request::Count {
-        user: "u".to_owned(),
-        key: "k".to_owned(),
-        terms: terms(left_ms),
-    };
-    let (long_read, long_count) = (peer.call(read(1, 600_000)).unwrap(), peer.call(count(600_000)).unwrap());
-    let (short_read, short_count) = (peer.call(read(2, 300)).unwrap(), peer.call(count(300)).unwrap());
-    let late = WireError::Deadline { maybe_applied: false };
-    tokio::select! {
-        biased;
-        _ = long_read => panic!("this one has time"),
-        _ = long_count => panic!("this one too"),
-        told = async { [short_read.await.unwrap(), short_count.await.unwrap()] } => {
-            assert!(told.iter().all(|told| matches!(told, Response::Failed(why) if *why == late)), "{told:?}");
-        }
-    }
-    drop(hangs);
-    rig.end().await;
-}
-
 /// Two names of one shard: what is written of the first goes to a segment with what is written of the second then.
-fn two_of_a_shard() -> [String; 2] {
+pub(super) fn two_of_a_shard() -> [String; 2] {
     let mut names = (0..).map(|number| number.to_string());
     let is_of_first = |name: &String| place_of(&user(), &key(name)).0.0 < 512;
     std::array::from_fn(|_| names.find(is_of_first).unwrap())
@@ -500,50 +290,5 @@ async fn a_request_that_was_taken_here_is_in_doubt_whatever_goes_wrong_with_it_t
         );
     }
     disk.faults().fail_read.store(false, Ordering::Relaxed);
-    rig.end().await;
-}
-
-/// Whether the request was done before lies where it takes for ever to be read.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_write_that_has_to_be_looked_up_on_a_disk_that_hangs_goes_to_another_replica() {
-    let disk = MemoryDisk::new();
-    let rig = first_of(3, &disk).await;
-    for node in rig.running() {
-        stop_task(node, SYNC).await;
-    }
-    let (user, id) = (user(), RequestId([7; 16]));
-    let names = two_of_a_shard();
-    for name in &names {
-        let wanted = Wanted {
-            user: &user,
-            key: &key(name),
-            kind: WriteKind::Add {
-                text: "v".into(),
-                finish: true,
-            },
-            request_id: Some(id),
-        };
-        let alone = rig.node(0).local().write(wanted, WriteContext::default());
-        assert_eq!(alone.await.unwrap(), Added::Appended);
-    }
-    let [single, several] = names.each_ref().map(|name| key(name));
-    fail_reads_of(&rig, &disk, &names[1]).await;
-    let hangs = disk.hold_reads("shard-");
-    disk.faults().fail_read.store(false, Ordering::Relaxed);
-    let again = rig
-        .node(0)
-        .add(&user, &single, "v".into(), true, Some(id), Terms::usual());
-    assert_eq!(again.await, Ok(Added::Appended));
-    assert_eq!(list(rig.node(1), &names[0], Consistency::Quorum).await.unwrap(), ["v"]);
-    // A series is left to the caller, who tries each of them as the one above.
-    let add = |text: &str, id| Add {
-        text: text.into(),
-        finish: true,
-        request_id: Some(id),
-    };
-    let series = vec![add("v", id), add("w", RequestId([8; 16]))];
-    let together = rig.node(0).add_series(&user, &several, series, Terms::usual()).await;
-    assert_eq!(together, []);
-    drop(hangs);
     rig.end().await;
 }

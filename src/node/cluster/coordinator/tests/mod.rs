@@ -4,6 +4,7 @@ mod bad_disk;
 mod clears;
 mod copies;
 mod forwarding;
+mod hanging_disk;
 mod moving;
 mod paging;
 mod readers;

@@ -65,7 +65,7 @@ async fn a_shard_that_does_not_open_takes_no_vote_from_the_others_and_votes_late
     add(rig.node(1), "k", "v").await.unwrap();
     rig.wait_equal().await;
     rig.stop(0).await;
-    let bad = |dir: Option<PathBuf>| *disk.faults().bad_folder.lock().unwrap() = dir;
+    let bad = |dir: Option<PathBuf>| *disk.faults().bad_folder.lock() = dir;
     bad(Some(rig.dirs[0].path().join("data/shard-001-of-002")));
     rig.start(0).await;
     let (open, closed) = (SlotId(1), SlotId(1000));
