@@ -26,12 +26,14 @@ use super::checked_json;
 use crate::core::stamp::OriginId;
 use crate::env::{Entropy, Env};
 use crate::planted::{Bug, planted};
-use crate::store::disk::{Disk, DiskLock};
+use crate::store::disk::{Disk, DiskLock, sync_dir_anew};
 use crate::store::whole_file;
 use crate::types::{NodeId, SHARDS_MAX};
 
 const FILE: &str = "node.json";
 const LOCK: &str = "node.lock";
+/// A file of nobody's, beside the folders that are made: see `sync_dir_anew`.
+const SYNC_MARK: &str = ".kv-storage-opening.tmp";
 /// Version 1 knew of no cluster.
 pub const VERSION: u32 = 2;
 /// The file is some hundred bytes long, and 20 more with each start in a cluster.
@@ -254,7 +256,7 @@ fn make_folder(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
     disk.create_dir_all(dir)?;
     let is_new = !disk.exists(&dir.join(FILE))?;
     for (level, folder) in dir.ancestors().enumerate() {
-        match sync_parent(disk, folder) {
+        match sync_parent(disk, folder, is_new) {
             Err(error) if level > 0 && level >= missing => {
                 tracing::debug!(folder = %folder.display(), %error, "the name of a folder may not be durable");
             }
@@ -269,20 +271,40 @@ fn make_folder(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
 
 /// Makes the folder's own name durable, if it is new: with it, all that is synced below it would be lost. Somebody else's folder may not let us:
 /// then it is theirs to do.
-fn sync_parent(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
-    let parent = dir.parent().map(|parent| match parent.as_os_str().is_empty() {
-        true => Path::new("."),
-        false => parent,
-    });
-    let Some(Err(error)) = parent.map(|parent| disk.sync_dir(parent)) else {
-        return Ok(());
+fn sync_parent(disk: &dyn Disk, dir: &Path, is_new: bool) -> io::Result<()> {
+    let parent = match dir.parent() {
+        None => return Ok(()),
+        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+        Some(parent) => parent,
     };
-    match error.kind() {
-        io::ErrorKind::PermissionDenied | io::ErrorKind::Unsupported | io::ErrorKind::InvalidInput => {
+    // An earlier try may have made the name, and failed to make it durable.
+    let synced = match is_new {
+        true => sync_dir_anew(disk, parent, SYNC_MARK),
+        false => disk.sync_dir(parent),
+    };
+    let synced = match synced {
+        // Who may make no file there has made no folder there either.
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem
+            ) =>
+        {
+            disk.sync_dir(parent)
+        }
+        synced => synced,
+    };
+    match synced {
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::PermissionDenied | io::ErrorKind::Unsupported | io::ErrorKind::InvalidInput
+            ) =>
+        {
             tracing::warn!(dir = %dir.display(), %error, "the name of the data folder may not be durable yet");
             Ok(())
         }
-        _ => Err(error),
+        synced => synced,
     }
 }
 
@@ -369,7 +391,7 @@ mod tests {
             let disk = MemoryDisk::new();
             disk.faults().fail_sync_dir.store(error, Ordering::Relaxed);
             assert_eq!(
-                sync_parent(&*disk.as_disk(), Path::new("/data/kv")).is_ok(),
+                sync_parent(&*disk.as_disk(), Path::new("/data/kv"), true).is_ok(),
                 is_used,
                 "{error}"
             );
@@ -389,11 +411,18 @@ mod tests {
         let disk = MemoryDisk::new();
         open(&disk);
         assert!(disk.crash().content(&dir.join(FILE)).is_some());
-        // An earlier try ended right after it had made them.
-        let disk = MemoryDisk::new();
-        disk.as_disk().create_dir_all(dir).unwrap();
-        open(&disk);
-        assert!(disk.crash().content(&dir.join(FILE)).is_some());
+        // An earlier try ended right after it had made them, or could not make their names durable.
+        for failed_folder in [None, Some("/"), Some("/data/a"), Some("/data/a/b")] {
+            let disk = MemoryDisk::new();
+            disk.as_disk().create_dir_all(dir).unwrap();
+            if let Some(folder) = failed_folder {
+                *disk.faults().unsyncable_folder.lock() = Some(folder.into());
+                disk.as_disk().sync_dir(Path::new(folder)).unwrap_err();
+                *disk.faults().unsyncable_folder.lock() = None;
+            }
+            open(&disk);
+            assert!(disk.crash().content(&dir.join(FILE)).is_some(), "{failed_folder:?}");
+        }
     }
 
     fn opened(disk: &MemoryDisk, shards: u16) -> Identity {
