@@ -59,7 +59,7 @@ pub async fn first_or_other<T>(
     }
 }
 
-/// The same, or an error by then.
+/// What `read` gives, or an error at the deadline.
 pub async fn by<T>(deadline: Instant, read: impl Future<Output = Result<T, OpError>>) -> Result<T, OpError> {
     let read = timeout_at(deadline, read).await;
     read.unwrap_or(Err(OpError::Deadline { maybe_applied: false }))
@@ -72,7 +72,7 @@ pub async fn by<T>(deadline: Instant, read: impl Future<Output = Result<T, OpErr
 pub struct ValueReader {
     source: Source,
     unsent: Option<Unsent>,
-    /// It lasts until it is told otherwise, not until the first piece.
+    /// Whether `unsent` counts until `sent` is called, and not only until the first piece.
     holds_back: bool,
     given: bool,
     began_anew: bool,

@@ -1,6 +1,6 @@
 //! Turns of reads that may wait for the disk: so many of each kind at a time, the others in the order they came.
 //!
-//! Without them, what anybody asks for would take all threads that there are, and seals, merges and passwords wait behind it.
+//! Without them, reads could take all threads that there are, and seals, merges and password checks would wait behind them.
 //!
 //! Invariant: a turn is given back when its work is done, whether or not anybody waits for that any more.
 

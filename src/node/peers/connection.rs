@@ -44,7 +44,7 @@ pub enum Ended {
 }
 
 impl Ended {
-    /// It was the peer that broke the rules.
+    /// Whether it was the peer that broke the rules.
     pub fn is_garbage(&self) -> bool {
         matches!(self, Self::Garbage(_) | Self::NoAnswer | Self::NoRequest)
     }

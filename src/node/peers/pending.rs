@@ -6,7 +6,7 @@
 use super::on_answer::OnAnswer;
 
 const INDEX_BITS: u32 = 13;
-/// Requests that may wait for one peer. At 50,000 a second about 160 ms worth: who would wait longer is better refused.
+/// Requests that may wait for one peer. At 50,000 a second about 160 ms worth: a request that would wait longer is better refused.
 pub const CALLS_MAX: usize = 1 << INDEX_BITS;
 /// No place.
 const NONE: u32 = u32::MAX;

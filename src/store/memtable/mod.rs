@@ -44,7 +44,7 @@ struct Entry {
 
 #[derive(Debug, Clone, Copy)]
 struct KeyEntry {
-    /// Of the name, by `Memtable::names`.
+    /// The hash of the name, by `Memtable::names`.
     hash: u64,
     last: u32,
     /// Its ops lie in the order of their stamps, each of its own, as those do that one shard stamped.
@@ -55,7 +55,7 @@ struct KeyEntry {
 
 #[derive(Debug, Clone, Copy)]
 struct RequestEntry {
-    /// Of the name and the request id, by `Memtable::names`.
+    /// The hash of the name and the request id, by `Memtable::names`.
     hash: u64,
     entry: u32,
 }
@@ -73,7 +73,7 @@ pub type SharedMemtable = Arc<RwLock<Memtable>>;
 
 #[derive(Debug)]
 pub struct Memtable {
-    /// Of the log.
+    /// The key of the log.
     key: LogKey,
     names: NameKey,
     groups: Vec<Bytes>,
@@ -155,7 +155,7 @@ impl Memtable {
         self.groups.len()
     }
 
-    /// Of the closed groups, so many are durable.
+    /// How many of the closed groups are durable.
     pub fn durable_groups(&self) -> usize {
         self.durable_groups
     }

@@ -24,9 +24,9 @@ pub(super) struct BlockStream {
     raw_bytes_max: usize,
     index: IndexBuilder,
     block: BlockBuilder,
-    /// Of the only run in the block, while it has no other.
+    /// What is known of the only run in the block, while it has no other.
     plain: Option<PlainRun>,
-    /// Of the block being built.
+    /// The first place in the block being built.
     first_place: Vec<u8>,
     last_place: Vec<u8>,
     /// The last place of the block before it.

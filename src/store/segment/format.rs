@@ -93,7 +93,7 @@ impl Header {
         bytes
     }
 
-    /// Of any version.
+    /// Decodes a header of any version.
     pub fn decode(bytes: &[u8; HEADER_BYTES]) -> Result<Self, Malformed> {
         let mut cursor = Cursor::new(bytes);
         if &cursor.array()? != HEADER_MAGIC {
@@ -124,7 +124,7 @@ pub struct Trailer {
 }
 
 impl Trailer {
-    /// Of a footer in pieces.
+    /// The trailer of a footer in pieces.
     pub fn new(header: &[u8; HEADER_BYTES], footer_offset: u64, footer: &[impl AsRef<[u8]>]) -> Self {
         let mut trailer = Self {
             footer_offset,
@@ -198,7 +198,7 @@ fn padding_max(raw_bytes: usize) -> usize {
     raw_bytes / 16
 }
 
-/// Of a block that is stored raw and ends there without it.
+/// The padding of a block that is stored raw and that would end at `end` without it.
 fn padding(end: u64, raw_bytes: usize) -> usize {
     let rest = (end.next_multiple_of(PAGE_BYTES as u64) - end) as usize;
     if rest <= padding_max(raw_bytes) { rest } else { 0 }

@@ -1,8 +1,8 @@
 //! What can be had from a segment that does not open, because its header, footer or trailer is damaged.
 //!
-//! Blocks need nothing but themselves to be read, and stand one right behind the other, so they are walked from the front. A bad block, or one
-//! that the disk cannot read, is stepped over by the length in its envelope, if another block stands there; nothing is ever searched for between, since
-//! a text may hold whatever its user likes, even the image of a block.
+//! Each block can be read by itself, and they stand one right behind the other, so they are walked from the front. A bad or unreadable
+//! block is stepped over by the length in its envelope, if another block stands there. Nothing is ever searched for in between: a user's
+//! text may look like a block.
 
 use std::path::Path;
 use std::sync::Arc;
