@@ -42,7 +42,7 @@ const AT_WORK_BYTES_MAX: usize = CALLS_BYTES_MAX;
 /// is for pages, one for what a replica lacks of a key: where a key is read at a quorum, a page waits for the latter, so they have no bound
 /// in common.
 const LARGE_AT_WORK_MAX: [usize; 2] = [32, 8];
-/// How often it is looked at whether anything came.
+/// How often to look whether anything came.
 const LOOK_MS: u64 = 500;
 /// A peer from which nothing came for so many looks is gone: its own keep-alives come every two seconds at least.
 const SILENT_LOOKS_MAX: u64 = 20;
@@ -224,7 +224,7 @@ impl<'a> Server<'a> {
         Ok(())
     }
 
-    /// Until another request may be taken.
+    /// Returns when another request may be taken.
     async fn make_room(&mut self) {
         let put_off = |large: &[Large; 2]| large.iter().map(|large| large.put_off.len()).sum::<usize>();
         while self.work.len() + put_off(&self.large) >= AT_WORK_MAX || self.work_bytes >= AT_WORK_BYTES_MAX {

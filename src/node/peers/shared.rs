@@ -43,7 +43,7 @@ pub struct Shared {
     complaints: Seldom,
 }
 
-/// Whoever proved the key is still not the one that was meant.
+/// The peer proved that it knows the key, but is not the one that was meant.
 #[derive(Debug, thiserror::Error)]
 pub enum WrongPeer {
     #[error("it is of a cluster with another name: check --cluster-name of both")]
@@ -83,7 +83,7 @@ impl Shared {
         self.node
     }
 
-    /// A place for the handshake of who connected from there; none when all are in use.
+    /// A place for the handshake of a connection from this address; None when all are in use.
     pub fn begin_handshake(&self, from: SocketAddr, meter: Arc<Meter>) -> Option<Place> {
         let from = from.ip().to_canonical();
         let links = self.links.load();

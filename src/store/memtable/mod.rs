@@ -47,7 +47,7 @@ struct KeyEntry {
     /// The hash of the name, by `Memtable::names`.
     hash: u64,
     last: u32,
-    /// Its ops lie in the order of their stamps, each of its own, as those do that one shard stamped.
+    /// Whether its ops lie in the order of their stamps, no two of which are the same, as those do that one shard stamped.
     in_order: bool,
     one_origin: bool,
     has_parts: bool,
@@ -254,7 +254,7 @@ impl Memtable {
         hash
     }
 
-    /// What else is to be found of the entry that was put in last; `name` is the hash of its name.
+    /// Notes what else can be looked up of the entry that was put in last; `name` is the hash of its name.
     fn note(&mut self, name: u64, request: Option<RequestId>, header: &RecordHeader) {
         let entry = self.entries.len() as u32 - 1;
         self.has_parts |= header.is_part();
@@ -334,7 +334,7 @@ impl Memtable {
         self.entries.get(entry as usize).map(|entry| entry.group as usize)
     }
 
-    /// The same, with what the request did.
+    /// Like [`group_of_request`](Self::group_of_request), with what the request did.
     pub fn request(&self, user: &UserId, key: &Key, id: RequestId) -> Option<(usize, Body)> {
         let entry = self.entry_of_request(user, key, id)?;
         let group = self.entries.get(entry as usize)?.group as usize;

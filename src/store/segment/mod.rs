@@ -85,7 +85,8 @@ pub fn temporary_name(number: u64) -> String {
 pub fn parse_file_name(name: &str) -> Option<u64> {
     let digits = name.strip_prefix(PREFIX)?.strip_suffix(SUFFIX)?;
     let number = u64::from_str_radix(digits, 16).ok()?;
-    // Only the one spelling counts: no sign, no capitals, all 16 digits. And no shard comes to such a number, which leaves none for the next file.
+    // Only the one spelling counts: no sign, no capitals, all 16 digits. No shard ever gets as far as the higher numbers, and after them
+    // there might be none for the next file.
     (file_name(number) == name && number < u64::MAX / 2).then_some(number)
 }
 
@@ -224,8 +225,8 @@ impl Segment {
         &self.footer.lost
     }
 
-    /// The clears that were dropped because every replica knew them and all that they saw, and all that. A replica whose clock does not
-    /// cover it may hold what they cleared, and nobody can send it the clear.
+    /// What was collected: the clears that were dropped because every replica knew them and all that they saw, and what they saw. A replica
+    /// whose clock does not cover it may hold what they cleared, and nobody can send it the clears any more.
     pub fn collected(&self) -> &SlotClocks {
         &self.footer.collected
     }
@@ -234,7 +235,7 @@ impl Segment {
         self.footer.index.count()
     }
 
-    /// Filter and index.
+    /// Bytes that filter and index take in memory.
     pub fn memory_bytes(&self) -> usize {
         self.footer.filters.memory_bytes() + self.footer.index.memory_bytes()
     }
