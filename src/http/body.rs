@@ -170,7 +170,7 @@ impl<'a> Pace<'a> {
         }
     }
 
-    /// How much time the bytes since then are worth.
+    /// How much time the bytes that came since then are worth, at the lowest rate.
     fn worth(&self, received: usize) -> Duration {
         let rate = u64::from(self.config.body_bytes_per_s_min.max(1));
         Duration::from_millis((received - self.had) as u64 * 1000 / rate)

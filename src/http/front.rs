@@ -44,7 +44,7 @@ pub struct Front<B> {
     pub(super) connections: Connections,
     /// A permit for each request in flight.
     pub(super) requests: Arc<Semaphore>,
-    /// Calls that write values, and apart from them calls that read: a disk that stands still must not stop what can be read without it.
+    /// Calls that write values are bounded apart from those that read: a disk that stands still must not stop what can be read without it.
     pub(super) writes: Admission,
     reads: Admission,
     /// Changes of users and members, which wait for each other, are bounded apart again.

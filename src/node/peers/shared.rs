@@ -14,7 +14,7 @@ use super::peer::Peer;
 use super::{PeerService, PeersConfig};
 use crate::env::Env;
 use crate::net::{HandshakeError, Hello, KeyRing, Local, Tls, Versions};
-use crate::node::seldom::Seldom;
+use crate::node::log_limiter::LogLimiter;
 use crate::types::NodeId;
 
 /// Versions of the messages in `wire` that this node speaks.
@@ -40,7 +40,7 @@ pub struct Shared {
     node: NodeId,
     generation: u64,
     cluster: AtomicU64,
-    complaints: Seldom,
+    complaints: LogLimiter,
 }
 
 /// The peer proved that it knows the key, but is not the one that was meant.
@@ -75,7 +75,7 @@ impl Shared {
             node: config.hello.node,
             generation: config.hello.generation,
             cluster: AtomicU64::new(config.hello.cluster),
-            complaints: Seldom::default(),
+            complaints: LogLimiter::default(),
         }
     }
 

@@ -43,7 +43,7 @@ pub use cursor::OpCursor;
 pub use error::{DamagedBlock, OpenError, ReadError, WriteError};
 use footer::Footer;
 pub use footer::{SegmentStats, decode_footer};
-pub use format::{BLOCK_BYTES_TARGET, BlockSeat, FORMAT_VERSION, HEADER_MAGIC, TRAILER_MAGIC};
+pub use format::{BLOCK_BYTES_TARGET, BlockAddress, FORMAT_VERSION, HEADER_MAGIC, TRAILER_MAGIC};
 use format::{BLOCK_TAGS_VERSION, HEADER_BYTES, Header, OLDEST_VERSION, TRAILER_BYTES, Trailer, open_block};
 use index::BlockRef;
 pub use place::place_of;
@@ -340,12 +340,12 @@ impl Segment {
     }
 
     fn open_stored(&self, block: &BlockRef, stored: &Bytes) -> Result<Bytes, ReadError> {
-        let seat = BlockSeat {
+        let address = BlockAddress {
             shard: self.header.shard,
             number: self.header.number,
             offset: block.offset,
         };
-        open_block(stored, seat, self.footer.raw_bytes_max).map_err(|error| self.damaged(block, error))
+        open_block(stored, address, self.footer.raw_bytes_max).map_err(|error| self.damaged(block, error))
     }
 
     fn damaged(&self, block: &BlockRef, error: Malformed) -> ReadError {

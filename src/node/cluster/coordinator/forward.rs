@@ -20,8 +20,8 @@ use crate::shard::WriteKind;
 use crate::types::{Key, NodeId, RequestId, UserId};
 use crate::wire::{ForwardedKind, ForwardedWrite, Request, Response, WireClock};
 
-/// A replica gets this much more time for each KiB of text, as the client gives it, before the next one is asked too: a text that is sent
-/// to several takes up all their lines, and each of them stores a copy.
+/// For each KiB of text, a replica gets this much more time before the next one is asked too, as with the client: a text that is sent to
+/// several takes up all their lines, and each of them stores a copy.
 const HEDGE_KIB: Duration = Duration::from_millis(1);
 
 impl Inner {

@@ -34,7 +34,7 @@ pub(super) struct OfKey<'a> {
     pub(in crate::node::cluster) user: &'a UserId,
     pub(in crate::node::cluster) key: &'a Key,
     pub(in crate::node::cluster) peers: &'a [Peer],
-    /// The replicas that are asked, with this node among them if it votes.
+    /// How many replicas have to answer, this node being one of them if it votes.
     pub(in crate::node::cluster) need: usize,
     /// How many replicas hold the slot.
     pub(in crate::node::cluster) replicas: usize,
@@ -171,7 +171,8 @@ impl Inner {
         if votes {
             self.own_parts(of, &mut parts).await?;
         }
-        // The part is on a quorum, and the replica that tells of the value is not in it, as it lacks the part: so this node is.
+        // A part that is missing is on a quorum without the replica that told of the value. If there is none without this node as well,
+        // this node has the part.
         let own_are_all = votes && Consistency::Quorum.needed(of.replicas) + 2 > of.replicas;
         if !own_are_all {
             self.parts_of_others(of, of.need - usize::from(votes), &mut parts)

@@ -48,7 +48,7 @@ pub(super) struct Begun<'a> {
     started: AtomicBool,
     /// Its place in the queue of this node's shard.
     turn: OnceLock<Turn>,
-    /// Whether the request was taken, by this try or one before it.
+    /// Shared by this try and those before it.
     taken: &'a Taken,
 }
 
