@@ -67,8 +67,8 @@ pub async fn by<T>(deadline: Instant, read: impl Future<Output = Result<T, OpErr
 
 /// A snapshot of one key's list, read piece by piece.
 ///
-/// Where a piece cannot be had, another replica may give its own snapshot: in place of the first piece, or, for who asks for that with `until_sent`,
-/// in place of all that was given so far.
+/// Where a piece cannot be had, another replica may give its own snapshot: in place of the first piece, or, if the caller asked for that
+/// with `until_sent`, in place of all that was given so far.
 pub struct ValueReader {
     source: Source,
     unsent: Option<Unsent>,

@@ -32,7 +32,7 @@ pub struct Turns {
     users: Arc<Mutex<BTreeMap<UserId, OfUser>>>,
 }
 
-/// Of a user who lists keys.
+/// One user's lists of keys.
 struct OfUser {
     turns: Arc<Semaphore>,
     /// Lists that are at work or wait.
@@ -108,7 +108,7 @@ pub async fn in_turn<T: Send + 'static>(
 ) -> Result<T, OpError> {
     let turn = turns.clone().acquire_owned().await;
     let turn = turn.map_err(|_closed| OpError::ShuttingDown)?;
-    // Given back by who takes what was found, or, if nobody waits for it any more, with it.
+    // Given back when what was found is taken, or dropped because nobody waits for it any more.
     let (found, _turn) = env.run_blocking(move || (read(), turn)).await?;
     Ok(found)
 }

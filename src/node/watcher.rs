@@ -40,7 +40,7 @@ pub(super) fn changed_keys(ops: &[KeyedOp]) -> BTreeSet<Key> {
 impl Local {
     /// From here on this one hears. Only the first one counts.
     pub(super) fn watch_system(&self, watcher: SystemWatcher) {
-        // Set once, by who starts the node.
+        // Set once, when the node is started.
         let _ = self.watcher().0.set(watcher);
     }
 

@@ -158,7 +158,7 @@ impl ShardReader {
         let mut found = BTreeMap::new();
         for memtable in &readable.memtables {
             let keys = {
-                // Held for no longer than it takes: the shard's actor, and all who read behind it, wait meanwhile.
+                // Held as briefly as possible: the shard's actor waits meanwhile, and so does every reader behind it.
                 let memtable = memtable.read();
                 memtable.keys_of(&query.user, memtable.durable_groups(), |key| query.accepts(key))
             };

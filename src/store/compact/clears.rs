@@ -122,7 +122,7 @@ mod tests {
                 let mut seen = Clock::default();
                 for (at, before) in made.iter().enumerate().filter(|(at, _)| sees_all || chance >> at & 1 == 1) {
                     seen.insert(before.dot.origin, before.dot.seq);
-                    // Who saw it mostly saw all that it saw.
+                    // A clear that saw it mostly saw all that it saw.
                     if let Body::Clear(context) = &before.body && chance >> (at + 10) & 1 == 1 {
                         seen.join(context);
                     }

@@ -96,7 +96,7 @@ impl OpScan {
         self
     }
 
-    /// Gives no clear that is not wanted: for who does not conclude from it that something was dropped.
+    /// Gives no clear that is not wanted: for callers that do not conclude from it that something was dropped.
     pub fn only_wanted(mut self) -> Self {
         self.only_wanted = true;
         self

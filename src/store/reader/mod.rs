@@ -130,7 +130,7 @@ impl KeyReader {
                 Ok(Plain::Spread) => self.state = State::MayBeSpread,
                 Ok(Plain::Other) => self.state = State::NotPlain,
                 Ok(Plain::OutOfReach) => self.state = State::OutOfReach,
-                // Damaged: who reads it where that may block says so.
+                // Damaged: the read itself, on a thread that may block, will say so.
                 Err(_) => return false,
             }
         }

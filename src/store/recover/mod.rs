@@ -260,7 +260,7 @@ fn salvage_unopened(place: &Place, unsealed: &BTreeSet<u64>, found: &mut Recover
                 // Nobody else knows its dots, so a clear taken now would not name them, and a later start would bring the values back.
                 return Err(RecoverError::Io { path, source });
             }
-            // Its blocks are tried again at the next start; until then, who knows what it held.
+            // Its blocks are tried again at the next start; until then, nobody knows what it held.
             let seq = found.next_unknown();
             lose_unknown(place, seq, &mut found.known_lost);
         }

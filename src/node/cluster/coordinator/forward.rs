@@ -133,7 +133,8 @@ impl Inner {
                     };
                     in_doubt |= writes && maybe_applied(&error);
                     if !is_worth_another(&error) {
-                        // That it changed nothing it says of itself: who has the write too may go by less, and carry it out.
+                        // It says only of itself that it changed nothing: another replica that has the write too may be less strict, and
+                        // carry it out.
                         if !writes || in_doubt || asked.is_empty() {
                             return Err(doubted(error, in_doubt));
                         }
