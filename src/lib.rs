@@ -8,21 +8,21 @@
 //! | --- | --- |
 //! | [`types`] | names and limits that everything shares |
 //! | [`planted`] | bugs on purpose, for tests alone |
-//! | [`quota`] | counted permits that nobody waits for |
+//! | [`quota`] | counted permits: taken at once or not at all |
 //! | [`core`] | the replicated data type, the hash space and who holds which slot: ops, stamps, clocks, the fold, placement. Pure |
 //! | [`store`] | the storage engine: log, memtable, segments, merges, recovery. Synchronous |
 //! | [`shard`] | one run of slots: a state machine that hands out its disk work as jobs |
-//! | [`env`] | what a node takes from outside: disk, sockets, wall clock, entropy, threads; and a client its connections |
+//! | [`env`] | the outside world as traits: disk, sockets, wall clock, entropy, threads |
 //! | [`wire`] | the messages between nodes |
-//! | [`net`] | what nodes say to each other, sealed under the cluster key: datagrams and streams of frames |
-//! | [`node`] | the actors around shards, their supervisor, and the handle to all of them |
+//! | [`net`] | what carries these messages, encrypted with the cluster key: datagrams and streams of frames |
+//! | [`node`] | the actors around shards, their supervisor, the cluster, and the handle to all of it |
 //! | [`users`] | who may use the store, and the check of every request's credentials |
 //! | [`api`] | the JSON bodies, shared by server, client and command line |
 //! | [`http`] | the front: the API over HTTP/1.1 and HTTP/2 |
 //! | [`server`] | node, users and front under one supervision tree |
 //! | [`os`] | the real disk, sockets, clock, entropy and threads |
 //! | [`client`] | a typed client; knows nothing of nodes |
-//! | [`bench`] | a load of one's choice on a node, and what came of it; knows nothing of nodes either |
+//! | [`bench`] | the load of `kv bench`, and its report; knows nothing of nodes either |
 //! | [`config`], [`cli`] | settings and the `kv` command |
 //!
 //! To read the code, go through `core/op`, `core/clock`, `core/fold` (the data type); `store/log/mod`, `store/segment/format` (bytes on
@@ -44,6 +44,8 @@
 //! | spent | what remains of a cleared op that had a request id, so that a retry still counts as done | `store::compact` |
 //! | stable | covered by every replica's clock. A clear that is, with all that it saw, can be *collected*: its record goes, its dot stays in the segment's footer | `store::compact` |
 //! | lost, damaged | a dot that was on this disk and is unreadable now; a slot with lost dots is damaged, and leaves its answers to other replicas | `store::recover` |
+//! | group | ops of one shard that are written and synced together | `shard::commit` |
+//! | seal, merge | a log becomes a sorted segment; several segments become one | `store::compact` |
 //! | slot | 1/1024 of the hash space: the unit of placement and of catching up; the *system slot* beside them is held by every node | `core::slot` |
 //! | seat | a place in the cluster's layout; whoever replaces a lost node takes its seat, so nobody else's data moves | `core::placement` |
 //! | votes, its word counts | a replica counts towards quorums: it has everything that it ever acknowledged of the slot | `node::cluster::lives` |
@@ -51,11 +53,11 @@
 //!
 //! # How an add travels
 //!
-//! `http::front` takes a permit and reads the body; `users` checks the credential against a keyed digest in memory; `node::local`
-//! finds the slot's shard, takes a permit of its queue and leaves the write in the shard's inbox; the shard's actor, told once of all
-//! that gathered there, gives each op its dot and stamp and appends its record to the open group of the log; the group goes
-//! out as one write and one `fdatasync`, on the very thread that runs the actor (`env::Blocking::run_here`: a change of threads
-//! costs as much as half a sync); then everyone who waited for the group is answered, and the inbox has filled again.
+//! `http::front` takes a permit and reads the body; `users` checks the credential against a keyed digest in memory; `node::local` finds the
+//! slot's shard, takes a permit of its queue and leaves the write in the shard's inbox; the shard's actor, woken once for all that gathered
+//! there, gives each op its dot and stamp and appends its record to the open group of the log; the group goes out as one write and one
+//! `fdatasync`, on the very thread that runs the actor (`env::Blocking::run_here`: a change of threads costs as much as half a sync); then
+//! everyone who waited for the group is answered, and the inbox has filled again.
 //!
 //! In a cluster `node::cluster` stands before the shards; any replica of the slot can coordinate. It first asks a
 //! quorum for the highest time that each knows and whether the request id was used, and sends its own time along, so
@@ -79,8 +81,8 @@
 //!
 //! # Architecture invariants
 //!
-//! - **One owner.** Only a shard's actor changes the shard (others may move its time on); only its jobs write its files. Everyone else gets snapshots, which
-//!   stay valid whatever happens meanwhile.
+//! - **One owner.** Only a shard's actor changes the shard (others may raise the highest time that it knows); only its jobs write its
+//!   files. Everyone else gets snapshots, which stay valid whatever happens meanwhile.
 //! - **Visible means durable.** An op is shown, counted as taken, or acknowledged only when the group it was written in is synced.
 //! - **A failed sync is the end of that shard's life.** It is reopened from its files, after its last job is done.
 //! - **The disk says what is held.** There is no manifest and no separate clock: footers and logs are the truth, and a file that was
@@ -93,9 +95,9 @@
 //!   quorum until every other replica of the slot uses a member table that names it.
 //! - **Ops are never changed.** A clear covers dots; a merge drops what is covered; nothing decides by wall-clock time but how long a request
 //!   id is remembered at least.
-//! - **Waiting is bounded at the door.** Every queue has a permit in front of it, and who gets none is refused at once. Behind the door a request
-//!   may wait, with its permit, for a turn at the disk or at Argon2, for its login's delay, or for room for an answer that is being sent: never
-//!   more of them than there are permits.
+//! - **Waiting is bounded at the door.** Every queue has a permit in front of it, and a request that gets none is refused at once. Behind
+//!   the door a request may wait, with its permit, for a turn at the disk or at Argon2, for its login's delay, or for room for an answer
+//!   that is being sent: never more of them than there are permits.
 //! - **Below the edge nothing asks the operating system.** A lint forbids it; `sim` runs the same code on other disks and clocks.
 #![forbid(unsafe_code)]
 // They panic where nobody can read it: a full disk under the log would end the node.

@@ -1,9 +1,9 @@
 //! Which requests are worked on when there are more than the node can do.
 //!
-//! Of CoDel ("Controlling Queue Delay", Nichols and Jacobson, ACM Queue 2012; for requests: "Fail at Scale", Maurer, ACM Queue 2015):
-//! a queue that drains soon is a burst, and good; one that stands only makes everybody wait. So many requests may be at work at once
+//! Of CoDel ("Controlling Queue Delay", Nichols and Jacobson, ACM Queue 2012; for requests: "Fail at Scale", Maurer, ACM Queue 2015): a
+//! queue that drains soon is a burst, and good; one that stands only makes everybody wait. So any number of requests may be at work at once
 //! as long as there was a moment of calm within the last [`CALM_INTERVAL`]; after that, no more than `standing_max`, until calm returns.
-//! What is beyond is refused at once.
+//! Whatever exceeds that is refused at once.
 //!
 //! By Little's law, at full throughput a request takes `requests at work / throughput`. More at work than it takes to keep disk and
 //! processors busy adds to the time alone. So a node whose throughput is full with 64 at work, and which works on 320 at most, answers in
@@ -13,24 +13,24 @@
 //! Reads and writes are bounded apart: a disk that stands still fills the places of writes, and what is in memory is read on. So are changes
 //! of users and members, which wait for each other.
 //!
-//! Counted is work alone: from when body and credentials are known to be good to when the answer is made, or begins. Clients that are slow
-//! to send or to read, and logins that have to wait, hold no place.
+//! Only work counts: from when body and credentials are known to be good to when the answer is made, or begins. Clients that are slow to
+//! send or to read, and logins that have to wait, hold no place.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use tokio::time::{Duration, Instant};
 
-/// How long a queue may stand and still pass for a burst: what a client hardly notices, and many times a sync.
+/// How long a queue may stand and still pass for a burst: a time that a client hardly notices, and many times a sync.
 pub const CALM_INTERVAL: Duration = Duration::from_millis(100);
-/// With fewer at work than one in so many of `standing_max` there is calm. So few that a node which refuses does not come by it between
-/// two answers.
+/// There is calm when fewer are at work than `standing_max` divided by this: so few that a node that refuses requests does not get there
+/// between two answers.
 const CALM_PART: usize = 10;
 /// A commit that takes no longer is not what a node waits for.
 const SHORT_COMMIT: Duration = Duration::from_millis(1);
 
 #[derive(Debug)]
 pub struct Admission {
-    /// Where commits are short.
+    /// The bound where commits are short.
     least_standing_max: usize,
     most_standing_max: usize,
     standing_max: AtomicUsize,

@@ -159,14 +159,14 @@ impl From<Failure> for Answer {
     }
 }
 
-/// The types of `api` always serialize; were one not to, an empty body is what is left to say.
+/// The types of `api` always serialize; if one did not, the body would be empty.
 pub fn to_json(body: &impl Serialize) -> Bytes {
     serde_json::to_vec(body).unwrap_or_default().into()
 }
 
 /// What a request holds until its answer has been sent.
 pub struct Hold {
-    /// Until the answer is made, if it is whole then.
+    /// Held until the answer is made, if it is complete then.
     pub permit: Option<OwnedSemaphorePermit>,
     busy: Busy,
 }

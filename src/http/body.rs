@@ -32,7 +32,7 @@ enum Refused {
     Broken,
 }
 
-/// What the body would have to be unpacked by.
+/// The content encoding, if the body has one: it would have to be unpacked.
 pub fn encoding(headers: &HeaderMap) -> Option<&HeaderValue> {
     let mut all = headers.get_all(CONTENT_ENCODING).iter();
     all.find(|encoding| !encoding.is_empty() && !encoding.as_bytes().eq_ignore_ascii_case(b"identity"))
@@ -68,7 +68,7 @@ pub async fn read<B>(front: &Front<B>, headers: &HeaderMap, mut body: Incoming) 
     })
 }
 
-/// How long its head says that it is.
+/// The body's length, if the head declares it.
 fn declared(body: &Incoming) -> Option<usize> {
     let bytes = body.size_hint().exact();
     bytes.map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX))
@@ -114,7 +114,7 @@ struct Permit<'a> {
 }
 
 impl<'a> Permit<'a> {
-    /// For the beginning of one of which nothing was asked for yet.
+    /// For the beginning of a body, before anything of it was read.
     fn of<B>(front: &'a Front<B>, body: &Incoming) -> Result<Self, Refused> {
         let declared = declared(body).unwrap_or(0);
         if declared > BODY_BYTES_MAX {
@@ -126,7 +126,7 @@ impl<'a> Permit<'a> {
         Self::new(front, declared).ok_or(Refused::NoPermit)
     }
 
-    /// For the beginning of one whose head says that it has so many bytes.
+    /// For the beginning of a body with this declared length.
     fn new<B>(front: &'a Front<B>, declared: usize) -> Option<Self> {
         let long = &front.body_bytes;
         let short = match declared <= BODY_STEP_BYTES {
@@ -170,13 +170,13 @@ impl<'a> Pace<'a> {
         }
     }
 
-    /// What so many bytes more since then are worth.
+    /// How much time the bytes that came since then are worth, at the lowest rate.
     fn worth(&self, received: usize) -> Duration {
         let rate = u64::from(self.config.body_bytes_per_s_min.max(1));
         Duration::from_millis((received - self.had) as u64 * 1000 / rate)
     }
 
-    /// By when more has to have come than the bytes that were received.
+    /// When more than these bytes must have come.
     fn deadline(&self, received: usize) -> Instant {
         self.since + self.config.body_grace + self.worth(received)
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// Longest head of an HTTP/1.1 request, and the largest read or write buffer of its connection.
 pub const HEAD_BYTES_MAX: usize = 64 * 1024;
-/// The same for HTTP/2, as it counts.
+/// The longest head of an HTTP/2 request, by the rules of HTTP/2 for a header list.
 pub const H2_HEADER_LIST_BYTES_MAX: u32 = 16 * 1024;
 /// Requests that one HTTP/2 connection may have in flight.
 pub const H2_STREAMS_MAX: u32 = 256;

@@ -249,7 +249,7 @@ impl From<UsersError> for Failure {
             | UsersError::LastAdmin(_)
             | UsersError::BeingRemoved(_)
             | UsersError::Contended(_) => Self::new(StatusCode::CONFLICT, error.to_string()),
-            // No 409: whoever tries again after a lost answer takes that for the effect of its first try.
+            // No 409: a client that tries again after a lost answer takes that for the effect of its first try.
             UsersError::KeysUnknown(_) => {
                 let outage = OutageCode::NoQuorum.unchanged();
                 Self::passing(outage, RETRY_AFTER_S, format!("{error}; nothing was changed"))
@@ -368,7 +368,7 @@ mod tests {
             OpError::Peer("no such slot".into()),
             OpError::Internal("a fault".into()),
         ] {
-            // Who cannot be asked who it is has done nothing either.
+            // If it cannot be checked who asks, nothing was done either.
             for failure in [
                 Failure::of_read(error.clone()),
                 Failure::from(AuthError::Store(error.clone())),

@@ -31,9 +31,9 @@ use super::request::Submitted;
 use super::route::Call;
 use super::shape::Shape;
 
-/// An answer of no more is hardly more than its headers, and needs no permit.
+/// A body up to this size is hardly more than the headers, and needs no permit.
 const SMALL_ANSWER_BYTES: usize = 128;
-/// In the query of `/readyz`: it is asked whether the node's word counts, too.
+/// In the query of `/readyz`: asks also whether the node votes.
 const COUNTS: &str = "counts";
 
 /// The front's state, shared by all its connections.
@@ -42,25 +42,25 @@ pub struct Front<B> {
     pub(super) config: FrontConfig,
     pub(super) metrics: Metrics,
     pub(super) connections: Connections,
-    /// One permit a request in flight.
+    /// A permit for each request in flight.
     pub(super) requests: Arc<Semaphore>,
-    /// Of calls that write values, and of those that read: a disk that stands still must not stop what can be read without it.
+    /// Calls that write values are bounded apart from those that read: a disk that stands still must not stop what can be read without it.
     pub(super) writes: Admission,
     reads: Admission,
-    /// Of changes of users and members, which wait for each other: neither they nor the others may take each other's places.
+    /// Changes of users and members, which wait for each other, are bounded apart again.
     changes: Admission,
-    /// One permit a byte of a body in flight.
+    /// A permit for each byte of a body in flight.
     pub(super) body_bytes: Quota,
-    /// The same of bodies that are short, as most are; when all are held, they take of the others.
+    /// Permits for the bytes of short bodies, as most are; when all are held, short bodies use those above.
     pub(super) short_body_bytes: Quota,
-    /// One permit a byte of an answer that is being made or sent. Apart from those of bodies: clients that are slow to take
-    /// their answers must not stop writes.
+    /// A permit for each byte of an answer that is being made or sent. Apart from those of bodies: clients that are slow to take their
+    /// answers must not stop writes.
     answer_bytes: Quota,
-    /// One permit a stream that waits for more of these.
+    /// A permit for each stream that waits for more of these.
     pub(super) waiting_streams: Quota,
-    /// One permit a byte of what anybody is told, known or not. Apart again: strangers must not stop reads.
+    /// A permit for each byte of answers that anybody may get, without credentials. Apart again: strangers must not stop reads.
     pub(super) public_bytes: Quota,
-    /// One permit a connection that found no place and is about to hear so.
+    /// A permit for each connection that found no place and is about to be told so.
     pub(super) turned_away: Quota,
     pub(super) draining: AtomicBool,
     openapi: Bytes,
@@ -106,8 +106,8 @@ impl<B: Backend> Front<B> {
         }
     }
 
-    /// The answer to one whose credentials were good, under a permit for its bytes. That of a write is small, or has one from before it was
-    /// done: none is refused afterwards.
+    /// An answer to good credentials, under a permit for its bytes. The answer to a write is small, or got its permit before the write was
+    /// done: no write is refused afterwards.
     fn covered(&self, answer: Answer) -> Result<Answer, Failure> {
         let bytes = answer.uncovered_bytes();
         if bytes <= SMALL_ANSWER_BYTES {
@@ -213,7 +213,7 @@ impl<B: Backend> Front<B> {
         user: &mut Option<UserId>,
     ) -> Result<Answer, Failure> {
         let body = body::read(self, &head.headers, body).await?;
-        // Before anything is spent on it; the place itself is taken when it is known who asks.
+        // Before any work is done for it; the place itself is taken once it is known who asks.
         let admission = self.admission(call);
         if admission.is_full(Instant::now) {
             return Err(self.overloaded());

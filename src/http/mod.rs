@@ -11,6 +11,7 @@
 //! | `connection` | what a connection is doing, and the sweep that cuts those which do nothing for too long |
 //! | `front` | one request: route, permits, the call, then log and metrics; holds the front's shared state |
 //! | `route` | which call a method and path name |
+//! | `admission` | which requests are worked on when there are more than the node can do |
 //! | `body` | reads a request's body under a permit for its bytes |
 //! | `request` | a body with its credentials: parsing, and who it is from |
 //! | `shape` | which fields each body has, with their limits: the one table behind `explain` and `openapi` |
@@ -22,6 +23,7 @@
 //! | `metrics` | what the front counts; `shards` and `cluster` add what the node counts |
 //! | `openapi` | the description of all this |
 //! | `backend` | what the front needs from below |
+//! | `config` | the limits, each with its reason |
 //!
 //! A body is parsed once, straight into borrowing structs. Only when that fails is it read again by `explain`, which keeps
 //! nothing but the faults. Nothing is revealed or changed before the credentials were checked.

@@ -60,7 +60,7 @@ impl OpError {
         )
     }
 
-    /// The same, where the outcome is not known.
+    /// This error where the outcome is not known.
     pub(super) fn doubted(self) -> Self {
         match self {
             error if error.maybe_applied() => error,

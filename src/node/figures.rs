@@ -19,7 +19,7 @@ pub struct ShardFigures {
     pub stats: ShardStats,
 }
 
-/// Of the cache of decoded blocks.
+/// Figures of the cache of decoded blocks.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct CacheFigures {
     pub hits: u64,

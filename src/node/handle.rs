@@ -71,7 +71,7 @@ impl Node {
         self.cluster.as_ref()
     }
 
-    /// The one who hears of changed system keys from here on, by their names, on whichever node they were changed. The first one counts.
+    /// Sets who is told, from here on, which system keys have changed, on whichever node that was. Only the first watcher counts.
     pub fn watch_system(&self, watcher: SystemWatcher) {
         self.local.watch_system(watcher);
     }
@@ -121,7 +121,7 @@ impl Node {
         adds: Vec<Add>,
         terms: Terms,
     ) -> Vec<Result<Added, OpError>> {
-        // Whoever waits for changes of these is told of each.
+        // The watcher is told of each.
         if user.is_system() {
             return Vec::new();
         }
@@ -290,13 +290,13 @@ impl Node {
         }
     }
 
-    /// Why another node should not be taken down now, if it should not: this one does not serve, or its word counts for nothing somewhere.
+    /// Why no other node should be taken down now, if none should: this one does not serve, or does not vote for some slot.
     pub fn why_not_counting(&self) -> Option<String> {
         let why = self.why_not_ready();
         why.or_else(|| self.cluster.as_ref()?.why_not_counting())
     }
 
-    /// How long a commit takes now, where it takes longest. The system's own shard aside, which seldom commits.
+    /// How long a commit takes now in the slowest shard; the system's own, which seldom commits, does not count.
     pub fn commit_time(&self) -> Duration {
         self.local.commit_time()
     }

@@ -59,7 +59,7 @@ pub async fn first_or_other<T>(
     }
 }
 
-/// The same, or an error by then.
+/// What `read` gives, or an error at the deadline.
 pub async fn by<T>(deadline: Instant, read: impl Future<Output = Result<T, OpError>>) -> Result<T, OpError> {
     let read = timeout_at(deadline, read).await;
     read.unwrap_or(Err(OpError::Deadline { maybe_applied: false }))
@@ -67,12 +67,12 @@ pub async fn by<T>(deadline: Instant, read: impl Future<Output = Result<T, OpErr
 
 /// A snapshot of one key's list, read piece by piece.
 ///
-/// Where a piece cannot be had, another replica may give its own snapshot: in place of the first piece, or, for who asks for that with `until_sent`,
-/// in place of all that was given so far.
+/// Where a piece cannot be had, another replica may give its own snapshot: in place of the first piece, or, if the caller asked for that
+/// with `until_sent`, in place of all that was given so far.
 pub struct ValueReader {
     source: Source,
     unsent: Option<Unsent>,
-    /// It lasts until it is told otherwise, not until the first piece.
+    /// Whether `unsent` counts until `sent` is called, and not only until the first piece.
     holds_back: bool,
     given: bool,
     began_anew: bool,

@@ -11,7 +11,7 @@ use crate::types::{Key, UserId};
 /// The ops of a snapshot that a clock does not cover, page after page.
 pub struct Lacking {
     local: Local,
-    /// Of the shard.
+    /// The number of the shard's door.
     index: usize,
     user: UserId,
     key: Key,

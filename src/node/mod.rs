@@ -14,7 +14,7 @@
 //! | `membership` | the gossip that tells which other nodes there are; nothing else names chitchat |
 //! | `peers` | the connections with them |
 //! | `cluster` | what the members do together |
-//! | `terms`, `error`, `figures`, `seldom` | how far a request has to reach; what can become of it; what is counted; complaints that must not fill the log |
+//! | `terms`, `error`, `figures`, `log_limiter` | how far a request has to reach; what can become of it; what is counted; complaints that must not fill the log |
 
 pub mod cluster;
 pub mod error;
@@ -25,13 +25,13 @@ mod hedged;
 mod jobs;
 mod lacking;
 pub mod local;
+mod log_limiter;
 pub mod membership;
 pub mod offline;
 mod opening;
 mod pages;
 pub mod peers;
 pub mod replica;
-mod seldom;
 pub mod series;
 mod shards;
 mod stalled;

@@ -124,7 +124,7 @@ pub fn open(env: &Env, config: &NodeConfig) -> Result<SupervisorArguments, Start
     opening.finish(env, opened)
 }
 
-/// The same, with all shards at once.
+/// Like [`open`], with all shards at once.
 pub async fn open_at_once(env: Env, config: NodeConfig) -> Result<SupervisorArguments, StartError> {
     let opening = {
         let env = env.clone();

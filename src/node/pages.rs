@@ -1,10 +1,10 @@
-//! How much of what takes several messages goes into one of them.
+//! Sizes of pages: what is too much for one message goes in several.
 
 /// Sizes of pages between nodes. Nobody but tests and the simulation has them other than they are by default: smaller, so that there is more than
 /// one page of anything.
 #[derive(Debug, Clone, Copy)]
 pub struct Pages {
-    /// Ops of one key, where replicas are made to hold the same of it, bytes.
+    /// Ops of one key, when replicas are brought to hold the same, bytes.
     pub key_bytes: usize,
     /// Text that a node reads through another one, bytes.
     pub reader_bytes: usize,

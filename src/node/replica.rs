@@ -29,7 +29,7 @@ pub struct Export {
     local: Local,
     /// Those still to be read, the last one first.
     scans: Vec<(usize, OpScan)>,
-    /// Of the wanted dots, those that are known here.
+    /// The wanted dots that are covered here.
     covered: SlotClocks,
 }
 
@@ -90,7 +90,7 @@ impl Local {
         clocks
     }
 
-    /// The same, and of `slots` takes those of other shards out: what they hold must not look like nothing.
+    /// Like [`clocks`](Self::clocks); and takes those slots out of `slots` whose shards do not serve now, as they must not look empty.
     pub fn open_clocks(&self, slots: &mut Vec<SlotId>) -> SlotClocks {
         let readers: Vec<Option<ShardReader>> = self.doors().iter().map(|door| door.reader().ok()).collect();
         slots.retain(|slot| readers[self.door_of(*slot)].is_some());
@@ -118,7 +118,7 @@ impl Local {
         lost
     }
 
-    /// Of the slot.
+    /// Dots of the slot that this disk lost.
     pub fn lost_of(&self, slot: SlotId) -> Result<Clock, OpError> {
         let lost = self.doors()[self.door_of(slot)].with_reader(ShardReader::lost)?;
         Ok(lost.get(slot).cloned().unwrap_or_default())
@@ -129,7 +129,7 @@ impl Local {
         self.source_at(user, key, |clock| clock.map_or(0, Clock::digest))
     }
 
-    /// The same with that clock.
+    /// Like [`source_at_digest`](Self::source_at_digest), with the clock itself.
     pub fn source_at_clock(&self, user: &UserId, key: &Key) -> Result<(KeySource, Clock), OpError> {
         self.source_at(user, key, |clock| clock.cloned().unwrap_or_default())
     }
@@ -192,7 +192,8 @@ impl Local {
         held.map_err(|error| self.report(index, error))
     }
 
-    /// The ops with these dots, and first all clears that saw one of them: for a peer, which counts those of them as dropped that it is not given.
+    /// The ops with these dots, and before them all clears that saw one of the dots: for a peer, which takes what it is not given for
+    /// dropped.
     pub fn export(&self, wants: &SlotClocks) -> Result<Export, OpError> {
         self.exported(wants, |scan| scan)
     }
@@ -232,7 +233,7 @@ impl Local {
         awaited
     }
 
-    /// Takes none of these ops from here on, unless they are allowed again; gives those of them that are not here.
+    /// Refuses these ops from here on, unless they are allowed again; returns those that are not here.
     pub async fn refuse(&self, slot: SlotId, dots: &Clock) -> Result<Clock, OpError> {
         let mut wanted = SlotClocks::default();
         wanted.join_slot(slot, dots);
@@ -241,8 +242,8 @@ impl Local {
         Ok(lacking.remove_slot(slot).unwrap_or_default())
     }
 
-    /// Whether files say of all dots that shards take for dropped that they are: what was only told to them, a restart forgets. Where they do
-    /// not, they soon do.
+    /// Whether files record all dots that shards take for dropped: what shards were only told, a restart forgets. If not, the files soon
+    /// will.
     pub async fn dropped_are_noted(&self) -> Result<bool, OpError> {
         let mut all = true;
         for door in self.doors() {
@@ -266,7 +267,7 @@ impl Local {
         self.tell_shards(lost, |news, lost| news.healed.join(&lost));
     }
 
-    /// The first copy of what the others hold is here; durable on Ok.
+    /// Notes that what the others held was copied for the first time; durable on Ok.
     pub async fn set_whole(&self) -> Result<(), OpError> {
         self.ask_supervisor(|done| SupervisorMessage::SetNew {
             is_new: Some(false),
@@ -276,8 +277,8 @@ impl Local {
         .await
     }
 
-    /// This disk is not what it was: from the next start on too, its word counts for nothing until what the others hold was copied.
-    /// `starts` were seen of it.
+    /// Notes that this disk is not what it was: it does not vote, nor does it after a restart, until what the others hold was copied.
+    /// `starts` of it were seen.
     pub async fn set_new(&self, starts: u64) -> Result<(), OpError> {
         self.ask_supervisor(|done| SupervisorMessage::SetNew {
             is_new: Some(true),
@@ -297,7 +298,7 @@ impl Local {
         .await
     }
 
-    /// Names like those that this process gives out may be in use elsewhere: all shards take others.
+    /// Has all shards take new origins: dots like those that this process gives out may be in use elsewhere.
     pub fn renew_origins(&self) {
         // Fails only when the node is going down.
         let _ = self.supervisor().cast(SupervisorMessage::RenewOrigins);
@@ -335,8 +336,8 @@ impl Local {
 }
 
 impl Export {
-    /// The next ops, about so many bytes of them. None may come although there are more: it reads no more at once than `OpScan::next_batch`
-    /// does, so that nobody waits long for the answer, and one that is not waited for any more soon ends. `None` is the end.
+    /// The next ops, about so many bytes of them; `None` at the end. A batch may be empty although there are more: it reads no more at once
+    /// than `OpScan::next_batch` does, so that nobody waits long for the answer, and one that nobody waits for any more soon ends.
     pub async fn next(&mut self, budget_bytes: usize) -> Result<Option<Vec<KeyedOp>>, OpError> {
         if let Some((index, mut scan)) = self.scans.pop() {
             let (mut scan, batch) = self
@@ -370,7 +371,7 @@ impl Export {
         Ok(None)
     }
 
-    /// Of the wanted dots, those that are known here: when all was given, what of them was not was cleared.
+    /// The wanted dots that are covered here: those of them that were not given by the end were cleared.
     pub fn covered(&self) -> &SlotClocks {
         &self.covered
     }

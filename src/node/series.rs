@@ -1,10 +1,10 @@
 //! Adds to one key that are carried out together, in their order: they share group commits.
 //!
 //! Invariants:
-//! - one of them is given its dot and stamp only after all that come before it in the series have theirs, or had been taken before: whatever becomes of one that
-//!   got none (refused, withdrawn, lost with its shard), none of those behind it gets one;
-//! - another replica gets all of them in one message: it holds those at the beginning, if it holds any. Did it hold one without one before it, and
-//!   nobody else either, a retry would bring the missing one behind it;
+//! - an add is given its dot and stamp only after all before it in the series have theirs, or turned out to be repeated requests. If one
+//!   gets none (refused, withdrawn, lost with its shard), no add behind it gets one;
+//! - another replica gets all of them in one message, so that it holds some first ones of them and no others. If it held one without
+//!   another before it, which nobody held, a retry would bring the missing one in behind;
 //! - one counts as done only when all that come before it are.
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -43,7 +43,7 @@ pub struct Series(Arc<Shared>);
 #[derive(Default)]
 struct Shared {
     is_broken: AtomicBool,
-    /// When those that have their names go to the other replicas: the shard's count of sendings.
+    /// When those that have their dots and stamps go to the other replicas: the shard's count of sendings.
     sending: OnceLock<u64>,
 }
 
@@ -53,14 +53,14 @@ impl PartialEq for Series {
     }
 }
 
-/// A write's place in its series. Dropped before the write has its name, it breaks the series off.
+/// A write's place in its series. If it is dropped before the write has its dot and stamp, the series breaks off there.
 pub struct InSeries {
     series: Series,
     is_named: bool,
 }
 
 impl Series {
-    /// Of the next write.
+    /// The place of the next write.
     pub fn place(&self) -> InSeries {
         InSeries {
             series: self.clone(),
@@ -70,12 +70,12 @@ impl Series {
 }
 
 impl InSeries {
-    /// Whether one before it has ended without a name.
+    /// Whether one before it has ended without a dot and stamp.
     pub fn is_broken(&self) -> bool {
         self.series.0.is_broken.load(Ordering::Acquire)
     }
 
-    /// Whether it would go to the other replicas with those before it, if it got its name before this sending.
+    /// Whether it would go to the other replicas with those before it, if it got its dot and stamp before this sending.
     pub fn goes_with(&self, sending: u64) -> bool {
         self.series.0.sending.get().is_none_or(|first| *first == sending)
     }
@@ -99,7 +99,8 @@ impl Drop for InSeries {
     }
 }
 
-/// What is told of a series of which this became. Those at its end that had no effect are left out: they can be tried as if they had never been sent.
+/// What the caller is told of a series with these results. Those at its end that had no effect are left out: they can be tried as if they
+/// had never been sent.
 pub fn told(mut done: Vec<Result<Added, OpError>>) -> Vec<Result<Added, OpError>> {
     let was_begun = |done: &Result<Added, OpError>| done.as_ref().err().is_none_or(OpError::maybe_applied);
     done.truncate(done.iter().rposition(was_begun).map_or(0, |last| last + 1));

@@ -1,6 +1,6 @@
 //! Turns of reads that may wait for the disk: so many of each kind at a time, the others in the order they came.
 //!
-//! Without them, what anybody asks for would take all threads that there are, and seals, merges and passwords wait behind it.
+//! Without them, reads could take all threads that there are, and seals, merges and password checks would wait behind them.
 //!
 //! Invariant: a turn is given back when its work is done, whether or not anybody waits for that any more.
 
@@ -32,7 +32,7 @@ pub struct Turns {
     users: Arc<Mutex<BTreeMap<UserId, OfUser>>>,
 }
 
-/// Of a user who lists keys.
+/// One user's lists of keys.
 struct OfUser {
     turns: Arc<Semaphore>,
     /// Lists that are at work or wait.
@@ -108,7 +108,7 @@ pub async fn in_turn<T: Send + 'static>(
 ) -> Result<T, OpError> {
     let turn = turns.clone().acquire_owned().await;
     let turn = turn.map_err(|_closed| OpError::ShuttingDown)?;
-    // Given back by who takes what was found, or, if nobody waits for it any more, with it.
+    // Given back when what was found is taken, or dropped because nobody waits for it any more.
     let (found, _turn) = env.run_blocking(move || (read(), turn)).await?;
     Ok(found)
 }

@@ -1,6 +1,6 @@
-//! Telling of keys of the system's own range that changed on this disk, whoever changed them: here, or on another node, from where the op came.
+//! Notices of system keys that changed on this disk, whether by a request here or by an op that came from another node.
 //!
-//! Invariant: whoever watches hears of a change when it shows on this disk, or later, and hears of it however the one who wrote it ended.
+//! Invariant: the watcher hears of every change, once it shows on this disk and never before, whatever became of the request that made it.
 
 use std::collections::BTreeSet;
 use std::sync::OnceLock;
@@ -40,7 +40,7 @@ pub(super) fn changed_keys(ops: &[KeyedOp]) -> BTreeSet<Key> {
 impl Local {
     /// From here on this one hears. Only the first one counts.
     pub(super) fn watch_system(&self, watcher: SystemWatcher) {
-        // Set once, by who starts the node.
+        // Set once, when the node is started.
         let _ = self.watcher().0.set(watcher);
     }
 

@@ -1,5 +1,5 @@
-//! Files that are not needed any more are removed, or set aside because they are damaged. Which these are, `files` knows; what cannot be removed
-//! is tried again.
+//! Removing files that are not needed any more, or setting them aside because they are damaged. `files` knows which they are; what fails is
+//! tried again.
 
 use std::io;
 use std::path::PathBuf;
@@ -28,7 +28,8 @@ pub struct CleanupJob {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
     tasks: Vec<Cleanup>,
-    /// Let go here: with the last of those who hold a segment, each of its blocks is looked for in the cache, and its file's space comes free.
+    /// Dropped by the job: dropping the last handle of a segment looks for each of its blocks in the cache, and frees the space of its
+    /// file.
     merged: Vec<Arc<Segment>>,
 }
 
@@ -37,7 +38,7 @@ pub struct CleanupJob {
 pub struct CleanedUp {
     /// The numbers of the files that are durably gone.
     pub(super) gone: Vec<u64>,
-    /// Of those that are gone, not durably for all that is known, now or later.
+    /// Those of them whose removal may not be durable, now or later.
     pub(super) doubted: Vec<u64>,
     quarantined: u64,
     /// To be tried again.

@@ -46,8 +46,8 @@ impl Shard {
         );
     }
 
-    /// Where ops that this origin named are lost, it ends. A request whose op is lost here is taken anew, and the lost op comes back from another
-    /// replica: whoever reads both relies on it that one origin takes no request id twice.
+    /// Where ops that this origin named are lost, it ends. A request whose op is lost here is taken anew, and the lost op comes back from
+    /// another replica: a read of both relies on it that one origin takes no request id twice.
     pub(super) fn end_origin_if_among(&mut self, newly_lost: &SlotClocks) {
         let origin = self.naming.origin();
         let is_own = |(_, clock): (SlotId, &Clock)| clock.get(origin).is_some();

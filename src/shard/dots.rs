@@ -17,19 +17,19 @@ use crate::store::segment::Segment;
 pub(super) struct Dots {
     /// Held or known to be dropped, those that are not durable yet too.
     covered: SlotClocks,
-    /// Of these, the ones that are dropped and that no file here says so of.
+    /// Those of them that are dropped, and of which no file here says so.
     dropped: SlotClocks,
-    /// A file is to say so of the dropped ones as soon as possible, and not only when nobody writes.
+    /// Whether a file is to say soon which are dropped, and not only once nobody writes.
     note_wanted: bool,
-    /// Of the open group, and of the one that is being committed.
+    /// The dots of the open group, and of the one that is being committed.
     open: Vec<Dot>,
     committing: Vec<Dot>,
-    /// They were on this disk and are no more.
+    /// Dots that were on this disk and are not any more.
     lost: SlotClocks,
 }
 
 impl Dots {
-    /// Of what was found on the disk.
+    /// The dots that were found on the disk.
     pub fn found(covered: SlotClocks, lost: SlotClocks) -> Self {
         Self {
             covered,
@@ -53,7 +53,7 @@ impl Dots {
         &self.lost
     }
 
-    /// Of the open group.
+    /// The dots of the open group.
     pub fn open(&self) -> &[Dot] {
         &self.open
     }
@@ -62,7 +62,7 @@ impl Dots {
         self.covered.contains(dot.slot, dot.origin, dot.seq)
     }
 
-    /// Of these, those that are neither here nor in the open group, nor known to be dropped.
+    /// Those of `dots` that are neither here nor in the open group, nor known to be dropped.
     pub fn lacking(&self, dots: &SlotClocks) -> SlotClocks {
         dots.minus(&self.covered)
     }
@@ -95,7 +95,7 @@ impl Dots {
         self.covered.insert(dot.slot, dot.origin, dot.seq);
     }
 
-    /// The same for many, which are in order.
+    /// Covers many, which are sorted.
     pub fn cover_all(&mut self, dots: &[Dot]) {
         self.covered.insert_all(dots);
     }
@@ -112,8 +112,8 @@ impl Dots {
         dots
     }
 
-    /// What became durable is not lost any more; whether any of it was. Asked after each commit, be that of one op, for as long as anything is
-    /// lost: it must not look at all the clocks of the shard.
+    /// What became durable is not lost any more; returns whether any of it was. Called after each commit, even of one op, for as long as
+    /// anything is lost, so it must not go through all the clocks of the shard.
     pub fn find_among(&mut self, dots: &[Dot]) -> bool {
         let mut found = SlotClocks::default();
         for dot in dots {
@@ -128,7 +128,7 @@ impl Dots {
         true
     }
 
-    /// The same where all that is durable is to be looked at.
+    /// Like `find_among`, but goes through all that is durable.
     pub fn find(&mut self, durable: &SlotClocks) -> bool {
         let lost = self.lost.minus(durable);
         let is_found = lost != self.lost;

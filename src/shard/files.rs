@@ -22,7 +22,7 @@ pub(super) struct Files {
     spares: Vec<u64>,
     /// Files whose content lives on elsewhere, until their removal is durable.
     obsolete: BTreeSet<u64>,
-    /// Of these, the ones that stay there: a sync of their removal failed.
+    /// Those of them that stay there, because a sync of their removal failed.
     doubted: BTreeSet<u64>,
     /// To remove or set aside.
     cleanup: Vec<Cleanup>,

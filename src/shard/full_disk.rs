@@ -1,4 +1,4 @@
-//! What a shard does on a full disk: it lets go what it kept for that moment, takes clears, and looks for space.
+//! A full disk: the shard gives up its reserve, still takes clears, and looks for space.
 
 use super::Shard;
 use super::picking::TooLarge;
@@ -15,7 +15,7 @@ const CLEAR_ROOM_BYTES: u64 = 16 * 1024;
 pub(super) enum Reserve {
     /// To be made. It may still be there, if it could not be removed, or not be there any more.
     Gone,
-    /// Of a former life: how much is in it is to be looked at.
+    /// Left by a former life: its size has to be looked at.
     Unseen,
     Whole,
 }

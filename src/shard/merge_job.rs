@@ -28,15 +28,15 @@ pub enum MergeOutcome {
 
 /// How a merge ended.
 pub struct MergeEnd {
-    /// Of the segment that it was to write: says which merge it was.
+    /// The number of the segment that it was to write, which tells which merge it was.
     pub number: u64,
     pub result: Result<Box<Merged>, MergeError>,
-    /// Of its file, if it failed.
+    /// The size of its file, if it failed.
     pub(super) written_bytes: u64,
 }
 
 impl MergeEnd {
-    /// Of a merge that was given up, or whose job died.
+    /// The end of a merge that was given up, or whose job died.
     pub fn abandoned(number: u64) -> Self {
         Self {
             number,
@@ -55,7 +55,7 @@ impl MergeJob {
         }
     }
 
-    /// Of the segment that it writes.
+    /// The number of the segment that it writes.
     pub fn number(&self) -> u64 {
         self.number
     }

@@ -21,7 +21,7 @@ pub(super) enum Purpose {
 /// What a merge, or a seal, under way is made of.
 pub(super) struct Running {
     pub purpose: Purpose,
-    /// Of the segment that it writes.
+    /// The number of the segment that it writes.
     pub number: u64,
     /// The segments that are its inputs.
     pub segments: Vec<u64>,

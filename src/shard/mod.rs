@@ -21,7 +21,16 @@
 //! | `open_parts` | how long the values are that are being assembled |
 //! | `published` | what readers see |
 //!
-//! The other files are what the shard does with them. Invariants of the whole:
+//! The other files are what the shard does with its parts:
+//!
+//! | file | what it does |
+//! | --- | --- |
+//! | `write`, `requests`, `commit` | from a request to a record in the open group; request ids that were taken; the group commit |
+//! | `upkeep`, `picking`, `merge_job` | sealing and merging: when, of what, and the job that does it |
+//! | `damage`, `cleanup` | what damage takes with it; removing files that are not needed any more |
+//! | `settle` | runs all jobs on the spot, for tools and tests |
+//!
+//! Invariants of the whole:
 //! - an op is visible to readers exactly when it is durable;
 //! - after a failed commit nothing more is written: the shard must be reopened from what is on disk (guarantee G10).
 

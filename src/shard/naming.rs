@@ -59,7 +59,7 @@ impl Naming {
         self.origin
     }
 
-    /// Of the next op of the slot. Given again until it is used.
+    /// The dot of the slot's next op. It is given again until it is used.
     pub fn next_dot(&self, slot: SlotId) -> Dot {
         Dot {
             origin: self.origin,

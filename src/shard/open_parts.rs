@@ -2,9 +2,9 @@
 //!
 //! Without it, each add to a key that has parts somewhere and ops of several origins would read the whole list.
 //!
-//! Invariant: as long as the shard has lost nothing, what is remembered is no less than what the parts held here make up that no value
-//! finishes, but for what was appended while the disk was read. It is more where an op of another origin finished some of them.
-//! Nothing that is done to one key changes what is remembered of another, whatever their `KeyHash`es are.
+//! Invariant: as long as the shard has lost nothing, what is remembered is at least the length of all unfinished parts held here, but for
+//! what was appended while the disk was read. It is more where an op of another origin finished some of them. Nothing that is done to one
+//! key changes what is remembered of another, even if their `KeyHash`es are equal.
 
 use std::collections::HashMap;
 

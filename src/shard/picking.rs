@@ -20,7 +20,7 @@ const MERGE_INPUTS_MAX: usize = 16;
 /// A merge that the disk had not the space for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct TooLarge {
-    /// What it was expected to take, bytes; or one that did not fit before it, if that was less.
+    /// Bytes that it was expected to take; or that one before it, which did not fit either, was expected to take, if that is less.
     pub expected: u64,
     /// What there has to be for it, bytes: no less, and more where it was seen to take more.
     pub needed: u64,
@@ -81,7 +81,7 @@ impl Shard {
             .is_none_or(|merge| self.bytes_needed(inputs) < merge.expected - merge.expected / RETRY_PART)
     }
 
-    /// Of these, smallest first, as many as the disk may have space to merge: half of what did not fit. What it frees lets more fit.
+    /// As many of these, smallest first, as the disk may have space to merge: half of what did not fit. What the merge frees lets more fit.
     fn that_fit(&self, mut by_size: Vec<Arc<Segment>>) -> Option<Vec<Arc<Segment>>> {
         // Clears that came since may have made it smaller; not each one is worth a try.
         let Some(too_large) = self.disk.merge_too_large().filter(|_| !self.may_fit(&by_size)) else {

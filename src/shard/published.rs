@@ -1,7 +1,7 @@
 //! What a shard shows to readers: enough to read by, without asking the shard.
 //!
-//! Only the shard changes it, but for the highest time, which others may move on. A reader takes what is current at one moment and goes on with that, however the shard goes on:
-//! reads wait neither for a commit nor for the shard's queue.
+//! Only the shard changes it, except for the highest time, which others may raise. A reader takes a snapshot and keeps to it, whatever the
+//! shard does next: reads wait neither for a commit nor for the shard's queue.
 //!
 //! Invariant: an op that was acknowledged is in what is published. A new active memtable is published before anything is
 //! put into it, and what was merged is published whole, in one step with what it replaces.
@@ -45,7 +45,7 @@ pub(super) struct Readable {
     pub(super) segments: Vec<Arc<Segment>>,
     /// Dots that were on this disk and are no more.
     pub(super) lost: SlotClocks,
-    /// What the clears saw that could not go yet, as far as it is in the way.
+    /// Why some clears cannot be collected yet: the dots that they saw and that not every replica's clock covers.
     pub(super) awaited: SlotClocks,
 }
 
@@ -158,7 +158,7 @@ impl ShardReader {
         let mut found = BTreeMap::new();
         for memtable in &readable.memtables {
             let keys = {
-                // Held for no longer than it takes: the shard's actor, and all who read behind it, wait meanwhile.
+                // Held as briefly as possible: the shard's actor waits meanwhile, and so does every reader behind it.
                 let memtable = memtable.read();
                 memtable.keys_of(&query.user, memtable.durable_groups(), |key| query.accepts(key))
             };
@@ -183,7 +183,7 @@ impl ShardReader {
     }
 }
 
-/// Of the segments, those that may hold the key.
+/// The segments that may hold the key.
 pub(super) fn those_of_key(segments: &[Arc<Segment>], slot: SlotId, hash: KeyHash) -> Vec<Arc<Segment>> {
     let tag = key_tag(hash);
     let held = segments.iter().filter(|segment| segment.may_hold(slot, tag));

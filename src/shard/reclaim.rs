@@ -45,7 +45,7 @@ impl Clears {
         self.left.values().sum()
     }
 
-    /// Of those that no merge of all segments took yet, how many there are.
+    /// How many clears no merge of all segments took yet.
     pub fn untaken(&self) -> u64 {
         self.cleared.clears
     }
@@ -81,14 +81,14 @@ impl Clears {
         self.awaited = awaited;
     }
 
-    /// Clears that had to be kept may go now where what all know of is not what it was `before`. Where it is, a merge would only keep them
-    /// again: slots of a node that is away stand still, while others in the same shard go on.
+    /// Clears that had to be kept may go now in the slots where more is known to all replicas than `before`. In the others, a merge would
+    /// only keep them again: slots of a node that is away stand still, while others in the same shard go on.
     pub fn let_go(&mut self, before: Option<&SlotClocks>, stable: Option<&SlotClocks>) {
         let known = |stable: Option<&SlotClocks>, slot| stable.and_then(|stable| stable.get(slot)).cloned();
         self.left.retain(|slot, _| known(before, *slot) == known(stable, *slot));
     }
 
-    /// The same where this replica itself has come to know of these dots.
+    /// Like `let_go`, in the slots of these dots, which this replica itself has come to know of.
     pub fn let_go_in(&mut self, news: &SlotClocks) {
         self.left.retain(|slot, _| news.get(*slot).is_none());
     }
@@ -101,12 +101,12 @@ pub(super) struct Cleared {
     clears: u64,
     /// By what each key counts.
     by_key: HashMap<KeyHash, u64>,
-    /// Of all keys, bytes.
+    /// What all keys count, bytes.
     bytes: u64,
 }
 
 impl Cleared {
-    /// Of clears that nothing more is known of.
+    /// Clears of which nothing is known but what they may free.
     fn of_unknown(bytes: u64) -> Self {
         Self {
             bytes,
@@ -147,7 +147,7 @@ impl Shard {
         self.clears.note(hash, held);
     }
 
-    /// A seal under way does not ask for clears that came after it began; about what it takes of the key.
+    /// About how many bytes of the key a seal under way writes: it does not heed clears that came after it began.
     fn bytes_being_sealed(&self, user: &UserId, key: &Key) -> u64 {
         let Some(memtable) = self.logs.oldest_frozen().filter(|_| self.merges.is_sealing()) else {
             return 0;

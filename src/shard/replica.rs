@@ -2,8 +2,8 @@
 //!
 //! Invariants:
 //! - an op is appended at most once: what the clock covers is not taken again;
-//! - the clock that is told holds only what is durable here or known to be dropped, and changes in one step with what readers see: who
-//!   finds two replicas' clocks of a slot equal may take what one of them shows for what both hold.
+//! - the clock that others are told holds only what is durable here or known to be dropped, and changes in one step with what readers see:
+//!   when two replicas' clocks of a slot are equal, what one of them shows is what both hold.
 
 use std::collections::BTreeSet;
 
@@ -61,7 +61,7 @@ impl Others {
         }
     }
 
-    /// When nothing was elsewhere that was not here, the last time that this is known of.
+    /// The last time at which, as far as is known, no other replica held anything that was missing here.
     pub fn heard(&self, now: WallMs) -> Option<WallMs> {
         match &self.stable {
             Some(_) => self.heard,
@@ -132,15 +132,15 @@ impl Shard {
         }
     }
 
-    /// Tells the clock anew, after it changed otherwise than by a commit.
+    /// Publishes the clock after a change that was not a commit.
     pub(super) fn publish_clock(&mut self) {
         let durable = self.dots.durable();
         self.published.tell_durable(|clocks| *clocks = durable);
         self.published.tell_time(self.naming.highest_time());
     }
 
-    /// Takes these dots for known: a peer that covers them sent all of them that it still holds, so the others were cleared, and what
-    /// cleared them is durable here.
+    /// Takes these dots for dropped: a peer that covers them has sent all of them that it still holds, so the others were cleared, and the
+    /// clears that did it are durable here.
     pub fn know_dropped(&mut self, dots: &SlotClocks) {
         let mut news = self.dots.lacking(dots);
         news.retain_slots(|slot| self.place.slots.contains(&slot.0));
@@ -155,7 +155,7 @@ impl Shard {
         }
     }
 
-    /// Of these dots, those that are neither here nor in the open group, nor known to be dropped.
+    /// Those of `dots` that are neither here nor in the open group, nor known to be dropped.
     pub fn lacking(&self, dots: &SlotClocks) -> SlotClocks {
         self.dots.lacking(dots)
     }
@@ -170,8 +170,9 @@ impl Shard {
         !is_wanted
     }
 
-    /// The footer of the next sealed log, be that empty, says which dots are dropped; a segment written anew for that might be a large one. At
-    /// once where they were given up as lost, for until then each start finds them lost again, and where somebody waits for it.
+    /// Has the footer of the next sealed log say which dots are dropped, even if that log is empty: to write a segment anew for it might
+    /// mean a large one. At once if they were given up as lost, for until then each start finds them lost again; and if somebody waits for
+    /// it.
     pub(super) fn want_note(&mut self) {
         if self.dots.is_note_wanted() && self.logs.frozen_count() == 0 {
             self.space.want_takeover();
@@ -258,7 +259,7 @@ impl ShardReader {
         durable.slots().map(|(slot, clock)| (slot, clock.digest())).collect()
     }
 
-    /// A snapshot of one key, and what `told` makes of the very clock of its slot that it was taken at; none is the empty one.
+    /// A snapshot of one key, and what `told` makes of the slot's clock at that very moment (None stands for an empty clock).
     pub fn key_at<T>(
         &self,
         (slot, hash): (SlotId, KeyHash),
@@ -271,7 +272,7 @@ impl ShardReader {
         Ok((source, told(durable.get(slot))))
     }
 
-    /// Of each slot, what was collected: clears that are not held any more, and all that they saw.
+    /// What was collected of the slot: clears that are not held any more, and all that they saw.
     pub fn collected(&self, slot: SlotId) -> Clock {
         let mut collected = Clock::default();
         for segment in &self.readable.load().segments {
@@ -282,8 +283,8 @@ impl ShardReader {
         collected
     }
 
-    /// The ops with these dots that are durable here, and the clock that they are of: what it covers of the wanted and the scan does not
-    /// give was cleared.
+    /// A scan of the ops with these dots that are durable here, and the clock at that moment: wanted dots that it covers and the scan does
+    /// not give were cleared.
     pub fn scan(&self, wants: SlotClocks, now: WallMs) -> (OpScan, SlotClocks) {
         self.scan_with(wants, now, || {})
     }

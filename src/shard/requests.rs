@@ -19,7 +19,7 @@ pub enum RequestHeld {
     No,
     /// A memtable holds it; its op may not be durable yet.
     Memory,
-    /// By a filter, which errs for 1 id in 256.
+    /// A filter says so, which is wrong for 1 id in 256.
     MayBeOnDisk,
 }
 
@@ -86,7 +86,7 @@ impl ShardReader {
             key: key.clone(),
             op,
         };
-        // An open group too: whether it becomes durable is for who asks to see to.
+        // Also if it is in an open group: whether that becomes durable is the caller's concern.
         let memory = MemoryOps::of(&readable.memtables, (user, key), |memtable| {
             memtable.closed_groups() + 1
         });

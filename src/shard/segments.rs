@@ -45,7 +45,7 @@ impl Segments {
         self.held.iter().any(|segment| segment.number() == number)
     }
 
-    /// Of all that are held.
+    /// The sum of a figure over all segments that are held.
     pub fn sum(&self, figure: fn(&Segment) -> u64) -> u64 {
         self.held.iter().map(|segment| figure(segment)).sum()
     }

@@ -187,7 +187,7 @@ impl SpaceWanted {
         self.bytes = self.bytes.max(bytes);
     }
 
-    /// Who waits comes again, and says anew what is needed.
+    /// Whoever waits comes back, and says again what is needed.
     fn job_ended(&mut self) {
         self.job_under_way = false;
         self.bytes = 0;

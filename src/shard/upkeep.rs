@@ -1,8 +1,8 @@
 //! Upkeep: sealing memtables, merging segments, reclaiming the space of what was cleared, and setting damage aside.
 //!
-//! A merge may take minutes, and writes must not wait for it: while it is under way, memtables are sealed beside it. Neither sees the other's
-//! result, and need not: the inputs of each are among what the other one asks before it lets go of a clear or a request id, the memtable as a
-//! memtable, the segments as segments outside. Nothing merges what a seal is just making, and no merge begins during a seal.
+//! A merge may take minutes, and writes must not wait for it: while it is under way, memtables are sealed beside it. Neither sees the
+//! other's result, nor needs to: before a merge drops a clear or a request id, it asks everything that is not among its own inputs, and
+//! that includes the inputs of the other one. Nothing merges what a seal is just making, and no merge begins during a seal.
 
 use std::sync::Arc;
 

@@ -36,7 +36,7 @@ pub enum WriteKind {
 }
 
 impl WriteKind {
-    /// Of the text that it brings.
+    /// The length of the text that it brings.
     pub fn text_bytes(&self) -> usize {
         match self {
             Self::Add { text, .. } => text.len(),
@@ -50,11 +50,11 @@ impl WriteKind {
 pub struct WriteContext {
     /// It is stamped later than this.
     pub after: HybridTime,
-    /// The wall clock when others were asked, and told that it is stamped by that.
+    /// The wall clock when the others were asked; they were told that the write is stamped by it.
     pub asked_at: Option<WallMs>,
-    /// What a clear removes, as it was asked of a quorum; without it, all that this replica holds when it is appended.
+    /// What a clear removes, as a quorum reported it; if absent, all that this replica holds when the clear is appended.
     ///
-    /// A clear that is tried twice may come through with its second try, and be appended by its first one after others have added something: it
+    /// A clear may be tried twice, succeed with its second try, and be appended by its first one only after others have added something: it
     /// must not remove what came after it was asked for.
     pub seen: Option<Clock>,
 }
@@ -165,8 +165,8 @@ impl Shard {
         self.append(write, open, now)
     }
 
-    /// Keeps what was looked up for a write. What was appended since is not counted, and what was sealed or merged since is in other places, and no other: looked up again for either,
-    /// a busy key, or a long one in a busy shard, would never be done.
+    /// Keeps what was looked up for a write. What was appended since is not counted, and what was sealed or merged since is the same in
+    /// other places: if either called for another look-up, a busy key, or a long one in a busy shard, would never be done.
     pub fn learn(&mut self, write: &Write, past: Option<&PastLookup>) {
         if let Some(past) = past.filter(|past| !past.only_request)
             && let Some(bytes) = past.found.open_parts_bytes
@@ -365,8 +365,8 @@ impl Shard {
     }
 
     fn past_source(&self, write: &Write) -> KeySource {
-        // Ops that are not durable yet count too, those of the open group as well: their fate and this write's are one, for they come first
-        // in the log.
+        // Ops that are not durable yet count too, even those of the open group: they come before this write in the log, so where they are
+        // lost, it is lost as well.
         let name = (&write.user, &write.key);
         let memory = MemoryOps::of(self.logs.memtables(), name, |memtable| memtable.closed_groups() + 1);
         KeySource {

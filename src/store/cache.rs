@@ -101,14 +101,14 @@ impl BlockCache {
         found
     }
 
-    /// Counts as a hit when it is one: for those who may ask again.
+    /// Counts a hit, but no miss: for callers that may ask again.
     pub(super) fn get_if_held(&self, key: BlockKey) -> Option<Arc<Block>> {
         let found = self.blocks.get(&key)?;
         self.hits.fetch_add(1, Ordering::Relaxed);
         Some(found)
     }
 
-    /// Of a block that was not held, and read.
+    /// For a block that was not held and had to be read.
     pub(super) fn count_miss(&self) {
         self.misses.fetch_add(1, Ordering::Relaxed);
     }

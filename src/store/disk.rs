@@ -7,8 +7,8 @@
 //! - `rename` within a directory is atomic: after a crash either name is there, with all of the file's synced bytes;
 //! - after a failed `sync_data` nothing is known of the bytes it covered, and a later success says nothing of them
 //!   either (the kernel may have dropped the dirty pages and marked them clean);
-//! - so it is with names and a failed `sync_dir`, until a name of that directory is changed again: then the next success is one of all its
-//!   names ([`sync_dir_anew`]);
+//! - the same holds for names and a failed `sync_dir`, until a name in that directory is changed again: the next success then covers all
+//!   its names ([`sync_dir_anew`]);
 //! - bits may rot at any time: everything read is checked before it is believed.
 
 use std::io;
@@ -39,8 +39,7 @@ pub struct DirEntry {
 pub trait DiskFile: Send + Sync {
     /// Fills `buf`, or fails with `UnexpectedEof` when the file ends first.
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()>;
-    /// The same, of bytes that were picked by chance among all: the disk may leave it at giving them, and keep nothing in memory for the
-    /// next one who asks.
+    /// Like [`read_exact_at`](Self::read_exact_at), for a random access: the disk need not keep the bytes in memory for the next reader.
     fn read_random_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
         self.read_exact_at(buf, offset)
     }
@@ -73,15 +72,16 @@ pub trait Disk: Send + Sync + 'static {
     fn free_bytes(&self, dir: &Path) -> io::Result<u64>;
 }
 
-/// Makes the directory's names durable, those too that a sync which failed may have dropped, in whichever life of the process that was. `mark`
-/// names a file of nobody's, which whoever finds it may remove.
+/// Makes the directory's names durable, including those that an earlier failed sync may have dropped, in this process or one before it: a
+/// new name, `mark`, is made and removed first, so that the directory has changed. Whoever finds a `mark` that was left behind may remove
+/// it.
 pub fn sync_dir_anew(disk: &dyn Disk, dir: &Path, mark: &str) -> io::Result<()> {
     let mark = dir.join(mark);
     match disk.open(&mark, OpenMode::CreateNew) {
         Ok(made) => drop(made),
         // Left by a life that ended right here.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-        // Not even for this: what is freed next must not wait for it.
+        // There is no room even for this, and freeing space must not wait for it.
         Err(error) if is_full(&error) => return disk.sync_dir(dir),
         Err(error) => return Err(error),
     }

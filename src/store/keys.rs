@@ -6,8 +6,8 @@
 //! Keys that were cleared stay for an hour and more, and there may be millions of them, or millions of cleared ops in one: a page is bounded by
 //! what it passes too.
 //!
-//! Memory: of all these walks each one waits at its next key. It keeps the block that the key lies in only if that is small, and all of them
-//! together do not keep much: there may be ten thousand.
+//! Memory: there may be ten thousand of these walks, one per slot and segment, each waiting at its next key. A walk keeps the block of that
+//! key only if the block is small, and all walks together keep no more than `HELD_BYTES_MAX`.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -21,18 +21,18 @@ use super::standing::{Look, has_values, holds_text};
 use crate::core::slot::{KeyHash, SlotId};
 use crate::types::{Key, UserId};
 
-/// Keys that do not show in one page: to pass one takes some tens of microseconds.
+/// Keys without values that a page passes at most: each takes some tens of microseconds.
 const PASSED_MAX: usize = 8192;
 /// Blocks that a page goes through, bytes, besides those that its walks begin in.
 const LOOKED_AT_BYTES_MAX: u64 = 16 << 20;
 /// A walk that waits may keep a block of this size, as a rule one that is in the cache anyway.
 const HELD_BLOCK_BYTES_MAX: usize = 64 * 1024;
-/// Of the blocks that all walks of a page keep. What would be more is let go, and looked for in the cache again.
+/// Blocks that all walks of a page keep together, bytes. A block beyond that is dropped, and looked for in the cache again.
 const HELD_BYTES_MAX: usize = 16 << 20;
-/// What one op counts for that is looked at within a key: what is left of cleared ones may be many.
+/// What each op that is looked at within a key counts for: it may hold many `Spent` records.
 const OP_BYTES: u64 = 256;
 
-/// Keys in memory that a page goes through, if there are so many, however few it may give: they may all be cleared.
+/// A page goes through at least so many keys in memory, if there are, however few it may return: all of them may be cleared.
 pub const MEMORY_KEYS_MIN: usize = 1024;
 
 /// One page of a user's keys, in byte order.
@@ -84,7 +84,7 @@ struct Walk {
 struct Walks {
     /// By their next one. The number tells apart those that stand at the same.
     by_key: BTreeMap<(Key, usize), Box<Walk>>,
-    /// Of the blocks that they keep.
+    /// Bytes of the blocks that they keep.
     held_bytes: usize,
 }
 
@@ -93,7 +93,7 @@ impl Walks {
         self.by_key.first_key_value().map(|((key, _), _)| key)
     }
 
-    /// So much may the next one keep.
+    /// Bytes that the next walk may keep.
     fn room(&self) -> usize {
         HELD_BLOCK_BYTES_MAX.min(HELD_BYTES_MAX.saturating_sub(self.held_bytes))
     }
@@ -157,7 +157,7 @@ impl KeyLister {
         self.list_while(|| true)
     }
 
-    /// The same, for as long as it is wanted: what it gives when it is not any more means nothing.
+    /// Like [`list`](Self::list), while `is_wanted`; once it is not, the result means nothing.
     pub fn list_while(&self, is_wanted: impl Fn() -> bool) -> Result<KeyPage, ReadError> {
         let mut walks = self.walks(&is_wanted)?;
         // As much as it took to begin at least: each page begins anew.

@@ -163,7 +163,7 @@ impl MemoryDisk {
         self.hold(path, |faults| &faults.syncs)
     }
 
-    /// The same of reads.
+    /// Like `hold_syncs`, for reads.
     pub fn hold_reads(&self, path: &'static str) -> Holding {
         self.hold(path, |faults| &faults.reads)
     }

@@ -3,10 +3,10 @@
 //! | file | what it is |
 //! | --- | --- |
 //! | `disk`, `memory_disk` | the medium; one in memory for tests |
-//! | `codec`, `names`, `order` | pieces that the others share: encoding, hashes of names, the order of ops |
+//! | `codec`, `names`, `order` | what the others share: encoding, hashes of names, the order of ops |
 //! | `log`, `memtable`, `segment` | what holds ops: on disk as written, in memory by key, on disk sorted |
 //! | `filter`, `cache` | which segments may hold a key; segments' blocks in memory |
-//! | `source`, `waiting` | a key's ops from all that hold some, merged in the order of their stamps |
+//! | `source`, `waiting` | a key's ops from the memtables and segments that hold some, merged in the order of their stamps |
 //! | `reader`, `plain`, `spread` | reading a key: by the fold, and faster where it is all text, or a long list of values |
 //! | `keys`, `standing` | listing keys; whether a key has anything to show |
 //! | `compact` | sealing and merging |

@@ -1,11 +1,12 @@
-//! Where a name, (user, key), stands in the tables that are kept in memory.
+//! Hashes of names, that is of (user, key), for tables in memory.
 //!
-//! `KeyHash` is of no use there: it is the same everywhere and for ever, users choose their keys, and keys that share a hash are found as fast
-//! as they are stored. Such a table would be a list, and two users' keys could be taken for one. (Placement and filters keep it: there, keys
-//! of one hash cost no more than a look that finds nothing.)
+//! `KeyHash` will not do for them: it is public and never changes, users choose their keys, and keys that collide are easy to find. A table
+//! full of these would be no better than a list, and two users' keys could be taken for one. (Placement and filters use it all the same:
+//! there, a collision costs no more than a look-up that finds nothing.)
 //!
-//! Relied upon is that SipHash tells nobody who lacks its key which names will meet: it was made for tables like these, and std's go by it.
-//! XXH3 with a secret seed was not: in names of more than 240 bytes it adds up the input as it comes, next to products of only half a word.
+//! So the hash is SipHash with a secret key, as in std's tables: without the key, nobody can tell which names will collide. XXH3 with a
+//! secret seed gives no such promise: in names of more than 240 bytes it adds up the input as it comes, next to products of only half a
+//! word.
 //!
 //! Invariant: a `NameKey` is of one process and leaves it in nothing.
 
@@ -20,7 +21,7 @@ use crate::planted::{Bug, planted};
 use crate::types::{Key, RequestId, UserId};
 
 const KEY_BYTES: usize = 16;
-/// What the key is derived for, and nothing else is.
+/// The context of the key's derivation; it is used for nothing else.
 const CONTEXT: &str = "kv-storage 2026 places of names in tables in memory";
 
 #[derive(Clone, Copy)]
@@ -41,14 +42,14 @@ impl NameKey {
         Self(key)
     }
 
-    /// For tables that look at the name itself too.
+    /// For tables that compare the name itself too.
     pub fn hash(&self, user: &[u8], key: &[u8]) -> u64 {
         let mut hasher = sip::SipHasher13::new_with_key(&self.0);
         put_name(&mut hasher, user, key);
         hasher.finish()
     }
 
-    /// The same for a request id within the key whose hash is `name`.
+    /// The hash of a request id within the key whose hash is `name`.
     pub fn hash_of_request(&self, name: u64, id: RequestId) -> u64 {
         let mut hasher = sip::SipHasher13::new_with_key(&self.0);
         let name = if planted(Bug::RequestOfAnyKey) { 0 } else { name };

@@ -1,7 +1,7 @@
 //! The order in which the ops of one key stand in every sorted source and come out of every merge of sources.
 //!
-//! Invariant: copies of one op stand side by side, and of them the one that counts comes first: what is left of a cleared op ahead of
-//! the op itself. So whoever merges takes the first and drops the others.
+//! Invariant: copies of one op stand side by side, and the one that counts comes first: the `Spent` remainder of a cleared op before the op
+//! itself. So a merge takes the first and drops the others.
 
 use crate::core::op::{Body, Op};
 use crate::core::stamp::Stamp;

@@ -14,10 +14,10 @@ use super::source::KeySource;
 use super::waiting::HELD_BYTES_MAX;
 use crate::core::op::Fragment;
 
-/// Of a key with more ops in memory, the list is not gathered.
+/// A key with more ops in memory does not take the short cut.
 const MEMORY_OPS_MAX: usize = 1024;
 
-/// Once more text than this was gathered, what other segments have is not.
+/// Once more text than this was gathered, no further segment is.
 const TEXT_BYTES_MAX: usize = HELD_BYTES_MAX;
 
 /// What the short way led to.
@@ -35,7 +35,7 @@ pub(super) enum Plain {
 /// The texts of one source.
 struct Piece {
     span: TextSpan,
-    /// Of the fragments gathered from all sources.
+    /// Where its texts lie among the fragments gathered from all sources.
     fragments: Range<usize>,
 }
 

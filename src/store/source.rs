@@ -14,8 +14,8 @@ use crate::core::slot::SlotId;
 use crate::core::stamp::Stamp;
 use crate::types::{Key, UserId};
 
-/// Ops in memory that are read on the very thread that asks for them, which others wait for too: to read more takes milliseconds, and with many
-/// clears among them tens of these.
+/// So many ops in memory are read on the thread that asks, which others need too: more would take milliseconds, and tens of them with many
+/// clears.
 const WARM_OPS_MAX: usize = 1024;
 
 /// Where a key's ops come from.
@@ -46,8 +46,8 @@ impl KeySource {
         Ok(last)
     }
 
-    /// All of its clears; and of its texts those that `clock`, one of its slot, covers, and those that are no later than `until`. None where
-    /// others may lie in a segment: out of these, nothing can be left.
+    /// This source without the texts that are later than `until` and that `clock`, one of the key's slot, does not cover; all clears stay.
+    /// None if such texts may lie in a segment, out of which nothing can be left.
     pub fn within(&self, clock: &Clock, until: Option<Stamp>) -> Option<Self> {
         // A loss that nobody could name is no op.
         let is_known = |(origin, held): (_, &SeqSet)| {
@@ -89,7 +89,8 @@ impl KeySource {
         self.merged(self.memory.clone(), &self.segments, None)
     }
 
-    /// The same, without most of those that the clock, one of the key's slot, covers: what is seen to hold nothing else is not read.
+    /// Like [`ops`](Self::ops), without most of those that `known`, a clock of the key's slot, covers: blocks that are seen to hold nothing
+    /// else are not read.
     pub fn ops_lacking(&self, known: &Arc<Clock>) -> MergedOps {
         let mut segments = self.segments.clone();
         segments.retain(|segment| {
@@ -121,7 +122,7 @@ impl KeySource {
 
 struct Head {
     cursor: OpCursor,
-    /// Of ops that this covers, whole blocks are passed over.
+    /// Blocks of nothing but ops that this covers are passed over.
     known: Option<Arc<Clock>>,
     next: Next,
 }

@@ -1,8 +1,8 @@
 //! The way to read a list that spreads over several blocks, if it is nothing but values: it needs no fold, and what is skipped is not
 //! even read.
 //!
-//! Invariant: that of `plain`, by the same rules; and there are no parts, so that every op is a value and a block's ops can be counted by
-//! its index. Only where several origins wrote and request ids came with what they wrote, all of it is read once, for these ids.
+//! Invariant: that of `plain`, by the same rules and one more: there are no parts, so every op is a value, and the index tells how many a
+//! block holds. Only if several origins wrote, and with request ids, is everything read once, to compare these ids.
 
 use std::collections::VecDeque;
 
@@ -134,7 +134,7 @@ impl Spread {
         }))
     }
 
-    /// Of the whole list.
+    /// How many values the whole list has.
     pub fn values(&self) -> u64 {
         self.values
     }

@@ -1,8 +1,9 @@
 //! Whether a key has any visible value, or any text at all; listing keys asks this of every key. Looking at the first
 //! text usually suffices, however long the list.
 //!
-//! Invariant: the answer is that of the fold (`core::fold`). A text stands if no clear of the key covers it, and no other op has its request id. Where
-//! another one has, only the fold tells; and where neither a clear nor what is left of an op lies in any source, only one that comes before it counts.
+//! Invariant: the answer is that of the fold (`core::fold`). A text *stands*, that is, shows, if no clear of the key covers it and no other
+//! op has its request id. If another op has it, only the fold can tell; but in a key without clears and `Spent` records, only an op that
+//! comes before the text matters.
 
 use super::filter::request_tag;
 use super::reader::survey;
@@ -13,7 +14,7 @@ use crate::core::op::{Body, Op};
 use crate::core::slot::KeyHash;
 use crate::types::RequestId;
 
-/// Ops after which a look asks whether anybody waits for it still.
+/// After so many ops, a look checks whether anybody still waits for it.
 const OPS_BETWEEN_QUESTIONS: u64 = 1024;
 
 /// How much was looked through, and whether it is still wanted.
@@ -76,7 +77,7 @@ pub fn holds_text(source: &KeySource, look: &mut Look) -> Result<bool, ReadError
     Ok(false)
 }
 
-/// Whether one of those that are wanted stands; none if that is not seen from the first ones.
+/// Whether one of the wanted texts stands; None if the first few do not tell.
 fn first_stands(
     source: &KeySource,
     look: &mut Look,

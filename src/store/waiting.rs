@@ -1,7 +1,7 @@
 //! The next op of each source of a merge, while it waits for its turn.
 //!
-//! Sources of one age mostly hold different stretches of time, so that of a long key all sources but one wait long; and a source may have a
-//! text of megabytes next. So a text need not wait in memory: its source steps back, and reads it again when its turn comes.
+//! Sources usually hold different stretches of time, so while a long key is merged all sources but one wait long; and the next op of each
+//! may be a text of megabytes. So a text need not wait in memory: its source steps back, and reads it again when its turn comes.
 //!
 //! Invariant: of the long texts that wait, only those that come first are in memory: one, or as many as make up `HELD_BYTES_MAX`.
 
@@ -11,7 +11,8 @@ use super::order::{Rank, rank_of};
 use super::segment::LONG_BLOCK_BYTES;
 use crate::core::op::Op;
 
-/// Of long texts that wait: those of a merge of four sources with texts of a mebibyte, so that the usual merge reads nothing twice.
+/// Bytes of long texts that may wait in memory: enough for a merge of four sources with texts of a mebibyte, so that the usual merge reads
+/// nothing twice.
 pub const HELD_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// The next op of a source.
@@ -55,7 +56,7 @@ impl Next {
         }
     }
 
-    /// Of its text, if that is long and in memory.
+    /// The bytes of its text, if that is long and in memory.
     fn long_bytes(&self) -> Option<usize> {
         let Self::Held(op) = self else { return None };
         let bytes = op.body.text_bytes();

@@ -32,16 +32,16 @@ pub fn write(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Result<()> {
     }
 }
 
-/// Spare files have a length that is a multiple of this, and so much more at least than what they stand in for, bytes.
+/// The length of a spare file is a multiple of this, and exceeds that of the file it stands in for by at least as much, bytes.
 const SPARE_BYTES: usize = 4096;
 
-/// The same for a file that has to be written although the disk is full: beside it, a spare one keeps the space that this takes.
+/// Like [`write`], for a file that must be writable even on a full disk: a spare file beside it reserves the space.
 ///
-/// On a full disk the bytes go into the spare, whose space is its own already, and it gets the name. The file that had the name gives its space
-/// to the next spare.
+/// On a full disk the bytes go into the spare, which has its space already, and the spare takes over the name. The space of the file that
+/// had the name goes to the next spare.
 ///
-/// Invariant: a spare is cut to the length of a spare at most: a try that fails leaves it long enough. So after a crash the bytes may be followed by
-/// spaces, which must mean nothing to who reads them.
+/// Invariant: a spare is never cut shorter than a spare has to be, so a try that fails leaves it usable. After a crash the bytes may
+/// therefore be followed by spaces, which the reader has to ignore.
 pub fn write_with_spare(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Result<()> {
     let spare = path.with_extension("spare");
     match write(disk, path, bytes) {
@@ -60,7 +60,7 @@ fn spare_bytes(bytes: &[u8]) -> usize {
 }
 
 fn write_into(disk: &dyn Disk, spare: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
-    // What there was no space for.
+    // The part that was written before the space ran out.
     let _ = disk.remove_file(&path.with_extension("tmp"));
     let file = disk.open(spare, OpenMode::ReadWrite)?;
     let held = usize::try_from(file.len()?).unwrap_or(usize::MAX);
@@ -76,7 +76,7 @@ fn write_into(disk: &dyn Disk, spare: &Path, path: &Path, bytes: &[u8]) -> io::R
     if let Some(dir) = path.parent() {
         disk.sync_dir(dir)?;
     }
-    // The next spare can use the space. If this is not done, the spaces stay.
+    // Frees space for the next spare. If it fails, the spaces stay.
     let _ = file.set_len(bytes.len() as u64);
     Ok(())
 }
@@ -89,7 +89,7 @@ fn keep_spare(disk: &dyn Disk, spare: &Path, bytes: usize) -> io::Result<()> {
     };
     let held = file.len()?;
     let missing = (bytes as u64).saturating_sub(held);
-    // What is longer by less than a block is not worth a sync.
+    // Less than a block is not worth a sync.
     if missing < SPARE_BYTES as u64 {
         return Ok(());
     }

@@ -19,7 +19,7 @@ pub enum ClusterError {
     Alone,
     #[error("there is no node {0:?} in the cluster")]
     Unknown(String),
-    /// An address, say: which node has it is for those to find out who know what they mean.
+    /// An address, say: which node has it is for the admin to find out.
     #[error(
         "there is no node {0:?}: a node is named here by its id, 16 hexadecimal digits, as `/cluster/status` has it"
     )]

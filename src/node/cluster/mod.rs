@@ -86,13 +86,13 @@ const TICK: Duration = Duration::from_millis(500);
 pub struct ClusterConfig {
     /// Takes gossip (UDP) and peers' connections (TCP).
     pub listen: SocketAddr,
-    /// Where others reach that.
+    /// The address at which others reach it.
     pub advertise: SocketAddr,
-    /// Where others reach the HTTP front.
+    /// The address at which clients and other nodes reach the HTTP front.
     pub http: SocketAddr,
     /// Addresses of members to join.
     pub join: Vec<SocketAddr>,
-    /// Founds a cluster if none of these belongs to one.
+    /// Whether to found a cluster if none of these belongs to one.
     pub founds: bool,
     pub keys: KeyRing,
     /// Certificates for the connections between nodes, instead of the key; gossip goes by the key all the same.
@@ -180,8 +180,8 @@ impl Cluster {
 }
 
 impl Inner {
-    /// The other replicas of these that are connected, those first that are to be asked first: those that answer, in a circle of all from this node
-    /// on. So each node mostly speaks to one other, and much goes into one message.
+    /// Those of `replicas` that are other nodes and connected, in the order in which to ask them: peers that answer before silent ones, and
+    /// otherwise in a circle of all ids from this node on. So each node mostly speaks to one other, and much goes into one message.
     fn up_peers(&self, replicas: &[NodeId]) -> Vec<Peer> {
         let others = replicas.iter().filter(|node| **node != self.me);
         let mut peers: Vec<Peer> = others
@@ -193,7 +193,8 @@ impl Inner {
     }
 }
 
-/// Those that answer first, in a circle from `me` on. Each is `seen` once: how long its oldest request waits changes while they are sorted.
+/// Peers that answer come first; otherwise in a circle of ids from `me` on. `seen` is called once for each: how long its oldest request
+/// waits changes while they are sorted.
 fn sort_by_preference<P>(peers: &mut [P], me: NodeId, seen: impl Fn(&P) -> (NodeId, Duration)) {
     peers.sort_by_cached_key(|peer| {
         let (node, waiting) = seen(peer);

@@ -1,4 +1,4 @@
-//! What this node does by itself, with its own shards and disk. Whether other replicas have to be asked is for others to say.
+//! What this node does by itself, with its own shards and disk. Whether other replicas have to be asked is decided above.
 
 mod list;
 mod reader;
@@ -74,9 +74,9 @@ pub struct Life {
     pub origin: OriginId,
     /// Starts so far, this one included.
     pub starts: u64,
-    /// It waits for its first copy of what the others hold.
+    /// Whether it waits for its first copy of what the others hold.
     pub is_new: bool,
-    /// The folder was made by this start.
+    /// Whether the folder was made by this start.
     pub is_fresh: bool,
 }
 
@@ -90,7 +90,7 @@ pub struct Wanted<'a> {
 }
 
 impl Wanted<'_> {
-    /// If it is one of the system's.
+    /// The key, if it is one of the system's.
     fn changed_key(&self) -> BTreeSet<Key> {
         let changed = self.user.is_system().then(|| self.key.clone());
         changed.into_iter().collect()
@@ -142,7 +142,7 @@ impl Local {
         &self.inner.data_dir
     }
 
-    /// Taken by who writes a file of the data folder's own: the folder stays locked meanwhile.
+    /// To be taken while a file of the data folder itself is written: the folder stays locked until it is given back.
     pub(super) fn files(&self) -> &JobGate {
         &self.inner.files
     }
@@ -249,7 +249,7 @@ impl Local {
     }
 
     async fn apply_to(&self, index: usize, ops: Vec<KeyedOp>) -> Result<(), OpError> {
-        // Many come together: their names count as well.
+        // Many come together, so their names take room too.
         let names = |op: &KeyedOp| op.user.as_str().len() + op.key.as_str().len();
         let bytes = ops.iter().map(|op| op.op.body.text_bytes() + names(op)).sum();
         let permit = self.inner.doors[index].replica_permits.take(bytes)?;
@@ -267,14 +267,14 @@ impl Local {
         answer.await.map_err(|_| gone)?
     }
 
-    /// Whoever is to hear of it does in any case.
+    /// Its reply is given in any case.
     fn put_in(&self, index: usize, pending: Pending) {
         let refused = match &*self.inner.doors[index].serving() {
             Some(serving) => match serving.inbox.put(pending) {
                 Put::Closed(pending) => *pending,
                 Put::Behind => return,
                 Put::First => {
-                    // An actor that cannot be told any more is ending, and closes its inbox.
+                    // An actor that can no longer be told is ending, and closes its inbox.
                     let _ = serving.actor.cast(ShardMessage::Writes);
                     return;
                 }
@@ -297,7 +297,7 @@ impl Local {
         Ok(self.read(source, offset, limit))
     }
 
-    /// The same, of a snapshot that was taken before.
+    /// Like [`get`](Self::get), of a snapshot that was taken before.
     pub fn read(&self, source: KeySource, offset: u64, limit: u64) -> LocalReader {
         LocalReader {
             node: self.inner.clone(),
@@ -312,7 +312,7 @@ impl Local {
         self.count_of(source).await
     }
 
-    /// The same, of a snapshot that was taken before.
+    /// Like [`count`](Self::count), of a snapshot that was taken before.
     pub async fn count_of(&self, source: KeySource) -> Result<u64, OpError> {
         let door = self.door_of(source.slot);
         let mut reader = KeyReader::new(source, 0, u64::MAX);
@@ -341,7 +341,7 @@ impl Local {
         self.inner.doors.iter().all(ShardDoor::is_serving)
     }
 
-    /// How long a commit takes now, where it takes longest. The system's own shard aside, which seldom commits.
+    /// How long a commit takes now in the slowest shard; the system's own, which seldom commits, does not count.
     pub fn commit_time(&self) -> Duration {
         let shards = self.inner.doors.iter().take(usize::from(self.inner.shards));
         shards.map(|door| door.commit_time.mean()).max().unwrap_or_default()
@@ -369,7 +369,7 @@ pub(super) fn report(serving: Option<&Serving>, error: ReadError) -> OpError {
         (ReadError::Damaged(block), Some(serving)) => {
             let _ = serving.actor.cast(ShardMessage::Damage { segment: block.segment });
         }
-        // Another replica may answer in its place, and nobody would hear of it.
+        // Logged here: another replica may answer in its place, and nobody would hear of it.
         (ReadError::Io { .. }, _) => tracing::warn!(%error, "a read failed"),
         (ReadError::Damaged(_), None) => {}
     }

@@ -10,7 +10,7 @@ use crate::store::reader::{Fragment, KeyReader};
 /// A snapshot of one key's list, read piece by piece.
 pub struct LocalReader {
     pub(super) node: Arc<Inner>,
-    /// The shard that it reads from, which hears of damage.
+    /// The shard that it reads from; damage is reported to it.
     pub(super) door: usize,
     /// Absent after an error, and while a read of it was abandoned.
     pub(super) reader: Option<KeyReader>,

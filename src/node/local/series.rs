@@ -11,7 +11,7 @@ use crate::node::shards::permits::Permits;
 use crate::node::shards::spreading::{LocalShare, Others};
 use crate::shard::WriteContext;
 
-/// One of a series that several replicas are to have.
+/// One write of a series that several replicas are to have.
 pub struct Spreading<'a> {
     pub wanted: Wanted<'a>,
     pub context: WriteContext,
@@ -20,7 +20,7 @@ pub struct Spreading<'a> {
 }
 
 impl Local {
-    /// Carries out adds of a user to one key, in their order. What is told is as [`series::told`] has it.
+    /// Carries out adds of a user to one key, in their order. The results are as [`series::told`] has them.
     pub async fn write_series(&self, adds: Vec<Wanted<'_>>, deadline: Instant) -> Vec<Result<Added, OpError>> {
         let (series, mut puts, mut answers) = (Series::default(), Vec::new(), Vec::new());
         let mut door = None;
@@ -53,7 +53,7 @@ impl Local {
         series::told(done)
     }
 
-    /// The same on this node as one of several, as `begin_write` is.
+    /// Like `begin_write`, for a whole series: this node is one of several replicas.
     pub(in crate::node) fn begin_series<'a>(&self, adds: impl Iterator<Item = Spreading<'a>>) {
         let (series, mut puts) = (Series::default(), Vec::new());
         let mut door = None;

@@ -26,7 +26,7 @@ use super::raise;
 use crate::env::{Datagrams, Entropy};
 use crate::net::datagram::PAYLOAD_BYTES_MAX;
 use crate::net::{DATAGRAM_BYTES_MAX, KeyRing, Newest, Opener, Refused, RefusedCounts, Sealer};
-use crate::node::seldom::Seldom;
+use crate::node::log_limiter::LogLimiter;
 use crate::types::NodeId;
 
 /// The first byte of a payload.
@@ -95,7 +95,7 @@ impl Transport for SealedTransport {
         Ok(Box::new(SealedSocket {
             node: parts.node,
             cluster: parts.cluster,
-            complaints: Seldom::default(),
+            complaints: LogLimiter::default(),
             sealer: Sealer::new(&parts.keys, parts.node, parts.generation, parts.entropy),
             opener: Opener::new(&parts.keys, parts.node),
             datagrams: parts.datagrams,
@@ -117,7 +117,7 @@ struct SealedSocket {
     node: NodeId,
     /// The name of the cluster.
     cluster: String,
-    complaints: Seldom,
+    complaints: LogLimiter,
     datagrams: Box<dyn Datagrams>,
     sealer: Sealer,
     opener: Opener,

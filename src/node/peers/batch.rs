@@ -89,7 +89,7 @@ pub struct TooMany {
     pub bytes: usize,
 }
 
-/// A batch and who writes it. Lives behind a lock.
+/// A batch and its writer. Lives behind a lock.
 #[derive(Default)]
 pub struct Outgoing {
     pub batch: Batch,
@@ -147,7 +147,7 @@ pub trait Source {
     /// Ready when there is something to write; then it is swapped with `batch`, which has to be empty.
     fn poll_outgoing(&self, context: &Context<'_>, batch: Option<&mut Batch>) -> Poll<()>;
 
-    /// Whether others than those who wait to be written may have something to say soon.
+    /// Whether more messages may come soon, beside those that wait to be written.
     fn expects_more(&self) -> bool;
 }
 
@@ -158,8 +158,8 @@ pub async fn send(source: &impl Source, mut writer: FrameWriter, frames: &Counte
     loop {
         poll_fn(|context| source.poll_outgoing(context, None)).await;
         if several || source.expects_more() {
-            // Twice around: what other tasks have ready, and what comes of that, goes into the same frame. The runtime lets a task that
-            // was woken go before all others, so without this each message would go out alone. Who asks one thing after the other is
+            // Twice around: what other tasks have ready, and what comes of that, goes into the same frame. The runtime lets a task that was
+            // woken go before all others, so without this each message would go out alone. A caller that asks one thing after the other is
             // not held up.
             yield_now().await;
             yield_now().await;

@@ -17,8 +17,8 @@ use crate::wire::{Message, Request, Response, WireRefused};
 /// How often the peer is asked whether it is there while it owes an answer.
 const KEEP_ALIVE_MS: u64 = 500;
 /// And how long nothing may have come from it when it owes none. An exchange costs some 250 bytes with all headers, and there are two
-/// connections to a pair; who comes first to a peer that froze meanwhile asks another one after `cluster::calls::SLOW`. This also keeps
-/// the connection in the memory of whatever lies between.
+/// connections to a pair; the first request to a peer that froze meanwhile goes to another one after `cluster::calls::SLOW`. This also
+/// keeps the connection in the memory of whatever lies between.
 const QUIET_MS_MAX: u64 = 2_000;
 /// A peer that owes an answer and says nothing for so long is given up: it is frozen or unreachable, or so overloaded that it makes no
 /// difference. Keep-alives are answered on the spot, however much work it has, and a request that is long on its way is answered for while it
@@ -44,7 +44,7 @@ pub enum Ended {
 }
 
 impl Ended {
-    /// It was the peer that broke the rules.
+    /// Whether it was the peer that broke the rules.
     pub fn is_garbage(&self) -> bool {
         matches!(self, Self::Garbage(_) | Self::NoAnswer | Self::NoRequest)
     }

@@ -17,7 +17,7 @@ use crate::net::{self, Channel, FrameReader};
 use crate::types::NodeId;
 use crate::wire::{MESSAGE_BYTES_MAX, Message, Request, Response};
 
-/// A connection and its handshake: two round trips. Whoever takes longer would be too slow for anything.
+/// A connection and its handshake: two round trips. A peer that takes longer would be too slow for anything.
 const DIAL_MS_MAX: u64 = 1_500;
 /// After a connection that ended or did not come about; doubled each time.
 const PAUSE_MS: u64 = 50;
@@ -137,7 +137,7 @@ async fn ask(mut channel: Channel, message: &[u8]) -> Result<(NodeId, Response),
     Ok((channel.peer.node, answer))
 }
 
-/// The answer to the only request. Who takes longer for it says meanwhile, to nobody, that it is there (`serving`).
+/// The answer to the only request. A peer that takes longer shows meanwhile, by answers to no request, that it is there (`serving`).
 async fn answer(reader: &mut FrameReader) -> Result<Response, CallError> {
     loop {
         let frame = reader.recv().await;

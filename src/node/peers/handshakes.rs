@@ -1,9 +1,9 @@
-//! Whose handshakes run at once at the peer port.
+//! Which handshakes run at once at the peer port.
 //!
 //! Invariants:
-//! - their number is bounded, and that of each address which is no member's more narrowly;
-//! - who is no member takes no room from those who connect from a member's address;
-//! - where there is no room, one that keeps its room without using it gives way to who comes next: nobody holds a place by saying nothing.
+//! - their number is bounded, and more narrowly for each address that is no member's;
+//! - strangers take no room from those who connect from a member's address;
+//! - where there is no room, a handshake that does not go on gives way to the next one: nobody holds a place by saying nothing.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -56,7 +56,7 @@ pub struct Place {
 }
 
 impl Handshakes {
-    /// A place for who connects from there; `meter` counts what comes of it. None when all places are in use.
+    /// A place for a connection from this address; `meter` counts what comes over it. None when all places are in use.
     pub fn begin(&self, from: IpAddr, is_member: bool, meter: Arc<Meter>) -> Option<Place> {
         let mut running = self.0.lock();
         if !is_member {

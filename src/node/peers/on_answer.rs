@@ -1,4 +1,4 @@
-//! Who hears what a peer answers.
+//! Where a peer's answer goes.
 
 use tokio::sync::oneshot;
 
@@ -14,7 +14,7 @@ pub enum OnAnswer {
     Then(OnDrop),
 }
 
-/// Runs with nothing when it is dropped before it ran.
+/// Runs with None if it is dropped before it ran.
 pub struct OnDrop(Option<Then>);
 
 impl OnAnswer {

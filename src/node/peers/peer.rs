@@ -62,14 +62,15 @@ impl Peer {
         self.0.silence()
     }
 
-    /// Sends the request, or refuses it at once. Who drops the `Call` loses the answer; the request is made all the same.
+    /// Sends the request, or refuses it at once. If the `Call` is dropped, the answer is lost; the request is made all the same.
     pub fn call(&self, request: impl Borrow<Request>) -> Result<Call, CallError> {
         self.0.call(request.borrow()).map(Call)
     }
 
-    /// The same, where `then` hears of the answer, or that there will be none: in the latter case before this returns when it is refused.
+    /// Like [`call`](Self::call), but runs `then` with the answer, or with None if there will be none; when the request is refused, before
+    /// this returns.
     pub fn call_then(&self, request: &Request, hurry: Hurry, then: impl FnOnce(Option<Response>) + Send + 'static) {
-        // It was told.
+        // `then` was told.
         let _ = self.0.send(request, hurry, OnAnswer::then(then));
     }
 

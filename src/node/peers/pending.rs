@@ -6,12 +6,12 @@
 use super::on_answer::OnAnswer;
 
 const INDEX_BITS: u32 = 13;
-/// Requests that may wait for one peer. At 50,000 a second about 160 ms worth: who would wait longer is better refused.
+/// Requests that may wait for one peer. At 50,000 a second about 160 ms worth: a request that would wait longer is better refused.
 pub const CALLS_MAX: usize = 1 << INDEX_BITS;
 /// No place.
 const NONE: u32 = u32::MAX;
 
-/// Who waits for an answer.
+/// A request that waits for its answer.
 pub struct Waiting {
     pub on_answer: OnAnswer,
     /// See `Link::now_us`.
@@ -106,7 +106,7 @@ impl Pending {
         self.youngest = index;
     }
 
-    /// Who waits for the answer with this id; nobody if there was no such request, or it was answered before.
+    /// Takes the request with this id out; None if there was no such request, or it was answered before.
     pub fn take(&mut self, id: u64) -> Option<Waiting> {
         let index = index_of(id);
         let place = self.places.get_mut(index as usize).filter(|place| place.id == id)?;

@@ -38,12 +38,13 @@ use crate::wire::{Message, Request, Response, WireError};
 /// Requests of one connection at work, and their bytes: as many as an honest peer has without an answer, so that only others are stopped.
 const AT_WORK_MAX: usize = CALLS_MAX;
 const AT_WORK_BYTES_MAX: usize = CALLS_BYTES_MAX;
-/// Of those, so many whose answers are large: each may be as large as a message, and is in memory until those before it are written.
-/// Pages; and what is lacking of a key. A page waits for the latter where a key is read at a quorum, so they have no bound in common.
+/// Of those, the ones with large answers: each may be as large as a message, and is in memory until those before it are written. One bound
+/// is for pages, one for what a replica lacks of a key: where a key is read at a quorum, a page waits for the latter, so they have no bound
+/// in common.
 const LARGE_AT_WORK_MAX: [usize; 2] = [32, 8];
-/// How often it is looked at whether anything came.
+/// How often to look whether anything came.
 const LOOK_MS: u64 = 500;
-/// A peer that asks for nothing and is not even alive for so many looks is gone: its own keep-alives come every two seconds at least.
+/// A peer from which nothing came for so many looks is gone: its own keep-alives come every two seconds at least.
 const SILENT_LOOKS_MAX: u64 = 20;
 /// An answer with this id is one to no request. The lower bits of an id are a place among so many.
 const NOBODY: u64 = u64::MAX;
@@ -128,10 +129,10 @@ async fn run(served: &Served, channel: Channel, meter: &Meter) -> Result<Infalli
     }
 }
 
-/// Ends when the peer does, and tells it meanwhile that it is heard.
+/// Ends when the peer is gone, and tells it meanwhile that it is heard.
 ///
-/// A request may be long on its way. Its sender cannot tell a slow line from a node that reads nothing, for what it asks to find out is behind
-/// that request. So where bytes come and nothing is answered, an answer to nobody says that they come.
+/// A request may be long on its way, and its sender cannot tell a slow line from a node that reads nothing, for its keep-alive waits behind
+/// that request. So while bytes come and nothing is answered, an answer to no request (`NOBODY`) says that they come.
 async fn watch(meter: &Meter, answers: &Answers, frames: &Counter) -> Result<Infallible, Ended> {
     let (mut received, mut sent, mut silent_looks) = (meter.received(), frames.get(), 0);
     while silent_looks < SILENT_LOOKS_MAX {
@@ -223,7 +224,7 @@ impl<'a> Server<'a> {
         Ok(())
     }
 
-    /// Until another request may be taken.
+    /// Returns when another request may be taken.
     async fn make_room(&mut self) {
         let put_off = |large: &[Large; 2]| large.iter().map(|large| large.put_off.len()).sum::<usize>();
         while self.work.len() + put_off(&self.large) >= AT_WORK_MAX || self.work_bytes >= AT_WORK_BYTES_MAX {

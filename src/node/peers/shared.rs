@@ -14,7 +14,7 @@ use super::peer::Peer;
 use super::{PeerService, PeersConfig};
 use crate::env::Env;
 use crate::net::{HandshakeError, Hello, KeyRing, Local, Tls, Versions};
-use crate::node::seldom::Seldom;
+use crate::node::log_limiter::LogLimiter;
 use crate::types::NodeId;
 
 /// Versions of the messages in `wire` that this node speaks.
@@ -40,10 +40,10 @@ pub struct Shared {
     node: NodeId,
     generation: u64,
     cluster: AtomicU64,
-    complaints: Seldom,
+    complaints: LogLimiter,
 }
 
-/// Whoever proved the key is still not the one that was meant.
+/// The peer proved that it knows the key, but is not the one that was meant.
 #[derive(Debug, thiserror::Error)]
 pub enum WrongPeer {
     #[error("it is of a cluster with another name: check --cluster-name of both")]
@@ -75,7 +75,7 @@ impl Shared {
             node: config.hello.node,
             generation: config.hello.generation,
             cluster: AtomicU64::new(config.hello.cluster),
-            complaints: Seldom::default(),
+            complaints: LogLimiter::default(),
         }
     }
 
@@ -83,7 +83,7 @@ impl Shared {
         self.node
     }
 
-    /// A place for the handshake of who connected from there; none when all are in use.
+    /// A place for the handshake of a connection from this address; None when all are in use.
     pub fn begin_handshake(&self, from: SocketAddr, meter: Arc<Meter>) -> Option<Place> {
         let from = from.ip().to_canonical();
         let links = self.links.load();

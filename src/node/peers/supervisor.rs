@@ -19,11 +19,11 @@ use super::shared::Shared;
 use crate::env;
 use crate::types::NodeId;
 
-/// Before what died is started again. It died of a mistake in the code, which may come back at once.
+/// The pause before a dead actor is started again: it died of a bug, which may strike again at once.
 const RESTART_PAUSE_MS: u64 = 100;
 
 pub enum PeersMessage {
-    /// The links are others now, or something has to be started again.
+    /// The links have changed, or something has to be started again.
     Fit,
     /// Answered when nothing runs any more.
     Stop { done: oneshot::Sender<()> },

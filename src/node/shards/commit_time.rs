@@ -19,7 +19,7 @@ pub struct CommitTime {
     first: OnceLock<Instant>,
     /// When the present one began, in microseconds after that, and one more; 0 where none is under way.
     present_us: AtomicU64,
-    /// The same of writes that wait for log space, which is a matter of the disk's as well.
+    /// Likewise, since when writes have waited for log space, which is up to the disk as well.
     parked_us: AtomicU64,
 }
 

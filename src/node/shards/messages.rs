@@ -1,4 +1,4 @@
-//! What is said to a shard actor.
+//! The messages of a shard actor.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ use crate::shard::{CleanedUp, MergeOutcome, PastLookup, Shard, ShardStats, Space
 use crate::store::segment::ReadError;
 use crate::types::{Key, UserId};
 
-/// Who hears what became of work.
+/// Where the outcome of work goes.
 pub enum Reply {
     Waiter(oneshot::Sender<Result<Added, OpError>>),
     /// This replica is one of several that are to have it.
@@ -51,7 +51,7 @@ impl Reply {
 
 /// What a shard is to make durable.
 pub enum Work {
-    /// A write, and who else is to have the op that it becomes, from the moment that it has a name.
+    /// A write, and the peers that are to have the op that it becomes, once that has its dot and stamp.
     Write(Write, Option<Others>),
     /// Ops that another replica stamped.
     Apply(Vec<KeyedOp>),
@@ -67,7 +67,7 @@ pub struct Pending {
 }
 
 impl Pending {
-    /// In no series.
+    /// Work that belongs to no series.
     pub fn alone(work: Work, reply: Reply, permit: Permit) -> Self {
         Self {
             work,
@@ -78,7 +78,7 @@ impl Pending {
     }
 }
 
-/// Whose a key is, and its own name.
+/// A key with its user.
 pub type Name = (UserId, Key);
 
 /// What a look at a key's past led to.
@@ -111,7 +111,7 @@ pub enum ShardMessage {
     /// A group is open, and nothing else may come to remind of it.
     Commit,
     SpaceMade(Result<Result<SpaceReady, SpaceFailed>, Abandoned>),
-    /// Of the merge that writes the segment of this number.
+    /// A step of the merge that writes the segment of this number has ended.
     MergeStepped(u64, Result<MergeOutcome, Abandoned>),
     CleanedUp(Result<CleanedUp, Abandoned>),
 }

@@ -1,4 +1,4 @@
-//! What a shard's actor is told again and again, on its way to it.
+//! What a shard's actor is told again and again, kept here until it looks.
 //!
 //! Invariant: however long the actor takes nothing, because its disk hangs, no more than the last word on each thing waits for it, and one message that
 //! tells it so.
@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use crate::core::clock::SlotClocks;
 use crate::types::WallMs;
 
-/// Of the slots of one shard.
+/// News of the slots of one shard.
 #[derive(Debug, Default)]
 pub struct News {
     /// What every other replica's clock covers, and when all that the others had was here.

@@ -84,7 +84,7 @@ impl Permits {
         })
     }
 
-    /// The same, where half of what there is stays for others: for who takes many, and can do with fewer.
+    /// Like [`take`](Self::take), but leaves half of all permits to others: for callers that take many, and can do with fewer.
     pub fn take_spare(&self, bytes: usize) -> Result<Permit, OpError> {
         let permit = self.take(bytes)?;
         let is_spare =

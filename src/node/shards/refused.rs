@@ -17,7 +17,7 @@ impl Refused {
         self.0.lock().join(dots);
     }
 
-    /// Somebody holds these after all.
+    /// Allows these again: somebody holds them after all.
     pub fn allow(&self, dots: &SlotClocks) {
         let mut refused = self.0.lock();
         if !refused.is_empty() {

@@ -28,7 +28,7 @@ pub enum Spread {
     Enough,
     /// Its request id had been taken before, and nothing was done; what was then is durable here.
     Repeated,
-    /// It never had a name, as far as is known.
+    /// It never got a dot and stamp, as far as is known.
     Refused(OpError),
     /// So many have it durably, and no more will say so. `local`: what was in this node's way.
     TooFew { durable: usize, local: Option<OpError> },
@@ -43,7 +43,7 @@ pub struct Others {
     peers: Vec<Target>,
 }
 
-/// An op with a name, and the peers that are to have it.
+/// A stamped op, and the peers that are to have it.
 pub struct Stamped {
     op: KeyedOp,
     peers: Vec<Target>,
@@ -58,10 +58,10 @@ struct Target {
     share: Share,
 }
 
-/// Of one peer.
+/// One peer's share in an op.
 struct Share(Option<Arc<Progress>>);
 
-/// How far it has come.
+/// How far an op has come.
 struct Progress {
     /// `WAITS`, and from there one of the two others.
     turn: AtomicU8,
@@ -227,9 +227,9 @@ impl Others {
         self.progress.is_looked_up.store(true, Relaxed);
     }
 
-    /// It got no name: its turn comes again.
+    /// The op got no dot and stamp: its turn comes again.
     pub fn give_turn_back(&self) {
-        // Who has taken it is the only one who changes it.
+        // Only the one who has taken the turn changes it.
         self.progress.turn.store(WAITS, Relaxed);
     }
 
@@ -287,7 +287,7 @@ impl Counting {
 impl Drop for LocalShare {
     fn drop(&mut self) {
         if let Some(progress) = self.0.take() {
-            // The actor died with it half done, or had not begun: an op without a name is nowhere.
+            // The actor died with it half done, or had not begun: an op without a dot is nowhere.
             progress.step(|counting| {
                 let maybe_applied = counting.is_stamped;
                 counting.fail(OpError::ShardUnavailable { maybe_applied })

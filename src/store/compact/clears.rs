@@ -13,8 +13,8 @@ const RANGE_BYTES: usize = 16;
 pub(super) struct KeyClears {
     pub(super) cleared: Clock,
     pub(super) last_time: HybridTime,
-    /// Without those that another one includes: of a key that is emptied again and again, and each time sees the whole clock of its slot,
-    /// the last one.
+    /// Only those that no other one includes: of a key that is cleared again and again, each time with the whole clock of its slot, only
+    /// the last.
     clears: Vec<(Dot, Clock)>,
 }
 
@@ -41,7 +41,7 @@ impl KeyClears {
         self.clears.push((op.dot, seen.clone()));
     }
 
-    /// Whether another clear of the key saw this one and all that it saw. Who includes one that includes this one does too.
+    /// Whether another clear of the key saw this one and all that it saw. (Then so does every clear that includes that other one.)
     pub(super) fn includes(&self, dot: &Dot, seen: &Clock) -> bool {
         planted(Bug::ClearDroppedEarly) || self.saw(dot, seen)
     }
@@ -122,7 +122,7 @@ mod tests {
                 let mut seen = Clock::default();
                 for (at, before) in made.iter().enumerate().filter(|(at, _)| sees_all || chance >> at & 1 == 1) {
                     seen.insert(before.dot.origin, before.dot.seq);
-                    // Who saw it mostly saw all that it saw.
+                    // A clear that saw it mostly saw all that it saw.
                     if let Body::Clear(context) = &before.body && chance >> (at + 10) & 1 == 1 {
                         seen.join(context);
                     }

@@ -88,7 +88,7 @@ impl Input {
 
 pub(super) struct Head {
     pub(super) input: Input,
-    /// Of the next op, while there is one.
+    /// The key of the next op, while there is one.
     name: Option<KeyName>,
     pub(super) next: Next,
     /// The next op is of the key that is being merged.

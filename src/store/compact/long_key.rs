@@ -1,5 +1,5 @@
-//! Keys whose ops do not fit in memory: they are read ahead of the merge, for what has to be known of them before the first op is written, and
-//! written in as many steps as it takes.
+//! Keys whose ops do not fit in memory. Each is read twice: ahead of the merge, for what must be known before its first op is written, and
+//! again as it is written, in as many steps as it takes.
 
 use super::clears::KeyClears;
 use super::input::{Input, Salvage};

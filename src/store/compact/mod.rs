@@ -113,7 +113,7 @@ pub struct MergeContext {
     /// The highest time that is known: the new segment says so too.
     pub time: HybridTime,
     pub now: WallMs,
-    /// The last time, as far as is known, when nothing was elsewhere that was not here.
+    /// The last time at which, as far as is known, no other replica held anything that was missing here.
     pub heard: Option<WallMs>,
     /// Go on behind damaged blocks, and count what they held as lost. No clear is collected.
     pub salvage: bool,

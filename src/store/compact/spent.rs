@@ -1,10 +1,11 @@
 //! When a `Spent` record goes: what is left of a cleared op with a request id.
 //!
-//! It does two things. It tells a retry that the request was done; that is for an hour, and a minute more. And it hides other copies of the
-//! request, which a second try left behind and no clear saw: without it, they would show, and a cleared value be back. So it also stays
+//! It does two things. For an hour and a minute, it tells a retry that the request was done. And it hides other copies of the request,
+//! which a second try left behind and no clear saw: without it they would show, and a cleared value would be back. So it also stays
 //! - as long as a replica may hold a copy that is not here: until, after that hour, all that the others had was here, and none of them can
 //!   have missed the op itself;
-//! - as long as a copy is here: till that one is cleared too; or may have been, where damage took something of the slot.
+//! - as long as a copy is here, that is, until the copy is cleared too; and as long as one may have been here, where damage took something
+//!   of the slot.
 //!
 //! A request that was accepted again under a forgotten id is not a copy (see `fold`); only its time tells. So a
 //! segment that forgets a request id records a time [`COPIES_APART_MS`](crate::core::fold::COPIES_APART_MS) past the
@@ -25,7 +26,7 @@ use crate::types::RequestId;
 /// How long the request id of a cleared op is remembered at least (guarantee G6), with a minute to spare for the clock's steps.
 pub const REQUEST_ID_KEPT_MS: u64 = 61 * 60 * 1000;
 
-/// Requests that could be forgotten but for a copy among the ops of the key, in order.
+/// Requests that could be forgotten if there were no copy of them among the ops of the key; sorted.
 #[derive(Default)]
 pub(super) struct Copies(Vec<RequestId>);
 

@@ -18,7 +18,7 @@ impl Merge {
             Body::Part(_) | Body::Value(_) if !cleared => Some(op),
             Body::Part(_) | Body::Value(_) => self.left_of(clears, op),
             Body::Spent { .. } if self.is_forgotten(name, copies, &op) => {
-                // Another replica may remember it, and tells by the time alone what is taken anew.
+                // Another replica may still remember it; only by the time can that one tell a new request from a copy.
                 self.writer.note_time(taken_anew_from(op.time));
                 None
             }
@@ -50,18 +50,18 @@ impl Merge {
 
     /// Whether the clear has nothing left to do, here and everywhere.
     ///
-    /// Elsewhere: every replica holds it or has dropped it, and none takes any op again that it covers, for all their clocks cover
-    /// it. Whose clock is set back (an old disk, damage) does not cover what is said to be collected, and reconciles.
+    /// Elsewhere: every replica holds it or has dropped it, and none takes an op again that it covers, for all their clocks cover that op.
+    /// A replica whose clock was set back (an old disk, damage) does not cover what others say was collected, and reconciles.
     ///
     /// Here: an op that it covers can lie
     /// - in an input: then it is dropped, in this very merge;
     /// - in a segment outside: its filter is asked;
     /// - in a memtable. Ops of other origins come in any order, so one that the clear covers may have come after the clear was sealed, and
-    ///   its memtable may be sealed after this merge: then it would come out with nothing to hide it. So memtables are asked, for ops
-    ///   that are not durable yet too.
+    ///   its memtable may be sealed after this merge: then it would show, with nothing to hide it. So memtables are searched, including
+    ///   their ops that are not durable yet.
     ///
-    /// None can come while the merge runs: this replica's own clock covered all of them when it began (`stable`), and what its clock
-    /// covers it does not take. A damaged input may hold one that cannot be read, so a salvage collects nothing.
+    /// No such op can arrive while the merge runs: this replica's own clock covered all of them when it began (`stable`), and it does not
+    /// take what its clock covers. A damaged input may hold one that cannot be read, so a salvage collects nothing.
     fn is_collected(&self, name: &KeyName, dot: &Dot, seen: &Clock) -> bool {
         let (slot, user, key) = name;
         let known = self

@@ -1,4 +1,4 @@
-//! Which dots of a slot are held: what two replicas compare when clears that one of them missed are gone.
+//! Which dots of a slot are held: what two replicas compare when one of them missed clears that were collected since.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ pub struct HeldDots {
     /// Parts and values that no clear removes.
     pub texts: Clock,
     pub clears: Clock,
-    /// Of these a request id is left.
+    /// Dots of which only the request id is left.
     pub spent: Clock,
 }
 

@@ -13,16 +13,16 @@ use crate::types::WallMs;
 
 /// Ops of the key whose dots `known`, a clock of its slot, does not cover, page after page of one snapshot, which is read once.
 ///
-/// Clears come first, and then the others, both in stamp order: who knows of what is left of an op has to hold the clear that removed it.
+/// Clears come first, then the other ops, both in stamp order: a replica that has the `Spent` remainder of an op must hold the clear that
+/// removed it.
 ///
-/// Segments of which all that they cover in the slot is known are read only for their clears, and so are blocks that are known to hold nothing
-/// but known values.
+/// A segment that covers nothing unknown in the slot is read only for its clears; so is a block that holds nothing but known values.
 pub struct KeyExport {
     source: KeySource,
     known: Arc<Clock>,
     now: WallMs,
     state: State,
-    /// It had no room in the last page.
+    /// The op that had no room in the last page.
     held: Option<Op>,
 }
 

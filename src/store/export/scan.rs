@@ -1,12 +1,12 @@
 //! All ops of some dots: what a replica that catches up is sent.
 //!
-//! An op that a clear of its key removes is not sent, only its request id if it has one: who asks for it may know the clear already, as
-//! one that was collected elsewhere, and would show the op again.
+//! An op that a clear of its key removes is not sent, only its request id if it has one: the receiver may know the clear already, as one
+//! that was collected elsewhere, and would show the op again.
 //!
-//! Who is sent no more than that takes the op for dropped, so it has to hold what removed it before. Every clear that saw a wanted dot is
-//! therefore given first, be it wanted or not. Nobody can tell here of which key a dot was that a merge has dropped, so that goes by what the
-//! clear saw of its slot. A clear that stands for others saw what these saw. What was dropped by a clear that is held no more, for it was
-//! collected, is known to all replicas but those that reconcile (`node::cluster::catch_up::compare`).
+//! A receiver takes an op that it is not sent for dropped, so it must hold the clear that removed it before. Every clear that saw a wanted
+//! dot is therefore given first, be it wanted or not. Of which key a dot was that a merge has dropped, nobody can tell any more, so this
+//! goes by what the clear saw of its slot. A clear that stands for others saw what these saw. What was dropped by a clear that has been
+//! collected since is known to all replicas but those that reconcile (`node::cluster::catch_up::compare`).
 //!
 //! Memory: a batch, one read of each segment that is in use, the keys of the wanted slots that are in memtables, and which of the wanted
 //! dots each clear saw that was not collected yet.
@@ -24,8 +24,8 @@ use crate::store::order::{Rank, rank_of};
 use crate::store::segment::{DamagedBlock, ReadError, Scan, Segment};
 use crate::types::{Key, UserId, WallMs};
 
-/// What one call looks through, bytes (see `Scan::bytes_looked_at`), before it says that there is nothing yet: who is sent the ops does not
-/// wait for ever, and a disk that reads a few MB a second has done it in time. More than a batch takes that is full of what was looked at.
+/// What one call looks through, bytes (see `Scan::bytes_looked_at`), before it says that there is nothing yet, so that the receiver does
+/// not wait for ever: a disk that reads a few MB a second is done in time. It is more than fills a batch.
 pub(super) const LOOK_BYTES_MAX: u64 = 4 << 20;
 /// What looking at a key in a memtable is taken for.
 const MEMORY_KEY_LOOK_BYTES: u64 = 256;
@@ -49,7 +49,7 @@ enum Pass {
 /// Gives every op of a snapshot whose dot is wanted.
 pub struct OpScan {
     wants: SlotClocks,
-    /// No clear that is not.
+    /// Gives no clear that is not wanted.
     only_wanted: bool,
     now: WallMs,
     look_bytes_max: u64,
@@ -57,7 +57,7 @@ pub struct OpScan {
     memtables: Vec<(SharedMemtable, usize)>,
     segments: Vec<Arc<Segment>>,
     pass: Pass,
-    /// Of the wanted dots, what the clears of each key saw.
+    /// The wanted dots that the clears of each key saw.
     cleared: BTreeMap<Name, Clock>,
     heads: Vec<Head>,
     /// The op that was given last: a copy of it is not given again.
@@ -96,7 +96,7 @@ impl OpScan {
         self
     }
 
-    /// Gives no clear that is not wanted: for who does not conclude from it that something was dropped.
+    /// Gives no clear that is not wanted: for callers that do not conclude from it that something was dropped.
     pub fn only_wanted(mut self) -> Self {
         self.only_wanted = true;
         self
@@ -216,7 +216,7 @@ impl OpScan {
         }
     }
 
-    /// Of the wanted dots, the clear removes those of its key. The clear if it is to be given.
+    /// Notes which wanted dots of its key the clear removes. Returns the clear if it is to be given.
     fn heed(&mut self, name: &Name, clear: Op, look: &mut u64) -> Option<Op> {
         let (Body::Clear(seen), Some(wanted)) = (&clear.body, self.wants.get(name.0)) else {
             return None;

@@ -27,12 +27,13 @@
 //!   log ends at `p`.
 //! - *damaged* otherwise, for a later group proves that `p` had been synced; also if `p` lies before the end that the next log's
 //!   header names. What is sound behind it is kept; how many records are lost is the jump in `ordinal`.
-//! - *cut short*, which is damage too and loses what nobody can count, if the file ends before the record at `p` does, or, behind an add, before
-//!   there is room for another record; and no next log names an end. Records are written only where the file was filled and synced
-//!   before, and adds only where there is room for clears behind them, so no crash leaves that. A file that is used again is synced to its end first.
+//! - *cut short*, which is damage too, with an unknown number of records lost: if no next log names an end, and the file ends before the
+//!   record at `p` does, or, where an add comes before `p`, before there is room for another record. Records are written only where the
+//!   file was filled and synced before, and adds only where there is room for clears behind them, so no crash leaves a file like that. A
+//!   file that is used again is synced to its end first.
 //! - What lies in the body of a record whose header is sound is no record, even if that body is torn.
-//! - The header holds nothing that the folder, the file's name and the folder's secret do not say, but for the end of the log before; a damaged
-//!   header alone loses nothing.
+//! - But for the end of the log before, the header holds nothing that the folder, the file's name and the folder's secret do not tell as
+//!   well: a damaged header alone loses nothing.
 
 mod record;
 mod scan;
@@ -50,7 +51,7 @@ pub use secret::{
 
 pub const MAGIC: [u8; 4] = *b"KVLG";
 pub const VERSION: u16 = 3;
-/// Of logs whose headers hold no secret.
+/// The last version whose header holds no secret.
 const VERSION_WITHOUT_SECRET: u16 = 2;
 /// One sector, so that it is written whole or not at all.
 pub const HEADER_BYTES: usize = 512;
@@ -65,7 +66,8 @@ pub fn file_name(number: u64) -> String {
 pub fn parse_file_name(name: &str) -> Option<u64> {
     let digits = name.strip_prefix("log-")?.strip_suffix(".kvl")?;
     let number = u64::from_str_radix(digits, 16).ok()?;
-    // Only the one spelling counts: no sign, no capitals, all 16 digits. And no shard comes to such a number, which leaves none for the next file.
+    // Only the one spelling counts: no sign, no capitals, all 16 digits. No shard ever gets as far as the higher numbers, and after them
+    // there might be none for the next file.
     (file_name(number) == name && number < u64::MAX / 2).then_some(number)
 }
 
@@ -98,7 +100,7 @@ impl From<Malformed> for HeaderError {
 }
 
 impl LogHeader {
-    /// What the records of this log are sealed with.
+    /// What the checksums of this log's records are seeded with.
     pub fn key(&self) -> LogKey {
         match self.secret {
             Some(secret) => LogKey::new(self.number, secret),

@@ -26,7 +26,7 @@ const FLAG_REQUEST_ID: u8 = 1;
 /// Where a record stands.
 #[derive(Debug, Clone, Copy)]
 pub struct Place {
-    /// Of the log.
+    /// The key of the log.
     pub key: LogKey,
     /// From the start of the file, bytes.
     pub offset: u64,

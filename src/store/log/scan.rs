@@ -19,8 +19,8 @@ pub struct Found {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Scan {
     pub records: Vec<Found>,
-    /// Where the sound part ends: behind the last sound record that is kept; or, of a file that was cut short, behind what surely was there, so
-    /// that the next log's header says that it was.
+    /// Where the sound part ends: behind the last sound record that is kept. Of a file that was cut short: behind what certainly was there,
+    /// so that the next log's header says so.
     pub end: u64,
     /// A record that was not acknowledged yet was cut off here.
     pub torn: bool,
@@ -87,7 +87,7 @@ pub fn scan(bytes: &Bytes, key: &LogKey, known_end: Option<u64>) -> Scan {
 }
 
 impl Scan {
-    /// Of a log of which nothing can be believed.
+    /// The scan of a log in which nothing can be believed.
     pub fn of_damaged(bytes: &Bytes, known_end: Option<u64>) -> Self {
         let start = HEADER_BYTES as u64;
         let end = start.max(bytes.len() as u64).max(known_end.unwrap_or_default());
@@ -99,8 +99,8 @@ impl Scan {
         }
     }
 
-    /// In a damaged stretch, sound headers of unsound bodies still say which ops are lost. Gives how many these are, and one more if
-    /// they do not account for the whole stretch, and whether that is so.
+    /// In a damaged stretch, sound headers of damaged bodies still name ops that are lost. Returns how many records are lost, where the
+    /// rest of the stretch, if headers do not account for all of it, counts as one; and whether there is such a rest.
     fn note_lost_dots(&mut self, bytes: &Bytes, key: &LogKey, from: u64, to: u64) -> (u64, bool) {
         let (mut offset, mut headers, mut unknown) = (from, 0, false);
         // What lies behind the end of the file holds no header, however far `to` is.
@@ -143,8 +143,9 @@ fn sound_record(bytes: &Bytes, key: &LogKey, offset: u64) -> Option<RecordHeader
     header.op(&bytes.slice(start..)).map(|_| header)
 }
 
-/// Whether the file ends where this log went on, though no crash shortens what was filled before it was written; gives an offset to which it surely went.
-/// Where it ends right behind a record, that is so if there had to be room for clears behind that one.
+/// Whether the file was cut short: it ends where this log went on, which no crash leaves, as files are filled before they are written.
+/// Returns an offset that the log certainly reached. A file that ends right behind a record was cut short if that record had to leave room
+/// for clears.
 fn cut_short(bytes: &Bytes, key: &LogKey, at: u64, last: Option<&Found>) -> Option<u64> {
     let len = bytes.len() as u64;
     if let Some(header) = header_at(bytes, key, at) {

@@ -1,8 +1,8 @@
 //! The secret of a shard's folder, and the keys that its logs' checksums are seeded with.
 //!
-//! What lies in a log's file behind its end, or in the body of a record that is torn, may be text that a user stored: every byte of it chosen so
-//! that it looks like a record, even one of another user. The number of a log and the offsets in it can be guessed; the secret cannot, and without
-//! it nobody can tell which checksums hold. It leaves the folder in no answer, message or copy of a segment.
+//! What lies in a log's file behind its end, or in the body of a record that is torn, may be text that a user stored: every byte of it
+//! chosen so that it looks like a record, even one of another user. The number of a log and the offsets in it can be guessed; the secret
+//! cannot, and without it nobody can tell which checksums hold. It never leaves the folder: no answer, message or segment contains it.
 //!
 //! ```text
 //! file = magic[4] version:u16 zero:u16 secret[16] crc:u32
@@ -23,7 +23,7 @@ pub const SECRET_BYTES: usize = 16;
 
 const MAGIC: [u8; 4] = *b"KVLS";
 const FILE_BYTES: usize = 4 /* magic */ + 2 /* version */ + 2 /* zero */ + SECRET_BYTES + 4 /* crc */;
-/// What the keys are derived for, and nothing else is.
+/// The context of the keys' derivation; it is used for nothing else.
 const CONTEXT: &str = "kv-storage 2026 checksums of the records of a log, version 3";
 
 /// Random bytes that nobody outside knows.
@@ -70,7 +70,7 @@ impl LogKey {
         }
     }
 
-    /// Of a log of version 1 or 2.
+    /// The key of a log of version 1 or 2.
     pub fn without_secret(number: u64) -> Self {
         let seed = crc32c::crc32c(&number.to_le_bytes());
         Self {
@@ -80,17 +80,17 @@ impl LogKey {
         }
     }
 
-    /// Of the log.
+    /// The log's number.
     pub fn number(&self) -> u64 {
         self.number
     }
 
-    /// Of a record's header at this offset.
+    /// The checksum of a record's header at this offset.
     pub fn header_crc(&self, offset: u64, bytes: &[u8]) -> u32 {
         crc32c::crc32c_append(crc32c::crc32c_append(self.header_seed, &offset.to_le_bytes()), bytes)
     }
 
-    /// Of a record's body; `offset` is where the record begins.
+    /// The checksum of a record's body; `offset` is where the record begins.
     pub fn body_crc(&self, offset: u64, bytes: &[u8]) -> u32 {
         crc32c::crc32c_append(crc32c::crc32c_append(self.body_seed, &offset.to_le_bytes()), bytes)
     }

@@ -20,7 +20,7 @@ const USUAL_PLACES: usize = 8;
 
 #[derive(Debug, Clone, Copy)]
 struct Place {
-    /// Of `tables`.
+    /// Which one of `tables`.
     table: u32,
     entry: u32,
 }

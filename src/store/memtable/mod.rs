@@ -44,10 +44,10 @@ struct Entry {
 
 #[derive(Debug, Clone, Copy)]
 struct KeyEntry {
-    /// Of the name, by `Memtable::names`.
+    /// The hash of the name, by `Memtable::names`.
     hash: u64,
     last: u32,
-    /// Its ops lie in the order of their stamps, each of its own, as those do that one shard stamped.
+    /// Whether its ops lie in the order of their stamps, no two of which are the same, as those do that one shard stamped.
     in_order: bool,
     one_origin: bool,
     has_parts: bool,
@@ -55,7 +55,7 @@ struct KeyEntry {
 
 #[derive(Debug, Clone, Copy)]
 struct RequestEntry {
-    /// Of the name and the request id, by `Memtable::names`.
+    /// The hash of the name and the request id, by `Memtable::names`.
     hash: u64,
     entry: u32,
 }
@@ -73,7 +73,7 @@ pub type SharedMemtable = Arc<RwLock<Memtable>>;
 
 #[derive(Debug)]
 pub struct Memtable {
-    /// Of the log.
+    /// The key of the log.
     key: LogKey,
     names: NameKey,
     groups: Vec<Bytes>,
@@ -155,7 +155,7 @@ impl Memtable {
         self.groups.len()
     }
 
-    /// Of the closed groups, so many are durable.
+    /// How many of the closed groups are durable.
     pub fn durable_groups(&self) -> usize {
         self.durable_groups
     }
@@ -254,7 +254,7 @@ impl Memtable {
         hash
     }
 
-    /// What else is to be found of the entry that was put in last; `name` is the hash of its name.
+    /// Notes what else can be looked up of the entry that was put in last; `name` is the hash of its name.
     fn note(&mut self, name: u64, request: Option<RequestId>, header: &RecordHeader) {
         let entry = self.entries.len() as u32 - 1;
         self.has_parts |= header.is_part();
@@ -334,7 +334,7 @@ impl Memtable {
         self.entries.get(entry as usize).map(|entry| entry.group as usize)
     }
 
-    /// The same, with what the request did.
+    /// Like [`group_of_request`](Self::group_of_request), with what the request did.
     pub fn request(&self, user: &UserId, key: &Key, id: RequestId) -> Option<(usize, Body)> {
         let entry = self.entry_of_request(user, key, id)?;
         let group = self.entries.get(entry as usize)?.group as usize;

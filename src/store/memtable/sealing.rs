@@ -70,7 +70,7 @@ impl Memtable {
         self.op(op.0, self.groups.len())
     }
 
-    /// Of the ops of a key that `sorted_keys` gave, those in the first `groups` groups that are `wanted`, in their order.
+    /// The `wanted` ones of the key's ops in the first `groups` groups, in their order. `sorted_keys` gave the key.
     pub fn some_ops_of_sorted(
         &self,
         key: &MemoryKey,
@@ -94,7 +94,7 @@ impl Memtable {
         ops
     }
 
-    /// Of the op that the entry is.
+    /// The rank of this entry's op.
     pub(super) fn rank(&self, entry: u32) -> Option<Rank> {
         let (_, header, _) = self.record(entry)?;
         Some((header.stamp(), header.dot.seq, !header.is_spent()))

@@ -1,5 +1,5 @@
-//! Reading one key: its ops from the memtables and from every segment that may hold it, merged in stamp order and folded. Most keys
-//! need no fold and go the short way (`plain`), and long lists of nothing but values one of their own (`spread`).
+//! Reading one key: its ops from the memtables and from every segment that may hold it, merged in stamp order and folded. Most keys need no
+//! fold and take a short cut (`plain`); long lists of nothing but values take another one (`spread`).
 //!
 //! A reader is a snapshot: it owns what it needs and goes on undisturbed while the shard writes, seals and compacts.
 //! Memory: the key's ops that are still in memtables (shared buffers), one block per segment, of long ones a few (`waiting`), and a
@@ -106,7 +106,7 @@ pub struct KeyReader {
     skip: u64,
     /// Values still to give.
     left: u64,
-    /// It did not fit into the last batch, and is the first of the next; `left` does not count it any more.
+    /// A fragment that did not fit into the last batch and begins the next one; `left` no longer counts it.
     held: Option<Fragment>,
     state: State,
 }
@@ -130,7 +130,7 @@ impl KeyReader {
                 Ok(Plain::Spread) => self.state = State::MayBeSpread,
                 Ok(Plain::Other) => self.state = State::NotPlain,
                 Ok(Plain::OutOfReach) => self.state = State::OutOfReach,
-                // Damaged: who reads it where that may block says so.
+                // Damaged: the read itself, on a thread that may block, will say so.
                 Err(_) => return false,
             }
         }

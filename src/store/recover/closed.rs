@@ -1,8 +1,9 @@
 //! What a shard held of the former origins of its node when these ended.
 //!
-//! An origin's sequences have no gaps on the disk of its own node while it lives, so a gap is a loss. Ops that it stamped last and had not made
-//! durable when it died may live on with other replicas, and come back from there, in any order: from its end on, its ops are like those of
-//! anybody else. So each origin is closed before anything of that can come, and only what was here then has to be here.
+//! While an origin lives, its sequences have no gaps on the disk of its own node, so a gap is a loss. Once it has ended, that is no longer
+//! so: ops that it stamped last, and that were not durable here when it died, may live on at other replicas and come back from there, in
+//! any order. So each origin is *closed* before any of them can come: what was here then is written down, and only that has to be here from
+//! then on.
 //!
 //! ```text
 //! file = magic[4] version:u16 count:u32 (origin:u64 count:u32 (slot:u16 last:u64)*)* crc:u32
@@ -25,7 +26,7 @@ pub const CLOSED_NAME: &str = "closed-origins";
 const MAGIC: [u8; 4] = *b"KVCO";
 const VERSION: u16 = 1;
 const FILE_BYTES_MAX: u64 = 64 << 20;
-/// Of so many origins it is known what they held. Nothing is missed of those before.
+/// The file remembers what so many origins held, the latest ones. Nothing is missed of earlier ones.
 const KNOWN_MAX: usize = 100;
 
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -73,7 +74,7 @@ impl ClosedOrigins {
         self.names.contains(&origin)
     }
 
-    /// What has to be here.
+    /// The dots that have to be here.
     pub(super) fn held(&self) -> SlotClocks {
         let mut held = SlotClocks::default();
         for Closed { origin, lasts } in &self.all {

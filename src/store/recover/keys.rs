@@ -3,12 +3,12 @@
 //! Rules:
 //! - a log whose own header is sound says it itself; but where it names another shard, and records are of slots that are not this one's, it lies in
 //!   the wrong folder, and nothing in it is believed;
-//! - any other is read with the folder's secret; or as one of version 1 or 2, but only if its first record says so: at the place of that
-//!   one's header, every life of a file has what the shard wrote, so no user's text can stand there;
+//! - any other is read with the folder's secret; or as one of version 1 or 2, but only if its first record says so: where that record's
+//!   header stands, the shard itself wrote in every life of the file, so no user's text can stand there;
 //! - the folder's secret stands in a file of its own; without that, any sound header of version 3 tells it;
-//! - a log of which no key gives anything is empty, as one is that was never used, or whose first write failed. But it is damaged, and nobody knows
-//!   what it held, if something is there that the key of a version without secrets gives, which is not believed; or if its header is damaged
-//!   and there is nothing left that tells the secret.
+//! - a log in which no key finds a record is empty: it was never used, or its first write failed. But it is damaged, with contents that
+//!   nobody knows, if the key of a version without secrets finds records that are not believed; or if its header is damaged and nothing is
+//!   left that tells the secret.
 
 use std::collections::BTreeSet;
 use std::io;

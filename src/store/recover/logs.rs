@@ -97,7 +97,7 @@ struct ReadLog {
     number: u64,
     file: Box<dyn DiskFile>,
     bytes: Bytes,
-    /// Nothing of it failed to be read.
+    /// All of it could be read.
     whole: bool,
     header: Result<LogHeader, HeaderError>,
 }
@@ -130,7 +130,7 @@ fn take_log(
     }
     if !log.whole {
         found.note_damage(format!("{}: parts of it cannot be read", path.display()));
-        // Who knows whether anything was written there.
+        // Nobody can tell whether anything was written there.
         found.lost_uncounted = true;
     } else if scan.records.is_empty() && scan.damaged.is_empty() {
         found.spares.push(number);

@@ -1,4 +1,4 @@
-//! What damage has destroyed: telling it, and saving what is left.
+//! What damage has destroyed: naming what is lost, and saving what is left.
 
 use std::io;
 use std::sync::Arc;
@@ -118,7 +118,8 @@ pub(super) fn is_covered(segments: &[Arc<Segment>], dot: Dot) -> bool {
     segments.iter().any(covers)
 }
 
-/// Takes every gap in the sequences of an origin that has none for lost; of one that has ended, what it held then and is not here.
+/// Counts as lost: every gap in the sequences of an origin that may have none; and of an origin that has ended, what it held then and is
+/// not here.
 fn lose_gaps(place: &Place, found: &mut Recovered) {
     let mut gaps = found.closed.held();
     let has_no_gaps = |origin| origin != UNKNOWN_ORIGIN && place.has_no_gaps(origin) && !found.closed.contains(origin);

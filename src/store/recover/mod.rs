@@ -20,7 +20,7 @@
 //!   another segment covers. Where the disk fails meanwhile, that is done at a later start; without other replicas the shard waits for it;
 //! - every other log is read by the rules of `log`; its records are written once more and synced, for what the page cache shows after a failed sync
 //!   may not be on the disk;
-//! - with which key a log is read, `keys` says;
+//! - `keys` says with which key a log is read;
 //! - a part of a log that cannot be read is damage; a log of which nothing can be read is not: the shard is not opened;
 //! - a gap in an own origin's sequences is a loss; for an origin that has ended, so is anything missing of what it
 //!   held when it ended (`closed`); and so is a dot that a segment's footer lists as lost, unless another file holds
@@ -84,7 +84,7 @@ impl Place {
         self.own_origins.is_none()
     }
 
-    /// By which names stand in tables in memory.
+    /// The key of the tables of names in memory.
     pub fn names(&self) -> NameKey {
         NameKey::derived_from(&self.new_secret)
     }
@@ -119,7 +119,7 @@ pub struct Recovered {
     pub spares: Vec<u64>,
     /// Segments whose content lives on elsewhere: to be removed.
     pub obsolete: Vec<u64>,
-    /// The same, of those that are damaged, or may be: to be set aside.
+    /// Segments whose content lives on elsewhere, but that are damaged or may be: to be set aside.
     pub set_aside: Vec<u64>,
     /// Segments that do not open.
     unopened: Vec<u64>,
@@ -128,9 +128,9 @@ pub struct Recovered {
     pub reserved: bool,
     /// Something of this folder was set aside as damaged once.
     was_damaged: bool,
-    /// Of the logs, if the folder has one.
+    /// The secret of the logs, if the folder has one.
     pub secret: Option<LogSecret>,
-    /// It stands in its file.
+    /// Whether it stands in its file.
     pub secret_stored: bool,
     pub next_number: u64,
     pub closed: ClosedOrigins,
@@ -139,7 +139,7 @@ pub struct Recovered {
     pub collected: SlotClocks,
     /// Dots that were on this disk and are no more.
     pub lost: SlotClocks,
-    /// Of these, what segments' footers say.
+    /// Those of them that segments' footers name.
     known_lost: SlotClocks,
     /// Records that the logs have lost, with or without a name.
     lost_records: u64,
@@ -152,7 +152,7 @@ pub struct Recovered {
 }
 
 impl Recovered {
-    /// A sequence for a loss that cannot be told: a new one each time, so that accepting one loss does not hide the next.
+    /// A sequence for a loss that cannot be named: a new one each time, so that accepting one loss does not hide the next.
     fn next_unknown(&self) -> u64 {
         let last = |clocks: &SlotClocks| {
             clocks
@@ -183,8 +183,8 @@ pub fn recover(place: &Place) -> Result<Recovered, RecoverError> {
     let named = found.segments.iter().flat_map(|segment| segment.replaces());
     found.next_number = found.next_number.max(named.max().map_or(0, |number| number + 1));
     let replaced = replaced_files(&found.segments);
-    // Of a segment whose merge did not get to its end, the name may not be durable yet; nor is the removal of what was merged away before, if a
-    // sync of it failed, and from now on nobody names that.
+    // The name of a segment whose merge was interrupted may not be durable yet. Nor may the removal of what was merged away before, if its
+    // sync failed; and from now on no segment names that.
     let synced = sync_dir_anew(&*place.disk, &place.dir, SYNC_MARK);
     if !replaced.is_empty() || found.unopened.is_empty() {
         synced.map_err(|source| cannot_use(place, source))?;
@@ -260,7 +260,7 @@ fn salvage_unopened(place: &Place, unsealed: &BTreeSet<u64>, found: &mut Recover
                 // Nobody else knows its dots, so a clear taken now would not name them, and a later start would bring the values back.
                 return Err(RecoverError::Io { path, source });
             }
-            // Its blocks are tried again at the next start; until then, who knows what it held.
+            // Its blocks are tried again at the next start; until then, nobody knows what it held.
             let seq = found.next_unknown();
             lose_unknown(place, seq, &mut found.known_lost);
         }

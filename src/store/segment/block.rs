@@ -111,7 +111,7 @@ impl Block {
         Ok(block)
     }
 
-    /// None when there are too many groups, or when something is wrong, which is the business of whoever touches it.
+    /// None when there are too many groups, or when something is wrong, which shows when it is read.
     fn make_directory(&self) -> Option<Directory> {
         if self.restarts() > DIRECTORY_GROUPS_MAX / RESTART_GROUPS {
             return None;

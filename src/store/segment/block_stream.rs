@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::block_builder::{BlockBuilder, PlainRun, RunBuilder};
 use super::error::WriteError;
-use super::format::{BLOCK_BYTES_MAX, BlockSeat, HEADER_BYTES, Header, Sealer, Trailer, sealed_bytes_max};
+use super::format::{BLOCK_BYTES_MAX, BlockAddress, HEADER_BYTES, Header, Sealer, Trailer, sealed_bytes_max};
 use super::index::IndexBuilder;
 use crate::store::disk::DiskFile;
 
@@ -24,9 +24,9 @@ pub(super) struct BlockStream {
     raw_bytes_max: usize,
     index: IndexBuilder,
     block: BlockBuilder,
-    /// Of the only run in the block, while it has no other.
+    /// What is known of the only run in the block, while it has no other.
     plain: Option<PlainRun>,
-    /// Of the block being built.
+    /// The first place in the block being built.
     first_place: Vec<u8>,
     last_place: Vec<u8>,
     /// The last place of the block before it.
@@ -112,12 +112,12 @@ impl BlockStream {
             self.flush()?;
         }
         self.out.reserve_exact(needed);
-        let seat = BlockSeat {
+        let address = BlockAddress {
             shard: self.header.shard,
             number: self.header.number,
             offset: self.file_bytes + self.out.len() as u64,
         };
-        let stored_bytes = self.sealer.put_block(&mut self.out, seat, self.block.raw());
+        let stored_bytes = self.sealer.put_block(&mut self.out, address, self.block.raw());
         self.block.clear();
         self.index
             .add(&self.sealed_place, &self.first_place, stored_bytes, ops, self.plain);

@@ -93,7 +93,7 @@ impl Header {
         bytes
     }
 
-    /// Of any version.
+    /// Decodes a header of any version.
     pub fn decode(bytes: &[u8; HEADER_BYTES]) -> Result<Self, Malformed> {
         let mut cursor = Cursor::new(bytes);
         if &cursor.array()? != HEADER_MAGIC {
@@ -124,7 +124,7 @@ pub struct Trailer {
 }
 
 impl Trailer {
-    /// Of a footer in pieces.
+    /// The trailer of a footer in pieces.
     pub fn new(header: &[u8; HEADER_BYTES], footer_offset: u64, footer: &[impl AsRef<[u8]>]) -> Self {
         let mut trailer = Self {
             footer_offset,
@@ -170,21 +170,21 @@ impl Trailer {
     }
 }
 
-/// The place of a block in the world, which its checksum covers.
+/// Where a block lies: shard, segment and offset. Its checksum covers this, so that no block passes for another.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct BlockSeat {
+pub struct BlockAddress {
     pub shard: u16,
     pub number: u64,
     pub offset: u64,
 }
 
-impl BlockSeat {
+impl BlockAddress {
     fn checksum(&self, covered: &[u8]) -> u32 {
-        let mut seat = [0; 18];
-        seat[..2].copy_from_slice(&self.shard.to_le_bytes());
-        seat[2..10].copy_from_slice(&self.number.to_le_bytes());
-        seat[10..].copy_from_slice(&self.offset.to_le_bytes());
-        crc32c::crc32c_append(crc32c::crc32c(&seat), covered)
+        let mut address = [0; 18];
+        address[..2].copy_from_slice(&self.shard.to_le_bytes());
+        address[2..10].copy_from_slice(&self.number.to_le_bytes());
+        address[10..].copy_from_slice(&self.offset.to_le_bytes());
+        crc32c::crc32c_append(crc32c::crc32c(&address), covered)
     }
 }
 
@@ -198,7 +198,7 @@ fn padding_max(raw_bytes: usize) -> usize {
     raw_bytes / 16
 }
 
-/// Of a block that is stored raw and ends there without it.
+/// The padding of a block that is stored raw and that would end at `end` without it.
 fn padding(end: u64, raw_bytes: usize) -> usize {
     let rest = (end.next_multiple_of(PAGE_BYTES as u64) - end) as usize;
     if rest <= padding_max(raw_bytes) { rest } else { 0 }
@@ -212,7 +212,7 @@ pub struct Sealer {
 
 impl Sealer {
     /// Appends the block; gives its length with the envelope.
-    pub fn put_block(&mut self, out: &mut Vec<u8>, seat: BlockSeat, raw: &[u8]) -> u32 {
+    pub fn put_block(&mut self, out: &mut Vec<u8>, address: BlockAddress, raw: &[u8]) -> u32 {
         let start = out.len();
         let data_start = start + BLOCK_HEADER_BYTES;
         // Compressed where it goes to: a long text lies in memory often enough without a buffer in between.
@@ -225,7 +225,7 @@ impl Sealer {
             None => {
                 out.truncate(data_start);
                 out.extend_from_slice(raw);
-                let end = seat.offset + (out.len() - start) as u64;
+                let end = address.offset + (out.len() - start) as u64;
                 let padding = padding(end, raw.len());
                 out.resize(out.len() + padding, 0);
                 if padding > 0 { CODEC_PADDED } else { CODEC_RAW }
@@ -236,7 +236,7 @@ impl Sealer {
         envelope[4] = codec;
         envelope[5..9].copy_from_slice(&(raw.len() as u32).to_le_bytes());
         envelope[9..].copy_from_slice(&data_bytes.to_le_bytes());
-        let crc = seat.checksum(&out[start + 4..]);
+        let crc = address.checksum(&out[start + 4..]);
         out[start..start + 4].copy_from_slice(&crc.to_le_bytes());
         (out.len() - start) as u32
     }
@@ -270,7 +270,7 @@ impl Envelope {
 
 /// Takes a block out of its envelope, `stored`, which must be exactly the block. `raw_bytes_max` is what the footer says that no block
 /// is larger than.
-pub fn open_block(stored: &Bytes, seat: BlockSeat, raw_bytes_max: usize) -> Result<Bytes, Malformed> {
+pub fn open_block(stored: &Bytes, address: BlockAddress, raw_bytes_max: usize) -> Result<Bytes, Malformed> {
     let mut cursor = Cursor::new(stored);
     let envelope = Envelope::decode(&mut cursor)?;
     if envelope.data_bytes as usize != cursor.remaining() {
@@ -278,7 +278,7 @@ pub fn open_block(stored: &Bytes, seat: BlockSeat, raw_bytes_max: usize) -> Resu
             what: "stored length of a block",
         });
     }
-    if seat.checksum(&stored[4..]) != envelope.crc {
+    if address.checksum(&stored[4..]) != envelope.crc {
         return Err(Malformed {
             what: "checksum of a block",
         });
@@ -319,7 +319,7 @@ pub fn open_block(stored: &Bytes, seat: BlockSeat, raw_bytes_max: usize) -> Resu
 mod tests {
     use super::*;
 
-    const SEAT: BlockSeat = BlockSeat {
+    const ADDRESS: BlockAddress = BlockAddress {
         shard: 1,
         number: 2,
         offset: 24,
@@ -327,7 +327,7 @@ mod tests {
 
     fn sealed(raw: &[u8]) -> Vec<u8> {
         let mut out = Vec::new();
-        Sealer::default().put_block(&mut out, SEAT, raw);
+        Sealer::default().put_block(&mut out, ADDRESS, raw);
         out
     }
 
@@ -338,13 +338,13 @@ mod tests {
         block.extend_from_slice(&raw_bytes.to_le_bytes());
         block.extend_from_slice(&(data.len() as u32).to_le_bytes());
         block.extend_from_slice(data);
-        let crc = SEAT.checksum(&block[4..]);
+        let crc = ADDRESS.checksum(&block[4..]);
         block[..4].copy_from_slice(&crc.to_le_bytes());
         block.into()
     }
 
     fn open(stored: impl Into<Bytes>, max: usize) -> Result<Bytes, &'static str> {
-        open_block(&stored.into(), SEAT, max).map_err(|error| error.what)
+        open_block(&stored.into(), ADDRESS, max).map_err(|error| error.what)
     }
 
     #[test]
@@ -362,12 +362,12 @@ mod tests {
     #[test]
     fn a_block_of_another_place_or_file_does_not_pass() {
         let stored = Bytes::from(sealed(b"block"));
-        for seat in [
-            BlockSeat { shard: 2, ..SEAT },
-            BlockSeat { number: 3, ..SEAT },
-            BlockSeat { offset: 25, ..SEAT },
+        for address in [
+            BlockAddress { shard: 2, ..ADDRESS },
+            BlockAddress { number: 3, ..ADDRESS },
+            BlockAddress { offset: 25, ..ADDRESS },
         ] {
-            assert!(open_block(&stored, seat, 100).is_err());
+            assert!(open_block(&stored, address, 100).is_err());
         }
     }
 
@@ -402,16 +402,16 @@ mod tests {
     #[test]
     fn a_block_that_ends_shortly_before_a_page_is_padded_to_it() {
         let raw = noise(BLOCK_BYTES_TARGET);
-        let (mut out, mut seat) = (Vec::new(), SEAT);
+        let (mut out, mut address) = (Vec::new(), ADDRESS);
         for blocks in 1..=3 {
-            let stored = Sealer::default().put_block(&mut out, seat, &raw);
+            let stored = Sealer::default().put_block(&mut out, address, &raw);
             let bytes = Bytes::copy_from_slice(&out[out.len() - stored as usize..]);
-            assert_eq!(open_block(&bytes, seat, raw.len()).unwrap(), raw);
-            seat.offset += u64::from(stored);
-            assert_eq!(seat.offset, blocks * 2 * PAGE_BYTES as u64);
+            assert_eq!(open_block(&bytes, address, raw.len()).unwrap(), raw);
+            address.offset += u64::from(stored);
+            assert_eq!(address.offset, blocks * 2 * PAGE_BYTES as u64);
         }
         // Half of a page would be too much to give.
-        let stored = Sealer::default().put_block(&mut out, seat, &noise(6_000));
+        let stored = Sealer::default().put_block(&mut out, address, &noise(6_000));
         assert_eq!(stored as usize, 6_000 + BLOCK_HEADER_BYTES);
     }
 

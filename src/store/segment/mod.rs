@@ -43,7 +43,7 @@ pub use cursor::OpCursor;
 pub use error::{DamagedBlock, OpenError, ReadError, WriteError};
 use footer::Footer;
 pub use footer::{SegmentStats, decode_footer};
-pub use format::{BLOCK_BYTES_TARGET, BlockSeat, FORMAT_VERSION, HEADER_MAGIC, TRAILER_MAGIC};
+pub use format::{BLOCK_BYTES_TARGET, BlockAddress, FORMAT_VERSION, HEADER_MAGIC, TRAILER_MAGIC};
 use format::{BLOCK_TAGS_VERSION, HEADER_BYTES, Header, OLDEST_VERSION, TRAILER_BYTES, Trailer, open_block};
 use index::BlockRef;
 pub use place::place_of;
@@ -85,7 +85,8 @@ pub fn temporary_name(number: u64) -> String {
 pub fn parse_file_name(name: &str) -> Option<u64> {
     let digits = name.strip_prefix(PREFIX)?.strip_suffix(SUFFIX)?;
     let number = u64::from_str_radix(digits, 16).ok()?;
-    // Only the one spelling counts: no sign, no capitals, all 16 digits. And no shard comes to such a number, which leaves none for the next file.
+    // Only the one spelling counts: no sign, no capitals, all 16 digits. No shard ever gets as far as the higher numbers, and after them
+    // there might be none for the next file.
     (file_name(number) == name && number < u64::MAX / 2).then_some(number)
 }
 
@@ -224,8 +225,8 @@ impl Segment {
         &self.footer.lost
     }
 
-    /// The clears that were dropped because every replica knew them and all that they saw, and all that. A replica whose clock does not
-    /// cover it may hold what they cleared, and nobody can send it the clear.
+    /// What was collected: the clears that were dropped because every replica knew them and all that they saw, and what they saw. A replica
+    /// whose clock does not cover it may hold what they cleared, and nobody can send it the clears any more.
     pub fn collected(&self) -> &SlotClocks {
         &self.footer.collected
     }
@@ -234,7 +235,7 @@ impl Segment {
         self.footer.index.count()
     }
 
-    /// Filter and index.
+    /// Bytes that filter and index take in memory.
     pub fn memory_bytes(&self) -> usize {
         self.footer.filters.memory_bytes() + self.footer.index.memory_bytes()
     }
@@ -339,12 +340,12 @@ impl Segment {
     }
 
     fn open_stored(&self, block: &BlockRef, stored: &Bytes) -> Result<Bytes, ReadError> {
-        let seat = BlockSeat {
+        let address = BlockAddress {
             shard: self.header.shard,
             number: self.header.number,
             offset: block.offset,
         };
-        open_block(stored, seat, self.footer.raw_bytes_max).map_err(|error| self.damaged(block, error))
+        open_block(stored, address, self.footer.raw_bytes_max).map_err(|error| self.damaged(block, error))
     }
 
     fn damaged(&self, block: &BlockRef, error: Malformed) -> ReadError {

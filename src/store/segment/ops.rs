@@ -58,7 +58,7 @@ impl Before {
         }
     }
 
-    /// Of the last op.
+    /// The origin of the last op.
     pub fn origin(&self) -> OriginIndex {
         self.origin
     }

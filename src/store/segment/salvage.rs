@@ -1,8 +1,8 @@
 //! What can be had from a segment that does not open, because its header, footer or trailer is damaged.
 //!
-//! Blocks need nothing but themselves to be read, and stand one right behind the other, so they are walked from the front. A bad block, or one
-//! that the disk cannot read, is stepped over by the length in its envelope, if another block stands there; nothing is ever searched for between, since
-//! a text may hold whatever its user likes, even the image of a block.
+//! Each block can be read by itself, and they stand one right behind the other, so they are walked from the front. A bad or unreadable
+//! block is stepped over by the length in its envelope, if another block stands there. Nothing is ever searched for in between: a user's
+//! text may look like a block.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use super::block::Block;
 use super::error::OpenError;
 use super::file_name;
 use super::format::{
-    BLOCK_BYTES_MAX, BLOCK_HEADER_BYTES, BlockSeat, Envelope, FORMAT_VERSION, HEADER_BYTES, Header, TRAILER_BYTES,
+    BLOCK_BYTES_MAX, BLOCK_HEADER_BYTES, BlockAddress, Envelope, FORMAT_VERSION, HEADER_BYTES, Header, TRAILER_BYTES,
     Trailer, open_block,
 };
 use super::place::parse_place;
@@ -93,12 +93,12 @@ impl Walk<'_> {
         let mut after_bad = false;
         let mut reached = offset;
         while let Some((end, stored)) = self.stored_at(offset)? {
-            let seat = BlockSeat {
+            let address = BlockAddress {
                 shard: self.shard,
                 number: self.number,
                 offset,
             };
-            match stored.and_then(|stored| decode_block(&stored, seat).ok()) {
+            match stored.and_then(|stored| decode_block(&stored, address).ok()) {
                 Some(ops) => {
                     report.bad_blocks += u64::from(after_bad);
                     report.blocks += 1;
@@ -156,8 +156,8 @@ impl Walk<'_> {
 }
 
 /// All ops of a block in its envelope, or nothing.
-pub fn decode_block(stored: &Bytes, seat: BlockSeat) -> Result<Vec<KeyedOp>, Malformed> {
-    decode_raw_block(open_block(stored, seat, BLOCK_BYTES_MAX)?)
+pub fn decode_block(stored: &Bytes, address: BlockAddress) -> Result<Vec<KeyedOp>, Malformed> {
+    decode_raw_block(open_block(stored, address, BLOCK_BYTES_MAX)?)
 }
 
 /// All ops of a block that was taken out of its envelope, or nothing.

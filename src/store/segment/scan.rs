@@ -17,7 +17,7 @@ use crate::types::{Key, UserId};
 /// One read of a scan that reads ahead.
 const READ_AHEAD_BYTES: u64 = 256 * 1024;
 
-/// Many scans that wait hold no block that is longer.
+/// A scan that waits, one of many, holds no block that is longer.
 pub const LONG_BLOCK_BYTES: usize = 128 * 1024;
 
 /// Where a scan takes its blocks from.
@@ -127,7 +127,7 @@ impl Scan {
         result
     }
 
-    /// Whose the op is that was given last.
+    /// The user and key of the op that was given last.
     pub fn name(&self) -> Option<(&UserId, &Key)> {
         let run = self.current.as_ref()?.run.as_ref()?;
         Some((&run.user, &run.key))
@@ -165,7 +165,7 @@ impl Scan {
         self.from = Some(place);
     }
 
-    /// Of the block that it is in, and keeps in memory.
+    /// Bytes of the block that it is in, and keeps in memory.
     pub fn held_bytes(&self) -> usize {
         self.current.as_ref().map_or(0, |current| current.groups.block_bytes())
     }

@@ -98,7 +98,7 @@ impl SlotFilters {
 /// Takes the tags slot by slot.
 pub struct SlotFiltersBuilder {
     done: SlotFilters,
-    /// Of the range that is not done.
+    /// The tags of the range that is not done.
     tags: Vec<u64>,
     slot: SlotId,
 }

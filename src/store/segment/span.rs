@@ -1,20 +1,20 @@
-//! What is known of text that lies in stamp order: from when to when, and whose it is.
+//! What is known of a stretch of texts in stamp order: its first and last time, and its origin.
 
 use crate::core::op::Fragment;
 use crate::core::stamp::{OriginId, Stamp};
 use crate::types::RequestId;
 
-/// Of when and whose the ops of a key in some place are, where they are nothing but text.
+/// The times and origin of ops of one key that are nothing but text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TextSpan {
     pub first: Stamp,
     pub last: Stamp,
-    /// None when they are of several.
+    /// None if they are of several.
     pub origin: Option<OriginId>,
 }
 
 impl TextSpan {
-    /// Of one op.
+    /// The span of one op.
     pub fn of(stamp: Stamp) -> Self {
         Self {
             first: stamp,
@@ -50,7 +50,7 @@ impl Gathered {
         self.fragments.iter().map(|fragment| fragment.text.len()).sum()
     }
 
-    /// Leaves out again what was added since there were so many.
+    /// Drops what was added since there were so many.
     pub fn cut(&mut self, fragments: usize, requests: usize) {
         self.fragments.truncate(fragments);
         self.requests.truncate(requests);

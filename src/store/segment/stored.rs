@@ -1,8 +1,8 @@
 //! Bytes of a segment that the disk cannot give.
 //!
-//! A read that fails once may be a passing fault, so it is tried again. A sector that cannot be read then either is as lost as one that does not
-//! check out, and is told in the same way: whoever steps over damage steps over this too. Only what the disk says of these very bytes
-//! counts for that; a want of memory or of handles is an error that passes.
+//! A read that fails once may be a passing fault, so it is tried again. A sector that fails twice is as lost as one with a wrong checksum,
+//! and is reported as damage, so that whoever steps over damage steps over it too. Only an error of the disk itself counts for that; a lack
+//! of memory or of file handles passes.
 
 use std::io;
 
@@ -56,12 +56,12 @@ pub(super) fn read_stored(segment: &Segment, block: &BlockRef) -> Result<Bytes, 
     }
 }
 
-/// Others are not so many that it matters how they are read, and need much memory.
+/// Long blocks are so few that it does not matter how they are read, and they need much memory.
 fn is_short(block: &BlockRef) -> bool {
     block.stored_bytes as usize <= CACHED_BLOCK_BYTES_MAX
 }
 
-/// The same if that needs no wait for the disk. A long one is left to those who may wait.
+/// Like [`read_stored`], if that needs no wait for the disk. Long blocks are left to callers that may wait.
 pub(super) fn read_without_wait(segment: &Segment, block: &BlockRef) -> Option<Bytes> {
     if !is_short(block) {
         return None;

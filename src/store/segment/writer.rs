@@ -48,10 +48,10 @@ pub struct SegmentWriter {
     /// Milliseconds of the first op: what all times of the segment are written against.
     base_ms: Option<u64>,
     origins: BTreeMap<OriginId, OriginIndex>,
-    /// Of the last op: mostly the next one's too.
+    /// The origin of the last op: mostly the next one's too.
     last_origin: Option<(OriginId, OriginIndex)>,
     filters: SlotFiltersBuilder,
-    /// Of the request ids in `run`.
+    /// The tags of the request ids in `run`.
     request_tags: Vec<u64>,
     stats: SegmentStats,
     collected: SlotClocks,

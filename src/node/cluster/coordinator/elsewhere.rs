@@ -44,7 +44,7 @@ pub struct Elsewhere {
     offset: u64,
     limit: u64,
     terms: Terms,
-    /// Those that could not.
+    /// Replicas that could not carry it out.
     without: Vec<NodeId>,
 }
 
@@ -72,7 +72,7 @@ impl Elsewhere {
         less
     }
 
-    /// From this node's disk if its word counts, or else through another one.
+    /// From this node's disk if this node votes, else through another replica.
     pub(super) async fn here_or_there(self) -> Result<ValueReader, OpError> {
         let inner = self.inner.clone();
         let others = inner.has_others(&self.user, &self.key);
@@ -103,7 +103,8 @@ impl Elsewhere {
         Ok(ValueReader::remote(reader, Some(unsent)))
     }
 
-    /// The replicas are made alike, and beside that another one is asked if that takes long: it may be another one's disk that hangs, or a line.
+    /// Makes the replicas equal, and asks another one beside that if it takes long: the disk that hangs, or the slow line, may be another
+    /// replica's.
     async fn equal_or_there(self, unequal: Unequal) -> Result<ValueReader, OpError> {
         let (inner, terms, slot) = (self.inner.clone(), self.terms, unequal.slot);
         let there = self.clone().there();
@@ -156,7 +157,7 @@ impl Inner {
         }
     }
 
-    /// What has to be written here before it is read. A disk that hangs is not even asked while another replica can do it.
+    /// Carries out a read that may have to write here first. A disk that hangs is not even asked while another replica can do it.
     async fn unless_stalled<T>(
         &self,
         slot: SlotId,

@@ -1,7 +1,7 @@
 //! Requests for slots that this node does not hold: one of the replicas carries them out.
 //!
-//! When it fails or is slow, the next one is asked. A write goes with a request id, so that it counts once whoever takes it. A clear names what
-//! it removes, so that a try which comes late removes nothing that was added since.
+//! When it fails or is slow, the next one is asked. A write carries a request id, so that it counts once, whichever replicas take it. A
+//! clear names what it removes, so that a try that arrives late removes nothing that was added since.
 
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
@@ -20,8 +20,8 @@ use crate::shard::WriteKind;
 use crate::types::{Key, NodeId, RequestId, UserId};
 use crate::wire::{ForwardedKind, ForwardedWrite, Request, Response, WireClock};
 
-/// Longer texts are given longer: this much for each KiB, as the client gives them. Sent to several at once, a text would be on all their lines,
-/// and each of them that takes it in stores a copy.
+/// For each KiB of text, a replica gets this much more time before the next one is asked too, as with the client: a text that is sent to
+/// several takes up all their lines, and each of them stores a copy.
 const HEDGE_KIB: Duration = Duration::from_millis(1);
 
 impl Inner {
@@ -95,7 +95,8 @@ impl Inner {
         }
     }
 
-    /// A full disk is no reason not to read: where none of the replicas could store what another one holds, too few of them hold the same.
+    /// A full disk is no reason not to read: if no replica could store what another one holds, the error is that too few of them hold the
+    /// same.
     fn not_read(&self, error: OpError, replicas: &[NodeId], terms: Terms) -> OpError {
         match error {
             OpError::DiskFull => self.no_quorum(terms.consistency.needed(replicas.len()), 1, false),
@@ -103,7 +104,7 @@ impl Inner {
         }
     }
 
-    /// The answer of the first replica that carries the request out. `writes`: it may have had an effect where no answer came.
+    /// The answer of the first replica that carries the request out. `writes`: where no answer came, the request may have had an effect.
     pub(in crate::node::cluster) async fn through(
         &self,
         replicas: &[NodeId],
@@ -132,7 +133,8 @@ impl Inner {
                     };
                     in_doubt |= writes && maybe_applied(&error);
                     if !is_worth_another(&error) {
-                        // That it changed nothing it says of itself: who has the write too may go by less, and carry it out.
+                        // It says only of itself that it changed nothing: another replica that has the write too may be less strict, and
+                        // carry it out.
                         if !writes || in_doubt || asked.is_empty() {
                             return Err(doubted(error, in_doubt));
                         }
@@ -185,7 +187,7 @@ pub struct RemoteReader {
 }
 
 impl RemoteReader {
-    /// At one of those that hold it, but for `without`.
+    /// Opens a reader at one of the nodes that hold the key, except those in `without`.
     pub(super) async fn open(
         inner: &Inner,
         (user, key): (&UserId, &Key),

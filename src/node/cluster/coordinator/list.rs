@@ -21,7 +21,7 @@ use crate::store::keys::{KeyPage, KeyQuery};
 use crate::types::{Consistency, Key, NodeId, UserId};
 use crate::wire::{Request, Response};
 
-/// A peer goes on for so much longer, milliseconds: that it gave up would be taken for a failure of its own.
+/// A peer is given so much longer, milliseconds: if it gave up first, that would pass for a failure of its own.
 const LATE_MS: u32 = 100;
 
 /// What one node listed.
@@ -78,7 +78,7 @@ impl Inner {
         })
     }
 
-    /// What as many nodes list as the level asks for; the others have a moment more.
+    /// The lists of as many nodes as the level asks for; the others get a moment more.
     async fn list_everywhere(&self, query: &KeyQuery, terms: Terms) -> Result<Vec<Listed>, OpError> {
         let level = terms.consistency;
         let layout = self.layout();
@@ -106,7 +106,7 @@ impl Inner {
         }
     }
 
-    /// None where this node's word does not count.
+    /// None if this node does not vote.
     async fn list_here(&self, query: KeyQuery) -> Result<Option<Listed>, OpError> {
         let page = self.local.list(query).await?;
         Ok(self.may_list().then_some(Listed {
@@ -116,7 +116,8 @@ impl Inner {
         }))
     }
 
-    /// Of a slot of which fewer replicas listed their keys than the level asks for: how many are needed, and how many there were.
+    /// A slot of which fewer replicas listed their keys than the level asks for, if there is one: how many are needed, and how many there
+    /// were.
     fn lacks(&self, listed: &[Listed], level: Consistency) -> Option<(usize, usize)> {
         let layout = self.layout();
         let nodes: BTreeSet<NodeId> = listed.iter().map(|one| one.node).collect();
@@ -143,7 +144,7 @@ impl Inner {
         let (slot, _) = place_of(&query.user, key);
         let layout = self.layout();
         let replicas = layout.placement.replicas(slot);
-        // What a list by those alone would say who say the same. Where all of three were asked, one that is behind decides nothing.
+        // Decided as a list by only those that agree would be: where all of three were asked, one that is behind decides nothing.
         let needed = terms.consistency.needed(replicas.len());
         let voices = listed.iter().filter(|one| replicas.contains(&one.node));
         let (shows, hides): (Vec<_>, Vec<_>) = voices.partition(|one| by.contains(&one.node));
@@ -169,7 +170,7 @@ impl Inner {
         in_time(added, terms).await
     }
 
-    /// The same, where there is nobody else yet.
+    /// Like [`add_system_value`](Self::add_system_value), where there is no other node yet.
     pub(in crate::node::cluster) async fn add_alone(
         &self,
         key: &Key,
@@ -183,7 +184,7 @@ impl Inner {
     }
 }
 
-/// None where there is no answer, or the peer's word does not count.
+/// None if there is no answer, or the peer does not vote.
 async fn list_there(peer: Peer, query: &KeyQuery, terms: Terms) -> Option<Listed> {
     let call = peer.call_in_turn(|| Request::ListKeys {
         user: query.user.as_str().to_owned(),

@@ -1,4 +1,4 @@
-//! What becomes of a write that was begun, and of one that had been done before.
+//! What becomes of a write that was begun, and of one that was done before.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -26,7 +26,7 @@ impl Taken {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// What is told in the end. Until then the error stays what it is, for it decides who is asked next.
+    /// What the caller is told in the end. Until then the error stays what it is, for it decides who is asked next.
     pub(super) fn told(&self, done: Result<Added, OpError>) -> Result<Added, OpError> {
         done.map_err(|error| doubted(error, self.is_noted()))
     }
@@ -42,7 +42,7 @@ impl Inner {
         (need, durable_need): (usize, usize),
         taken: &Taken,
     ) -> Result<Added, OpError> {
-        // Who drops it without a word has it half done.
+        // If the shard drops it without a word, it may be half done.
         let gone = Spread::Refused(OpError::ShardUnavailable { maybe_applied: true });
         match told.await.unwrap_or(gone) {
             Spread::Enough => Ok(Added::Appended),
@@ -68,10 +68,11 @@ impl Inner {
         }
     }
 
-    /// Sees to it that `need` replicas hold an op that some replica already has: the peer that it is `from`, or this node.
+    /// Makes sure that `need` replicas hold an op that one replica already has: the peer `from` which it came, or this node.
     ///
-    /// What is left of a cleared op goes with the clear. Without it the op would count as known here, and as dropped; the clear may be on that one
-    /// disk only, and if that is lost, another replica shows the value for good while both have the same clock.
+    /// The `Spent` remainder of an op is sent along with the clear that removed it. Without the clear, the op would count here as known and
+    /// dropped; but the clear may be on that one disk alone, and once that is lost, another replica would show the value for good while
+    /// both have the same clock.
     pub(super) async fn hold(
         &self,
         op: KeyedOp,

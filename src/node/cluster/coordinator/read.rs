@@ -1,7 +1,7 @@
 //! Reading at a level: enough replicas have to hold the same of the key before it is read from one.
 //!
-//! Before anything is brought from one to another, all are asked whether enough of them hold what this node does. A peer that cannot take what it
-//! lacks is left out, as long as there are others; what stands in the way here leads to another node (`elsewhere`).
+//! Before any op is copied from one to another, all are asked whether enough of them hold what this node does. A peer that cannot take what
+//! it lacks is left out, as long as there are others; if this node itself cannot, another one is read (`elsewhere`).
 
 use std::sync::atomic::Ordering;
 
@@ -35,7 +35,7 @@ pub(in crate::node::cluster) enum Came {
 
 /// What as many replicas as are needed hold of a key.
 struct Alike {
-    /// It covers all of it.
+    /// A clock that covers all of it.
     clock: Clock,
     /// The highest stamp in it.
     until: Option<Stamp>,
@@ -45,9 +45,9 @@ struct Alike {
 enum Repaired {
     /// What a reader may be shown.
     Shown(KeySource),
-    /// They hold the same; and more came meanwhile, of which it is not known what it comes after.
+    /// They hold the same; but more ops came meanwhile, and it is not known which ops come before those.
     Alike(Alike),
-    /// Who cannot take what it lacks.
+    /// This peer cannot take what it lacks.
     Unable(NodeId),
     /// Another reader took what was lacking here.
     Meanwhile,
@@ -70,12 +70,12 @@ impl Cluster {
 /// What is found of a key without changing anything.
 pub(super) enum Found {
     Here(KeySource),
-    /// This node's word does not count.
+    /// This node does not vote.
     Elsewhere,
     Unequal(Unequal),
 }
 
-/// Too few replicas hold the same: as many as are needed have to be made alike.
+/// Too few replicas hold the same: as many as are needed have to be made equal.
 pub(super) struct Unequal {
     pub(in crate::node::cluster) slot: SlotId,
     peers: Vec<Peer>,
@@ -93,8 +93,8 @@ fn voted_digest(response: Response) -> Option<u64> {
     }
 }
 
-/// Whether those that were not asked yet make up for those whose digest is another one: one replica that is behind is no reason to bring it all
-/// that it lacks before a read is answered, where others hold what this node does.
+/// Whether peers that were not asked yet make up for those with another digest: if others hold what this node does, one replica that is
+/// behind need not be sent all that it lacks before the read is answered.
 async fn others_agree(peers: &[Peer], told: &[(Peer, u64)], slot: SlotId, digest: u64) -> bool {
     let was_asked = |peer: &Peer| told.iter().any(|(other, _)| other.node() == peer.node());
     let rest: Vec<Peer> = peers.iter().filter(|peer| !was_asked(peer)).cloned().collect();
@@ -115,7 +115,7 @@ pub(super) fn sync_key(user: &UserId, key: &Key, slot: SlotId, known: WireClock)
 }
 
 impl Inner {
-    /// A snapshot of the key as the level asks for; none where another node has to be asked for it.
+    /// A snapshot of the key as the level asks for; None if another node has to be asked for it.
     pub(in crate::node::cluster) async fn source(
         &self,
         user: &UserId,
@@ -132,7 +132,7 @@ impl Inner {
         }
     }
 
-    /// The same, as far as it can be said without changing anything.
+    /// Like [`source`](Self::source), as far as that goes without changing anything.
     pub(super) async fn look(&self, user: &UserId, key: &Key, terms: Terms) -> Result<Found, OpError> {
         let (slot, _) = place_of(user, key);
         let layout = self.layout();
@@ -159,7 +159,7 @@ impl Inner {
         }
     }
 
-    /// A snapshot of which as many replicas as the level needs hold all, if this node has one.
+    /// A snapshot that as many replicas as the level needs hold whole, if this node has one.
     async fn agree(
         &self,
         user: &UserId,
@@ -181,7 +181,7 @@ impl Inner {
         Ok(Found::Unequal(Unequal { slot, peers, need }))
     }
 
-    /// Lets as many replicas as are needed hold the same, and gives that; none where another node has to be asked for it.
+    /// Makes as many replicas as are needed hold the same, and returns a snapshot of that; None if another node has to be asked for it.
     pub(super) async fn make_equal(
         &self,
         user: &UserId,
@@ -197,18 +197,18 @@ impl Inner {
             Err(error @ (OpError::DiskFull | OpError::Quorum { .. })) => error,
             Err(error) => return Err(error),
         };
-        // Those that answered first cannot be made alike; others may be so already.
+        // Those that answered first cannot be made equal; others may be so already.
         let (source, digest) = self.local.source_at_digest(user, key)?;
         let same = |response| voted_digest(response).filter(|other| *other == digest);
         let alike = gather(&peers, need - 1, || digest_of(slot), same).await;
         alike.map(|_| Some(source)).map_err(|same| match error {
-            // A full disk is no reason not to read; that too few hold the same is one.
+            // A full disk is no reason not to read; too few that hold the same are.
             OpError::DiskFull => self.no_quorum(need, same + 1, false),
             error => error,
         })
     }
 
-    /// Lets as many replicas as are needed hold the same ops of the key, durably.
+    /// Makes as many replicas as are needed hold the same ops of the key, durably.
     pub(in crate::node::cluster) async fn repair(
         &self,
         user: &UserId,
@@ -229,16 +229,16 @@ impl Inner {
         }
     }
 
-    /// The same, with those of these that answer first.
+    /// One round of [`repair`](Self::repair), with those of `peers` that answer first.
     ///
-    /// Ops go on coming here while others answer. So of what there is in the end, only so much is shown as is known to hold, with an op, all
-    /// that was acknowledged before that one was sent:
-    /// - What was here before anybody was asked, if nobody had more of the key. All of it was sent by then, and what was acknowledged by then,
-    ///   a quorum holds: it was here, or one of those that were asked had it.
-    /// - What is no later than all that they were `alike` in before they were asked. What was sent since then is stamped later, for whoever
-    ///   stamps it asks one of them; so all of this was sent by then, and what was acknowledged by then is here.
+    /// Ops keep arriving here while others answer. So of all that is here in the end, a part is shown of which it is certain that with each
+    /// op it has everything that was acknowledged before that op was sent:
+    /// - What was here before anybody was asked, if nobody had more of the key. All of it was sent by then; and whatever was acknowledged
+    ///   by then is held by a quorum, so it was here, or one of those that were asked had it.
+    /// - What is no later than the last op of what they all held before they were asked (`alike`). Whatever was sent since then is stamped
+    ///   later, for whoever stamps it asks one of them; so all of this was sent by then, and what was acknowledged by then is here.
     ///
-    /// Clears that came meanwhile are heeded: a clear names all that it comes after.
+    /// Clears that came meanwhile do count: a clear names all that it comes after.
     async fn repair_with(
         &self,
         user: &UserId,
@@ -253,7 +253,7 @@ impl Inner {
         let Some((theirs, is_news)) = self.take_from(user, key, slot, peers, need, &mine).await? else {
             return Ok(Repaired::Meanwhile);
         };
-        // What they held when they were asked is here. What is here and not there goes there.
+        // All that they held when they were asked is here now. What they lack goes to them.
         let (source, clock) = self.local.source_at_clock(user, key)?;
         for (peer, clock) in theirs {
             if planted(Bug::ReadRepairDropped) {
@@ -278,8 +278,8 @@ impl Inner {
         })
     }
 
-    /// Takes from as many of these as are needed, those that answer first, what they have of the key and the clock does not cover. Their clocks,
-    /// and whether it was anything. None where it is much, and somebody else takes it already.
+    /// Takes from as many peers as are needed, those that answer first, what they have of the key and `mine` does not cover. Returns their
+    /// clocks, and whether anything was taken; None if it is much and another reader takes it already.
     async fn take_from(
         &self,
         user: &UserId,
@@ -324,7 +324,7 @@ impl Inner {
         self.counters.taken_ops.fetch_add(ops.len() as u64, Ordering::Relaxed);
         self.counters.taken_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
         let ops: Result<Vec<_>, _> = ops.into_iter().map(WireOp::into_op).collect();
-        // Nothing of what a peer cannot mean is taken.
+        // All of it is checked before any of it is taken.
         let ops = ops.map_err(|error| OpError::Peer(error.to_string()))?;
         if came != Came::Pulled {
             ops.iter().try_for_each(|keyed| self.check_may_take(&keyed.op))?;
@@ -335,8 +335,9 @@ impl Inner {
         }
     }
 
-    /// What is left of a clear that was collected covers the clear and removes nothing. A replica that may have missed that clear would
-    /// keep what it removed, and not notice any more: it takes the rest of it only with all that it lacks, once it has reconciled.
+    /// The `Spent` remainder of a collected clear makes the clock cover the clear, but removes nothing. A replica that may have missed the
+    /// clear itself would keep what it removed, and never notice: it takes the remainder only with all else that it lacks, once it has
+    /// reconciled.
     pub(super) fn check_may_take(&self, op: &Op) -> Result<(), OpError> {
         let dot = &op.dot;
         if !matches!(op.body, Body::Spent { .. }) || !self.may_have_missed_clears(dot.slot) {
@@ -371,7 +372,8 @@ impl Inner {
         }
     }
 
-    /// Sends the peer what it lacks of the snapshot, by its clock. Whether it holds all of it durably now; an error is one of this node's disk.
+    /// Sends the peer what it lacks of the snapshot, by its clock. Returns whether it holds all of it durably now; an error is one of this
+    /// node's disk.
     async fn give(&self, source: &KeySource, peer: &Peer, known: Clock) -> Result<bool, OpError> {
         let mut lacking = self.local.lacking(source.clone(), known);
         loop {

@@ -1,13 +1,15 @@
-//! What there is of a key when somebody asks: the context of a clear, taken before it is known whether the clear may be done at all.
+//! What there is of a key at this moment: the context of a clear, taken before it is known whether the clear may be done at all.
 //!
-//! Each replica's clock is of a moment of its own. A part may be acknowledged, and its value sent, after one replica told its clock and before
-//! another one does: so this one may tell of the value, and of the part, if its way here is broken, nobody does. The value would be cleared and the
-//! part come into the next one. So where a replica tells of ops that were not here before anybody was asked, the key's parts are looked for once
-//! more, after all have told. Whoever acknowledged a part had it before the value was sent, and with it by then.
+//! The replicas' clocks are of different moments. A part may be acknowledged, and the value that it belongs to sent, after one replica told
+//! its clock and before another one does. Then that other one may tell of the value, and, if the part did not get through to it, nobody of
+//! the part: the value would be cleared, and the part would end up in the next value. So if a replica tells of ops that were not here
+//! before anybody was asked, the key's parts are looked for once more, after all have told. Whoever acknowledged a part had it before the
+//! value was sent, so it has it by then.
 //!
 //! Invariant: what is cleared with a value is every part that was acknowledged before it was sent.
 //!
-//! Values that are found by then are left alone, for *their* parts might be missing. One of them may lose a part to the clear, which came beside both.
+//! Values that are first found by this second look are left alone, for *their* parts might be missing. Such a value may lose a part to the
+//! clear, which is concurrent with both.
 
 use super::read::sync_key;
 use super::write::{Asked, Try};
@@ -32,9 +34,9 @@ pub(super) struct OfKey<'a> {
     pub(in crate::node::cluster) user: &'a UserId,
     pub(in crate::node::cluster) key: &'a Key,
     pub(in crate::node::cluster) peers: &'a [Peer],
-    /// Whose word is needed, this node among them where it votes.
+    /// How many replicas have to answer, this node being one of them if it votes.
     pub(in crate::node::cluster) need: usize,
-    /// So many hold the slot.
+    /// How many replicas hold the slot.
     pub(in crate::node::cluster) replicas: usize,
 }
 
@@ -56,7 +58,7 @@ impl Parts {
 }
 
 impl Cluster {
-    /// What a clear of the key that is asked for now would remove, and nothing that is sent later.
+    /// What a clear of the key that is sent now would remove; nothing that is sent later.
     pub async fn clock_of(&self, user: &UserId, key: &Key, terms: Terms) -> Result<Clock, OpError> {
         let inner = &self.inner;
         let (slot, _) = place_of(user, key);
@@ -148,8 +150,8 @@ impl Inner {
         seen.unwrap_or(Err(OpError::Deadline { maybe_applied: false }))
     }
 
-    /// Adds to what a clear removes by the word of others what was here before they were asked (`own`), and the parts that it may lack. Whether
-    /// there were any.
+    /// Adds to what a clear removes, as the others told it, what was here before they were asked (`own`), and parts that may be missing.
+    /// Returns whether there were any.
     pub(super) async fn close(&self, of: &OfKey<'_>, own: Clock, asked: &mut Asked) -> Result<bool, OpError> {
         let Some(seen) = &mut asked.context.seen else {
             return Ok(false);
@@ -169,7 +171,8 @@ impl Inner {
         if votes {
             self.own_parts(of, &mut parts).await?;
         }
-        // A quorum that lacks the replica which tells of the value, as that one lacks the part, has this node in it.
+        // A part that is missing is on a quorum without the replica that told of the value. If there is none without this node as well,
+        // this node has the part.
         let own_are_all = votes && Consistency::Quorum.needed(of.replicas) + 2 > of.replicas;
         if !own_are_all {
             self.parts_of_others(of, of.need - usize::from(votes), &mut parts)

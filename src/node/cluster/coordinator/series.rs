@@ -1,8 +1,8 @@
-//! Adds to one key that follow each other, as one client sent them: all are asked for at once, and named in their order, so that they share messages
-//! and group commits.
+//! Adds to one key that follow each other, as one client sent them: the quorum is asked once for all of them, and they are stamped in their
+//! order, so that they share messages and group commits.
 //!
-//! Only where this node carries them out itself and nothing is in the way: whatever came to nothing is left to the caller, who tries it by itself,
-//! after those before it, and elsewhere if need be.
+//! Only if this node carries them out itself and nothing is in the way. An add that was not carried out is left to the caller, who tries it
+//! alone, after those before it, and elsewhere if need be.
 
 use std::pin::pin;
 
@@ -23,7 +23,7 @@ use crate::node::shards::spreading::{self, Turn};
 use crate::node::{OpError, Terms, series};
 use crate::shard::WriteContext;
 
-/// Those that are to have a series.
+/// The replicas that are to have a series.
 struct Replicas<'a> {
     slot: SlotId,
     peers: Vec<Peer>,
@@ -32,7 +32,7 @@ struct Replicas<'a> {
 }
 
 impl Cluster {
-    /// Carries out adds of a user to one key in their order. What is told is as [`series::told`] has it.
+    /// Carries out adds of a user to one key in their order. The results are as [`series::told`] has them.
     pub async fn add_series(&self, adds: &[Wanted<'_>], terms: Terms) -> Vec<Result<Added, OpError>> {
         let inner = &self.inner;
         let Some(user) = adds.first().map(|add| add.user) else {
@@ -80,10 +80,11 @@ impl Inner {
         done.into_iter().map(unknown).collect()
     }
 
-    /// What all of them have to come after. None if one of them cannot be begun, or was taken before: its turn comes after those before it.
+    /// What all of them have to come after. None if one of them cannot be begun, or was taken before: that one has to wait for those before
+    /// it.
     async fn prepare_series(&self, adds: &[Wanted<'_>], replicas: &Replicas<'_>) -> Option<WriteContext> {
         let Replicas { slot, peers, need, all } = replicas;
-        // Who has just taken a seat may need one more (`lives::named`).
+        // While a node has just taken over a seat, one more may be needed (`lives::named`).
         if peers.len() + 1 < *need || self.durable_need(*slot, *need) > *need {
             return None;
         }
@@ -101,7 +102,7 @@ impl Inner {
         Some(WriteContext {
             after: asked.iter().map(|asked| asked.context.after).max()?,
             seen: None,
-            // No later than any of those who were asked has heard.
+            // No later than what those who were asked have heard.
             asked_at: asked.iter().filter_map(|asked| asked.context.asked_at).min(),
         })
     }

@@ -1,6 +1,7 @@
-//! Keys of which this node takes much from its peers, so that many readers of one key do not each take the same.
+//! Single flight for large transfers: while this node takes much of a key from its peers, other readers of the key wait, instead of taking
+//! the same again.
 //!
-//! Invariant: of each key there is one taker at most, and who waits for it hears of its end however that comes.
+//! Invariant: each key has one taker at most, and those who wait hear of its end however that comes.
 
 use std::collections::BTreeMap;
 

@@ -44,11 +44,11 @@ pub(in crate::node::cluster) enum Patience {
 
 /// How far a write has come.
 pub(super) struct Begun<'a> {
-    /// It may have had an effect.
+    /// Whether it may have had an effect.
     started: AtomicBool,
     /// Its place in the queue of this node's shard.
     turn: OnceLock<Turn>,
-    /// Of this try and those before it.
+    /// Shared by this try and those before it.
     taken: &'a Taken,
 }
 
@@ -85,8 +85,7 @@ pub(super) struct Asked {
     pub(in crate::node::cluster) held: Option<(KeyedOp, Peer)>,
 }
 
-/// Whether as many as are needed of the slot's replicas `now` have what as many as were needed of those `before` have: each quorum of one more
-/// meets each quorum of those there were.
+/// Whether every quorum of the replicas `now` meets every quorum of those `before`: it does if `now` adds one at most.
 pub(super) fn still_counts(before: &[NodeId], now: &[NodeId]) -> bool {
     before.iter().all(|node| now.contains(node)) && now.len() <= before.len() + 1
 }
@@ -195,14 +194,14 @@ impl Inner {
             }
             look.as_mut().reset(next_look());
         };
-        // Who came in meanwhile may have copied from the others before the op was there.
+        // A replica that came in meanwhile may have copied from the others before they had the op.
         match still_counts(replicas, self.layout().placement.replicas(slot)) {
             true => Ok(done),
             false => Err(self.no_quorum(terms.consistency.needed(replicas.len()), 0, true)),
         }
     }
 
-    /// The same, however long it takes.
+    /// Like [`write_here`](Self::write_here), without the deadline.
     pub(super) async fn coordinate(
         &self,
         wanted: Wanted<'_>,
@@ -245,7 +244,7 @@ impl Inner {
         begun.start();
         let request = (wanted.user, wanted.key, wanted.request_id);
         let (others, share, told) = spreading::begin(&peers, durable_need);
-        // The only one of this write.
+        // This write has no other share.
         let _ = begun.turn.set(others.turn());
         self.local.begin_write(wanted, context, others, share);
         let needs = (need, durable_need);
@@ -256,7 +255,7 @@ impl Inner {
         }
     }
 
-    /// What a write has to come after that `need` of so many replicas are to have, and what a clear removes.
+    /// What a write that `need` of so many replicas are to have must come after, and what a clear removes.
     pub(super) async fn prepare(
         &self,
         wanted: &Wanted<'_>,
@@ -265,7 +264,7 @@ impl Inner {
         which: Try,
         (need, replicas): (usize, usize),
     ) -> Result<Asked, OpError> {
-        // Before anything else: what is taken here meanwhile came after this clear, or beside it.
+        // Before anything else: what is taken here from now on comes after this clear, or is concurrent with it.
         let is_clear = matches!(wanted.kind, WriteKind::Clear);
         let own = is_clear.then(|| self.local.clock(slot)).transpose()?;
         if need == 1 {
@@ -292,7 +291,7 @@ impl Inner {
             replicas,
         };
         if self.close(&of_key, own, &mut asked).await? && wanted.request_id.is_some() {
-            // What was found last may have been added since another try of the clear was done, which then is found now.
+            // What the second look found may have been added after another try of this clear was done; if so, that try is found now.
             asked.held = self.ask(peers, slot, wanted, which, need).await?.held;
         }
         Ok(asked)
@@ -334,7 +333,7 @@ impl Inner {
         let is_new = self.clocks.is_new();
         for (peer, (time, held, clock)) in answers {
             if is_new {
-                // It votes for who is a replica by its table.
+                // It counts only if it is a replica by its own member table.
                 self.named.note(peer.node());
             }
             asked.context.after = asked.context.after.max(HybridTime(time));
@@ -351,8 +350,8 @@ impl Inner {
         Ok(asked)
     }
 
-    /// Counts a client's request on keys that failed for want of replicas. What this node asks for itself is tried again and again, most of all
-    /// while a cluster starts, and would hide how often a client was refused.
+    /// Counts a client's request on keys that failed for want of replicas. The node's own requests are not counted: they are tried again
+    /// and again, above all while a cluster starts, and would hide how often a client was refused.
     pub(super) fn counted<T>(&self, user: &UserId, done: Result<T, OpError>) -> Result<T, OpError> {
         if matches!(done, Err(OpError::Quorum { .. })) && !user.is_system() {
             count(&self.counters.quorum_failures);

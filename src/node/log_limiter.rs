@@ -9,9 +9,9 @@ const PAUSE_MS: u64 = 60_000;
 
 /// Says yes once a minute.
 #[derive(Default)]
-pub struct Seldom(Mutex<Option<Instant>>);
+pub struct LogLimiter(Mutex<Option<Instant>>);
 
-impl Seldom {
+impl LogLimiter {
     pub fn is_due(&self) -> bool {
         let (mut last, now) = (self.0.lock(), Instant::now());
         let is_due = last.is_none_or(|last| now - last >= Duration::from_millis(PAUSE_MS));
@@ -28,11 +28,11 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn one_complaint_a_minute() {
-        let seldom = Seldom::default();
-        assert!(seldom.is_due() && !seldom.is_due());
+        let limiter = LogLimiter::default();
+        assert!(limiter.is_due() && !limiter.is_due());
         tokio::time::advance(Duration::from_secs(59)).await;
-        assert!(!seldom.is_due());
+        assert!(!limiter.is_due());
         tokio::time::advance(Duration::from_secs(1)).await;
-        assert!(seldom.is_due() && !seldom.is_due());
+        assert!(limiter.is_due() && !limiter.is_due());
     }
 }
