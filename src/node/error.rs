@@ -69,6 +69,7 @@ impl OpError {
                 answered,
                 maybe_applied: true,
             },
+            Self::Deadline { .. } => Self::Deadline { maybe_applied: true },
             _ => Self::ShardUnavailable { maybe_applied: true },
         }
     }
@@ -97,5 +98,24 @@ impl From<ReadError> for OpError {
 impl From<Abandoned> for OpError {
     fn from(_: Abandoned) -> Self {
         Self::ShuttingDown
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_in_doubt_is_told_as_what_it_was() {
+        let quorum = |maybe_applied| OpError::Quorum {
+            needed: 2,
+            answered: 1,
+            maybe_applied,
+        };
+        let late = |maybe_applied| OpError::Deadline { maybe_applied };
+        for of in [quorum, late] {
+            assert_eq!([of(false).doubted(), of(true).doubted()], [of(true), of(true)]);
+        }
+        assert!(OpError::DiskFull.doubted().maybe_applied());
     }
 }

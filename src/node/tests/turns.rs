@@ -43,6 +43,10 @@ impl Holding {
 }
 
 async fn node_on(disk: &MemoryDisk) -> (Node, Arc<Holding>) {
+    node_with(disk, Limits::default()).await
+}
+
+async fn node_with(disk: &MemoryDisk, limits: Limits) -> (Node, Arc<Holding>) {
     let jobs = Arc::new(Holding::default());
     let env = Env {
         blocking: jobs.clone(),
@@ -50,6 +54,7 @@ async fn node_on(disk: &MemoryDisk) -> (Node, Arc<Holding>) {
     };
     let no_cache = NodeConfig {
         cache_bytes: 0,
+        limits,
         ..config()
     };
     (Node::start(env, no_cache).await.unwrap(), jobs)
@@ -203,5 +208,35 @@ async fn what_a_look_up_learnt_counts_though_nobody_waits_for_its_write_any_more
     assert_eq!((added, jobs.held()), (Ok(Added::Appended), 0));
     jobs.hold(false);
     assert_eq!(node.count(&user(), &key, Terms::usual()).await, Ok(301));
+    node.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn writes_that_nobody_waits_for_keep_no_places_while_their_key_is_looked_up() {
+    const PLACES: usize = 4;
+    let limits = Limits {
+        shard_requests: PLACES,
+        ..Limits::default()
+    };
+    let (node, jobs) = node_with(&MemoryDisk::new(), limits).await;
+    lists_with_parts(&node, 1, 3).await;
+    // The disk hangs.
+    jobs.hold(true);
+    let (key, user) = (key(0), user());
+    let patient = Terms {
+        deadline: tokio::time::Instant::now() + LONG,
+        ..Terms::usual()
+    };
+    let mut first = Box::pin(add_to(&node, &key, "first", true, patient));
+    assert!(futures_util::poll!(&mut first).is_pending());
+    let late = Err(OpError::Deadline { maybe_applied: true });
+    for _ in 0..3 * PLACES {
+        assert_eq!(add_to(&node, &key, "late", true, soon()).await, late);
+        // The shard looks once a second, in virtual time.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    jobs.run_held();
+    assert_eq!(first.await, Ok(Added::Appended));
+    assert_eq!(node.count(&user, &key, Terms::usual()).await, Ok(4));
     node.stop().await;
 }

@@ -106,9 +106,11 @@ impl Inner {
 
     /// Whether the slot is none of this node's, by a member table that is whole here. Where a loss cannot be pinned to slots, all slots count as
     /// damaged, and none of the others' is ever compared or copied; but a shard lists no keys while any is.
-    fn is_of_others(&self, slot: SlotId, Sources { layout, me, .. }: &Sources) -> bool {
-        let knows_its_seat = !self.clocks.is_new() && self.local.is_whole(SYSTEM_SLOT) && layout.table.is_up(*me);
-        knows_its_seat && !layout.placement.replicas(slot).contains(me)
+    ///
+    /// The table is read anew a moment after its records came: the one from before may lack what damage took of it.
+    pub(super) fn is_of_others(&self, slot: SlotId, Sources { layout, me, .. }: &Sources) -> bool {
+        let is_others = layout.table.is_up(*me) && !layout.placement.replicas(slot).contains(me);
+        is_others && !self.clocks.is_new() && self.local.is_whole(SYSTEM_SLOT) && self.is_as_on_disk(layout)
     }
 
     async fn heal_named(&self, slot: SlotId, lost: &Clock, sources: &Sources) {

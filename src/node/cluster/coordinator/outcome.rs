@@ -57,14 +57,19 @@ impl Inner {
                 Ok(Added::Repeated)
             }
             Spread::Refused(error) => {
-                // Where that would be known cannot be read.
-                let may_hold = |id| self.local.may_hold_request(user, key, id) == Ok(true);
-                if matches!(error, OpError::Damaged(_) | OpError::Disk(_)) && request_id.is_some_and(may_hold) {
-                    taken.note();
+                if matches!(error, OpError::Damaged(_) | OpError::Disk(_)) {
+                    self.note_if_held((user, key, request_id), taken);
                 }
                 Err(error)
             }
             Spread::TooFew { durable, local } => Err(self.too_few(durable_need, durable, local, peers)),
+        }
+    }
+
+    /// Where it cannot be read whether the request was taken before, it may have been.
+    pub(super) fn note_if_held(&self, (user, key, id): (&UserId, &Key, Option<RequestId>), taken: &Taken) {
+        if id.is_some_and(|id| self.local.may_hold_request(user, key, id) == Ok(true)) {
+            taken.note();
         }
     }
 

@@ -170,6 +170,7 @@ impl Inner {
             return Err(OpError::ShardUnavailable { maybe_applied: false });
         }
         let begun = Begun::new(taken);
+        let request = (wanted.user, wanted.key, wanted.request_id);
         let mut coordinated = pin!(self.coordinate(wanted, slot, replicas, which, terms.consistency, &begun));
         let began = Instant::now();
         // One timer for both.
@@ -184,12 +185,18 @@ impl Inner {
                 done = &mut coordinated => break done?,
                 () = &mut look => {}
             }
-            if look.deadline() >= terms.deadline {
-                let maybe_applied = !begun.withdraw();
+            let is_late = look.deadline() >= terms.deadline;
+            let is_looked_up = begun.is_looked_up();
+            let hangs = is_looked_up && began.elapsed() >= LOOK_MAX;
+            if is_looked_up && (is_late || hangs) {
+                self.note_if_held(request, taken);
+            }
+            if is_late {
+                let maybe_applied = !begun.withdraw() || taken.is_noted();
                 return Err(OpError::Deadline { maybe_applied });
             }
-            let hangs = patience == Patience::Withdraws && begun.is_looked_up() && began.elapsed() >= LOOK_MAX;
-            if (self.local.is_stalled(slot) || hangs) && begun.withdraw() {
+            let goes_elsewhere = self.local.is_stalled(slot) || hangs && patience == Patience::Withdraws;
+            if goes_elsewhere && begun.withdraw() {
                 return Err(OpError::ShardUnavailable { maybe_applied: false });
             }
             look.as_mut().reset(next_look());

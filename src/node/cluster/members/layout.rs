@@ -67,6 +67,13 @@ impl Inner {
         Ok(())
     }
 
+    /// Whether this is the table as this disk has it now.
+    pub(in crate::node::cluster) fn is_as_on_disk(&self, layout: &Arc<Layout>) -> bool {
+        let read_at = *self.members.layouts.read_at.lock();
+        let is_last = read_at.is_some() && read_at == self.local.digest(SYSTEM_SLOT).ok();
+        is_last && Arc::ptr_eq(layout, &self.layout())
+    }
+
     /// A table that another member told. It may be older than what this disk holds, which is looked at once more.
     pub(in crate::node::cluster) fn take_told_table(&self, table: MemberTable) {
         self.take_table(table);

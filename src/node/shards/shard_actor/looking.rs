@@ -39,6 +39,14 @@ impl Look {
     fn give_up(&self) -> bool {
         self.writes.iter().all(|write| write.reply.is_closed()) && !self.is_taken.swap(true, Ordering::AcqRel)
     }
+
+    /// Of writes that nobody waits for any more, however long the look takes: on a disk that hangs they would fill the queue of the shard. For
+    /// the first one it goes on.
+    fn give_places_back(&mut self) {
+        let mut is_first = true;
+        self.writes
+            .retain(|write| std::mem::take(&mut is_first) || !write.reply.is_closed());
+    }
 }
 
 impl Looking {
@@ -120,6 +128,7 @@ impl Looking {
     /// Gives up what nobody waits for any more.
     pub(super) fn tick(&mut self) {
         self.looks.retain(|_, look| !look.give_up());
+        self.looks.values_mut().for_each(Look::give_places_back);
     }
 
     /// Gives all up; gives the writes.

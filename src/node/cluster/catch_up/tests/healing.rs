@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use crate::core::clock::{Clock, SlotClocks};
 use crate::core::op::KeyedOp;
+use crate::core::slot::SLOT_COUNT;
 use crate::node::cluster::tests::*;
 use crate::node::local::Wanted;
 use crate::node::replica::place_of;
@@ -242,5 +243,33 @@ async fn a_slot_that_is_others_does_not_stay_damaged() {
         .list_all_keys(&user(), None, 100, at(Consistency::All))
         .await;
     assert_eq!(keys.unwrap().keys.len(), 20);
+    rig.end().await;
+}
+
+/// The table is read anew a moment after its records came: until then it may lack what damage took of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slot_is_others_only_by_the_table_as_it_is_on_the_disk_now() {
+    let rig = Rig {
+        replication: 2,
+        ..Rig::unstarted(3)
+    };
+    let rig = rig.started().await;
+    rig.wait_equal().await;
+    for task in [SYNC, LAYOUT] {
+        stop_task(rig.node(0), task).await;
+    }
+    let node = inner(rig.node(0));
+    node.load_table().await.unwrap();
+    let sources = node.sources(false).await;
+    let is_foreign = |slot: &SlotId| !sources.layout.placement.replicas(*slot).contains(&node.me);
+    let foreign = (0..SLOT_COUNT).map(SlotId).find(is_foreign).unwrap();
+    assert!(node.is_of_others(foreign, &sources));
+    // A record comes, of whatever kind.
+    node.add_alone(&key("record"), "of a node".to_owned(), Terms::usual())
+        .await
+        .unwrap();
+    assert!(!node.is_of_others(foreign, &sources));
+    node.load_table().await.unwrap();
+    assert!(node.is_of_others(foreign, &sources));
     rig.end().await;
 }

@@ -258,3 +258,37 @@ async fn a_write_that_has_to_be_looked_up_on_a_disk_that_hangs_goes_to_another_r
     drop(hangs);
     rig.end().await;
 }
+
+/// Its op is on this disk alone, and shows when that goes on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_that_may_have_been_taken_where_a_disk_hangs_is_in_doubt_at_its_deadline() {
+    let disk = MemoryDisk::new();
+    let rig = first_of(3, &disk).await;
+    for node in rig.running() {
+        stop_task(node, SYNC).await;
+    }
+    let (user, k) = (user(), key("k"));
+    let wanted = |id| Wanted {
+        user: &user,
+        key: &k,
+        kind: WriteKind::Add {
+            text: "v".into(),
+            finish: true,
+        },
+        request_id: Some(RequestId([id; 16])),
+    };
+    let alone = rig.node(0).local().write(wanted(7), WriteContext::default());
+    assert_eq!(alone.await.unwrap(), Added::Appended);
+    fail_reads_of(&rig, &disk, "k").await;
+    let hangs = disk.hold_reads("shard-");
+    disk.faults().fail_read.store(false, Ordering::Relaxed);
+    let terms = Terms {
+        deadline: Instant::now() + Duration::from_millis(300),
+        ..Terms::usual()
+    };
+    let taken = Taken::default();
+    let again = inner(rig.node(0)).write_here(wanted(7), Try::Any, terms, Patience::Waits, &taken);
+    assert_eq!(again.await, Err(OpError::Deadline { maybe_applied: true }));
+    drop(hangs);
+    rig.end().await;
+}
