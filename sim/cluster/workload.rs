@@ -86,7 +86,7 @@ pub fn machines(plan: &Plan) -> impl Iterator<Item = HostId> {
                 .flatten()
                 .map(|id| HostId(FIRST_CLIENT + id)),
         )
-        .chain(plan.has_operator().then_some(HostId(FIRST_CLIENT + operator::OPERATOR)))
+        .chain(operator::machine(plan))
 }
 
 pub fn credentials(user: &str) -> Json {
@@ -115,16 +115,15 @@ async fn run_to_the_end(shared: &Shared, rng: &mut Rng) -> Result<(), String> {
         let client = Client::new(shared, guests::GUEST_CLIENT, rng.fork());
         tokio::spawn(guests::run(client))
     });
-    let operator = shared.plan.has_operator().then(|| {
-        let operator = Operator::new(shared, rng.fork());
-        tokio::spawn(operator.run())
-    });
+    let mut operate = || tokio::spawn(Operator::new(shared, rng.fork()).run());
+    let operator = shared.plan.has_operator().then(|| operate());
     for client in clients {
         client.await.map_err(|error| format!("a client ended badly: {error}"))?;
     }
     if let Some(operator) = operator {
-        let ended = operator.await;
-        ended.map_err(|error| format!("the operator ended badly: {error}"))??;
+        operator
+            .await
+            .map_err(|error| format!("the operator ended badly: {error}"))??;
     }
     watcher.abort();
     auditor.audit(guests).await
@@ -177,8 +176,8 @@ impl Client {
             }
         }
         if let Some(leaves) = plan.leaves {
-            let operator = Operator::new(&self.shared, self.rng.fork());
-            operator.remove_and_welcome(leaves).await?;
+            let rng = self.rng.fork();
+            Operator::new(&self.shared, rng).remove_and_welcome(leaves).await?;
         }
         for node in nodes {
             for user in 0..plan.load.users {

@@ -10,10 +10,15 @@ use crate::cluster::history::{Change, Table};
 pub fn members_are_who_they_should_be(judged: &Judged) -> Result<(), String> {
     let history = judged.history;
     if let Some(wrong) = history.changes.iter().find(|change| change.is_wrong && change.is_done) {
-        return Err(format!("what had to be refused was done: {wrong:?}"));
+        let Change {
+            at_us, node, gone, new, ..
+        } = wrong;
+        return Err(format!(
+            "node {node} answered OK at {at_us} µs, where it had to refuse: {gone} was to go, and {new:?} to take its place"
+        ));
     }
     if let Some(table) = history.tables.iter().find(|table| table.up.len() > history.nodes) {
-        return Err(format!("of {} nodes so many are members: {table:?}", history.nodes));
+        return Err(format!("{}, of {} nodes", name(table), history.nodes));
     }
     let done = history.changes.iter().filter(|change| change.is_done);
     let gone: BTreeSet<&String> = done.map(|Change { gone, .. }| gone).collect();
@@ -21,10 +26,21 @@ pub fn members_are_who_they_should_be(judged: &Judged) -> Result<(), String> {
     for table in &last {
         let is_whole = table.up.len() == history.nodes && table.up.contains(&table.own) && table.up == last[0].up;
         if !is_whole || table.up.iter().any(|node| gone.contains(node)) {
-            return Err(format!("in the end, {gone:?} being gone: {table:?}, and {:?}", last[0]));
+            return Err(format!(
+                "in the end, when {gone:?} are gone, {}, and {}",
+                name(table),
+                name(last[0])
+            ));
         }
     }
     Ok(())
+}
+
+fn name(table: &Table) -> String {
+    let Table {
+        at_us, node, own, up, ..
+    } = table;
+    format!("node {node}, which is {own}, has the members {up:?} at {at_us} µs")
 }
 
 #[cfg(test)]

@@ -15,23 +15,28 @@ use std::time::Duration;
 use serde_json::{Value as Json, json};
 use tokio::time::sleep;
 
-use super::{FIRST_CLIENT, SETUP_US_MAX, Shared, credentials};
+use super::{SETUP_US_MAX, Shared, credentials};
 use crate::cluster::client::{HttpClient, Reply};
 use crate::cluster::history::{Change, Table, Trouble};
 use crate::cluster::net::HostId;
 use crate::cluster::node::{ADMIN, Node};
 use crate::cluster::os;
-use crate::cluster::plan::SECOND_US;
+use crate::cluster::plan::{Plan, SECOND_US};
 use crate::cluster::scale::Order;
 use crate::rng::Rng;
 
 use table::Seen;
 
-pub const OPERATOR: u8 = 242 - FIRST_CLIENT;
+const MACHINE: HostId = HostId(242);
 /// How long one answer is waited for.
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// So long after a node has its place calls may still be held up by its loss.
 const HELD_UP_US: u64 = 3 * SECOND_US;
+
+/// The one that it asks from, if there is an operator.
+pub fn machine(plan: &Plan) -> Option<HostId> {
+    plan.has_operator().then_some(MACHINE)
+}
 
 /// Which machine stands where, and which of them are to take the place of a lost one. Clones are the same.
 #[derive(Clone, Default)]
@@ -93,7 +98,7 @@ impl Operator {
     pub fn new(shared: &Shared, rng: Rng) -> Self {
         Self {
             shared: shared.clone(),
-            http: HttpClient::new(shared.network.on(HostId(FIRST_CLIENT + OPERATOR)), TIMEOUT),
+            http: HttpClient::new(shared.network.on(MACHINE), TIMEOUT),
             rng,
             asked: BTreeMap::new(),
             done: Vec::new(),
