@@ -21,9 +21,13 @@ impl World {
         self.shared.machines.lose(id, peer, now_us);
     }
 
-    /// An operator empties the disk of a node that was removed, while nobody has stored anything.
+    /// An operator empties the disk of a node that was removed, while nobody has stored anything; or of one that was lost and has no place yet.
     pub fn empty(&mut self, id: HostId, now_us: u64) {
         self.power_off(id, now_us + EMPTYING_US);
         self.nodes[usize::from(id.0)].disk.wipe();
+        self.faults.running_images.remove(&id);
+        if self.faults.is_begun() {
+            self.recorder.lost_disk(id.0, Loss::All);
+        }
     }
 }

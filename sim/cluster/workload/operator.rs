@@ -30,6 +30,8 @@ use table::Seen;
 const MACHINE: HostId = HostId(242);
 /// How long one answer is waited for.
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// A node that is empty, and can reach who is asked, asks twice a second.
+const NOT_EMPTY_US_MAX: u64 = 10 * SECOND_US;
 /// So long after a node has its place calls may still be held up by its loss.
 const HELD_UP_US: u64 = 3 * SECOND_US;
 
@@ -90,6 +92,8 @@ pub struct Operator {
     rng: Rng,
     /// Of each machine, who was asked to be replaced last, and by whom.
     asked: BTreeMap<u8, (String, String)>,
+    /// Since when a new node is not taken because it does not ask as an empty one.
+    not_empty_since_us: Option<u64>,
     /// What was told to be done.
     done: Vec<(String, String)>,
 }
@@ -101,6 +105,7 @@ impl Operator {
             http: HttpClient::new(shared.network.on(MACHINE), TIMEOUT),
             rng,
             asked: BTreeMap::new(),
+            not_empty_since_us: None,
             done: Vec::new(),
         }
     }
@@ -164,10 +169,24 @@ impl Operator {
             self.done.push((old, new));
             self.has_place(host, peer);
         }
+        self.empty_if_it_stays(host);
         Ok(())
     }
 
-    fn has_place(&self, host: u8, peer: SocketAddr) {
+    /// Damage may have taken its name from a node that was in no cluster yet: it is to be started with an empty folder, say those that are asked.
+    fn empty_if_it_stays(&mut self, host: u8) {
+        let now_us = os::now_us();
+        if self
+            .not_empty_since_us
+            .is_some_and(|since_us| now_us - since_us > NOT_EMPTY_US_MAX)
+        {
+            self.not_empty_since_us = None;
+            self.shared.order(Order::Empty(HostId(host)));
+        }
+    }
+
+    fn has_place(&mut self, host: u8, peer: SocketAddr) {
+        self.not_empty_since_us = None;
         if let Some(from_us) = self.shared.machines.take_place(host, peer) {
             let to_us = os::now_us() + HELD_UP_US;
             let node = Some(host);
@@ -183,6 +202,10 @@ impl Operator {
         };
         let is_done = match self.call(node, path, body).await {
             Reply::Status(200, _) => true,
+            Reply::Status(409, body) if !is_wrong && body["detail"].to_string().contains("as an empty node") => {
+                self.not_empty_since_us.get_or_insert(os::now_us());
+                false
+            }
             Reply::Status(404 | 409 | 500 | 503 | 507, _) | Reply::NotSent(_) | Reply::NoAnswer(_) => false,
             reply => return Err(format!("node {node} answers an operator's {path} with {reply:?}")),
         };
