@@ -115,8 +115,8 @@ async fn run_to_the_end(shared: &Shared, rng: &mut Rng) -> Result<(), String> {
         let client = Client::new(shared, guests::GUEST_CLIENT, rng.fork());
         tokio::spawn(guests::run(client))
     });
-    let mut operate = || tokio::spawn(Operator::new(shared, rng.fork()).run());
-    let operator = shared.plan.has_operator().then(|| operate());
+    let operate = || tokio::spawn(Operator::new(shared, rng.fork()).run());
+    let operator = shared.plan.has_operator().then(operate);
     for client in clients {
         client.await.map_err(|error| format!("a client ended badly: {error}"))?;
     }

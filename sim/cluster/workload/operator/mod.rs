@@ -155,8 +155,12 @@ impl Operator {
             // A try without an answer did it, and is asked for again.
             None if new.is_up() && was_asked => {}
             // It took the place of one that had its address already.
-            None if new.is_up() => return Ok(self.has_place(host, peer)),
-            None => return Ok(()),
+            None => {
+                if new.is_up() {
+                    self.has_place(host, peer);
+                }
+                return Ok(());
+            }
         }
         // There is somebody who could be given a wrong place.
         if self.rng.percent(30) {
