@@ -77,10 +77,20 @@ pub enum Bug {
     SpentByOp,
     /// What a replica lacks of a key counts as there when the first of several messages with it was answered.
     GivenInPart,
+    /// Who takes a lost member's place counts before it has copied what the others hold.
+    PlaceUnfilled,
+    /// The place of a member that was replaced already is given to one more.
+    PlaceGivenTwice,
+    /// A member is removed whatever it holds.
+    RemovedWithData,
+    /// The removal of a user leaves the last key of each page.
+    RemovalSkipsLast,
+    /// A segment whose name could not be given is used under the one that it has.
+    RenameIgnored,
 }
 
 impl Bug {
-    pub const ALL: [Self; 35] = [
+    pub const ALL: [Self; 40] = [
         Self::AckBeforeSync,
         Self::ClearByTime,
         Self::ClearDroppedEarly,
@@ -116,6 +126,11 @@ impl Bug {
         Self::NeverHealed,
         Self::SpentByOp,
         Self::GivenInPart,
+        Self::PlaceUnfilled,
+        Self::PlaceGivenTwice,
+        Self::RemovedWithData,
+        Self::RemovalSkipsLast,
+        Self::RenameIgnored,
     ];
 }
 

@@ -83,6 +83,8 @@ pub fn found_by(bug: Bug) -> &'static str {
         Bug::RequestOfAnyKey => "G9, and nothing is invented",
         Bug::NeverHealed => "idle",
         Bug::SpentByOp => "a request is remembered",
+        Bug::PlaceUnfilled | Bug::RemovalSkipsLast | Bug::RenameIgnored => "G1 durable",
+        Bug::PlaceGivenTwice | Bug::RemovedWithData => "members",
     }
 }
 
@@ -263,6 +265,37 @@ pub fn plan(bug: Bug, rng: &mut Rng) -> Plan {
             plan.faults_end_us = 40 * SECOND_US;
         }
         Bug::PermitKept => plan.faults_end_us = 5 * SECOND_US,
+        Bug::PlaceUnfilled => {
+            plan.pace.slow_percent = 100;
+            plan.pace.slow_ms_max = 20;
+            plan.load.all_percent = 50;
+            plan.survey_us = SECOND_US / 5;
+            plan.faults = vec![(Fault::MemberLost, 4 * SECOND_US)];
+            plan.faults_end_us = 25 * SECOND_US;
+        }
+        Bug::PlaceGivenTwice => {
+            plan.faults = vec![(Fault::MemberLost, 3 * SECOND_US)];
+            plan.faults_end_us = 30 * SECOND_US;
+        }
+        Bug::RemovedWithData => {
+            plan.faults = vec![(Fault::MemberLost, 8 * SECOND_US)];
+            plan.faults_end_us = 20 * SECOND_US;
+        }
+        Bug::RemovalSkipsLast => {
+            plan.has_guests = true;
+            plan.survey_us = SECOND_US / 2;
+        }
+        Bug::RenameIgnored => {
+            plan.topology = Topology::Separate;
+            plan.nodes = 1;
+            plan.skews.truncate(1);
+            plan.shard.log_bytes = 68 << 10;
+            plan.load.text_bytes_max = 4_000;
+            plan.load.long_percent = 100;
+            plan.load.think_ms_max = 60;
+            plan.survey_us = SECOND_US;
+            plan.faults = vec![(Fault::NameError, SECOND_US / 2)];
+        }
         Bug::AddUnnamed => {
             plan.load.timeout_ms = 1_000;
             plan.only_product(rng);

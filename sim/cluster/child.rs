@@ -41,10 +41,11 @@ const STACK_BYTES: usize = 16 << 20;
 
 type Scenario = fn(&mut Rng) -> Plan;
 
-const SCENARIOS: [(&str, Scenario); 8] = [
+const SCENARIOS: [(&str, Scenario); 9] = [
     ("cluster", Plan::swarm),
     ("cluster-five", Plan::five),
     ("cluster-calm", Plan::calm),
+    ("members", Plan::members),
     ("set-back", Plan::set_back),
     ("bad-sectors", Plan::bad_sectors),
     ("crowded", Plan::crowded),

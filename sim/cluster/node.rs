@@ -1,5 +1,6 @@
 //! One node: its machine, its disk and clock, and the lives of its process.
 
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use kv_storage::env::Env;
@@ -21,10 +22,10 @@ use crate::rng::Rng;
 
 /// Where clients reach every node.
 pub const CLIENT_PORT: u16 = 8000;
-/// Where nodes reach each other.
+/// Where nodes reach each other, while no machine of theirs was lost.
 const PEER_PORT: u16 = 7000;
 /// Of how many nodes each is told.
-const JOIN_MAX: u8 = 8;
+const JOIN_MAX: usize = 8;
 pub const ADMIN: &str = "admin";
 
 /// Of a user; each has another one.
@@ -52,6 +53,8 @@ struct Process {
 
 pub struct Node {
     pub id: HostId,
+    /// Where the others reach it.
+    pub peer: SocketAddr,
     pub disk: SimDisk,
     pub wall: Arc<Wall>,
     pub pace: SharedPace,
@@ -69,6 +72,7 @@ impl Node {
         pace.set(plan.pace);
         Self {
             id,
+            peer: (id.ip(), PEER_PORT).into(),
             disk: SimDisk::new(rng.next()),
             wall: Arc::new(Wall::new(offset_ms, drift_ppm)),
             pace,
@@ -83,8 +87,14 @@ impl Node {
         self.process.is_some()
     }
 
-    /// A new process, at a whole millisecond.
-    pub fn start(&mut self, network: &Network, plan: &Plan) {
+    /// Another machine stands here from now on, at another address, and with an empty disk.
+    pub fn stand_elsewhere(&mut self) {
+        self.disk.wipe();
+        self.peer.set_port(self.peer.port() + 1);
+    }
+
+    /// A new process, at a whole millisecond. `peers`: where all nodes are, as whoever starts it knows.
+    pub fn start(&mut self, network: &Network, plan: &Plan, peers: &[SocketAddr]) {
         let mount = self.disk.mount();
         let env = Env {
             disk: Arc::new(mount.clone()),
@@ -99,7 +109,7 @@ impl Node {
         let started = move |server: &Server| serving.add(id, server.node().clone());
         host.spawn(serve(
             env,
-            server_config(plan, self.id),
+            server_config(plan, self.id, peers),
             started,
             status.clone(),
             stop.clone(),
@@ -173,14 +183,14 @@ async fn serve(
 }
 
 /// The one place that says how a node is configured.
-fn server_config(plan: &Plan, id: HostId) -> ServerConfig {
+fn server_config(plan: &Plan, id: HostId, peers: &[SocketAddr]) -> ServerConfig {
     ServerConfig {
         node: NodeConfig {
             shards: plan.shards,
             cache_bytes: 1 << 20,
             shard: plan.shard.clone(),
             limits: plan.bounds.node,
-            cluster: (plan.topology == Topology::Cluster).then(|| cluster_config(plan, id)),
+            cluster: (plan.topology == Topology::Cluster).then(|| cluster_config(plan, id, peers)),
             ..NodeConfig::new(DATA_DIR.into())
         },
         front: plan.bounds.front.clone(),
@@ -195,13 +205,14 @@ fn server_config(plan: &Plan, id: HostId) -> ServerConfig {
 }
 
 /// Each is told of others, and the first founds the cluster if there is none.
-fn cluster_config(plan: &Plan, id: HostId) -> ClusterConfig {
-    let others = (0..plan.nodes.min(JOIN_MAX)).map(HostId).filter(|other| *other != id);
+fn cluster_config(plan: &Plan, id: HostId, peers: &[SocketAddr]) -> ClusterConfig {
+    let own = peers[usize::from(id.0)];
+    let others = peers.iter().take(JOIN_MAX).copied().filter(|other| *other != own);
     ClusterConfig {
-        listen: (id.ip(), PEER_PORT).into(),
-        advertise: (id.ip(), PEER_PORT).into(),
+        listen: own,
+        advertise: own,
         http: (id.ip(), CLIENT_PORT).into(),
-        join: others.map(|other| (other.ip(), PEER_PORT).into()).collect(),
+        join: others.collect(),
         founds: id == HostId(0),
         keys: KeyRing::parse(&"5e".repeat(32)).expect("64 hexadecimal digits are a key"),
         tls: None,

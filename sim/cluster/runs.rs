@@ -14,6 +14,7 @@ pub const IS_OPTIMISED: bool = !cfg!(debug_assertions);
 /// Seeds of a scenario in an optimised run, unless it says otherwise.
 const SEEDS_DEFAULT: u64 = 10;
 const SEEDS_OF_SET_BACK: u64 = 4;
+const SEEDS_OF_MEMBERS: u64 = 6;
 /// In so many seeds of the swarm every fault strikes, or something keeps it from striking.
 const SEEDS_FOR_ALL_FAULTS: u64 = 100;
 /// Of the adds that are acknowledged, so many are held to all checks to the end at least, as no clear may have covered them.
@@ -178,7 +179,8 @@ fn cluster() {
         sum.seeds < SEEDS_DEFAULT || safe * 100 >= acknowledged * SAFE_PERCENT_MIN,
         "of {acknowledged} acknowledged adds only {safe} cannot have been cleared"
     );
-    let never: Vec<_> = Fault::ALL.into_iter().filter(|fault| !sum.has_struck(*fault)).collect();
+    let possible = Fault::ALL.into_iter().chain([Fault::MemberLost]);
+    let never: Vec<_> = possible.filter(|fault| !sum.has_struck(*fault)).collect();
     assert!(
         sum.seeds < SEEDS_FOR_ALL_FAULTS || never.is_empty(),
         "never struck: {never:?}"
@@ -216,6 +218,16 @@ fn set_back() {
     };
     let is_enough = sum.seeds >= SEEDS_OF_SET_BACK;
     assert!(!is_enough || sum.has_struck(Fault::OldDisk), "no disk was put back");
+}
+
+/// Members are lost for good, and an operator gives their places to new nodes.
+#[test]
+fn members() {
+    let Some(sum) = run("members", usual(SEEDS_OF_MEMBERS, 1)) else {
+        return;
+    };
+    let is_enough = sum.seeds >= SEEDS_OF_MEMBERS;
+    assert!(!is_enough || sum.has_struck(Fault::MemberLost), "no member was lost");
 }
 
 #[test]

@@ -82,6 +82,8 @@ pub enum Order {
     Start(HostId),
     /// Its plug is pulled: nobody is told.
     PowerOff(HostId),
+    /// Its machine goes down, and comes back with an empty disk.
+    Empty(HostId),
     /// More than an hour, by all clocks.
     HourPasses,
 }

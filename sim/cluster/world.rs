@@ -19,6 +19,7 @@ use super::record::Recorder;
 use super::scale::{self, Order, Row, Serving};
 use super::survey;
 use super::trace::Trace;
+use super::workload::operator::Machines;
 use super::workload::{self, FIRST_CLIENT, Shared};
 use crate::rng::Rng;
 
@@ -55,7 +56,7 @@ pub struct World {
     starts: Rng,
     pub faults: Faults,
     clients: Host,
-    shared: Shared,
+    pub shared: Shared,
     ready: BTreeSet<HostId>,
     /// The first acknowledgement after this moment is followed by a survey.
     survey_us: u64,
@@ -105,6 +106,7 @@ impl World {
             is_set_up: Arc::new(AtomicBool::new(false)),
             serving,
             orders: Arc::default(),
+            machines: Machines::new(&nodes),
             row: Arc::default(),
             verdict: Arc::default(),
         };
@@ -178,6 +180,7 @@ impl World {
         self.recorder.change(|history| {
             history.bounds = self.plan.bounds.clone();
             history.timeout_ms = self.plan.load.timeout_ms;
+            history.nodes = self.plan.nodes.into();
             history.in_haste = self.plan.load.hasty_percent > 0;
             history.have_peers = self.plan.topology == Topology::Cluster && self.plan.nodes > 1;
             history.log_bytes_max = survey::log_bytes_max(&self.plan);
@@ -302,6 +305,7 @@ impl World {
             match order {
                 Order::Start(id) => _ = self.restart_us.insert(id, whole_ms(now_us)),
                 Order::PowerOff(id) => self.power_off(id, SCALE_END_US),
+                Order::Empty(id) => self.empty(id, now_us),
                 Order::HourPasses => self.let_an_hour_pass(now_us),
             }
         }
@@ -316,7 +320,8 @@ impl World {
             self.plan_crash_in_start(id, now_us);
             self.network.set_up(id);
             let (network, plan) = (self.network.clone(), self.plan.clone());
-            self.nodes[usize::from(id.0)].start(&network, &plan);
+            let peers: Vec<_> = self.nodes.iter().map(|node| node.peer).collect();
+            self.nodes[usize::from(id.0)].start(&network, &plan, &peers);
             self.trace.note("start", &[id.0.into()], String::new);
             self.ready.insert(id);
         }

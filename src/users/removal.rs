@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 
 use crate::core::clock::Clock;
 use crate::node::OpError;
+use crate::planted::{Bug, planted};
 use crate::types::{Consistency, UserId};
 
 use super::changes::{being_removed, contended, last_admin, unknown};
@@ -309,7 +310,10 @@ impl Inner {
             let listed = self
                 .store
                 .list_all_keys(user, after.as_deref(), PAGE_KEYS, Consistency::Quorum);
-            let page = listed.await?;
+            let mut page = listed.await?;
+            if planted(Bug::RemovalSkipsLast) {
+                page.keys.pop();
+            }
             let asked: Vec<_> = page.keys.iter().map(|key| self.store.seen(user, key)).collect();
             let seen: Vec<Clock> = stream::iter(asked).buffered(CLEARS_AT_ONCE).try_collect().await?;
             let history = self.history(user, Sight::Quorum).await?;

@@ -14,6 +14,7 @@ mod dots;
 mod durable;
 mod false_success;
 mod limits;
+mod members;
 mod once;
 mod order;
 mod pages;
@@ -32,7 +33,7 @@ use super::history::{ANY_NODE, Answer, Call, History, Place, TextId, What, Write
 pub type Check = fn(&Judged) -> Result<(), String>;
 
 /// By the names that a failure shows.
-pub const CHECKS: [(&str, Check); 21] = [
+pub const CHECKS: [(&str, Check); 22] = [
     ("G9, and nothing is invented", shape::nothing_is_invented),
     ("G6 exactly once", shape::nothing_counts_twice),
     ("G5 order", order::order),
@@ -54,6 +55,7 @@ pub const CHECKS: [(&str, Check); 21] = [
     ("a request is one op", once::a_request_is_one_op),
     ("a request is remembered", remembered::a_request_is_remembered),
     ("replicas hold the same", alike::replicas_hold_the_same),
+    ("members", members::members_are_who_they_should_be),
 ];
 
 /// Every rule that the history breaks.

@@ -29,6 +29,8 @@ pub enum Fault {
     EmptyDisk,
     OldDisk,
     BitFlip,
+    /// A member is lost for good, and a new node takes its place when an operator says so. Drawn apart, as it came later than the others.
+    MemberLost,
     /// In a scenario of its own.
     BadSector,
     /// All clocks say that more than an hour has passed, as if all had been idle for as long: what is kept for an hour may go. Drawn apart
@@ -68,8 +70,8 @@ impl Fault {
     /// Whether nodes are away because of it, or hard to reach.
     pub fn takes_away(self) -> bool {
         use Fault::{
-            BrokenLink, CrashInWrite, EmptyDisk, Kill, LongAbsence, LossyLink, OldDisk, OneWay, Partition, Pause,
-            PowerLoss, Restart, SlowLink,
+            BrokenLink, CrashInWrite, EmptyDisk, Kill, LongAbsence, LossyLink, MemberLost, OldDisk, OneWay, Partition,
+            Pause, PowerLoss, Restart, SlowLink,
         };
         matches!(
             self,
@@ -85,11 +87,15 @@ impl Fault {
                 | LongAbsence
                 | Pause
                 | EmptyDisk
+                | MemberLost
                 | OldDisk
         )
     }
 
     pub fn loses_disk(self) -> bool {
-        matches!(self, Self::EmptyDisk | Self::OldDisk | Self::BitFlip | Self::BadSector)
+        matches!(
+            self,
+            Self::EmptyDisk | Self::OldDisk | Self::BitFlip | Self::MemberLost | Self::BadSector
+        )
     }
 }

@@ -3,6 +3,7 @@
 //! Each seed leaves most faults out: a mixture of everything hides what only long runs of few things show (swarm testing).
 
 mod fault;
+mod members;
 mod pages;
 
 use kv_storage::api::DEADLINE_MS_DEFAULT;
@@ -23,6 +24,8 @@ const SMALL_SEGMENT_BYTES: usize = 100;
 const SHORT_TEXT_BYTES_MAX: u64 = 200;
 /// Tells what is drawn of the guests from all else that one seed gives.
 const GUESTS: u64 = 0x6e57_5e75;
+/// And what is drawn of members that are lost for good.
+const MEMBERS: u64 = 0x3e3b_e125;
 
 /// How the nodes belong together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -166,6 +169,8 @@ pub struct Plan {
     pub clear_deadline_ms: u64,
     /// Users come and go beside those of the load (`workload/guests`).
     pub has_guests: bool,
+    /// Before anybody stores anything, this node is removed from the cluster, and comes again as a new one (`workload/operator.rs`).
+    pub leaves: Option<u8>,
     /// A bug that this world has, for the proof that it is found.
     pub planted: Option<Lie>,
     /// A bug that the nodes have, for the same.
@@ -177,10 +182,12 @@ impl Plan {
     pub fn swarm(rng: &mut Rng) -> Self {
         // Drawn apart, so that old seeds stay what they were.
         let mut apart = Rng::new(rng.clone().next() ^ GUESTS);
+        let mut members = Rng::new(rng.clone().next() ^ MEMBERS);
         let nodes = *rng.pick(&[1, 2, 3, 3, 3, 3, 4, 5, 5, 5, 5, 6, 7]);
         let mut plan = Self::draw(rng, Topology::Cluster, nodes);
         // Where all is cleared in the end, no key of them is.
         plan.has_guests = !plan.clears_all && apart.percent(50);
+        plan.draw_member_changes(&mut members);
         plan
     }
 
@@ -260,6 +267,7 @@ impl Plan {
         plan.skews.resize(3, (0, 0));
         plan.clears_all = false;
         plan.has_guests = false;
+        plan.leaves = None;
         plan.bounds = Bounds::tight(rng);
         plan.watch_ms = 20;
         // So that things queue.
@@ -281,6 +289,7 @@ impl Plan {
         let mut plan = Self::calm(rng);
         plan.script = Script::Scale;
         plan.has_guests = false;
+        plan.leaves = None;
         plan.nodes = nodes;
         plan.replication = 3;
         plan.link = Link {
@@ -363,6 +372,7 @@ impl Plan {
             watch_ms: 5_000,
             clear_deadline_ms: *rng.pick(&[1_000, DEADLINE_MS_DEFAULT]),
             has_guests: false,
+            leaves: None,
             planted: None,
             bug: None,
         };

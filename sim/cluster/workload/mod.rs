@@ -4,6 +4,7 @@
 mod batch;
 mod draw;
 pub mod guests;
+pub mod operator;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -26,6 +27,8 @@ use super::product::ProductClient;
 use super::record::{Asked, Recorder, key_name, user_name};
 use super::scale::{Order, Row, Serving};
 use crate::rng::Rng;
+
+use operator::{Machines, Operator};
 
 /// The machines of the clients: beyond those of the nodes. The auditor makes the users and compares the replicas.
 pub const FIRST_CLIENT: u8 = 100;
@@ -57,6 +60,7 @@ pub struct Shared {
     pub serving: Serving,
     pub orders: Arc<std::sync::Mutex<Vec<Order>>>,
     pub row: Arc<std::sync::Mutex<Option<Row>>>,
+    pub machines: Machines,
     /// All is done; with what went wrong, if anything did.
     pub verdict: Arc<std::sync::Mutex<Option<Result<(), String>>>>,
 }
@@ -82,6 +86,7 @@ pub fn machines(plan: &Plan) -> impl Iterator<Item = HostId> {
                 .flatten()
                 .map(|id| HostId(FIRST_CLIENT + id)),
         )
+        .chain(operator::machine(plan))
 }
 
 pub fn credentials(user: &str) -> Json {
@@ -110,8 +115,15 @@ async fn run_to_the_end(shared: &Shared, rng: &mut Rng) -> Result<(), String> {
         let client = Client::new(shared, guests::GUEST_CLIENT, rng.fork());
         tokio::spawn(guests::run(client))
     });
+    let operate = || tokio::spawn(Operator::new(shared, rng.fork()).run());
+    let operator = shared.plan.has_operator().then(operate);
     for client in clients {
         client.await.map_err(|error| format!("a client ended badly: {error}"))?;
+    }
+    if let Some(operator) = operator {
+        operator
+            .await
+            .map_err(|error| format!("the operator ended badly: {error}"))??;
     }
     watcher.abort();
     auditor.audit(guests).await
@@ -162,6 +174,10 @@ impl Client {
             for node in 0..plan.nodes {
                 self.wait_for_members(node).await?;
             }
+        }
+        if let Some(leaves) = plan.leaves {
+            let rng = self.rng.fork();
+            Operator::new(&self.shared, rng).remove_and_welcome(leaves).await?;
         }
         for node in nodes {
             for user in 0..plan.load.users {

@@ -44,8 +44,9 @@ impl Admin {
         Self { shared, http, rng }
     }
 
+    /// Whether all is well from now on: the faults have ended, and every node has its place.
     pub fn is_over(&self) -> bool {
-        self.shared.stop.load(std::sync::atomic::Ordering::Relaxed)
+        self.shared.stop.load(std::sync::atomic::Ordering::Relaxed) && self.shared.machines.all_have_places()
     }
 
     /// Through any node. An answer that no admin can be given is an error.

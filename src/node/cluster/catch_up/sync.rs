@@ -234,9 +234,9 @@ impl Inner {
         if self.clocks.is_new() && layout.table.is_up(self.me) && has_others {
             let mut own = layout.placement.slots_of(self.me).chain([SYSTEM_SLOT]);
             let is_whole = own.all(|slot| others(slot).is_empty() || has_all(slot));
-            if (is_whole || planted(Bug::VotesUnsynced))
-                && self.keeps_what_it_told().await
-                && self.local.set_whole().await.is_ok()
+            let takes_a_place = || layout.table.get(self.me).is_some_and(|own| own.replaces.is_some());
+            let counts_unfilled = planted(Bug::VotesUnsynced) || planted(Bug::PlaceUnfilled) && takes_a_place();
+            if (is_whole || counts_unfilled) && self.keeps_what_it_told().await && self.local.set_whole().await.is_ok()
             {
                 self.clocks.set_whole();
                 tracing::info!("all that the other members hold is here: this node's word counts from now on");

@@ -1,5 +1,7 @@
 //! The faults of a run: each kind that the plan has comes again and again, at moments drawn, and goes.
 
+mod members;
+
 use std::collections::BTreeMap;
 
 use kv_storage::core::clock::SlotClocks;
@@ -243,6 +245,7 @@ impl World {
                     return;
                 }
             }
+            Fault::MemberLost => self.lose_member(id, now_us, now_us + short_us),
             Fault::BitFlip | Fault::BadSector => self.spoil(id, fault),
         }
         self.faults.count(fault);

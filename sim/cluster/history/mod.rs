@@ -1,5 +1,7 @@
 //! What the clients did and were told: all that the checks know.
 
+mod members;
+
 use std::collections::BTreeMap;
 
 use kv_storage::api::DEADLINE_MS_DEFAULT;
@@ -10,6 +12,8 @@ use kv_storage::types::RequestId;
 
 use super::listing::Listing;
 use super::plan::{Bounds, SECOND_US};
+
+pub use members::{Change, Table};
 
 /// How long, while nothing is in the way, a request and what follows from it may be on their way between machines and in queues, besides
 /// the time that the nodes have for it.
@@ -289,6 +293,10 @@ pub struct History {
     pub forgotten_us: Option<u64>,
     /// How many replicas hold a key.
     pub replicas: usize,
+    pub nodes: usize,
+    /// What an operator asked for, and saw, in the order of their times.
+    pub changes: Vec<Change>,
+    pub tables: Vec<Table>,
 }
 
 /// What all attempts at one write amount to.
