@@ -102,7 +102,8 @@ impl Inner {
                 .collect()
         };
         let looks = others.into_iter().map(|node| async move {
-            let peer = self.peers.get(node).filter(|peer| peer.is_up())?;
+            // One that has not introduced itself here would be none of the first write's quorum.
+            let peer = self.up_peers(&[node]).pop()?;
             let request = Request::Digest { slot: SYSTEM_SLOT.0 };
             match timeout(LOOK_MAX, ask(&peer, request)).await {
                 Ok(Ok(Response::Digest { votes: true, .. })) => Some(node),

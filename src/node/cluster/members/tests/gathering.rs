@@ -65,6 +65,7 @@ async fn one_that_never_counts_is_waited_for_only_so_long() {
     founder.look_who_counts().await;
     rig.wait("its word counts", |node| node.cluster().unwrap().inner.votes(SlotId(1)))
         .await;
+    rig.wait_linked().await;
     founder.look_who_counts().await;
     assert_eq!(founder.why_gathering(), None);
     add(rig.node(0), "k", "v").await.unwrap();
