@@ -28,13 +28,21 @@ struct Content {
 
 impl Content {
     fn sync(&mut self) {
-        self.synced.resize(self.now.len(), 0);
+        set_length(&mut self.synced, self.now.len());
         for (offset, length) in self.dirty.drain(..) {
             let end = (offset + length).min(self.now.len());
             if offset < end {
                 self.synced[offset..end].copy_from_slice(&self.now[offset..end]);
             }
         }
+    }
+}
+
+/// As `resize` does, which writes byte by byte where nothing is optimised.
+fn set_length(bytes: &mut Vec<u8>, length: usize) {
+    match length.checked_sub(bytes.len()) {
+        Some(missing) => bytes.append(&mut vec![0; missing]),
+        None => bytes.truncate(length),
     }
 }
 
@@ -283,7 +291,7 @@ impl DiskFile for MemoryFile {
         let (start, end) = (offset as usize, offset as usize + bytes.len());
         if end > content.now.len() {
             self.take_space(end - content.now.len())?;
-            content.now.resize(end, 0);
+            set_length(&mut content.now, end);
         }
         content.now[start..end].copy_from_slice(bytes);
         content.dirty.push((start, bytes.len()));
@@ -305,7 +313,7 @@ impl DiskFile for MemoryFile {
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         self.check_writable()?;
-        self.file.lock().now.resize(len as usize, 0);
+        set_length(&mut self.file.lock().now, len as usize);
         Ok(())
     }
 }

@@ -233,7 +233,7 @@ async fn who_asks_and_does_not_read_the_answers_is_not_read_any_more() {
     let mut channel = insider(&rig).await;
     let mut frame = Vec::new();
     for id in 0..1000 {
-        Message::Request(id, bytes(1 << 10)).encode(&mut frame);
+        Message::Request(id, bytes(1 << 7)).encode(&mut frame);
     }
     // Answers of some bytes each, so it takes many of them to fill all there is.
     let mut stuck = false;
