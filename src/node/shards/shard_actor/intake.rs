@@ -176,10 +176,11 @@ impl ShardState {
             }
             // Looking further for it would only take from the disk what others wait for. But what was learnt they need not look up.
             (Ok(()), Work::Write(write, _)) if pending.reply.is_closed() => self.shard.learn(write, Some(&lookup)),
-            // By its turn there may be segments that the look-up has not seen; the shard sees to it.
+            // It had its turn before the look; all that wait for space came later. Behind them it would meet segments that the look has not seen,
+            // and have to look again, as often as they are merged meanwhile.
             (Ok(()), _) => {
                 let past = Some(lookup);
-                self.take_turn(me, Parked { pending, past });
+                self.submit(me, Parked { pending, past });
             }
         }
     }
