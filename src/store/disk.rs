@@ -85,7 +85,11 @@ pub fn sync_dir_anew(disk: &dyn Disk, dir: &Path, mark: &str) -> io::Result<()> 
         Err(error) if is_full(&error) => return disk.sync_dir(dir),
         Err(error) => return Err(error),
     }
-    disk.remove_file(&mark)?;
+    match disk.remove_file(&mark) {
+        // Another node that starts beside this one did, which is a change of the directory as well.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        removed => removed?,
+    }
     disk.sync_dir(dir)
 }
 
