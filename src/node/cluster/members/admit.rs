@@ -72,22 +72,18 @@ impl Inner {
     /// Lets a node in, or says why not.
     pub(in crate::node::cluster) async fn admit(&self, admission: Admission) -> Result<Response, MemberRefused> {
         let _one = self.members.changing.lock().await;
-        let table = self.layout().table.clone();
         let node = NodeId(admission.node);
-        let asked = asked_record(&admission, &table)?;
-        self.members.join_requests.note(node, asked.peer, admission.is_new);
-        self.check_may_admit(&table)?;
-        let at_address = table.up().filter(|(_, held)| held.peer == asked.peer);
-        let before = at_address.filter(|(other, _)| *other != node).last();
-        if let Some((other, _)) = before
-            && (other == self.me || self.peers.get(other).is_some_and(|peer| peer.is_up()))
+        let mut table = self.layout().table.clone();
+        let peer = asked_record(&admission, &table)?.peer;
+        self.members.join_requests.note(node, peer, admission.is_new);
+        let mut seating = self.seating_by(&table, &admission).await?;
+        if let Seating::Given(record) | Seating::IfNoData(record) = &seating
+            && table.get(node) != Some(record)
         {
-            return Err(MemberRefused::Taken(asked.peer, other));
+            table = self.settled_table(record.lost()).await?;
+            seating = self.seating_by(&table, &admission).await?;
         }
-        if before.is_some() && !table.is_up(node) {
-            self.check_is_at(node, asked.peer).await?;
-        }
-        let record = match seating(node, asked, admission.is_new, &table, before)? {
+        let record = match seating {
             Seating::Given(record) => record,
             Seating::IfNoData(record) => {
                 self.check_no_data(&table).await?;
@@ -105,6 +101,22 @@ impl Inner {
             cluster: self.config.name.clone(),
             records: self.own_records().await?,
         })
+    }
+
+    async fn seating_by(&self, table: &MemberTable, admission: &Admission) -> Result<Seating, MemberRefused> {
+        self.check_may_admit(table)?;
+        let (node, asked) = (NodeId(admission.node), asked_record(admission, table)?);
+        let at_address = table.up().filter(|(_, held)| held.peer == asked.peer);
+        let before = at_address.filter(|(other, _)| *other != node).last();
+        if let Some((other, _)) = before
+            && (other == self.me || self.peers.get(other).is_some_and(|peer| peer.is_up()))
+        {
+            return Err(MemberRefused::Taken(asked.peer, other));
+        }
+        if before.is_some() && !table.is_up(node) {
+            self.check_is_at(node, asked.peer).await?;
+        }
+        seating(node, asked, admission.is_new, table, before)
     }
 
     /// Whether this node is one that may let others in.

@@ -16,6 +16,14 @@ pub enum MemberChange {
 }
 
 impl MemberChange {
+    /// Who does not answer any more by the word of whoever asks for this.
+    fn lost(self) -> Option<NodeId> {
+        match self {
+            Self::Remove(_) => None,
+            Self::Replace { old, .. } => Some(old),
+        }
+    }
+
     /// Whether the table says already what this would make it say.
     fn is_done(self, table: &MemberTable) -> bool {
         match self {
@@ -77,13 +85,16 @@ impl Inner {
     /// Changes the member table as an admin asks.
     pub(in crate::node::cluster) async fn change_members(&self, change: MemberChange) -> Result<(), MemberRefused> {
         let _one = self.members.changing.lock().await;
-        let table = self.layout().table.clone();
-        if !table.is_up(self.me) {
+        if !self.layout().table.is_up(self.me) {
             return Err(MemberRefused::NotMember);
         }
+        let table = self.settled_table(change.lost()).await?;
         // Asked twice, through this node or another one.
         if change.is_done(&table) {
-            return Ok(self.spread_table().await?);
+            return Ok(());
+        }
+        if !table.is_up(self.me) {
+            return Err(MemberRefused::NotMember);
         }
         let up = |node| table.get(node).filter(|record| record.state == MemberState::Up);
         let record = match change {

@@ -56,7 +56,7 @@ pub(super) struct Members {
     standstill: Standstill,
     strangers: Strangers,
     /// Held by whoever changes the member table.
-    changing: tokio::sync::Mutex<()>,
+    pub(super) changing: tokio::sync::Mutex<()>,
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::change::MemberRefused;
 use super::records::table_key;
-use super::table::Record;
+use super::table::{MemberState, Record};
 use crate::core::slot::SYSTEM_SLOT;
 use crate::node::cluster::Inner;
 use crate::node::{OpError, Terms};
@@ -117,16 +117,19 @@ impl Inner {
             return;
         }
         noticed.address_told = Some(Instant::now());
-        let _one = self.members.changing.lock().await;
-        let record = Record {
-            peer,
-            http,
-            ..held.clone()
-        };
-        match self.add_record(&record).await {
+        match self.add_own_address(peer, http).await {
             Ok(()) => tracing::info!(%peer, %http, "the member table has this node's new addresses"),
             Err(error) => tracing::warn!(%error, "this node's new addresses cannot be noted yet"),
         }
+    }
+
+    async fn add_own_address(&self, peer: SocketAddr, http: SocketAddr) -> Result<(), MemberRefused> {
+        let _one = self.members.changing.lock().await;
+        let table = self.settled_table(None).await?;
+        let held = table.get(self.me).filter(|held| held.state == MemberState::Up);
+        let held = held.cloned().ok_or(MemberRefused::NotMember)?;
+        let record = Record { peer, http, ..held };
+        Ok(self.add_record(&record).await?)
     }
 
     /// What the table says of this node's zone and weight, where its settings say something else.

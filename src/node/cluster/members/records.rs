@@ -2,7 +2,8 @@
 //!
 //! They are written as any other value is, at a quorum of the members.
 
-use super::table::{MemberState, Record};
+use super::layout::Layout;
+use super::table::{MemberState, MemberTable, Record};
 use crate::core::slot::SYSTEM_SLOT;
 use crate::node::cluster::{ClusterError, Inner};
 use crate::node::{OpError, Terms};
@@ -15,6 +16,11 @@ const READ_BYTES: usize = 64 << 10;
 
 pub(super) fn table_key() -> Result<Key, OpError> {
     Key::new(TABLE_KEY).map_err(|error| OpError::Internal(error.to_string()))
+}
+
+fn members_but(layout: &Layout, lost: Option<NodeId>) -> Vec<NodeId> {
+    let members = layout.placement.nodes().iter().copied();
+    members.filter(|node| Some(*node) != lost).collect()
 }
 
 impl Inner {
@@ -54,28 +60,41 @@ impl Inner {
     /// Not asked is the one whose seat the record gives away: it is lost.
     pub(in crate::node::cluster) async fn add_record(&self, record: &Record) -> Result<(), OpError> {
         let text = serde_json::to_string(record).map_err(|error| OpError::Internal(error.to_string()))?;
-        let lost = record.replaces.as_ref().and_then(|text| text.parse::<NodeId>().ok());
-        let layout = self.layout();
-        let asked = layout.placement.nodes().iter().copied();
-        let asked: Vec<NodeId> = asked.filter(|node| Some(*node) != lost).collect();
+        let asked = members_but(&self.layout(), record.lost());
         self.add_system_value(&table_key()?, text, &asked).await?;
         // The others hear of it by the stream.
-        self.load_table()
-            .await
-            .map_err(|error| OpError::Disk(error.to_string()))
+        self.go_by_disk().await
     }
 
-    /// Sees to it that a quorum of the members holds what this disk has of the table. A change that failed may have left its record here alone.
-    pub(super) async fn spread_table(&self) -> Result<(), OpError> {
-        let (layout, terms) = (self.layout(), Terms::usual());
-        let members = layout.placement.replicas(SYSTEM_SLOT);
-        let need = terms.consistency.needed(members.len());
-        let (system, key, peers) = (UserId::system(), table_key()?, self.up_peers(members));
-        let spread = self.repair(&system, &key, SYSTEM_SLOT, &peers, need);
-        let spread = tokio::time::timeout_at(terms.deadline, spread).await;
-        spread
-            .unwrap_or(Err(OpError::Deadline { maybe_applied: true }))
-            .map(drop)
+    /// Sees to it that this node and a quorum of the members, without the one that is `lost`, hold the same of the table, and returns it.
+    ///
+    /// Whoever changes the table does so by no less than what was changed before, through whichever node: each change is at a quorum of those
+    /// who were members then, so a node that knows an older table hears of it. Members may be others by what it hears, who are asked then.
+    /// And a change that failed may have left its record here alone; where it is found, it is a quorum's from here on.
+    pub(super) async fn settled_table(&self, lost: Option<NodeId>) -> Result<MemberTable, OpError> {
+        let terms = Terms::usual();
+        let (system, key) = (UserId::system(), table_key()?);
+        let settle = async {
+            loop {
+                let layout = self.layout();
+                let asked = members_but(&layout, lost);
+                // The repair counts this node in.
+                let need = terms.consistency.needed(asked.len()) + usize::from(!self.votes(SYSTEM_SLOT));
+                let peers = self.up_peers(&asked);
+                self.repair(&system, &key, SYSTEM_SLOT, &peers, need).await?;
+                self.go_by_disk().await?;
+                if self.layout().table == layout.table {
+                    return Ok(layout.table.clone());
+                }
+            }
+        };
+        let settled = tokio::time::timeout_at(terms.deadline, settle).await;
+        settled.unwrap_or(Err(OpError::Deadline { maybe_applied: false }))
+    }
+
+    async fn go_by_disk(&self) -> Result<(), OpError> {
+        let loaded = self.load_table().await;
+        loaded.map_err(|error| OpError::Disk(error.to_string()))
     }
 
     /// The first member of a new cluster.

@@ -46,6 +46,13 @@ pub struct Record {
     pub replication: u32,
 }
 
+impl Record {
+    /// The node whose seat this gives away. What cannot be read is nobody.
+    pub(super) fn lost(&self) -> Option<NodeId> {
+        self.replaces.as_ref()?.parse().ok()
+    }
+}
+
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct MemberTable {
     members: BTreeMap<NodeId, Record>,
@@ -72,7 +79,7 @@ impl MemberTable {
         if self.replication == 0 {
             self.replication = record.replication.max(1);
         }
-        let replaced = record.replaces.as_ref().and_then(|text| text.parse::<NodeId>().ok());
+        let replaced = record.lost();
         if record.state == MemberState::Up {
             if let Some(taken) = self.taken_by(node, replaced, &record) {
                 let (seat, zone, weight) = (taken.seat, taken.zone.clone(), taken.weight);

@@ -320,6 +320,24 @@ pub async fn stop_task(node: &Node, task: usize) {
     until("it has ended", || inner(node).tasks.lock()[task].is_finished()).await;
 }
 
+/// It does not look at the member table any more, nor lets anybody in, before which it would.
+pub async fn stop_looking(node: &Node) {
+    stop_task(node, LAYOUT).await;
+    let inner = inner(node).clone();
+    let (held, is_held) = tokio::sync::oneshot::channel();
+    let holds = tokio::spawn({
+        let inner = inner.clone();
+        async move {
+            let _changing = inner.members.changing.lock().await;
+            let _ = held.send(());
+            std::future::pending::<()>().await;
+        }
+    });
+    // It is stopped with the node.
+    inner.tasks.lock()[LAYOUT] = holds;
+    is_held.await.unwrap();
+}
+
 /// Every request so far, whether or not somebody still wants the answer.
 pub async fn wait_answered(peers: &[Peer]) {
     let until = Instant::now() + PATIENCE;

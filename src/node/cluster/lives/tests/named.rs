@@ -32,7 +32,7 @@ async fn one_does_not_know(members: usize, unaware: usize) -> (Rig, MemoryDisk) 
     rig.start(members).await;
     let (old, new) = (id(rig.node(1)), id(rig.node(members)));
     rig.stop(1).await;
-    stop_task(rig.node(unaware), LAYOUT).await;
+    stop_looking(rig.node(unaware)).await;
     let replace = MemberChange::Replace { old, new };
     let end = Instant::now() + PATIENCE;
     while let Err(refused) = change(rig.node(2), replace).await {

@@ -119,6 +119,55 @@ async fn a_replacement_that_is_done_may_be_asked_for_again() {
     rig.end().await;
 }
 
+/// The member at 1 was replaced by the node at 3. The member at 2 has not looked at the table since before that.
+async fn replaced_unknown_to_one(mut rig: Rig) -> Rig {
+    rig.make_room();
+    rig.start(3).await;
+    let [old, new] = [1, 3].map(|index| rig.node(index).local().life().node);
+    rig.stop(1).await;
+    let unaware = inner(rig.node(2));
+    unaware.tasks.lock()[LAYOUT].abort();
+    change_in_the_end(rig.node(0), MemberChange::Replace { old, new }).await;
+    assert!(unaware.layout().table.is_up(old));
+    rig
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_goes_by_an_older_table_hears_of_what_was_changed_before_it_changes_more() {
+    let rig = Rig::new(3).await;
+    let old = rig.node(1).local().life().node;
+    let rig = replaced_unknown_to_one(rig).await;
+    let new = rig.node(3).local().life().node;
+    let unaware = rig.node(2);
+    let refused = change(unaware, MemberChange::Replace { old, new: NodeId(7) }).await;
+    assert_eq!(refused, Err(MemberRefused::Unknown(old)));
+    change(unaware, MemberChange::Replace { old, new }).await.unwrap();
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_goes_by_an_older_table_gives_no_place_away_that_has_somebody() {
+    let rig = Rig {
+        settings: |index, config| {
+            if index == 4 {
+                // Of the others but the one whose address it has, the last but one.
+                config.join = vec![config.join[1]];
+            }
+        },
+        ..Rig::unstarted(3)
+    };
+    let rig = rig.started().await;
+    add(rig.node(0), "k", "v").await.unwrap();
+    let mut rig = replaced_unknown_to_one(rig).await;
+    rig.make_room();
+    rig.addresses[4] = rig.addresses[1];
+    rig.start(4).await;
+    rig.wait_why(4, "the cluster holds user data").await;
+    let unaware = inner(rig.node(2));
+    assert!(unaware.layout().table.is_up(rig.node(3).local().life().node));
+    rig.end().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_advertises_the_address_of_another_one_does_not_get_its_place() {
     let mut rig = Rig::new(3).await;
