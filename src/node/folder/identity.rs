@@ -425,6 +425,25 @@ mod tests {
         }
     }
 
+    #[tokio::test]
+    async fn nodes_that_start_beside_each_other_in_a_new_folder_do_not_trip_over_each_other() {
+        let disk = crate::os::env().disk;
+        for _ in 0..30 {
+            let root = tempfile::tempdir().unwrap();
+            let folder = |node: usize| root.path().join(format!("cluster/node{node}/data"));
+            let at_once = std::sync::Barrier::new(4);
+            std::thread::scope(|scope| {
+                for node in 0..4 {
+                    let (disk, at_once) = (&disk, &at_once);
+                    scope.spawn(move || {
+                        at_once.wait();
+                        make_folder(&**disk, &folder(node)).unwrap();
+                    });
+                }
+            });
+        }
+    }
+
     fn opened(disk: &MemoryDisk, shards: u16) -> Identity {
         let env = Env {
             disk: disk.as_disk(),
