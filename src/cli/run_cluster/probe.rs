@@ -151,8 +151,13 @@ mod tests {
             assert!(timeout(Duration::from_millis(600), &mut wait).await.is_err());
             probes.accept_all();
             let (said, missed) = wait.await;
-            assert!(missed.is_empty());
-            assert!(said.iter().all(|text| text.starts_with("waiting for")), "{said:?}");
+            // Of too few, one is enough for most, and the others may be asked right before they accept.
+            assert!(missed.is_empty() || patience.all.is_some() && missed.len() == 1);
+            let waits = |text: &String| text.starts_with("waiting for");
+            assert!(
+                said.iter().filter(|text| !waits(text)).count() == missed.len(),
+                "{said:?}"
+            );
         }
     }
 }

@@ -13,7 +13,8 @@ use crate::types::WallMs;
 
 const LOOPBACK: ([u8; 4], u16) = ([127, 0, 0, 1], 0);
 
-pub const PATIENCE: Duration = Duration::from_secs(20);
+/// Only what fails takes so long.
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Among a member's tasks, as `start` numbers them.
 pub const LAYOUT: usize = 1;
@@ -299,7 +300,7 @@ pub async fn change(node: &Node, change: MemberChange) -> Result<(), MemberRefus
 }
 
 pub async fn until(what: &str, is_so: impl Fn() -> bool) {
-    let end = Instant::now() + 3 * PATIENCE;
+    let end = Instant::now() + PATIENCE;
     while !is_so() {
         assert!(Instant::now() < end, "not in time: {what}");
         sleep(Duration::from_millis(10)).await;
@@ -336,6 +337,15 @@ pub async fn stop_looking(node: &Node) {
     // It is stopped with the node.
     inner.tasks.lock()[LAYOUT] = holds;
     is_held.await.unwrap();
+}
+
+/// The end of [`stop_looking`], or of a stop of that task alone.
+pub fn look_again(node: &Node) {
+    let inner = inner(node).clone();
+    let mut tasks = inner.tasks.lock();
+    tasks[LAYOUT].abort();
+    let watched = members::layout::watch(inner.clone(), inner.members.view.subscribe());
+    tasks[LAYOUT] = tokio::spawn(watched);
 }
 
 /// Every request so far, whether or not somebody still wants the answer.

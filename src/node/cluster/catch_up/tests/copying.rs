@@ -158,7 +158,7 @@ async fn who_took_a_seat_does_not_vote_before_all_others_know() {
     rig.start(3).await;
     let (old, new) = (id(rig.node(1)), id(rig.node(3)));
     rig.stop(1).await;
-    stop_task(rig.node(2), LAYOUT).await;
+    stop_looking(rig.node(2)).await;
     let replace = MemberChange::Replace { old, new };
     let end = Instant::now() + PATIENCE;
     while let Err(refused) = change(rig.node(0), replace).await {

@@ -121,7 +121,7 @@ async fn who_does_not_hold_a_slot_by_its_own_table_counts_for_none_of_its_writes
 async fn what_a_member_took_by_an_older_table_comes_to_those_who_are_to_hold_it() {
     let mut rig = Rig::new(3).await;
     let unaware = inner(rig.node(2)).clone();
-    stop_task(rig.node(2), LAYOUT).await;
+    stop_looking(rig.node(2)).await;
     let before = unaware.layout();
     rig.make_room();
     rig.start(3).await;
@@ -141,8 +141,7 @@ async fn what_a_member_took_by_an_older_table_comes_to_those_who_are_to_hold_it(
         .add(&user(), &key(&name), "v".into(), true, None, at(Consistency::One))
         .await;
     assert_eq!(added, Ok(Added::Appended));
-    let watched = members::layout::watch(unaware.clone(), unaware.members.view.subscribe());
-    unaware.tasks.lock()[LAYOUT] = tokio::spawn(watched);
+    look_again(rig.node(2));
     let end = Instant::now() + PATIENCE;
     for index in [0, 1, 3] {
         while count_at(rig.node(index), &name).await == 0 {

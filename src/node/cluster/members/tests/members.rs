@@ -125,10 +125,9 @@ async fn replaced_unknown_to_one(mut rig: Rig) -> Rig {
     rig.start(3).await;
     let [old, new] = [1, 3].map(|index| rig.node(index).local().life().node);
     rig.stop(1).await;
-    let unaware = inner(rig.node(2));
-    unaware.tasks.lock()[LAYOUT].abort();
+    stop_task(rig.node(2), LAYOUT).await;
     change_in_the_end(rig.node(0), MemberChange::Replace { old, new }).await;
-    assert!(unaware.layout().table.is_up(old));
+    assert!(inner(rig.node(2)).layout().table.is_up(old));
     rig
 }
 

@@ -14,9 +14,8 @@ async fn two_with_one_replica() -> Rig {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_does_not_know_of_a_new_member_takes_no_data_for_it() {
     let mut rig = two_with_one_replica().await;
-    let unaware = inner(rig.node(1));
-    unaware.tasks.lock()[LAYOUT].abort();
-    let before = unaware.layout();
+    stop_looking(rig.node(1)).await;
+    let before = inner(rig.node(1)).layout();
     rig.make_room();
     rig.start(2).await;
     let until = Instant::now() + PATIENCE;
@@ -34,10 +33,7 @@ async fn who_does_not_know_of_a_new_member_takes_no_data_for_it() {
     let name = (0..).map(|number: u64| number.to_string()).find(moved).unwrap();
     let refused = add(rig.node(1), &name, "lost").await;
     assert!(matches!(refused, Err(OpError::NotReady(_))), "{refused:?}");
-    let unaware = rig.node(1).cluster().unwrap().inner.clone();
-    let watched = members::layout::watch(unaware.clone(), unaware.members.view.subscribe());
-    unaware.tasks.lock()[LAYOUT] = tokio::spawn(watched);
-    drop(unaware);
+    look_again(rig.node(1));
     let until = Instant::now() + PATIENCE;
     while let Err(error) = add(rig.node(1), &name, "v").await {
         assert!(Instant::now() < until, "{error}");
