@@ -5,6 +5,7 @@ mod batch;
 mod draw;
 pub mod guests;
 pub mod operator;
+mod setup;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use serde_json::{Value as Json, json};
 use tokio::time::sleep;
 
 use super::audit;
-use super::client::{HttpClient, NO_ANSWER, Reply};
+use super::client::{HttpClient, NO_ANSWER};
 use super::history::{Answer, Outcome, Place, What};
 use super::lie::{Lie, Memory};
 use super::listing::Listing;
@@ -164,62 +165,6 @@ impl Client {
     }
 
     /// Makes the users, everywhere where they are needed.
-    async fn set_up(&mut self) -> Result<(), String> {
-        let plan = self.shared.plan.clone();
-        let nodes = match plan.topology {
-            Topology::Separate => 0..plan.nodes,
-            Topology::Cluster => 0..1,
-        };
-        if plan.topology == Topology::Cluster {
-            for node in 0..plan.nodes {
-                self.wait_for_members(node).await?;
-            }
-        }
-        if let Some(leaves) = plan.leaves {
-            let rng = self.rng.fork();
-            Operator::new(&self.shared, rng).remove_and_welcome(leaves).await?;
-        }
-        for node in nodes {
-            for user in 0..plan.load.users {
-                self.add_user(node, user).await?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Until this node knows all others as members. Some of them may still copy what the others hold.
-    async fn wait_for_members(&mut self, node: u8) -> Result<(), String> {
-        let body = json!({"user": credentials(ADMIN)});
-        loop {
-            let reply = self.http.call(node, "/cluster/status", &body).await;
-            if let Reply::Status(200, status) = &reply {
-                let members = status["members"].as_array().map_or(&[][..], Vec::as_slice);
-                let up = members
-                    .iter()
-                    .filter(|member| member["state"] == "up" && member["alive"] == true);
-                if up.count() == usize::from(self.shared.plan.nodes) {
-                    return Ok(());
-                }
-            }
-            if os::now_us() > SETUP_US_MAX {
-                return Err(format!("the cluster did not come together: node {node} says {reply:?}"));
-            }
-            sleep(Duration::from_millis(100)).await;
-        }
-    }
-
-    async fn add_user(&mut self, node: u8, user: u8) -> Result<(), String> {
-        let name = user_name(user);
-        let body = json!({"name": name, "password_hash": password(&name), "user": credentials(ADMIN)});
-        loop {
-            match self.http.call(node, "/users/add", &body).await {
-                Reply::Status(200 | 409, _) => return Ok(()),
-                reply if os::now_us() > SETUP_US_MAX => return Err(format!("{name} could not be made: {reply:?}")),
-                _ => sleep(Duration::from_millis(200)).await,
-            }
-        }
-    }
-
     /// Until it is told to stop.
     async fn work(mut self) {
         let think_ms_max = self.shared.plan.load.think_ms_max;

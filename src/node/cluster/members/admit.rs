@@ -80,7 +80,7 @@ impl Inner {
         if let Seating::Given(record) | Seating::IfNoData(record) = &seating
             && table.get(node) != Some(record)
         {
-            table = self.settled_table(record.lost()).await?;
+            table = self.table_to_change(record.lost()).await;
             seating = self.seating_by(&table, &admission).await?;
         }
         let record = match seating {

@@ -28,9 +28,10 @@ impl MemberChange {
     fn is_done(self, table: &MemberTable) -> bool {
         match self {
             Self::Remove(node) => table.is_removed(node),
+            // Also if others had the seat in between.
             Self::Replace { old, new } => {
-                let has_its_seat = |record: &Record| record.replaces.as_deref() == Some(&*old.to_string());
-                table.is_removed(old) && table.is_up(new) && table.get(new).is_some_and(has_its_seat)
+                let seat = |node| table.get(node).map(|record| record.seat);
+                table.is_removed(old) && table.is_up(new) && seat(old) == seat(new)
             }
         }
     }
@@ -88,10 +89,11 @@ impl Inner {
         if !self.layout().table.is_up(self.me) {
             return Err(MemberRefused::NotMember);
         }
-        let table = self.settled_table(change.lost()).await?;
+        let settled = self.settle_table(change.lost()).await;
+        let table = self.layout().table.clone();
         // Asked twice, through this node or another one.
         if change.is_done(&table) {
-            return Ok(());
+            return Ok(settled?);
         }
         if !table.is_up(self.me) {
             return Err(MemberRefused::NotMember);

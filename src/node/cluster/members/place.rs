@@ -125,7 +125,7 @@ impl Inner {
 
     async fn add_own_address(&self, peer: SocketAddr, http: SocketAddr) -> Result<(), MemberRefused> {
         let _one = self.members.changing.lock().await;
-        let table = self.settled_table(None).await?;
+        let table = self.table_to_change(None).await;
         let held = table.get(self.me).filter(|held| held.state == MemberState::Up);
         let held = held.cloned().ok_or(MemberRefused::NotMember)?;
         let record = Record { peer, http, ..held };

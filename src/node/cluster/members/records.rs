@@ -66,12 +66,12 @@ impl Inner {
         self.go_by_disk().await
     }
 
-    /// Sees to it that this node and a quorum of the members, without the one that is `lost`, hold the same of the table, and returns it.
+    /// Sees to it that this node and a quorum of the members, without the one that is `lost`, hold the same of the table, and goes by that.
     ///
-    /// Whoever changes the table does so by no less than what was changed before, through whichever node: each change is at a quorum of those
-    /// who were members then, so a node that knows an older table hears of it. Members may be others by what it hears, who are asked then.
-    /// And a change that failed may have left its record here alone; where it is found, it is a quorum's from here on.
-    pub(super) async fn settled_table(&self, lost: Option<NodeId>) -> Result<MemberTable, OpError> {
+    /// So whoever changes the table does it by no less than what was changed before, through whichever node: each change is at a quorum of those
+    /// who were members then, and a node that knows an older table hears of it. Members may be others by what it hears, who are asked then.
+    /// And a change that failed may have left its record here alone; it is a quorum's on Ok.
+    pub(super) async fn settle_table(&self, lost: Option<NodeId>) -> Result<(), OpError> {
         let terms = Terms::usual();
         let (system, key) = (UserId::system(), table_key()?);
         let settle = async {
@@ -84,12 +84,21 @@ impl Inner {
                 self.repair(&system, &key, SYSTEM_SLOT, &peers, need).await?;
                 self.go_by_disk().await?;
                 if self.layout().table == layout.table {
-                    return Ok(layout.table.clone());
+                    return Ok(());
                 }
             }
         };
         let settled = tokio::time::timeout_at(terms.deadline, settle).await;
         settled.unwrap_or(Err(OpError::Deadline { maybe_applied: false }))
+    }
+
+    /// The table to change, settled as far as that goes: it takes a quorum whose words count, and while members still copy what the others hold, there
+    /// may be none for long. Their acknowledgements count before their words do, so what is changed meanwhile is a quorum's all the same.
+    pub(super) async fn table_to_change(&self, lost: Option<NodeId>) -> MemberTable {
+        if let Err(error) = self.settle_table(lost).await {
+            tracing::debug!(%error, "the member table is changed as this node knows it");
+        }
+        self.layout().table.clone()
     }
 
     async fn go_by_disk(&self) -> Result<(), OpError> {
