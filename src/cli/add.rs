@@ -11,7 +11,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context;
 use indicatif::ProgressBar;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use crate::api::{STATUS_IN_PROGRESS, STATUS_OK};
@@ -19,8 +18,9 @@ use crate::client::{Client, ClientError, PART_BYTES_MAX, entropy, part_request_i
 use crate::types::{LengthError, RequestId, VALUE_BYTES_MAX};
 
 use super::connection::{Connection, KeyConnectionArgs};
-use super::exit::{CliError, Stopped, unopened};
+use super::exit::{CliError, unopened};
 use super::progress;
+use super::stop::{Stop, Stopped};
 use super::text_source::{TextError, TextPart, TextParts, validate};
 
 /// So much of standard input is read and checked before the first part is sent.
@@ -168,13 +168,11 @@ impl Add<'_> {
     }
 
     async fn send(&self, source: impl Read + Send + 'static, bar: &ProgressBar) -> anyhow::Result<()> {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut stop = Stop::new()?;
         let mut sent = Sent::default();
         let outcome = tokio::select! {
             biased;
-            _ = terminate.recv() => Err(Stopped("SIGTERM").into()),
-            _ = interrupt.recv() => Err(Stopped("SIGINT").into()),
+            stopped = stop.signal() => Err(stopped),
             outcome = self.send_parts(source, &mut sent, bar) => outcome,
         };
         bar.finish_and_clear();

@@ -51,11 +51,6 @@ pub enum CliError {
     RefusedInput(String),
 }
 
-/// By a signal, which is heard where something can be said about what was done.
-#[derive(Debug, thiserror::Error)]
-#[error("stopped by {0}")]
-pub struct Stopped(pub &'static str);
-
 pub fn usage(text: impl Into<String>) -> anyhow::Error {
     CliError::Usage(text.into()).into()
 }

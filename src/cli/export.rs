@@ -12,18 +12,18 @@ use anyhow::Context;
 use futures_util::StreamExt;
 use futures_util::stream;
 use indicatif::ProgressBar;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
 
 use crate::client::{Client, ClientError, Page, ValueDecoder, ValueStream};
 use crate::types::KEY_BYTES_MAX;
 
 use super::connection::{Connection, KeyConnectionArgs};
-use super::exit::{Stopped, usage};
+use super::exit::usage;
 use super::keys::KeyPages;
 use super::output::output;
 use super::progress;
 use super::shown::OnTerminal;
+use super::stop::Stop;
 
 /// Keys that are asked for ahead, so that short values do not wait for one round trip each.
 const KEYS_AHEAD: usize = 8;
@@ -192,27 +192,6 @@ fn open(file: &Path, part: &Path, resume: bool) -> anyhow::Result<Opened> {
 }
 
 /// The signals that end an export in good order.
-struct Stop {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Stop {
-    fn new() -> io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-        })
-    }
-
-    async fn signal(&mut self) -> anyhow::Error {
-        anyhow::Error::from(tokio::select! {
-            _ = self.terminate.recv() => Stopped("SIGTERM"),
-            _ = self.interrupt.recv() => Stopped("SIGINT"),
-        })
-    }
-}
-
 /// Removes an unfinished line at the end; gives the key of the line before it.
 fn cut_after_last_line(file: &mut fs::File) -> anyhow::Result<Option<String>> {
     let (mut line_start, mut line_end, mut offset) = (0, 0, 0);

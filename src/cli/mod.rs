@@ -12,7 +12,7 @@
 //! | `secret`, `prompt` | passwords from files and from a terminal |
 //! | `text_source`, `output` | long texts in, results out |
 //! | `shown`, `progress` | names and values on a terminal; what a person is told, and progress |
-//! | `exit` | exit codes |
+//! | `exit`, `stop` | exit codes; the signals that end a command |
 //!
 //! Invariant: standard output carries results only; every failure is a sentence on standard error and an exit code.
 #![expect(
@@ -39,6 +39,7 @@ mod secret;
 mod segment;
 mod serve;
 mod shown;
+mod stop;
 mod text_source;
 mod users;
 

@@ -16,9 +16,10 @@ use tokio::time::timeout;
 
 use crate::bench::{Distribution, KvProtocol, KvTarget, Load, Mix, Operation, Payload, Report, Second, run_or_stop};
 use crate::cli::connection::{Connection, KeyConnectionArgs};
-use crate::cli::exit::{Stopped, usage};
+use crate::cli::exit::usage;
 use crate::cli::output::output;
 use crate::cli::progress;
+use crate::cli::stop::Stopped;
 use crate::client::{ClientError, Failure, password_hash};
 use crate::types::{BODY_BYTES_MAX, KEY_BYTES_MAX};
 

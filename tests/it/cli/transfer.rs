@@ -103,6 +103,36 @@ fn an_import_of_a_file_that_grew_adds_what_is_new_and_of_one_that_was_changed_sa
     }
 }
 
+/// Standard input stays open, so nothing more comes, and it does not end.
+#[test]
+fn an_import_that_is_interrupted_says_what_is_stored_and_how_to_go_on() {
+    const BATCH: usize = 1000;
+    let home = Home::new();
+    let node = home.start();
+    for (key, signal, stop) in [("a", Signal::INT, "SIGINT"), ("b", Signal::TERM, "SIGTERM")] {
+        let mut import = cli(&home, &node, &["import", "-"]);
+        import
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut import = import.spawn().unwrap();
+        let line = format!("{{\"key\":\"{key}\",\"value\":[\"v\"]}}\n");
+        let mut input = import.stdin.take().unwrap();
+        input.write_all(line.repeat(2 * BATCH + 1).as_bytes()).unwrap();
+        // The second batch is sent when the first one is answered.
+        while node.admin().get(key).len() < 2 * BATCH {
+            assert!(import.try_wait().unwrap().is_none(), "it has ended");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        kill_process(Pid::from_child(&import), signal).unwrap();
+        let output = import.wait_with_output().unwrap();
+        drop(input);
+        assert_fails(&output, 1, &[stop, "is added anew"]);
+        let stored = |count: usize| said(&output).contains(&format!("stored are {count} values from {count} lines"));
+        assert!(stored(BATCH) || stored(2 * BATCH), "{}", said(&output));
+    }
+}
+
 #[test]
 fn an_import_that_was_killed_and_repeated_adds_everything_once() {
     const LINES: u64 = 12_000;

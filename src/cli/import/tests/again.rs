@@ -23,7 +23,7 @@ async fn progress_that_stays_is_named() {
             connection: world.connection(),
         };
         let connection = Connection::to_keys(&args.connection).unwrap();
-        let said = import_file(&connection, &args).await.unwrap();
+        let said = import_file(&connection, &args, watch::Sender::default()).await.unwrap();
         assert!(said.contains("in.jsonl.progress"), "{said}");
         assert_eq!(world.progress().unwrap().again, again);
         assert_eq!(said.contains("an earlier one"), !again, "{said}");
@@ -35,7 +35,7 @@ async fn progress_that_stays_is_named() {
         connection: world.connection(),
     };
     let connection = Connection::to_keys(&args.connection).unwrap();
-    let said = import_file(&connection, &args).await.unwrap();
+    let said = import_file(&connection, &args, watch::Sender::default()).await.unwrap();
     assert!(
         said.contains("an earlier one") && said.contains("in.jsonl.progress"),
         "{said}"
@@ -138,7 +138,7 @@ async fn a_progress_that_cannot_be_written_is_not_said_to_stay() {
         connection: world.connection(),
     };
     let connection = Connection::to_keys(&args.connection).unwrap();
-    let said = import_file(&connection, &args).await.unwrap();
+    let said = import_file(&connection, &args, watch::Sender::default()).await.unwrap();
     assert!(!said.contains("in.jsonl.progress"), "{said}");
 }
 

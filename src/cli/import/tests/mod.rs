@@ -6,6 +6,8 @@ use crate::cli::connection::ConnectionArgs;
 use crate::cli::export::{self, ExportArgs};
 use crate::client::fake_node::{FakeNode, Fault, PASSWORD, USER};
 
+use crate::client::PART_BYTES_MAX;
+
 use super::*;
 
 struct World {
@@ -197,72 +199,4 @@ async fn an_import_with_a_refused_password_exits_with_its_code_and_advice() {
     let error = world.import(FILE, false).await.unwrap_err();
     assert_eq!(crate::cli::exit::exit_of(&error) as u8, 4);
     assert!(format!("{error:#}").contains("--user"), "{error:#}");
-}
-
-#[tokio::test]
-async fn an_import_of_what_cannot_be_read_again_knows_that_some_of_it_may_be_stored() {
-    let doubt = serde_json::json!({"detail": "too few replicas answered; this request may have taken effect"});
-    let refusal = serde_json::json!({"detail": "Invalid user_id or password"});
-    for (fault, expected) in [
-        (Fault::BreakAfter, true),
-        (Fault::Answer(503, doubt), true),
-        (Fault::Answer(401, refusal), false),
-    ] {
-        let node = FakeNode::start();
-        node.fail_next(fault);
-        let client = node.builder().retries(0).build().unwrap();
-        let line = br#"{"key":"k","value":["v"]}"#;
-        let mut lines = ImportLines::new(&line[..], blake3::Hasher::new(), 0, 0);
-        let mut import = Import::new(
-            &client,
-            "id".to_owned(),
-            None,
-            ProgressBar::hidden(),
-            Duration::from_secs(60),
-        );
-        let error = import.run(&mut lines).await.unwrap_err();
-        assert_eq!(may_be_stored(&error, &import.done), expected, "{error:#}");
-    }
-}
-
-#[tokio::test]
-async fn a_wrong_line_of_standard_input_is_not_to_be_given_again_with_those_before_it() {
-    let node = FakeNode::start();
-    let client = node.builder().build().unwrap();
-    for (lines, stored) in [("wrong\n", false), ("{\"key\":\"k\",\"value\":[\"v\"]}\nwrong\n", true)] {
-        let mut lines = ImportLines::new(lines.as_bytes(), blake3::Hasher::new(), 0, 0);
-        let (id, bar) = ("id".to_owned(), ProgressBar::hidden());
-        let mut import = Import::new(&client, id, None, bar, Duration::from_secs(60));
-        let error = import.run(&mut lines).await.unwrap_err().to_string();
-        assert!(!error.contains("run the import again"), "{error}");
-        assert_eq!(error.contains("The lines before it are imported"), stored, "{error}");
-    }
-    assert_eq!(node.list("k"), ["v"]);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_batch_is_sent_again_until_the_deadline_and_no_longer() {
-    for patience in [Duration::from_secs(2), Duration::from_secs(600)] {
-        let since = Instant::now();
-        for pause in Pauses::new(patience) {
-            tokio::time::sleep(pause).await;
-        }
-        assert!(
-            since.elapsed() < patience && since.elapsed() + PAUSE_MAX >= patience,
-            "{patience:?}"
-        );
-    }
-}
-
-#[tokio::test]
-async fn an_import_without_patience_sends_no_batch_again() {
-    let node = FakeNode::start();
-    node.fail_next(Fault::RefuseInBatch(0));
-    let client = node.builder().build().unwrap();
-    let mut import = Import::new(&client, "id".to_owned(), None, ProgressBar::hidden(), Duration::ZERO);
-    let line = b"{\"key\":\"a\",\"value\":[\"1\"]}\n";
-    let mut lines = ImportLines::new(&line[..], blake3::Hasher::new(), 0, 0);
-    let error = import.run(&mut lines).await.unwrap_err();
-    assert_eq!(crate::cli::exit::exit_of(&error) as u8, 6, "{error:#}");
-    assert!(node.list("a").is_empty());
 }
