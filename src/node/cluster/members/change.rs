@@ -28,11 +28,7 @@ impl MemberChange {
     fn is_done(self, table: &MemberTable) -> bool {
         match self {
             Self::Remove(node) => table.is_removed(node),
-            // Also if others had the seat in between.
-            Self::Replace { old, new } => {
-                let seat = |node| table.get(node).map(|record| record.seat);
-                table.is_removed(old) && table.is_up(new) && seat(old) == seat(new)
-            }
+            Self::Replace { old, new } => table.is_removed(old) && table.is_up(new) && table.has_replaced(new, old),
         }
     }
 }

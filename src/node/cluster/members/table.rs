@@ -56,6 +56,8 @@ impl Record {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct MemberTable {
     members: BTreeMap<NodeId, Record>,
+    /// Who was ever put on whose seat, also if others had it since: the new node, and the one that it replaced.
+    replacements: BTreeSet<(NodeId, NodeId)>,
     replication: u32,
 }
 
@@ -81,6 +83,7 @@ impl MemberTable {
         }
         let replaced = record.lost();
         if record.state == MemberState::Up {
+            self.replacements.extend(replaced.map(|old| (node, old)));
             if let Some(taken) = self.taken_by(node, replaced, &record) {
                 let (seat, zone, weight) = (taken.seat, taken.zone.clone(), taken.weight);
                 record = Record {
@@ -131,6 +134,10 @@ impl MemberTable {
         self.members
             .get(&node)
             .is_some_and(|record| record.state == MemberState::Up)
+    }
+
+    pub fn has_replaced(&self, new: NodeId, old: NodeId) -> bool {
+        self.replacements.contains(&(new, old))
     }
 
     pub fn get(&self, node: NodeId) -> Option<&Record> {
@@ -273,6 +280,26 @@ mod tests {
             assert_eq!(seats[1].node, NodeId(node));
             assert_eq!((&seats[1].zone, seats[1].weight), (&before[1].zone, before[1].weight));
         }
+    }
+
+    /// Its old disk came back after another one had its seat.
+    #[test]
+    fn who_replaced_somebody_did_so_also_if_others_had_the_seat_since() {
+        let on_seat = |node: u64, replaces: Option<u64>| {
+            let mut taken: Record = serde_json::from_str(&record_at(node, 2, 1, MemberState::Up)).unwrap();
+            taken.replaces = replaces.map(|old| NodeId(old).to_string());
+            serde_json::to_string(&taken).unwrap()
+        };
+        let records = [
+            on_seat(5, None),
+            on_seat(7, Some(5)),
+            on_seat(8, Some(7)),
+            on_seat(7, Some(8)),
+        ];
+        let table = MemberTable::of(&records);
+        let replaced = |new: u64, old: u64| table.has_replaced(NodeId(new), NodeId(old));
+        assert!(replaced(7, 5) && replaced(8, 7) && replaced(7, 8));
+        assert!(!replaced(8, 5) && !replaced(5, 7));
     }
 
     #[test]
