@@ -191,7 +191,6 @@ fn open(file: &Path, part: &Path, resume: bool) -> anyhow::Result<Opened> {
     })
 }
 
-/// The signals that end an export in good order.
 /// Removes an unfinished line at the end; gives the key of the line before it.
 fn cut_after_last_line(file: &mut fs::File) -> anyhow::Result<Option<String>> {
     let (mut line_start, mut line_end, mut offset) = (0, 0, 0);

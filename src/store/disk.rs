@@ -72,23 +72,31 @@ pub trait Disk: Send + Sync + 'static {
     fn free_bytes(&self, dir: &Path) -> io::Result<u64>;
 }
 
+/// Nodes that start beside each other take a mark from each other once in a while, and not for long.
+const MARKS_MAX: usize = 20;
+
 /// Makes the directory's names durable, including those that an earlier failed sync may have dropped, in this process or one before it: a
 /// new name, `mark`, is made and removed first, so that the directory has changed. Whoever finds a `mark` that was left behind may remove
 /// it.
 pub fn sync_dir_anew(disk: &dyn Disk, dir: &Path, mark: &str) -> io::Result<()> {
     let mark = dir.join(mark);
-    match disk.open(&mark, OpenMode::CreateNew) {
-        Ok(made) => drop(made),
-        // Left by a life that ended right here.
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-        // There is no room even for this, and freeing space must not wait for it.
-        Err(error) if is_full(&error) => return disk.sync_dir(dir),
-        Err(error) => return Err(error),
-    }
-    match disk.remove_file(&mark) {
-        // Another node that starts beside this one did, which is a change of the directory as well.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        removed => removed?,
+    for _ in 0..MARKS_MAX {
+        match disk.open(&mark, OpenMode::CreateNew) {
+            Ok(made) => drop(made),
+            // Left by a life that ended right here.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            // There is no room even for this, and freeing space must not wait for it.
+            Err(error) if is_full(&error) => break,
+            Err(error) => return Err(error),
+        }
+        match disk.remove_file(&mark) {
+            // Another node that starts beside this one did, and may have failed to make that durable.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            removed => {
+                removed?;
+                break;
+            }
+        }
     }
     disk.sync_dir(dir)
 }

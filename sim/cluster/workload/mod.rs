@@ -164,7 +164,6 @@ impl Client {
         }
     }
 
-    /// Makes the users, everywhere where they are needed.
     /// Until it is told to stop.
     async fn work(mut self) {
         let think_ms_max = self.shared.plan.load.think_ms_max;

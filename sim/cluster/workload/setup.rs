@@ -14,25 +14,31 @@ use crate::cluster::plan::Topology;
 use crate::cluster::record::user_name;
 
 impl Client {
+    /// Makes the users, everywhere where they are needed.
     pub(super) async fn set_up(&mut self) -> Result<(), String> {
         let plan = self.shared.plan.clone();
         let nodes = match plan.topology {
             Topology::Separate => 0..plan.nodes,
             Topology::Cluster => 0..1,
         };
-        if plan.topology == Topology::Cluster {
-            for node in 0..plan.nodes {
-                self.wait_for_members(node).await?;
-            }
-        }
+        self.wait_for_all().await?;
         if let Some(leaves) = plan.leaves {
             let rng = self.rng.fork();
             Operator::new(&self.shared, rng).remove_and_welcome(leaves).await?;
+            self.wait_for_all().await?;
         }
         for node in nodes {
             for user in 0..plan.load.users {
                 self.add_user(node, user).await?;
             }
+        }
+        Ok(())
+    }
+
+    async fn wait_for_all(&mut self) -> Result<(), String> {
+        let is_cluster = self.shared.plan.topology == Topology::Cluster;
+        for node in (0..self.shared.plan.nodes).filter(|_| is_cluster) {
+            self.wait_for_members(node).await?;
         }
         Ok(())
     }

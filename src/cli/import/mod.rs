@@ -49,8 +49,9 @@ pub async fn run(args: ImportArgs) -> anyhow::Result<()> {
     let is_stdin = args.file == Path::new("-");
     let mut stop = Stop::new()?;
     let (stored, seen) = watch::channel(Done::default());
-    // On another thread, as its lines may be long in coming.
-    let importing = tokio::spawn(async move {
+    let again = Again::of(&args);
+    // On a thread of its own: its lines may be long in coming, and one that the runtime has for its tasks would hear no signal meanwhile.
+    let import = async move {
         let connection = Connection::to_keys(&args.connection)?;
         match is_stdin {
             true => import_stdin(&connection, &args, stored).await,
@@ -59,25 +60,48 @@ pub async fn run(args: ImportArgs) -> anyhow::Result<()> {
                 outcome.map_err(|error| connection.explain(error))
             }
         }
-    });
+    };
+    let runtime = tokio::runtime::Handle::current();
+    let importing = tokio::task::spawn_blocking(move || runtime.block_on(import));
     let outcome = tokio::select! {
         biased;
-        stopped = stop.signal() => Err(stopped.context(what_is_left(*seen.borrow(), is_stdin))),
+        stopped = stop.signal() => Err(stopped.context(what_is_left(*seen.borrow(), again))),
         outcome = importing => outcome?,
     };
     progress::say(&outcome?);
     Ok(())
 }
 
+/// What the same command would add after this one.
+enum Again {
+    /// What is left.
+    Rest,
+    /// All of a file: it is told to, unless it knows how far it came by this file.
+    Unless(PathBuf),
+    /// What it is given.
+    Stdin,
+}
+
+impl Again {
+    fn of(args: &ImportArgs) -> Self {
+        match (args.file == Path::new("-"), args.again) {
+            (true, _) => Self::Stdin,
+            (false, true) => Self::Unless(progress_file::path_for(&args.file)),
+            (false, false) => Self::Rest,
+        }
+    }
+}
+
 /// Of an import that was stopped.
-fn what_is_left(stored: Done, is_stdin: bool) -> Advice {
+fn what_is_left(stored: Done, again: Again) -> Advice {
     let (values, lines) = stored.counted();
-    let how = match is_stdin {
-        true => STDIN_ADVICE,
-        false => "run the import again to go on: nothing is added twice",
+    let how = match again {
+        Again::Stdin => STDIN_ADVICE,
+        Again::Unless(progress) if !progress.exists() => "--again would add all of the file once more",
+        Again::Unless(_) | Again::Rest => "run the import again to go on: nothing is added twice",
     };
     Advice(format!(
-        "stored are {values} from {lines}, and perhaps some after those; {how}"
+        "this run stored {values} from {lines}, and perhaps some after those; {how}"
     ))
 }
 

@@ -77,11 +77,16 @@ impl Inner {
         let peer = asked_record(&admission, &table)?.peer;
         self.members.join_requests.note(node, peer, admission.is_new);
         let mut seating = self.seating_by(&table, &admission).await?;
-        if let Seating::Given(record) | Seating::IfNoData(record) = &seating
-            && table.get(node) != Some(record)
-        {
-            table = self.table_to_change(record.lost()).await;
-            seating = self.seating_by(&table, &admission).await?;
+        let (changes, lost) = match &seating {
+            Seating::Given(record) | Seating::IfNoData(record) => (table.get(node) != Some(record), record.lost()),
+            Seating::StartOver => (true, None),
+        };
+        if changes {
+            let settled = self.table_to_change(lost).await;
+            if settled != table {
+                table = settled;
+                seating = self.seating_by(&table, &admission).await?;
+            }
         }
         let record = match seating {
             Seating::Given(record) => record,

@@ -38,6 +38,8 @@ pub(super) struct Layouts {
     current: ArcSwap<Layout>,
     /// The digest of the system slot's clock that the table was read at.
     read_at: parking_lot::Mutex<Option<u64>>,
+    /// One reads it at a time, or who read less would come last.
+    reading: tokio::sync::Mutex<()>,
 }
 
 impl Inner {
@@ -47,6 +49,7 @@ impl Inner {
     }
 
     pub(in crate::node::cluster) async fn load_table(&self) -> Result<(), ClusterError> {
+        let _one = self.members.layouts.reading.lock().await;
         let digest = self
             .local
             .digest(SYSTEM_SLOT)

@@ -2,6 +2,8 @@
 //!
 //! They are written as any other value is, at a quorum of the members.
 
+use std::time::Duration;
+
 use super::layout::Layout;
 use super::table::{MemberState, MemberTable, Record};
 use crate::core::slot::SYSTEM_SLOT;
@@ -13,6 +15,8 @@ use crate::types::{Consistency, Key, NodeId, UserId};
 const TABLE_KEY: &str = "cluster/members";
 /// Records read at once, bytes.
 const READ_BYTES: usize = 64 << 10;
+/// Who asks to be let in waits some seconds for the whole of it.
+const SETTLING_MAX: Duration = Duration::from_secs(2);
 
 pub(super) fn table_key() -> Result<Key, OpError> {
     Key::new(TABLE_KEY).map_err(|error| OpError::Internal(error.to_string()))
@@ -72,28 +76,33 @@ impl Inner {
     /// who were members then, and a node that knows an older table hears of it. Members may be others by what it hears, who are asked then.
     /// And a change that failed may have left its record here alone; it is a quorum's on Ok.
     pub(super) async fn settle_table(&self, lost: Option<NodeId>) -> Result<(), OpError> {
-        let terms = Terms::usual();
         let (system, key) = (UserId::system(), table_key()?);
         let settle = async {
             loop {
                 let layout = self.layout();
                 let asked = members_but(&layout, lost);
                 // The repair counts this node in.
-                let need = terms.consistency.needed(asked.len()) + usize::from(!self.votes(SYSTEM_SLOT));
+                let need = Terms::usual().consistency.needed(asked.len()) + usize::from(!self.votes(SYSTEM_SLOT));
                 let peers = self.up_peers(&asked);
-                self.repair(&system, &key, SYSTEM_SLOT, &peers, need).await?;
+                let alike = self.repair(&system, &key, SYSTEM_SLOT, &peers, need).await;
+                // Also what came before others could not take what they lack.
                 self.go_by_disk().await?;
+                alike?;
+                // By its own disk it goes only when it has copied all that the others hold; but of the table that is here now.
+                if self.clocks.is_new() {
+                    self.take_told_table(MemberTable::of(&self.own_records().await?));
+                }
                 if self.layout().table == layout.table {
                     return Ok(());
                 }
             }
         };
-        let settled = tokio::time::timeout_at(terms.deadline, settle).await;
+        let settled = tokio::time::timeout(SETTLING_MAX, settle).await;
         settled.unwrap_or(Err(OpError::Deadline { maybe_applied: false }))
     }
 
-    /// The table to change, settled as far as that goes: it takes a quorum whose words count, and while members still copy what the others hold, there
-    /// may be none for long. Their acknowledgements count before their words do, so what is changed meanwhile is a quorum's all the same.
+    /// The table to change, settled as far as that goes. Where a member's disk is full or hangs, others may still be a quorum for what is changed;
+    /// and who has to start over is told so without one.
     pub(super) async fn table_to_change(&self, lost: Option<NodeId>) -> MemberTable {
         if let Err(error) = self.settle_table(lost).await {
             tracing::debug!(%error, "the member table is changed as this node knows it");
