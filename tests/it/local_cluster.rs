@@ -2,8 +2,11 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
+
+use crate::common::PATIENCE;
 
 /// A folder in which `kv run-cluster` runs; killed, and its node with it, when dropped.
 struct Cluster {
@@ -126,7 +129,12 @@ fn what_is_written_at_once_leaves_no_node_out_of_a_new_cluster() {
     let profile = std::fs::read_to_string(cluster.folder.path().join("kv-cluster/profile.toml")).expect("a profile");
     for address in profile.split('"').filter(|text| text.starts_with("http://")) {
         let args = ["get_value", "greeting", "--consistency", "one", "--url", address];
-        assert_eq!(cluster.ok(&args), "hello\n");
+        // Acknowledged by two, it may come to the third one a moment later.
+        let until = Instant::now() + PATIENCE;
+        while cluster.ok(&args) != "hello\n" {
+            assert!(Instant::now() < until, "{address} was left out");
+            std::thread::sleep(Duration::from_millis(50));
+        }
     }
 }
 

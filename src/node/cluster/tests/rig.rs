@@ -18,6 +18,7 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Among a member's tasks, as `start` numbers them.
 pub const LAYOUT: usize = 1;
+pub const JOIN: usize = 2;
 pub const SYNC: usize = 3;
 pub const GATHERING: usize = 8;
 

@@ -2,6 +2,7 @@
 
 use crate::core::clock::{Clock, SlotClocks};
 use crate::core::op::Body;
+use crate::core::slot::SLOT_COUNT;
 use crate::core::stamp::OriginId;
 use crate::node::cluster::tests::*;
 use crate::node::replica::place_of;
@@ -187,15 +188,24 @@ async fn who_took_a_seat_does_not_vote_before_all_others_know() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_shard_that_is_being_opened_anew_does_not_look_empty() {
-    let rig = Rig::new(1).await;
+    let disk = MemoryDisk::new();
+    let rig = Rig {
+        first_disk: Some(disk.clone()),
+        ..Rig::unstarted(1)
+    };
+    let rig = rig.started().await;
     add(rig.node(0), "k", "v").await.unwrap();
     let (node, local) = (inner(rig.node(0)), rig.node(0).local());
     let slots = [slot_of("k")];
     assert_eq!(node.digests(&slots).unwrap().len(), 1);
+    let shard = u16::from(slots[0].0 >= SLOT_COUNT / 2);
+    let folder = rig.dirs[0].path().join(format!("data/shard-{shard:03}-of-002"));
+    *disk.faults().bad_folder.lock() = Some(folder);
     local.kill_shard_of(&user(), &key("k"));
     until("it is gone", || !local.is_ready()).await;
     assert!(node.digests(&slots).is_err() && local.all_clocks().is_err());
     assert!(node.answer_compare(NodeId(7), 0).is_err() && node.answer_compare(id(rig.node(0)), 0).is_err());
+    *disk.faults().bad_folder.lock() = None;
     until("it is back", || local.is_ready()).await;
     assert_eq!(node.digests(&slots).unwrap().len(), 1);
     rig.end().await;
@@ -342,11 +352,14 @@ async fn a_slot_that_takes_too_long_to_read_keeps_no_other_one_from_being_copied
     .await;
     let held = disk.hold_reads("shard-000-of-002/segment");
     let (first, second) = (inner(rig.node(0)), inner(rig.node(1)));
+    // A comparison in between would find them equal.
+    stop_task(rig.node(1), SYNC).await;
     // It has to see what the other one dropped, before it takes anything of a slot.
     second.clocks.set_new();
     for name in [&slow, &other] {
         hold(rig.node(0), Ops::of(name.clone()).value(1)).await;
     }
+    second.tasks.lock()[SYNC] = tokio::spawn(catch_up::sync::run(second.clone()));
     until("the other one is copied", || {
         second.clocks.has_all_of(slot_of(&other), [first.me])
     })

@@ -91,8 +91,17 @@ async fn what_may_still_be_on_its_way_is_not_given_up_and_after_the_promise_nobo
         matches!(send(first, taker, 2).await, Response::Done),
         "this one nobody gives up"
     );
+    let restarts = || {
+        taker
+            .local()
+            .figures()
+            .iter()
+            .map(|figures| figures.restarts)
+            .sum::<u64>()
+    };
+    let before = restarts();
     taker.local().kill_shard_of(&user(), &key("k"));
-    sleep(Duration::from_millis(200)).await;
+    until("it was killed", || restarts() > before).await;
     rig.wait("its shard is opened anew", |node| node.is_ready()).await;
     assert!(
         matches!(send(first, taker, 1).await, Response::Failed(_)),

@@ -123,7 +123,7 @@ async fn who_took_a_seat_makes_no_quorum_before_all_others_know() {
     until("it counts", || inner(rig.node(3)).counts(slot())).await;
     assert!(matches!(append(&rig, 2, 3, 2).await, Response::Done));
     let holding = hold_first(&disk);
-    assert_eq!(is_added(rig.node(2), "x").await, Ok(Added::Appended));
+    add(rig.node(2), "k", "x").await.unwrap();
     drop(holding);
     rig.wait("all count", |node| inner(node).votes(slot())).await;
     rig.end().await;
@@ -144,7 +144,7 @@ async fn who_took_a_seat_does_not_count_itself_before_all_others_know() {
     inner(rig.node(4)).load_table().await.unwrap();
     until("it counts", || inner(rig.node(5)).counts(slot())).await;
     let holding = hold_first(&disk);
-    assert_eq!(is_added(rig.node(5), "x").await, Ok(Added::Appended));
+    add(rig.node(5), "k", "x").await.unwrap();
     drop(holding);
     rig.end().await;
 }

@@ -82,6 +82,7 @@ async fn a_member_that_is_started_anew_counts_at_once_although_another_one_is_aw
         rig.start(2).await;
         rig.wait("its word counts", |node| node.cluster().unwrap().inner.votes(SlotId(1)))
             .await;
+        rig.wait_linked().await;
         assert!(rig.votes(2) && !rig.node(2).cluster().unwrap().inner.clocks.is_new());
         add(rig.node(0), "other", "v").await.unwrap();
     }

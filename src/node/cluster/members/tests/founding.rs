@@ -106,6 +106,7 @@ async fn a_founder_that_was_told_to_join_nobody_and_lost_its_disk_takes_its_plac
     rig.dirs[0] = TempDir::new().unwrap();
     rig.start(0).await;
     rig.wait("all are members", is_member).await;
+    rig.wait_linked().await;
     assert_eq!(list(rig.node(0), "k", Consistency::Quorum).await.unwrap(), ["v"]);
     let members = |node: &Node| node.cluster().unwrap().inner.layout().table.up().count();
     rig.wait("there is one cluster", |node| members(node) == 3).await;
@@ -132,8 +133,10 @@ async fn of_two_clusters_with_one_key_the_one_that_is_no_larger_takes_and_shows_
     assert!(matches!(refused, OpError::NotReady(_)), "{refused}");
     let lists = rig.node(0).list_keys(&user(), "", None, 10, Terms::usual()).await;
     assert!(lists.is_err());
+    let is_linked = |from: usize, to: usize| inner(rig.node(from)).up_peers(&[id(rig.node(to))]).len() == 1;
     until("the larger one goes on", || {
-        rig.running().skip(1).all(|node| node.why_not_counting().is_none())
+        let counts = |node: &Node| node.why_not_counting().is_none();
+        rig.running().skip(1).all(counts) && is_linked(1, 2) && is_linked(2, 1)
     })
     .await;
     add(rig.node(2), "k", "w").await.unwrap();

@@ -143,6 +143,8 @@ async fn a_member_that_moved_is_in_the_table_where_it_is_now() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_member_that_is_there_is_not_replaced() {
     let mut rig = Rig::new(3).await;
+    // So that nobody else is let in.
+    add(rig.node(0), "k", "v").await.unwrap();
     rig.make_room();
     rig.start(3).await;
     let old = rig.node(2).local().life().node;

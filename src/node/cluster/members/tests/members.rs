@@ -111,6 +111,7 @@ async fn a_replacement_that_is_done_may_be_asked_for_again() {
     change_in_the_end(rig.node(0), replace).await;
     change(rig.node(0), replace).await.unwrap();
     rig.wait("all are members again", is_member).await;
+    rig.wait_linked().await;
     for node in rig.running() {
         change(node, replace).await.unwrap();
         let refused = change(node, MemberChange::Replace { old: other, new }).await;
@@ -121,10 +122,16 @@ async fn a_replacement_that_is_done_may_be_asked_for_again() {
 
 /// The member at 1 was replaced by the node at 3. The member at 2 has not looked at the table since before that.
 async fn replaced_unknown_to_one(mut rig: Rig) -> Rig {
+    // So that nobody is let in beside the others.
+    add(rig.node(0), "held", "v").await.unwrap();
     rig.make_room();
     rig.start(3).await;
     let [old, new] = [1, 3].map(|index| rig.node(index).local().life().node);
     rig.stop(1).await;
+    // Whoever is asked to let it in looks at the table.
+    let asks = || inner(rig.node(0)).members.join_requests.is_empty_node(new);
+    until("it asks", asks).await;
+    stop_task(rig.node(3), JOIN).await;
     stop_task(rig.node(2), LAYOUT).await;
     change_in_the_end(rig.node(0), MemberChange::Replace { old, new }).await;
     assert!(inner(rig.node(2)).layout().table.is_up(old));
@@ -156,7 +163,6 @@ async fn a_member_that_goes_by_an_older_table_gives_no_place_away_that_has_someb
         ..Rig::unstarted(3)
     };
     let rig = rig.started().await;
-    add(rig.node(0), "k", "v").await.unwrap();
     let mut rig = replaced_unknown_to_one(rig).await;
     rig.make_room();
     rig.addresses[4] = rig.addresses[1];
@@ -183,6 +189,7 @@ async fn a_node_that_advertises_the_address_of_another_one_does_not_get_its_plac
         .await;
     rig.stop(3).await;
     rig.wait("the others go on", is_member).await;
+    rig.wait_linked().await;
     for node in rig.running() {
         assert_eq!(list(node, "k", Consistency::All).await.unwrap(), ["v"]);
     }

@@ -56,7 +56,8 @@ async fn what_is_on_its_way_to_the_disk_counts_as_data() {
     let held = disk.hold_syncs("shard-");
     let node = rig.node(0).clone();
     let adding = tokio::spawn(async move { add(&node, "k", "v").await });
-    sleep(Duration::from_millis(200)).await;
+    let slot = place_of(&user(), &key("k")).0;
+    until("its disk hangs", || inner(rig.node(0)).local.is_stalled(slot)).await;
     let asked = inner(rig.node(0)).has_data().await;
     assert!(asked.is_err(), "{asked:?}");
     drop(held);
