@@ -23,9 +23,16 @@ const KEY_BYTES: usize = 32;
 const NEW_LOOKS: usize = 10;
 const NEW_LOOK_PAUSE: Duration = Duration::from_millis(500);
 
+const STATUS_HELP: &str = "\
+STATE is what the list of members says, and ALIVE whether the node answers; a removed one keeps its row. BEHIND: what the node lacked when it last \
+compared with another one, and lacks still (- nothing). UNSYNCED: slots of its own on which its word does not count yet. STREAM: what comes in \
+from other replicas. CLOCK: how far its clock is ahead of the clock of the node that is asked. QUARANTINED: damaged files that it set aside. NO \
+QUORUM: requests that it refused for want of replicas. ? is what cannot be known of a node that does not answer.";
+
 #[derive(Debug, clap::Subcommand)]
 pub enum ClusterCommand {
     /// Print each node with its state and how far it is behind
+    #[command(after_help = STATUS_HELP)]
     Status(CommonArgs),
     /// Print the nodes and their addresses
     Members(MembersArgs),

@@ -53,7 +53,7 @@ pub struct ServeArgs {
     /// Where the other nodes reach this one [env: KV_ADVERTISE] [default: that of --cluster-listen]
     #[arg(long, value_name = "ADDR:PORT", help_heading = "Cluster")]
     pub advertise: Option<String>,
-    /// Other nodes (repeated or with commas between), of which one must be up. A new node founds the cluster when there are none, or when it stands first in the list [env: KV_JOIN]
+    /// Nodes of the cluster (repeated or with commas between), the same list for all. The first in it founds the cluster when most of the list is up; without a list, a node founds one when no other shows [env: KV_JOIN]
     #[arg(long, value_name = "ADDR:PORT", help_heading = "Cluster")]
     pub join: Vec<String>,
     /// File with the key that all nodes of the cluster share; `kv cluster keygen` makes it [env: KV_CLUSTER_KEY_FILE]

@@ -15,7 +15,7 @@ use crate::env::Net;
 
 /// Longest silence of a node before a call is given up or sent again.
 const TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
-/// Rounds through all addresses after the first: about two seconds when nothing listens.
+/// Rounds through all addresses after the first: about a second when nothing listens.
 const RETRIES_DEFAULT: u32 = 4;
 /// Longest time of a call.
 const DEADLINE_DEFAULT: Duration = Duration::from_secs(60);

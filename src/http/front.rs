@@ -28,13 +28,11 @@ use super::failure::Failure;
 use super::metrics::{self, MetricSource, Metrics, Refusal};
 use super::openapi;
 use super::request::Submitted;
-use super::route::Call;
+use super::route::{COUNTS, Call};
 use super::shape::Shape;
 
 /// A body up to this size is hardly more than the headers, and needs no permit.
 const SMALL_ANSWER_BYTES: usize = 128;
-/// In the query of `/readyz`: asks also whether the node votes.
-const COUNTS: &str = "counts";
 
 /// The front's state, shared by all its connections.
 pub struct Front<B> {

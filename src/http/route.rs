@@ -6,6 +6,9 @@ use crate::api::path;
 
 use super::shape::{self, Shape};
 
+/// In the query of `/readyz`: asks also whether the node votes.
+pub const COUNTS: &str = "counts";
+
 /// Everything that can be asked for, in the order of `/openapi.json` and `/metrics`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Call {

@@ -338,7 +338,7 @@ pub static USERS_ADD: Shape = Shape {
             "admin",
             Optional,
             Kind::Flag { default: false },
-            "Whether the new user may administer users.",
+            "Whether the new user may administer users and the nodes of the cluster.",
         ),
         field(
             "keep_data",

@@ -51,7 +51,8 @@ pub enum Kind {
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 First each key gets its list (--list-length), then the load runs, and the table says how many operations of each kind were done, and in what time. \
-Ctrl-C ends the load early, with the table of what was measured by then (code 1).")]
+The load is spread over all addresses that can be reached at its start, and tries nothing again; --deadline holds for the lists only, and --timeout is how \
+long the last answers are waited for. Ctrl-C ends the load early, with the table of what was measured by then (code 1).")]
 pub struct BenchArgs {
     /// What is sent
     #[arg(long, value_enum, default_value = "mixed", conflicts_with = "mix")]

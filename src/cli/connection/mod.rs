@@ -21,7 +21,7 @@ use crate::types::Consistency;
 
 use profile::{Folders, Found, Search, split_urls};
 
-/// Rounds through all addresses after the first while nobody ever listened at any: about two seconds.
+/// Rounds through all addresses after the first while nobody ever listened at any: about a second.
 const RETRIES_TO_CONNECT: u32 = 4;
 const URL_DEFAULT: &str = "http://127.0.0.1:8000";
 /// Of the client, as the help says.
@@ -41,13 +41,13 @@ pub struct ConnectionArgs {
     /// File whose text is the password [env: KV_PASSWORD_FILE, or KV_PASSWORD for the password itself]
     #[arg(long, value_name = "FILE")]
     pub password_file: Option<PathBuf>,
-    /// Profile with url, user and password: a file, or NAME for NAME.toml in ~/.config/kv-storage [env: KV_PROFILE] [default: kv-cluster/profile.toml, which run-cluster writes, or else profile.toml in ~/.config/kv-storage]
+    /// Profile with url, user, password and consistency: a path (with a / or .toml), or NAME for NAME.toml in ~/.config/kv-storage [env: KV_PROFILE] [default: kv-cluster/profile.toml, which run-cluster writes, or else profile.toml in ~/.config/kv-storage]
     #[arg(long, value_name = "NAME_OR_PATH")]
     pub profile: Option<String>,
     /// Seconds without a word after which a node counts as failed and the request is tried again, at another node or this one
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = timeout, allow_negative_numbers = true)]
     pub timeout: u64,
-    /// Seconds in which a request is tried again, over all nodes; after that it is given up, or after two seconds where nothing ever listened at any address. A node takes at most 10 of them for a try unless it is given [default: 60]
+    /// Seconds in which a request is tried again, over all nodes; after that it is given up, or after about a second where nothing ever listened at any address. A node takes at most 10 of them for a try unless it is given [default: 60]
     #[arg(long, value_name = "SECONDS", value_parser = deadline, allow_negative_numbers = true)]
     pub deadline: Option<Duration>,
 }

@@ -48,7 +48,7 @@ const WAIT_ALL: Duration = Duration::from_secs(15);
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 It makes what is not there: a user `demo`, an admin, with a password of chance, and a profile by which the other commands find user and nodes in the \
-folder where this runs. It says when all nodes serve, and shows a table of them at a terminal. A node that dies is started again after a second; one \
+folder where this runs (with --dir: by the KV_PROFILE that it prints). It says when all nodes serve, and shows a table of them at a terminal. A node that dies is started again after a second; one \
 that dies three times in a row within ten seconds of its start is given up, and the others go on.
 Ctrl-C, SIGTERM and the end of this program, whatever ends it, stop the nodes; the data stays, and the same command goes on with it.")]
 pub struct RunClusterArgs {

@@ -10,7 +10,7 @@ use crate::types::{BODY_BYTES_MAX, KEY_BYTES_MAX, PASSWORD_HASH_BYTES_MAX, VALUE
 
 use super::config::{H2_HEADER_LIST_BYTES_MAX, HEAD_BYTES_MAX};
 use super::metrics;
-use super::route::Call;
+use super::route::{COUNTS, Call};
 use super::shape::{self, Field, Kind, Presence, Shape};
 
 const SHAPES: [&Shape; 14] = [
@@ -72,8 +72,15 @@ fn path_item(call: Call) -> Value {
         "summary": summary(call),
         "responses": responses,
     });
+    if call == Call::Readyz {
+        operation["parameters"] = json!([{
+            "name": COUNTS, "in": "query", "required": false, "allowEmptyValue": true, "schema": {"type": "string"},
+            "description": "Whether the node's word has to count, whatever its value.",
+        }]);
+    }
     let Some(shape) = call.shape() else {
-        let head = json!({"operationId": format!("head_{}", call.name().replace('.', "_")), "summary": summary(call), "responses": operation["responses"]});
+        let mut head = operation.clone();
+        head["operationId"] = json!(format!("head_{}", call.name().replace('.', "_")));
         return json!({"get": operation, "head": head});
     };
     operation["security"] = json!([{}, {"basic": []}]);
