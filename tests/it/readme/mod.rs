@@ -305,7 +305,21 @@ fn every_command_and_flag_that_the_readme_names_in_passing_is_there() {
                 }
             }
             Some(first) if first.starts_with("KV_") => {
-                assert!(help.contains(first), "`{code}`: no command takes the variable");
+                for name in words
+                    .iter()
+                    .filter_map(|word| word.split_once('='))
+                    .map(|(name, _)| name)
+                {
+                    assert!(
+                        sources_of_benches().contains(name),
+                        "`{code}`: no benchmark takes {name}"
+                    );
+                }
+                let is_set = first.contains('=');
+                assert!(
+                    is_set || help.contains(first),
+                    "`{code}`: no command takes the variable"
+                );
             }
             Some("just") if words.len() > 1 => {
                 assert!(recipes().contains(words[1].as_str()), "`{code}`: no such recipe")
@@ -314,6 +328,14 @@ fn every_command_and_flag_that_the_readme_names_in_passing_is_there() {
         }
     }
     assert!(commands > 0);
+}
+
+fn sources_of_benches() -> String {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches");
+    let mains = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path().join("main.rs"));
+    mains.filter_map(|main| fs::read_to_string(main).ok()).collect()
 }
 
 /// The justfile's recipes.
