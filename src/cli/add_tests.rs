@@ -195,7 +195,7 @@ async fn an_add_that_one_node_refused_while_another_one_did_it_can_be_repeated_u
     let (slow, refusing) = (FakeNode::start(), FakeNode::start());
     slow.fail_next(Fault::Held(std::sync::Arc::default()));
     refusing.fail_always(Fault::Answer(401, json!({"detail": "Invalid user_id or password"})));
-    let builder = slow.builder().url(&refusing.url).deadline(Duration::from_secs(1));
+    let builder = slow.builder().url(&refusing.url).deadline(Duration::from_secs(3));
     let error = add(&builder.build().unwrap(), true).text(b"x").await.unwrap_err();
     assert!(format!("{error:#}").contains("--request-id id"), "{error:#}");
     add(&slow.client(), true).text(b"x").await.unwrap();
