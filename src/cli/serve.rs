@@ -74,16 +74,16 @@ pub struct ServeArgs {
     /// Name of the cluster: nodes of another one are strangers [env: KV_CLUSTER_NAME] [default: kv]
     #[arg(long, visible_alias = "name", value_name = "NAME", help_heading = "Cluster")]
     pub cluster_name: Option<String>,
-    /// Shards that share the keys; counts only when the data folder is made [env: KV_SHARDS] [default: one per processor, at most 16]
+    /// Shards that share the keys, 1 to 256; counts only when the data folder is made [env: KV_SHARDS] [default: one per processor, at most 16]
     #[arg(long, value_name = "N", help_heading = "Tuning")]
     pub shards: Option<String>,
     /// Threads that carry requests out; fewer than processors where others need the machine too: 2 to 1024 [env: KV_THREADS] [default: one more than processors]
     #[arg(long, value_name = "N", help_heading = "Tuning")]
     pub threads: Option<String>,
-    /// Memory for blocks read from disk [env: KV_BLOCK_CACHE_BYTES] [default: 64MiB]
+    /// Memory for blocks read from disk, at least 1MiB; units are KiB, MiB and GiB [env: KV_BLOCK_CACHE_BYTES] [default: 64MiB]
     #[arg(long, value_name = "BYTES", help_heading = "Tuning")]
     pub block_cache_bytes: Option<String>,
-    /// Size at which a shard starts a new segment [env: KV_ACTIVE_SEGMENT_BYTES] [default: 8MiB]
+    /// Size at which a shard starts a new segment, 1MiB to 1GiB [env: KV_ACTIVE_SEGMENT_BYTES] [default: 8MiB]
     #[arg(long, value_name = "BYTES", help_heading = "Tuning")]
     pub active_segment_bytes: Option<String>,
     /// Form of the log on standard error: text or json [env: KV_LOG_FORMAT] [default: text]
