@@ -95,9 +95,10 @@ impl Again {
 /// Of an import that was stopped.
 fn what_is_left(stored: Done, again: Again) -> Advice {
     let (values, lines) = stored.counted();
+    let goes_on = |path: &Path| progress_file::read(path).is_some_and(|saved| saved.again && !saved.done);
     let how = match again {
         Again::Stdin => STDIN_ADVICE,
-        Again::Unless(progress) if !progress.exists() => "--again would add all of the file once more",
+        Again::Unless(path) if !goes_on(&path) => "--again would add all of the file once more",
         Again::Unless(_) | Again::Rest => "run the import again to go on: nothing is added twice",
     };
     Advice(format!(

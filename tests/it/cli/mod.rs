@@ -5,9 +5,9 @@ mod values;
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Output, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crate::common::{ADMIN, ADMIN_PASSWORD, Home, Node, kv, run, run_with_input, said};
+use crate::common::{ADMIN, ADMIN_PASSWORD, Home, Node, PATIENCE, kv, run, run_with_input, said};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 

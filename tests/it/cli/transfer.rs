@@ -126,6 +126,14 @@ fn an_import_that_is_interrupted_says_what_is_stored_and_how_to_go_on() {
             std::thread::sleep(Duration::from_millis(10));
         }
         kill_process(Pid::from_child(&import), signal).unwrap();
+        let until = Instant::now() + PATIENCE;
+        while import.try_wait().unwrap().is_none() {
+            if Instant::now() > until {
+                import.kill().unwrap();
+                panic!("{stop} is not heard");
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
         let output = import.wait_with_output().unwrap();
         drop(input);
         assert_fails(&output, 1, &[stop, "is added anew"]);

@@ -195,3 +195,37 @@ async fn progress_in_another_file_or_for_another_store_is_not_believed() {
         assert_eq!(world.node.list("a"), ["1", "2"]);
     }
 }
+
+#[tokio::test]
+async fn whoever_stops_an_import_is_promised_that_nothing_is_added_twice_only_where_that_is_so() {
+    let world = World::new();
+    let left = |file: &str, again: bool| {
+        let args = ImportArgs {
+            file: match file {
+                "-" => file.into(),
+                _ => world.path(file),
+            },
+            again,
+            connection: world.connection(),
+        };
+        what_is_left(Done::default(), Again::of(&args)).0
+    };
+    assert!(left("in.jsonl", false).contains("nothing is added twice"));
+    assert!(left("-", false).contains("is added anew each time"));
+    // What it would go on with cannot be written, is there, and is of an import that came to its end.
+    assert!(left("in.jsonl", true).contains("all of the file once more"));
+    let position = Position {
+        lines: 1,
+        offset_bytes: 5,
+        digest: blake3::hash(b"begun"),
+    };
+    for (done, promised) in [(false, "nothing is added twice"), (true, "all of the file once more")] {
+        let progress = Progress {
+            again: true,
+            done,
+            ..Progress::at(position, "target", "id")
+        };
+        progress_file::write(&world.path("in.jsonl.progress"), &progress).unwrap();
+        assert!(left("in.jsonl", true).contains(promised), "{done}");
+    }
+}
