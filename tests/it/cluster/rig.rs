@@ -32,7 +32,7 @@ const SMALL: [&str; 6] = [
     "2",
 ];
 /// Clusters that run at once: each waits most of the time.
-const CLUSTERS_MAX: usize = 2;
+const CLUSTERS_MAX: usize = 4;
 
 /// Until it gives something; `what` and the last reason why not are told when it does not.
 pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Result<T, String>) -> T {
