@@ -260,6 +260,7 @@ impl From<UsersError> for Failure {
                 kind: "value_error".into(),
             }]),
             UsersError::PasswordHash(error) => Self::new(StatusCode::UNPROCESSABLE_ENTITY, error.to_string()),
+            UsersError::Overtaken(error) => error.into(),
             UsersError::Store(error) => Self::of_change(error, LOOK_AT_USERS),
         }
     }
@@ -403,6 +404,7 @@ mod tests {
         assert_eq!(status(UsersError::KeysUnknown("a".into())), 503);
         assert_eq!(status(UsersError::BeingRemoved("a".into())), 409);
         assert_eq!(status(UsersError::Unknown("a".into())), 404);
+        assert_eq!(status(UsersError::Overtaken(AuthError::Invalid)), 401);
         assert_eq!(status(UsersError::Name("a\n".into())), 422);
     }
 

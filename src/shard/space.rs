@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::Shard;
 use super::full_disk::RESERVE_BYTES;
 use super::write::WriteRefused;
-use crate::store::disk::{Disk, DiskFile, OpenMode, is_full};
+use crate::store::disk::{Disk, DiskFile, OpenMode, is_full, sync_dir_anew};
 use crate::store::log::{self, LogSecret};
 use crate::store::recover;
 
@@ -50,6 +50,9 @@ pub(super) enum SpaceTask {
     /// See how much space there is.
     Probe,
 }
+
+/// See `sync_dir_anew`.
+const SYNC_MARK: &str = "space.tmp";
 
 /// What a space job made.
 pub enum SpaceReady {
@@ -134,7 +137,8 @@ impl SpaceJob {
         // A file that is used again may be longer than what is durable of it: whoever filled it was killed, or its sync failed. A page at its end that
         // is written again makes its length durable; without that, a crash could leave a record that ends behind the end of the file.
         let made = fill(&*file, filled.saturating_sub(PAGE_BYTES), filled.max(to))
-            .and_then(|()| self.disk.sync_dir(&self.dir));
+            // While it was filled, another job's sync of the folder may have failed, and dropped the new name.
+            .and_then(|()| sync_dir_anew(&*self.disk, &self.dir, SYNC_MARK));
         if let Err(error) = made {
             // Half a log would only take up the space that is missing.
             if spare.is_none() {

@@ -12,7 +12,7 @@ use super::adding::Stored;
 use super::history::Standing;
 use super::record::{self, Record, RecordError};
 use super::record_store::Sight;
-use super::{Inner, UserInfo, Users, UsersError};
+use super::{AuthError, Fingerprint, Inner, Principal, UserInfo, Users, UsersError};
 
 /// Records in one page of a listing.
 const PAGE_RECORDS: usize = 1000;
@@ -40,22 +40,24 @@ impl Users {
     }
 
     async fn add_with(&self, user: &UserId, password_hash: &str, admin: bool, kept: Stored) -> Result<(), UsersError> {
-        let (inner, user) = (self.inner.clone(), user.clone());
+        let (inner, asker, user) = (self.inner.clone(), self.asker.clone(), user.clone());
         let password_hash = checked(password_hash)?;
         let place = inner.changes.enter(&user)?;
         to_its_end(async move {
             let _turn = place.turn().await;
+            inner.check_asker(asker.as_ref()).await?;
             inner.add(&user, password_hash, admin, kept).await
         })
         .await
     }
 
     pub async fn set_password(&self, user: &UserId, password_hash: &str) -> Result<(), UsersError> {
-        let (inner, user) = (self.inner.clone(), user.clone());
+        let (inner, asker, user) = (self.inner.clone(), self.asker.clone(), user.clone());
         let password_hash = checked(password_hash)?;
         let place = inner.changes.enter(&user)?;
         to_its_end(async move {
             let _turn = place.turn().await;
+            inner.check_asker(asker.as_ref()).await?;
             inner.set_password(&user, password_hash).await
         })
         .await
@@ -65,11 +67,12 @@ impl Users {
     /// carried on in the background. Of those who remove one user at the same time one is told that it was done, the others that it is
     /// being done; two where their marks came on their way past each other.
     pub async fn remove(&self, user: &UserId) -> Result<(), UsersError> {
-        let (inner, user) = (self.inner.clone(), user.clone());
+        let (inner, asker, user) = (self.inner.clone(), self.asker.clone(), user.clone());
         let place = inner.changes.enter(&user)?;
         to_its_end(async move {
             let begun = {
                 let _turn = place.turn().await;
+                inner.check_asker(asker.as_ref()).await?;
                 inner.begin_removal(&user).await
             };
             match begun {
@@ -158,6 +161,18 @@ pub(super) fn damaged(user: &UserId, error: &RecordError) -> UsersError {
 }
 
 impl Inner {
+    /// That the password which let the asker in is still in force. Others may have had their turn since, and have reset a password that was
+    /// stolen: who asked with that one, and waited, must not have the last word. To be called in turn only.
+    async fn check_asker(&self, asker: Option<&Principal>) -> Result<(), UsersError> {
+        let Some(asker) = asker else {
+            return Ok(());
+        };
+        match self.history(&asker.user, Sight::Quorum).await?.standing() {
+            Standing::Active { stored, .. } if Fingerprint::of(stored.as_str()) == asker.record => Ok(()),
+            _ => Err(UsersError::Overtaken(AuthError::Invalid)),
+        }
+    }
+
     async fn set_password(&self, user: &UserId, password_hash: Box<[u8]>) -> Result<(), UsersError> {
         let history = self.history(user, Sight::Quorum).await?;
         let (life, admin) = match history.standing() {

@@ -125,7 +125,7 @@ impl Inner {
                 Lookup::Unknown => return Ok(None),
             };
             let (current, _) = self.current(&credential.user).await?;
-            let Some(current) = current.filter(|current| Fingerprint::of(current.stored.as_str()) == remembered) else {
+            let Some(current) = current.filter(|current| current.principal.record == remembered) else {
                 return Ok(None);
             };
             if self.remember(epoch, credential, &current, now) {
@@ -218,9 +218,8 @@ impl Inner {
     }
 
     fn remember(&self, epoch: Epoch, credential: &Credential, current: &Current, read_at: Instant) -> bool {
-        let fingerprint = Fingerprint::of(current.stored.as_str());
         self.verified
-            .remember(epoch, &current.principal, credential.digest, fingerprint, read_at)
+            .remember(epoch, &current.principal, credential.digest, read_at)
     }
 
     /// The user's record, if by it anybody may log in; and why no other node was asked, if so.
@@ -231,6 +230,7 @@ impl Inner {
                 principal: Principal {
                     user: user.clone(),
                     admin,
+                    record: Fingerprint::of(stored.as_str()),
                 },
                 stored: stored.clone(),
             }),

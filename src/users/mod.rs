@@ -56,14 +56,25 @@ use verified::{Lookup, Verified};
 
 pub use changes::Ensured;
 pub use hashing::PasswordCost;
-pub use verified::VERIFIED_AGE_MAX;
+pub use verified::{Fingerprint, VERIFIED_AGE_MAX};
 
 /// Who a request is from.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Principal {
     pub user: UserId,
     pub admin: bool,
+    /// The stored password that let it in.
+    pub record: Fingerprint,
 }
+
+/// The same user with the same rights, by whichever password.
+impl PartialEq for Principal {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.user, self.admin) == (&other.user, other.admin)
+    }
+}
+
+impl Eq for Principal {}
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AuthError {
@@ -110,6 +121,9 @@ pub enum UsersError {
     Name(String),
     #[error("password_hash {0}")]
     PasswordHash(LengthError),
+    /// While the change waited for its turn, what let the asker in was changed.
+    #[error(transparent)]
+    Overtaken(AuthError),
     #[error(transparent)]
     Store(#[from] OpError),
 }
@@ -125,6 +139,8 @@ pub struct UserInfo {
 #[derive(Clone)]
 pub struct Users {
     inner: Arc<Inner>,
+    /// Who asks for what is changed through this; the node itself, if none.
+    asker: Option<Principal>,
 }
 
 struct Inner {
@@ -170,9 +186,20 @@ impl Users {
                 removals: Removals::default(),
                 changes: Turns::default(),
             }),
+            asker: None,
         };
         tokio::spawn(users.inner.clone().resume_removals());
         users
+    }
+
+    /// The same service for changes that `asker` asks for: each is refused if, when its turn has come, the password that let `asker` in is
+    /// no longer in force.
+    #[must_use]
+    pub fn asked_by(&self, asker: &Principal) -> Self {
+        Self {
+            inner: self.inner.clone(),
+            asker: Some(asker.clone()),
+        }
     }
 
     /// Microseconds for a credential that was verified before; an Argon2id run otherwise.

@@ -35,9 +35,9 @@ const SHARDS: usize = 16;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Digest(u128);
 
-/// Tells one stored password from another.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) struct Fingerprint([u8; 32]);
+/// Tells one stored password from another. Each has a salt of its own, so the same password set again is another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fingerprint([u8; 32]);
 
 impl Fingerprint {
     pub fn of(argon2: &str) -> Self {
@@ -49,7 +49,6 @@ impl Fingerprint {
 struct Entry {
     principal: Principal,
     digest: Digest,
-    fingerprint: Fingerprint,
     record_read_at: Instant,
 }
 
@@ -122,7 +121,7 @@ impl Verified {
         if now.saturating_duration_since(entry.record_read_at) < VERIFIED_AGE_MAX {
             Lookup::Fresh(entry.principal)
         } else {
-            Lookup::Stale(entry.fingerprint)
+            Lookup::Stale(entry.principal.record)
         }
     }
 
@@ -132,14 +131,7 @@ impl Verified {
     }
 
     /// Remembers a credential that proved right; false when a record has changed since `epoch`, and the proof with it.
-    pub fn remember(
-        &self,
-        epoch: Epoch,
-        principal: &Principal,
-        digest: Digest,
-        print: Fingerprint,
-        read_at: Instant,
-    ) -> bool {
+    pub fn remember(&self, epoch: Epoch, principal: &Principal, digest: Digest, read_at: Instant) -> bool {
         let current = self.epoch.lock();
         if *current != epoch {
             return false;
@@ -147,7 +139,6 @@ impl Verified {
         let entry = Entry {
             principal: principal.clone(),
             digest,
-            fingerprint: print,
             record_read_at: read_at,
         };
         self.entries.insert(principal.user.clone(), entry);
@@ -207,6 +198,7 @@ mod tests {
         Principal {
             user: UserId::new("ann").expect("a short name"),
             admin: true,
+            record: Fingerprint::of("a"),
         }
     }
 
@@ -216,7 +208,7 @@ mod tests {
         let right = verified.digest("ann", "right").expect("lengths within limits");
         let wrong = verified.digest("ann", "wrong").expect("lengths within limits");
         let now = Instant::now();
-        assert!(verified.remember(verified.epoch(), &ann(), right, Fingerprint::of("a"), now));
+        assert!(verified.remember(verified.epoch(), &ann(), right, now));
         assert!(matches!(verified.look_up("ann", &right, now), Lookup::Fresh(principal) if principal == ann()));
         assert!(matches!(verified.look_up("ann", &wrong, now), Lookup::Unknown));
         assert!(matches!(verified.look_up("bob", &right, now), Lookup::Unknown));
@@ -231,8 +223,8 @@ mod tests {
         let now = Instant::now();
         let before = verified.epoch();
         verified.forget(&ann().user);
-        assert!(!verified.remember(before, &ann(), digest, Fingerprint::of("a"), now));
-        assert!(verified.remember(verified.epoch(), &ann(), digest, Fingerprint::of("a"), now));
+        assert!(!verified.remember(before, &ann(), digest, now));
+        assert!(verified.remember(verified.epoch(), &ann(), digest, now));
         verified.forget(&ann().user);
         assert!(matches!(verified.look_up("ann", &digest, now), Lookup::Unknown));
     }
@@ -264,14 +256,9 @@ mod tests {
             let principal = Principal {
                 user: UserId::new(&number.to_string()).expect("a short name"),
                 admin: false,
+                record: Fingerprint::of("a"),
             };
-            verified.remember(
-                verified.epoch(),
-                &principal,
-                digest,
-                Fingerprint::of("a"),
-                Instant::now(),
-            );
+            verified.remember(verified.epoch(), &principal, digest, Instant::now());
         }
         assert!(verified.entries.len() <= REMEMBERED_MAX);
     }

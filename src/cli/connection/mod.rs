@@ -313,15 +313,18 @@ impl Connection {
         }
     }
 
-    /// Adds to a failed call's error what to do about it.
+    /// Adds to a failed call's error what to do about it, unless it says so already.
     pub fn explain(&self, error: anyhow::Error) -> anyhow::Error {
-        match error
-            .downcast_ref::<ClientError>()
-            .and_then(|error| advice(error, &self.target))
-        {
+        match self.advice(&error).filter(|_| !error.is::<Advice>()) {
             Some(advice) => error.context(Advice(advice)),
             None => error,
         }
+    }
+
+    /// What to do about a failed call, when that is known.
+    pub fn advice(&self, error: &anyhow::Error) -> Option<String> {
+        let error = error.downcast_ref::<ClientError>()?;
+        advice(error, &self.target)
     }
 }
 

@@ -29,10 +29,31 @@ const PAUSE_FIRST: Duration = Duration::from_millis(200);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// What was imported.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(super) struct Done {
     pub(super) lines: u64,
     pub(super) values: u64,
+    pub(super) unfinished: Option<Unfinished>,
+}
+
+/// Parts of a value whose end was not stored, so far.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Unfinished {
+    key: String,
+    /// Of those that were answered; one more may be stored.
+    bytes: u64,
+}
+
+impl fmt::Display for Unfinished {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { key, bytes } = self;
+        write!(
+            f,
+            "the first {bytes} bytes of a value, or more, wait unfinished at the key {key:?}: the key's next value begins with them if \
+             neither the same import of the same file goes on nor `kv clear_key` drops them, which also removes the key's values (after that, \
+             import with --again)"
+        )
+    }
 }
 
 impl Done {
@@ -102,7 +123,11 @@ impl<'a> Import<'a> {
     pub(super) async fn run<R: BufRead>(&mut self, lines: &mut ImportLines<R>) -> anyhow::Result<Done> {
         let outcome = self.add_all(lines).await;
         self.bar.finish_and_clear();
-        outcome.map(|()| self.done)
+        outcome.map(|()| self.done.clone())
+    }
+
+    pub(super) fn unfinished(&self) -> Option<&Unfinished> {
+        self.done.unfinished.as_ref()
     }
 
     /// Whether some of it may be stored, where it failed with this.
@@ -112,7 +137,7 @@ impl<'a> Import<'a> {
         };
         // Where one operation of a batch was refused, others were carried out.
         let is_refusal = matches!(error, ClientError::Unavailable { .. } | ClientError::DiskFull { .. });
-        self.done.values > 0 || is_refusal || error.is_in_doubt()
+        self.done.values > 0 || self.done.unfinished.is_some() || is_refusal || error.is_in_doubt()
     }
 
     /// Once everything up to `end` is stored: the next import of the file goes by the name of this one, also when the file has grown. Nothing
@@ -177,13 +202,28 @@ impl<'a> Import<'a> {
         // Parts go one by one: the last of them must not arrive when another one was refused.
         let id = op.request_id(&self.import_id);
         let added = self.client.add_one(&op.key, &op.text, op.finish, &id).await;
+        self.note_part(&op, added.as_ref().err());
         added.with_context(|| format!("line {}", op.line))?;
         self.done.values += u64::from(op.finish);
-        self.stored.send_replace(self.done);
+        self.stored.send_replace(self.done.clone());
         if op.finish {
             self.note_stored(op.key);
         }
         Ok(())
+    }
+
+    fn note_part(&mut self, op: &ImportOp, failed: Option<&ClientError>) {
+        let before = self.done.unfinished.as_ref().map_or(0, |unfinished| unfinished.bytes);
+        let unfinished = |bytes| {
+            let key = op.key.clone();
+            Some(Unfinished { key, bytes })
+        };
+        match failed {
+            None if op.finish => self.done.unfinished = None,
+            None => self.done.unfinished = unfinished(before + op.text.len() as u64),
+            Some(error) if error.is_in_doubt() && !op.finish => self.done.unfinished = unfinished(before),
+            Some(_) => {}
+        }
     }
 
     fn note_stored(&mut self, key: String) {
@@ -210,7 +250,7 @@ impl<'a> Import<'a> {
                 None => return Err(error).with_context(|| format!("line {line}")),
             }
         }
-        self.stored.send_replace(self.done);
+        self.stored.send_replace(self.done.clone());
         if let Some(position) = self.line_end.take() {
             self.bar.set_position(position.offset_bytes);
             if let Some(saver) = &mut self.saver {
@@ -292,6 +332,33 @@ mod tests {
             let mut import = import_by(&client, Duration::from_secs(60));
             let error = import.run(&mut lines).await.unwrap_err();
             assert_eq!(import.may_be_stored(&error), expected, "{error:#}");
+        }
+    }
+
+    #[tokio::test]
+    async fn parts_that_are_stored_are_something_that_is_stored() {
+        let node = FakeNode::start();
+        let client = node.builder().retries(0).build().unwrap();
+        let part = "x".repeat(PART_BYTES_MAX);
+        let line = format!("{{\"key\":\"k\",\"value\":[\"{part}{part}\"]}}\n");
+        for (parts_before, fault, left) in [
+            (
+                1,
+                Fault::Answer(401, serde_json::json!({"detail": "no"})),
+                Some(part.len() as u64),
+            ),
+            (0, Fault::BreakAfter, Some(0)),
+            (0, Fault::Answer(401, serde_json::json!({"detail": "no"})), None),
+        ] {
+            for _ in 0..parts_before {
+                node.fail_next(Fault::None);
+            }
+            node.fail_next(fault);
+            let mut lines = ImportLines::new(line.as_bytes(), blake3::Hasher::new(), 0, 0);
+            let mut import = import_by(&client, Duration::ZERO);
+            let error = import.run(&mut lines).await.unwrap_err();
+            assert_eq!(import.unfinished().map(|left| left.bytes), left, "{error:#}");
+            assert_eq!(import.may_be_stored(&error), left.is_some(), "{error:#}");
         }
     }
 

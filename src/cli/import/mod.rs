@@ -20,7 +20,7 @@ use crate::cli::progress;
 use crate::cli::stop::Stop;
 use crate::client::entropy;
 
-use adding::{Done, Import, counted};
+use adding::{Done, Import, Unfinished, counted};
 use line::{ImportLines, Position};
 use progress_file::{Progress, Start};
 
@@ -65,7 +65,7 @@ pub async fn run(args: ImportArgs) -> anyhow::Result<()> {
     let importing = tokio::task::spawn_blocking(move || runtime.block_on(import));
     let outcome = tokio::select! {
         biased;
-        stopped = stop.signal() => Err(stopped.context(what_is_left(*seen.borrow(), again))),
+        stopped = stop.signal() => Err(stopped.context(what_is_left(&seen.borrow(), again))),
         outcome = importing => outcome?,
     };
     progress::say(&outcome?);
@@ -93,7 +93,7 @@ impl Again {
 }
 
 /// Of an import that was stopped.
-fn what_is_left(stored: Done, again: Again) -> Advice {
+fn what_is_left(stored: &Done, again: Again) -> Advice {
     let (values, lines) = stored.counted();
     let goes_on = |path: &Path| progress_file::read(path).is_some_and(|saved| saved.again && !saved.done);
     let how = match again {
@@ -101,8 +101,10 @@ fn what_is_left(stored: Done, again: Again) -> Advice {
         Again::Unless(path) if !goes_on(&path) => "--again would add all of the file once more",
         Again::Unless(_) | Again::Rest => "run the import again to go on: nothing is added twice",
     };
+    let parts = stored.unfinished.as_ref().map(|parts| format!("; {parts}"));
     Advice(format!(
-        "this run stored {values} from {lines}, and perhaps some after those; {how}"
+        "this run stored {values} from {lines}, and perhaps some after those; {how}{}",
+        parts.unwrap_or_default()
     ))
 }
 
@@ -115,13 +117,25 @@ async fn import_stdin(
     let (bar, patience) = (progress::bytes_spinner(), args.connection.common.patience());
     let mut import = Import::new(&connection.client, entropy::hex::<16>(), None, bar, stored, patience);
     let outcome = import.run(&mut lines).await;
-    let done = outcome.map_err(|error| match import.may_be_stored(&error) {
-        true => error.context(Advice(format!(
-            "the lines before that one are stored, and some after it may be; {STDIN_ADVICE}"
-        ))),
-        false => connection.explain(error),
+    let done = outcome.map_err(|error| {
+        let advice = match import.may_be_stored(&error) {
+            true => Some(format!(
+                "the lines before that one are stored, and some after it may be; {STDIN_ADVICE}"
+            )),
+            false => connection.advice(&error),
+        };
+        advised(error, advice, import.unfinished())
     })?;
     Ok(done.to_string())
+}
+
+/// The error, with what to do about it and about the parts that it leaves.
+fn advised(error: anyhow::Error, advice: Option<String>, left: Option<&Unfinished>) -> anyhow::Error {
+    let advice: Vec<_> = advice.into_iter().chain(left.map(Unfinished::to_string)).collect();
+    match advice.is_empty() {
+        true => error,
+        false => error.context(Advice(advice.join("; "))),
+    }
 }
 
 /// What can be said of it in the end.
@@ -165,7 +179,11 @@ async fn import_file(
     let mut lines = ImportLines::new(BufReader::new(file), start.hasher, start.lines, start.offset_bytes);
     let patience = args.connection.common.patience();
     let mut import = Import::new(&connection.client, start.import_id, Some(saver), bar, stored, patience);
-    let done = import.run(&mut lines).await.with_context(place)?;
+    let done = import.run(&mut lines).await.with_context(place);
+    let done = done.map_err(|error| {
+        let advice = connection.advice(&error);
+        advised(error, advice, import.unfinished())
+    })?;
     let stays = import
         .leave_progress(lines.position())
         .with_context(|| path.display().to_string())?;

@@ -97,15 +97,22 @@ pub trait Backend: Send + Sync + 'static {
         password_hash: &str,
         from: IpAddr,
     ) -> impl Future<Output = Result<Principal, AuthError>> + Send;
+    /// What `asker` asks for; so are the other two.
     fn add_user(
         &self,
+        asker: &Principal,
         user: &UserId,
         password_hash: &str,
         admin: bool,
         keep_data: bool,
     ) -> impl Future<Output = Result<(), UsersError>> + Send;
-    fn remove_user(&self, user: &UserId) -> impl Future<Output = Result<(), UsersError>> + Send;
-    fn set_password(&self, user: &UserId, password_hash: &str) -> impl Future<Output = Result<(), UsersError>> + Send;
+    fn remove_user(&self, asker: &Principal, user: &UserId) -> impl Future<Output = Result<(), UsersError>> + Send;
+    fn set_password(
+        &self,
+        asker: &Principal,
+        user: &UserId,
+        password_hash: &str,
+    ) -> impl Future<Output = Result<(), UsersError>> + Send;
     fn list_users(&self) -> impl Future<Output = Result<Vec<UserInfo>, UsersError>> + Send;
 
     fn cluster_status(&self) -> impl Future<Output = Result<ClusterStatus, ClusterError>> + Send;
@@ -211,23 +218,25 @@ impl Backend for Live {
 
     async fn add_user(
         &self,
+        asker: &Principal,
         user: &UserId,
         password_hash: &str,
         admin: bool,
         keep_data: bool,
     ) -> Result<(), UsersError> {
+        let users = self.users.asked_by(asker);
         match keep_data {
-            true => self.users.adopt(user, password_hash, admin).await,
-            false => self.users.add(user, password_hash, admin).await,
+            true => users.adopt(user, password_hash, admin).await,
+            false => users.add(user, password_hash, admin).await,
         }
     }
 
-    async fn remove_user(&self, user: &UserId) -> Result<(), UsersError> {
-        self.users.remove(user).await
+    async fn remove_user(&self, asker: &Principal, user: &UserId) -> Result<(), UsersError> {
+        self.users.asked_by(asker).remove(user).await
     }
 
-    async fn set_password(&self, user: &UserId, password_hash: &str) -> Result<(), UsersError> {
-        self.users.set_password(user, password_hash).await
+    async fn set_password(&self, asker: &Principal, user: &UserId, password_hash: &str) -> Result<(), UsersError> {
+        self.users.asked_by(asker).set_password(user, password_hash).await
     }
 
     async fn list_users(&self) -> Result<Vec<UserInfo>, UsersError> {

@@ -39,11 +39,12 @@ pub async fn add<B: Backend>(submitted: &Submitted<'_, B>) -> Result<Answer, Fai
     let name = submitted.user_id(&body.name)?;
     let password_hash = submitted.password_hash(body.password_hash.as_deref())?;
     let credentials = submitted.credentials(&body.user)?;
-    only_admins(&submitted.authenticate(credentials).await?)?;
+    let principal = submitted.authenticate(credentials).await?;
+    only_admins(&principal)?;
     submitted
         .front
         .backend
-        .add_user(&name, password_hash, body.admin, body.keep_data)
+        .add_user(&principal, &name, password_hash, body.admin, body.keep_data)
         .await?;
     Ok(Answer::status_ok())
 }
@@ -52,8 +53,9 @@ pub async fn remove<B: Backend>(submitted: &Submitted<'_, B>) -> Result<Answer, 
     let body: RemoveUser = submitted.parse()?;
     let name = submitted.user_id(&body.name)?;
     let credentials = submitted.credentials(&body.user)?;
-    only_admins(&submitted.authenticate(credentials).await?)?;
-    submitted.front.backend.remove_user(&name).await?;
+    let principal = submitted.authenticate(credentials).await?;
+    only_admins(&principal)?;
+    submitted.front.backend.remove_user(&principal, &name).await?;
     Ok(Answer::status_ok())
 }
 
@@ -66,6 +68,7 @@ pub async fn passwd<B: Backend>(submitted: &Submitted<'_, B>) -> Result<Answer, 
     if principal.user != name {
         only_admins(&principal)?;
     }
-    submitted.front.backend.set_password(&name, password_hash).await?;
+    let backend = &submitted.front.backend;
+    backend.set_password(&principal, &name, password_hash).await?;
     Ok(Answer::status_ok())
 }

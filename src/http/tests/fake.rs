@@ -15,7 +15,7 @@ use crate::core::op::Text;
 use crate::http::{Backend, ClusterError, Reader, Terms};
 use crate::node::{Add, Added, Fragment, KeyPage, OpError};
 use crate::types::{Consistency, Key, NodeId, RequestId, UserId};
-use crate::users::{AuthError, Principal, UserInfo, UsersError};
+use crate::users::{AuthError, Fingerprint, Principal, UserInfo, UsersError};
 
 #[derive(Default)]
 struct Held {
@@ -373,12 +373,20 @@ impl Backend for Arc<Fake> {
             Some((hash, admin)) if hash == password_hash => Ok(Principal {
                 user: UserId::new(user_id).unwrap(),
                 admin: *admin,
+                record: Fingerprint::of(hash),
             }),
             _ => Err(AuthError::Invalid),
         }
     }
 
-    async fn add_user(&self, user: &UserId, password_hash: &str, admin: bool, _: bool) -> Result<(), UsersError> {
+    async fn add_user(
+        &self,
+        _: &Principal,
+        user: &UserId,
+        password_hash: &str,
+        admin: bool,
+        _: bool,
+    ) -> Result<(), UsersError> {
         let mut users = self.users.lock();
         if users.contains_key(user.as_str()) {
             return Err(UsersError::Exists(user.as_str().into()));
@@ -387,7 +395,7 @@ impl Backend for Arc<Fake> {
         Ok(())
     }
 
-    async fn remove_user(&self, user: &UserId) -> Result<(), UsersError> {
+    async fn remove_user(&self, _: &Principal, user: &UserId) -> Result<(), UsersError> {
         let mut users = self.users.lock();
         match users.get(user.as_str()) {
             None => Err(UsersError::Unknown(user.as_str().into())),
@@ -399,7 +407,7 @@ impl Backend for Arc<Fake> {
         }
     }
 
-    async fn set_password(&self, user: &UserId, password_hash: &str) -> Result<(), UsersError> {
+    async fn set_password(&self, _: &Principal, user: &UserId, password_hash: &str) -> Result<(), UsersError> {
         self.waiting.fetch_add(1, SeqCst);
         let _permit = self.passwords.acquire().await.map_err(|_| OpError::ShuttingDown)?;
         self.waiting.fetch_sub(1, SeqCst);

@@ -22,7 +22,7 @@ use crate::core::slot::{KeyHash, SlotId};
 use crate::core::stamp::{HybridTime, OriginId, Stamp};
 use crate::planted::{Bug, planted};
 use crate::store::cache::BlockCache;
-use crate::store::disk::{Disk, OpenMode};
+use crate::store::disk::{Disk, OpenMode, sync_dir_anew};
 use crate::store::filter::{key_tag, parts_tag, request_tag, request_tag_in_block};
 
 /// One op in sorted order.
@@ -281,8 +281,8 @@ impl SegmentWriter {
             return Ok(Segment::open_path(&self.disk, &from, &file_name(number), cache)?);
         }
         renamed.map_err(io)?;
-        // A rename is not durable without it.
-        self.disk.sync_dir(&self.dir).map_err(io)?;
+        // A rename is not durable without it. Another job's sync that failed since may have dropped it; the name of before is free.
+        sync_dir_anew(&*self.disk, &self.dir, &temporary_name(number)).map_err(io)?;
         Ok(Segment::open(&self.disk, &self.dir, shard, number, cache)?)
     }
 

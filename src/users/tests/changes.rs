@@ -216,3 +216,43 @@ async fn a_change_goes_on_to_its_end_when_nobody_waits_for_it() {
     assert_eq!(users.verify("ann", "right", address(1)).await, Err(AuthError::Invalid));
     assert_eq!(users.verify("ann", "new", address(1)).await, admin("ann"));
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_asked_with_a_password_that_was_reset_meanwhile_does_not_have_the_last_word() {
+    let world = World::default();
+    let users = world.with_ann().await;
+    users.add(&id("bob"), "stolen", true).await.expect("bob is new");
+    let by_ann = users.asked_by(&users.verify("ann", "right", address(1)).await.expect("it is right"));
+    let by_thief = users.asked_by(&users.verify("bob", "stolen", address(2)).await.expect("it is right"));
+    world.threads.hold();
+    let reset = tokio::spawn(async move { by_ann.set_password(&id("bob"), "reset").await });
+    settle().await;
+    assert_eq!(world.threads.held(), 1, "it has its turn");
+    let thief = by_thief.clone();
+    let late = tokio::spawn(async move { thief.set_password(&id("bob"), "stolen").await });
+    settle().await;
+    world.threads.release();
+    assert_eq!(reset.await.expect("no panic"), Ok(()));
+    let overtaken = Err(UsersError::Overtaken(AuthError::Invalid));
+    assert_eq!(late.await.expect("no panic"), overtaken);
+    assert_eq!(by_thief.add(&id("eve"), "x", true).await, overtaken);
+    assert_eq!(by_thief.remove(&id("ann")).await, overtaken);
+    assert_eq!(users.verify("bob", "stolen", address(1)).await, Err(AuthError::Invalid));
+    assert!(users.verify("bob", "reset", address(1)).await.is_ok());
+    assert!(users.verify("ann", "right", address(1)).await.is_ok());
+}
+
+#[tokio::test]
+async fn who_was_let_in_before_the_name_was_somebody_elses_changes_nothing_of_theirs() {
+    let world = World::default();
+    let (first, second) = (world.with_ann().await, world.start());
+    first.add(&id("bob"), "x", false).await.expect("bob is new");
+    let earlier = second.asked_by(&second.verify("bob", "x", address(1)).await.expect("it is right"));
+    first.remove(&id("bob")).await.expect("bob exists");
+    let overtaken = Err(UsersError::Overtaken(AuthError::Invalid));
+    assert_eq!(earlier.set_password(&id("bob"), "y").await, overtaken);
+    // The same password, and another user.
+    first.add(&id("bob"), "x", false).await.expect("bob is gone");
+    assert_eq!(earlier.set_password(&id("bob"), "y").await, overtaken);
+    assert!(first.verify("bob", "x", address(1)).await.is_ok());
+}

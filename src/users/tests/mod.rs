@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::record_store::{RecordStore, Sight};
-use super::{AuthError, PasswordCost, Principal, Users};
+use super::{AuthError, Fingerprint, PasswordCost, Principal, Users};
 use crate::core::clock::Clock;
 use crate::core::stamp::OriginId;
 use crate::env::{Blocking, BoxFuture, Env};
@@ -78,6 +78,7 @@ pub(super) fn admin(name: &str) -> Result<Principal, AuthError> {
     Ok(Principal {
         user: id(name),
         admin: true,
+        record: Fingerprint::of("any"),
     })
 }
 

@@ -208,7 +208,7 @@ async fn whoever_stops_an_import_is_promised_that_nothing_is_added_twice_only_wh
             again,
             connection: world.connection(),
         };
-        what_is_left(Done::default(), Again::of(&args)).0
+        what_is_left(&Done::default(), Again::of(&args)).0
     };
     assert!(left("in.jsonl", false).contains("nothing is added twice"));
     assert!(left("-", false).contains("is added anew each time"));

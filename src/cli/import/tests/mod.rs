@@ -6,6 +6,7 @@ use crate::cli::connection::ConnectionArgs;
 use crate::cli::export::{self, ExportArgs};
 use crate::client::fake_node::{FakeNode, Fault, PASSWORD, USER};
 
+use crate::cli::exit::exit_of;
 use crate::client::PART_BYTES_MAX;
 
 use super::*;
@@ -89,7 +90,15 @@ async fn what_is_imported_is_what_is_exported() {
 
 #[test]
 fn one_line_is_not_several() {
-    let done = |values, lines| Done { lines, values }.to_string();
+    let done = |values, lines| {
+        let unfinished = None;
+        let done = Done {
+            lines,
+            values,
+            unfinished,
+        };
+        done.to_string()
+    };
     assert_eq!(done(1, 1), "imported 1 value from 1 line");
     assert_eq!(done(0, 2), "imported 0 values from 2 lines");
 }
@@ -137,6 +146,26 @@ async fn a_value_longer_than_one_request_goes_in_parts_and_comes_back_whole() {
     let exported = world.export(false).await.unwrap();
     let exported: serde_json::Value = serde_json::from_str(&exported).unwrap();
     assert_eq!(exported["value"][1].as_str(), Some(long.as_str()));
+}
+
+#[tokio::test]
+async fn an_import_that_ends_in_the_middle_of_a_value_says_what_waits_where() {
+    let world = World::new();
+    // Longer than what is looked at before anything of it is sent.
+    let long = "x".repeat(6 * PART_BYTES_MAX);
+    let wrong = format!("{{\"key\":\"k\",\"value\":[\"{long}\\q\"]}}\n");
+    let error = world.import(&wrong, false).await.unwrap_err();
+    let advice = error.downcast_ref::<Advice>().unwrap().to_string();
+    assert!(
+        advice.contains("unfinished at the key \"k\"") && advice.contains("kv clear_key"),
+        "{advice}"
+    );
+    assert_eq!(exit_of(&error) as u8, 5);
+    assert!(world.node.list("k").is_empty());
+    // Corrected where it was wrong, it goes on with them.
+    let right = wrong.replace("\\q", "y");
+    world.import(&right, false).await.unwrap();
+    assert_eq!(world.node.list("k"), [format!("{long}y")]);
 }
 
 #[tokio::test]

@@ -1,11 +1,13 @@
 //! Jobs that fail or take long.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::*;
 use crate::shard::space::SpaceReady;
 use crate::store::disk::{Disk, OpenMode};
 use crate::store::log;
+use crate::store::memory_disk::MemoryDisk;
 use crate::store::memtable::DECODED;
 
 #[test]
@@ -322,4 +324,31 @@ fn a_file_that_is_used_again_is_as_long_on_the_disk_as_it_looks() {
         Some(bytes.len()),
         "up to here records may be written"
     );
+}
+
+#[test]
+fn a_log_has_its_name_after_a_crash_though_another_jobs_sync_of_the_folder_failed_while_it_was_made() {
+    let mut rig = Rig::new(ShardConfig::default());
+    let held = rig.disk.hold_syncs(".kvl");
+    let job = rig.shard.next_space_job().unwrap();
+    let made = std::thread::spawn(move || job.run());
+    let is_log = |name: &str| log::parse_file_name(name).is_some();
+    let logs = |disk: &MemoryDisk| {
+        disk.list(Path::new(DIR))
+            .unwrap()
+            .into_iter()
+            .filter(|entry| is_log(&entry.name))
+            .count()
+    };
+    let began = Instant::now();
+    while logs(&rig.disk) == 0 {
+        assert!(began.elapsed() < Duration::from_secs(60), "no log is made");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    rig.fail_folder_syncs(true);
+    rig.disk.sync_dir(Path::new(DIR)).unwrap_err();
+    rig.fail_folder_syncs(false);
+    drop(held);
+    assert!(matches!(made.join().unwrap(), Ok(SpaceReady::Prepared { .. })));
+    assert_eq!(logs(&rig.disk.crash()), 1);
 }
