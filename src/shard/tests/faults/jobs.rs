@@ -327,6 +327,10 @@ fn a_file_that_is_used_again_is_as_long_on_the_disk_as_it_looks() {
 }
 
 #[test]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a job that is held needs a thread and a wait of its own"
+)]
 fn a_log_has_its_name_after_a_crash_though_another_jobs_sync_of_the_folder_failed_while_it_was_made() {
     let mut rig = Rig::new(ShardConfig::default());
     let held = rig.disk.hold_syncs(".kvl");
