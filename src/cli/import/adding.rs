@@ -49,8 +49,8 @@ impl fmt::Display for Unfinished {
         let Self { key, bytes } = self;
         write!(
             f,
-            "the first {bytes} bytes of a value, or more, wait unfinished at the key {key:?}: the key's next value begins with them if \
-             neither the same import of the same file goes on nor `kv clear_key` drops them, which also removes the key's values (after that, \
+            "the first {bytes} bytes of a value, or more, wait unfinished at the key {key:?}, unless its end came through: the key's next \
+             value begins with them if neither the same import of the same file goes on nor `kv clear_key` drops them, which also removes the key's values (after that, \
              import with --again)"
         )
     }

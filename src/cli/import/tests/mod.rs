@@ -3,11 +3,10 @@
 mod again;
 
 use crate::cli::connection::ConnectionArgs;
-use crate::cli::export::{self, ExportArgs};
-use crate::client::fake_node::{FakeNode, Fault, PASSWORD, USER};
-
 use crate::cli::exit::exit_of;
+use crate::cli::export::{self, ExportArgs};
 use crate::client::PART_BYTES_MAX;
+use crate::client::fake_node::{FakeNode, Fault, PASSWORD, USER};
 
 use super::*;
 
