@@ -188,13 +188,16 @@ under NAME is that user's again, and that of others with kv users add --keep-dat
 const READY: &str = "kv-storage ready: ";
 const NOT_IN: &str = "kv-storage not in the cluster yet: ";
 const NOT_ALL: &str = "kv-storage not every shard serves yet: ";
+const NO_USER_YET: &str = "kv-storage the first user is not made yet: ";
+const NOT_READY: [&str; 3] = [NOT_IN, NOT_ALL, NO_USER_YET];
 
 /// What such a line begins with.
-fn beginning(all_serve: bool, takes_part: bool) -> &'static str {
-    match (all_serve, takes_part) {
-        (_, true) => READY,
-        (true, false) => NOT_IN,
-        (false, false) => NOT_ALL,
+fn beginning(all_serve: bool, takes_part: bool, awaits_user: bool) -> &'static str {
+    match (all_serve, takes_part, awaits_user) {
+        (_, true, false) => READY,
+        (_, true, true) => NO_USER_YET,
+        (true, false, _) => NOT_IN,
+        (false, false, _) => NOT_ALL,
     }
 }
 
@@ -205,23 +208,26 @@ fn listening_line(address: SocketAddr, data: &Path, begin: &str) -> String {
 
 /// The address in such a line.
 pub fn url_in_line(line: &str) -> Option<&str> {
-    let rest = [READY, NOT_IN, NOT_ALL]
-        .iter()
-        .find_map(|begin| line.strip_prefix(begin))?;
+    let rest = line.strip_prefix(READY).or_else(|| without_reason(line))?;
     let rest = rest.strip_prefix("listening on ")?;
     rest.split_once(", data in ").map(|(url, _)| url)
 }
 
 /// The line of a node that is ready by now.
 pub fn as_ready(line: &str) -> String {
-    let rest = [NOT_IN, NOT_ALL].iter().find_map(|begin| line.strip_prefix(begin));
-    rest.map_or_else(|| line.to_owned(), |rest| format!("{READY}{rest}"))
+    without_reason(line).map_or_else(|| line.to_owned(), |rest| format!("{READY}{rest}"))
+}
+
+/// What follows on why it is not ready, if it is not.
+fn without_reason(line: &str) -> Option<&str> {
+    NOT_READY.iter().find_map(|begin| line.strip_prefix(begin))
 }
 
 fn announce(server: &Server, data: &Path) {
     let mut out = io::stdout().lock();
     let node = server.node();
-    let begin = beginning(node.local().is_ready(), node.takes_part());
+    let awaits_user = server.users().why_not_ready().is_some();
+    let begin = beginning(node.local().is_ready(), node.takes_part(), awaits_user);
     let line = listening_line(server.address(), data, begin);
     // Whoever started this may not read; it serves all the same.
     let _ = writeln!(out, "{line}").and_then(|()| out.flush());
@@ -322,13 +328,15 @@ mod tests {
         let end = "listening on http://127.0.0.1:8000, data in ./data";
         let address = "127.0.0.1:8000".parse().unwrap();
         let ready = format!("kv-storage ready: {end}");
-        for (all_serve, takes_part, begin) in [
-            (true, true, "kv-storage ready: "),
-            (true, false, "kv-storage not in the cluster yet: "),
+        for (all_serve, takes_part, awaits_user, begin) in [
+            (true, true, false, "kv-storage ready: "),
+            (true, true, true, "kv-storage the first user is not made yet: "),
+            (true, false, true, "kv-storage not in the cluster yet: "),
             // A node of its own has no cluster to be in.
-            (false, false, "kv-storage not every shard serves yet: "),
+            (false, false, false, "kv-storage not every shard serves yet: "),
         ] {
-            let line = listening_line(address, Path::new("./data"), beginning(all_serve, takes_part));
+            let begins = beginning(all_serve, takes_part, awaits_user);
+            let line = listening_line(address, Path::new("./data"), begins);
             assert_eq!(line, format!("{begin}{end}"));
             assert_eq!(url_in_line(&line), Some("http://127.0.0.1:8000"));
             assert_eq!(as_ready(&line), ready);

@@ -23,7 +23,7 @@ use crate::env::Env;
 use crate::http::{FrontConfig, Live};
 use crate::node::{Node, NodeConfig, OpError, StartError};
 use crate::types::UserId;
-use crate::users::{PasswordCost, Users, UsersError};
+use crate::users::{AwaitedAdmin, PasswordCost, Users, UsersError};
 
 use root::{Root, RootArguments, RootMessage};
 
@@ -57,7 +57,7 @@ pub enum ServerError {
 const ADMIN_PAUSE: Duration = Duration::from_millis(100);
 /// The same of a node of its own, where what is in the way may stay for long: a removal, or damage.
 const ADMIN_PAUSE_ALONE: Duration = Duration::from_secs(1);
-/// How long a founder waits for its first admin before it serves all the same.
+/// How long a founder waits for its first admin before it listens all the same; it is ready only when somebody can log in.
 const FOUNDING_MAX: Duration = Duration::from_secs(10);
 
 /// A running server.
@@ -158,10 +158,14 @@ impl Server {
 
 /// Makes the first admin, now or later. An error when it never can be made.
 async fn see_to_admin(node: &Node, users: &Users, admin: FirstAdmin) -> Result<(), UsersError> {
-    let later = |admin, pause| tokio::spawn(ensure_admin_soon(node.clone(), users.clone(), admin, pause));
+    let later = |admin, pause, awaited| {
+        let made = ensure_admin_soon(node.clone(), users.clone(), admin, pause, awaited);
+        tokio::spawn(made)
+    };
     if node.cluster().is_some() {
-        let made = later(admin, ADMIN_PAUSE);
-        // A founder is ready when somebody can log in. A member that comes back may have to wait for the others.
+        let awaited = users.await_admin(&admin.user);
+        let made = later(admin, ADMIN_PAUSE, Some(awaited));
+        // Whoever founds a cluster wants to log in next. A member that comes back may have to wait for the others.
         if node.local().life().is_fresh {
             let _ = tokio::time::timeout(FOUNDING_MAX, made).await;
         }
@@ -173,7 +177,7 @@ async fn see_to_admin(node: &Node, users: &Users, admin: FirstAdmin) -> Result<(
         Err(error) => {
             // Other users, and what can be read, are served all the same; and only a node that runs ends a removal.
             tracing::error!(%error, "the user that the start gave is not made, or not known to be there; this is tried again");
-            later(admin, ADMIN_PAUSE_ALONE);
+            later(admin, ADMIN_PAUSE_ALONE, None);
             Ok(())
         }
     }
@@ -184,10 +188,19 @@ fn is_for_good(error: &UsersError) -> bool {
     matches!(error, UsersError::Name(_) | UsersError::PasswordHash(_))
 }
 
-/// Makes the first admin as soon as it can be made.
-async fn ensure_admin_soon(node: Node, users: Users, admin: FirstAdmin, pause: Duration) {
+/// Makes the first admin as soon as it can be made. Until then, or until this node knows of it by itself, it is awaited.
+async fn ensure_admin_soon(
+    node: Node,
+    users: Users,
+    admin: FirstAdmin,
+    pause: Duration,
+    mut awaited: Option<AwaitedAdmin>,
+) {
     loop {
         if node.takes_part() {
+            if awaited.is_some() && !users.is_new(&admin.user).await {
+                awaited = None;
+            }
             match users.ensure_admin(&admin.user, &admin.password_hash).await {
                 Ok(_) | Err(UsersError::Store(OpError::ShuttingDown)) => return,
                 Err(error) if is_for_good(&error) => {

@@ -3,9 +3,15 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
+use tempfile::TempDir;
+
 use super::*;
 use crate::env::Blocking;
-use crate::node::Terms;
+use crate::http::Backend;
+use crate::net::KeyRing;
+use crate::node::cluster::tests::free_port;
+use crate::node::{ClusterConfig, Terms};
 use crate::os;
 use crate::store::memory_disk::MemoryDisk;
 use crate::types::Key;
@@ -64,4 +70,74 @@ async fn a_node_starts_while_its_first_admin_is_being_removed_and_makes_it_anew_
     tokio::time::timeout(Duration::from_secs(60), made).await.unwrap();
     assert_eq!(server.node().count(&ann, &key, Terms::usual()).await, Ok(0));
     server.stop().await;
+}
+
+/// Keeps every job.
+#[derive(Default)]
+struct Held(Mutex<Vec<Box<dyn FnOnce() + Send>>>);
+
+impl Blocking for Held {
+    fn submit(&self, job: Box<dyn FnOnce() + Send>) {
+        self.0.lock().push(job);
+    }
+}
+
+/// The only node of its cluster.
+fn founder(folder: &TempDir) -> NodeConfig {
+    let mut config = NodeConfig::new(folder.path().join("data"));
+    let listen = free_port();
+    config.cluster = Some(ClusterConfig {
+        listen,
+        advertise: listen,
+        http: listen,
+        join: Vec::new(),
+        founds: true,
+        keys: KeyRing::parse(&"ab".repeat(32)).unwrap(),
+        tls: None,
+        name: "test".to_owned(),
+        zone: "z".to_owned(),
+        weight: 100,
+        replication: 3,
+    });
+    config
+}
+
+#[tokio::test]
+async fn a_founder_is_not_ready_before_somebody_can_log_in() {
+    let (folder, ann, held) = (
+        TempDir::new().unwrap(),
+        UserId::new("ann").unwrap(),
+        Arc::new(Held::default()),
+    );
+    let node = Node::start(os::env(), founder(&folder)).await.unwrap();
+    let slow = Env {
+        blocking: held.clone(),
+        ..os::env()
+    };
+    let ServerConfig {
+        first_admin,
+        password_cost,
+        ..
+    } = config(&ann);
+    let users = Users::start(slow, node.clone(), password_cost);
+    let live = Live {
+        node: node.clone(),
+        users: users.clone(),
+    };
+    let made = tokio::spawn({
+        let (node, users) = (node.clone(), users.clone());
+        async move { see_to_admin(&node, &users, first_admin.unwrap()).await }
+    });
+    // The password is being hashed.
+    while held.0.lock().is_empty() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(node.why_not_ready(), None);
+    for why in [live.why_not_ready(), live.why_not_counting()] {
+        assert!(why.is_some_and(|why| why.contains("\"ann\"")));
+    }
+    held.0.lock().drain(..).for_each(|job| job());
+    made.await.unwrap().unwrap();
+    assert_eq!((live.why_not_ready(), live.why_not_counting()), (None, None));
+    node.stop().await;
 }

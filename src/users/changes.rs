@@ -19,14 +19,6 @@ const PAGE_RECORDS: usize = 1000;
 /// Records read at the same time, so that listing many users does not wait for each in turn.
 const READS_AT_ONCE: usize = 16;
 
-/// What [`Users::ensure_admin`] found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ensured {
-    Created,
-    /// The user exists, with whatever password and right; nothing was changed.
-    Present,
-}
-
 impl Users {
     /// Adds a user. Of those who add one name at the same time at most one is told that it was done. Refused while anything is stored under
     /// the name.
@@ -92,22 +84,6 @@ impl Users {
     /// Every user but those being removed and those whose record is damaged, by name.
     pub async fn list(&self) -> Result<Vec<UserInfo>, UsersError> {
         Ok(self.inner.list().await?)
-    }
-
-    /// Makes the first admin; does nothing when a user of that name exists. What is stored under the name is the admin's: whoever starts the
-    /// node has the files, and may only have lost the records.
-    pub async fn ensure_admin(&self, user: &UserId, password_hash: &str) -> Result<Ensured, UsersError> {
-        match self.adopt(user, password_hash, true).await {
-            Ok(()) => {
-                tracing::warn!(
-                    user = user.as_str(),
-                    "there was no user of the name that the start gave: made, as an admin"
-                );
-                Ok(Ensured::Created)
-            }
-            Err(UsersError::Exists(_)) => Ok(Ensured::Present),
-            Err(error) => Err(error),
-        }
     }
 
     /// Whether there is no record of any user, not even a damaged one.

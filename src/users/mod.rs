@@ -5,6 +5,7 @@
 //! | `record`, `history`, `record_store` | the records of a name, what they come to, and where they are kept |
 //! | `adding`, `removal`, `changes`, `turns` | changing records, one at a time on each node |
 //! | `verified`, `flights` | credentials that proved right, remembered; those being checked, shared |
+//! | `first_admin` | the user that the start of a node gave |
 //! | `login`, `hashing` | the check of any other credential; Argon2id |
 //! | `failures`, `delayed`, `address` | how failed logins slow the next ones, and what counts as one address |
 //!
@@ -22,6 +23,7 @@ mod address;
 mod changes;
 mod delayed;
 mod failures;
+mod first_admin;
 mod flights;
 mod hashing;
 mod history;
@@ -54,7 +56,7 @@ use removal::Removals;
 use turns::Turns;
 use verified::{Lookup, Verified};
 
-pub use changes::Ensured;
+pub use first_admin::{AwaitedAdmin, Ensured};
 pub use hashing::PasswordCost;
 pub use verified::{Fingerprint, VERIFIED_AGE_MAX};
 
@@ -156,6 +158,8 @@ struct Inner {
     waiting: AddressBound,
     removals: Removals,
     changes: Turns,
+    /// The first admin, where it may not be made yet.
+    awaited: Mutex<Option<UserId>>,
 }
 
 impl Users {
@@ -185,6 +189,7 @@ impl Users {
                 waiting: AddressBound::new(login::WAITING_PER_ADDRESS_MAX),
                 removals: Removals::default(),
                 changes: Turns::default(),
+                awaited: Mutex::default(),
             }),
             asker: None,
         };

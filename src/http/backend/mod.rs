@@ -201,11 +201,11 @@ impl Backend for Live {
     }
 
     fn why_not_ready(&self) -> Option<String> {
-        self.node.why_not_ready()
+        self.node.why_not_ready().or_else(|| self.users.why_not_ready())
     }
 
     fn why_not_counting(&self) -> Option<String> {
-        self.node.why_not_counting()
+        self.node.why_not_counting().or_else(|| self.users.why_not_ready())
     }
 
     fn commit_time(&self) -> Duration {

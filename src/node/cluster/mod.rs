@@ -204,4 +204,4 @@ fn sort_by_preference<P>(peers: &mut [P], me: NodeId, seen: impl Fn(&P) -> (Node
 }
 
 #[cfg(test)]
-mod tests;
+pub mod tests;

@@ -151,18 +151,6 @@ async fn many_users_are_listed_over_pages() {
 }
 
 #[tokio::test]
-async fn the_first_admin_is_made_once_and_never_changed() {
-    let world = World::default();
-    let users = world.start();
-    assert_eq!(users.is_empty().await, Ok(true));
-    assert_eq!(users.ensure_admin(&id("ann"), "right").await, Ok(Ensured::Created));
-    assert_eq!(users.is_empty().await, Ok(false));
-    assert_eq!(users.ensure_admin(&id("ann"), "other").await, Ok(Ensured::Present));
-    assert_eq!(users.verify("ann", "other", address(1)).await, Err(AuthError::Invalid));
-    assert_eq!(users.verify("ann", "right", address(1)).await, admin("ann"));
-}
-
-#[tokio::test]
 async fn the_last_admin_stays() {
     let world = World::default();
     let users = world.with_ann().await;

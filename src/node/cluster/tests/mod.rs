@@ -17,6 +17,7 @@ mod ops;
 mod rig;
 
 pub(super) use ops::*;
+pub use rig::free_port;
 pub(super) use rig::*;
 
 #[test]
