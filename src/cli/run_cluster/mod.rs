@@ -33,6 +33,7 @@ use super::progress;
 use super::serve;
 use folder::{DEMO_USER, Folder, PASSWORD_FILE};
 use keeper::{Event, Keeper, Stop};
+use ports::Peers;
 use probe::{Patience, until_ready};
 use process::{Program, Start};
 
@@ -100,7 +101,7 @@ async fn run_until<F: AsyncFnMut()>(
         () = next_signal() => return Ok(()),
         () = former::have_ended(&disk, &all_data, progress::say) => {}
     }
-    let starts = plan(&mut folder, args.listen, count)?;
+    let (starts, _peers) = plan(&mut folder, args.listen, count)?;
     folder.keep();
     let mut nodes = Nodes::start(starts, program);
     let above = live::Above::new();
@@ -177,13 +178,13 @@ async fn poll_some(shown: &mut Option<Shown<'_>>) -> anyhow::Result<()> {
     }
 }
 
-/// What each node is started with.
-fn plan(folder: &mut Folder, listen: SocketAddr, count: u16) -> anyhow::Result<Vec<Start>> {
+/// What each node is started with, and where they speak to each other.
+fn plan(folder: &mut Folder, listen: SocketAddr, count: u16) -> anyhow::Result<(Vec<Start>, Peers)> {
     let http = ports::http(listen, count)?;
     let peers = if count > 1 {
         ports::peers(listen, count)?
     } else {
-        Vec::new()
+        Peers::default()
     };
     let key = (count > 1).then(|| folder.cluster_key()).transpose()?;
     // Each has only a part of the machine.
@@ -199,15 +200,13 @@ fn plan(folder: &mut Folder, listen: SocketAddr, count: u16) -> anyhow::Result<V
         threads,
         // Later ones find the user in the cluster.
         password_file: (index == 0).then(|| folder.password_file()),
-        cluster: key.clone().zip(peers.get(index).copied()),
+        cluster: key.clone().zip(peers.addresses.get(index).copied()),
         // All have the same list: the first founds the cluster, unless the others belong to one.
-        join: peers.clone(),
+        join: peers.addresses.clone(),
     };
-    Ok(http
-        .into_iter()
-        .enumerate()
-        .map(|(index, listen)| start(index, listen))
-        .collect())
+    let starts = http.into_iter().enumerate();
+    let starts = starts.map(|(index, listen)| start(index, listen)).collect();
+    Ok((starts, peers))
 }
 
 /// The nodes that run, each with its keeper.

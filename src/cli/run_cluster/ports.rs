@@ -21,6 +21,17 @@ const CHOSEN_FROM: u16 = 10_000;
 const CHOICE_MIN: u16 = 1_000;
 /// So many ports that are in use are passed over.
 const TRIES_MAX: usize = 1_000;
+/// Whoever chooses a port holds the same number here, where no node listens: no other run chooses it before the node has it. On Linux all of
+/// 127.0.0.0/8 is this machine.
+const CHOSEN_AT: Ipv4Addr = Ipv4Addr::new(127, 107, 118, 1);
+
+/// Where the nodes speak to each other.
+#[derive(Debug, Default)]
+pub struct Peers {
+    pub addresses: Vec<SocketAddr>,
+    /// Of ports that were chosen: no other run chooses them as long as this is held.
+    _chosen: Vec<UdpSocket>,
+}
 
 /// One for each node; all 0 when the first is.
 pub fn http(first: SocketAddr, count: u16) -> anyhow::Result<Vec<SocketAddr>> {
@@ -32,8 +43,8 @@ pub fn http(first: SocketAddr, count: u16) -> anyhow::Result<Vec<SocketAddr>> {
     Ok(addresses)
 }
 
-/// Where the nodes speak to each other. They must know these before they start, so none is 0.
-pub fn peers(first: SocketAddr, count: u16) -> anyhow::Result<Vec<SocketAddr>> {
+/// They must know these before they start, so none is 0.
+pub fn peers(first: SocketAddr, count: u16) -> anyhow::Result<Peers> {
     let first = reached_here(first);
     if first.port() == 0 {
         return free(first, count);
@@ -44,7 +55,10 @@ pub fn peers(first: SocketAddr, count: u16) -> anyhow::Result<Vec<SocketAddr>> {
         check(*address, TcpListener::bind(address).map(drop))?;
         check(*address, UdpSocket::bind(address).map(drop))?;
     }
-    Ok(addresses)
+    Ok(Peers {
+        addresses,
+        _chosen: Vec::new(),
+    })
 }
 
 /// Where this machine reaches what listens at `address`, which may stand for all addresses of the machine.
@@ -79,7 +93,7 @@ fn check(address: SocketAddr, bound: io::Result<()>) -> anyhow::Result<()> {
 
 /// Ports that nothing uses now, for TCP and UDP. They are let go again, and the nodes take them later: so they are none that the system gives
 /// to somebody else meanwhile.
-fn free(at: SocketAddr, count: u16) -> anyhow::Result<Vec<SocketAddr>> {
+fn free(at: SocketAddr, count: u16) -> anyhow::Result<Peers> {
     let place = || format!("cannot listen on {at}");
     let range = std::fs::read_to_string(GIVEN_FILE).unwrap_or_default();
     let choice = never_given(&range);
@@ -87,19 +101,42 @@ fn free(at: SocketAddr, count: u16) -> anyhow::Result<Vec<SocketAddr>> {
     let mut tries = 0;
     while held.len() < usize::from(count) {
         tries += 1;
-        match bind(SocketAddr::new(at.ip(), one_of(&choice))) {
-            Ok(both) => held.push(both),
+        match Held::bind(SocketAddr::new(at.ip(), one_of(&choice))) {
+            Ok(port) => held.push(port),
             Err(error) if error.kind() == io::ErrorKind::AddrInUse && tries < TRIES_MAX => {}
             Err(error) => return Err(error).with_context(place),
         }
     }
-    Ok(held.into_iter().map(|(address, ..)| address).collect())
+    Ok(Peers {
+        addresses: held.iter().map(|port| port.address).collect(),
+        _chosen: held.into_iter().filter_map(|port| port.chosen).collect(),
+    })
 }
 
-fn bind(at: SocketAddr) -> io::Result<(SocketAddr, TcpListener, UdpSocket)> {
-    let tcp = TcpListener::bind(at)?;
-    let address = tcp.local_addr()?;
-    Ok((address, tcp, UdpSocket::bind(address)?))
+/// A port that nobody else has.
+struct Held {
+    address: SocketAddr,
+    _tcp: TcpListener,
+    _udp: UdpSocket,
+    chosen: Option<UdpSocket>,
+}
+
+impl Held {
+    fn bind(at: SocketAddr) -> io::Result<Self> {
+        let tcp = TcpListener::bind(at)?;
+        let address = tcp.local_addr()?;
+        let chosen = match UdpSocket::bind((CHOSEN_AT, address.port())) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => return Err(error),
+            // Where there is no such address, two runs may choose the same.
+            bound => bound.ok(),
+        };
+        Ok(Self {
+            address,
+            _udp: UdpSocket::bind(address)?,
+            _tcp: tcp,
+            chosen,
+        })
+    }
 }
 
 /// Below those that the system gives, of which it says the first and the last.
@@ -125,9 +162,9 @@ mod tests {
     fn ports_follow_each_other_and_those_of_peers_are_a_hundred_higher() {
         // Below those that the system gives to connections.
         let first: SocketAddr = "127.0.0.1:21200".parse().unwrap();
-        let ports = |addresses: Vec<SocketAddr>| addresses.iter().map(SocketAddr::port).collect::<Vec<_>>();
-        assert_eq!(ports(http(first, 3).unwrap()), [21200, 21201, 21202]);
-        assert_eq!(ports(peers(first, 3).unwrap()), [21300, 21301, 21302]);
+        let ports = |addresses: &[SocketAddr]| addresses.iter().map(SocketAddr::port).collect::<Vec<_>>();
+        assert_eq!(ports(&http(first, 3).unwrap()), [21200, 21201, 21202]);
+        assert_eq!(ports(&peers(first, 3).unwrap().addresses), [21300, 21301, 21302]);
         let last: SocketAddr = "127.0.0.1:65530".parse().unwrap();
         assert!(peers(last, 1).unwrap_err().to_string().contains("65535"));
     }
@@ -136,7 +173,7 @@ mod tests {
     fn peers_of_nodes_that_listen_everywhere_meet_on_this_machine() {
         for (listen, here) in [("0.0.0.0:21210", "127.0.0.1:21310"), ("0.0.0.0:0", "127.0.0.1:0")] {
             let here: SocketAddr = here.parse().unwrap();
-            let peers = peers(listen.parse().unwrap(), 1).unwrap();
+            let peers = peers(listen.parse().unwrap(), 1).unwrap().addresses;
             assert_eq!(peers[0].ip(), here.ip());
             assert!(here.port() == 0 || peers == [here]);
         }
@@ -147,7 +184,7 @@ mod tests {
     fn without_a_port_the_peers_still_know_theirs_beforehand() {
         let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
         assert_eq!(http(any, 2).unwrap(), [any, any]);
-        let peers = peers(any, 3).unwrap();
+        let peers = peers(any, 3).unwrap().addresses;
         assert!(peers.iter().all(|peer| peer.port() != 0));
         assert!(peers[0] != peers[1] && peers[1] != peers[2] && peers[0] != peers[2]);
     }
@@ -160,9 +197,22 @@ mod tests {
             println!("SKIPPED: this machine gives all ports");
             return;
         }
-        for peer in peers("127.0.0.1:0".parse().unwrap(), 7).unwrap() {
+        for peer in peers("127.0.0.1:0".parse().unwrap(), 7).unwrap().addresses {
             assert!(!(ends[0]..=ends[1]).contains(&peer.port()), "{peer} of {range}");
         }
+    }
+
+    #[test]
+    fn what_one_run_has_chosen_no_other_one_chooses_before_the_node_listens() {
+        let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        let chosen = peers(any, 1).unwrap();
+        let address = chosen.addresses[0];
+        let again = || Held::bind(address).map(drop).map_err(|error| error.kind());
+        assert_eq!(again(), Err(io::ErrorKind::AddrInUse));
+        // The node itself can.
+        drop((TcpListener::bind(address).unwrap(), UdpSocket::bind(address).unwrap()));
+        drop(chosen);
+        assert_eq!(again(), Ok(()));
     }
 
     #[test]

@@ -161,7 +161,7 @@ fn what_the_environment_says_of_one_node_is_kept_from_those_here() {
         path: "kv".into(),
         first_args: Vec::new(),
     };
-    let starts = plan(&mut folder, "127.0.0.1:0".parse().unwrap(), 1).unwrap();
+    let (starts, _) = plan(&mut folder, "127.0.0.1:0".parse().unwrap(), 1).unwrap();
     let command = starts[0].command(&program);
     let kept_away: Vec<String> = command
         .as_std()

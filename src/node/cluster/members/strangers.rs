@@ -32,6 +32,8 @@ pub(in crate::node::cluster) const SHOWING_MAX: Duration = Duration::from_secs(3
 const UNKNOWN_MIN: Duration = Duration::from_secs(2);
 /// Between two questions to the same node.
 const ASK_PAUSE: Duration = Duration::from_secs(5);
+/// The same while this node's word waits for what it says.
+const AWAITED_PAUSE: Duration = Duration::from_secs(1);
 const ANSWER_MAX: Duration = Duration::from_secs(2);
 /// So many are asked at once.
 const ASKED_MAX: usize = 8;
@@ -75,8 +77,8 @@ impl Found {
 }
 
 impl Strangers {
-    /// These are there now. Gives those of them that are to be asked.
-    fn look(&self, there: Vec<(NodeId, SocketAddr)>) -> Vec<(NodeId, SocketAddr)> {
+    /// These are there now. Gives those of them that are to be asked; at once, where this node's word waits for what they say.
+    fn look(&self, there: Vec<(NodeId, SocketAddr)>, are_awaited: bool) -> Vec<(NodeId, SocketAddr)> {
         let now = Instant::now();
         let mut all = self.there.lock();
         all.retain(|node, _| there.iter().any(|(other, _)| other == node));
@@ -88,8 +90,12 @@ impl Strangers {
                 is: None,
             });
             let is_recent = |at: Instant, time| now.duration_since(at) < time;
-            let asked_lately = stranger.asked_at.is_some_and(|at| is_recent(at, ASK_PAUSE));
-            if !is_recent(stranger.since, UNKNOWN_MIN) && !asked_lately && due.len() < ASKED_MAX {
+            let (shown_min, pause) = match are_awaited && stranger.is.is_none() {
+                true => (Duration::ZERO, AWAITED_PAUSE),
+                false => (UNKNOWN_MIN, ASK_PAUSE),
+            };
+            let asked_lately = stranger.asked_at.is_some_and(|at| is_recent(at, pause));
+            if !is_recent(stranger.since, shown_min) && !asked_lately && due.len() < ASKED_MAX {
                 stranger.asked_at = Some(now);
                 due.push((node, address));
             }
@@ -128,7 +134,7 @@ pub(in crate::node::cluster) async fn run(inner: Arc<Inner>) {
         // Who is not in asks everybody to be let in.
         let is_in = inner.layout().table.is_up(inner.me) && !inner.clocks.is_new();
         let there = if is_in { inner.strangers_there() } else { Vec::new() };
-        let due = inner.members.strangers.look(there);
+        let due = inner.members.strangers.look(there, !inner.lives.is_known_for_good());
         join_all(due.into_iter().map(|(node, address)| inner.ask_stranger(node, address))).await;
         let why = inner.why_other_cluster();
         if let Some(why) = why.as_ref().filter(|_| said != why) {
@@ -196,7 +202,7 @@ impl Inner {
         match found {
             Found::Nothing => {}
             Found::Later => {
-                tracing::warn!(%node, "a node that this one's member table lacks knows a later one: it is taken");
+                tracing::info!(%node, "a node that this one's member table lacks knows a later one: it is taken");
                 // Before the table: by it alone this node's word might count.
                 self.lives.meet_anew();
                 self.take_told_table(theirs);
@@ -218,8 +224,12 @@ impl Inner {
     }
 
     pub(in crate::node::cluster) async fn answer_table(&self) -> Result<Response, OpError> {
-        let is_whole = !self.clocks.is_new() && self.local.is_whole(SYSTEM_SLOT);
-        if !is_whole || !self.layout().table.is_up(self.me) {
+        let is_new = self.clocks.is_new();
+        if !is_new && !self.local.is_whole(SYSTEM_SLOT) {
+            // What it held may be later than what whoever asks knows: that it is of no cluster would be wrong.
+            return Err(OpError::ShardUnavailable { maybe_applied: false });
+        }
+        if is_new || !self.layout().table.is_up(self.me) {
             let why = MemberRefused::NotMember.to_string();
             return Ok(Response::Failed(WireError::Refused(why)));
         }
@@ -260,15 +270,35 @@ mod tests {
         assert_eq!(found(&[1], &[2, 3]), Found::OtherCluster { members: 2 });
     }
 
+    fn one_there() -> (NodeId, Vec<(NodeId, SocketAddr)>) {
+        let node = NodeId(7);
+        (node, vec![(node, SocketAddr::from(([127, 0, 0, 1], 1)))])
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_is_awaited_is_asked_at_once_and_again_until_it_has_said() {
+        let strangers = Strangers::default();
+        let (node, there) = one_there();
+        for _ in 0..2 {
+            assert_eq!(strangers.look(there.clone(), true), there);
+            assert!(strangers.look(there.clone(), true).is_empty());
+            tokio::time::advance(AWAITED_PAUSE).await;
+        }
+        strangers.note(node, Found::Nothing);
+        assert!(strangers.look(there.clone(), true).is_empty());
+        tokio::time::advance(ASK_PAUSE).await;
+        assert_eq!(strangers.look(there.clone(), true), there);
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_stranger_is_asked_when_it_stays_and_forgotten_when_it_goes() {
         let strangers = Strangers::default();
-        let (node, address) = (NodeId(7), SocketAddr::from(([127, 0, 0, 1], 1)));
-        let there = || vec![(node, address)];
-        assert!(strangers.look(there()).is_empty());
+        let (node, there) = one_there();
+        let there = || there.clone();
+        assert!(strangers.look(there(), false).is_empty());
         tokio::time::advance(UNKNOWN_MIN).await;
-        assert_eq!(strangers.look(there()), there());
-        assert!(strangers.look(there()).is_empty() && !strangers.has_said(node));
+        assert_eq!(strangers.look(there(), false), there());
+        assert!(strangers.look(there(), false).is_empty() && !strangers.has_said(node));
         strangers.note(node, Found::OtherCluster { members: 3 });
         assert!(strangers.has_said(node));
         assert_eq!(
@@ -278,8 +308,8 @@ mod tests {
         );
         assert_eq!(strangers.of_larger(4), None);
         tokio::time::advance(ASK_PAUSE).await;
-        assert_eq!(strangers.look(there()), there());
-        strangers.look(Vec::new());
+        assert_eq!(strangers.look(there(), false), there());
+        strangers.look(Vec::new(), false);
         assert_eq!(strangers.of_larger(1), None);
     }
 }

@@ -250,3 +250,20 @@ async fn who_lost_its_table_does_not_vote_by_that_of_one_that_was_replaced() {
     .await;
     rig.end().await;
 }
+
+/// Whoever asks may run on an older copy of its disk, and would take a no for proof that there is no later table.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_lost_the_table_does_not_say_that_it_is_of_no_cluster() {
+    let mut rig = Rig::new(2).await;
+    rig.stop(1).await;
+    rig.stop(0).await;
+    rig.damage_table(0);
+    rig.start(0).await;
+    let asked = inner(rig.node(0)).answer_table().await;
+    assert_eq!(asked.err(), Some(OpError::ShardUnavailable { maybe_applied: false }));
+    rig.start(1).await;
+    let node = inner(rig.node(0)).clone();
+    until("it has its table again", || node.local.is_whole(SYSTEM_SLOT)).await;
+    assert!(matches!(node.answer_table().await, Ok(Response::Admitted { .. })));
+    rig.end().await;
+}
