@@ -67,7 +67,8 @@ pub async fn get(args: GetArgs) -> anyhow::Result<()> {
 pub async fn clear(args: ClearArgs) -> anyhow::Result<()> {
     let connection = Connection::to_keys(&args.connection)?;
     let cleared = connection.client.clear_key(&args.key).await;
-    cleared.map_err(|error| connection.explain(error.into()))?;
+    let doubt = "see with `kv get_value` what is left; another clear removes what was added since, too";
+    cleared.map_err(|error| connection.explain_change(error, doubt))?;
     print_status(STATUS_OK, args.json)
 }
 

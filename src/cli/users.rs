@@ -4,6 +4,7 @@ use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
 use crate::api::{STATUS_OK, UserEntries, UserEntry};
+use crate::client::ClientError;
 
 use super::add::print_status;
 use super::connection::{CommonArgs, Connection, ConnectionArgs};
@@ -93,20 +94,21 @@ pub async fn run(command: UsersCommand) -> anyhow::Result<()> {
                 true => client.users_adopt(&args.name, &password, args.admin).await,
                 false => client.users_add(&args.name, &password, args.admin).await,
             };
-            finish(added, &connection, args.common.json)
+            finish(added, &connection, LISTED, args.common.json)
         }
         UsersCommand::List(args) => list(&args.common).await,
         UsersCommand::Remove(args) => {
             let connection = Connection::new(&args.common.connection)?;
             let removed = connection.client.users_remove(&args.name).await;
-            finish(removed, &connection, args.common.json)
+            finish(removed, &connection, LISTED, args.common.json)
         }
         UsersCommand::Passwd(args) => {
             let connection = Connection::new(&args.common.connection)?;
             let name = args.name.as_deref().unwrap_or(connection.client.user_id());
             let password = new_password(args.password.new_password_file.as_deref(), name)?;
             let changed = connection.client.users_passwd(name, &password).await;
-            finish(changed, &connection, args.common.json)
+            let doubt = "log in with the new password; where that is refused, change it again with the one of before";
+            finish(changed, &connection, doubt, args.common.json)
         }
     }
 }
@@ -133,8 +135,11 @@ fn line(user: &UserEntry) -> String {
     format!("{}{mark}", shown(&user.user_id))
 }
 
-fn finish(outcome: Result<(), crate::client::ClientError>, connection: &Connection, json: bool) -> anyhow::Result<()> {
-    outcome.map_err(|error| connection.explain(error.into()))?;
+/// What to do when it is not known whether a user was added or removed.
+const LISTED: &str = "`kv users list` tells";
+
+fn finish(outcome: Result<(), ClientError>, connection: &Connection, doubt: &str, json: bool) -> anyhow::Result<()> {
+    outcome.map_err(|error| connection.explain_change(error, doubt))?;
     print_status(STATUS_OK, json)
 }
 

@@ -61,7 +61,7 @@ impl OpError {
     }
 
     /// This error where the outcome is not known.
-    pub(super) fn doubted(self) -> Self {
+    pub fn doubted(self) -> Self {
         match self {
             error if error.maybe_applied() => error,
             Self::Quorum { needed, answered, .. } => Self::Quorum {

@@ -79,7 +79,7 @@ impl Inner {
                     admin,
                 };
                 self.write(user, &active).await?;
-                return match self.history(user, Sight::Quorum).await?.stands(&life) {
+                return match self.history_after(user).await?.stands(&life) {
                     true => Ok(()),
                     false => Err(contended(user)),
                 };

@@ -9,7 +9,7 @@ use crate::node::OpError;
 use crate::types::{LengthError, PASSWORD_HASH_BYTES_MAX, UserId};
 
 use super::adding::Stored;
-use super::history::Standing;
+use super::history::{History, Standing};
 use super::record::{self, Record, RecordError};
 use super::record_store::Sight;
 use super::{AuthError, Fingerprint, Inner, Principal, UserInfo, Users, UsersError};
@@ -68,7 +68,7 @@ impl Users {
                 inner.begin_removal(&user).await
             };
             match begun {
-                Ok(removal) => inner.finish_removal(removal).await,
+                Ok(removal) => inner.finish_removal(removal).await.map_err(doubted),
                 Err(error) => {
                     if matches!(error, UsersError::Store(_) | UsersError::BeingRemoved(_)) {
                         // The user may be marked, and would be neither there nor gone; or is, by a node that died over it.
@@ -128,6 +128,14 @@ pub(super) fn contended(user: &UserId) -> UsersError {
     UsersError::Contended(user.as_str().to_owned())
 }
 
+/// Of a change that was begun.
+pub(super) fn doubted(error: UsersError) -> UsersError {
+    match error {
+        UsersError::Store(error) => error.doubted().into(),
+        error => error,
+    }
+}
+
 pub(super) fn damaged(user: &UserId, error: &RecordError) -> UsersError {
     OpError::Damaged(format!(
         "the record of user {:?}: {error}; an admin's `users passwd` makes a new one, `users remove` removes the user with all data",
@@ -166,13 +174,19 @@ impl Inner {
             admin,
         };
         self.write(user, &active).await?;
-        match self.history(user, Sight::Quorum).await?.standing() {
+        match self.history_after(user).await?.standing() {
             // Removed meanwhile.
             Standing::None => Err(unknown(user)),
             // And added anew: what was written is of a life that is over.
             Standing::Active { life: now, .. } if now != life => Err(contended(user)),
             Standing::Active { .. } | Standing::Removing { .. } | Standing::Damaged(_) => Ok(()),
         }
+    }
+
+    /// What the records come to after what was written: if that cannot be told, the change may have been made all the same.
+    pub(super) async fn history_after(&self, user: &UserId) -> Result<History, UsersError> {
+        let history = self.history(user, Sight::Quorum).await;
+        history.map_err(|error| error.doubted().into())
     }
 
     /// Adds a record of the user. To be called in turn only.

@@ -20,7 +20,7 @@ use crate::node::OpError;
 use crate::planted::{Bug, planted};
 use crate::types::{Consistency, UserId};
 
-use super::changes::{being_removed, contended, last_admin, unknown};
+use super::changes::{being_removed, contended, doubted, last_admin, unknown};
 use super::history::{History, RemovalMark, Standing};
 use super::record::{self, NO_LIFE, Record};
 use super::record_store::Sight;
@@ -121,9 +121,9 @@ impl Inner {
             decided: false,
         };
         self.write(user, &mark.record()).await?;
-        let refused = match self.history(user, Sight::Quorum).await?.standing() {
+        let refused = match self.history_after(user).await?.standing() {
             Standing::Removing { marks, admin } if marks.first().is_some_and(|first| first.id == mark.id) => {
-                return self.decide(user, &marks, admin).await;
+                return self.decide(user, &marks, admin).await.map_err(doubted);
             }
             Standing::Removing { .. } => being_removed(user),
             Standing::None => unknown(user),
@@ -271,8 +271,8 @@ impl Inner {
                 Pass::Emptied(keys) => keys == 0,
                 Pass::Refused(history) => match history.standing() {
                     Standing::Active { life, .. } if life == removal.life => break Erased::Kept,
-                    // It was as far as this, and then failed.
-                    Standing::None if history.is_void(&removal.life) => true,
+                    // It was as far as this, and then failed. Not, when another node has ended it: who adds the name anew has a claim by then.
+                    Standing::None if history.is_void(&removal.life) && history.claims().next().is_none() => true,
                     _ => break Erased::Done,
                 },
             };

@@ -321,6 +321,14 @@ impl Connection {
         }
     }
 
+    /// The same for a change that nobody should ask for twice without a look. `doubt`: what to do when it may have been done.
+    pub fn explain_change(&self, error: ClientError, doubt: &str) -> anyhow::Error {
+        match error.is_in_doubt() {
+            true => anyhow::Error::from(error).context(Advice(format!("it may have been done: {doubt}"))),
+            false => self.explain(error.into()),
+        }
+    }
+
     /// What to do about a failed call, when that is known.
     pub fn advice(&self, error: &anyhow::Error) -> Option<String> {
         let error = error.downcast_ref::<ClientError>()?;

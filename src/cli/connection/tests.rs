@@ -229,6 +229,34 @@ fn advice_says_where_the_settings_came_from() {
 }
 
 #[test]
+fn a_change_that_may_have_been_done_is_not_asked_for_again_without_a_look() {
+    let target = World::new(PROFILE, &[("KV_URL", "http://a")]).resolve().unwrap();
+    let builder = Client::builder().urls(&target.urls.value).user("demo").password("p");
+    let connection = Connection {
+        client: builder.build().unwrap(),
+        target,
+    };
+    let hint = |error: ClientError| {
+        let error = connection.explain_change(error, "look");
+        error.downcast_ref::<Advice>().unwrap().to_string()
+    };
+    let silent = ClientError::Broken {
+        url: "http://a".to_owned(),
+        reason: "r".to_owned(),
+        silent: true,
+    };
+    assert_eq!(hint(silent), "it may have been done: look");
+    let refused = |detail: &str| ClientError::Unavailable {
+        detail: detail.to_owned(),
+        code: None,
+        retry_after: None,
+    };
+    let in_doubt = "2 replicas are needed and 1 answered; this request may have taken effect";
+    assert_eq!(hint(refused(in_doubt)), "it may have been done: look");
+    assert_eq!(hint(refused("not ready")), "try again in a moment");
+}
+
+#[test]
 fn the_consistency_comes_from_the_flag_or_the_environment_or_the_profile() {
     let profile = format!("{PROFILE}\nconsistency = 'one'");
     let mut world = World::new(&profile, &[("KV_CONSISTENCY", "all")]);

@@ -72,11 +72,7 @@ impl Keeper {
             if !self.was_ready {
                 return Err(death);
             }
-            self.early_deaths = if began.elapsed() < LIVED_MIN {
-                self.early_deaths + 1
-            } else {
-                1
-            };
+            self.early_deaths = early_deaths(self.early_deaths, began.elapsed());
             if self.early_deaths >= EARLY_DEATHS_MAX {
                 return Err(death.context(format!("node {} is not started again", self.start.number)));
             }
@@ -115,6 +111,11 @@ impl Keeper {
     }
 }
 
+/// In a row, after one that lived for so long.
+fn early_deaths(before: u32, lived: Duration) -> u32 {
+    if lived < LIVED_MIN { before + 1 } else { 0 }
+}
+
 async fn stop(mut node: NodeProcess, orders: &mut watch::Receiver<Stop>) -> anyhow::Result<()> {
     node.terminate();
     let in_time = tokio::select! {
@@ -138,4 +139,16 @@ async fn stop(mut node: NodeProcess, orders: &mut watch::Receiver<Stop>) -> anyh
 /// The signal may have come before the node could listen for it.
 fn obeyed(status: ExitStatus) -> bool {
     status.success() || status.signal() == Some(Signal::TERM.as_raw())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_that_lived_for_long_has_all_its_tries_again() {
+        assert_eq!(early_deaths(0, Duration::ZERO), 1);
+        assert_eq!(early_deaths(1, LIVED_MIN / 2), 2);
+        assert_eq!(early_deaths(2, LIVED_MIN), 0);
+    }
 }

@@ -244,3 +244,25 @@ async fn who_was_let_in_before_the_name_was_somebody_elses_changes_nothing_of_th
     assert_eq!(earlier.set_password(&id("bob"), "y").await, overtaken);
     assert!(first.verify("bob", "x", address(1)).await.is_ok());
 }
+
+#[tokio::test]
+async fn what_was_written_and_could_not_be_looked_at_is_in_doubt() {
+    let (world, down) = (World::default(), OpError::ShardUnavailable { maybe_applied: false });
+    let in_doubt = Err(UsersError::Store(down.clone().doubted()));
+    let users = world.with_ann().await;
+    // Two looks at a name that nobody has, a claim, a look, the user; and a look, the new password.
+    world.store.fail_after_records(4, down.clone());
+    assert_eq!(users.add(&id("bob"), "x", false).await, in_doubt);
+    world.store.heal();
+    assert_eq!(
+        users.verify("bob", "x", address(1)).await.map(|bob| bob.user),
+        Ok(id("bob"))
+    );
+    world.store.fail_after_records(2, down);
+    assert_eq!(users.set_password(&id("bob"), "y").await, in_doubt);
+    world.store.heal();
+    assert_eq!(
+        users.verify("bob", "y", address(1)).await.map(|bob| bob.user),
+        Ok(id("bob"))
+    );
+}

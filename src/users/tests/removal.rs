@@ -4,6 +4,7 @@ use super::*;
 use crate::users::{Ensured, UsersError};
 
 const DOWN: OpError = OpError::ShardUnavailable { maybe_applied: false };
+const IN_DOUBT: UsersError = UsersError::Store(OpError::ShardUnavailable { maybe_applied: true });
 
 /// Ann, the admin, and bob with some keys, one of them with unfinished parts only.
 async fn with_bobs_keys(world: &World, keys: usize) -> Users {
@@ -44,10 +45,7 @@ async fn a_removal_cut_short_by_a_crash_is_resumed_at_the_next_start() {
     let world = World::default();
     let users = with_bobs_keys(&world, 100).await;
     world.store.fail_after_clears(40, OpError::ShuttingDown);
-    assert_eq!(
-        users.remove(&id("bob")).await,
-        Err(UsersError::Store(OpError::ShuttingDown))
-    );
+    assert_eq!(users.remove(&id("bob")).await, Err(IN_DOUBT));
     let left = world.store.keys_of(&id("bob"));
     assert!(left > 0 && left < 101);
     drop(users);
@@ -72,7 +70,7 @@ async fn a_removal_that_cannot_go_on_is_retried_and_its_name_stays_taken_until_i
     let users = with_bobs_keys(&world, 100).await;
     assert!(users.verify("bob", "x", address(1)).await.is_ok());
     world.store.fail_after_clears(40, DOWN);
-    assert_eq!(users.remove(&id("bob")).await, Err(UsersError::Store(DOWN)));
+    assert_eq!(users.remove(&id("bob")).await, Err(IN_DOUBT));
     let being_removed = Err(UsersError::BeingRemoved("bob".into()));
     assert_eq!(users.verify("bob", "x", address(1)).await, Err(AuthError::Invalid));
     assert_eq!(users.add(&id("bob"), "y", false).await, being_removed);
@@ -95,7 +93,9 @@ async fn a_removal_that_is_marked_goes_on_wherever_it_was_cut_short() {
         let users = with_bobs_keys(&world, 10).await;
         let keys = world.store.keys_of(&id("bob"));
         world.store.fail_after_records(records, DOWN);
-        assert_eq!(users.remove(&id("bob")).await, Err(UsersError::Store(DOWN)));
+        let was_marked = records >= 2;
+        let failed = if was_marked { IN_DOUBT } else { DOWN.into() };
+        assert_eq!(users.remove(&id("bob")).await, Err(failed));
         tokio::time::sleep(Duration::from_secs(60)).await;
         world.store.heal();
         tokio::time::sleep(Duration::from_secs(60)).await;
@@ -125,7 +125,7 @@ async fn however_often_a_removal_fails_one_looks_whether_it_was_begun() {
     // The mark comes to the disk, and is not acknowledged: while the one before is still looked at.
     world.store.heal();
     world.store.fail_after_records(2, DOWN);
-    assert_eq!(users.remove(&id("bob")).await, Err(UsersError::Store(DOWN)));
+    assert_eq!(users.remove(&id("bob")).await, Err(IN_DOUBT));
     world.store.heal();
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert_eq!(world.store.keys_of(&id("bob")), 0);
@@ -226,4 +226,27 @@ async fn while_a_node_is_away_that_may_hold_what_an_earlier_user_stored_the_name
     assert_eq!(users.add(&id("bob"), "y", false).await, unknown);
     world.store.one_is_away.store(false, SeqCst);
     users.add(&id("bob"), "y", false).await.expect("nothing is there");
+}
+
+#[tokio::test]
+async fn who_adds_the_name_anew_keeps_the_claim_though_another_node_is_late_with_the_removal() {
+    let world = World::default();
+    let users = with_bobs_keys(&world, 0).await;
+    world.store.hold_clears(1);
+    let removing = tokio::spawn(async move { users.remove(&id("bob")).await });
+    settle().await;
+    assert_eq!(world.store.waiting(), 1);
+    // Another node has ended the removal, and a third one adds the name.
+    let life = world.store.records_of("bob")[0].clone();
+    let life: serde_json::Value = serde_json::from_str(&life).expect("JSON");
+    let put = |record: String| world.store.put(&UserId::system(), "user/bob", Some(&record));
+    put(format!(
+        r#"{{"v":1,"name":"bob","state":"void","id":{}}}"#,
+        life["life"]
+    ));
+    put(r#"{"v":1,"name":"bob","state":"adding","life":"next"}"#.to_owned());
+    world.store.let_go();
+    assert_eq!(removing.await.expect("it ends"), Ok(()));
+    let records = world.store.records_of("bob");
+    assert!(records.iter().any(|record| record.contains("next")), "{records:?}");
 }
