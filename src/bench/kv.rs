@@ -87,9 +87,13 @@ impl KvProtocol {
     }
 }
 
-/// The marks come in the order of the fields: the key's first, then the value's, and the user's name after both.
+/// The marks come in the order of the fields: the key's first, then the value's, and the user's name after both. The prefix of the keys may
+/// hold what looks like one.
 fn template(target: &KvTarget, path: &str, body: &str, payload: &Payload) -> Template {
-    let (before_key, after_key) = body.split_once(KEY_MARK).unwrap_or((body, ""));
+    let quoted = serde_json::Value::from(payload.key_prefix()).to_string();
+    let prefix = quoted.get(1..quoted.len() - 1).unwrap_or_default();
+    let key = body.find(&format!("{prefix}{KEY_MARK}")).map(|at| at + prefix.len());
+    let (before_key, after_key) = key.map_or((body, ""), |at| (&body[..at], &body[at + KEY_MARK.len()..]));
     let (after_key, after_value) = match after_key.split_once(VALUE_MARK) {
         Some((after_key, after_value)) if path == self::path::ADD_VALUE => (after_key, Some(after_value)),
         _ => (after_key, None),
@@ -135,7 +139,7 @@ mod tests {
     use super::*;
 
     /// The body of a request, after its length was checked.
-    fn body(operation: Operation, user_id: &str) -> String {
+    fn body(operation: Operation, user_id: &str, key_prefix: &str) -> String {
         let target = KvTarget {
             authority: "node:8000".to_owned(),
             base_path: "/kv".to_owned(),
@@ -143,7 +147,7 @@ mod tests {
             password_hash: "hash".to_owned(),
             consistency: None,
         };
-        let mut protocol = KvProtocol::new(&target, Payload::new("b\"\\-", 100, 1)).unwrap();
+        let mut protocol = KvProtocol::new(&target, Payload::new(key_prefix, 100, 1)).unwrap();
         let mut out = Vec::new();
         protocol.request(operation, 42, 9, &mut out);
         let text = String::from_utf8(out).unwrap();
@@ -158,17 +162,23 @@ mod tests {
 
     #[test]
     fn requests_are_those_of_the_api() {
-        for user_id in ["demo", "a\"b", KEY_MARK, VALUE_MARK] {
-            let text = body(Operation::Add, user_id);
+        let names = ["demo", "a\"b", KEY_MARK, VALUE_MARK];
+        let prefixes = ["b\"\\-", "", KEY_MARK, "@KEY@@KEY@", VALUE_MARK, "\""];
+        for (user_id, prefix) in names
+            .into_iter()
+            .flat_map(|user_id| prefixes.map(|prefix| (user_id, prefix)))
+        {
+            let key = format!("{prefix}000000000042");
+            let text = body(Operation::Add, user_id, prefix);
             let add: AddValue<'_> = crate::api::read(text.as_bytes()).unwrap();
-            assert_eq!(add.key, "b\"\\-000000000042");
+            assert_eq!(add.key, key);
             assert_eq!((add.value.len(), add.finish_value), (100, true));
             assert_eq!(add.user.unwrap().user_id, user_id);
-            let text = body(Operation::Get, user_id);
+            let text = body(Operation::Get, user_id, prefix);
             let get: GetValue<'_> = crate::api::read(text.as_bytes()).unwrap();
-            assert_eq!((get.key.as_ref(), get.count_only), ("b\"\\-000000000042", false));
+            assert_eq!((get.key.as_ref(), get.count_only), (key.as_str(), false));
             assert_eq!(get.user.unwrap().user_id, user_id);
-            let text = body(Operation::Clear, user_id);
+            let text = body(Operation::Clear, user_id, prefix);
             let clear: ClearKey<'_> = crate::api::read(text.as_bytes()).unwrap();
             assert_eq!(clear.user.unwrap().password_hash, "hash");
         }

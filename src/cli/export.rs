@@ -1,7 +1,7 @@
 //! `kv export`: keys and values as JSON Lines.
 //!
 //! Invariant: the file has its name only when everything is in it; till then it is `FILE.part`, of which every line that ends is whole and right, so
-//! that what an interruption cuts is the last line only.
+//! that what an interruption cuts is the last line only. Beside it, `FILE.part.of` says whose keys are in it: nobody else's are added.
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, BufWriter, IsTerminal, Read, Seek, SeekFrom, Write};
@@ -12,6 +12,7 @@ use anyhow::Context;
 use futures_util::StreamExt;
 use futures_util::stream;
 use indicatif::ProgressBar;
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use crate::client::{Client, ClientError, Page, ValueDecoder, ValueStream};
@@ -40,7 +41,7 @@ const SCAN_BYTES: usize = 64 * 1024;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 What is added or cleared while it runs may be in it or not; each key's list is what a get would give at its turn. Until everything is in it, FILE is \
-called FILE.part. Export to standard output cannot be gone on with: a script goes by the exit code.")]
+called FILE.part, and FILE.part.of beside it says of which user and prefix. Export to standard output cannot be gone on with: a script goes by the exit code.")]
 pub struct ExportArgs {
     /// File to write, which must not exist yet, or - for standard output
     #[arg(default_value = "-")]
@@ -84,7 +85,12 @@ pub async fn run(args: ExportArgs) -> anyhow::Result<()> {
     }
     let place = || args.file.display().to_string();
     let part = part_of(&args.file);
+    let whose = Whose::of(&connection.client, args.prefix.as_deref());
+    if args.resume {
+        whose.check(&part)?;
+    }
     let Opened { file, after, is_new } = open(&args.file, &part, args.resume).with_context(place)?;
+    whose.write(&part)?;
     let mut out = BufWriter::new(file);
     let (mut stop, bar) = (Stop::new()?, progress::bytes_spinner());
     let exported = tokio::select! {
@@ -99,13 +105,76 @@ pub async fn run(args: ExportArgs) -> anyhow::Result<()> {
         let nothing = is_new && out.get_ref().metadata().is_ok_and(|meta| meta.len() == 0);
         // Where nothing is, the corrected command may begin anew.
         let error = match nothing && fs::remove_file(&part).is_ok() {
-            true => error.context(place()),
+            true => {
+                Whose::remove(&part);
+                error.context(place())
+            }
             false => error.context(format!("{}: go on with --resume", part.display())),
         };
         return Err(connection.explain(error));
     }
     flushed.with_context(|| part.display().to_string())?;
-    name_whole(&part, &args.file).with_context(place)
+    name_whole(&part, &args.file).with_context(place)?;
+    Whose::remove(&part);
+    Ok(())
+}
+
+/// Whose keys a file holds, and which of them.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Whose {
+    user: String,
+    prefix: String,
+}
+
+impl Whose {
+    fn of(client: &Client, prefix: Option<&str>) -> Self {
+        Self {
+            user: client.user_id().to_owned(),
+            prefix: prefix.unwrap_or_default().to_owned(),
+        }
+    }
+
+    fn path(part: &Path) -> PathBuf {
+        let mut name = part.as_os_str().to_owned();
+        name.push(".of");
+        name.into()
+    }
+
+    /// Refuses to go on with what was begun as another user or with another prefix. Of a file that an older program has begun nothing is known.
+    fn check(&self, part: &Path) -> anyhow::Result<()> {
+        let path = Self::path(part);
+        let text = match fs::read(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            read => read.with_context(|| format!("cannot read {}", path.display()))?,
+        };
+        let begun: Self = serde_json::from_slice(&text).map_err(|_| {
+            usage(format!(
+                "{} does not say whose keys {} holds: where you know that they are the same, remove it, and go on",
+                path.display(),
+                part.display()
+            ))
+        })?;
+        match begun == *self {
+            true => Ok(()),
+            false => Err(usage(format!(
+                "{} was begun as the user {:?} with the prefix {:?}: go on as the same, or remove it",
+                part.display(),
+                begun.user,
+                begun.prefix
+            ))),
+        }
+    }
+
+    fn write(&self, part: &Path) -> anyhow::Result<()> {
+        let path = Self::path(part);
+        let written = fs::write(&path, serde_json::to_vec(self)?);
+        written.with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    fn remove(part: &Path) {
+        // What is left of it is in nobody's way: it belongs to a file that is not there.
+        let _ = fs::remove_file(Self::path(part));
+    }
 }
 
 /// What the file is called until it is whole.
@@ -425,6 +494,28 @@ mod tests {
             assert!(format!("{error:#}").contains("export"), "{error:#}");
             assert_eq!(fs::read_to_string(&path).unwrap(), notes);
         }
+    }
+
+    #[test]
+    fn nobody_elses_keys_are_added_to_what_was_begun() {
+        let dir = tempfile::tempdir().unwrap();
+        let part = dir.path().join("out.jsonl.part");
+        let whose = |user: &str, prefix: &str| Whose {
+            user: user.to_owned(),
+            prefix: prefix.to_owned(),
+        };
+        assert!(whose("ann", "").check(&part).is_ok(), "by an older program");
+        whose("ann", "a/").write(&part).unwrap();
+        assert!(whose("ann", "a/").check(&part).is_ok());
+        for other in [whose("bob", "a/"), whose("ann", ""), whose("ann", "b/")] {
+            let error = other.check(&part).unwrap_err().to_string();
+            assert!(error.contains("\"ann\"") && error.contains("\"a/\""), "{error}");
+        }
+        fs::write(Whose::path(&part), b"{").unwrap();
+        let error = whose("ann", "a/").check(&part).unwrap_err().to_string();
+        assert!(error.contains("out.jsonl.part.of"), "{error}");
+        Whose::remove(&part);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 
     #[test]

@@ -71,7 +71,16 @@ fn an_export_that_is_interrupted_leaves_no_file_that_looks_whole() {
         &["out.part", "--resume"],
     );
     node.admin().add("b", "v");
+    // The last one that was interrupted was the admin's, of all keys.
+    assert!(home.path().join("out.part.of").exists());
+    let mut others = cli(&home, &node, &["export", "out", "--resume"]);
+    others.env("KV_USER", "somebody-else");
+    assert_fails(&run(others), USAGE, &["out.part was begun as the user"]);
+    let others = cli(&home, &node, &["export", "out", "--resume", "--prefix", "b"]);
+    assert_fails(&run(others), USAGE, &["with the prefix \"\""]);
+    assert_eq!(std::fs::read_to_string(&part).unwrap(), line);
     ok(cli(&home, &node, &["export", "out", "--resume"]));
+    assert!(!home.path().join("out.part.of").exists());
     assert_eq!(
         std::fs::read_to_string(&file).unwrap(),
         line.to_owned() + &line.replace("\"a\"", "\"b\"")
