@@ -3,6 +3,8 @@
 //! Invariant: the file has its name only when everything is in it; till then it is `FILE.part`, of which every line that ends is whole and right, so
 //! that what an interruption cuts is the last line only. Beside it, `FILE.part.of` says whose keys are in it: nobody else's are added.
 
+mod whose;
+
 use std::fs;
 use std::io::{self, BufRead, BufReader, BufWriter, IsTerminal, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -12,7 +14,6 @@ use anyhow::Context;
 use futures_util::StreamExt;
 use futures_util::stream;
 use indicatif::ProgressBar;
-use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use crate::client::{Client, ClientError, Page, ValueDecoder, ValueStream};
@@ -25,6 +26,7 @@ use super::output::output;
 use super::progress;
 use super::shown::OnTerminal;
 use super::stop::Stop;
+use whose::Whose;
 
 /// Keys that are asked for ahead, so that short values do not wait for one round trip each.
 const KEYS_AHEAD: usize = 8;
@@ -117,64 +119,6 @@ pub async fn run(args: ExportArgs) -> anyhow::Result<()> {
     name_whole(&part, &args.file).with_context(place)?;
     Whose::remove(&part);
     Ok(())
-}
-
-/// Whose keys a file holds, and which of them.
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Whose {
-    user: String,
-    prefix: String,
-}
-
-impl Whose {
-    fn of(client: &Client, prefix: Option<&str>) -> Self {
-        Self {
-            user: client.user_id().to_owned(),
-            prefix: prefix.unwrap_or_default().to_owned(),
-        }
-    }
-
-    fn path(part: &Path) -> PathBuf {
-        let mut name = part.as_os_str().to_owned();
-        name.push(".of");
-        name.into()
-    }
-
-    /// Refuses to go on with what was begun as another user or with another prefix. Of a file that an older program has begun nothing is known.
-    fn check(&self, part: &Path) -> anyhow::Result<()> {
-        let path = Self::path(part);
-        let text = match fs::read(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            read => read.with_context(|| format!("cannot read {}", path.display()))?,
-        };
-        let begun: Self = serde_json::from_slice(&text).map_err(|_| {
-            usage(format!(
-                "{} does not say whose keys {} holds: where you know that they are the same, remove it, and go on",
-                path.display(),
-                part.display()
-            ))
-        })?;
-        match begun == *self {
-            true => Ok(()),
-            false => Err(usage(format!(
-                "{} was begun as the user {:?} with the prefix {:?}: go on as the same, or remove it",
-                part.display(),
-                begun.user,
-                begun.prefix
-            ))),
-        }
-    }
-
-    fn write(&self, part: &Path) -> anyhow::Result<()> {
-        let path = Self::path(part);
-        let written = fs::write(&path, serde_json::to_vec(self)?);
-        written.with_context(|| format!("cannot write {}", path.display()))
-    }
-
-    fn remove(part: &Path) {
-        // What is left of it is in nobody's way: it belongs to a file that is not there.
-        let _ = fs::remove_file(Self::path(part));
-    }
 }
 
 /// What the file is called until it is whole.
@@ -494,28 +438,6 @@ mod tests {
             assert!(format!("{error:#}").contains("export"), "{error:#}");
             assert_eq!(fs::read_to_string(&path).unwrap(), notes);
         }
-    }
-
-    #[test]
-    fn nobody_elses_keys_are_added_to_what_was_begun() {
-        let dir = tempfile::tempdir().unwrap();
-        let part = dir.path().join("out.jsonl.part");
-        let whose = |user: &str, prefix: &str| Whose {
-            user: user.to_owned(),
-            prefix: prefix.to_owned(),
-        };
-        assert!(whose("ann", "").check(&part).is_ok(), "by an older program");
-        whose("ann", "a/").write(&part).unwrap();
-        assert!(whose("ann", "a/").check(&part).is_ok());
-        for other in [whose("bob", "a/"), whose("ann", ""), whose("ann", "b/")] {
-            let error = other.check(&part).unwrap_err().to_string();
-            assert!(error.contains("\"ann\"") && error.contains("\"a/\""), "{error}");
-        }
-        fs::write(Whose::path(&part), b"{").unwrap();
-        let error = whose("ann", "a/").check(&part).unwrap_err().to_string();
-        assert!(error.contains("out.jsonl.part.of"), "{error}");
-        Whose::remove(&part);
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 
     #[test]
