@@ -17,7 +17,7 @@ use super::{prompt, secret};
 pub enum UsersCommand {
     /// Make a user
     Add(AddArgs),
-    /// Print all users, one a line, the admins marked; a name that holds control characters is quoted and escaped
+    /// Print all users, one a line, the admins marked; a name that holds control characters or begins with a quotation mark is quoted and escaped
     List(ListArgs),
     /// Remove a user and everything under their keys
     Remove(RemoveArgs),
@@ -132,7 +132,12 @@ async fn list(args: &CommonArgs) -> anyhow::Result<()> {
 /// No name looks like another one's line, or like the mark of an admin.
 fn line(user: &UserEntry) -> String {
     let mark = if user.admin { "\tadmin" } else { "" };
-    format!("{}{mark}", shown(&user.user_id))
+    let name = &user.user_id;
+    match name.starts_with('"') {
+        // It would look like one that is quoted.
+        true => format!("{name:?}{mark}"),
+        false => format!("{}{mark}", shown(name)),
+    }
 }
 
 /// What to do when it is not known whether a user was added or removed.
@@ -171,5 +176,7 @@ mod tests {
         assert_eq!([line_of("ann", true), line_of("bob", false)], ["ann\tadmin", "bob"]);
         assert_eq!(line_of("eve\tadmin", false), r#""eve\tadmin""#);
         assert_eq!(line_of("a\nb", false), r#""a\nb""#);
+        // One that is already what the line of another one is.
+        assert_eq!(line_of(r#""a\nb""#, false), r#""\"a\\nb\"""#);
     }
 }

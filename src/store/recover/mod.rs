@@ -80,7 +80,7 @@ pub struct Place {
 
 impl Place {
     /// Whether there are no other replicas.
-    fn is_alone(&self) -> bool {
+    pub fn is_alone(&self) -> bool {
         self.own_origins.is_none()
     }
 
@@ -125,6 +125,8 @@ pub struct Recovered {
     unopened: Vec<u64>,
     /// Logs before this number may have been merged into one of them.
     doubted_logs: u64,
+    /// Of a log that is not sealed, parts could not be read.
+    pub has_unread: bool,
     pub reserved: bool,
     /// Something of this folder was set aside as damaged once.
     was_damaged: bool,

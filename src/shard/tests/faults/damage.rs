@@ -365,3 +365,28 @@ fn a_request_whose_op_was_lost_and_comes_back_counts_once() {
     a_lost_request_sent_again(3);
     a_lost_request_sent_again(200);
 }
+
+#[test]
+fn what_could_not_be_read_of_a_log_does_not_come_back_after_a_clear() {
+    let mut rig = Rig::new(small());
+    for index in 0..200 {
+        rig.add("u", "k", &format!("{index} {}", noise(index, 100)));
+    }
+    rig.commit();
+    let bad = |rig: &Rig, byte| rig.disk.faults().bad_byte.store(byte, Ordering::Relaxed);
+    bad(&rig, 6000);
+    let report = rig.reopen();
+    assert!(!report.damage.is_empty());
+    rig.shard.set_origin(OriginId(2));
+    bad(&rig, 0);
+    rig.clear("u", "k");
+    rig.commit();
+    // The process ends before anything is sealed, and the disk can be read again.
+    rig.disk = std::sync::Arc::new(rig.disk.crash());
+    rig.reopen();
+    let refused = rig.reader("u", "k", 0, u64::MAX).is_err();
+    assert!(refused, "that something is lost is known still");
+    rig.run_jobs();
+    assert!(rig.shard.accept_loss().unwrap() > 0);
+    assert_eq!(rig.get("u", "k"), Vec::<String>::new());
+}
