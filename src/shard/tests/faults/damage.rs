@@ -379,6 +379,10 @@ fn what_could_not_be_read_of_a_log_does_not_come_back_after_a_clear() {
     assert!(!report.damage.is_empty());
     rig.shard.set_origin(OriginId(2));
     bad(&rig, 0);
+    // No job but these is run by itself.
+    while let Some(job) = rig.shard.next_space_job() {
+        rig.shard.space_made(job.run());
+    }
     rig.clear("u", "k");
     rig.commit();
     // The process ends before anything is sealed, and the disk can be read again.
@@ -389,4 +393,21 @@ fn what_could_not_be_read_of_a_log_does_not_come_back_after_a_clear() {
     rig.run_jobs();
     assert!(rig.shard.accept_loss().unwrap() > 0);
     assert_eq!(rig.get("u", "k"), Vec::<String>::new());
+}
+
+#[test]
+fn a_shard_opens_only_when_what_could_be_read_of_its_logs_is_kept() {
+    let mut rig = Rig::new(small());
+    for index in 0..200 {
+        rig.add("u", "k", &noise(index, 100));
+    }
+    rig.commit();
+    rig.disk.faults().bad_byte.store(6000, Ordering::Relaxed);
+    rig.disk.faults().free_bytes.store(0, Ordering::Relaxed);
+    let opened = Shard::open(place(&rig.disk), rig.config.clone(), ORIGIN);
+    let why = opened.err().expect("nothing is kept yet").to_string();
+    assert!(why.contains("cannot be read") && why.contains("space"), "{why}");
+    rig.disk.faults().free_bytes.store(u64::MAX, Ordering::Relaxed);
+    rig.reopen();
+    assert_eq!(rig.segment_names().len(), 1);
 }
