@@ -169,7 +169,7 @@ impl ShardEngine {
                 }
                 Err(WriteRefused::DiskFull) => return Err(Refusal::DiskFull),
                 Err(WriteRefused::ValueTooLong { .. }) => return Err(Refusal::TooLong),
-                Err(refused @ (WriteRefused::Stopped | WriteRefused::OtherRequest)) => {
+                Err(refused @ (WriteRefused::Stopped | WriteRefused::Unsealed | WriteRefused::OtherRequest)) => {
                     return Err(failed(format!("{refused}: {:?}", self.shard.failure())));
                 }
             }

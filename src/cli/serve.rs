@@ -149,6 +149,7 @@ pub async fn run(config: ServeConfig, stop_with_parent: bool) -> anyhow::Result<
     let mut stop = StopRequests::new(stop_with_parent)?;
     start_logging(&config);
     let first_admin = first_admin(&config)?;
+    let makes_user = first_admin.is_some();
     let mut running = tokio::select! {
         biased;
         why = stop.next() => {
@@ -159,7 +160,7 @@ pub async fn run(config: ServeConfig, stop_with_parent: bool) -> anyhow::Result<
     };
     // A node that joins others has not heard of their users yet.
     let joins = config.cluster.as_ref().is_some_and(|cluster| !cluster.founds);
-    if !running.has_users && !joins {
+    if !running.has_users && !joins && !makes_user {
         say(NO_USERS);
     }
     announce(&running.server, &config.data);

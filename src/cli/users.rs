@@ -107,7 +107,8 @@ pub async fn run(command: UsersCommand) -> anyhow::Result<()> {
             let name = args.name.as_deref().unwrap_or(connection.client.user_id());
             let password = new_password(args.password.new_password_file.as_deref(), name)?;
             let changed = connection.client.users_passwd(name, &password).await;
-            let doubt = "log in with the new password; where that is refused, change it again with the one of before";
+            let doubt =
+                "try the new password; where it is refused, change it again with the one that you logged in with";
             finish(changed, &connection, doubt, args.common.json)
         }
     }

@@ -81,7 +81,7 @@ impl From<WriteRefused> for OpError {
             WriteRefused::ValueTooLong { got, max } => Self::ValueTooLong { got, max },
             WriteRefused::OtherRequest => Self::OtherRequest,
             WriteRefused::DiskFull => Self::DiskFull,
-            WriteRefused::Stopped => Self::ShardUnavailable { maybe_applied: false },
+            WriteRefused::Stopped | WriteRefused::Unsealed => Self::ShardUnavailable { maybe_applied: false },
         }
     }
 }

@@ -188,7 +188,7 @@ fn is_for_good(error: &UsersError) -> bool {
     matches!(error, UsersError::Name(_) | UsersError::PasswordHash(_))
 }
 
-/// Makes the first admin as soon as it can be made. Until then, or until this node knows of it by itself, it is awaited.
+/// Makes the first admin as soon as it can be made. Until then, or until it is known to be there, it is awaited.
 async fn ensure_admin_soon(
     node: Node,
     users: Users,
@@ -198,11 +198,13 @@ async fn ensure_admin_soon(
 ) {
     loop {
         if node.takes_part() {
-            if awaited.is_some() && !users.is_new(&admin.user).await {
+            if awaited.is_some() && users.is_there(&admin.user).await {
                 awaited = None;
             }
             match users.ensure_admin(&admin.user, &admin.password_hash).await {
-                Ok(_) | Err(UsersError::Store(OpError::ShuttingDown)) => return,
+                Ok(_) => return,
+                // Where it is another node that goes down, this one goes on.
+                Err(UsersError::Store(OpError::ShuttingDown)) if !node.local().is_ready() => return,
                 Err(error) if is_for_good(&error) => {
                     return tracing::error!(%error, "the first admin cannot be made");
                 }

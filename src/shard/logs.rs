@@ -41,6 +41,8 @@ struct Frozen {
     memtable: SharedMemtable,
     /// Its log holds damage and is to be kept aside.
     damaged: bool,
+    /// Parts of its log could not be read.
+    unread: bool,
 }
 
 /// Counted over the shard's life in this process.
@@ -56,6 +58,7 @@ impl Frozen {
         Self {
             memtable: log.memtable,
             damaged: log.damaged,
+            unread: log.unread,
         }
     }
 }
@@ -110,6 +113,11 @@ impl Logs {
     /// The next one to be sealed.
     pub fn oldest_frozen(&self) -> Option<&SharedMemtable> {
         self.frozen.front().map(|frozen| &frozen.memtable)
+    }
+
+    /// Whether one waits of which parts could not be read.
+    pub fn has_unread(&self) -> bool {
+        self.frozen.iter().any(|frozen| frozen.unread)
     }
 
     pub fn frozen_count(&self) -> usize {
@@ -221,6 +229,7 @@ impl Logs {
             self.frozen.push_back(Frozen {
                 memtable: active.memtable,
                 damaged: false,
+                unread: false,
             });
         }
         let header = LogHeader {

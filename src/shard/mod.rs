@@ -187,7 +187,6 @@ impl Shard {
         let found = recover::recover(&place)?;
         let report = OpenReport::of(&found);
         let secret = found.secret.unwrap_or(place.new_secret);
-        let seals = found.has_unread && place.is_alone();
         let mut shard = Self {
             files: Files::found(&found),
             naming: Naming::found(origin, found.closed, &place.slots, found.max_time),
@@ -211,9 +210,6 @@ impl Shard {
         shard.publish_clock();
         shard.set_origin(origin);
         shard.note_recovered_clears();
-        if seals {
-            shard.seal_found()?;
-        }
         Ok((shard, report))
     }
 

@@ -47,13 +47,7 @@ impl Shard {
         Some(self.begin_merge(Purpose::Merge, sources, urgent, now))
     }
 
-    pub(super) fn begin_merge(
-        &mut self,
-        purpose: Purpose,
-        sources: Vec<Source>,
-        urgent: bool,
-        now: WallMs,
-    ) -> MergeJob {
+    fn begin_merge(&mut self, purpose: Purpose, sources: Vec<Source>, urgent: bool, now: WallMs) -> MergeJob {
         let inputs: Vec<u64> = sources.iter().map(Source::number).collect();
         let is_input = |segment: &Arc<Segment>| inputs.contains(&segment.number());
         let segments = self.segments.all().iter().cloned();

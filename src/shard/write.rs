@@ -107,6 +107,8 @@ pub enum WriteRefused {
     DiskFull,
     #[error("the shard has stopped")]
     Stopped,
+    #[error("a log of which parts could not be read is not sealed yet")]
+    Unsealed,
 }
 
 /// A look into a key's past, and what it is based on.
@@ -138,6 +140,11 @@ impl Shard {
     pub fn submit(&mut self, write: Write, past: Option<&PastLookup>, now: WallMs) -> Result<Submitted, WriteRefused> {
         if self.failed.is_some() {
             return Err(WriteRefused::Stopped);
+        }
+        // Until such a log is sealed, what could not be read of it is lost by the word of memory alone. A clear would not name it, and a later start that
+        // can read it would bring back what is cleared.
+        if write.is_clear() && self.place.is_alone() && self.logs.has_unread() {
+            return Err(WriteRefused::Unsealed);
         }
         if let Some(id) = write.request_id
             && !takes_retries()

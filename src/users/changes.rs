@@ -131,7 +131,10 @@ pub(super) fn contended(user: &UserId) -> UsersError {
 /// Of a change that was begun.
 pub(super) fn doubted(error: UsersError) -> UsersError {
     match error {
-        UsersError::Store(error) => error.doubted().into(),
+        UsersError::Store(error) => {
+            tracing::warn!(%error, "a change of a user was begun, and what came of it is in doubt");
+            error.doubted().into()
+        }
         error => error,
     }
 }
@@ -186,7 +189,7 @@ impl Inner {
     /// What the records come to after what was written: if that cannot be told, the change may have been made all the same.
     pub(super) async fn history_after(&self, user: &UserId) -> Result<History, UsersError> {
         let history = self.history(user, Sight::Quorum).await;
-        history.map_err(|error| error.doubted().into())
+        history.map_err(|error| doubted(error.into()))
     }
 
     /// Adds a record of the user. To be called in turn only.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::node::OpError;
 use crate::types::UserId;
 
 use super::history::Standing;
@@ -52,10 +53,14 @@ impl Users {
         }
     }
 
-    /// Whether, as far as this node knows by itself, there never was this user. Not, when that cannot be read.
-    pub async fn is_new(&self, user: &UserId) -> bool {
-        let own = self.inner.history(user, Sight::Own).await;
-        own.is_ok_and(|history| matches!(history.standing(), Standing::None))
+    /// Whether somebody is known to have the name, as far as any one replica tells; or once had, where the record is damaged.
+    pub async fn is_there(&self, user: &UserId) -> bool {
+        match self.inner.history(user, Sight::Own).await {
+            Ok(history) => !matches!(history.standing(), Standing::None),
+            Err(OpError::Damaged(_)) => true,
+            // Nothing is known yet.
+            Err(_) => false,
+        }
     }
 
     /// Why nobody should be told yet that the node serves, if so.
@@ -98,14 +103,19 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn cut_off_from_the_others_a_node_knows_by_itself_that_there_is_its_user() {
+    async fn cut_off_from_the_others_a_node_knows_that_there_is_its_user() {
         let world = World::default();
         let users = world.with_ann().await;
         world.store.is_cut_off.store(true, SeqCst);
         let ensured = users.ensure_admin(&id("ann"), "right").await;
         assert_eq!(ensured, Err(UsersError::Store(NO_QUORUM)));
-        assert!(!users.is_new(&id("ann")).await && users.is_new(&id("bob")).await);
+        assert!(users.is_there(&id("ann")).await && !users.is_there(&id("bob")).await);
+        // What cannot be asked is not known; what is lost, somebody else's word is waited for in vain.
         world.store.fail_after_records(0, NO_QUORUM);
-        assert!(!users.is_new(&id("bob")).await);
+        assert!(!users.is_there(&id("ann")).await);
+        world
+            .store
+            .fail_after_records(0, OpError::Damaged("its block".to_owned()));
+        assert!(users.is_there(&id("ann")).await);
     }
 }

@@ -323,7 +323,8 @@ impl Connection {
 
     /// The same for a change that nobody should ask for twice without a look. `doubt`: what to do when it may have been done.
     pub fn explain_change(&self, error: ClientError, doubt: &str) -> anyhow::Error {
-        match error.is_in_doubt() {
+        // What is no node has changed nothing.
+        match error.is_in_doubt() && !matches!(error, ClientError::BadAnswer { .. }) {
             true => anyhow::Error::from(error).context(Advice(format!("it may have been done: {doubt}"))),
             false => self.explain(error.into()),
         }

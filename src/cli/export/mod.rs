@@ -88,11 +88,15 @@ pub async fn run(args: ExportArgs) -> anyhow::Result<()> {
     let place = || args.file.display().to_string();
     let part = part_of(&args.file);
     let whose = Whose::of(&connection.client, args.prefix.as_deref());
-    if args.resume {
-        whose.check(&part)?;
-    }
+    // One that is left of an export that is not there any more says nothing.
+    let is_told = args.resume && is_there(&part) && whose.check(&part)?;
     let Opened { file, after, is_new } = open(&args.file, &part, args.resume).with_context(place)?;
-    whose.write(&part)?;
+    if !is_told && let Err(error) = whose.write(&part) {
+        if is_new {
+            let _ = fs::remove_file(&part);
+        }
+        return Err(error);
+    }
     let mut out = BufWriter::new(file);
     let (mut stop, bar) = (Stop::new()?, progress::bytes_spinner());
     let exported = tokio::select! {

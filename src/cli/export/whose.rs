@@ -31,11 +31,11 @@ impl Whose {
         name.into()
     }
 
-    /// Refuses to go on with what was begun as another user or with another prefix. Of a file that an older program has begun nothing is known.
-    pub fn check(&self, part: &Path) -> anyhow::Result<()> {
+    /// Refuses to go on with what was begun as another user or with another prefix; false where nobody says whose it is, as an older program.
+    pub fn check(&self, part: &Path) -> anyhow::Result<bool> {
         let path = Self::path(part);
         let text = match fs::read(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
             read => read.with_context(|| format!("cannot read {}", path.display()))?,
         };
         let begun: Self = serde_json::from_slice(&text).map_err(|_| {
@@ -46,7 +46,7 @@ impl Whose {
             ))
         })?;
         match begun == *self {
-            true => Ok(()),
+            true => Ok(true),
             false => Err(usage(format!(
                 "{} was begun as the user {:?} with the prefix {:?}: go on as the same, or remove it",
                 part.display(),
@@ -59,6 +59,10 @@ impl Whose {
     pub fn write(&self, part: &Path) -> anyhow::Result<()> {
         let path = Self::path(part);
         let written = fs::write(&path, serde_json::to_vec(self)?);
+        if written.is_err() {
+            // A part of it would say nothing, and be in the way.
+            Self::remove(part);
+        }
         written.with_context(|| format!("cannot write {}", path.display()))
     }
 
@@ -80,9 +84,9 @@ mod tests {
             user: user.to_owned(),
             prefix: prefix.to_owned(),
         };
-        assert!(whose("ann", "").check(&part).is_ok(), "by an older program");
+        assert!(!whose("ann", "").check(&part).unwrap(), "by an older program");
         whose("ann", "a/").write(&part).unwrap();
-        assert!(whose("ann", "a/").check(&part).is_ok());
+        assert!(whose("ann", "a/").check(&part).unwrap());
         for other in [whose("bob", "a/"), whose("ann", ""), whose("ann", "b/")] {
             let error = other.check(&part).unwrap_err().to_string();
             assert!(error.contains("\"ann\"") && error.contains("\"a/\""), "{error}");

@@ -132,7 +132,6 @@ fn take_log(
         found.note_damage(format!("{}: parts of it cannot be read", path.display()));
         // Nobody can tell whether anything was written there.
         found.lost_uncounted = true;
-        found.has_unread = true;
     } else if scan.records.is_empty() && scan.damaged.is_empty() {
         found.spares.push(number);
         return Ok(());
@@ -162,6 +161,7 @@ fn take_log(
     found.logs.push(RecoveredLog {
         memtable: memtable.share(),
         damaged,
+        unread: !log.whole,
     });
     Ok(())
 }

@@ -107,6 +107,8 @@ pub struct RecoveredLog {
     pub memtable: SharedMemtable,
     /// Something in it had been synced and no longer checks out: to be quarantined, not recycled.
     pub damaged: bool,
+    /// Parts of it could not be read, and may be at a later start.
+    pub unread: bool,
 }
 
 /// What was found.
@@ -125,8 +127,6 @@ pub struct Recovered {
     unopened: Vec<u64>,
     /// Logs before this number may have been merged into one of them.
     doubted_logs: u64,
-    /// Of a log that is not sealed, parts could not be read.
-    pub has_unread: bool,
     pub reserved: bool,
     /// Something of this folder was set aside as damaged once.
     was_damaged: bool,

@@ -81,6 +81,10 @@ fn an_export_that_is_interrupted_leaves_no_file_that_looks_whole() {
     assert_eq!(std::fs::read_to_string(&part).unwrap(), line);
     ok(cli(&home, &node, &["export", "out", "--resume"]));
     assert!(!home.path().join("out.part.of").exists());
+    // One that is left of another export is in nobody's way.
+    std::fs::write(home.path().join("next.part.of"), "{").unwrap();
+    ok(cli(&home, &node, &["export", "next", "--resume"]));
+    assert!(!home.path().join("next.part.of").exists());
     assert_eq!(
         std::fs::read_to_string(&file).unwrap(),
         line.to_owned() + &line.replace("\"a\"", "\"b\"")

@@ -2,7 +2,8 @@
 //!
 //! Mostly such a node waits to be let in, or was let in a moment ago. But the table may be much too old: that of a disk that was rolled back to before
 //! all the others joined names nobody who could say so. And of two that were told to join nobody, or did not see each other, each may have
-//! founded a cluster. So whoever is there for a while and unknown is asked for its table, which changes nothing:
+//! founded a cluster. So whoever is there for a while and unknown, or at once where this node's word waits for that, is asked for its table, which
+//! changes nothing:
 //! - it names all that this one names: it is the later one, and is taken. By it this node meets those who know better;
 //! - the two have nobody in common: they are two clusters, of which a client would see now this one and now that one. They are not merged: the one that
 //!   has not more members takes and shows no user's data while the other is there.
@@ -95,12 +96,19 @@ impl Strangers {
                 false => (UNKNOWN_MIN, ASK_PAUSE),
             };
             let asked_lately = stranger.asked_at.is_some_and(|at| is_recent(at, pause));
-            if !is_recent(stranger.since, shown_min) && !asked_lately && due.len() < ASKED_MAX {
-                stranger.asked_at = Some(now);
-                due.push((node, address));
+            if !is_recent(stranger.since, shown_min) && !asked_lately {
+                due.push((stranger.asked_at, node, address));
             }
         }
-        due
+        // Of many that are silent, each has its turn.
+        due.sort_by_key(|(asked_at, ..)| *asked_at);
+        due.truncate(ASKED_MAX);
+        for (_, node, _) in &due {
+            if let Some(stranger) = all.get_mut(node) {
+                stranger.asked_at = Some(now);
+            }
+        }
+        due.into_iter().map(|(_, node, address)| (node, address)).collect()
     }
 
     fn note(&self, node: NodeId, found: Found) {
@@ -225,11 +233,14 @@ impl Inner {
 
     pub(in crate::node::cluster) async fn answer_table(&self) -> Result<Response, OpError> {
         let is_new = self.clocks.is_new();
-        if !is_new && !self.local.is_whole(SYSTEM_SLOT) {
-            // What it held may be later than what whoever asks knows: that it is of no cluster would be wrong.
+        let is_whole = !is_new && self.local.is_whole(SYSTEM_SLOT);
+        // What it is told of the table, or what it held, may be later than what whoever asks knows: that it is of no cluster would be wrong.
+        let may_know = || !is_new || !self.layout().table.is_empty();
+        // Its shard may just have opened.
+        if (is_whole && self.load_table().await.is_err()) || (!is_whole && may_know()) {
             return Err(OpError::ShardUnavailable { maybe_applied: false });
         }
-        if is_new || !self.layout().table.is_up(self.me) {
+        if !is_whole || !self.layout().table.is_up(self.me) {
             let why = MemberRefused::NotMember.to_string();
             return Ok(Response::Failed(WireError::Refused(why)));
         }
@@ -288,6 +299,18 @@ mod tests {
         assert!(strangers.look(there.clone(), true).is_empty());
         tokio::time::advance(ASK_PAUSE).await;
         assert_eq!(strangers.look(there.clone(), true), there);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_very_many_that_are_silent_each_has_its_turn() {
+        let strangers = Strangers::default();
+        let address = SocketAddr::from(([127, 0, 0, 1], 1));
+        let there: Vec<_> = (0..2 * ASKED_MAX as u64).map(|node| (NodeId(node), address)).collect();
+        let mut asked = strangers.look(there.clone(), true);
+        tokio::time::advance(AWAITED_PAUSE).await;
+        asked.extend(strangers.look(there.clone(), true));
+        asked.sort();
+        assert_eq!(asked, there);
     }
 
     #[tokio::test(start_paused = true)]
