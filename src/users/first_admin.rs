@@ -110,7 +110,7 @@ mod tests {
         let ensured = users.ensure_admin(&id("ann"), "right").await;
         assert_eq!(ensured, Err(UsersError::Store(NO_QUORUM)));
         assert!(users.is_there(&id("ann")).await && !users.is_there(&id("bob")).await);
-        // What cannot be asked is not known; what is lost, somebody else's word is waited for in vain.
+        // What cannot be read now is not known. Of a record that is damaged nothing more is to be waited for.
         world.store.fail_after_records(0, NO_QUORUM);
         assert!(!users.is_there(&id("ann")).await);
         world
