@@ -114,7 +114,6 @@ pub mod http;
 pub mod net;
 pub mod node;
 pub mod os;
-pub mod planted;
 pub mod quota;
 pub mod server;
 pub mod shard;
@@ -122,3 +121,5 @@ pub mod store;
 pub mod types;
 pub mod users;
 pub mod wire;
+
+pub use kv_planted as planted;

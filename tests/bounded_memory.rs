@@ -24,7 +24,6 @@ use kv_storage::store::segment::{EntryRef, Segment, SegmentMeta, SegmentWriter};
 use kv_storage::store::source::KeySource;
 use kv_storage::store::waiting::HELD_BYTES_MAX;
 use kv_storage::types::{Key, RequestId, UserId, WallMs};
-use parking_lot::Mutex;
 
 const MIB: usize = 1 << 20;
 const SLOT: SlotId = SlotId(1);
@@ -32,9 +31,6 @@ const ORIGIN: OriginId = OriginId(1);
 const TEXT_BYTES_MAX: usize = 4 * MIB;
 const CACHE_BYTES: u64 = MIB as u64;
 const STEP_BYTES: u64 = MIB as u64;
-
-/// One test at a time: all of the process's memory is counted.
-static ALONE: Mutex<()> = Mutex::new(());
 
 fn name() -> (UserId, Key) {
     (UserId::new("u").unwrap(), Key::new("k").unwrap())
@@ -197,7 +193,6 @@ fn times(sources: u64, each: u64, in_turn: bool) -> Vec<Vec<u64>> {
 
 #[test]
 fn a_merge_or_a_read_holds_few_of_the_long_texts_of_its_sources() {
-    let _alone = ALONE.lock();
     for (sources, each, text_bytes, in_turn) in
         [(24, 2, MIB, false), (24, 2, MIB, true), (12, 1, TEXT_BYTES_MAX, false)]
     {
@@ -254,7 +249,6 @@ fn keyed_op(number: u64) -> (String, Op) {
 #[test]
 fn a_merge_does_not_hold_more_the_more_keys_and_request_ids_there_are() {
     const OPS: u64 = 500_000;
-    let _alone = ALONE.lock();
     let mut store = Store::of(Vec::new(), 0);
     for origin in 0..2 {
         let meta = SegmentMeta {
@@ -294,7 +288,6 @@ fn a_merge_does_not_hold_more_the_more_keys_and_request_ids_there_are() {
 fn a_list_that_fills_a_log_is_sealed_without_all_its_ops_in_memory() {
     const OPS: u64 = 60_000;
     const TEXT_BYTES: usize = 100;
-    let _alone = ALONE.lock();
     let store = Store::of(Vec::new(), 0);
     let (user, key) = name();
     let mut memtable = Memtable::new(LogKey::without_secret(1), NameKey::new([1; 16]));
@@ -314,7 +307,6 @@ fn a_list_that_fills_a_log_is_sealed_without_all_its_ops_in_memory() {
 #[test]
 fn the_end_of_a_segment_and_its_opening_hold_index_and_filters_once() {
     const KEYS: u64 = 270_000;
-    let _alone = ALONE.lock();
     let store = Store::of(Vec::new(), 0);
     let meta = SegmentMeta {
         shard: 0,

@@ -24,6 +24,8 @@ use crate::rng::Rng;
 
 /// Set for the child: scenario and seed.
 const CHILD: &str = "KV_SIM_CHILD";
+/// Where to write the trace.
+pub const TRACE: &str = "KV_SIM_TRACE";
 /// Before the report, on a line of its own.
 const REPORT: &str = "kv-sim-report ";
 /// Before the name of a planted bug.
@@ -97,7 +99,7 @@ fn draw(scenario: &str, rng: &mut Rng) -> Option<Plan> {
 }
 
 fn run_here(scenario: &str, seed: u64) -> Report {
-    let trace_file = std::env::var("KV_SIM_TRACE").ok();
+    let trace_file = std::env::var(TRACE).ok();
     os::arm(seed ^ 0x5eed);
     let mut rng = Rng::new(seed);
     let Some(plan) = draw(scenario, &mut rng) else {
@@ -208,7 +210,7 @@ pub fn run_apart(scenario: &str, seed: u64, trace: Option<&Path>) -> Report {
         .env(CHILD, format!("{scenario} {seed}"))
         .stdout(Stdio::piped());
     if let Some(trace) = trace {
-        command.env("KV_SIM_TRACE", trace);
+        command.env(TRACE, trace);
     }
     let mut child = command.spawn().expect("the simulation can be started");
     let mut said = String::new();

@@ -17,6 +17,7 @@ mod lie;
 mod listing;
 mod net;
 mod node;
+mod once;
 mod os;
 mod plan;
 mod product;

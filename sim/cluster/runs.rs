@@ -7,6 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::child::{Report, run_apart};
+use super::once::{run_once, run_traced};
 use super::plan::Fault;
 
 /// Without optimisation a seed takes some thirty times as long: `cargo test` is content with a few, which fit in a minute or two.
@@ -15,6 +16,8 @@ pub const IS_OPTIMISED: bool = !cfg!(debug_assertions);
 const SEEDS_DEFAULT: u64 = 10;
 const SEEDS_OF_SET_BACK: u64 = 4;
 const SEEDS_OF_MEMBERS: u64 = 6;
+/// So many seeds, from the first on, are run with a trace, for the test that compares them.
+const SEEDS_TRACED: u64 = usual(3, 1);
 /// In so many seeds of the swarm every fault strikes, or something keeps it from striking.
 const SEEDS_FOR_ALL_FAULTS: u64 = 100;
 /// Of the adds that are acknowledged, so many are held to all checks to the end at least, as no clear may have covered them.
@@ -51,13 +54,13 @@ struct Sum {
 }
 
 impl Sum {
-    fn take(&mut self, seed: u64, report: Report) {
+    fn take(&mut self, seed: u64, report: &Report) {
         self.seeds += 1;
-        for (fault, count) in report.faults {
-            *self.report.faults.entry(fault).or_default() += count;
+        for (fault, count) in &report.faults {
+            *self.report.faults.entry(fault.clone()).or_default() += count;
         }
-        for (status, count) in report.statuses {
-            *self.report.statuses.entry(status).or_default() += count;
+        for (status, count) in &report.statuses {
+            *self.report.statuses.entry(*status).or_default() += count;
         }
         self.report.events += report.events;
         self.report.calls += report.calls;
@@ -67,7 +70,7 @@ impl Sum {
         self.report.simulated_us += report.simulated_us;
         self.report.cpu_ms += report.cpu_ms;
         if !report.problems.is_empty() && self.failed.as_ref().is_none_or(|(first, _)| seed < *first) {
-            self.failed = Some((seed, report.problems));
+            self.failed = Some((seed, report.problems.clone()));
         }
     }
 
@@ -125,7 +128,8 @@ fn run(scenario: &str, usual_seeds: u64) -> Option<Sum> {
                     if seed >= seeds.end || (locked().failed.is_some() && !keep_going) {
                         break;
                     }
-                    let report = run_apart(scenario, seed, None);
+                    let run = run_once(scenario, seed, seed < SEEDS_TRACED);
+                    let report = &run.report;
                     if keep_going && let Some(problem) = report.problems.first() {
                         bar.suspend(|| println!("{scenario} {seed}: {problem}"));
                     }
@@ -150,22 +154,27 @@ fn run(scenario: &str, usual_seeds: u64) -> Option<Sum> {
 
 #[test]
 fn the_same_seed_gives_the_same_trace_in_two_processes() {
-    let dir = tempfile::tempdir().expect("a folder for the traces");
-    let trace_of = |scenario, name: &str, seed| {
-        let path = dir.path().join(name);
-        let report = run_apart(scenario, seed, Some(&path));
-        (report.digest, std::fs::read(&path).expect("the trace was written"))
-    };
     let mut digests = BTreeSet::new();
-    let seeds = (0..usual(3, 1)).map(|seed| ("cluster", seed));
-    for (scenario, seed) in seeds.chain((0..usual(3, 1)).map(|seed| ("product", seed))) {
-        let (one, two) = (trace_of(scenario, "one", seed), trace_of(scenario, "two", seed));
-        assert!(one.1.len() > 10_000, "a trace of {} bytes", one.1.len());
-        assert!(one.1 == two.1, "two runs of {scenario} {seed} differ");
-        assert_eq!(one.0, two.0);
-        digests.insert(one.0);
+    let scenarios = ["cluster", "product"];
+    for (scenario, seed) in scenarios
+        .into_iter()
+        .flat_map(|scenario| (0..SEEDS_TRACED).map(move |seed| (scenario, seed)))
+    {
+        let (one, two) = (run_once(scenario, seed, true), run_traced(scenario, seed));
+        let bytes = two.trace.as_ref().map_or(0, Vec::len);
+        assert!(bytes > 10_000, "a trace of {bytes} bytes");
+        assert!(
+            one.trace.is_none() || one.trace == two.trace,
+            "two runs of {scenario} {seed} differ"
+        );
+        assert_eq!(
+            one.report.digest, two.report.digest,
+            "two runs of {scenario} {seed} differ"
+        );
+        digests.insert(two.report.digest);
     }
-    assert!(!digests.contains(&trace_of("cluster", "other", 3).0));
+    let other = run_once("cluster", SEEDS_TRACED, false);
+    assert!(!digests.contains(&other.report.digest));
 }
 
 #[test]

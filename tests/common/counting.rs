@@ -1,28 +1,32 @@
 //! An allocator that counts. The only `unsafe` code of the package's tests stands here.
 
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicIsize, Ordering};
+use std::cell::Cell;
 
-/// Counts what is allocated now, and the most that ever was since the last reset.
+/// Counts for each thread what is allocated now, and the most that ever was since the last reset.
 struct Counting;
 
-static NOW: AtomicIsize = AtomicIsize::new(0);
-static PEAK: AtomicIsize = AtomicIsize::new(0);
+// Without a destructor and with a constant to begin with, so that they need no allocator themselves.
+thread_local! {
+    static NOW: Cell<isize> = const { Cell::new(0) };
+    static PEAK: Cell<isize> = const { Cell::new(0) };
+}
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// What `run` gives, and the most bytes that it held at once beyond those that were held before. No other thread may allocate meanwhile.
+/// What `run` gives, and the most bytes that it held at once beyond those that were held before. It may not leave work to other threads.
 pub fn held_bytes<T>(run: impl FnOnce() -> T) -> (T, usize) {
-    let before = NOW.load(Ordering::Relaxed);
-    PEAK.store(before, Ordering::Relaxed);
+    let before = NOW.get();
+    PEAK.set(before);
     let result = run();
-    (result, (PEAK.load(Ordering::Relaxed) - before) as usize)
+    (result, (PEAK.get() - before) as usize)
 }
 
 fn count(bytes: isize) {
-    let now = NOW.fetch_add(bytes, Ordering::Relaxed) + bytes;
-    PEAK.fetch_max(now, Ordering::Relaxed);
+    let now = NOW.get() + bytes;
+    NOW.set(now);
+    PEAK.set(PEAK.get().max(now));
 }
 
 // SAFETY: every call is passed on to the system's allocator unchanged.

@@ -1,6 +1,6 @@
 //! Bugs on purpose: what the simulation plants in a node or a client, to prove that its checks find them.
 //!
-//! Invariant: without the feature `planted`, which the tests of this crate alone turn on, [`planted`] is a constant `false`, and the compiler
+//! Invariant: without the feature `on`, which the tests of the store alone turn on, [`planted`] is a constant `false`, and the compiler
 //! leaves nothing of any of it.
 
 /// A bug that a store like this one could have; it is planted where its name is asked for.
@@ -134,22 +134,22 @@ impl Bug {
     ];
 }
 
-#[cfg(feature = "planted")]
+#[cfg(feature = "on")]
 static PLANTED: std::sync::atomic::AtomicU8 = std::sync::atomic::AtomicU8::new(0);
 
 /// From now on all nodes and clients of this process have this bug.
-#[cfg(feature = "planted")]
+#[cfg(feature = "on")]
 pub fn plant(bug: Bug) {
     PLANTED.store(bug as u8, std::sync::atomic::Ordering::Relaxed);
 }
 
 /// Whether the nodes and clients of this process have this bug.
-#[cfg(feature = "planted")]
+#[cfg(feature = "on")]
 pub fn planted(bug: Bug) -> bool {
     PLANTED.load(std::sync::atomic::Ordering::Relaxed) == bug as u8
 }
 
-#[cfg(not(feature = "planted"))]
+#[cfg(not(feature = "on"))]
 #[inline(always)]
 pub const fn planted(_: Bug) -> bool {
     false
