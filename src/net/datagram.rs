@@ -14,7 +14,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use chacha20poly1305::{AeadInOut, KeyInit, Tag, XChaCha20Poly1305, XNonce};
+use kv_xchacha::{Cipher, NONCE_BYTES, TAG_BYTES};
 
 use super::key::{KeyId, KeyRing};
 pub use super::replay::Newest;
@@ -24,8 +24,6 @@ use crate::types::NodeId;
 
 const VERSION: u8 = 1;
 const HEADER_BYTES: usize = 1 /* version */ + 8 /* key id */ + 8 /* sender */ + 8 /* generation */ + 8 /* number */;
-const NONCE_BYTES: usize = 24;
-const TAG_BYTES: usize = 16;
 /// What sealing adds to a payload.
 pub const OVERHEAD_BYTES: usize = HEADER_BYTES + NONCE_BYTES + TAG_BYTES;
 /// The longest datagram of UDP over IPv4: 65,535 less both headers.
@@ -106,7 +104,7 @@ impl RefusedCounts {
 
 /// Seals the datagrams of one node in one generation.
 pub struct Sealer {
-    cipher: XChaCha20Poly1305,
+    cipher: Cipher,
     key: KeyId,
     node: NodeId,
     generation: u64,
@@ -128,7 +126,7 @@ impl Sealer {
     pub fn new(keys: &KeyRing, node: NodeId, generation: u64, entropy: Arc<dyn Entropy>) -> Self {
         let key = keys.first();
         Self {
-            cipher: XChaCha20Poly1305::new(&key.datagram.into()),
+            cipher: Cipher::new(&key.datagram),
             key: key.id,
             node,
             generation,
@@ -153,10 +151,7 @@ impl Sealer {
         datagram.extend_from_slice(payload);
         let (header, sealed) = datagram.split_at_mut(HEADER_BYTES);
         let payload = &mut sealed[NONCE_BYTES..];
-        let tag = self
-            .cipher
-            .encrypt_inout_detached(&XNonce::from(nonce), header, payload.into());
-        match tag {
+        match self.cipher.seal(nonce, header, payload) {
             Ok(tag) => datagram.extend_from_slice(&tag),
             // Only for 256 GiB and more. Without its tag the datagram is refused.
             Err(_) => datagram.clear(),
@@ -174,7 +169,7 @@ pub struct Opened<'a> {
 
 /// Opens what others sealed.
 pub struct Opener {
-    ciphers: Vec<(KeyId, XChaCha20Poly1305)>,
+    ciphers: Vec<(KeyId, Cipher)>,
     node: NodeId,
     replay: Replay,
 }
@@ -182,9 +177,9 @@ pub struct Opener {
 impl Opener {
     /// For `node`, which does not hear itself.
     pub fn new(keys: &KeyRing, node: NodeId) -> Self {
-        let cipher = |key: &[u8; 32]| XChaCha20Poly1305::new(&(*key).into());
+        let ciphers = keys.iter().map(|key| (key.id, Cipher::new(&key.datagram)));
         Self {
-            ciphers: keys.iter().map(|key| (key.id, cipher(&key.datagram))).collect(),
+            ciphers: ciphers.collect(),
             node,
             replay: Replay::default(),
         }
@@ -196,21 +191,16 @@ impl Opener {
             return Err(Refused::TooShort);
         }
         let (header, sealed) = datagram.split_at_mut(HEADER_BYTES);
-        let (nonce, rest) = sealed.split_at_mut(NONCE_BYTES);
-        let (ciphertext, tag) = rest.split_at_mut(rest.len() - TAG_BYTES);
+        let (nonce, rest) = sealed.split_first_chunk_mut().ok_or(Refused::TooShort)?;
+        let (ciphertext, tag) = rest.split_last_chunk_mut().ok_or(Refused::TooShort)?;
         if header[0] != VERSION {
             return Err(Refused::Version(header[0]));
         }
         let key = KeyId(eight(header, 1));
         let cipher = self.ciphers.iter().find(|(id, _)| *id == key);
         let (_, cipher) = cipher.ok_or(Refused::UnknownKey)?;
-        let (nonce, tag) = match (XNonce::try_from(&*nonce), Tag::try_from(&*tag)) {
-            (Ok(nonce), Ok(tag)) => (nonce, tag),
-            _ => return Err(Refused::TooShort),
-        };
-        cipher
-            .decrypt_inout_detached(&nonce, header, (&mut *ciphertext).into(), &tag)
-            .map_err(|_| Refused::Forged)?;
+        let opened = cipher.open(*nonce, header, ciphertext, *tag);
+        opened.map_err(|_| Refused::Forged)?;
         let sender = NodeId(u64::from_le_bytes(eight(header, 9)));
         let generation = u64::from_le_bytes(eight(header, 17));
         let number = u64::from_le_bytes(eight(header, 25));
