@@ -3,6 +3,7 @@
 //! Invariant: a `UserId`, `Key` or `RequestId` that exists is within its limit; nothing checks it again.
 
 use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 /// Longest key, in bytes of UTF-8.
@@ -198,9 +199,36 @@ impl std::str::FromStr for NodeId {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
 pub struct WallMs(pub u64);
 
+/// Addresses that count as one: a single IPv4 address, or an IPv6 /64, which is what one household or host is given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum AddressGroup {
+    V4(Ipv4Addr),
+    /// The upper 64 bits.
+    V6(u64),
+}
+
+impl AddressGroup {
+    pub fn of(address: IpAddr) -> Self {
+        // A socket that takes both families shows IPv4 clients as ::ffff:a.b.c.d.
+        match address.to_canonical() {
+            IpAddr::V4(address) => Self::V4(address),
+            IpAddr::V6(address) => Self::V6((address.to_bits() >> 64) as u64),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ipv4_counts_by_address_and_ipv6_by_its_upper_half() {
+        let group = |text: &str| AddressGroup::of(text.parse().expect("an address"));
+        assert_ne!(group("10.0.0.1"), group("10.0.0.2"));
+        assert_eq!(group("10.0.0.1"), group("::ffff:10.0.0.1"));
+        assert_eq!(group("2001:db8:1:2::1"), group("2001:db8:1:2:ffff::9"));
+        assert_ne!(group("2001:db8:1:2::1"), group("2001:db8:1:3::1"));
+    }
 
     #[test]
     fn each_consistency_is_read_as_it_is_written() {

@@ -12,7 +12,8 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::address::AddressGroup;
+use crate::types::AddressGroup;
+
 use super::failures::FailureKey;
 use super::verified::Digest;
 

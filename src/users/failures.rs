@@ -15,8 +15,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::env::Entropy;
-
-use super::address::AddressGroup;
+use crate::types::AddressGroup;
 
 /// Failures that slow nothing: people mistype.
 pub(super) const FAILURES_FREE: u32 = 3;

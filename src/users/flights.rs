@@ -10,8 +10,8 @@ use futures_util::future::{Shared, WeakShared};
 use parking_lot::Mutex;
 
 use crate::env::BoxFuture;
+use crate::types::AddressGroup;
 
-use super::address::AddressGroup;
 use super::verified::{Digest, Epoch};
 use super::{AuthError, Principal};
 

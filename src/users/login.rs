@@ -11,9 +11,8 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use crate::node::OpError;
-use crate::types::UserId;
+use crate::types::{AddressGroup, UserId};
 
-use super::address::AddressGroup;
 use super::failures::{Begun, FailureKey};
 use super::flights::FlightKey;
 use super::hashing::{Place, StoredHash};

@@ -7,7 +7,7 @@
 //! | `verified`, `flights` | credentials that proved right, remembered; those being checked, shared |
 //! | `first_admin` | the user that the start of a node gave |
 //! | `login`, `hashing` | the check of any other credential; Argon2id |
-//! | `failures`, `delayed`, `address` | how failed logins slow the next ones, and what counts as one address |
+//! | `failures`, `delayed`, `address` | how failed logins slow the next ones, and how many one address may have |
 //!
 //! Invariants:
 //! - a credential is right only by the user's current record; what memory remembers of it is at most [`VERIFIED_AGE_MAX`] old
@@ -44,9 +44,9 @@ use tokio::time::Instant;
 
 use crate::env::{Entropy, Env};
 use crate::node::{Node, OpError};
-use crate::types::{LengthError, UserId};
+use crate::types::{AddressGroup, LengthError, UserId};
 
-use address::{AddressBound, AddressGroup};
+use address::AddressBound;
 use delayed::Delayed;
 use failures::Failures;
 use flights::Flights;

@@ -11,7 +11,7 @@
 //! | `bad_input`, `isolation` | what is refused over HTTP; what a user sees of others |
 //! | `cli`, `command_line`, `load`, `local_cluster` | `kv`, `kv bench`, `kv run-cluster` |
 //! | `kill_nine`, `graceful`, `full_disk`, `fixtures` | ends of all kinds, a full disk, files of every version |
-//! | `streaming` | huge values in bounded memory |
+//! | `huge` | huge values and lists in bounded memory |
 //! | `cluster` | clusters of real processes, in network namespaces where these are permitted |
 #![allow(clippy::disallowed_methods, reason = "tests of the real program on the real machine")]
 
@@ -25,11 +25,11 @@ mod common;
 mod fixtures;
 mod full_disk;
 mod graceful;
+mod huge;
 mod isolation;
 mod kill_nine;
 mod load;
 mod local_cluster;
 mod readme;
 mod seed_document;
-mod streaming;
 mod usage_example;

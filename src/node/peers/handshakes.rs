@@ -1,7 +1,7 @@
 //! Which handshakes run at once at the peer port.
 //!
 //! Invariants:
-//! - their number is bounded, and more narrowly for each address that is no member's;
+//! - their number is bounded, and more narrowly for each address, or network of them, that is no member's;
 //! - strangers take no room from those who connect from a member's address;
 //! - where there is no room, a handshake that does not go on gives way to the next one: nobody holds a place by saying nothing.
 
@@ -15,10 +15,11 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::meter::Meter;
+use crate::types::AddressGroup;
 
 /// Handshakes at once of those at members' addresses, and as many of all others. Each costs some key agreements and a few kilobytes.
 pub(super) const HANDSHAKES_MAX: usize = 64;
-/// Of one address that is no member's.
+/// Of one address, or network of them, that is no member's.
 pub(super) const STRANGERS_OF_ADDRESS_MAX: usize = 4;
 /// An honest handshake is done within this, or is about to be given up by who began it.
 const USUAL_MAX: Duration = Duration::from_secs(1);
@@ -34,7 +35,7 @@ struct Running {
 }
 
 struct Handshake {
-    from: IpAddr,
+    from: AddressGroup,
     is_member: bool,
     meter: Arc<Meter>,
     began: Instant,
@@ -58,6 +59,7 @@ pub struct Place {
 impl Handshakes {
     /// A place for a connection from this address; `meter` counts what comes over it. None when all places are in use.
     pub fn begin(&self, from: IpAddr, is_member: bool, meter: Arc<Meter>) -> Option<Place> {
+        let from = AddressGroup::of(from);
         let mut running = self.0.lock();
         if !is_member {
             running.make_room(STRANGERS_OF_ADDRESS_MAX, |other| !other.is_member && other.from == from)?;
@@ -105,5 +107,30 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         self.running.lock().all.remove(&self.number);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whoever has an IPv6 network may connect from as many addresses as they like.
+    #[tokio::test(start_paused = true)]
+    async fn one_network_has_no_more_than_one_address() {
+        let handshakes = Handshakes::default();
+        let begin = |text: &str| {
+            let meter = Arc::new(Meter::default());
+            // Each goes on, and need not give way.
+            meter.received.store(1, std::sync::atomic::Ordering::Relaxed);
+            handshakes.begin(text.parse().unwrap(), false, meter)
+        };
+        let held: Vec<_> = (0..STRANGERS_OF_ADDRESS_MAX)
+            .map(|host| begin(&format!("2001:db8::{}", host + 1)))
+            .collect();
+        assert!(held.iter().all(Option::is_some));
+        assert!(begin("2001:db8::ffff").is_none());
+        assert!(begin("2001:db8:0:1::1").is_some() && begin("10.0.0.1").is_some());
+        drop(held);
+        assert!(begin("2001:db8::ffff").is_some());
     }
 }

@@ -6,7 +6,7 @@ use futures_util::FutureExt;
 use tokio::time::{Instant, advance};
 
 use super::*;
-use crate::users::address::AddressGroup;
+use crate::types::AddressGroup;
 use crate::users::failures::{FAILURES_FREE, FORGET_ONE_AFTER};
 use crate::users::hashing::{QUEUE_MAX, RUNS_MAX};
 
