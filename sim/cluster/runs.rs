@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::child::{Report, run_apart};
+use super::child::{Report, TRACE, run_apart};
 use super::once::{run_once, run_traced};
 use super::plan::Fault;
 
@@ -155,18 +155,15 @@ fn run(scenario: &str, usual_seeds: u64) -> Option<Sum> {
 #[test]
 fn the_same_seed_gives_the_same_trace_in_two_processes() {
     let mut digests = BTreeSet::new();
-    let scenarios = ["cluster", "product"];
-    for (scenario, seed) in scenarios
-        .into_iter()
-        .flat_map(|scenario| (0..SEEDS_TRACED).map(move |seed| (scenario, seed)))
-    {
+    // Then the trace of the one is where somebody wanted it, and only the digests can be compared.
+    let is_elsewhere = std::env::var_os(TRACE).is_some();
+    let seeds_of = |scenario| (0..SEEDS_TRACED).map(move |seed| (scenario, seed));
+    for (scenario, seed) in ["cluster", "product"].into_iter().flat_map(seeds_of) {
         let (one, two) = (run_once(scenario, seed, true), run_traced(scenario, seed));
         let bytes = two.trace.as_ref().map_or(0, Vec::len);
         assert!(bytes > 10_000, "a trace of {bytes} bytes");
-        assert!(
-            one.trace.is_none() || one.trace == two.trace,
-            "two runs of {scenario} {seed} differ"
-        );
+        let are_alike = is_elsewhere || one.trace == two.trace;
+        assert!(are_alike, "two runs of {scenario} {seed} differ");
         assert_eq!(
             one.report.digest, two.report.digest,
             "two runs of {scenario} {seed} differ"
