@@ -243,6 +243,21 @@ mod tests {
         Sealer::new(keys, SENDER, generation, Arc::new(OsEntropy))
     }
 
+    /// draft-irtf-cfrg-xchacha-03, A.3.1: nodes of all versions understand each other.
+    #[test]
+    fn the_cipher_gives_the_bytes_of_its_specification() {
+        let key = std::array::from_fn(|at| 0x80 + at as u8);
+        let nonce = std::array::from_fn(|at| 0x40 + at as u8);
+        let header = [0x50, 0x51, 0x52, 0x53, 0xc0, 0xc1, 0xc2, 0xc3, 0xc4, 0xc5, 0xc6, 0xc7];
+        let mut text = b"Ladies and Gentlemen of the class of '99: If I could offer you only one tip for the future, \
+            sunscreen would be it."
+            .to_vec();
+        let tag = Cipher::new(&key).seal(nonce, &header, &mut text).unwrap();
+        assert_eq!(text[..8], [0xbd, 0x6d, 0x17, 0x9d, 0x3e, 0x83, 0xd4, 0x3b]);
+        let expected = 0xc087_5924_c1c7_9879_47de_afd8_780a_cf49_u128;
+        assert_eq!(u128::from_be_bytes(tag), expected);
+    }
+
     fn sealed(sealer: &mut Sealer, payload: &[u8]) -> Vec<u8> {
         let mut datagram = b"what was in the buffer before".to_vec();
         sealer.seal(payload, &mut datagram);
