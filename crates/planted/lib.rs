@@ -2,6 +2,7 @@
 //!
 //! Invariant: without the feature `on`, which the tests of the store alone turn on, [`planted`] is a constant `false`, and the compiler
 //! leaves nothing of any of it.
+#![forbid(unsafe_code)]
 
 /// A bug that a store like this one could have; it is planted where its name is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! XChaCha20-Poly1305 of the crate `chacha20poly1305`, in functions that are not generic.
 //!
 //! Generic code is compiled by whoever calls it, as that one is. In a crate of its own it can be optimised where nothing else is
-//! (`[profile.dev.package.kv-xchacha]`): without that, a tenth of what tests take of the processor went into the ciphers of their datagrams.
+//! (`[profile.dev.package.kv-xchacha]`), and tests send very many datagrams.
 #![forbid(unsafe_code)]
 
 use chacha20poly1305::{AeadInOut, Error, KeyInit, XChaCha20Poly1305, XNonce};
