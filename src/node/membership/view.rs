@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::ops::Bound::{Excluded, Unbounded};
 
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
 use crate::types::NodeId;
 
@@ -57,6 +58,8 @@ pub struct Heard<'a> {
     /// As encoded by its node.
     pub about: &'a str,
     pub alive: bool,
+    /// Grows while it lives, and begins anew with each generation.
+    pub heartbeat: u64,
 }
 
 #[derive(Debug, Clone)]
@@ -65,6 +68,10 @@ struct Node {
     gossip: SocketAddr,
     /// In what gossip knows now.
     heard: bool,
+    /// The newest: its generation and number.
+    heartbeat: (u64, u64),
+    /// When that was first seen here.
+    heartbeat_at: Instant,
 }
 
 /// What is known of all nodes.
@@ -75,7 +82,7 @@ pub struct Known {
 
 impl Known {
     /// Knows this node only.
-    pub fn new(own: NodeId, generation: u64, gossip: SocketAddr, about: About) -> Self {
+    pub fn new(own: NodeId, generation: u64, gossip: SocketAddr, about: About, now: Instant) -> Self {
         let view = NodeView {
             about,
             generation,
@@ -85,6 +92,8 @@ impl Known {
             view,
             gossip,
             heard: true,
+            heartbeat: (generation, 0),
+            heartbeat_at: now,
         };
         Self {
             own,
@@ -102,7 +111,12 @@ impl Known {
     ///
     /// A restarted node is there in both generations for a while, the old one alive still and the new one not yet: it counts as alive if any
     /// of them is, and is described by the newest.
-    pub fn update<'a>(&mut self, heard: impl Iterator<Item = Heard<'a>>, catching_up: bool) -> Option<u64> {
+    pub fn update<'a>(
+        &mut self,
+        heard: impl Iterator<Item = Heard<'a>>,
+        now: Instant,
+        catching_up: bool,
+    ) -> Option<u64> {
         let before = std::mem::take(&mut self.nodes);
         let mut newer_self = None;
         for (node, known) in &before {
@@ -116,14 +130,14 @@ impl Known {
                 let own = before.get(&self.own).map_or(0, |own| own.view.generation);
                 newer_self = newer_self.max((heard.generation > own).then_some(heard.generation));
             } else if let Some(about) = About::decode(heard.about) {
-                self.hear(&heard, about);
+                self.hear(&heard, about, now);
             }
         }
         self.forget();
         newer_self
     }
 
-    fn hear(&mut self, heard: &Heard, about: About) {
+    fn hear(&mut self, heard: &Heard, about: About, now: Instant) {
         let node = self.nodes.entry(heard.node).or_insert_with(|| Node {
             view: NodeView {
                 about: about.clone(),
@@ -132,8 +146,14 @@ impl Known {
             },
             gossip: heard.gossip,
             heard: true,
+            heartbeat: (0, 0),
+            heartbeat_at: now,
         });
         node.heard = true;
+        let heartbeat = (heard.generation, heard.heartbeat);
+        if heartbeat > node.heartbeat {
+            (node.heartbeat, node.heartbeat_at) = (heartbeat, now);
+        }
         node.view.alive |= heard.alive;
         if heard.generation >= node.view.generation {
             node.view.generation = heard.generation;
@@ -153,17 +173,30 @@ impl Known {
 
     /// The next node after `last` that is not alive, and where to call it.
     pub fn next_dead(&self, last: Option<NodeId>) -> Option<(NodeId, SocketAddr)> {
+        self.next(last, |_, node| !node.view.alive)
+    }
+
+    /// The next node after `last` that is alive, but whose last heartbeat is not newer than `heard_before`, and where to ask it.
+    pub fn next_silent(&self, last: Option<NodeId>, heard_before: Instant) -> Option<(NodeId, SocketAddr)> {
+        self.next(last, |id, node| {
+            id != self.own && node.view.alive && node.heartbeat_at <= heard_before
+        })
+    }
+
+    fn next(&self, last: Option<NodeId>, is_one: impl Fn(NodeId, &Node) -> bool) -> Option<(NodeId, SocketAddr)> {
         let after = last.map_or(Unbounded, Excluded);
         self.nodes
             .range((after, Unbounded))
             .chain(self.nodes.iter())
-            .find(|(_, node)| !node.view.alive)
+            .find(|(id, node)| is_one(**id, node))
             .map(|(id, node)| (*id, node.gossip))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     const OWN: NodeId = NodeId(1);
@@ -182,7 +215,7 @@ mod tests {
     }
 
     fn known() -> Known {
-        Known::new(OWN, 5, addr(1), about(1))
+        Known::new(OWN, 5, addr(1), about(1), Instant::now())
     }
 
     fn hear(known: &mut Known, heard: &[(NodeId, u64, u16, bool)], catching_up: bool) -> Option<u64> {
@@ -196,8 +229,9 @@ mod tests {
                 gossip: addr(*port),
                 about,
                 alive: *alive,
+                heartbeat: 1,
             });
-        known.update(heard, catching_up)
+        known.update(heard, Instant::now(), catching_up)
     }
 
     fn state(known: &Known, node: NodeId) -> (u64, u16, bool) {
@@ -268,6 +302,46 @@ mod tests {
     }
 
     #[test]
+    fn those_that_are_alive_and_silent_are_asked_in_turn_until_a_heartbeat_or_a_new_start_is_seen() {
+        let mut known = known();
+        let start = Instant::now();
+        let at = |second| start + Duration::from_secs(second);
+        let texts = about(1).encode();
+        let mut hear = |second, heard: &[(u64, u64, u64, bool)]| {
+            let heard = heard.iter().map(|(node, generation, heartbeat, alive)| Heard {
+                node: NodeId(*node),
+                generation: *generation,
+                gossip: addr(*node as u16),
+                about: &texts,
+                alive: *alive,
+                heartbeat: *heartbeat,
+            });
+            known.update(heard, at(second), false);
+            let mut asked = Vec::new();
+            let mut last = None;
+            for _ in 0..4 {
+                last = known.next_silent(last, at(second - 1)).map(|(node, _)| node);
+                asked.extend(last.map(|node| node.0));
+            }
+            asked
+        };
+        let nobody: [u64; 0] = [];
+        assert_eq!(hear(1, &[(2, 1, 7, true), (3, 1, 7, true), (4, 1, 7, false)]), nobody);
+        // Not this node itself, and not who is dead.
+        assert_eq!(
+            hear(2, &[(2, 1, 7, true), (3, 1, 7, true), (4, 1, 7, false)]),
+            [2, 3, 2, 3]
+        );
+        assert_eq!(hear(3, &[(2, 1, 8, true), (3, 1, 7, true)]), [3, 3, 3, 3]);
+        assert_eq!(hear(4, &[(2, 1, 9, true), (3, 1, 7, true), (3, 2, 1, false)]), nobody);
+        // What is still known of its life before is no news.
+        assert_eq!(
+            hear(5, &[(2, 1, 10, true), (3, 2, 1, true), (3, 1, 9, true)]),
+            [3, 3, 3, 3]
+        );
+    }
+
+    #[test]
     fn what_cannot_be_understood_is_left_out_and_what_is_new_in_it_is_skipped() {
         let mut known = known();
         let heard = |about| Heard {
@@ -276,14 +350,15 @@ mod tests {
             gossip: addr(1),
             about,
             alive: true,
+            heartbeat: 1,
         };
         let long = "x".repeat(ABOUT_BYTES_MAX + 1);
         for text in ["", "{}", "{\"peer\":1}", &long] {
-            known.update(std::iter::once(heard(text)), false);
+            known.update(std::iter::once(heard(text)), Instant::now(), false);
             assert_eq!(known.view().nodes.len(), 1, "{text}");
         }
         let newer = about(7).encode().replacen('{', "{\"weight\":3,", 1);
-        known.update(std::iter::once(heard(&newer)), false);
+        known.update(std::iter::once(heard(&newer)), Instant::now(), false);
         assert_eq!(state(&known, OTHER), (1, 7, true));
     }
 

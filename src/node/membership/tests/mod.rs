@@ -144,6 +144,7 @@ async fn nobody_is_declared_dead_whatever_the_seed() {
     let (first, end) = seeds.split_once("..").unwrap();
     for seed in first.parse::<u64>().unwrap()..end.parse().unwrap() {
         hour_and_kills(seed, 100).await;
+        hour_of_a_pair(seed).await;
     }
 }
 
@@ -174,6 +175,39 @@ async fn hour_and_kills(seed: u64, rounds: u64) {
     }
     println!("{per_pair_and_second:.0} B/s for each pair; noticed after at most {longest:?}");
     assert!(longest < Duration::from_secs(3), "{longest:?}");
+}
+
+/// Of two nodes nobody else passes a heartbeat on.
+async fn hour_of_a_pair(seed: u64) {
+    let net = MemoryNet::new(10, JITTER);
+    net.0.lock().rng = SmallRng::seed_from_u64(seed);
+    let nodes = cluster(&net, 2).await;
+    stays(&nodes, Duration::from_secs(3600), |view| alive(view) == [1, 2]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_silent_is_asked_more_often_before_it_is_given_up_and_seldom_afterwards() {
+    let net = MemoryNet::new(0, Duration::from_millis(1));
+    let nodes = cluster(&net, 3).await;
+    let sent_to_third = |net: &MemoryNet| {
+        let recorded = net.0.lock().recorded.replace(Vec::new()).unwrap_or_default();
+        recorded.iter().filter(|(_, to)| *to == addr(3)).count()
+    };
+    sent_to_third(&net);
+    sleep(Duration::from_secs(10)).await;
+    let usual = sent_to_third(&net);
+    assert!(usual < 100, "{usual} in ten seconds");
+
+    net.0.lock().cut_off.insert(addr(3));
+    sent_to_third(&net);
+    for node in &nodes[..2] {
+        wait(node, Duration::from_secs(3), |view| alive(view) == [1, 2]).await;
+    }
+    let silent = sent_to_third(&net);
+    assert!(silent >= 12, "{silent} before it was given up");
+    sleep(Duration::from_secs(10)).await;
+    let dead = sent_to_third(&net);
+    assert!(dead < 100, "{dead} in ten seconds to a dead node");
 }
 
 #[tokio::test(start_paused = true)]
