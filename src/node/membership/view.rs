@@ -178,9 +178,16 @@ impl Known {
 
     /// The next node after `last` that is alive, but whose last heartbeat is not newer than `heard_before`, and where to ask it.
     pub fn next_silent(&self, last: Option<NodeId>, heard_before: Instant) -> Option<(NodeId, SocketAddr)> {
-        self.next(last, |id, node| {
-            id != self.own && node.view.alive && node.heartbeat_at <= heard_before
-        })
+        self.next_alive(last, |node| node.heartbeat_at <= heard_before)
+    }
+
+    /// The next node after `last` that is alive and was heard of after `heard_before`, and where to ask it about others.
+    pub fn next_heard(&self, last: Option<NodeId>, heard_before: Instant) -> Option<(NodeId, SocketAddr)> {
+        self.next_alive(last, |node| node.heartbeat_at > heard_before)
+    }
+
+    fn next_alive(&self, last: Option<NodeId>, is_one: impl Fn(&Node) -> bool) -> Option<(NodeId, SocketAddr)> {
+        self.next(last, |id, node| id != self.own && node.view.alive && is_one(node))
     }
 
     fn next(&self, last: Option<NodeId>, is_one: impl Fn(NodeId, &Node) -> bool) -> Option<(NodeId, SocketAddr)> {
@@ -323,22 +330,19 @@ mod tests {
                 last = known.next_silent(last, at(second - 1)).map(|(node, _)| node);
                 asked.extend(last.map(|node| node.0));
             }
-            asked
+            let witness = known.next_heard(None, at(second - 1)).map(|(node, _)| node.0);
+            (asked, witness)
         };
-        let nobody: [u64; 0] = [];
-        assert_eq!(hear(1, &[(2, 1, 7, true), (3, 1, 7, true), (4, 1, 7, false)]), nobody);
+        let first = [(2, 1, 7, true), (3, 1, 7, true), (4, 1, 7, false)];
+        assert_eq!(hear(1, &first), (vec![], Some(2)));
         // Not this node itself, and not who is dead.
-        assert_eq!(
-            hear(2, &[(2, 1, 7, true), (3, 1, 7, true), (4, 1, 7, false)]),
-            [2, 3, 2, 3]
-        );
-        assert_eq!(hear(3, &[(2, 1, 8, true), (3, 1, 7, true)]), [3, 3, 3, 3]);
-        assert_eq!(hear(4, &[(2, 1, 9, true), (3, 1, 7, true), (3, 2, 1, false)]), nobody);
+        assert_eq!(hear(2, &first), (vec![2, 3, 2, 3], None));
+        assert_eq!(hear(3, &[(2, 1, 8, true), (3, 1, 7, true)]), (vec![3; 4], Some(2)));
+        let restarted = [(2, 1, 9, true), (3, 1, 7, true), (3, 2, 1, false)];
+        assert_eq!(hear(4, &restarted), (vec![], Some(2)));
         // What is still known of its life before is no news.
-        assert_eq!(
-            hear(5, &[(2, 1, 10, true), (3, 2, 1, true), (3, 1, 9, true)]),
-            [3, 3, 3, 3]
-        );
+        let again = [(2, 1, 10, true), (3, 2, 1, true), (3, 1, 9, true)];
+        assert_eq!(hear(5, &again), (vec![3; 4], Some(2)));
     }
 
     #[test]
