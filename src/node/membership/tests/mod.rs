@@ -179,7 +179,7 @@ async fn hour_and_kills(seed: u64, rounds: u64) {
 
 /// Of two nodes nobody else passes a heartbeat on.
 async fn hour_of_a_pair(seed: u64) {
-    let net = MemoryNet::new(10, JITTER);
+    let net = MemoryNet::new(5, JITTER);
     net.0.lock().rng = SmallRng::seed_from_u64(seed);
     let nodes = cluster(&net, 2).await;
     stays(&nodes, Duration::from_secs(3600), |view| alive(view) == [1, 2]).await;
