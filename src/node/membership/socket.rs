@@ -43,8 +43,9 @@ const EMPTY_ACK_BYTES: usize = 5;
 /// The longest message of chitchat, which takes it for what fits into a datagram.
 const MESSAGE_BYTES_MAX: usize = DATAGRAM_BYTES_MAX;
 
-/// A node that was paused makes up for all rounds that it missed, at once. Of what it would send to one address, the first is enough.
-const SYN_INTERVAL_MIN: Duration = Duration::from_millis(100);
+/// A node that was paused makes up for all rounds that it missed, at once. Of what it would send to one address, the first is enough. Less than
+/// what lies between two looks: at each, who is silent may be asked.
+const SYN_INTERVAL_MIN: Duration = Duration::from_millis(80);
 /// Addresses that are remembered.
 const CONTACTS_MAX: usize = 4096;
 /// Between two notices to nodes whose generation is outdated: they need one, and a replayed datagram must not cause many.

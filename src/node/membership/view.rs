@@ -68,9 +68,9 @@ struct Node {
     gossip: SocketAddr,
     /// In what gossip knows now.
     heard: bool,
-    /// The newest: its generation and number.
+    /// The newest of what gossip knows now: its generation and number.
     heartbeat: (u64, u64),
-    /// When that was first seen here.
+    /// When that was last seen to change.
     heartbeat_at: Instant,
 }
 
@@ -122,6 +122,7 @@ impl Known {
         for (node, known) in &before {
             let mut known = known.clone();
             known.heard = *node == self.own;
+            known.heartbeat = (0, 0);
             known.view.alive &= catching_up || known.heard;
             self.nodes.insert(*node, known);
         }
@@ -131,6 +132,12 @@ impl Known {
                 newer_self = newer_self.max((heard.generation > own).then_some(heard.generation));
             } else if let Some(about) = About::decode(heard.about) {
                 self.hear(&heard, about, now);
+            }
+        }
+        for (id, node) in &mut self.nodes {
+            let last = before.get(id).map(|known| known.heartbeat);
+            if node.heard && last != Some(node.heartbeat) {
+                node.heartbeat_at = now;
             }
         }
         self.forget();
@@ -150,10 +157,7 @@ impl Known {
             heartbeat_at: now,
         });
         node.heard = true;
-        let heartbeat = (heard.generation, heard.heartbeat);
-        if heartbeat > node.heartbeat {
-            (node.heartbeat, node.heartbeat_at) = (heartbeat, now);
-        }
+        node.heartbeat = node.heartbeat.max((heard.generation, heard.heartbeat));
         node.view.alive |= heard.alive;
         if heard.generation >= node.view.generation {
             node.view.generation = heard.generation;
@@ -188,6 +192,11 @@ impl Known {
 
     fn next_alive(&self, last: Option<NodeId>, is_one: impl Fn(&Node) -> bool) -> Option<(NodeId, SocketAddr)> {
         self.next(last, |id, node| id != self.own && node.view.alive && is_one(node))
+    }
+
+    /// How many nodes are alive, with this one.
+    pub fn alive(&self) -> usize {
+        self.nodes.values().filter(|node| node.view.alive).count()
     }
 
     fn next(&self, last: Option<NodeId>, is_one: impl Fn(NodeId, &Node) -> bool) -> Option<(NodeId, SocketAddr)> {
@@ -343,6 +352,8 @@ mod tests {
         // What is still known of its life before is no news.
         let again = [(2, 1, 10, true), (3, 2, 1, true), (3, 1, 9, true)];
         assert_eq!(hear(5, &again), (vec![3; 4], Some(2)));
+        // Its counter was set back, and gossip has forgotten the higher one.
+        assert_eq!(hear(6, &[(2, 1, 11, true), (3, 1, 10, true)]), (vec![], Some(2)));
     }
 
     #[test]

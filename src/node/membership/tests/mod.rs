@@ -136,15 +136,17 @@ async fn nobody_is_declared_dead_in_an_hour_of_loss_and_jitter_and_who_is_killed
     hour_and_kills(7, 20).await;
 }
 
-/// The same for many seeds: `KV_SEEDS=100..120 cargo test --release --lib membership -- --ignored`
+/// The same for many seeds, and for two nodes, of whose datagrams KV_LOSS percent are lost:
+/// `KV_SEEDS=100..120 KV_LOSS=10 cargo test --release --lib membership -- --ignored`
 #[tokio::test(start_paused = true)]
 #[ignore = "takes minutes"]
 async fn nobody_is_declared_dead_whatever_the_seed() {
     let seeds = std::env::var("KV_SEEDS").unwrap_or("100..110".to_owned());
     let (first, end) = seeds.split_once("..").unwrap();
+    let loss = std::env::var("KV_LOSS").map_or(5, |percent| percent.parse().unwrap());
     for seed in first.parse::<u64>().unwrap()..end.parse().unwrap() {
         hour_and_kills(seed, 100).await;
-        hour_of_a_pair(seed).await;
+        hour_of_a_pair(seed, loss).await;
     }
 }
 
@@ -178,8 +180,8 @@ async fn hour_and_kills(seed: u64, rounds: u64) {
 }
 
 /// Of two nodes nobody else passes a heartbeat on.
-async fn hour_of_a_pair(seed: u64) {
-    let net = MemoryNet::new(5, JITTER);
+async fn hour_of_a_pair(seed: u64, loss_percent: u32) {
+    let net = MemoryNet::new(loss_percent, JITTER);
     net.0.lock().rng = SmallRng::seed_from_u64(seed);
     let nodes = cluster(&net, 2).await;
     stays(&nodes, Duration::from_secs(3600), |view| alive(view) == [1, 2]).await;
@@ -208,6 +210,19 @@ async fn who_is_silent_is_asked_more_often_before_it_is_given_up_and_seldom_afte
     sleep(Duration::from_secs(10)).await;
     let dead = sent_to_third(&net);
     assert!(dead < 100, "{dead} in ten seconds to a dead node");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_is_silent_is_not_asked_by_all_of_a_large_cluster() {
+    let net = MemoryNet::new(0, Duration::from_millis(1));
+    let nodes = cluster(&net, 30).await;
+    net.0.lock().recorded = Some(Vec::new());
+    net.0.lock().cut_off.insert(addr(30));
+    sleep(Duration::from_secs(3)).await;
+    assert!(nodes[..29].iter().all(|node| !sees(node).contains(&30)));
+    let recorded = net.0.lock().recorded.take().unwrap();
+    let asked = recorded.iter().filter(|(_, to)| *to == addr(30)).count();
+    assert!(asked < 160, "{asked} datagrams in three seconds");
 }
 
 #[tokio::test(start_paused = true)]
