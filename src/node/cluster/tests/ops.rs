@@ -25,7 +25,7 @@ impl Ops {
             key: key(&self.name),
             op: Op {
                 dot: Dot {
-                    origin: OriginId(1000 + place),
+                    origin: self.origin(place),
                     slot,
                     seq: 1,
                 },
@@ -34,6 +34,12 @@ impl Ops {
                 body,
             },
         }
+    }
+
+    /// One for each key and place: keys that share a slot do not share dots.
+    fn origin(&self, place: u64) -> OriginId {
+        let of_key = xxhash_rust::xxh3::xxh3_64(self.name.as_bytes());
+        OriginId(of_key & !0xffff | place)
     }
 
     pub fn value(&self, place: u64) -> KeyedOp {

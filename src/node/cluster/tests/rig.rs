@@ -14,7 +14,7 @@ use crate::types::WallMs;
 const LOOPBACK: ([u8; 4], u16) = ([127, 0, 0, 1], 0);
 
 /// Only what fails takes so long.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(180);
 
 /// Among a member's tasks, as `start` numbers them.
 pub const LAYOUT: usize = 1;
@@ -257,6 +257,14 @@ pub fn user() -> UserId {
 
 pub fn key(text: &str) -> Key {
     Key::new(text).unwrap()
+}
+
+/// At the usual level, also on a machine that has much else to do.
+pub fn patient() -> Terms {
+    Terms {
+        deadline: Instant::now() + PATIENCE,
+        ..Terms::usual()
+    }
 }
 
 pub fn at(consistency: Consistency) -> Terms {

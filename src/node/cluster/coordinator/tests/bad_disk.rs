@@ -271,16 +271,16 @@ async fn a_request_that_was_taken_here_is_in_doubt_whatever_goes_wrong_with_it_t
     let clock = rig.node(0).local().clock(place_of(&user, &key(cleared)).0);
     alone(cleared, WriteKind::Clear, Some(clock.unwrap())).await;
     for name in names {
+        let full = Ops::of(name.to_owned()).op(1, Body::Part("p".repeat(VALUE_BYTES_MAX).into()));
         for index in [1, 2] {
-            let full = Body::Part("p".repeat(VALUE_BYTES_MAX).into());
-            hold(rig.node(index), Ops::of(name.to_owned()).op(1, full)).await;
+            hold(rig.node(index), full.clone()).await;
         }
     }
     let peer = inner(rig.node(1)).peers.get(inner(rig.node(0)).me).unwrap();
     for name in names {
         let unknown = OpError::ShardUnavailable { maybe_applied: true };
         let k = key(name);
-        let again = rig.node(0).add(&user, &k, "v".into(), true, Some(id), Terms::usual());
+        let again = rig.node(0).add(&user, &k, "v".into(), true, Some(id), patient());
         assert_eq!(again.await, Err(unknown), "{name}");
         let told = peer.call(sent_on(name, id)).unwrap().await.unwrap();
         let unknown = WireError::Unavailable { maybe_applied: true };

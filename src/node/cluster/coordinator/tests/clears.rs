@@ -32,7 +32,7 @@ impl<'a> Asked<'a> {
         let (asked, unasked) = order.split_at(nodes.len() / 2);
         let dot = stray.op.dot;
         hold(rig.node(asked[0]), stray).await;
-        let clear = rig.node(0).clear(user, key, id, Terms::usual());
+        let clear = rig.node(0).clear(user, key, id, patient());
         let mut clearing: std::pin::Pin<Box<dyn Future<Output = _> + 'a>> = Box::pin(clear);
         assert!(futures_util::poll!(&mut clearing).is_pending());
         let came = inner.local.clock(dot.slot).unwrap().contains(dot.origin, dot.seq);

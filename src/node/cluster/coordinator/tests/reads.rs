@@ -147,8 +147,9 @@ fn read_repairs(node: &Node) -> u64 {
 async fn repairs_of_reads(rig: &Rig, prefix: &str) -> u64 {
     let names: Vec<String> = (0..20).map(|number| format!("{prefix}{number}")).collect();
     for name in &names {
+        let op = Ops::of(name.clone()).value(1);
         for index in [0, 1] {
-            hold(rig.node(index), Ops::of(name.clone()).value(1)).await;
+            hold(rig.node(index), op.clone()).await;
         }
     }
     let repairs = || rig.running().take(2).map(read_repairs).sum::<u64>();
