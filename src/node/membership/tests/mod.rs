@@ -212,6 +212,25 @@ async fn who_is_silent_is_asked_more_often_before_it_is_given_up_and_seldom_afte
     assert!(dead < 100, "{dead} in ten seconds to a dead node");
 }
 
+/// The last heartbeat is from before the cut, and no older than a round; whoever looks does so once in each round.
+#[tokio::test(start_paused = true)]
+async fn who_is_cut_off_is_given_up_when_the_deadline_is_over_and_not_before() {
+    let net = MemoryNet::new(0, Duration::from_millis(1));
+    let nodes = cluster(&net, 2).await;
+    let margin = Duration::from_millis(20);
+    for phase in 0..20 {
+        sleep(Duration::from_millis(5000 + 17 * phase)).await;
+        net.0.lock().cut_off.insert(addr(2));
+        let took = wait(&nodes[0], Duration::from_secs(3), |view| alive(view) == [1]).await;
+        assert!(took >= DEADLINE - GOSSIP_INTERVAL - margin, "{took:?}");
+        assert!(took <= DEADLINE + GOSSIP_INTERVAL + margin, "{took:?}");
+        net.0.lock().cut_off.clear();
+        for node in &nodes {
+            wait(node, Duration::from_secs(10), |view| alive(view) == [1, 2]).await;
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn one_that_is_silent_is_not_asked_by_all_of_a_large_cluster() {
     let net = MemoryNet::new(0, Duration::from_millis(1));
