@@ -101,12 +101,6 @@ impl Placement {
         self.replicas.get(start..start + self.width).unwrap_or_default()
     }
 
-    /// The slots that `node` holds, in order, the system slot last.
-    pub fn slots_of(&self, node: NodeId) -> impl Iterator<Item = SlotId> {
-        let slots = (0..SLOT_COUNT).map(SlotId).chain([SYSTEM_SLOT]);
-        slots.filter(move |slot| self.replicas(*slot).contains(&node))
-    }
-
     /// All nodes, in the order of their seats.
     pub fn nodes(&self) -> &[NodeId] {
         &self.nodes

@@ -6,7 +6,7 @@
 //! Invariant: only ops that the peer's clock does not cover are sent, and clears before what they saw: nothing that was cleared comes back.
 
 use crate::core::clock::SlotClocks;
-use crate::core::slot::{SLOT_COUNT, SlotId};
+use crate::core::slot::SlotId;
 use crate::node::cluster::Inner;
 use crate::node::cluster::calls::{Broken, ask};
 use crate::node::cluster::clocks::{Portions, digest_of};
@@ -18,12 +18,9 @@ impl Inner {
     /// Slots that the peer holds and this node does not, and of which something is here all the same.
     fn foreign_slots(&self, peer: NodeId) -> Vec<SlotId> {
         let layout = self.layout();
-        let is_foreign = |slot: &SlotId| {
-            let replicas = layout.placement.replicas(*slot);
-            replicas.contains(&peer) && !replicas.contains(&self.me)
-        };
+        let foreign = layout.foreign_of(peer).iter().copied();
         let is_here = |slot: &SlotId| self.local.clock(*slot).is_ok_and(|clock| !clock.is_empty());
-        (0..SLOT_COUNT).map(SlotId).filter(is_foreign).filter(is_here).collect()
+        foreign.filter(is_here).collect()
     }
 
     /// Sends the peer what it lacks of these slots. `offered`: what was here when it lacked none of it.

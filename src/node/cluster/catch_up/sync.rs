@@ -227,13 +227,11 @@ impl Inner {
         let sources = self.sources(self.clocks.is_new() || !lost.is_empty()).await;
         self.heal_unnamed(lost, &sources);
         let layout = &sources.layout;
-        let others = |slot: SlotId| sources.others(slot).collect::<Vec<NodeId>>();
-        let has_all = |slot| self.has_all(slot, &sources);
         // With nobody else in the table there is nobody to copy from: who founds a cluster says so itself.
         let has_others = layout.table.up().count() > 1;
         if self.clocks.is_new() && layout.table.is_up(self.me) && has_others {
-            let mut own = layout.placement.slots_of(self.me).chain([SYSTEM_SLOT]);
-            let is_whole = own.all(|slot| others(slot).is_empty() || has_all(slot));
+            let mut own = self.shared_slots(self.me).into_iter();
+            let is_whole = own.all(|slot| sources.others(slot).next().is_none() || self.has_all(slot, &sources));
             let takes_a_place = || layout.table.get(self.me).is_some_and(|own| own.replaces.is_some());
             let counts_unfilled = planted(Bug::VotesUnsynced) || planted(Bug::PlaceUnfilled) && takes_a_place();
             if (is_whole || counts_unfilled) && self.keeps_what_it_told().await && self.local.set_whole().await.is_ok()
@@ -242,17 +240,15 @@ impl Inner {
                 tracing::info!("all that the other members hold is here: this node's word counts from now on");
             }
         }
-        let slots: Vec<(SlotId, Vec<NodeId>)> = (0..=SYSTEM_SLOT.0)
-            .map(|slot| (SlotId(slot), others(SlotId(slot))))
-            .collect();
-        let with_peers = slots.iter().map(|(slot, peers)| (*slot, peers.iter().collect()));
-        let (own, mut stable) = (self.local.clocks(), self.clocks.stable(with_peers));
+        let others = |slot| sources.others(slot);
+        let (own, mut stable) = (self.local.clocks(), self.clocks.stable(others));
         // Alone with a slot, it need not wait for others to know of a clear.
         let alone = own
             .slots()
             .filter(|(slot, _)| layout.placement.replicas(*slot) == [self.me]);
         alone.for_each(|(slot, clock)| stable.join_slot(slot, clock));
-        let neighbours: BTreeSet<NodeId> = slots.iter().flat_map(|(_, others)| others).copied().collect();
+        // Of the system's slot, everybody is a replica.
+        let neighbours: BTreeSet<NodeId> = others(SYSTEM_SLOT).collect();
         // A request id of what was cleared since is not forgotten.
         let heard = self.clocks.heard(neighbours, &own, self.env.wall.now());
         self.local.set_stable(&stable, heard);

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::core::clock::{Clock, SlotClocks};
-use crate::core::slot::{SLOT_COUNT, SYSTEM_SLOT, SlotId};
+use crate::core::slot::{SYSTEM_SLOT, SlotId};
 use crate::node::OpError;
 use crate::node::cluster::Inner;
 use crate::node::cluster::calls::{Broken, ask};
@@ -41,14 +41,9 @@ impl Inner {
     /// The slots that both this node and the peer hold.
     pub(in crate::node::cluster) fn shared_slots(&self, peer: NodeId) -> Vec<SlotId> {
         let layout = self.layout();
-        let holds = |slot: &SlotId| {
-            let replicas = layout.placement.replicas(*slot);
-            replicas.contains(&self.me) && replicas.contains(&peer)
-        };
-        let mut slots: Vec<SlotId> = (0..SLOT_COUNT).map(SlotId).filter(holds).collect();
+        let shared = layout.shared_with(peer).iter();
         // Everybody holds the system's slot; a member that is not in the table yet finds the table there.
-        slots.push(SYSTEM_SLOT);
-        slots
+        shared.copied().chain([SYSTEM_SLOT]).collect()
     }
 
     pub(in crate::node::cluster) fn digests(&self, slots: &[SlotId]) -> Result<BTreeMap<SlotId, u64>, OpError> {

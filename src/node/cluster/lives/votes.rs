@@ -7,11 +7,27 @@ use crate::types::NodeId;
 impl Inner {
     /// Whether this node's own word counts for the slot.
     pub(in crate::node::cluster) fn votes(&self, slot: SlotId) -> bool {
-        !self.clocks.is_new()
-            && self.local.is_whole(slot)
-            && self.is_known()
-            && self.was_told(slot)
-            && self.may_vote_by_table()
+        self.may_vote() && self.is_ready_to_vote(slot)
+    }
+
+    /// Of those of the slots for which this node's own word counts, how many there are.
+    pub(in crate::node::cluster) fn voting(&self, slots: &[SlotId]) -> usize {
+        let is_ready = |slot: &&SlotId| self.is_ready_to_vote(**slot);
+        if self.may_vote() {
+            slots.iter().filter(is_ready).count()
+        } else {
+            0
+        }
+    }
+
+    /// Whether this node's own word counts at all.
+    fn may_vote(&self) -> bool {
+        !self.clocks.is_new() && self.is_known() && self.may_vote_by_table()
+    }
+
+    /// Whether the slot itself does not keep this node's own word from counting.
+    fn is_ready_to_vote(&self, slot: SlotId) -> bool {
+        self.local.is_whole(slot) && self.was_told(slot)
     }
 
     /// The same, for a request of a peer: it has to know this node's life, and both have to be replicas by this node's table. One that was

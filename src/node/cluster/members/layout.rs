@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 use super::table::{MemberTable, Record};
 use crate::core::placement::Placement;
-use crate::core::slot::SYSTEM_SLOT;
+use crate::core::slot::{SLOT_COUNT, SYSTEM_SLOT, SlotId};
 use crate::node::cluster::{ClusterError, Inner, TICK};
 use crate::node::membership::ClusterView;
 use crate::types::NodeId;
@@ -22,14 +22,54 @@ use crate::types::NodeId;
 pub(in crate::node::cluster) struct Layout {
     pub(in crate::node::cluster) table: MemberTable,
     pub(in crate::node::cluster) placement: Placement,
+    /// Of every node, its slots of users' data. Rounds of catching up ask for them again and again.
+    slots: BTreeMap<NodeId, NodeSlots>,
+}
+
+/// The slots of one node, in order, as another one sees them.
+#[derive(Default)]
+struct NodeSlots {
+    /// That both hold.
+    shared: Vec<SlotId>,
+    /// That the other one does not hold.
+    foreign: Vec<SlotId>,
 }
 
 impl Layout {
+    /// As `me` sees it.
+    fn of(table: MemberTable, me: NodeId) -> Self {
+        let placement = Placement::of(&table.seats(), table.replication());
+        let mut slots: BTreeMap<NodeId, NodeSlots> = BTreeMap::new();
+        for slot in (0..SLOT_COUNT).map(SlotId) {
+            let replicas = placement.replicas(slot);
+            let is_shared = replicas.contains(&me);
+            for node in replicas {
+                let node = slots.entry(*node).or_default();
+                let part = if is_shared { &mut node.shared } else { &mut node.foreign };
+                part.push(slot);
+            }
+        }
+        Self {
+            table,
+            placement,
+            slots,
+        }
+    }
+
     /// How many slots of users' data the node holds.
     pub(in crate::node::cluster) fn slots_of(&self, node: NodeId) -> usize {
-        // Everybody holds the system's.
-        let slots = self.placement.slots_of(node);
-        slots.filter(|slot| *slot != SYSTEM_SLOT).count()
+        let slots = self.slots.get(&node);
+        slots.map_or(0, |slots| slots.shared.len() + slots.foreign.len())
+    }
+
+    /// The slots of users' data that both this node and `node` hold, in order: of this node, all that it holds.
+    pub(in crate::node::cluster) fn shared_with(&self, node: NodeId) -> &[SlotId] {
+        self.slots.get(&node).map_or(&[], |slots| &slots.shared)
+    }
+
+    /// The slots that `node` holds and this node does not, in order.
+    pub(in crate::node::cluster) fn foreign_of(&self, node: NodeId) -> &[SlotId] {
+        self.slots.get(&node).map_or(&[], |slots| &slots.foreign)
     }
 }
 
@@ -91,12 +131,9 @@ impl Inner {
         if current.table == table || is_behind {
             return;
         }
-        let placement = Placement::of(&table.seats(), table.replication());
         tracing::info!(members = table.up().count(), "the member table changed");
-        self.members
-            .layouts
-            .current
-            .store(Arc::new(Layout { table, placement }));
+        let layout = Layout::of(table, self.me);
+        self.members.layouts.current.store(Arc::new(layout));
     }
 
     fn set_links(&self, view: &ClusterView) {
@@ -127,6 +164,46 @@ pub(in crate::node::cluster) async fn watch(inner: Arc<Inner>, mut view: watch::
                 tokio::time::sleep(TICK).await;
             },
             () = tokio::time::sleep(TICK) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::table::MemberState;
+    use super::*;
+
+    fn record(seat: u32) -> String {
+        let record = Record {
+            node: NodeId(u64::from(seat)).to_string(),
+            peer: ([127, 0, 0, 1], 1).into(),
+            http: ([127, 0, 0, 1], 2).into(),
+            zone: "z".to_owned(),
+            weight: 100,
+            state: MemberState::Up,
+            seat,
+            replaces: None,
+            replication: 3,
+        };
+        serde_json::to_string(&record).unwrap()
+    }
+
+    #[test]
+    fn each_slot_of_a_node_is_either_shared_or_foreign() {
+        let records: Vec<String> = (0..7).map(record).collect();
+        // One of the members, and one that waits to be let in.
+        for me in [NodeId(2), NodeId(9)] {
+            let layout = Layout::of(MemberTable::of(&records), me);
+            for node in (0..7).map(NodeId) {
+                let holds = |slot: &SlotId| layout.placement.replicas(*slot).contains(&node);
+                let is_mine = |slot: &SlotId| layout.placement.replicas(*slot).contains(&me);
+                let slots = (0..SLOT_COUNT).map(SlotId).filter(holds);
+                let (shared, foreign): (Vec<SlotId>, Vec<SlotId>) = slots.partition(is_mine);
+                assert_eq!(layout.shared_with(node), shared);
+                assert_eq!(layout.foreign_of(node), foreign);
+                assert_eq!(layout.slots_of(node), shared.len() + foreign.len());
+            }
+            assert!(layout.shared_with(NodeId(9)).is_empty() && layout.foreign_of(NodeId(9)).is_empty());
         }
     }
 }

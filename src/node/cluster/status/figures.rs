@@ -178,9 +178,7 @@ impl Inner {
 
     /// Slots of users' data for which this node's word counts.
     fn voting_slots(&self) -> u64 {
-        let layout = self.layout();
-        let own = layout.placement.slots_of(self.me);
-        own.filter(|slot| *slot != SYSTEM_SLOT && self.votes(*slot)).count() as u64
+        self.voting(self.layout().shared_with(self.me)) as u64
     }
 
     /// Why this node's word does not count everywhere, if it does not: its own disk, or others that know nothing of its life.

@@ -294,19 +294,25 @@ impl ClockBook {
         self.pages.lock().get(&peer)?.clocks.get(slot).cloned()
     }
 
-    /// Of each slot, what the clocks of all its other replicas cover.
-    pub(in crate::node::cluster) fn stable<'a>(
-        &self,
-        slots: impl Iterator<Item = (SlotId, Vec<&'a NodeId>)>,
-    ) -> SlotClocks {
+    /// Of each slot, what the clocks of all its `others`, its other replicas, cover.
+    pub(in crate::node::cluster) fn stable<I>(&self, others: impl Fn(SlotId) -> I) -> SlotClocks
+    where
+        I: Iterator<Item = NodeId>,
+    {
         let pages = self.pages.lock();
         let mut stable = SlotClocks::default();
-        for (slot, peers) in slots {
-            let mut clocks = peers.iter().map(|peer| pages.get(peer)?.clocks.get(slot));
-            let Some(Some(first)) = clocks.next() else {
+        let told = pages
+            .iter()
+            .flat_map(|(peer, page)| page.clocks.slots().map(move |told| (*peer, told)));
+        for (peer, (slot, first)) in told {
+            let mut others = others(slot);
+            // Once for each slot: what the first of them has not told, not all cover.
+            if others.next() != Some(peer) {
                 continue;
-            };
-            let all = clocks.try_fold(first.clone(), |all, clock| Some(all.meet(clock?)));
+            }
+            let all = others.try_fold(first.clone(), |all, other| {
+                Some(all.meet(pages.get(&other)?.clocks.get(slot)?))
+            });
             if let Some(all) = all {
                 stable.join_slot(slot, &all);
             }
