@@ -42,6 +42,7 @@ macro_rules! call_on_keys {
 mod accept;
 mod cluster;
 mod errors;
+mod text;
 mod users;
 
 use std::borrow::Cow;
@@ -53,6 +54,7 @@ use crate::types::Consistency;
 pub use accept::read;
 pub use cluster::{AskClusterStatus, ClusterStatus, Member, MemberState, RemoveNode, ReplaceNode};
 pub use errors::{Detail, ErrorBody, FieldError, MAYBE_APPLIED, Outage, OutageCode};
+pub use text::plain_bytes;
 pub use users::{ListUsers, RemoveUser, SetPassword, UserChange, UserEntries, UserEntry};
 
 pub mod path {

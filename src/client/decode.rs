@@ -3,6 +3,8 @@
 //! Invariant: whatever the chunks it is fed with, the pieces joined up are the strings of the array, and `finish` is Ok only
 //! after a whole object. Memory is bounded by the largest chunk, not by the values.
 
+use crate::api::plain_bytes;
+
 /// Longest member name or key that is kept; longer names are some other member, and a longer key is an error.
 const NAME_BYTES_MAX: usize = crate::types::KEY_BYTES_MAX;
 /// Deepest nesting that is skipped over in members that mean nothing here.
@@ -141,8 +143,7 @@ impl ValueDecoder {
 
     /// Copies what needs no decoding; returns the bytes taken, at least one.
     fn plain_text(&mut self, target: Target, bytes: &[u8], out: &mut Vec<ValuePiece>) -> Result<usize, &'static str> {
-        let special = |byte: &u8| matches!(byte, b'"' | b'\\' | 0..=0x1f);
-        let plain = bytes.iter().position(special).unwrap_or(bytes.len());
+        let plain = plain_bytes(bytes);
         if plain > 0 {
             self.push(target, bytes.get(..plain).unwrap_or_default())?;
             return Ok(plain);

@@ -4,6 +4,8 @@
 
 use bytes::{BufMut, BytesMut};
 
+use crate::api::plain_bytes;
+
 /// 0: stands for itself; `u`: `\u00XX`; otherwise the letter after the backslash.
 const ESCAPES: [u8; 256] = {
     let mut table = [0; 256];
@@ -22,9 +24,6 @@ const ESCAPES: [u8; 256] = {
     table
 };
 
-/// Text that is looked at at once.
-const BLOCK_BYTES: usize = 32;
-
 const HEX: &[u8; 16] = b"0123456789abcdef";
 
 /// Appends `text` escaped, without quotes.
@@ -32,8 +31,8 @@ pub fn escape_into(out: &mut BytesMut, text: &[u8]) {
     out.reserve(text.len());
     let mut rest = text;
     loop {
-        let (clean, from) = rest.split_at(clean_bytes(rest));
-        out.extend_from_slice(clean);
+        let (plain, from) = rest.split_at(plain_bytes(rest));
+        out.extend_from_slice(plain);
         let Some(&byte) = from.first() else {
             return;
         };
@@ -46,19 +45,6 @@ pub fn escape_into(out: &mut BytesMut, text: &[u8]) {
         }
         rest = from.get(1..).unwrap_or_default();
     }
-}
-
-/// How many bytes at the beginning of `text` stand for themselves.
-fn clean_bytes(text: &[u8]) -> usize {
-    // Without a branch per byte: the compiler makes a few vector instructions of it.
-    let is_clean = |block: &&[u8]| {
-        let escaped = |byte: &u8| (*byte < 0x20) | (*byte == b'"') | (*byte == b'\\');
-        !block.iter().fold(false, |any, byte| any | escaped(byte))
-    };
-    let clean = BLOCK_BYTES * text.chunks_exact(BLOCK_BYTES).take_while(is_clean).count();
-    let rest = text.get(clean..).unwrap_or_default();
-    let more = rest.iter().position(|byte| ESCAPES[usize::from(*byte)] != 0);
-    clean + more.unwrap_or(rest.len())
 }
 
 /// Appends `text` as a JSON string.

@@ -178,9 +178,9 @@ pub(super) fn noise(seed: u64, length: usize) -> String {
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
-        char::from(b'!' + (state % 90) as u8)
+        b'!' + (state % 90) as u8
     };
-    (0..length).map(|_| next()).collect()
+    String::from_utf8((0..length).map(|_| next()).collect()).unwrap()
 }
 
 pub(super) fn strings(values: &[&str]) -> Vec<String> {
