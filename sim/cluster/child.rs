@@ -98,6 +98,13 @@ fn draw(scenario: &str, rng: &mut Rng) -> Option<Plan> {
     Some(plan)
 }
 
+/// All that a run of the scenario with this seed follows from: whatever they are called, two with the same are the same run.
+pub fn world_of(scenario: &str, seed: u64) -> String {
+    let mut rng = Rng::new(seed);
+    let plan = draw(scenario, &mut rng);
+    format!("{seed} {rng:?} {plan:?}")
+}
+
 fn run_here(scenario: &str, seed: u64) -> Report {
     let trace_file = std::env::var(TRACE).ok();
     os::arm(seed ^ 0x5eed);
