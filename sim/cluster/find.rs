@@ -1,14 +1,15 @@
 //! Planted bugs and lies, each of which has to be found.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
 
 use kv_storage::planted::Bug;
 
 use super::bug;
 use super::check::CHECKS;
-use super::child::{PLANTED, Report, SOUND, run_apart, world_of};
+use super::child::{PLANTED, Report, SOUND, run_apart};
 use super::lie::Lie;
+use super::once::run_once;
 use super::runs::IS_OPTIMISED;
 
 /// Seeds that every planted bug must be found within.
@@ -34,33 +35,20 @@ fn sought() -> Vec<(String, &'static str)> {
     lies.filter(|(_, found_by)| checks.insert(*found_by)).collect()
 }
 
-/// Runs without anything planted, by what they follow from: most lies are told in the same world.
-#[derive(Default)]
-struct SoundRuns(Mutex<BTreeMap<String, Arc<OnceLock<Report>>>>);
-
-impl SoundRuns {
-    fn of(&self, name: &str, seed: u64) -> Report {
-        let scenario = format!("{SOUND}{name}");
-        let mut runs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let run = runs.entry(world_of(&scenario, seed)).or_default().clone();
-        drop(runs);
-        run.get_or_init(|| run_apart(&scenario, seed, None)).clone()
-    }
-}
-
-/// The first seed in which this check finds the bug and nothing fails without it, with what it says; and the processor time that it took.
+/// The first seed in which this check finds the bug and nothing fails without it, with what it says; and the processor time of these runs.
 /// Any other check would do for a bug that breaks everything, and say nothing about the one that is there for it.
-fn find(name: &str, found_by: &str, sound: &SoundRuns) -> (Option<(u64, String)>, u64) {
+fn find(name: &str, found_by: &str) -> (Option<(u64, String)>, u64) {
     let mut cpu_ms = 0;
-    let mut problems_of = |report: Report| {
+    let mut problems_of = |report: &Report| {
         cpu_ms += report.cpu_ms;
-        report.problems
+        report.problems.clone()
     };
     let found = (0..SEEDS_TO_FIND).find_map(|seed| {
-        let mut problems = problems_of(run_apart(&format!("{PLANTED}{name}"), seed, None)).into_iter();
+        let mut problems = problems_of(&run_apart(&format!("{PLANTED}{name}"), seed, None)).into_iter();
         let problem = problems.find(|problem| problem.starts_with(&format!("{found_by}: ")))?;
         // Nothing but the bug may be what was found.
-        problems_of(sound.of(name, seed)).is_empty().then_some((seed, problem))
+        let sound = run_once(&format!("{SOUND}{name}"), seed, false);
+        problems_of(&sound.report).is_empty().then_some((seed, problem))
     });
     (found, cpu_ms)
 }
@@ -81,7 +69,7 @@ fn every_planted_bug_is_found() {
         return;
     }
     let left = Mutex::new(sought());
-    let (missed, sound) = (Mutex::new(Vec::new()), SoundRuns::default());
+    let missed = Mutex::new(Vec::new());
     let workers = std::thread::available_parallelism().map_or(1, |count| count.get());
     std::thread::scope(|scope| {
         for _ in 0..workers {
@@ -89,7 +77,7 @@ fn every_planted_bug_is_found() {
                 loop {
                     let next = left.lock().unwrap_or_else(PoisonError::into_inner).pop();
                     let Some((name, found_by)) = next else { break };
-                    match find(&name, found_by, &sound) {
+                    match find(&name, found_by) {
                         (Some((seed, problem)), cpu_ms) => println!("{name} {seed} ({cpu_ms} ms): {problem}"),
                         (None, _) => {
                             let missed = missed.lock();

@@ -1,9 +1,10 @@
-//! Each seed is run once, for all tests that want it: one takes seconds without optimisation.
+//! Each seed is run once, for all tests that want it: one takes seconds without optimisation. The same of scenarios that differ in name alone, as
+//! most worlds do in which a lie is told, without the lie.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use super::child::{Report, TRACE, run_apart};
+use super::child::{Report, TRACE, run_apart, world_of};
 
 pub struct Run {
     pub report: Report,
@@ -13,11 +14,11 @@ pub struct Run {
 
 /// Runs the seed, or waits for whoever is at it, or gives what it came to. `with_trace` is the same each time for one seed.
 pub fn run_once(scenario: &str, seed: u64, with_trace: bool) -> Arc<Run> {
-    type Runs = BTreeMap<(String, u64), Arc<OnceLock<Arc<Run>>>>;
+    type Runs = BTreeMap<String, Arc<OnceLock<Arc<Run>>>>;
     static RUNS: Mutex<Runs> = Mutex::new(Runs::new());
     let place = {
         let mut runs = RUNS.lock().unwrap_or_else(PoisonError::into_inner);
-        runs.entry((scenario.to_owned(), seed)).or_default().clone()
+        runs.entry(world_of(scenario, seed)).or_default().clone()
     };
     // Somebody who reads the trace has said where to.
     let with_trace = with_trace && std::env::var_os(TRACE).is_none();
