@@ -230,7 +230,7 @@ impl Inner {
         // With nobody else in the table there is nobody to copy from: who founds a cluster says so itself.
         let has_others = layout.table.up().count() > 1;
         if self.clocks.is_new() && layout.table.is_up(self.me) && has_others {
-            let mut own = self.shared_slots(self.me).into_iter();
+            let mut own = layout.shared_with(self.me).iter().copied().chain([SYSTEM_SLOT]);
             let is_whole = own.all(|slot| sources.others(slot).next().is_none() || self.has_all(slot, &sources));
             let takes_a_place = || layout.table.get(self.me).is_some_and(|own| own.replaces.is_some());
             let counts_unfilled = planted(Bug::VotesUnsynced) || planted(Bug::PlaceUnfilled) && takes_a_place();
