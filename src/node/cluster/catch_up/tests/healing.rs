@@ -142,13 +142,13 @@ async fn what_damage_took_is_not_given_up_while_it_may_be_on_its_way_to_another_
     let is_lost = |keyed: &&KeyedOp| lost.contains(keyed.op.dot.origin, keyed.op.dot.seq);
     let late = ops.iter().find(is_lost).unwrap();
     let others = [0, 2].map(|index| rig.node(index).local().life().node);
-    let until = Instant::now() + PATIENCE;
-    while !inner(rig.node(1)).clocks.has_all_of(slot(), others) {
-        assert!(Instant::now() < until, "it does not get what the others have");
-        sleep(Duration::from_millis(20)).await;
-    }
+    let unsynced = || rig.node(1).cluster().unwrap().figures().unsynced_slots;
+    let has_all = || inner(rig.node(1)).clocks.has_all_of(slot(), others);
+    until("it gets what the others have", has_all).await;
+    until("its word counts but in this slot", || unsynced() == 1).await;
     sleep(3 * TICK).await;
     assert!(!is_whole(rig.node(1)), "it gave up what may come to another one");
+    assert_eq!(unsynced(), 1);
     let sent = inner(rig.node(0))
         .answer_append(others[1], vec![WireOp::of(late)])
         .await;
