@@ -10,6 +10,21 @@ impl Inner {
         self.may_vote() && self.is_ready_to_vote(slot)
     }
 
+    /// The same, for a request of a peer: it has to know this node's life, and both have to be replicas by this node's table. One that was
+    /// replaced, and runs on, gets no quorum, and one that goes by an older table counts on nobody who held the slot by that.
+    pub(in crate::node::cluster) fn votes_for(&self, slot: SlotId, peer: NodeId) -> bool {
+        self.votes(slot) && self.knows_replica(slot, peer)
+    }
+
+    pub(in crate::node::cluster) fn knows_replica(&self, slot: SlotId, peer: NodeId) -> bool {
+        let are_replicas = || {
+            let layout = self.layout();
+            let replicas = layout.placement.replicas(slot);
+            replicas.contains(&peer) && replicas.contains(&self.me)
+        };
+        self.lives.is_introduced(peer) && are_replicas()
+    }
+
     /// Of those of the slots for which this node's own word counts, how many there are.
     pub(in crate::node::cluster) fn voting(&self, slots: &[SlotId]) -> usize {
         let is_ready = |slot: &&SlotId| self.is_ready_to_vote(**slot);
@@ -28,21 +43,6 @@ impl Inner {
     /// Whether the slot itself does not keep this node's own word from counting.
     fn is_ready_to_vote(&self, slot: SlotId) -> bool {
         self.local.is_whole(slot) && self.was_told(slot)
-    }
-
-    /// The same, for a request of a peer: it has to know this node's life, and both have to be replicas by this node's table. One that was
-    /// replaced, and runs on, gets no quorum, and one that goes by an older table counts on nobody who held the slot by that.
-    pub(in crate::node::cluster) fn votes_for(&self, slot: SlotId, peer: NodeId) -> bool {
-        self.votes(slot) && self.knows_replica(slot, peer)
-    }
-
-    pub(in crate::node::cluster) fn knows_replica(&self, slot: SlotId, peer: NodeId) -> bool {
-        let are_replicas = || {
-            let layout = self.layout();
-            let replicas = layout.placement.replicas(slot);
-            replicas.contains(&peer) && replicas.contains(&self.me)
-        };
-        self.lives.is_introduced(peer) && are_replicas()
     }
 
     /// Whether what this node lists counts.

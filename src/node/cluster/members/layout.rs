@@ -173,23 +173,9 @@ mod tests {
     use super::super::table::MemberState;
     use super::*;
 
-    fn record(seat: u32) -> String {
-        let record = Record {
-            node: NodeId(u64::from(seat)).to_string(),
-            peer: ([127, 0, 0, 1], 1).into(),
-            http: ([127, 0, 0, 1], 2).into(),
-            zone: "z".to_owned(),
-            weight: 100,
-            state: MemberState::Up,
-            seat,
-            replaces: None,
-            replication: 3,
-        };
-        serde_json::to_string(&record).unwrap()
-    }
-
     #[test]
     fn each_slot_of_a_node_is_either_shared_or_foreign() {
+        let record = |seat: u32| Record::written(seat.into(), 1, seat, MemberState::Up);
         let records: Vec<String> = (0..7).map(record).collect();
         // One of the members, and one that waits to be let in.
         for me in [NodeId(2), NodeId(9)] {

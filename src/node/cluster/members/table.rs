@@ -182,15 +182,10 @@ impl MemberTable {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn record(node: u64, seat: u32, state: MemberState) -> String {
-        record_at(node, node as u16, seat, state)
-    }
-
-    fn record_at(node: u64, port: u16, seat: u32, state: MemberState) -> String {
-        let record = Record {
+impl Record {
+    /// As it is written, of a node on this machine in a cluster of one zone that keeps three replicas.
+    pub(super) fn written(node: u64, port: u16, seat: u32, state: MemberState) -> String {
+        let record = Self {
             node: NodeId(node).to_string(),
             peer: ([127, 0, 0, 1], port).into(),
             http: ([127, 0, 0, 1], 2).into(),
@@ -202,6 +197,15 @@ mod tests {
             replication: 3,
         };
         serde_json::to_string(&record).unwrap()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(node: u64, seat: u32, state: MemberState) -> String {
+        Record::written(node, node as u16, seat, state)
     }
 
     fn sitting(records: &[String]) -> Vec<u64> {
@@ -229,9 +233,9 @@ mod tests {
     #[test]
     fn of_two_at_one_address_the_later_one_belongs() {
         let records = [
-            record_at(9, 1, 0, MemberState::Up),
-            record_at(5, 2, 1, MemberState::Up),
-            record_at(7, 2, 1, MemberState::Up),
+            Record::written(9, 1, 0, MemberState::Up),
+            Record::written(5, 2, 1, MemberState::Up),
+            Record::written(7, 2, 1, MemberState::Up),
         ];
         assert_eq!(sitting(&records), [9, 7]);
         assert!(!MemberTable::of(&records).is_up(NodeId(5)));
@@ -257,7 +261,7 @@ mod tests {
 
     #[test]
     fn nobody_moves_when_another_seat_changes_hands() {
-        let on_seat = |node: u64, port: u16, seat| record_at(node, port, seat, MemberState::Up);
+        let on_seat = |node: u64, port: u16, seat| Record::written(node, port, seat, MemberState::Up);
         let mut records = vec![on_seat(9, 1, 0), on_seat(5, 2, 1), on_seat(7, 3, 1), on_seat(5, 2, 2)];
         for (node, sits) in [(1, [9, 7, 1]), (8, [9, 7, 8]), (5, [9, 7, 5])] {
             // From the address of the one before, whatever seat the record names.
@@ -268,10 +272,13 @@ mod tests {
 
     #[test]
     fn a_seat_keeps_its_zone_and_weight_whoever_sits_there() {
-        let mut records = vec![record_at(9, 1, 0, MemberState::Up), record_at(5, 2, 1, MemberState::Up)];
+        let mut records = vec![
+            Record::written(9, 1, 0, MemberState::Up),
+            Record::written(5, 2, 1, MemberState::Up),
+        ];
         let before = MemberTable::of(&records).seats();
         for (node, replaces) in [(5, None), (7, None), (8, Some(7))] {
-            let mut other: Record = serde_json::from_str(&record_at(node, 2, 1, MemberState::Up)).unwrap();
+            let mut other: Record = serde_json::from_str(&Record::written(node, 2, 1, MemberState::Up)).unwrap();
             other.zone = "elsewhere".to_owned();
             other.weight = 900;
             other.replaces = replaces.map(|old| NodeId(old).to_string());
@@ -286,7 +293,7 @@ mod tests {
     #[test]
     fn who_replaced_somebody_did_so_also_if_others_had_the_seat_since() {
         let on_seat = |node: u64, replaces: Option<u64>| {
-            let mut taken: Record = serde_json::from_str(&record_at(node, 2, 1, MemberState::Up)).unwrap();
+            let mut taken: Record = serde_json::from_str(&Record::written(node, 2, 1, MemberState::Up)).unwrap();
             taken.replaces = replaces.map(|old| NodeId(old).to_string());
             serde_json::to_string(&taken).unwrap()
         };
@@ -305,10 +312,10 @@ mod tests {
     #[test]
     fn who_moves_to_the_address_of_another_one_leaves_it_on_its_seat() {
         let records = [
-            record_at(9, 1, 0, MemberState::Up),
-            record_at(5, 2, 1, MemberState::Up),
-            record_at(7, 3, 2, MemberState::Up),
-            record_at(5, 3, 1, MemberState::Up),
+            Record::written(9, 1, 0, MemberState::Up),
+            Record::written(5, 2, 1, MemberState::Up),
+            Record::written(7, 3, 2, MemberState::Up),
+            Record::written(5, 3, 1, MemberState::Up),
         ];
         assert_eq!(sitting(&records), [9, 5, 7]);
     }
