@@ -14,7 +14,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::error::ClientError;
+use super::error::{ClientError, unconnected};
 use super::failures::Failures;
 use super::nodes::Nodes;
 use super::notice::{Notice, Waiting};
@@ -43,8 +43,8 @@ pub(super) struct Course<'a> {
     /// Nodes that answered wrongly.
     given_up: Vec<usize>,
     failures: Failures,
-    /// Nodes that a try is under way at.
-    running: Vec<usize>,
+    /// Nodes that a try is under way at, and how far its body has come.
+    running: Vec<(usize, Progress)>,
     /// When the next round begins beside these.
     again_at: Option<Instant>,
     /// The node of the youngest try, when it began, and how far its body has come.
@@ -128,12 +128,12 @@ impl<'a> Course<'a> {
                     continue;
                 }
             };
-            self.running.retain(|other| *other != node);
+            self.running.retain(|(other, _)| *other != node);
             match outcome {
                 Ok(answer) => {
                     self.nodes.prefer(node);
                     // Of a batch, the answer may tell that something was not done that another one is about to do.
-                    if !self.running.is_empty() {
+                    if self.sent_to().is_some() {
                         self.tell_doubt();
                     }
                     return Ok(answer);
@@ -161,7 +161,7 @@ impl<'a> Course<'a> {
         let node = self.untried.pop()?;
         let progress = Progress::begin();
         self.youngest = (node, Instant::now(), progress.clone());
-        self.running.push(node);
+        self.running.push((node, progress.clone()));
         Some((node, progress))
     }
 
@@ -184,7 +184,8 @@ impl<'a> Course<'a> {
 
     fn begin_round(&mut self) {
         self.untried = self.again();
-        self.untried.retain(|node| !self.running.contains(node));
+        self.untried
+            .retain(|node| !self.running.iter().any(|(running, _)| running == node));
         self.again_at = None;
         self.failures.begin_round();
     }
@@ -267,13 +268,22 @@ impl<'a> Course<'a> {
         self.failures.summary().unwrap_or_else(|| self.no_answer())
     }
 
-    fn too_late(&self) -> ClientError {
-        if self.running.is_empty() {
-            return self.failure();
+    fn too_late(&mut self) -> ClientError {
+        if self.sent_to().is_some() {
+            self.tell_doubt();
+            return self.failures.cut_off(self.no_answer());
         }
-        // The try that was cut off may have been sent.
-        self.tell_doubt();
-        self.failures.cut_off(self.no_answer())
+        for (node, _) in std::mem::take(&mut self.running) {
+            self.failures
+                .note_passing(unconnected(self.nodes.url(node), self.patience.deadline));
+        }
+        self.failure()
+    }
+
+    /// The last node that anything of a try under way was sent to.
+    fn sent_to(&self) -> Option<usize> {
+        let mut sent = self.running.iter().rev().filter(|(_, progress)| progress.is_begun());
+        sent.next().map(|(node, _)| *node)
     }
 
     fn give_notice(&mut self) {
@@ -288,7 +298,7 @@ impl<'a> Course<'a> {
         let silent = self
             .running
             .iter()
-            .map(|node| self.nodes.url(*node))
+            .map(|(node, _)| self.nodes.url(*node))
             .collect::<Vec<_>>();
         let silent = (!silent.is_empty()).then(|| format!("no answer from {} yet", silent.join(", ")));
         let why: Vec<String> = failed.into_iter().chain(silent).collect();
@@ -299,7 +309,7 @@ impl<'a> Course<'a> {
     }
 
     fn no_answer(&self) -> ClientError {
-        let node = self.running.last().copied().unwrap_or(self.youngest.0);
+        let node = self.sent_to().unwrap_or(self.youngest.0);
         ClientError::Broken {
             url: self.nodes.url(node).to_owned(),
             reason: format!("none within {} s", self.patience.deadline.as_secs_f32()),

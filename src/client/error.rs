@@ -67,6 +67,19 @@ pub enum ClientError {
     BadAnswer { url: String, what: String },
 }
 
+/// Nothing was sent to this node.
+pub(super) fn unreachable(url: &str, reason: String) -> ClientError {
+    let url = url.to_owned();
+    ClientError::Unreachable {
+        tried: vec![Failure { url, reason }],
+    }
+}
+
+/// The same, as there was no connection in time.
+pub(super) fn unconnected(url: &str, waited: Duration) -> ClientError {
+    unreachable(url, format!("no connection within {} s", waited.as_secs_f32()))
+}
+
 fn failures(tried: &[Failure]) -> String {
     let each = |failure: &Failure| format!("{}: {}", failure.url, failure.reason);
     tried.iter().map(each).collect::<Vec<_>>().join("; ")

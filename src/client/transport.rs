@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use super::connect::Connector;
 use super::course::Course;
 use super::decode::{DecodeError, ValueDecoder};
-use super::error::{ClientError, Failure};
+use super::error::{ClientError, unconnected, unreachable};
 use super::nodes::Nodes;
 use super::notice::Notice;
 use super::repeat::{Again, Patience, Repeat};
@@ -145,12 +145,12 @@ impl Transport {
             .map_err(|error| ClientError::Setup(format!("{url}: {error}")))?;
         let response = match progress.or_silence(self.http.request(request), silence_max).await {
             // Before the connector's own limit, which does not hold while a name is looked up.
-            None if !progress.is_begun() => {
-                let reason = format!("no connection within {} s", silence_max.as_secs_f32());
-                return Err(unreachable(url, reason));
-            }
+            None if !progress.is_begun() => return Err(unconnected(url, silence_max)),
             None => return Err(silent(url, silence_max)),
-            Some(Err(error)) if error.is_connect() => return Err(unreachable(url, innermost(&error))),
+            // Or the connection ended before anything was sent.
+            Some(Err(error)) if error.is_connect() || !progress.is_begun() => {
+                return Err(unreachable(url, innermost(&error)));
+            }
             Some(Err(error)) => return Err(broken(url, innermost(&error))),
             Some(Ok(response)) => response,
         };
@@ -244,13 +244,6 @@ pub(super) async fn next_bytes(
         if let Ok(data) = frame.into_data() {
             return Ok(Some(data));
         }
-    }
-}
-
-fn unreachable(url: &str, reason: String) -> ClientError {
-    let url = url.to_owned();
-    ClientError::Unreachable {
-        tried: vec![Failure { url, reason }],
     }
 }
 

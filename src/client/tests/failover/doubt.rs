@@ -1,6 +1,7 @@
 //! What is said of a call that failed: whether it may have taken effect.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use tokio::sync::Notify;
 
@@ -38,6 +39,31 @@ async fn where_no_connection_came_about_in_time_nothing_was_sent() {
     let error = client.add_value("key", "x").await.unwrap_err();
     assert!(matches!(error, ClientError::Credentials { .. }), "{error}");
     assert!(!error.is_in_doubt(), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_the_time_is_over_while_connections_are_made_nothing_was_sent() {
+    let nobody = format!("http://{SILENT}");
+    let overloaded = FakeNode::in_memory();
+    overloaded.fail_always(Fault::Overloaded);
+    let brief = |urls: &[&str]| builder_of(urls).deadline(Duration::from_millis(250));
+    let in_doubt = AtomicBool::new(false);
+    let client = brief(&[&nobody]).build().unwrap();
+    let added = client.add_one_told("key", "x", true, "id", &in_doubt).await;
+    let error = added.unwrap_err();
+    assert!(matches!(error, ClientError::Unreachable { .. }), "{error}");
+    assert!(error.to_string().contains("no connection within 0.25 s"), "{error}");
+    // What another node said says more.
+    let client = brief(&[&nobody, &overloaded.url]).build().unwrap();
+    let added = client.add_one_told("key", "x", true, "id", &in_doubt).await;
+    let error = added.unwrap_err();
+    assert!(!in_doubt.load(Ordering::Relaxed) && !error.is_in_doubt(), "{error}");
+    // Nor is anything in doubt when one answers before there is a connection to the other.
+    let quick = FakeNode::in_memory();
+    let client = client_of(&[&nobody, &quick.url]);
+    let (added, took) = timed(client.add_one_told("key", "x", true, "id", &in_doubt)).await;
+    added.unwrap();
+    assert!(took >= Duration::from_millis(300) && !in_doubt.into_inner(), "{took:?}");
 }
 
 /// What a node says that could not find out whether a request took effect; [`Fault::Overloaded`] changed nothing.
