@@ -27,6 +27,14 @@ impl Quota {
         self.0.load(Relaxed)
     }
 
+    /// A share without any, to grow.
+    pub fn none(&self) -> Share {
+        Share {
+            quota: self.clone(),
+            units: 0,
+        }
+    }
+
     /// All of `units`, or none.
     pub fn take(&self, units: usize) -> Option<Share> {
         let less = |free: usize| free.checked_sub(units);
@@ -80,7 +88,9 @@ mod tests {
         assert_eq!((held.units(), quota.free()), (9, 1));
         drop(held);
         assert_eq!(quota.free(), 10);
-        assert_eq!(quota.take(0).unwrap().units(), 0);
+        let mut none = quota.none();
+        assert_eq!((none.units(), quota.free()), (0, 10));
+        assert!(none.grow_to(10) && quota.free() == 0);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use tokio::time::{Duration, Instant, timeout, timeout_at};
 use crate::quota::{Quota, Share};
 use crate::types::BODY_BYTES_MAX;
 
-use super::config::{BODY_STEP_BYTES, FrontConfig, LINGER_BYTES_MAX, LINGER_TIME};
+use super::config::{FrontConfig, LINGER_BYTES_MAX, LINGER_TIME, SHORT_BODY_BYTES_MAX};
 use super::failure::Failure;
 use super::front::Front;
 use super::metrics::Refusal;
@@ -114,32 +114,23 @@ struct Permit<'a> {
 }
 
 impl<'a> Permit<'a> {
-    /// For the beginning of a body, before anything of it was read.
+    /// For none of its bytes yet: those of a body that never comes are nobody else's loss. One for which there is no room now is refused.
     fn of<B>(front: &'a Front<B>, body: &Incoming) -> Result<Self, Refused> {
         let declared = declared(body).unwrap_or(0);
         if declared > BODY_BYTES_MAX {
             return Err(Refused::TooLarge);
         }
-        if declared > BODY_STEP_BYTES && declared > front.body_bytes.free() {
+        let (short, long) = (&front.short_body_bytes, &front.body_bytes);
+        let is_short = declared <= SHORT_BODY_BYTES_MAX && declared <= short.free();
+        if !is_short && declared > long.free() {
             return Err(Refused::NoPermit);
         }
-        Self::new(front, declared).ok_or(Refused::NoPermit)
-    }
-
-    /// For the beginning of a body with this declared length.
-    fn new<B>(front: &'a Front<B>, declared: usize) -> Option<Self> {
-        let long = &front.body_bytes;
-        let short = match declared <= BODY_STEP_BYTES {
-            true => front.short_body_bytes.take(declared),
-            false => None,
-        };
-        let is_short = short.is_some();
-        let share = short.or_else(|| long.take(declared.min(BODY_STEP_BYTES)))?;
-        Some(Self { share, long, is_short })
+        let share = if is_short { short.none() } else { long.none() };
+        Ok(Self { share, long, is_short })
     }
 
     fn grow_to(&mut self, bytes: usize) -> bool {
-        if self.is_short && bytes <= BODY_STEP_BYTES && self.share.grow_to(bytes) {
+        if self.is_short && bytes <= SHORT_BODY_BYTES_MAX && self.share.grow_to(bytes) {
             return true;
         }
         if !self.is_short {

@@ -6,8 +6,8 @@ use std::time::Duration;
 pub const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// The longest head of an HTTP/2 request, by the rules of HTTP/2 for a header list.
 pub const H2_HEADER_LIST_BYTES_MAX: u32 = 16 * 1024;
-/// Requests that one HTTP/2 connection may have in flight.
-pub const H2_STREAMS_MAX: u32 = 256;
+/// Requests that one HTTP/2 connection may have in flight. Each leaves about a KiB of room with its connection.
+pub const H2_STREAMS_MAX: u32 = 100;
 /// Body bytes that one HTTP/2 stream, and all of a connection together, may send ahead of being read.
 pub const H2_STREAM_WINDOW_BYTES: u32 = 256 * 1024;
 pub const H2_CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
@@ -21,8 +21,8 @@ pub const STREAM_BYTES: usize = 2 * ANSWER_FRAME_BYTES;
 pub const STREAMS_WAITING_MAX: usize = 8;
 pub const STREAM_WAIT: Duration = Duration::from_secs(10);
 pub const STREAM_WAIT_STEP: Duration = Duration::from_millis(20);
-/// Steps in which the permit for a body grows while it arrives, so that a slow client holds only what it has sent.
-pub const BODY_STEP_BYTES: usize = 64 * 1024;
+/// Bodies up to this size have permits of their own for their bytes.
+pub const SHORT_BODY_BYTES_MAX: usize = 64 * 1024;
 /// What is still read of a body that was refused, and for how long: a connection closed on unread bytes is reset, and the
 /// client would never see why.
 pub const LINGER_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -47,14 +47,17 @@ pub struct FrontConfig {
     /// Open connections. Beyond it a new one is answered 503 and closed. Each costs a file descriptor and, once used,
     /// about 16 KiB. Fewer where the process may not have so many files open (`cli::launch`).
     pub connections_max: usize,
-    /// Requests between the end of their head and when their answer is made, or, of one that is made while it is sent, its end.
+    /// Requests over HTTP/2 whose answers have not been taken to their end, over all connections. Each costs about 14 KiB, and there a
+    /// connection can hold [`H2_STREAMS_MAX`].
+    pub h2_streams_max: usize,
+    /// Requests between the end of their body and when their answer is made, or, of one that is made while it is sent, its end.
     pub requests_in_flight_max: usize,
     /// Writes, and as many reads, at work once they queue for longer than a burst, where commits are short; see `admission`.
     /// Five times what keeps a node busy, so that a request takes no more than about five times as long.
     pub requests_at_work_max: usize,
     /// Bytes of all bodies that are being read or worked on.
     pub body_bytes_in_flight_max: usize,
-    /// Besides, those of bodies up to `BODY_STEP_BYTES`.
+    /// Besides, those of bodies up to [`SHORT_BODY_BYTES_MAX`].
     pub short_body_bytes_in_flight_max: usize,
     /// Bytes of all answers that are being made or sent; a streamed one counts with its buffers.
     pub answer_bytes_in_flight_max: usize,
@@ -83,6 +86,7 @@ impl Default for FrontConfig {
     fn default() -> Self {
         Self {
             connections_max: 16_384,
+            h2_streams_max: 8192,
             requests_in_flight_max: 4096,
             requests_at_work_max: 320,
             body_bytes_in_flight_max: 64 * 1024 * 1024,

@@ -15,6 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::AbortHandle;
 
 use crate::env::Stream;
+use crate::quota::Share;
 
 use super::config::FrontConfig;
 use super::front::Front;
@@ -188,13 +189,14 @@ impl Activity {
 pub struct Busy {
     activity: Arc<Activity>,
     body_bytes: Option<u64>,
-    http2: bool,
+    /// Over HTTP/2, its place among the streams of all connections.
+    stream: Option<Share>,
 }
 
 impl Busy {
     /// `body_bytes`: None when the head does not tell.
-    pub fn new(activity: &Arc<Activity>, http2: bool, body_bytes: Option<u64>) -> Self {
-        if http2 {
+    pub fn new(activity: &Arc<Activity>, stream: Option<Share>, body_bytes: Option<u64>) -> Self {
+        if stream.is_some() {
             activity.http2.store(true, Relaxed);
         }
         if activity.busy.fetch_add(1, Relaxed) == 0 {
@@ -206,12 +208,12 @@ impl Busy {
         Self {
             activity: activity.clone(),
             body_bytes,
-            http2,
+            stream,
         }
     }
 
     pub fn is_http2(&self) -> bool {
-        self.http2
+        self.stream.is_some()
     }
 
     pub fn untaken(&self) -> &Untaken {

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use hyper::body::{Body, Incoming};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, Version};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use crate::api::OutageCode;
@@ -40,6 +40,8 @@ pub struct Front<B> {
     pub(super) config: FrontConfig,
     pub(super) metrics: Metrics,
     pub(super) connections: Connections,
+    /// A permit for each stream over HTTP/2, until its answer has been taken: a connection costs a file, a stream nothing but memory.
+    h2_streams: Quota,
     /// A permit for each request in flight.
     pub(super) requests: Arc<Semaphore>,
     /// Calls that write values are bounded apart from those that read: a disk that stands still must not stop what can be read without it.
@@ -71,6 +73,7 @@ impl<B: Backend> Front<B> {
             backend,
             metrics: Metrics::new(sources),
             connections: Connections::default(),
+            h2_streams: Quota::new(config.h2_streams_max),
             requests: Arc::new(Semaphore::new(config.requests_in_flight_max)),
             writes: Admission::new(config.requests_at_work_max, config.requests_in_flight_max),
             reads: Admission::new(config.requests_at_work_max, config.requests_in_flight_max),
@@ -120,15 +123,19 @@ impl<B: Backend> Front<B> {
         self.answer_bytes.free()
     }
 
+    /// An error over HTTP/2 alone, where it resets the stream.
     pub(super) async fn handle(
         &self,
         from: IpAddr,
         activity: &Arc<Activity>,
         request: Request<Incoming>,
-    ) -> Response<AnswerBody> {
+    ) -> Result<Response<AnswerBody>, h2::Error> {
         let started = Instant::now();
-        let http2 = request.version() == Version::HTTP_2;
-        let busy = Busy::new(activity, http2, request.body().size_hint().exact());
+        let stream = match request.version() {
+            Version::HTTP_2 => Some(self.stream_place()?),
+            _ => None,
+        };
+        let busy = Busy::new(activity, stream, request.body().size_hint().exact());
         let mut hold = Hold::new(busy);
         let (head, body) = request.into_parts();
         let call = Call::of_path(head.uri.path());
@@ -147,7 +154,15 @@ impl<B: Backend> Front<B> {
             user,
             "request"
         );
-        answer.into_response(head.method == Method::HEAD, hold)
+        Ok(answer.into_response(head.method == Method::HEAD, hold))
+    }
+
+    /// A stream that finds none is reset: an answer would need its place until it is taken. The reason says that nothing was done.
+    fn stream_place(&self) -> Result<Share, h2::Error> {
+        self.h2_streams.take(1).ok_or_else(|| {
+            self.metrics.refused(Refusal::Streams);
+            h2::Reason::REFUSED_STREAM.into()
+        })
     }
 
     async fn answer(
@@ -166,14 +181,12 @@ impl<B: Backend> Front<B> {
         } else if let Some(encoding) = body::encoding(&head.headers).filter(|_| call.shape().is_some()) {
             Failure::encoded_body(encoding)
         } else if let Some(shape) = call.shape() {
-            match self.requests.clone().try_acquire_owned() {
-                _ if self.refuses_unread(call, &body) => self.overloaded(),
-                Ok(permit) => {
-                    hold.permit = Some(permit);
-                    return self.carry_out(call, shape, head, body, from, user).await;
-                }
-                Err(_) => self.overloaded(),
+            if !self.refuses_unread(call, &body) {
+                let body = body::read(self, &head.headers, body).await?;
+                hold.permit = Some(self.request_place(call)?);
+                return self.carry_out(call, shape, head, body, from, user).await;
             }
+            self.overloaded()
         } else {
             return self.probe(call, head.uri.query());
         };
@@ -185,7 +198,20 @@ impl<B: Backend> Front<B> {
 
     /// A large body is not even read when its request would be refused.
     fn refuses_unread(&self, call: Call, body: &Incoming) -> bool {
-        body.size_hint().lower() > BODY_READ_BEFORE_REFUSAL_MAX && self.admission(call).is_full(Instant::now)
+        body.size_hint().lower() > BODY_READ_BEFORE_REFUSAL_MAX && self.is_full(call)
+    }
+
+    fn is_full(&self, call: Call) -> bool {
+        self.requests.available_permits() == 0 || self.admission(call).is_full(Instant::now)
+    }
+
+    /// Taken once the body has come: while it does not, a request is no more than its connection or stream, and its bytes are counted. The
+    /// place at work is taken once it is known who asks.
+    fn request_place(&self, call: Call) -> Result<OwnedSemaphorePermit, Failure> {
+        if self.is_full(call) {
+            return Err(self.overloaded());
+        }
+        self.requests.clone().try_acquire_owned().map_err(|_| self.overloaded())
     }
 
     fn admission(&self, call: Call) -> &Admission {
@@ -206,17 +232,11 @@ impl<B: Backend> Front<B> {
         call: Call,
         shape: &'static Shape,
         head: &Parts,
-        body: Incoming,
+        body: body::Held,
         from: IpAddr,
         user: &mut Option<UserId>,
     ) -> Result<Answer, Failure> {
-        let body = body::read(self, &head.headers, body).await?;
-        // Before any work is done for it; the place itself is taken once it is known who asks.
-        let admission = self.admission(call);
-        if admission.is_full(Instant::now) {
-            return Err(self.overloaded());
-        }
-        let submitted = Submitted::new(self, admission, shape, body, &head.headers, from);
+        let submitted = Submitted::new(self, self.admission(call), shape, body, &head.headers, from);
         // The rare calls are boxed, so that each connection has room only for the frequent ones.
         let result = match call {
             Call::AddValue => keys::add_value(&submitted).await,

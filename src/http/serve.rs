@@ -1,6 +1,5 @@
 //! Accepts connections, hands them to hyper, and shuts down gracefully.
 
-use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -127,7 +126,7 @@ fn admit<B: Backend>(
         let front = front.clone();
         service_fn(move |request| {
             let (front, activity) = (front.clone(), activity.clone());
-            async move { Ok::<_, Infallible>(front.handle(from.ip(), &activity, request).await) }
+            async move { front.handle(from.ip(), &activity, request).await }
         })
     };
     let connection = builder

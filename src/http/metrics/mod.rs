@@ -54,15 +54,17 @@ pub enum Refusal {
     AnswerBytes,
     SlowBody,
     Logins,
+    Streams,
 }
 
-const REFUSALS: [&str; 6] = [
+const REFUSALS: [&str; 7] = [
     "connections",
     "requests",
     "body_bytes",
     "answer_bytes",
     "slow_body",
     "logins",
+    "streams",
 ];
 const CUTS: [&str; 3] = ["slow_head", "slow_reader", "idle"];
 

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use crate::api::{BATCH_ANSWER_BYTES_MAX, BATCH_OPERATIONS_MAX};
 use crate::types::{BODY_BYTES_MAX, KEY_BYTES_MAX, PASSWORD_HASH_BYTES_MAX, VALUE_BYTES_MAX};
 
-use super::config::{H2_HEADER_LIST_BYTES_MAX, HEAD_BYTES_MAX};
+use super::config::{H2_HEADER_LIST_BYTES_MAX, H2_STREAMS_MAX, HEAD_BYTES_MAX};
 use super::metrics;
 use super::route::{COUNTS, Call};
 use super::shape::{self, Field, Kind, Presence, Shape};
@@ -48,7 +48,9 @@ pub fn document() -> Value {
                  `password_hash` {PASSWORD_HASH_BYTES_MAX} bytes, head of a request {HEAD_BYTES_MAX} bytes \
                  ({H2_HEADER_LIST_BYTES_MAX} bytes over HTTP/2; 431 beyond), {BATCH_OPERATIONS_MAX} operations and \
                  {BATCH_ANSWER_BYTES_MAX} bytes of values read a batch. `maxLength` counts bytes of UTF-8. Unknown \
-                 fields are ignored; null for an optional field counts as absent. Any content type is taken as JSON."
+                 fields are ignored; null for an optional field counts as absent. Any content type is taken as JSON. \
+                 Over one connection of HTTP/2, {H2_STREAMS_MAX} requests at a time; one that is reset with `REFUSED_STREAM` was \
+                 not carried out, as the node was overloaded."
             ),
         },
         "paths": paths,

@@ -49,6 +49,31 @@ async fn long_bodies_that_do_not_end_stop_no_short_ones_and_are_soon_cut() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn bodies_that_never_come_keep_neither_places_nor_bytes_from_others() {
+    let add = with_user(json!({"key": "k", "value": "v"}));
+    let room = add.to_string().len();
+    let rig = Rig::in_memory(FrontConfig {
+        requests_in_flight_max: 1,
+        body_bytes_in_flight_max: room,
+        short_body_bytes_in_flight_max: room,
+        ..impatient()
+    });
+    let mut silent = Vec::new();
+    for _ in 0..5 {
+        let mut stream = rig.connect().await;
+        let head = post("/add_value", &format!("content-length: {room}\r\n"), b"");
+        stream.write_all(&head).await.unwrap();
+        silent.push(stream);
+    }
+    super::rig::settle().await;
+    assert_eq!(rig.post("/add_value", &add).await.status, 200);
+    for stream in silent {
+        let answer = read_all(stream).await;
+        assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_body_that_comes_at_the_least_rate_is_taken() {
     let rig = Rig::in_memory(FrontConfig {
         body_grace: Duration::from_secs(1),

@@ -1,5 +1,6 @@
 //! Clients over HTTP/2 that do not let their answers come, or only slowly.
 
+use std::error::Error;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,7 +13,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::json;
 
 use super::fake::{FRAGMENT_BYTES, LONG};
-use super::rig::{Rig, request, with_user};
+use super::rig::{Rig, request, settle, with_user};
 use super::slow::impatient;
 use crate::api::{ErrorBody, MAYBE_APPLIED};
 use crate::http::FrontConfig;
@@ -108,6 +109,33 @@ async fn an_answer_of_which_a_part_is_never_taken_is_cut_and_gives_all_back() {
             until("all is given back", async || nothing_is_held(&rig)).await;
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn beyond_the_limit_a_stream_is_reset_with_nothing_done_until_another_one_ends() {
+    let rig = Rig::in_memory(FrontConfig {
+        h2_streams_max: 2,
+        ..FrontConfig::default()
+    });
+    let mut stranger = with_window(&rig, 0).await;
+    let mut untaken = Vec::new();
+    for _ in 0..2 {
+        untaken.push(ask(&mut stranger, Method::GET, "/openapi.json", String::new()).await);
+    }
+    let mut client = with_window(&rig, 1000).await;
+    let add = with_user(json!({"key": "k", "value": "v"}));
+    let asked = client.send_request(request(Method::POST, "/add_value", add.to_string().into()));
+    let error = asked.await.expect_err("it is refused");
+    let reset = error.source().and_then(|cause| cause.downcast_ref::<h2::Error>());
+    assert_eq!(reset.and_then(h2::Error::reason), Some(h2::Reason::REFUSED_STREAM));
+    assert!(rig.store.values("123", "k").is_empty(), "nothing was done");
+    assert_eq!(rig.metric(r#"kv_http_refused_total{reason="streams"}"#).await, 1);
+    let reply = rig.post("/add_value", &add).await;
+    assert_eq!(reply.status, 200, "over HTTP/1 it goes on");
+    untaken.pop();
+    settle().await;
+    let reply = ask(&mut client, Method::POST, "/add_value", add.to_string()).await;
+    assert_eq!(reply.status(), 200);
 }
 
 #[tokio::test(start_paused = true)]
