@@ -23,7 +23,7 @@ fn after_sigterm_what_is_in_flight_finishes_and_everything_is_there() {
     let mut connection = Connection::open(node.addr()).unwrap();
     let (first, rest) = bytes.split_at(bytes.len() - 20);
     connection.send(first).unwrap();
-    wait_until_in_flight(&node);
+    wait_until_body_comes(&node);
     node.terminate();
     connection.send(rest).unwrap();
     let response = connection.read_response().unwrap();
@@ -34,14 +34,17 @@ fn after_sigterm_what_is_in_flight_finishes_and_everything_is_there() {
     assert_eq!(ann.at(node.addr()).get("k"), ["before", "in flight"]);
 }
 
-/// Until the node has taken up a request.
-fn wait_until_in_flight(node: &Node) {
+/// Until the node has taken some of a request's body.
+fn wait_until_body_comes(node: &Node) {
     let begun = Instant::now();
-    while !get(node.addr(), "/metrics")
-        .text()
-        .contains("kv_http_requests_in_flight 1")
-    {
-        assert!(begun.elapsed() < PATIENCE, "the request is not taken up");
+    let comes = || {
+        let metrics = get(node.addr(), "/metrics").text();
+        let mut lines = metrics.lines();
+        let bytes = lines.find_map(|line| line.strip_prefix("kv_http_body_in_flight_bytes "));
+        bytes.is_some_and(|bytes| bytes != "0")
+    };
+    while !comes() {
+        assert!(begun.elapsed() < PATIENCE, "nothing of the body is taken");
         std::thread::sleep(Duration::from_millis(5));
     }
 }
