@@ -260,7 +260,10 @@ impl Node {
 
     async fn list(&self, query: KeyQuery, terms: Terms) -> Result<KeyPage, OpError> {
         match &self.cluster {
-            Some(cluster) => cluster.list(query, terms).await,
+            Some(cluster) => {
+                let _at_work = cluster.begin_request();
+                cluster.list(query, terms).await
+            }
             None => hedged::by(terms.deadline, self.local.list(query)).await,
         }
     }

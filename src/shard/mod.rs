@@ -174,7 +174,8 @@ pub struct Shard {
     open_parts: OpenParts,
     published: Published,
     stats: ShardStats,
-    last_write: WallMs,
+    /// The last write; before the first one, when the shard was first looked at. A start is no sign that nobody writes.
+    last_write: Option<WallMs>,
     failed: Option<String>,
 }
 
@@ -201,7 +202,7 @@ impl Shard {
             open_parts: OpenParts::new(place.names()),
             published: Published::default(),
             stats: ShardStats::default(),
-            last_write: WallMs(0),
+            last_write: None,
             failed: None,
             place,
             config,

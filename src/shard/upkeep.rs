@@ -18,6 +18,7 @@ use crate::types::WallMs;
 impl Shard {
     /// A merge or a seal to run, if there is one to do now and none is in its way.
     pub fn next_merge(&mut self, now: WallMs) -> Option<MergeJob> {
+        self.last_write.get_or_insert(now);
         if self.failed.is_some() {
             return None;
         }
@@ -184,6 +185,7 @@ impl Shard {
 
     /// To be called about once a second: looks for space, and for work that only time makes due.
     pub fn tick(&mut self, now: WallMs) {
+        self.last_write.get_or_insert(now);
         self.disk.tick();
         self.merges.tick();
         self.files.clean_up_again(self.disk.is_full());
@@ -202,7 +204,8 @@ impl Shard {
     }
 
     pub(super) fn is_idle(&self, now: WallMs) -> bool {
-        now.0.saturating_sub(self.last_write.0) >= self.config.idle_ms
+        self.last_write
+            .is_some_and(|last| now.0.saturating_sub(last.0) >= self.config.idle_ms)
     }
 }
 

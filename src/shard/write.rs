@@ -251,7 +251,7 @@ impl Shard {
         self.naming.observe(op.time);
         self.published.tell_time(op.time);
         self.dots.put(op.dot);
-        self.last_write = now;
+        self.last_write = Some(now);
         if matches!(op.body, Body::Clear(_)) {
             self.note_clear(op.dot.slot, hash, (user, key));
         }

@@ -44,7 +44,7 @@ const AT_WORK_BYTES_MAX: usize = CALLS_BYTES_MAX;
 const LARGE_AT_WORK_MAX: [usize; 2] = [32, 8];
 /// How often to look whether anything came.
 const LOOK_MS: u64 = 500;
-/// A peer from which nothing came for so many looks is gone: its own keep-alives come every two seconds at least.
+/// A peer that for so many looks sent nothing, and took nothing, is gone: its own keep-alives come every two seconds at least.
 const SILENT_LOOKS_MAX: u64 = 20;
 /// An answer with this id is one to no request. The lower bits of an id are a place among so many.
 const NOBODY: u64 = u64::MAX;
@@ -132,18 +132,20 @@ async fn run(served: &Served, channel: Channel, meter: &Meter) -> Result<Infalli
 /// Ends when the peer is gone, and tells it meanwhile that it is heard.
 ///
 /// A request may be long on its way, and its sender cannot tell a slow line from a node that reads nothing, for its keep-alive waits behind
-/// that request. So while bytes come and nothing is answered, an answer to no request (`NOBODY`) says that they come.
+/// that request. So while bytes come and nothing is answered, an answer to no request (`NOBODY`) says that they come. And while much waits to
+/// be taken by it nothing is read from it (`Server::receive`), so that it takes some is a sign as well.
 async fn watch(meter: &Meter, answers: &Answers, frames: &Counter) -> Result<Infallible, Ended> {
-    let (mut received, mut sent, mut silent_looks) = (meter.received(), frames.get(), 0);
+    let look = || (meter.received(), meter.sent(), frames.get());
+    let (mut before, mut silent_looks) = (look(), 0);
     while silent_looks < SILENT_LOOKS_MAX {
         tokio::time::sleep(Duration::from_millis(LOOK_MS)).await;
-        let now = (meter.received(), frames.get());
-        let (is_heard, is_answered) = (now.0 != received, now.1 != sent);
+        let now = look();
+        let (is_heard, takes, is_answered) = (now.0 != before.0, now.1 != before.1, now.2 != before.2);
         if is_heard && !is_answered {
             answers.add(NOBODY, &Response::Done);
         }
-        silent_looks = if is_heard { 0 } else { silent_looks + 1 };
-        (received, sent) = now;
+        silent_looks = if is_heard || takes { 0 } else { silent_looks + 1 };
+        before = now;
     }
     Err(Ended::Silent)
 }
@@ -273,9 +275,10 @@ impl<'a> Server<'a> {
             from,
             connection,
         } = self.served;
+        // An `Ask` that was not answered on the spot looks something up, in a turn that others wait for: it must not wait for room for answers.
         let is_short = matches!(
             request,
-            Request::Ask(_) | Request::Append(_) | Request::Digest { .. } | Request::Compare { .. }
+            Request::Append(_) | Request::Digest { .. } | Request::Compare { .. }
         );
         let large = kind_of_large(&request);
         let answer = shared.service.answer(*from, *connection, request);

@@ -124,17 +124,28 @@ pub fn send(stamped: Vec<Stamped>) {
 
 fn grouped(stamped: Vec<Stamped>) -> Vec<Group> {
     let mut groups: Vec<Group> = Vec::new();
+    // Those that more may join.
+    let mut open: Vec<usize> = Vec::new();
     for Stamped { op, peers, series } in stamped {
         let wire = WireOp::of(&op);
         // A full disk refuses adds and takes clears: these have to come alone.
         let alone = !matches!(op.op.body, Body::Value(_) | Body::Part(_));
         for target in peers {
-            let has_begun = |group: &Group| group.has_begun(&target, series.as_ref());
-            let has_room = |group: &Group| group.has_room_for(&target, &wire);
-            let begun = groups.iter().position(has_begun);
-            let open = begun.or_else(|| groups.iter().position(has_room)).filter(|_| !alone);
-            let at = open.unwrap_or_else(|| {
-                groups.push(Group::new(&target, alone));
+            let has_begun = |at: &&usize| groups[**at].has_begun(&target, series.as_ref());
+            let has_room = |at: &&usize| groups[**at].has_room_for(&target, &wire);
+            let joined = match alone {
+                true => None,
+                false => open
+                    .iter()
+                    .find(has_begun)
+                    .or_else(|| open.iter().find(has_room))
+                    .copied(),
+            };
+            let at = joined.unwrap_or_else(|| {
+                groups.push(Group::new(&target));
+                if !alone {
+                    open.push(groups.len() - 1);
+                }
                 groups.len() - 1
             });
             groups[at].add(wire.clone(), target.share, series.as_ref());
@@ -151,11 +162,10 @@ struct Group {
     shares: Vec<Share>,
     series: Vec<Series>,
     bytes: usize,
-    is_full: bool,
 }
 
 impl Group {
-    fn new(target: &Target, is_full: bool) -> Self {
+    fn new(target: &Target) -> Self {
         Self {
             peer: target.peer.clone(),
             hurry: target.hurry,
@@ -163,7 +173,6 @@ impl Group {
             shares: Vec::new(),
             series: Vec::new(),
             bytes: 0,
-            is_full,
         }
     }
 
@@ -172,7 +181,7 @@ impl Group {
     }
 
     fn has_room_for(&self, target: &Target, op: &WireOp) -> bool {
-        self.is_for(target) && !self.is_full && self.bytes + op.cost() <= GROUP_BYTES_MAX
+        self.is_for(target) && self.bytes + op.cost() <= GROUP_BYTES_MAX
     }
 
     /// Whether it holds others of the series. A series is short enough to come on top of a full one.
@@ -354,6 +363,7 @@ impl Progress {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::clock::Clock;
     use crate::core::op::{Dot, Op};
     use crate::core::slot::SlotId;
     use crate::core::stamp::{HybridTime, OriginId};
@@ -491,19 +501,24 @@ mod tests {
             hurry: Hurry::Now,
             share: Share(None),
         };
-        let mut group = Group::new(&target(), false);
+        let mut group = Group::new(&target());
         let wire = WireOp::of(&op());
         while group.has_room_for(&target(), &wire) {
             group.add(wire.clone(), Share(None), None);
         }
         assert!(group.bytes <= GROUP_BYTES_MAX && group.bytes + wire.cost() > GROUP_BYTES_MAX);
         assert!(group.ops.len() > 1000 && group.shares.len() == group.ops.len());
-        assert!(!Group::new(&target(), true).has_room_for(&target(), &wire));
         let later = Target {
             hurry: Hurry::Soon,
             ..target()
         };
-        assert!(!Group::new(&target(), false).has_room_for(&later, &wire));
+        assert!(!Group::new(&target()).has_room_for(&later, &wire));
+        let mut clear = op();
+        clear.op.body = Body::Clear(Clock::default());
+        let stamped = [op(), clear.clone(), clear, op()].map(|op| begun(2).0.stamped(op, None));
+        let of_first_peer = grouped(stamped.into()).into_iter().step_by(2);
+        let sizes: Vec<usize> = of_first_peer.map(|group| group.ops.len()).collect();
+        assert_eq!(sizes, [2, 1, 1]);
     }
 
     #[test]

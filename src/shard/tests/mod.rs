@@ -15,6 +15,7 @@ mod faults;
 mod forged;
 mod full_disk;
 mod healing;
+mod idle;
 mod open_parts;
 mod origins;
 mod races;

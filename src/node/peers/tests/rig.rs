@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SupervisionEvent};
+use tokio::sync::Semaphore;
 
 use super::memory_net::MemoryNet;
 use crate::env::{Blocking, BoxFuture, Entropy, Env, Net, WallClock};
@@ -15,13 +16,24 @@ use crate::net::{ClusterKey, Hello, KeyRing};
 use crate::node::peers::{Peer, PeerService, Peers, PeersConfig};
 use crate::store::memory_disk::MemoryDisk;
 use crate::types::{NodeId, WallMs};
-use crate::wire::{Request, Response, WireTerms};
+use crate::wire::{Ask, Request, Response, WireTerms};
 
 /// Answers `Digest` on the spot, everything else when its time has come; see the requests below.
-#[derive(Default)]
 pub struct Echo {
     pub ended: Mutex<Vec<(NodeId, u64)>>,
     pub begun: AtomicU64,
+    /// None until a test adds some.
+    pub turns: Arc<Semaphore>,
+}
+
+impl Default for Echo {
+    fn default() -> Self {
+        Self {
+            ended: Mutex::default(),
+            begun: AtomicU64::new(0),
+            turns: Arc::new(Semaphore::new(0)),
+        }
+    }
 }
 
 pub fn digest(slot: u16) -> Request {
@@ -89,6 +101,27 @@ pub fn of_key(bytes: usize, after_ms: u16) -> Request {
     }
 }
 
+/// Answered with so many bytes.
+pub fn text(bytes: usize) -> Request {
+    Request::Count {
+        user: bytes.to_string(),
+        key: TEXT.to_owned(),
+        terms: WireTerms { level: 0, left_ms: 0 },
+    }
+}
+
+const TEXT: &str = "text";
+
+/// Answered once [`Echo::turns`] has a turn.
+pub fn ask() -> Request {
+    Request::Ask(Ask {
+        slot: 0,
+        request: None,
+        clock: false,
+        time: 0,
+    })
+}
+
 impl PeerService for Echo {
     fn answer_now(&self, _: NodeId, request: &Request) -> Option<Response> {
         match request {
@@ -102,8 +135,14 @@ impl PeerService for Echo {
 
     fn answer(&self, _: NodeId, _: u64, request: Request) -> BoxFuture<'static, Response> {
         self.begun.fetch_add(1, Relaxed);
+        let turns = self.turns.clone();
         Box::pin(async move {
             match request {
+                Request::Count { user, key, .. } if key == TEXT => Response::Status("x".repeat(user.parse().unwrap())),
+                Request::Ask(_) => {
+                    drop(turns.acquire().await.unwrap());
+                    Response::Done
+                }
                 Request::Count { user, terms, .. } => {
                     tokio::time::sleep(Duration::from_millis(u64::from(terms.left_ms))).await;
                     Response::Count(user.parse().unwrap())

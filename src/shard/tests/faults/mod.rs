@@ -78,10 +78,12 @@ impl Rig {
         names.filter(|name| name.starts_with("segment-")).collect()
     }
 
-    /// Everything durable is sealed into segments, and no log holds anything.
+    /// Everything durable is sealed into as few segments as pay, and no log holds anything.
     pub(super) fn seal(&mut self) {
         self.run_jobs();
         self.reopen();
+        self.run_jobs();
+        self.idle();
         self.run_jobs();
     }
 
