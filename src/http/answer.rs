@@ -179,6 +179,11 @@ impl Hold {
     pub fn untaken(&self) -> &Untaken {
         self.busy.untaken()
     }
+
+    /// Over HTTP/2, the place of its stream.
+    pub fn stream(&self) -> Option<Arc<Share>> {
+        self.busy.stream()
+    }
 }
 
 pub struct AnswerBody {

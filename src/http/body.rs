@@ -13,6 +13,7 @@ use tokio::time::{Duration, Instant, timeout, timeout_at};
 use crate::quota::{Quota, Share};
 use crate::types::BODY_BYTES_MAX;
 
+use super::answer::Hold;
 use super::config::{FrontConfig, LINGER_BYTES_MAX, LINGER_TIME, SHORT_BODY_BYTES_MAX};
 use super::failure::Failure;
 use super::front::Front;
@@ -38,7 +39,7 @@ pub fn encoding(headers: &HeaderMap) -> Option<&HeaderValue> {
     all.find(|encoding| !encoding.is_empty() && !encoding.as_bytes().eq_ignore_ascii_case(b"identity"))
 }
 
-pub async fn read<B>(front: &Front<B>, headers: &HeaderMap, mut body: Incoming) -> Result<Held, Failure> {
+pub async fn read<B>(front: &Front<B>, headers: &HeaderMap, mut body: Incoming, hold: &Hold) -> Result<Held, Failure> {
     let (refused, asked_for) = match Permit::of(front, &body) {
         Err(refused) => (refused, false),
         Ok(permit) => match collect(front, &mut body, permit).await {
@@ -47,8 +48,8 @@ pub async fn read<B>(front: &Front<B>, headers: &HeaderMap, mut body: Incoming) 
         },
     };
     let linger = || match asked_for {
-        true => read_on(body),
-        false => linger(headers, body),
+        true => read_on(body, hold),
+        false => linger(headers, body, hold),
     };
     Err(match refused {
         Refused::TooLarge => {
@@ -199,15 +200,17 @@ async fn next_data(body: &mut Incoming, deadline: Instant) -> Result<Option<Byte
 }
 
 /// For a body of which nothing was asked for: not when the client asked before sending, for then it sends nothing.
-pub fn linger(headers: &HeaderMap, body: Incoming) {
+pub fn linger(headers: &HeaderMap, body: Incoming, hold: &Hold) {
     if !headers.contains_key(EXPECT) {
-        read_on(body);
+        read_on(body, hold);
     }
 }
 
-/// Reads on for a while without keeping anything, so that the client gets to read why its body was refused.
-fn read_on(mut body: Incoming) {
+/// Reads on for a while without keeping anything, so that the client gets to read why its body was refused. So long its stream is there.
+fn read_on(mut body: Incoming, hold: &Hold) {
+    let stream = hold.stream();
     tokio::spawn(timeout(LINGER_TIME, async move {
+        let _stream = stream;
         let mut left = LINGER_BYTES_MAX;
         while let Some(Ok(frame)) = body.frame().await {
             let bytes = frame.data_ref().map_or(0, Bytes::len);

@@ -8,6 +8,10 @@ pub const HEAD_BYTES_MAX: usize = 64 * 1024;
 pub const H2_HEADER_LIST_BYTES_MAX: u32 = 16 * 1024;
 /// Requests that one HTTP/2 connection may have in flight. Each leaves about a KiB of room with its connection.
 pub const H2_STREAMS_MAX: u32 = 100;
+/// One connection may have as many streams as this part of the places that are left for all, and a few however few are left: so that some
+/// connections with many do not keep out all others.
+pub const H2_STREAMS_PART: usize = 16;
+pub const H2_STREAMS_OWN_MIN: usize = 8;
 /// Body bytes that one HTTP/2 stream, and all of a connection together, may send ahead of being read.
 pub const H2_STREAM_WINDOW_BYTES: u32 = 256 * 1024;
 pub const H2_CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
@@ -47,7 +51,7 @@ pub struct FrontConfig {
     /// Open connections. Beyond it a new one is answered 503 and closed. Each costs a file descriptor and, once used,
     /// about 16 KiB. Fewer where the process may not have so many files open (`cli::launch`).
     pub connections_max: usize,
-    /// Requests over HTTP/2 whose answers have not been taken to their end, over all connections. Each costs about 14 KiB, and there a
+    /// Requests over HTTP/2 whose answers have not been taken to their end, over all connections. Each costs some KiB, and there a
     /// connection can hold [`H2_STREAMS_MAX`].
     pub h2_streams_max: usize,
     /// Requests between the end of their body and when their answer is made, or, of one that is made while it is sent, its end.

@@ -4,17 +4,12 @@
 //! idle connections cost nothing but their place in a table.
 
 use std::collections::BTreeMap;
-use std::io::{self, IoSlice};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::task::{Context, Poll};
 
 use parking_lot::Mutex;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::AbortHandle;
 
-use crate::env::Stream;
 use crate::quota::Share;
 
 use super::config::FrontConfig;
@@ -51,9 +46,6 @@ pub struct Activity {
 /// told. Such a connection counts as idle until more of the next head comes.
 const UNKNOWN: u64 = u64::MAX;
 
-/// What HTTP/1.1 takes for a wrong version.
-pub(super) const H2_PREFACE_LINE: &[u8] = b"PRI * HTTP/2.0\r\n";
-
 impl Activity {
     fn new(clock: Arc<Clock>) -> Self {
         Self {
@@ -71,12 +63,19 @@ impl Activity {
         }
     }
 
-    fn heard(&self, bytes: &[u8]) {
+    /// Requests whose answer has not been sent to its end.
+    pub fn busy(&self) -> u64 {
+        self.busy.load(Relaxed)
+    }
+
+    pub fn speaks_http2(&self) {
+        self.http2.store(true, Relaxed);
+        self.head_since_ms.store(0, Relaxed);
+    }
+
+    pub(super) fn heard(&self, bytes: &[u8]) {
         let now_ms = self.clock.now_ms();
         self.heard_ms.store(now_ms, Relaxed);
-        if bytes.starts_with(H2_PREFACE_LINE) {
-            self.http2.store(true, Relaxed);
-        }
         // Over HTTP/2 much comes in that belongs to no request; there the head must fit one header list instead.
         if self.http2.load(Relaxed) {
             return;
@@ -127,7 +126,7 @@ impl Activity {
         self.body_left_bytes.store(left, Relaxed);
     }
 
-    fn took_bytes(&self, bytes: u64) {
+    pub(super) fn took_bytes(&self, bytes: u64) {
         let since = self.stalled_since_ms.swap(0, Relaxed);
         if since != 0 {
             let waited = self.clock.now_ms().saturating_sub(since);
@@ -136,7 +135,7 @@ impl Activity {
         self.taken_bytes.fetch_add(bytes, Relaxed);
     }
 
-    fn took_nothing(&self) {
+    pub(super) fn took_nothing(&self) {
         if self.stalled_since_ms.load(Relaxed) == 0 {
             self.stalled_since_ms.store(self.clock.now_ms(), Relaxed);
         }
@@ -189,16 +188,13 @@ impl Activity {
 pub struct Busy {
     activity: Arc<Activity>,
     body_bytes: Option<u64>,
-    /// Over HTTP/2, its place among the streams of all connections.
-    stream: Option<Share>,
+    /// Over HTTP/2, its place among the streams of all connections. The rest of a refused body may keep it longer.
+    stream: Option<Arc<Share>>,
 }
 
 impl Busy {
     /// `body_bytes`: None when the head does not tell.
     pub fn new(activity: &Arc<Activity>, stream: Option<Share>, body_bytes: Option<u64>) -> Self {
-        if stream.is_some() {
-            activity.http2.store(true, Relaxed);
-        }
         if activity.busy.fetch_add(1, Relaxed) == 0 {
             activity.waited_ms.store(0, Relaxed);
             activity.taken_bytes.store(0, Relaxed);
@@ -208,12 +204,16 @@ impl Busy {
         Self {
             activity: activity.clone(),
             body_bytes,
-            stream,
+            stream: stream.map(Arc::new),
         }
     }
 
     pub fn is_http2(&self) -> bool {
         self.stream.is_some()
+    }
+
+    pub fn stream(&self) -> Option<Arc<Share>> {
+        self.stream.clone()
     }
 
     pub fn untaken(&self) -> &Untaken {
@@ -333,66 +333,6 @@ impl<B> Drop for Place<B> {
     fn drop(&mut self) {
         self.front.connections.open.lock().entries.remove(&self.id);
         self.front.metrics.open_connections.dec();
-    }
-}
-
-/// A connection's bytes, watched and counted.
-pub struct Watched<B> {
-    pub io: Box<dyn Stream>,
-    pub place: Place<B>,
-}
-
-impl<B> Watched<B> {
-    fn wrote(&self, result: &Poll<io::Result<usize>>) {
-        let bytes = match result {
-            Poll::Ready(Ok(bytes)) => *bytes,
-            Poll::Ready(Err(_)) => 0,
-            Poll::Pending => return self.place.activity.took_nothing(),
-        };
-        self.place.activity.took_bytes(bytes as u64);
-        self.place.front.metrics.sent_bytes.inc_by(bytes as u64);
-    }
-}
-
-impl<B: Send + Sync + 'static> AsyncRead for Watched<B> {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        let result = Pin::new(&mut self.io).poll_read(context, buf);
-        if let Some(bytes) = buf.filled().get(before..).filter(|bytes| !bytes.is_empty()) {
-            self.place.activity.heard(bytes);
-            self.place.front.metrics.received_bytes.inc_by(bytes.len() as u64);
-        }
-        result
-    }
-}
-
-impl<B: Send + Sync + 'static> AsyncWrite for Watched<B> {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let result = Pin::new(&mut self.io).poll_write(context, bytes);
-        self.wrote(&result);
-        result
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let result = Pin::new(&mut self.io).poll_write_vectored(context, slices);
-        self.wrote(&result);
-        result
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(context)
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use bytes::Bytes;
 use hyper::body::{Body, Incoming};
 use hyper::http::request::Parts;
-use hyper::{Method, Request, Response, Version};
+use hyper::{Method, Request, Response};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
@@ -21,7 +21,8 @@ use super::backend::Backend;
 use super::body;
 use super::calls::{batch, cluster, keys, users};
 use super::config::{
-    BODY_READ_BEFORE_REFUSAL_MAX, FrontConfig, RETRY_AFTER_S, STREAMS_WAITING_MAX, TURNED_AWAY_MAX, TURNED_AWAY_PART,
+    BODY_READ_BEFORE_REFUSAL_MAX, FrontConfig, H2_STREAMS_OWN_MIN, H2_STREAMS_PART, RETRY_AFTER_S, STREAMS_WAITING_MAX,
+    TURNED_AWAY_MAX, TURNED_AWAY_PART,
 };
 use super::connection::{Activity, Busy, Connections};
 use super::failure::Failure;
@@ -123,19 +124,32 @@ impl<B: Backend> Front<B> {
         self.answer_bytes.free()
     }
 
-    /// An error over HTTP/2 alone, where it resets the stream.
-    pub(super) async fn handle(
+    /// What a request over HTTP/2 holds from the end of its head on, or why its stream is reset: an answer would need the place that there is
+    /// not, until it is taken. The reason says that nothing was done.
+    pub(super) fn begin_stream(
         &self,
-        from: IpAddr,
         activity: &Arc<Activity>,
-        request: Request<Incoming>,
-    ) -> Result<Response<AnswerBody>, h2::Error> {
-        let started = Instant::now();
-        let stream = match request.version() {
-            Version::HTTP_2 => Some(self.stream_place()?),
-            _ => None,
+        request: &Request<Incoming>,
+    ) -> Result<Busy, h2::Error> {
+        let stream = self.stream_place(activity.busy())?;
+        Ok(Busy::new(activity, Some(stream), request.body().size_hint().exact()))
+    }
+
+    /// A place among the streams of all connections, for one that has `own` of them. The fewer are left, the fewer it may have.
+    fn stream_place(&self, own: u64) -> Result<Share, h2::Error> {
+        let own_max = (self.h2_streams.free() / H2_STREAMS_PART).max(H2_STREAMS_OWN_MIN);
+        let place = match own < own_max as u64 {
+            true => self.h2_streams.take(1),
+            false => None,
         };
-        let busy = Busy::new(activity, stream, request.body().size_hint().exact());
+        place.ok_or_else(|| {
+            self.metrics.refused(Refusal::Streams);
+            h2::Reason::REFUSED_STREAM.into()
+        })
+    }
+
+    pub(super) async fn handle(&self, from: IpAddr, busy: Busy, request: Request<Incoming>) -> Response<AnswerBody> {
+        let started = Instant::now();
         let mut hold = Hold::new(busy);
         let (head, body) = request.into_parts();
         let call = Call::of_path(head.uri.path());
@@ -154,15 +168,7 @@ impl<B: Backend> Front<B> {
             user,
             "request"
         );
-        Ok(answer.into_response(head.method == Method::HEAD, hold))
-    }
-
-    /// A stream that finds none is reset: an answer would need its place until it is taken. The reason says that nothing was done.
-    fn stream_place(&self) -> Result<Share, h2::Error> {
-        self.h2_streams.take(1).ok_or_else(|| {
-            self.metrics.refused(Refusal::Streams);
-            h2::Reason::REFUSED_STREAM.into()
-        })
+        answer.into_response(head.method == Method::HEAD, hold)
     }
 
     async fn answer(
@@ -182,7 +188,7 @@ impl<B: Backend> Front<B> {
             Failure::encoded_body(encoding)
         } else if let Some(shape) = call.shape() {
             if !self.refuses_unread(call, &body) {
-                let body = body::read(self, &head.headers, body).await?;
+                let body = body::read(self, &head.headers, body, hold).await?;
                 hold.permit = Some(self.request_place(call)?);
                 return self.carry_out(call, shape, head, body, from, user).await;
             }
@@ -191,7 +197,7 @@ impl<B: Backend> Front<B> {
             return self.probe(call, head.uri.query());
         };
         if !body.is_end_stream() {
-            body::linger(&head.headers, body);
+            body::linger(&head.headers, body, hold);
         }
         Err(refused)
     }

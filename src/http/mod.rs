@@ -8,6 +8,8 @@
 //! | file | what it does |
 //! | --- | --- |
 //! | `serve` | accepts connections, hands them to hyper, shuts down gracefully |
+//! | `protocol` | whether a connection speaks HTTP/1.1 or HTTP/2 |
+//! | `watched` | a connection's bytes, which tell what it is doing |
 //! | `connection` | what a connection is doing, and the sweep that cuts those which do nothing for too long |
 //! | `front` | one request: route, permits, the call, then log and metrics; holds the front's shared state |
 //! | `route` | which call a method and path name |
@@ -40,11 +42,13 @@ mod failure;
 mod front;
 mod metrics;
 mod openapi;
+mod protocol;
 mod request;
 mod route;
 mod serve;
 mod shape;
 mod untaken;
+mod watched;
 
 #[cfg(test)]
 mod tests;

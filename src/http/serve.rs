@@ -1,5 +1,6 @@
 //! Accepts connections, hands them to hyper, and shuts down gracefully.
 
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -8,10 +9,12 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use hyper::Request;
+use hyper::body::{Body, Incoming};
+use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
@@ -23,9 +26,11 @@ use super::config::{
     H2_CONNECTION_WINDOW_BYTES, H2_HEADER_LIST_BYTES_MAX, H2_SEND_BYTES_MAX, H2_STREAM_WINDOW_BYTES, H2_STREAMS_MAX,
     HEAD_BYTES_MAX, TURNED_AWAY_READ_BYTES, TURNED_AWAY_WAIT,
 };
-use super::connection::{Connections, H2_PREFACE_LINE, Watched};
+use super::connection::{Busy, Connections};
 use super::front::Front;
 use super::metrics::Refusal;
+use super::protocol::{H2_PREFACE_LINE, is_http2};
+use super::watched::Watched;
 
 /// Between two attempts to accept when the first one failed: the usual cause, no free file descriptor, passes only with time.
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
@@ -49,10 +54,16 @@ pub async fn serve<B: Backend>(
     mut shutdown: watch::Receiver<bool>,
 ) {
     let graceful = GracefulShutdown::new();
+    // Dropped when the front ends, however that comes.
+    let (goes_on, told) = watch::channel(());
+    let ending = || Ending {
+        told: told.clone(),
+        watcher: graceful.watcher(),
+    };
     {
         let mut stopped = pin!(shutdown.wait_for(|stop| *stop));
         let mut sweeping = pin!(sweep(&front));
-        let mut accepting = pin!(accept(listener.as_mut(), &front, &graceful));
+        let mut accepting = pin!(accept(listener.as_mut(), &front, ending));
         tokio::select! {
             biased;
             _ = &mut stopped => {}
@@ -60,7 +71,7 @@ pub async fn serve<B: Backend>(
             () = &mut accepting => {}
         }
     }
-    drop(listener);
+    drop((listener, goes_on));
     front.draining.store(true, Relaxed);
     let open = front.connections.count();
     tracing::info!(open, "the front takes no more connections");
@@ -87,11 +98,17 @@ async fn sweep<B: Backend>(front: &Front<B>) {
     }
 }
 
-async fn accept<B: Backend>(listener: &mut dyn Listener, front: &Arc<Front<B>>, graceful: &GracefulShutdown) {
-    let builder = builder();
+/// How a connection hears that the front ends: before it has asked for anything, and after.
+struct Ending {
+    told: watch::Receiver<()>,
+    watcher: Watcher,
+}
+
+async fn accept<B: Backend>(listener: &mut dyn Listener, front: &Arc<Front<B>>, ending: impl Fn() -> Ending) {
+    let protocols = Arc::new(Protocols::new());
     loop {
         match listener.accept().await {
-            Ok((io, from)) => admit(io, from, front, graceful, &builder),
+            Ok((io, from)) => admit(io, from, front, &protocols, &ending),
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
                 sleep(ACCEPT_RETRY).await;
@@ -104,8 +121,8 @@ fn admit<B: Backend>(
     mut io: Box<dyn Stream>,
     from: SocketAddr,
     front: &Arc<Front<B>>,
-    graceful: &GracefulShutdown,
-    builder: &auto::Builder<TokioExecutor>,
+    protocols: &Arc<Protocols>,
+    ending: impl Fn() -> Ending,
 ) {
     let Some(place) = Connections::enter(front, front.config.connections_max) else {
         front.metrics.refused(Refusal::Connections);
@@ -121,24 +138,52 @@ fn admit<B: Backend>(
         }
         return;
     };
-    let (id, activity) = (place.id, place.activity.clone());
-    let service = {
-        let front = front.clone();
-        service_fn(move |request| {
-            let (front, activity) = (front.clone(), activity.clone());
-            async move { front.handle(from.ip(), &activity, request).await }
-        })
-    };
-    let connection = builder
-        .serve_connection(TokioIo::new(Watched { io, place }), service)
-        .into_owned();
-    let connection = graceful.watch(connection);
-    let task = tokio::spawn(async move {
-        if let Err(error) = connection.await {
-            tracing::debug!(error, %from, "connection ended");
-        }
-    });
+    let id = place.id;
+    let task = tokio::spawn(carry(Watched::new(io, place), from, protocols.clone(), ending()));
     front.connections.set_task(id, task.abort_handle());
+}
+
+/// A connection from its first byte to its end.
+async fn carry<B: Backend>(mut io: Watched<B>, from: SocketAddr, protocols: Arc<Protocols>, mut ending: Ending) {
+    let (front, activity) = (io.place.front.clone(), io.place.activity.clone());
+    let spoken = tokio::select! {
+        biased;
+        spoken = is_http2(&mut io) => spoken,
+        // Its sender is gone; nothing was asked.
+        _ = ending.told.changed() => return,
+    };
+    let ended = match spoken {
+        Err(error) => {
+            tracing::debug!(%error, %from, "connection ended");
+            return;
+        }
+        Ok(false) => {
+            let service = service_fn(move |request: Request<Incoming>| {
+                let busy = Busy::new(&activity, None, request.body().size_hint().exact());
+                let front = front.clone();
+                async move { Ok::<_, Infallible>(front.handle(from.ip(), busy, request).await) }
+            });
+            let connection = protocols.http1.serve_connection(TokioIo::new(io), service);
+            ending.watcher.watch(connection).await
+        }
+        Ok(true) => {
+            activity.speaks_http2();
+            let service = service_fn(move |request| {
+                // Its place is taken, and its state allocated, here in the connection's own turn: hyper makes a task for each stream, and may
+                // make very many before the first of them runs.
+                let handled = front.begin_stream(&activity, &request).map(|busy| {
+                    let front = front.clone();
+                    Box::pin(async move { front.handle(from.ip(), busy, request).await })
+                });
+                async move { Ok::<_, h2::Error>(handled?.await) }
+            });
+            let connection = protocols.http2.serve_connection(TokioIo::new(io), service);
+            ending.watcher.watch(connection).await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, %from, "connection ended");
+    }
 }
 
 /// Tells why, once the client has asked: an answer that comes before is none, and where it closes on what nobody read, the connection is reset.
@@ -157,23 +202,30 @@ async fn turn_away(mut io: Box<dyn Stream>) -> io::Result<()> {
     Ok(())
 }
 
-fn builder() -> auto::Builder<TokioExecutor> {
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder
-        .http1()
+/// How the front speaks either version.
+struct Protocols {
+    http1: http1::Builder,
+    http2: http2::Builder<TokioExecutor>,
+}
+
+impl Protocols {
+    fn new() -> Self {
+        let mut http1 = http1::Builder::new();
         // A client may close its sending side after its last request and still wait for the answer.
-        .half_close(true)
-        // The sweep does this, without a timer per request.
-        .header_read_timeout(None)
-        .max_buf_size(HEAD_BYTES_MAX);
-    builder
-        .http2()
-        .max_concurrent_streams(H2_STREAMS_MAX)
-        .max_header_list_size(H2_HEADER_LIST_BYTES_MAX)
-        .initial_stream_window_size(H2_STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(H2_CONNECTION_WINDOW_BYTES)
-        .max_send_buf_size(H2_SEND_BYTES_MAX);
-    builder
+        http1
+            .half_close(true)
+            // The sweep does this, without a timer per request.
+            .header_read_timeout(None)
+            .max_buf_size(HEAD_BYTES_MAX);
+        let mut http2 = http2::Builder::new(TokioExecutor::new());
+        http2
+            .max_concurrent_streams(H2_STREAMS_MAX)
+            .max_header_list_size(H2_HEADER_LIST_BYTES_MAX)
+            .initial_stream_window_size(H2_STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(H2_CONNECTION_WINDOW_BYTES)
+            .max_send_buf_size(H2_SEND_BYTES_MAX);
+        Self { http1, http2 }
+    }
 }
 
 #[cfg(test)]

@@ -80,7 +80,8 @@ impl Node {
         match &self.cluster {
             Some(cluster) => {
                 let _at_work = cluster.begin_request();
-                cluster.write(wanted, terms).await
+                // Boxed, as the future of a request is moved a few times before it is polled: on a node of its own it is small.
+                Box::pin(cluster.write(wanted, terms)).await
             }
             None => {
                 let written = self.local.write(wanted, WriteContext::default());
@@ -196,7 +197,7 @@ impl Node {
         match &self.cluster {
             Some(cluster) => {
                 let _at_work = cluster.begin_request();
-                cluster.get(user, key, offset, limit, terms).await
+                Box::pin(cluster.get(user, key, offset, limit, terms)).await
             }
             None => {
                 let reader = self.local.get(user, key, offset, limit)?;

@@ -11,8 +11,10 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use crate::node::OpError;
+use crate::quota::{Quota, Share};
 use crate::types::{AddressGroup, UserId};
 
+use super::address::{AddressBound, AddressSlot};
 use super::failures::{Begun, FailureKey};
 use super::flights::FlightKey;
 use super::hashing::{Place, StoredHash};
@@ -30,6 +32,35 @@ const RETRY_AFTER_S: u32 = 1;
 const BUSY: AuthError = AuthError::Busy {
     retry_after_s: RETRY_AFTER_S,
 };
+
+/// Requests whose credential is not remembered, and which wait to know whether it is right. Any number of them may share one check, but each
+/// holds what a request holds: half of the requests that the front takes (`FrontConfig::requests_in_flight_max`), and half of those for one
+/// address, so that neither who is remembered nor who logs in from elsewhere is kept out.
+pub(super) const UNKNOWN_MAX: usize = 2048;
+pub(super) const UNKNOWN_PER_ADDRESS_MAX: usize = UNKNOWN_MAX / 2;
+
+/// The places of such requests.
+pub(super) struct UnknownLogins {
+    all: Quota,
+    of_address: AddressBound,
+}
+
+impl Default for UnknownLogins {
+    fn default() -> Self {
+        Self {
+            all: Quota::new(UNKNOWN_MAX),
+            of_address: AddressBound::new(UNKNOWN_PER_ADDRESS_MAX),
+        }
+    }
+}
+
+impl UnknownLogins {
+    /// Held until it is known whether the credential is right.
+    pub fn try_enter(&self, group: AddressGroup) -> Result<(AddressSlot, Share), AuthError> {
+        let slot = self.of_address.try_enter(group).ok_or(BUSY)?;
+        Ok((slot, self.all.take(1).ok_or(BUSY)?))
+    }
+}
 
 /// A credential that could be right.
 struct Credential {

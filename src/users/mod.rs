@@ -51,6 +51,7 @@ use delayed::Delayed;
 use failures::Failures;
 use flights::Flights;
 use hashing::Hashing;
+use login::UnknownLogins;
 use record_store::RecordStore;
 use removal::Removals;
 use turns::Turns;
@@ -151,6 +152,8 @@ struct Inner {
     hashing: Hashing,
     verified: Verified,
     flights: Flights,
+    /// Requests with credentials that are not remembered.
+    unknown: UnknownLogins,
     failures: Mutex<Failures>,
     /// Logins that wait out a delay. Apart from those that wait for Argon2id, so that the delayed never crowd out the others.
     delayed: Delayed,
@@ -185,6 +188,7 @@ impl Users {
                 failures: Mutex::new(Failures::new(&*env.entropy)),
                 hashing: Hashing::new(env, cost),
                 flights: Flights::default(),
+                unknown: UnknownLogins::default(),
                 delayed: Delayed::default(),
                 waiting: AddressBound::new(login::WAITING_PER_ADDRESS_MAX),
                 removals: Removals::default(),
@@ -210,16 +214,16 @@ impl Users {
     /// Microseconds for a credential that was verified before; an Argon2id run otherwise.
     pub async fn verify(&self, user_id: &str, password_hash: &str, from: IpAddr) -> Result<Principal, AuthError> {
         let digest = self.inner.verified.digest(user_id, password_hash);
-        if let Some(digest) = &digest
-            && let Lookup::Fresh(principal) = self.inner.verified.look_up(user_id, digest, Instant::now())
-        {
-            return Ok(principal);
-        }
+        let known = digest
+            .as_ref()
+            .map(|digest| self.inner.verified.look_up(user_id, digest, Instant::now()));
+        let group = AddressGroup::of(from);
+        let _place = match known {
+            Some(Lookup::Fresh(principal)) => return Ok(principal),
+            Some(Lookup::Stale(_)) => None,
+            Some(Lookup::Unknown) | None => Some(self.inner.unknown.try_enter(group)?),
+        };
         // Boxed, so that the usual case does not carry the unusual one's state.
-        Box::pin(
-            self.inner
-                .verify_slowly(user_id, password_hash, digest, AddressGroup::of(from)),
-        )
-        .await
+        Box::pin(self.inner.verify_slowly(user_id, password_hash, digest, group)).await
     }
 }

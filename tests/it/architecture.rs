@@ -28,7 +28,7 @@ const MAY_USE: [(&str, &[&str]); 20] = [
             "types", "quota", "planted", "core", "env", "store", "shard", "wire", "net",
         ],
     ),
-    ("users", &["types", "planted", "core", "env", "node"]),
+    ("users", &["types", "quota", "planted", "core", "env", "node"]),
     ("api", &["types"]),
     (
         "http",

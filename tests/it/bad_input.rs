@@ -1,10 +1,11 @@
 //! Whatever arrives at the socket: the node stays up, answers what can be answered, serves the others, and its memory is bounded.
 
 use std::net::TcpStream;
+use std::time::Instant;
 
 use crate::common::calls::Caller;
 use crate::common::http::{Connection, get, request, send};
-use crate::common::{Chance, Home, Node};
+use crate::common::{Chance, Home, Node, PATIENCE};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
 
@@ -254,6 +255,55 @@ fn slow_clients_hold_up_nobody_else() {
         assert_eq!(connection.read_response().unwrap().status, 200);
     }
     assert_eq!(admin.count("slow"), 200);
+}
+
+/// A connection over HTTP/2 that asks for as many answers as one may, all at once.
+fn crowd_over_http2() -> Vec<u8> {
+    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_vec();
+    // `GET`, `http`, and the path in full (RFC 7541, appendix A).
+    let path = "/healthz";
+    let head = [&[0x82, 0x86, 0x04, path.len() as u8], path.as_bytes()].concat();
+    for stream in (1..200u32).step_by(2) {
+        // HEADERS, with END_STREAM and END_HEADERS (RFC 9113, 6.2).
+        bytes.extend([0, 0, head.len() as u8, 1, 5]);
+        bytes.extend(stream.to_be_bytes());
+        bytes.extend(&head);
+    }
+    bytes
+}
+
+#[test]
+fn crowds_over_http2_do_not_fill_the_memory() {
+    const CONNECTIONS: usize = 400;
+    let node = Home::new().start();
+    let mut connections: Vec<_> = (0..CONNECTIONS)
+        .map(|_| Connection::open(node.addr()).unwrap())
+        .collect();
+    let before_kib = node.peak_kib();
+    for connection in &mut connections {
+        connection.send(&crowd_over_http2()).unwrap();
+    }
+    // Answered or refused.
+    let asked = || {
+        let metrics = get(node.addr(), "/metrics").text();
+        let counted = [
+            r#"kv_http_requests_total{call="healthz",status="200"} "#,
+            r#"kv_http_refused_total{reason="streams"} "#,
+        ];
+        let figure = |name| {
+            metrics
+                .lines()
+                .find_map(|line| line.strip_prefix(name)?.parse::<usize>().ok())
+        };
+        counted.into_iter().filter_map(figure).sum::<usize>()
+    };
+    let begun = Instant::now();
+    while asked() < CONNECTIONS * 100 {
+        assert!(begun.elapsed() < PATIENCE, "{} came", asked());
+    }
+    let growth_kib = node.peak_kib() - before_kib;
+    println!("{CONNECTIONS} connections took {growth_kib} KiB");
+    assert!(growth_kib < CONNECTIONS as u64 * 384, "{growth_kib} KiB");
 }
 
 #[test]

@@ -37,6 +37,42 @@ async fn http2_is_spoken_with_prior_knowledge() {
     assert_eq!(reply.status, 413);
 }
 
+#[tokio::test(start_paused = true)]
+async fn which_version_is_spoken_is_told_however_its_beginning_is_cut() {
+    let http2 = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    // A method that begins as that does.
+    let http1 = b"PRINT /healthz HTTP/1.1\r\nhost: x\r\n\r\n";
+    // The type of the first frame, settings; and a status.
+    for (sent, at, expected) in [(&http2[..], 3, &b"\x04"[..]), (http1, 0, b"HTTP/1.1 405 ")] {
+        for cut in 1..sent.len() {
+            let rig = Rig::in_memory(FrontConfig::default());
+            let mut stream = rig.connect().await;
+            let (first, rest) = sent.split_at(cut);
+            stream.write_all(first).await.unwrap();
+            super::rig::settle().await;
+            stream.write_all(rest).await.unwrap();
+            let mut answer = vec![0; at + expected.len()];
+            stream.read_exact(&mut answer).await.unwrap();
+            assert_eq!(&answer[at..], expected, "cut at {cut}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_has_not_asked_yet_does_not_hold_up_the_end() {
+    let rig = Rig::in_memory(FrontConfig::default());
+    let (mut silent, mut begun) = (rig.connect().await, rig.connect().await);
+    begun.write_all(b"PRI * HT").await.unwrap();
+    super::rig::settle().await;
+    assert_eq!(rig.front.connections.count(), 2);
+    let began = tokio::time::Instant::now();
+    rig.stop.send(true).unwrap();
+    rig.served.await.unwrap();
+    assert!(began.elapsed() < Duration::from_secs(1));
+    assert_eq!(silent.read(&mut [0; 1]).await.unwrap(), 0);
+    assert_eq!(begun.read(&mut [0; 1]).await.unwrap(), 0);
+}
+
 #[tokio::test]
 async fn pipelined_requests_are_answered_in_order() {
     let rig = Rig::start();

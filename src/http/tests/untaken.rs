@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
+use http_body_util::channel::Channel;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http2::{Builder, SendRequest};
@@ -17,7 +18,7 @@ use super::rig::{Rig, request, settle, with_user};
 use super::slow::impatient;
 use crate::api::{ErrorBody, MAYBE_APPLIED};
 use crate::http::FrontConfig;
-use crate::http::config::H2_STREAMS_MAX;
+use crate::http::config::{H2_STREAMS_MAX, H2_STREAMS_OWN_MIN, LINGER_TIME};
 use crate::node::OpError;
 
 /// Bodies may take their time: they come later than their heads.
@@ -136,6 +137,61 @@ async fn beyond_the_limit_a_stream_is_reset_with_nothing_done_until_another_one_
     settle().await;
     let reply = ask(&mut client, Method::POST, "/add_value", add.to_string()).await;
     assert_eq!(reply.status(), 200);
+}
+
+/// Whether the front has a place for one more stream, of another connection.
+async fn has_place(rig: &Rig) -> bool {
+    let mut client = with_window(rig, 1000).await;
+    let asked = client.send_request(request(Method::GET, "/healthz", Bytes::new()));
+    asked.await.is_ok()
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_rest_of_a_refused_body_keeps_the_place_of_its_stream() {
+    let rig = Rig::in_memory(FrontConfig {
+        h2_streams_max: 2,
+        ..FrontConfig::default()
+    });
+    let io = TokioIo::new(rig.connect().await);
+    let (mut client, connection) = Builder::new(TokioExecutor::new()).handshake(io).await.unwrap();
+    tokio::spawn(connection);
+    let mut bodies = Vec::new();
+    for _ in 0..2 {
+        let (body, rest) = Channel::<Bytes>::new(1);
+        let nothing = request(Method::POST, "/nothere", Bytes::new()).map(|_| rest);
+        let answer = client.send_request(nothing).await.unwrap();
+        assert_eq!(answer.status(), 404);
+        answer.into_body().collect().await.unwrap();
+        bodies.push(body);
+    }
+    settle().await;
+    assert!(!has_place(&rig).await);
+    tokio::time::sleep(LINGER_TIME * 2).await;
+    assert!(has_place(&rig).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn connections_with_many_streams_leave_some_to_others() {
+    let rig = Rig::in_memory(FrontConfig {
+        h2_streams_max: 20 * H2_STREAMS_OWN_MIN,
+        ..FrontConfig::default()
+    });
+    let mut untaken = Vec::new();
+    for _ in 0..10 {
+        let client = with_window(&rig, 0).await;
+        let asked = (0..H2_STREAMS_MAX).map(|_| {
+            let mut client = client.clone();
+            async move {
+                client.ready().await.ok()?;
+                let asked = client.send_request(request(Method::GET, "/openapi.json", Bytes::new()));
+                asked.await.ok()
+            }
+        });
+        let answered: Vec<_> = join_all(asked).await.into_iter().flatten().collect();
+        assert!(answered.len() >= H2_STREAMS_OWN_MIN, "{}", answered.len());
+        untaken.push((client, answered));
+        assert!(has_place(&rig).await);
+    }
 }
 
 #[tokio::test(start_paused = true)]

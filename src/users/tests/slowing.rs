@@ -7,7 +7,7 @@ use super::*;
 use crate::users::delayed::DELAYED_PER_ADDRESS_MAX;
 use crate::users::failures::{ADDRESS_FAILURES_FREE, DELAY_FIRST, DELAY_MAX, FAILURES_FREE};
 use crate::users::hashing::{QUEUE_MAX, RUNS_MAX};
-use crate::users::login::WAITING_PER_ADDRESS_MAX;
+use crate::users::login::{UNKNOWN_MAX, UNKNOWN_PER_ADDRESS_MAX, WAITING_PER_ADDRESS_MAX};
 
 const BUSY: Result<Principal, AuthError> = Err(AuthError::Busy { retry_after_s: 1 });
 
@@ -284,6 +284,45 @@ async fn a_stranger_cannot_fill_the_queue_for_others() {
     world.threads.release();
     drop(stranger);
     assert_eq!(login.await, admin("ann"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crowd_that_waits_for_one_check_leaves_places_to_others() {
+    let world = World::default();
+    let users = world.with_ann().await;
+    users.add(&id("bob"), "right", false).await.unwrap();
+    assert_eq!(users.verify("ann", "right", address(9)).await, admin("ann"));
+    world.threads.hold();
+    let mut crowd = Vec::new();
+    let mut waits = |from: u8| {
+        let users = users.clone();
+        let mut guess = Box::pin(async move { users.verify("nobody", "x", address(from)).await });
+        match (&mut guess).now_or_never() {
+            Some(outcome) => assert_eq!(outcome, BUSY),
+            None => crowd.push(guess),
+        }
+        crowd.len()
+    };
+    for _ in 0..=UNKNOWN_PER_ADDRESS_MAX {
+        waits(9);
+    }
+    assert_eq!(waits(9), UNKNOWN_PER_ADDRESS_MAX);
+    // Who is remembered needs no place, and another address has places of its own.
+    assert_eq!(users.verify("ann", "right", address(9)).await, admin("ann"));
+    let mut login = Box::pin(users.verify("bob", "right", address(1)));
+    assert!((&mut login).now_or_never().is_none(), "in the queue");
+    for from in 2..5 {
+        for _ in 0..UNKNOWN_PER_ADDRESS_MAX {
+            waits(from);
+        }
+    }
+    assert_eq!(waits(2), UNKNOWN_MAX - 1, "bob is one of them");
+    world.threads.release();
+    assert!(login.await.is_ok());
+    for guess in crowd {
+        assert_eq!(guess.await, Err(AuthError::Invalid));
+    }
+    assert_eq!(users.verify("nobody", "x", address(9)).await, Err(AuthError::Invalid));
 }
 
 #[tokio::test(start_paused = true)]
