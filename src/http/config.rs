@@ -49,7 +49,7 @@ pub const RETRY_AFTER_S: u32 = 1;
 #[derive(Debug, Clone)]
 pub struct FrontConfig {
     /// Open connections. Beyond it a new one is answered 503 and closed. Each costs a file descriptor and, once used,
-    /// about 16 KiB. Fewer where the process may not have so many files open (`cli::launch`).
+    /// about 24 KiB. Fewer where the process may not have so many files open (`cli::launch`).
     pub connections_max: usize,
     /// Requests over HTTP/2 whose answers have not been taken to their end, over all connections. Each costs some KiB, and there a
     /// connection can hold [`H2_STREAMS_MAX`].
