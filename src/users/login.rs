@@ -36,7 +36,7 @@ const BUSY: AuthError = AuthError::Busy {
 /// Requests whose credential is not remembered, and which wait to know whether it is right. Any number of them may share one check, but each
 /// holds what a request holds: half of the requests that the front takes (`FrontConfig::requests_in_flight_max`), and half of those for one
 /// address, so that neither who is remembered nor who logs in from elsewhere is kept out.
-pub(super) const UNKNOWN_MAX: usize = 2048;
+pub const UNKNOWN_MAX: usize = 2048;
 pub(super) const UNKNOWN_PER_ADDRESS_MAX: usize = UNKNOWN_MAX / 2;
 
 /// The places of such requests.

@@ -59,6 +59,7 @@ use verified::{Lookup, Verified};
 
 pub use first_admin::{AwaitedAdmin, Ensured};
 pub use hashing::PasswordCost;
+pub use login::UNKNOWN_MAX;
 pub use verified::{Fingerprint, VERIFIED_AGE_MAX};
 
 /// Who a request is from.

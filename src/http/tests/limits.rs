@@ -91,6 +91,11 @@ async fn a_client_that_was_told_to_go_on_may_send_until_it_has_read_why_it_is_re
     }
 }
 
+#[test]
+fn requests_that_wait_for_a_login_leave_half_of_the_places() {
+    assert!(crate::users::UNKNOWN_MAX <= FrontConfig::default().requests_in_flight_max / 2);
+}
+
 #[tokio::test]
 async fn without_a_permit_for_a_request_it_is_refused_at_once() {
     let rig = Rig::with(FrontConfig {

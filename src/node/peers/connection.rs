@@ -98,7 +98,7 @@ async fn watch(link: &Link) -> Result<Infallible, Ended> {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut signs = Signs::new(link);
     let mut ping: Option<(Call, Instant)> = None;
-    let mut pinged: Option<Instant> = None;
+    let mut pinged = Instant::now();
     loop {
         tokio::select! {
             biased;
@@ -114,15 +114,14 @@ async fn watch(link: &Link) -> Result<Infallible, Ended> {
                     return Err(Ended::Silent);
                 }
                 let is_due = !link.waiting().is_zero() || signs.quiet(now) >= Duration::from_millis(QUIET_MS_MAX);
-                let long_since = |at: Instant| now - at >= Duration::from_millis(QUIET_MS_MAX);
                 if ping.is_none() && is_due {
                     // Where no more can wait, enough waits to show whether the peer is there.
                     ping = link.call(&Request::Ping).ok().map(|answer| (Call(answer), now));
-                    pinged = Some(now);
-                } else if ping.is_some() && pinged.is_none_or(long_since) {
+                    pinged = now;
+                } else if ping.is_some() && now - pinged >= Duration::from_millis(QUIET_MS_MAX) {
                     // Its answer waits behind a long one. The peer is to hear all the same that somebody takes that.
                     drop(link.call(&Request::Ping));
-                    pinged = Some(now);
+                    pinged = now;
                 }
             }
         }

@@ -4,4 +4,5 @@ mod calls;
 mod failures;
 mod memory_net;
 mod rig;
+mod slow_line;
 mod strangers;
